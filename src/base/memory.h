@@ -1,0 +1,22 @@
+// What memory this machine can give, and sizes as people write them. Pure reads of /proc and cgroup
+// files.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace wideload {
+
+// Bytes that can be allocated without swapping: MemAvailable, lowered to what a cgroup (v1 or v2)
+// limit leaves.
+uint64_t AvailableMemoryBytes();
+
+// "512", "64K", "1.5G", "2GiB", "300MB" (K, M, G, T are powers of 1024 in every spelling).
+// Errors: kInvalid, naming `what` and the text.
+uint64_t ParseBytes(std::string_view text, std::string_view what);
+
+// "27.4 MiB"
+std::string FormatBytes(uint64_t bytes);
+
+}  // namespace wideload

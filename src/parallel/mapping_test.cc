@@ -1,0 +1,36 @@
+#include "parallel/mapping.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace wideload::parallel {
+namespace {
+
+TEST(Layout, MatchesTensorRtLlmsExampleOfMoeTp2TimesMoeEp4) {
+  const Layout layout{.tp = 8, .moe_tp = 2, .moe_ep = 4};
+  ValidateLayout(layout);
+  EXPECT_EQ(ExpertGroup(layout, 2), (std::vector<int32_t>{0, 1, 2, 3}));
+  EXPECT_EQ(ExpertGroup(layout, 7), (std::vector<int32_t>{4, 5, 6, 7}));
+  EXPECT_EQ(CoordinatesOf(layout, 5), (Coordinates{.tp = 5, .moe_tp = 1, .moe_ep = 1}));
+}
+
+TEST(Layout, PutsPipelineStagesOutermost) {
+  const Layout layout{.tp = 2, .pp = 2, .cp = 2, .moe_tp = 2};
+  EXPECT_EQ(CoordinatesOf(layout, 7), (Coordinates{.tp = 1, .pp = 1, .cp = 1, .moe_tp = 1}));
+  EXPECT_EQ(CoordinatesOf(layout, 2), (Coordinates{.tp = 0, .pp = 0, .cp = 1}));
+}
+
+TEST(Layout, RefusesSizesThatDoNotMultiply) {
+  EXPECT_THROW(ValidateLayout({.tp = 8, .moe_tp = 2, .moe_ep = 2}), Error);
+  EXPECT_THROW(ValidateLayout({.tp = 0}), Error);
+}
+
+TEST(ShardOf, GivesTheFirstPiecesTheRemainder) {
+  EXPECT_EQ(ShardOf(10, 3, 0), (Shard{0, 4}));
+  EXPECT_EQ(ShardOf(10, 3, 2), (Shard{7, 10}));
+  EXPECT_EQ(ShardOf(2, 3, 2), (Shard{2, 2}));
+}
+
+}  // namespace
+}  // namespace wideload::parallel

@@ -1,0 +1,82 @@
+#include "tensor/buffer.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+namespace wideload {
+namespace {
+
+constexpr int64_t kAlignment = 64;
+constexpr int64_t kHugePage = 2 << 20;
+constexpr int64_t kMinBlock = 1 << 16;
+
+int64_t RoundUp(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
+
+Buffer::Buffer(int64_t num_bytes) : num_bytes_(num_bytes) {
+  WIDELOAD_CHECK(num_bytes >= 0, "a buffer of {} bytes", num_bytes);
+  if (num_bytes == 0) return;
+  const int64_t alignment = num_bytes >= 2 * kHugePage ? kHugePage : kAlignment;
+  const auto size = static_cast<size_t>(RoundUp(num_bytes, alignment));
+  data_ = static_cast<std::byte*>(std::aligned_alloc(static_cast<size_t>(alignment), size));
+  if (data_ == nullptr) Throw(ErrorKind::kResource, "cannot allocate {} bytes", num_bytes);
+  if (alignment == kHugePage) ::madvise(data_, size, MADV_HUGEPAGE);
+  std::memset(data_, 0, size);
+}
+
+Buffer::~Buffer() { std::free(data_); }
+
+Buffer::Buffer(Buffer&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), num_bytes_(std::exchange(other.num_bytes_, 0)) {}
+
+Buffer& Buffer::operator=(Buffer&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(num_bytes_, other.num_bytes_);
+  return *this;
+}
+
+TensorView Buffer::View(DType dtype, const Shape& shape) const {
+  const TensorView view(dtype, shape, data_);
+  WIDELOAD_CHECK(view.num_bytes() <= num_bytes_, "view of {} bytes in a buffer of {}",
+                 view.num_bytes(), num_bytes_);
+  return view;
+}
+
+std::byte* Workspace::TakeBytes(int64_t num_bytes) {
+  const int64_t need = RoundUp(std::max<int64_t>(num_bytes, 1), kAlignment);
+  if (blocks_.empty() || used_in_block_ + need > blocks_.back().num_bytes()) {
+    blocks_.emplace_back(std::max({need, kMinBlock, capacity_bytes()}));
+    used_in_block_ = 0;
+    ++num_allocations_;
+  }
+  std::byte* piece = blocks_.back().data() + used_in_block_;
+  used_in_block_ += need;
+  used_total_ += need;
+  return piece;
+}
+
+void Workspace::Reset() {
+  if (blocks_.size() > 1) {
+    const int64_t need = RoundUp(used_total_, kMinBlock);
+    blocks_.clear();
+    blocks_.emplace_back(need);
+    ++num_allocations_;
+  }
+  used_in_block_ = 0;
+  used_total_ = 0;
+}
+
+int64_t Workspace::capacity_bytes() const {
+  int64_t total = 0;
+  for (const Buffer& block : blocks_) total += block.num_bytes();
+  return total;
+}
+
+}  // namespace wideload

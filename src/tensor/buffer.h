@@ -1,0 +1,61 @@
+// Memory that is owned: a 64-byte aligned Buffer, and a Workspace for the scratch of one iteration.
+// Not thread-safe.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "tensor/tensor_view.h"
+
+namespace wideload {
+
+// Host memory, zero-filled, 64-byte aligned (2 MiB aligned and advised as huge pages from 4 MiB
+// up). Move-only.
+class Buffer {
+ public:
+  Buffer() = default;
+  // Errors: kResource when the machine refuses.
+  explicit Buffer(int64_t num_bytes);
+  Buffer(DType dtype, const Shape& shape) : Buffer(shape.num_elements() * DTypeBytes(dtype)) {}
+  ~Buffer();
+  Buffer(Buffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept;
+
+  std::byte* data() const { return data_; }
+  int64_t num_bytes() const { return num_bytes_; }
+  TensorView View(DType dtype, const Shape& shape) const;
+
+ private:
+  std::byte* data_ = nullptr;
+  int64_t num_bytes_ = 0;
+};
+
+// Scratch memory of one iteration: Take hands out 64-byte aligned pieces, Reset takes all of them
+// back. Once an iteration's need has been seen, later ones allocate nothing. Pieces stay valid
+// until Reset.
+class Workspace {
+ public:
+  template <class T>
+  std::span<T> Take(int64_t count) {
+    return {reinterpret_cast<T*>(TakeBytes(count * static_cast<int64_t>(sizeof(T)))),
+            static_cast<size_t>(count)};
+  }
+  TensorView TakeTensor(DType dtype, const Shape& shape) {
+    return TensorView(dtype, shape, TakeBytes(shape.num_elements() * DTypeBytes(dtype)));
+  }
+  void Reset();
+  int64_t num_allocations() const { return num_allocations_; }
+  int64_t capacity_bytes() const;
+
+ private:
+  std::byte* TakeBytes(int64_t num_bytes);
+
+  std::vector<Buffer> blocks_;  // after Reset one block that holds the largest iteration
+  int64_t used_in_block_ = 0;
+  int64_t used_total_ = 0;
+  int64_t num_allocations_ = 0;
+};
+
+}  // namespace wideload

@@ -1,0 +1,189 @@
+#include "tensor/safetensors.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "base/error.h"
+#include "base/json.h"
+
+namespace wideload {
+namespace {
+
+constexpr uint64_t kMaxHeaderBytes = uint64_t{100} << 20;  // the limit of the format's own library
+
+struct Extent {
+  uint64_t begin;
+  uint64_t end;
+  std::string name;
+};
+
+void RefuseOtherFormats(std::span<const std::byte> bytes, const std::string& path) {
+  const std::string_view head(reinterpret_cast<const char*>(bytes.data()),
+                              std::min<size_t>(bytes.size(), 8));
+  if (head.starts_with("GGUF"))
+    Throw(ErrorKind::kUnsupported,
+          "{}: is a GGUF file; give the model's Hugging Face folder with safetensors", path);
+  if (head.starts_with("PK\x03\x04") || head.starts_with("\x80\x02") ||
+      head.starts_with("\x80\x04"))
+    Throw(ErrorKind::kUnsupported,
+          "{}: is a pickle (PyTorch .bin or .pt) file, which may carry code; convert it to "
+          "safetensors",
+          path);
+}
+
+// Product of the dimensions times the element size, or nothing when it exceeds 2^62.
+std::optional<uint64_t> CheckedBytes(std::span<const int64_t> dims, DType dtype) {
+  constexpr uint64_t kLimit = uint64_t{1} << 62;
+  auto bytes = static_cast<uint64_t>(DTypeBytes(dtype));
+  for (const int64_t dim : dims) {
+    if (dim == 0) return 0;
+    if (bytes > kLimit / static_cast<uint64_t>(dim)) return std::nullopt;
+    bytes *= static_cast<uint64_t>(dim);
+  }
+  return bytes;
+}
+
+std::vector<int64_t> ReadDims(const JsonFields& entry) {
+  const Json& shape = entry.Required("shape");
+  if (!shape.is_array() || shape.size() > Shape::kMaxRank)
+    entry.Refuse("shape", fmt::format("an array of at most {} dimensions", Shape::kMaxRank));
+  std::vector<int64_t> dims;
+  for (const Json& dim : shape) {
+    if (!dim.is_number_unsigned() || dim.get<uint64_t>() > (uint64_t{1} << 48))
+      entry.Refuse("shape", "non-negative integers");
+    dims.push_back(dim.get<int64_t>());
+  }
+  return dims;
+}
+
+std::pair<uint64_t, uint64_t> ReadOffsets(const JsonFields& entry, uint64_t data_bytes) {
+  const Json& offsets = entry.Required("data_offsets");
+  if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() ||
+      !offsets[1].is_number_unsigned())
+    entry.Refuse("data_offsets", "two non-negative integers");
+  const auto begin = offsets[0].get<uint64_t>();
+  const auto end = offsets[1].get<uint64_t>();
+  if (begin > end || end > data_bytes)
+    Throw(ErrorKind::kCorrupt,
+          "{} is [{}, {}]; it must be ascending and within the file's {} data bytes",
+          entry.Where("data_offsets"), begin, end, data_bytes);
+  return {begin, end};
+}
+
+void CheckExtents(std::vector<Extent>& extents, uint64_t data_bytes, const std::string& path) {
+  std::sort(extents.begin(), extents.end(), [](const Extent& a, const Extent& b) {
+    return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+  });
+  uint64_t covered = 0;
+  for (const Extent& extent : extents) {
+    if (extent.begin != covered)
+      Throw(ErrorKind::kCorrupt,
+            "{}: tensor {} starts at data byte {}; the one before it ends at {} ({})", path,
+            extent.name, extent.begin, covered,
+            extent.begin < covered ? "they overlap" : "there is a gap");
+    covered = extent.end;
+  }
+  if (covered != data_bytes)
+    Throw(ErrorKind::kCorrupt, "{}: holds {} data bytes; its tensors need {}", path, data_bytes,
+          covered);
+}
+
+std::map<std::string, std::string> ReadMetadata(const JsonFields& header) {
+  std::map<std::string, std::string> metadata;
+  if (!header.Has("__metadata__")) return metadata;
+  const JsonFields fields = header.Object("__metadata__");
+  for (const auto& [key, value] : fields.json().items()) metadata[key] = fields.String(key);
+  return metadata;
+}
+
+}  // namespace
+
+SafetensorsFile::SafetensorsFile(const std::string& path) : file_(path), path_(path) {
+  Parse(file_.bytes());
+}
+
+SafetensorsFile::SafetensorsFile(std::span<const std::byte> bytes, std::string name)
+    : path_(std::move(name)) {
+  Parse(bytes);
+}
+
+void SafetensorsFile::Parse(std::span<const std::byte> bytes) {
+  RefuseOtherFormats(bytes, path_);
+  if (bytes.size() < 8)
+    Throw(ErrorKind::kCorrupt, "{}: has {} bytes; a safetensors file has at least 8", path_,
+          bytes.size());
+  uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, bytes.data(), 8);
+  if (header_bytes > kMaxHeaderBytes || header_bytes > bytes.size() - 8)
+    Throw(ErrorKind::kCorrupt,
+          "{}: header length is {}; at most {} bytes follow it and {} are allowed", path_,
+          header_bytes, bytes.size() - 8, kMaxHeaderBytes);
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, header_bytes);
+  const std::span<const std::byte> data = bytes.subspan(8 + header_bytes);
+  const Json json = ParseJson(text, path_);
+  const JsonFields header(json, path_);
+  metadata_ = ReadMetadata(header);
+  std::vector<Extent> extents;
+  for (const auto& [name, unused] : json.items()) {
+    if (name == "__metadata__") continue;
+    const JsonFields entry = header.Object(name);
+    const DType dtype = ParseDType(entry.String("dtype"), entry.Where("dtype"));
+    const std::vector<int64_t> dims = ReadDims(entry);
+    const auto [begin, end] = ReadOffsets(entry, data.size());
+    const std::optional<uint64_t> expected = CheckedBytes(dims, dtype);
+    if (expected != end - begin)
+      Throw(ErrorKind::kCorrupt,
+            "{}: tensor {} of dtype {} and shape {} has {} bytes; it must have {}", path_, name,
+            DTypeName(dtype), Shape(dims).ToString(), end - begin,
+            expected ? fmt::to_string(*expected) : "fewer than 2^62");
+    extents.push_back({begin, end, name});
+    tensors_[name] = TensorView(dtype, Shape(dims), data.data() + begin);
+  }
+  CheckExtents(extents, data.size(), path_);
+}
+
+TensorView SafetensorsFile::Get(const std::string& name) const {
+  const auto it = tensors_.find(name);
+  if (it == tensors_.end()) Throw(ErrorKind::kNotFound, "{}: has no tensor {}", path_, name);
+  return it->second;
+}
+
+TensorView SafetensorsFile::Get(const std::string& name, DType dtype, const Shape& shape) const {
+  const TensorView view = Get(name);
+  if (view.dtype() != dtype || view.shape() != shape)
+    Throw(ErrorKind::kInvalid, "{}: tensor {} is {} {}; it must be {} {}", path_, name,
+          DTypeName(view.dtype()), view.shape().ToString(), DTypeName(dtype), shape.ToString());
+  return view;
+}
+
+void WriteSafetensors(const std::string& path,
+                      std::span<const std::pair<std::string, TensorView>> tensors,
+                      const std::map<std::string, std::string>& metadata) {
+  nlohmann::ordered_json header;
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  int64_t offset = 0;
+  for (const auto& [name, view] : tensors) {
+    WIDELOAD_CHECK(!header.contains(name) && view.dense(),
+                   "{}: tensor {} is there twice or has padded rows", path, name);
+    std::vector<int64_t> dims;
+    for (int i = 0; i < view.shape().rank(); ++i) dims.push_back(view.dim(i));
+    header[name] = {{"dtype", DTypeName(view.dtype())},
+                    {"shape", dims},
+                    {"data_offsets", {offset, offset + view.num_bytes()}}};
+    offset += view.num_bytes();
+  }
+  std::string text =
+      header.is_null() ? "{}" : header.dump(-1, ' ', false, Json::error_handler_t::replace);
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const uint64_t header_bytes = text.size();
+  WholeFileWriter writer(path);
+  writer.Append(std::as_bytes(std::span(&header_bytes, 1)));
+  writer.Append(text);
+  for (const auto& [name, view] : tensors)
+    writer.Append(std::span(static_cast<const std::byte*>(view.raw()),
+                            static_cast<size_t>(view.num_bytes())));
+  writer.Commit();
+}
+
+}  // namespace wideload
