@@ -16,14 +16,14 @@ int64_t num_allocations = 0;
 }  // namespace
 
 // Counts allocations of the whole program; the tests of this file use one thread.
-void* operator new(size_t size) {
+[[gnu::noinline]] void* operator new(size_t size) {
   ++num_allocations;
   void* memory = std::malloc(size);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace wideload::exchange {
 namespace {
