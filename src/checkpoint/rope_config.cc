@@ -3,6 +3,7 @@
 namespace wideload::checkpoint {
 namespace {
 
+constexpr double kMinTheta = 1.001;  // yarn divides by its logarithm
 constexpr double kMaxTheta = 1e15;
 constexpr double kMaxFactor = 1e6;
 constexpr double kMaxMscale = 1e3;
@@ -81,13 +82,13 @@ std::string_view RopeTypeName(RopeType type) {
 
 RopeConfig ReadRopeConfig(const JsonFields& fields, int64_t max_positions,
                           std::vector<std::string>& unsupported) {
-  const std::optional<double> top_theta = OptionalNumber(fields, "rope_theta", 1.0, kMaxTheta);
+  const std::optional<double> top_theta = OptionalNumber(fields, "rope_theta", kMinTheta, kMaxTheta);
   std::optional<RopeConfig> older;
   if (fields.Has("rope_scaling"))
     older = ReadScaling(fields.Object("rope_scaling"), top_theta.value_or(0.0), max_positions,
                         unsupported);
   if (!fields.Has("rope_parameters")) {
-    const double theta = fields.Number("rope_theta", 1.0, kMaxTheta);
+    const double theta = fields.Number("rope_theta", kMinTheta, kMaxTheta);
     return older.value_or(RopeConfig{.theta = theta});
   }
   const JsonFields parameters = fields.Object("rope_parameters");
@@ -97,7 +98,7 @@ RopeConfig ReadRopeConfig(const JsonFields& fields, int64_t max_positions,
     return {};
   }
   const double theta = parameters.Has("rope_theta") || !top_theta
-                           ? parameters.Number("rope_theta", 1.0, kMaxTheta)
+                           ? parameters.Number("rope_theta", kMinTheta, kMaxTheta)
                            : *top_theta;
   if (top_theta && *top_theta != theta)
     fields.Refuse("rope_theta", "the same as rope_parameters.rope_theta");
