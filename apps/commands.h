@@ -1,8 +1,7 @@
-// The subcommands of the program, one per file of this folder. To add one: declare it here, add it to the table in main.cc.
+// The subcommands of the program, one per file of this folder. To add one: declare it here, add it
+// to the table in main.cc.
 #pragma once
 
 #include <CLI/CLI.hpp>
 
-namespace wideload::apps {
-
-}  // namespace wideload::apps
+namespace wideload::apps {}  // namespace wideload::apps

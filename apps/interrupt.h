@@ -1,4 +1,5 @@
-// SIGINT and SIGTERM as a question that loops ask: the first ends the run cleanly, the second at once.
+// SIGINT and SIGTERM as a question that loops ask: the first ends the run cleanly, the second at
+// once.
 #pragma once
 
 namespace wideload::apps {

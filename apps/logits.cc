@@ -1,4 +1,5 @@
-// `wideload logits`: the logits of every position of given token ids, written as safetensors. Needs no tokenizer.
+// `wideload logits`: the logits of every position of given token ids, written as safetensors. Needs
+// no tokenizer.
 #include <cstring>
 
 #include "base/error.h"
@@ -30,9 +31,13 @@ void LogitsCommand::Run() {
   Session session = StartSession(engine);
   const int64_t vocab = session.config.vocab_size;
   std::vector<Buffer> logits;
-  for (const auto& ids : lists) logits.emplace_back(DType::kF32, Shape{static_cast<int64_t>(ids.size()), vocab});
-  session.engine->SetLogitsSink([&](runtime::RequestId id, int64_t position, std::span<const float> row) {
-    std::memcpy(logits[static_cast<size_t>(id)].data() + static_cast<size_t>(position) * row.size_bytes(), row.data(), row.size_bytes());
+  for (const auto& ids : lists)
+    logits.emplace_back(DType::kF32, Shape{static_cast<int64_t>(ids.size()), vocab});
+  session.engine->SetLogitsSink([&](runtime::RequestId id, int64_t position,
+                                    std::span<const float> row) {
+    std::memcpy(
+        logits[static_cast<size_t>(id)].data() + static_cast<size_t>(position) * row.size_bytes(),
+        row.data(), row.size_bytes());
   });
   for (const auto& ids : lists) {
     runtime::Request request;
@@ -49,7 +54,9 @@ void LogitsCommand::Run() {
   }
   std::vector<std::pair<std::string, TensorView>> tensors;
   for (size_t i = 0; i < lists.size(); ++i)
-    tensors.emplace_back(fmt::format("logits.{}", i), logits[i].View(DType::kF32, {static_cast<int64_t>(lists[i].size()), vocab}));
+    tensors.emplace_back(
+        fmt::format("logits.{}", i),
+        logits[i].View(DType::kF32, {static_cast<int64_t>(lists[i].size()), vocab}));
   WriteSafetensors(output, tensors);
   LogInfo("{}: logits of {} lists", output, lists.size());
 }
@@ -60,8 +67,12 @@ void AddLogits(CLI::App& app) {
   CLI::App* sub = app.add_subcommand("logits", "logits of every position of given token ids");
   auto command = std::make_shared<LogitsCommand>();
   AddEngineFlags(*sub, command->engine);
-  sub->add_option(Names("input-ids"), command->input, "JSON: list of lists of token ids; - is standard input")->required();
-  sub->add_option(Names("output"), command->output, "safetensors file: logits.0, logits.1, ... [T, vocab] fp32")->required();
+  sub->add_option(Names("input-ids"), command->input,
+                  "JSON: list of lists of token ids; - is standard input")
+      ->required();
+  sub->add_option(Names("output"), command->output,
+                  "safetensors file: logits.0, logits.1, ... [T, vocab] fp32")
+      ->required();
   sub->callback([command] { command->Run(); });
 }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,11 +16,11 @@
 namespace wideload::apps {
 
 struct EngineFlags {
-  std::string model;  // folder; empty: the embedded model
+  std::string model;    // folder; empty: the embedded model
   int32_t threads = 0;  // of a rank; 0: the machine's cores divided by the ranks, at least 1
   std::string kernels = "auto";
-  int64_t max_seq_len = 0;       // 0: the model's context
-  std::string kv_cache_memory;   // per rank: a size, a fraction of free memory, or empty
+  int64_t max_seq_len = 0;      // 0: the model's context
+  std::string kv_cache_memory;  // per rank: a size, a fraction of free memory, or empty
   int64_t max_num_tokens = 2048;
   int64_t max_batch_size = 64;
   bool check_weights = false;
@@ -40,13 +39,15 @@ struct Session {
   double load_seconds = 0;
 };
 
-// Checks the flags and the memory, loads the model with progress on stderr, starts the ranks, and says in one line what is active.
-// Errors: everything that is wrong with flags, files or memory, before work.
+// Checks the flags and the memory, loads the model with progress on stderr, starts the ranks, and
+// says in one line what is active. Errors: everything that is wrong with flags, files or memory,
+// before work.
 Session StartSession(const EngineFlags& flags);
 
 // Sampling options; what is not given comes from generation_config.json, then from the defaults.
 struct SamplingFlags {
-  std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+  std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty,
+      frequency_penalty;
   std::optional<int32_t> top_k, logprobs;
   uint64_t seed = 0;
   std::optional<int64_t> max_tokens;

@@ -191,8 +191,8 @@ TensorView Qwen3Moe::Attention(const RankContext& rank, const Batch& batch, int6
   const TensorView v = columns(heads + kv_heads, kv_heads);
   RmsNormHeads(rank.exec, q, heads, HeadNorm(w.q_norm), eps_);
   RmsNormHeads(rank.exec, k, kv_heads, HeadNorm(w.k_norm), eps_);
-  RopeHalfSplit(rank.exec, q, heads, {rope_.Cos(), rope_.Sin()}, batch.positions);
-  RopeHalfSplit(rank.exec, k, kv_heads, {rope_.Cos(), rope_.Sin()}, batch.positions);
+  RopeHalfSplit(rank.exec, q, heads, {rope_.cos(), rope_.sin()}, batch.positions);
+  RopeHalfSplit(rank.exec, k, kv_heads, {rope_.cos(), rope_.sin()}, batch.positions);
   const compute::PagedKv cache{rank.cache->Keys(layer), rank.cache->Values(layer)};
   StoreKv(rank.exec, k, v, batch.sequences, cache);
   const compute::AttentionShape attention{.q_heads = heads,

@@ -19,7 +19,8 @@ size_t PartialMatch(const std::string& text, const std::string& stop) {
 TextStream::TextStream(const tokenizer::Tokenizer& tokenizer, std::vector<std::string> stop)
     : detokenizer_(tokenizer), stop_(std::move(stop)) {
   for (const std::string& s : stop_)
-    if (s.empty()) Throw(ErrorKind::kInvalid, "a stop string is empty; it must have at least one character");
+    if (s.empty())
+      Throw(ErrorKind::kInvalid, "a stop string is empty; it must have at least one character");
 }
 
 std::string TextStream::Feed(int32_t token) {

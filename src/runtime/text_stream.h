@@ -1,4 +1,5 @@
-// Text of one request as it is generated: complete characters only, ended by stop strings. Not thread-safe.
+// Text of one request as it is generated: complete characters only, ended by stop strings. Not
+// thread-safe.
 #pragma once
 
 #include <string>
@@ -14,8 +15,9 @@ class TextStream {
   // `tokenizer` must outlive the stream. Empty stop strings are not allowed.
   TextStream(const tokenizer::Tokenizer& tokenizer, std::vector<std::string> stop);
 
-  // Takes the next token; returns text that can be shown now. Text that may be the beginning of a stop string is held back until it is
-  // not. After a stop string was found (see stopped()) returns nothing more; the stop string itself is not part of the text.
+  // Takes the next token; returns text that can be shown now. Text that may be the beginning of a
+  // stop string is held back until it is not. After a stop string was found (see stopped()) returns
+  // nothing more; the stop string itself is not part of the text.
   std::string Feed(int32_t token);
   // The text still held back; call once at the end.
   std::string Flush();
