@@ -5,4 +5,6 @@
 
 namespace wideload::apps {
 
+void AddTokenize(CLI::App& app);
+
 }  // namespace wideload::apps

@@ -11,6 +11,7 @@ int main(int argc, char** argv) {
   CLI::App app("wideload serves mixture-of-experts language models with wide expert parallelism.", "wideload");
   app.require_subcommand(1);
   apps::AddVersionOption(app);
+  apps::AddTokenize(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
