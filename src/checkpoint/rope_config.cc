@@ -82,7 +82,8 @@ std::string_view RopeTypeName(RopeType type) {
 
 RopeConfig ReadRopeConfig(const JsonFields& fields, int64_t max_positions,
                           std::vector<std::string>& unsupported) {
-  const std::optional<double> top_theta = OptionalNumber(fields, "rope_theta", kMinTheta, kMaxTheta);
+  const std::optional<double> top_theta =
+      OptionalNumber(fields, "rope_theta", kMinTheta, kMaxTheta);
   std::optional<RopeConfig> older;
   if (fields.Has("rope_scaling"))
     older = ReadScaling(fields.Object("rope_scaling"), top_theta.value_or(0.0), max_positions,
