@@ -66,7 +66,7 @@ TEST(Safetensors, NamesWhatIsWrong) {
   EXPECT_NE(Refusal(File(R"({"a":{"dtype":"Q4","shape":[],"data_offsets":[0,0]}})", 0))
                 .find("dtype is Q4"),
             std::string::npos);
-  EXPECT_NE(Refusal("GGUF\3\0\0\0 and so on").find("GGUF"), std::string::npos);
+  EXPECT_NE(Refusal(std::string("GGUF\3\0\0\0 and so on", 18)).find("GGUF"), std::string::npos);
   EXPECT_NE(Refusal("PK\3\4 and so on").find("pickle"), std::string::npos);
 }
 
