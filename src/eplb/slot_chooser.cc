@@ -3,12 +3,10 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "eplb/token_to_replica.h"
 
 namespace wideload::eplb {
 namespace {
-
-// TensorRT-LLM counts arrivals per expert within blocks of this many (token, k) entries.
-constexpr size_t kRoundRobinBlock = 1024;
 
 size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
@@ -62,24 +60,10 @@ void SlotChooser::ChooseSlots(EpRank source, std::span<const int32_t> expert_ids
     case SplitMode::kOptimal:
       return ChooseOptimal(source, expert_ids, slots);
     case SplitMode::kRoundRobin:
-      return ChooseRoundRobin(source, expert_ids, slots);
+      return ChooseReplicasInTurn(table_, {.source = source}, expert_ids, arrivals_, slots);
     case SplitMode::kFirst:
       for (size_t i = 0; i < slots.size(); ++i)
         slots[i] = expert_ids[i] < 0 ? -1 : table_.SlotsOf(ExpertId(expert_ids[i]))[0].value;
-  }
-}
-
-void SlotChooser::ChooseRoundRobin(EpRank source, std::span<const int32_t> expert_ids,
-                                   std::span<int32_t> slots) {
-  for (size_t i = 0; i < slots.size(); ++i) {
-    if (i % kRoundRobinBlock == 0) std::fill(arrivals_.begin(), arrivals_.end(), 0);
-    const int32_t expert = expert_ids[i];
-    slots[i] = -1;
-    if (expert < 0) continue;
-    const std::span<const SlotId> replicas = table_.SlotsOf(ExpertId(expert));
-    const size_t turn =
-        Index(arrivals_[Index(expert)]++) + i / kRoundRobinBlock + Index(source.value);
-    slots[i] = replicas[turn % replicas.size()].value;
   }
 }
 

@@ -45,8 +45,6 @@ class SlotChooser {
     int32_t tokens = 0;
   };
   void ChooseOptimal(EpRank source, std::span<const int32_t> expert_ids, std::span<int32_t> slots);
-  void ChooseRoundRobin(EpRank source, std::span<const int32_t> expert_ids,
-                        std::span<int32_t> slots);
   void MakeRuns(int32_t shared, int32_t source);
   int32_t NextSlotOfShared(int32_t shared, int32_t source);
 
@@ -60,7 +58,7 @@ class SlotChooser {
   std::vector<int32_t> left_quota_;     // [num_edges] what local tokens leave of the quotas
   std::vector<Run> runs_;               // by shared expert, one more than its edges
   std::vector<int32_t> run_cursor_;     // [num_shared] -1: runs not made yet for this source
-  std::vector<int32_t> arrivals_;       // [num_experts] round robin: entries so far in the block
+  std::vector<int32_t> arrivals_;       // [num_experts] scratch of the round robin
 };
 
 }  // namespace wideload::eplb
