@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "command_line.h"
 #include "commands.h"
+#include "interrupt.h"
 
 int main(int argc, char** argv) {
   using namespace wideload;
@@ -13,7 +14,8 @@ int main(int argc, char** argv) {
                "wideload");
   app.require_subcommand(1);
   apps::AddVersionOption(app);
-  apps::AddTokenize(app);
+  for (const auto add : {apps::AddGenerate, apps::AddLogits, apps::AddTokenize, apps::AddBench})
+    add(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -26,5 +28,5 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "wideload: internal error: %s\n", e.what());
     return 1;
   }
-  return 0;
+  return apps::InterruptExitCode();
 }

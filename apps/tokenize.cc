@@ -86,7 +86,8 @@ void Tokenize(const TokenizeOptions& options) {
 }  // namespace
 
 void AddTokenize(CLI::App& app) {
-  const auto options = std::make_shared<TokenizeOptions>();  // owners: the options and the callback of the command
+  const auto options =
+      std::make_shared<TokenizeOptions>();  // owners: the options and the callback of the command
   CLI::App* command = app.add_subcommand("tokenize", "turn texts into token ids, or back");
   command->add_option(Names("model", "m"), options->model,
                       "model folder or tokenizer.json (default: the embedded model)");

@@ -1,8 +1,20 @@
 #include "runtime/engine.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace wideload::runtime {
+namespace {
+
+void CountEntry(RankIteration& rank, const PlanEntry& entry) {
+  const bool decode = entry.start >= static_cast<int64_t>(entry.sequence->request.prompt.size());
+  ++rank.num_requests;
+  if (!decode) ++rank.num_prompt_requests;
+  (decode ? rank.num_generated_tokens : rank.num_prompt_tokens) += entry.count;
+}
+
+}  // namespace
 
 Engine::Engine(const model::Model& model, const EngineOptions& options)
     : options_(options),
@@ -22,6 +34,7 @@ Engine::Engine(const model::Model& model, const EngineOptions& options)
                                                   .max_num_tokens = options.max_num_tokens,
                                                   .max_batch_size = options.max_batch_size,
                                                   .num_kv_blocks = options.num_kv_blocks}));
+  info_.ranks.resize(static_cast<size_t>(options.num_ranks));
   events_.reserve(static_cast<size_t>(options.num_ranks * options.max_batch_size) + 1);
   for (int32_t r = 0; r < options.num_ranks; ++r) threads_.emplace_back([this, r] { RankMain(r); });
 }
@@ -55,7 +68,7 @@ std::span<const Event> Engine::Step() {
   const StepPlan& plan = scheduler_.Plan();
   if (plan.empty()) return events_;
   ++info_.iteration;
-  info_ = {.iteration = info_.iteration};
+  std::fill(info_.ranks.begin(), info_.ranks.end(), RankIteration{});
   RunRanks(plan);
   Collect(plan);
   return events_;
@@ -97,9 +110,7 @@ void Engine::Collect(const StepPlan& plan) {
       const RankOutput& output = ranks_[r]->outputs()[i];
       const Sequence& sequence = *entry.sequence;
       const RequestId id = sequence.id;
-      info_.num_requests += 1;
-      (entry.count == 1 && entry.sample ? info_.num_generated_tokens : info_.num_prompt_tokens) +=
-          entry.count;
+      CountEntry(info_.ranks[r], entry);
       DeliverPromptLogits(entry, output);
       if (entry.sample && output.token < 0) {
         scheduler_.Retire(id);

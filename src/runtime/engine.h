@@ -29,11 +29,15 @@ struct EngineOptions {
 };
 
 // What one iteration was, for logs and reports.
-struct IterationInfo {
-  int64_t iteration = -1;
+struct RankIteration {
+  int64_t num_requests = 0;
+  int64_t num_prompt_requests = 0;
   int64_t num_prompt_tokens = 0;
   int64_t num_generated_tokens = 0;
-  int64_t num_requests = 0;
+};
+struct IterationInfo {
+  int64_t iteration = -1;
+  std::vector<RankIteration> ranks;
 };
 
 class Engine {

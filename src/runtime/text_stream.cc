@@ -25,7 +25,7 @@ TextStream::TextStream(const tokenizer::Tokenizer& tokenizer, std::vector<std::s
 
 std::string TextStream::Feed(int32_t token) {
   if (stopped_) return "";
-  held_ += detokenizer_.Feed(token);
+  held_ += detokenizer_.Push(token);
   return Release(false);
 }
 
