@@ -20,7 +20,7 @@ constexpr std::string_view kAllowedNames =
 
 // Empty when this machine can run `kernels`, else what it lacks.
 std::string_view MissingFeatures(KernelSet kernels) {
-  const CpuInfo cpu;
+  const CpuInfo& cpu = ThisCpu();
   switch (kernels) {
     case KernelSet::kReference:
       return "";
@@ -70,7 +70,7 @@ std::span<const KernelSet> SupportedKernelSets() {
 }
 
 KernelSet AutoKernelSet() {
-  const CpuInfo cpu;
+  const CpuInfo& cpu = ThisCpu();
   if (cpu.amx_bf16) return KernelSet::kAmx;
   // vdpbf16ps runs at twice the rate of fp32 FMA on AMD and at half of it on Intel.
   if (cpu.avx512_bf16 && cpu.vendor == "AuthenticAMD") return KernelSet::kAvx512Bf16;
@@ -79,7 +79,18 @@ KernelSet AutoKernelSet() {
 }
 
 const Kernels& KernelsOf(KernelSet kernels) {
-  static_cast<void>(kernels);
+  switch (kernels) {
+    case KernelSet::kReference:
+      break;
+    case KernelSet::kAvx2:
+      return Avx2Kernels();
+    case KernelSet::kAvx512:
+      return Avx512Kernels();
+    case KernelSet::kAvx512Bf16:
+      return Avx512Bf16Kernels();
+    case KernelSet::kAmx:
+      return AmxKernels();
+  }
   return ReferenceKernels();
 }
 
