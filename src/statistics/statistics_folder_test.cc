@@ -8,7 +8,6 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "eplb/tensorrt_llm_policy.h"
 
 namespace wideload::statistics {
 namespace {
@@ -144,33 +143,6 @@ TEST_F(StatisticsFolder, ReadsCountsPerSlotWithTheFileTheEngineRanWith) {
       ReadStatistics(folder_, {.eplb_config_path = root_ + "/e.yaml"});
   EXPECT_EQ(statistics.num_experts, 1);
   EXPECT_EQ(statistics.counts, (std::vector<int64_t>{3}));
-}
-
-// The generator's plan for these loads, as data.
-TEST(TensorRtLlmParity, GreedyPolicyGivesTheExpectedYamlFiles) {
-  const auto compare = [](const std::string& folder, int32_t ep_size, int32_t num_slots) {
-    const std::string path = fmt::format("{}/expected_eplb_{}x{}.yaml", folder, ep_size, num_slots);
-    const ExpertStatistics statistics = ReadStatistics(folder, {});
-    EplbConfig config{.num_slots = num_slots};
-    for (size_t l = 0; l < statistics.layers.size(); ++l) {
-      const std::vector<int64_t> counts = LayerLoads(statistics, l);
-      const std::vector<float> loads(counts.begin(), counts.end());
-      for (const ExpertId expert :
-           eplb::TensorRtLlmPlacement(loads, num_slots, ep_size).slot_expert)
-        config.layers[statistics.layers[l]].push_back(expert.value);
-    }
-    EXPECT_EQ(config, ReadEplbYaml(path)) << path;
-    EXPECT_EQ(FormatEplbYaml(config), ReadFile(path)) << path;
-  };
-  for (const auto& [ep_size, num_slots] : {std::pair(4, 32), {4, 40}, {8, 40}})
-    compare(Small(), ep_size, num_slots);
-  const char* shared = std::getenv("WIDELOAD_SHARED");
-  const std::string r1 = (shared ? std::string(shared)
-                                 : std::string(std::getenv("WIDELOAD_SOURCE_DIR")) + "/../shared") +
-                         "/data/trtllm-statistics/r1-shape";
-  if (!IsDirectory(r1)) GTEST_SKIP() << r1 << " is not there; set WIDELOAD_SHARED";
-  for (const auto& [ep_size, num_slots] : {std::pair(32, 256), {32, 288}, {36, 288}})
-    compare(r1, ep_size, num_slots);
 }
 
 }  // namespace
