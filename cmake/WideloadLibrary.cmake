@@ -6,7 +6,8 @@
 
 # Options every first-party target is compiled with: a target, not global flags.
 add_library(wideload_options INTERFACE)
-target_compile_options(wideload_options INTERFACE -Wall -Wextra -Wshadow -Wconversion -Werror -ffp-contract=off)
+target_compile_options(wideload_options INTERFACE -Wall -Wextra -Wshadow -Wconversion -Werror
+  -Wno-missing-field-initializers -ffp-contract=off)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   target_compile_options(wideload_options INTERFACE -Wno-unused-command-line-argument -Wno-sign-conversion)
 endif()
