@@ -41,12 +41,11 @@ SCOPE = re.compile(r"^(template\s*<.*>\s*)?(inline\s+)?(namespace|extern|class|s
 
 def list_files(root):
     """Paths relative to root: what git tracks or would track; outside of git, everything but build/."""
+    names = []
     if (root / ".git").exists():
-        listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=root, check=True,
-                                capture_output=True).stdout.decode()
-        names = [name for name in listed.split("\0") if name]
-    else:
-        names = [str(path.relative_to(root)) for path in root.rglob("*")]
+        listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=root, capture_output=True)
+        names = [name for name in listed.stdout.decode().split("\0") if name]
+    names = names or [str(path.relative_to(root)) for path in root.rglob("*")]
     return sorted(name for name in names if (root / name).is_file() and not name.startswith("build/"))
 
 
