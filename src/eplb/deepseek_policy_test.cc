@@ -1,0 +1,78 @@
+#include "eplb/deepseek_policy.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "base/error.h"
+
+namespace wideload::eplb {
+namespace {
+
+using Floats = std::vector<float>;
+using Ints = std::vector<int32_t>;
+
+// The example of the published function's documentation: 12 experts in 4 groups, 2 nodes.
+TEST(DeepSeekRebalance, GivesThePublishedExample) {
+  const DeepSeekSizes sizes{.num_slots = 16, .num_groups = 4, .num_nodes = 2, .num_ranks = 8};
+  const DeepSeekPlan first =
+      DeepSeekRebalance(Floats{90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86}, sizes);
+  EXPECT_EQ(first.slot_expert, (Ints{5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1}));
+  EXPECT_EQ(first.replicas, (Ints{1, 2, 1, 1, 2, 2, 1, 1, 1, 1, 2, 1}));
+  EXPECT_EQ(DeepSeekRebalance(Floats{20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27}, sizes)
+                .slot_expert,
+            (Ints{7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1}));
+}
+
+TEST(DeepSeekRebalance, ListsTheSlotsOfEveryReplica) {
+  std::mt19937 random(3);
+  Floats loads(24);
+  for (float& load : loads) load = static_cast<float>(random() % 1000);
+  const DeepSeekPlan plan =
+      DeepSeekRebalance(loads, {.num_slots = 40, .num_groups = 8, .num_nodes = 4, .num_ranks = 8});
+  size_t slots = 0;
+  for (size_t e = 0; e < loads.size(); ++e) {
+    EXPECT_EQ(std::ssize(plan.expert_slots[e]), plan.replicas[e]);
+    for (const int32_t slot : plan.expert_slots[e]) {
+      EXPECT_EQ(plan.slot_expert[static_cast<size_t>(slot)], static_cast<int32_t>(e));
+      EXPECT_EQ(slot / 10, plan.expert_slots[e][0] / 10);  // all replicas on one node
+      ++slots;
+    }
+  }
+  EXPECT_EQ(slots, 40u);
+}
+
+TEST(DeepSeekRebalance, PlansGloballyWhenGroupsDoNotFitTheNodes) {
+  const Floats loads = {9, 1, 8, 2, 7, 3};
+  const DeepSeekPlan plan =
+      DeepSeekRebalance(loads, {.num_slots = 8, .num_groups = 3, .num_nodes = 2, .num_ranks = 4});
+  EXPECT_EQ(plan.slot_expert,
+            DeepSeekRebalance(loads, {.num_slots = 8, .num_ranks = 4}).slot_expert);
+  EXPECT_EQ(plan.replicas, (Ints{2, 1, 2, 1, 1, 1}));
+}
+
+TEST(DeepSeekRebalance, GivesTiesToTheLowestExpertAndRank) {
+  const DeepSeekPlan plan = DeepSeekRebalance(Floats{1, 1, 1, 1}, {.num_slots = 6, .num_ranks = 2});
+  EXPECT_EQ(plan.replicas, (Ints{2, 2, 1, 1}));
+  // Whole loads 2, 3 first, then the halves in the order they were made, always to the first rank.
+  EXPECT_EQ(plan.slot_expert, (Ints{2, 0, 0, 3, 1, 1}));
+}
+
+TEST(DeepSeekRebalance, RefusesSizesThatDoNotDivide) {
+  const Floats loads(8, 1);
+  const auto refuses = [&](const DeepSeekSizes& sizes) {
+    EXPECT_THROW(DeepSeekRebalance(loads, sizes), Error);
+  };
+  refuses({.num_slots = 7, .num_ranks = 1});
+  refuses({.num_slots = 9, .num_ranks = 2});
+  refuses({.num_slots = 8, .num_groups = 3, .num_nodes = 1, .num_ranks = 2});
+  refuses({.num_slots = 12, .num_groups = 4, .num_nodes = 2, .num_ranks = 3});
+  refuses({.num_slots = 8, .num_groups = 4, .num_nodes = 0, .num_ranks = 2});
+  EXPECT_THROW(DeepSeekRebalance(Floats{1, NAN}, {.num_slots = 2}), Error);
+  EXPECT_THROW(DeepSeekRebalance(Floats{1, -1}, {.num_slots = 2}), Error);
+}
+
+}  // namespace
+}  // namespace wideload::eplb

@@ -1,0 +1,57 @@
+#include "eplb/policy.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include "base/error.h"
+#include "eplb/deepseek_policy.h"
+#include "eplb/tensorrt_llm_policy.h"
+
+namespace wideload::eplb {
+namespace {
+
+std::vector<float> SinglePrecision(std::span<const double> loads) {
+  std::vector<float> result(loads.size());
+  std::transform(loads.begin(), loads.end(), result.begin(),
+                 [](double load) { return static_cast<float>(load); });
+  return result;
+}
+
+Placement PlanContiguous(const PolicyInput& input) {
+  return ContiguousPlacement(static_cast<int32_t>(input.loads.size()), input.num_slots,
+                             input.num_ranks);
+}
+
+Placement PlanTensorRtLlm(const PolicyInput& input) {
+  return TensorRtLlmPlacement(SinglePrecision(input.loads), input.num_slots, input.num_ranks);
+}
+
+Placement PlanDeepSeek(const PolicyInput& input) {
+  return DeepSeekPlacement(SinglePrecision(input.loads), {.num_slots = input.num_slots,
+                                                          .num_groups = input.num_groups,
+                                                          .num_nodes = input.num_nodes,
+                                                          .num_ranks = input.num_ranks});
+}
+
+constexpr std::array kPolicies = {
+    Policy{"contiguous", "experts in order, as without a balancer", PlanContiguous},
+    Policy{"tensorrt_llm", "TensorRT-LLM's greedy policy, slot for slot", PlanTensorRtLlm},
+    Policy{"deepseek", "DeepSeek's rebalance_experts, global or hierarchical over nodes",
+           PlanDeepSeek},
+};
+
+}  // namespace
+
+std::span<const Policy> Policies() { return kPolicies; }
+
+const Policy& FindPolicy(std::string_view name) {
+  std::string allowed;
+  for (const Policy& policy : kPolicies) {
+    if (policy.name == name) return policy;
+    allowed += (allowed.empty() ? "" : ", ") + std::string(policy.name);
+  }
+  Throw(ErrorKind::kInvalid, "policy is \"{}\"; allowed: {}", name, allowed);
+}
+
+}  // namespace wideload::eplb

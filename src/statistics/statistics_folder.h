@@ -1,0 +1,49 @@
+// Folders of expert statistics in TensorRT-LLM's format: meta_info.json and one
+// rank{r}.safetensors per rank with tensors "{iteration}_{layer}". Not thread-safe per folder.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "statistics/eplb_yaml.h"
+#include "statistics/expert_statistics.h"
+#include "tensor/safetensors.h"
+
+namespace wideload::statistics {
+
+struct ReadStatisticsOptions {
+  std::optional<int64_t> iter_start = {};  // first iteration wanted; default: the first recorded
+  std::optional<int64_t> iter_stop = {};   // one past the last wanted; default: all recorded
+  bool sum_ranks = true;
+  // The file the engine ran with, when it counted slots and not experts.
+  std::optional<std::string> eplb_config_path = {};
+};
+
+// Reads `folder`. Errors, naming file and tensor, found and allowed: kNotFound for a missing
+// meta_info.json or rank file (ranks must be 0..n-1); kCorrupt for names that are not
+// "{iteration}_{layer}", gaps in the iterations, pairs that are missing, and ranks that recorded
+// other pairs than rank 0; kInvalid for another dtype than I64, another length than num_experts,
+// negative counts, sums beyond int64, a window outside the recorded one.
+ExpertStatistics ReadStatistics(const std::string& folder, const ReadStatisticsOptions& options);
+
+// The same from files already open: `meta_json` is the text of meta_info.json, files [ep_size].
+// eplb_config_path is not read here.
+ExpertStatistics ParseStatistics(std::string_view meta_json, const std::string& meta_path,
+                                 std::span<const SafetensorsFile> files,
+                                 const ReadStatisticsOptions& options);
+
+enum class ExistingFolder { kRefuse, kReplace };
+
+// Errors, before any work is done: kInvalid when `folder` holds another run's files (unless
+// replaced) or anything that is no statistics file; kIo when its parent is missing or not writable.
+void CheckStatisticsFolder(const std::string& folder, ExistingFolder existing);
+
+// Writes one rank file per row of ranks, always counts per expert. The folder appears whole:
+// written beside `folder` and renamed. Errors: those of CheckStatisticsFolder, kIo.
+void WriteStatistics(const std::string& folder, const ExpertStatistics& statistics,
+                     ExistingFolder existing);
+
+}  // namespace wideload::statistics
