@@ -24,7 +24,13 @@ struct EngineFlags {
   int64_t max_num_tokens = 2048;
   int64_t max_batch_size = 64;
   bool check_weights = false;
+  // layout
   int32_t num_ranks = 1;
+  int32_t num_slots = 0;  // 0: from the placement file, else one per expert
+  std::string placement = "contiguous";
+  std::string split = "optimal";
+  int64_t moe_max_num_tokens = 0;
+  double deadline_s = 60;
 };
 void AddEngineFlags(CLI::App& app, EngineFlags& flags);
 
