@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
                "wideload");
   app.require_subcommand(1);
   apps::AddVersionOption(app);
+  apps::AddInspect(app);
   apps::AddTokenize(app);
   try {
     app.parse(argc, argv);
