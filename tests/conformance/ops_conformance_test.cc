@@ -14,8 +14,8 @@ struct GemmSize {
   int64_t n = 0;
   int64_t k = 0;
 };
-constexpr GemmSize kGemmSizes[] = {{1, 1},   {16, 2},   {17, 24},   {40, 17}, {192, 64},
-                                   {48, 33}, {331, 40}, {331, 331}, {64, 600}};
+constexpr GemmSize kGemmSizes[] = {{1, 1},   {16, 2},   {17, 24},   {40, 17},  {192, 64},
+                                   {48, 33}, {331, 40}, {331, 331}, {64, 600}, {17, 4500}};
 constexpr int64_t kBatch = 33;
 
 PackedMatrix PackOne(KernelSet kernels, const OwnedTensor& w, ThreadPool& pool,
