@@ -61,19 +61,22 @@ runtime::EngineOptions Options(const EngineFlags& flags, const Session& session)
 }
 
 // "contiguous", "random:SEED" or an EPLB YAML file. Sets num_slots and one placement per MoE layer.
-void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c, runtime::EngineOptions& options) {
+void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c,
+                      runtime::EngineOptions& options) {
   const auto num_experts = static_cast<int32_t>(c.num_experts);
   options.num_slots = flags.num_slots > 0 ? flags.num_slots : num_experts;
   if (num_experts == 0) {
     if (flags.num_ranks > 1 || flags.num_slots > 0)
-      Throw(ErrorKind::kInvalid, "--ep is {} and --num-slots is {}; {} has no experts", flags.num_ranks, flags.num_slots, c.architecture);
+      Throw(ErrorKind::kInvalid, "--ep is {} and --num-slots is {}; {} has no experts",
+            flags.num_ranks, flags.num_slots, c.architecture);
     return;
   }
   const bool is_file = flags.placement != "contiguous" && !flags.placement.starts_with("random:");
   if (is_file) {
     const statistics::EplbConfig file = statistics::ReadEplbYaml(flags.placement);
     if (flags.num_slots > 0 && flags.num_slots != file.num_slots)
-      Throw(ErrorKind::kInvalid, "--num-slots is {}; {} has num_slots {}", flags.num_slots, flags.placement, file.num_slots);
+      Throw(ErrorKind::kInvalid, "--num-slots is {}; {} has num_slots {}", flags.num_slots,
+            flags.placement, file.num_slots);
     options.num_slots = file.num_slots;
     options.placements = FilePlacements(file, flags, c);
     return;
@@ -81,11 +84,16 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
   eplb::ValidateSizes(num_experts, options.num_slots, flags.num_ranks, "--num-slots");
   if (flags.placement == "contiguous") return;
   const std::string seed_text = flags.placement.substr(std::string("random:").size());
-  if (seed_text.empty() || seed_text.size() > 18 || seed_text.find_first_not_of("0123456789") != std::string::npos)
-    Throw(ErrorKind::kInvalid, "--placement is {}; allowed: contiguous, random:SEED (a number), or an EPLB YAML file", flags.placement);
+  if (seed_text.empty() || seed_text.size() > 18 ||
+      seed_text.find_first_not_of("0123456789") != std::string::npos)
+    Throw(ErrorKind::kInvalid,
+          "--placement is {}; allowed: contiguous, random:SEED (a number), or an EPLB YAML file",
+          flags.placement);
   const uint64_t seed = std::stoull(seed_text);
   for (int64_t i = 0; i < c.NumMoeLayers(); ++i)
-    options.placements.push_back(eplb::RandomPlacement(num_experts, options.num_slots, flags.num_ranks, seed * 1000003 + static_cast<uint64_t>(i)));
+    options.placements.push_back(eplb::RandomPlacement(num_experts, options.num_slots,
+                                                       flags.num_ranks,
+                                                       seed * 1000003 + static_cast<uint64_t>(i)));
 }
 
 // Adds up weights, KV and buffers, refuses what does not fit, and sets the number of KV blocks.

@@ -98,6 +98,9 @@ void TakeStep(const AttentionArgs& args, const KeyStep& step, int64_t count, int
   query.total = query.total * shrink_lanes[0] + SumLanes(terms);
   query.largest = largest;
   int64_t d = 0;
+  for (; d + 8 * kLanes <= stride; d += 8 * kLanes) {
+    AddValues<8>(out + d, shrink, weights, step.values + d, count, stride);
+  }
   for (; d + 4 * kLanes <= stride; d += 4 * kLanes) {
     AddValues<4>(out + d, shrink, weights, step.values + d, count, stride);
   }
