@@ -2,17 +2,17 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-
 #include <string>
 #include <string_view>
 
 namespace wideload::apps {
 
-// "ep-size" -> "--ep-size,--ep_size"; with a short form "m" -> "-m,--model". Every option is declared through this.
+// "ep-size" -> "--ep-size,--ep_size"; with a short form "m" -> "-m,--model". Every option is
+// declared through this.
 std::string Names(std::string_view dashed, std::string_view short_form = "");
 
-// One function per subcommand file: declares the subcommand and its options, and sets a callback that runs it. Errors leave as
-// wideload::Error; main prints them and exits with ExitCode(kind).
+// One function per subcommand file: declares the subcommand and its options, and sets a callback
+// that runs it. Errors leave as wideload::Error; main prints them and exits with ExitCode(kind).
 void AddVersionOption(CLI::App& app);
 
 }  // namespace wideload::apps

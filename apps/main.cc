@@ -1,16 +1,21 @@
-// The program `wideload`: parses the command line, runs one subcommand, turns errors into messages and exit codes.
+// The program `wideload`: parses the command line, runs one subcommand, turns errors into messages
+// and exit codes.
 #include <cstdio>
 #include <cstdlib>
 
 #include "base/error.h"
 #include "command_line.h"
 #include "commands.h"
+#include "interrupt.h"
 
 int main(int argc, char** argv) {
   using namespace wideload;
-  CLI::App app("wideload serves mixture-of-experts language models with wide expert parallelism.", "wideload");
+  CLI::App app("wideload serves mixture-of-experts language models with wide expert parallelism.",
+               "wideload");
   app.require_subcommand(1);
   apps::AddVersionOption(app);
+  for (const auto add : {apps::AddGenerate, apps::AddLogits, apps::AddTokenize, apps::AddBench})
+    add(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -23,5 +28,5 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "wideload: internal error: %s\n", e.what());
     return 1;
   }
-  return 0;
+  return apps::InterruptExitCode();
 }

@@ -6,7 +6,8 @@
 
 # Options every first-party target is compiled with: a target, not global flags.
 add_library(wideload_options INTERFACE)
-target_compile_options(wideload_options INTERFACE -Wall -Wextra -Wshadow -Wconversion -Werror -ffp-contract=off)
+target_compile_options(wideload_options INTERFACE -Wall -Wextra -Wshadow -Wconversion -Werror
+  -Wno-missing-field-initializers -ffp-contract=off)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   target_compile_options(wideload_options INTERFACE -Wno-unused-command-line-argument -Wno-sign-conversion)
 endif()
@@ -29,27 +30,59 @@ function(wideload_library NAME)
   endif()
 endfunction()
 
-# Registers a test program with ctest under one of the labels of CONTRIBUTING.md. Tests find testdata/ and models/ by
-# WIDELOAD_SOURCE_DIR.
+# Registers a test program with ctest under one of the labels of CONTRIBUTING.md and makes it part of the aggregate target
+# LABEL_tests, so that a build can be limited to one kind of test (sanitizers). Tests find testdata/ and models/ by
+# WIDELOAD_SOURCE_DIR. One program may be registered several times with other ARGS under another NAME.
 function(wideload_test TARGET)
-  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "ARGS" ${ARGN})
+  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT;NAME" "ARGS" ${ARGN})
+  if(NOT ARG_LABEL OR ARG_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "wideload_test(${TARGET}): needs LABEL; unknown arguments: ${ARG_UNPARSED_ARGUMENTS}")
+  endif()
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
-  add_test(NAME ${ARG_LABEL}.${TARGET} COMMAND ${TARGET} ${ARG_ARGS})
-  set_tests_properties(${ARG_LABEL}.${TARGET} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
+  math(EXPR timeout "${ARG_TIMEOUT} * ${WIDELOAD_TEST_TIMEOUT_FACTOR}")
+  if(NOT ARG_NAME)
+    set(ARG_NAME ${TARGET})
+  endif()
+  add_test(NAME ${ARG_LABEL}.${ARG_NAME} COMMAND ${TARGET} ${ARG_ARGS})
+  set_tests_properties(${ARG_LABEL}.${ARG_NAME} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${timeout}
     ENVIRONMENT "WIDELOAD_SOURCE_DIR=${CMAKE_SOURCE_DIR}")
+  if(NOT TARGET ${ARG_LABEL}_tests)
+    add_custom_target(${ARG_LABEL}_tests)
+  endif()
+  add_dependencies(${ARG_LABEL}_tests ${TARGET})
 endfunction()
 
-# A libFuzzer target `fuzz_NAME`, built only with -DWIDELOAD_FUZZ=ON (clang).
+# A program of this repository that is neither the product nor a test: PREFIX_NAME from SOURCES, linked with the modules
+# DEPS and the third-party targets LIBS.
+function(wideload_program PREFIX NAME)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;LIBS" ${ARGN})
+  if(ARG_UNPARSED_ARGUMENTS OR NOT ARG_SOURCES)
+    message(FATAL_ERROR "wideload_${PREFIX}(${NAME}): needs SOURCES; unknown arguments: ${ARG_UNPARSED_ARGUMENTS}")
+  endif()
+  list(TRANSFORM ARG_DEPS PREPEND wideload_)
+  add_executable(${PREFIX}_${NAME} ${ARG_SOURCES})
+  target_link_libraries(${PREFIX}_${NAME} PRIVATE wideload_options ${ARG_DEPS} ${ARG_LIBS})
+endfunction()
+
+# wideload_bench(NAME SOURCES ... DEPS module ... LIBS target ...): the benchmark that `./dev bench NAME` runs. Only called
+# from bench/, which is part of the build with -DWIDELOAD_BENCH=ON.
+macro(wideload_bench NAME)
+  wideload_program(bench ${NAME} ${ARGN})
+endmacro()
+
+# wideload_soak(NAME SOURCES ... DEPS module ... LIBS target ...): the long randomised run that `./dev soak NAME` starts.
+macro(wideload_soak NAME)
+  wideload_program(soak ${NAME} ${ARGN})
+endmacro()
+
+# wideload_fuzzer(NAME SOURCES ... DEPS module ...): a libFuzzer target `fuzz_NAME`, built only with -DWIDELOAD_FUZZ=ON
+# (clang); `./dev fuzz NAME` runs it.
 function(wideload_fuzzer NAME)
   if(NOT WIDELOAD_FUZZ)
     return()
   endif()
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
-  add_executable(fuzz_${NAME} ${ARG_SOURCES})
+  wideload_program(fuzz ${NAME} ${ARGN})
   target_link_options(fuzz_${NAME} PRIVATE -fsanitize=fuzzer)
-  foreach(dep ${ARG_DEPS})
-    target_link_libraries(fuzz_${NAME} PRIVATE wideload_${dep})
-  endforeach()
 endfunction()

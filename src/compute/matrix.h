@@ -19,6 +19,9 @@ enum class MatrixPrecision { kCompute, kF32 };
 int64_t PackedBytes(KernelSet kernels, int64_t n, int64_t k,
                     MatrixPrecision precision = MatrixPrecision::kCompute);
 
+// The same for the gate [i, k] and up [i, k] of PackGateUp.
+int64_t PackedGateUpBytes(KernelSet kernels, int64_t i, int64_t k);
+
 // W [n (out), k (in)] in the kernel set's layout.
 class PackedMatrix {
  public:

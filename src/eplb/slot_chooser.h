@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "eplb/integer_split.h"
 #include "eplb/placement.h"
 
 namespace wideload::eplb {
@@ -38,10 +39,26 @@ class SlotChooser {
   std::span<const int32_t> quotas() const { return quotas_; }
 
  private:
+  // A run of tokens of one shared expert from one source that go to the same slot.
+  struct Run {
+    int32_t slot = -1;
+    int32_t tokens = 0;
+  };
+  void ChooseOptimal(EpRank source, std::span<const int32_t> expert_ids, std::span<int32_t> slots);
+  void MakeRuns(int32_t shared, int32_t source);
+  int32_t NextSlotOfShared(int32_t shared, int32_t source);
+
   Placement placement_;
   RoutingTable table_;
   SplitMode mode_;
+  IntegerSplit split_;
   std::vector<int32_t> quotas_;
+  std::vector<int64_t> totals_;         // [num_experts] tokens of the chunk
+  std::vector<int32_t> shared_counts_;  // [num_shared * num_ranks] tokens by source rank
+  std::vector<int32_t> left_quota_;     // [num_edges] what local tokens leave of the quotas
+  std::vector<Run> runs_;               // by shared expert, one more than its edges
+  std::vector<int32_t> run_cursor_;     // [num_shared] -1: runs not made yet for this source
+  std::vector<int32_t> arrivals_;       // [num_experts] scratch of the round robin
 };
 
 }  // namespace wideload::eplb

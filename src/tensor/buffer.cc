@@ -11,27 +11,41 @@ namespace wideload {
 namespace {
 
 constexpr int64_t kAlignment = 64;
-constexpr int64_t kHugePage = 2 << 20;
+constexpr int64_t kMinMapped = 4 << 20;  // two huge pages
 constexpr int64_t kMinBlock = 1 << 16;
 
 int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
+bool IsMapped(int64_t num_bytes) { return num_bytes >= kMinMapped; }
+
 }  // namespace
 
 Buffer::Buffer(int64_t num_bytes) : num_bytes_(num_bytes) {
   WIDELOAD_CHECK(num_bytes >= 0, "a buffer of {} bytes", num_bytes);
   if (num_bytes == 0) return;
-  const int64_t alignment = num_bytes >= 2 * kHugePage ? kHugePage : kAlignment;
-  const auto size = static_cast<size_t>(RoundUp(num_bytes, alignment));
-  data_ = static_cast<std::byte*>(std::aligned_alloc(static_cast<size_t>(alignment), size));
+  if (IsMapped(num_bytes)) {
+    void* mapping = ::mmap(nullptr, static_cast<size_t>(num_bytes), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapping == MAP_FAILED) Throw(ErrorKind::kResource, "cannot allocate {} bytes", num_bytes);
+    ::madvise(mapping, static_cast<size_t>(num_bytes), MADV_HUGEPAGE);
+    data_ = static_cast<std::byte*>(mapping);
+    return;
+  }
+  const auto size = static_cast<size_t>(RoundUp(num_bytes, kAlignment));
+  data_ = static_cast<std::byte*>(std::aligned_alloc(kAlignment, size));
   if (data_ == nullptr) Throw(ErrorKind::kResource, "cannot allocate {} bytes", num_bytes);
-  if (alignment == kHugePage) ::madvise(data_, size, MADV_HUGEPAGE);
   std::memset(data_, 0, size);
 }
 
-Buffer::~Buffer() { std::free(data_); }
+Buffer::~Buffer() {
+  if (IsMapped(num_bytes_)) {
+    ::munmap(data_, static_cast<size_t>(num_bytes_));
+  } else {
+    std::free(data_);
+  }
+}
 
 Buffer::Buffer(Buffer&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)), num_bytes_(std::exchange(other.num_bytes_, 0)) {}

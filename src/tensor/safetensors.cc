@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
+#include <optional>
+#include <set>
+#include <tuple>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -18,30 +20,38 @@ struct Extent {
   std::string name;
 };
 
+// Called when the first 8 bytes are no possible header length: only then can the file be of another
+// format, because the first bytes of a valid length may be any.
 void RefuseOtherFormats(std::span<const std::byte> bytes, const std::string& path) {
   const std::string_view head(reinterpret_cast<const char*>(bytes.data()),
                               std::min<size_t>(bytes.size(), 8));
   if (head.starts_with("GGUF"))
     Throw(ErrorKind::kUnsupported,
           "{}: is a GGUF file; give the model's Hugging Face folder with safetensors", path);
-  if (head.starts_with("PK\x03\x04") || head.starts_with("\x80\x02") ||
-      head.starts_with("\x80\x04"))
+  if (head.starts_with("PK\x03\x04") ||
+      (head.size() >= 2 && head[0] == '\x80' && head[1] >= '\x02' && head[1] <= '\x05'))
     Throw(ErrorKind::kUnsupported,
           "{}: is a pickle (PyTorch .bin or .pt) file, which may carry code; convert it to "
           "safetensors",
           path);
+  if (head.starts_with("version "))
+    Throw(ErrorKind::kUnsupported,
+          "{}: is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`", path);
 }
 
-// Product of the dimensions times the element size, or nothing when it exceeds 2^62.
+// Product of the dimensions times the element size, or nothing when that of the dimensions other
+// than 0 exceeds 2^62, so that no partial product overflows.
 std::optional<uint64_t> CheckedBytes(std::span<const int64_t> dims, DType dtype) {
   constexpr uint64_t kLimit = uint64_t{1} << 62;
   auto bytes = static_cast<uint64_t>(DTypeBytes(dtype));
+  bool is_empty = false;
   for (const int64_t dim : dims) {
-    if (dim == 0) return 0;
-    if (bytes > kLimit / static_cast<uint64_t>(dim)) return std::nullopt;
-    bytes *= static_cast<uint64_t>(dim);
+    is_empty = is_empty || dim == 0;
+    const auto factor = static_cast<uint64_t>(std::max<int64_t>(dim, 1));
+    if (bytes > kLimit / factor) return std::nullopt;
+    bytes *= factor;
   }
-  return bytes;
+  return is_empty ? 0 : bytes;
 }
 
 std::vector<int64_t> ReadDims(const JsonFields& entry) {
@@ -109,16 +119,19 @@ SafetensorsFile::SafetensorsFile(std::span<const std::byte> bytes, std::string n
 }
 
 void SafetensorsFile::Parse(std::span<const std::byte> bytes) {
-  RefuseOtherFormats(bytes, path_);
-  if (bytes.size() < 8)
+  if (bytes.size() < 8) {
+    RefuseOtherFormats(bytes, path_);
     Throw(ErrorKind::kCorrupt, "{}: has {} bytes; a safetensors file has at least 8", path_,
           bytes.size());
+  }
   uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, bytes.data(), 8);
-  if (header_bytes > kMaxHeaderBytes || header_bytes > bytes.size() - 8)
+  if (header_bytes > kMaxHeaderBytes || header_bytes > bytes.size() - 8) {
+    RefuseOtherFormats(bytes, path_);
     Throw(ErrorKind::kCorrupt,
           "{}: header length is {}; at most {} bytes follow it and {} are allowed", path_,
           header_bytes, bytes.size() - 8, kMaxHeaderBytes);
+  }
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, header_bytes);
   const std::span<const std::byte> data = bytes.subspan(8 + header_bytes);
   const Json json = ParseJson(text, path_);
@@ -141,6 +154,18 @@ void SafetensorsFile::Parse(std::span<const std::byte> bytes) {
     tensors_[name] = TensorView(dtype, Shape(dims), data.data() + begin);
   }
   CheckExtents(extents, data.size(), path_);
+  CopyUnaligned();
+}
+
+void SafetensorsFile::CopyUnaligned() {
+  for (auto& [name, view] : tensors_) {
+    const auto address = reinterpret_cast<uintptr_t>(view.raw());
+    if (address % static_cast<uintptr_t>(DTypeBytes(view.dtype())) == 0 || view.num_bytes() == 0)
+      continue;
+    Buffer& copy = aligned_copies_.emplace_back(view.num_bytes());
+    std::memcpy(copy.data(), view.raw(), static_cast<size_t>(view.num_bytes()));
+    view = TensorView(view.dtype(), view.shape(), copy.data());
+  }
 }
 
 TensorView SafetensorsFile::Get(const std::string& name) const {
@@ -161,10 +186,11 @@ void WriteSafetensors(const std::string& path,
                       std::span<const std::pair<std::string, TensorView>> tensors,
                       const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header;
+  std::set<std::string_view> names;
   if (!metadata.empty()) header["__metadata__"] = metadata;
   int64_t offset = 0;
   for (const auto& [name, view] : tensors) {
-    WIDELOAD_CHECK(!header.contains(name) && view.dense(),
+    WIDELOAD_CHECK(names.insert(name).second && view.dense(),
                    "{}: tensor {} is there twice or has padded rows", path, name);
     std::vector<int64_t> dims;
     for (int i = 0; i < view.shape().rank(); ++i) dims.push_back(view.dim(i));

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "tensor/buffer.h"
 #include "tensor/tensor_view.h"
 
 namespace wideload {
@@ -19,8 +20,9 @@ class SafetensorsFile {
  public:
   // Errors: kNotFound, kIo; kCorrupt naming file, tensor, found and allowed: truncated file, header
   // beyond the file or over 100 MiB, offsets outside the data, overlapping or leaving gaps, bytes
-  // that are not shape x dtype, duplicate names; kUnsupported for an unknown dtype, and for a GGUF
-  // or pickle file by name with what to use instead.
+  // that are not shape x dtype, duplicate names; kUnsupported for an unknown dtype, and for a
+  // GGUF or pickle file by name with what to use instead. Memory: the mapping; tensors whose offset
+  // is no multiple of their element size, which the format allows, are copied.
   explicit SafetensorsFile(const std::string& path);
   // The same over bytes in memory, which must outlive this object; `name` is used in messages.
   SafetensorsFile(std::span<const std::byte> bytes, std::string name);
@@ -36,14 +38,17 @@ class SafetensorsFile {
 
  private:
   void Parse(std::span<const std::byte> bytes);
+  // Gives tensors that the writer left unaligned memory of their own.
+  void CopyUnaligned();
 
   MappedFile file_;
+  std::vector<Buffer> aligned_copies_;
   std::string path_;
   std::map<std::string, TensorView> tensors_;
   std::map<std::string, std::string> metadata_;
 };
 
-// Writes tensors in the order given (names must be distinct), data aligned to 8 bytes; appears
+// Writes tensors in the order given (names must be distinct), the first aligned to 8 bytes; appears
 // whole or not at all. The same input gives the same bytes. Errors: kIo.
 void WriteSafetensors(const std::string& path,
                       std::span<const std::pair<std::string, TensorView>> tensors,

@@ -66,8 +66,69 @@ TEST(Safetensors, NamesWhatIsWrong) {
   EXPECT_NE(Refusal(File(R"({"a":{"dtype":"Q4","shape":[],"data_offsets":[0,0]}})", 0))
                 .find("dtype is Q4"),
             std::string::npos);
-  EXPECT_NE(Refusal("GGUF\3\0\0\0 and so on").find("GGUF"), std::string::npos);
+  EXPECT_NE(Refusal(std::string("GGUF\3\0\0\0 and so on", 18)).find("GGUF"), std::string::npos);
   EXPECT_NE(Refusal("PK\3\4 and so on").find("pickle"), std::string::npos);
+}
+
+// The first two bytes of this header's length are those of a pickle file.
+TEST(Safetensors, ReadsAHeaderWhoseLengthLooksLikeAPickle) {
+  for (const size_t header_bytes : {0x0280, 0x0480}) {
+    std::string header = R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})";
+    header.resize(header_bytes, ' ');
+    EXPECT_EQ(Refusal(File(header, 1)), "accepted");
+  }
+}
+
+TEST(Safetensors, ReadsTensorsThatAreNotAlignedToTheirElements) {
+  std::string file = File(
+      R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]},"c":{"dtype":"F32","shape":[1],"data_offsets":[9,13]}})",
+      13);
+  const float values[] = {1.5F, -2.0F, 3.0F};
+  std::memcpy(file.data() + file.size() - 12, values, 12);
+  const SafetensorsFile parsed(std::as_bytes(std::span(file)), "x");
+  EXPECT_EQ(parsed.Get("b").data<float>()[1], -2.0F);
+  EXPECT_EQ(parsed.Get("c").data<float>()[0], 3.0F);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(parsed.Get("c").raw()) % sizeof(float), 0U);
+}
+
+TEST(Safetensors, RefusesEmptyTensorsWhoseOtherDimensionsOverflow) {
+  EXPECT_NE(Refusal(File(R"({"a":{"dtype":"F32","shape":[281474976710656,281474976710656,0],)"
+                         R"("data_offsets":[0,0]}})",
+                         0))
+                .find("fewer than 2^62"),
+            std::string::npos);
+  EXPECT_EQ(Refusal(File(R"({"a":{"dtype":"F32","shape":[0,7],"data_offsets":[0,0]}})", 0)),
+            "accepted");
+}
+
+TEST(Safetensors, RefusesFieldsOfTheWrongType) {
+  const auto refusal = [](const std::string& entry) {
+    return Refusal(File("{\"a\":" + entry + "}", 4));
+  };
+  EXPECT_NE(refusal(R"({"dtype":"F32","shape":[1],"data_offsets":[0,4.0]})").find("data_offsets"),
+            std::string::npos);
+  EXPECT_NE(refusal(R"({"dtype":"F32","shape":[1],"data_offsets":[4,0]})").find("ascending"),
+            std::string::npos);
+  EXPECT_NE(refusal(R"({"dtype":"F32","shape":[-1],"data_offsets":[0,4]})").find("non-negative"),
+            std::string::npos);
+  EXPECT_NE(refusal(R"({"dtype":"F32","shape":[1,1,1,1,1,1,1],"data_offsets":[0,4]})")
+                .find("at most 6 dimensions"),
+            std::string::npos);
+  EXPECT_NE(refusal(R"({"shape":[1],"data_offsets":[0,4]})").find("a.dtype is missing"),
+            std::string::npos);
+  EXPECT_NE(refusal("[]").find("JSON object"), std::string::npos);
+  EXPECT_NE(Refusal(File(R"({"__metadata__":{"k":1}})", 0)).find("__metadata__.k"),
+            std::string::npos);
+  EXPECT_NE(Refusal(File(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
+                         R"("a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})",
+                         4))
+                .find("duplicate"),
+            std::string::npos);
+}
+
+TEST(Safetensors, NamesAGitLfsPointer) {
+  EXPECT_NE(Refusal("version https://git-lfs.github.com/spec/v1\noid sha256:0\n").find("git lfs"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -1,0 +1,269 @@
+// `wideload bench throughput`: runs the requests of a dataset at a given concurrency and reports
+// under trtllm-bench's names.
+#include <sys/resource.h>
+
+#include <chrono>
+#include <iostream>
+#include <memory>
+
+#include "base/cpu_info.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "command_line.h"
+#include "commands.h"
+#include "dataset.h"
+#include "interrupt.h"
+#include "runtime/bench_report.h"
+#include "session.h"
+#include "tokenizer/tokenizer.h"
+#include "version.h"
+
+namespace wideload::apps {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct BenchCommand {
+  EngineFlags engine;
+  SamplingFlags sampling;
+  std::string dataset, output, report_json, iteration_log;
+  int64_t concurrency = 64, num_requests = 0, warmup = 0;
+  std::vector<int32_t> eos_ids;
+
+  void Run();
+};
+
+// One pass over a dataset.
+class BenchRun {
+ public:
+  BenchRun(const BenchCommand& command, Session& session, const std::vector<DatasetRow>& rows)
+      : command_(command),
+        session_(session),
+        rows_(rows),
+        timings_(rows.size()),
+        ids_(rows.size()) {}
+
+  // False when it was interrupted; what ended by then counts.
+  bool Run();
+  double duration_s() const { return duration_s_; }
+  const std::vector<std::vector<int32_t>>& ids() const { return ids_; }
+  std::vector<runtime::RequestTiming> Finished() const;
+  const std::string& iteration_log() const { return iteration_log_; }
+  int64_t num_iterations() const { return num_iterations_; }
+
+ private:
+  double Now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+  void SubmitNext();
+  void Take(const runtime::Event& event);
+  void LogIteration(double seconds);
+
+  const BenchCommand& command_;
+  Session& session_;
+  const std::vector<DatasetRow>& rows_;
+  std::vector<runtime::RequestTiming> timings_;
+  std::vector<std::vector<int32_t>> ids_;
+  std::map<runtime::RequestId, size_t> row_of_;
+  size_t next_row_ = 0;
+  double duration_s_ = 0;
+  int64_t num_iterations_ = 0;
+  std::string iteration_log_;
+  Clock::time_point start_;
+};
+
+void BenchRun::SubmitNext() {
+  const DatasetRow& row = rows_[next_row_];
+  runtime::Request request;
+  request.prompt = row.ids;
+  request.max_tokens = command_.sampling.max_tokens.value_or(row.output_tokens);
+  request.sampling = ResolveSampling(command_.sampling, session_);
+  if (!command_.sampling.ignore_eos) request.eos_ids = command_.eos_ids;
+  request.index = next_row_;
+  timings_[next_row_] = {.prompt_tokens = static_cast<int64_t>(row.ids.size()), .start_s = Now()};
+  row_of_[session_.engine->Submit(std::move(request))] = next_row_++;
+}
+
+void BenchRun::Take(const runtime::Event& event) {
+  const size_t row = row_of_.at(event.id);
+  runtime::RequestTiming& timing = timings_[row];
+  if (event.finish == runtime::FinishReason::kError)
+    Throw(ErrorKind::kInvalid, "{}: task_id {}: {}", command_.dataset, rows_[row].task_id,
+          event.error);
+  if (event.token >= 0) {
+    if (ids_[row].empty()) timing.first_token_s = Now();
+    ids_[row].push_back(event.token);
+  }
+  if (event.finish == runtime::FinishReason::kNone) return;
+  timing.output_tokens = static_cast<int64_t>(ids_[row].size());
+  timing.end_s = Now();
+  row_of_.erase(event.id);
+}
+
+void BenchRun::LogIteration(double seconds) {
+  const runtime::IterationInfo& info = session_.engine->last_iteration();
+  for (int32_t r = 0; r < session_.engine->options().num_ranks; ++r)
+    iteration_log_ += fmt::format(
+        "iter = {}, global_rank = {}, rank = {}, currank_total_requests = {}/{}, elapsed_time = "
+        "{:.6f}s, timestamp = {:.6f}, "
+        "num_scheduled_requests: {}, states = {{'num_ctx_requests': {}, 'num_ctx_tokens': {}, "
+        "'num_generation_tokens': {}}}\n",
+        info.iteration, r, r, info.ranks[static_cast<size_t>(r)].num_requests,
+        session_.engine->options().max_batch_size, seconds, Now(),
+        info.ranks[static_cast<size_t>(r)].num_requests,
+        info.ranks[static_cast<size_t>(r)].num_prompt_requests,
+        info.ranks[static_cast<size_t>(r)].num_prompt_tokens,
+        info.ranks[static_cast<size_t>(r)].num_generated_tokens);
+}
+
+bool BenchRun::Run() {
+  start_ = Clock::now();
+  while (next_row_ < rows_.size() || !session_.engine->idle()) {
+    while (next_row_ < rows_.size() && static_cast<int64_t>(row_of_.size()) < command_.concurrency)
+      SubmitNext();
+    const Clock::time_point before = Clock::now();
+    for (const runtime::Event& event : session_.engine->Step()) Take(event);
+    ++num_iterations_;
+    if (!command_.iteration_log.empty())
+      LogIteration(std::chrono::duration<double>(Clock::now() - before).count());
+    if (InterruptSignal() != 0) break;
+  }
+  duration_s_ = Now();
+  return InterruptSignal() == 0;
+}
+
+std::vector<runtime::RequestTiming> BenchRun::Finished() const {
+  std::vector<runtime::RequestTiming> finished;
+  for (const runtime::RequestTiming& timing : timings_)
+    if (timing.end_s > 0) finished.push_back(timing);
+  return finished;
+}
+
+Json PercentilesJson(const runtime::Percentiles& p) {
+  return {{"p50", p.p50},         {"p90", p.p90},         {"p95", p.p95},        {"p99", p.p99},
+          {"minimum", p.minimum}, {"maximum", p.maximum}, {"average", p.average}};
+}
+
+Json ReportJson(const Session& session, const runtime::BenchFigures& figures,
+                int64_t num_requests) {
+  const runtime::EngineOptions& options = session.engine->options();
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return {{"engine",
+           {{"model", session.config.architecture},
+            {"model_path", session.folder},
+            {"version", kVersion},
+            {"backend", "wideload"},
+            {"dtype", DTypeName(session.config.dtype)},
+            {"kv_cache_dtype", DTypeName(compute::ComputeDType(session.kernels))},
+            {"kernels", KernelSetName(session.kernels)},
+            {"quantization", nullptr}}},
+          {"machine",
+           {{"name", ThisCpu().brand},
+            {"cores", NumAllowedCpus()},
+            {"max_resident_bytes", int64_t{1024} * usage.ru_maxrss}}},
+          {"world_info",
+           {{"tp_size", 1},
+            {"pp_size", 1},
+            {"ep_size", options.num_ranks},
+            {"world_size", options.num_ranks},
+            {"threads_per_rank", options.threads_per_rank},
+            {"max_batch_size", options.max_batch_size},
+            {"max_num_tokens", options.max_num_tokens}}},
+          {"request_info",
+           {{"num_requests", num_requests},
+            {"avg_num_concurrent_requests", figures.average_concurrent_requests},
+            {"avg_input_length", figures.average_input_length},
+            {"avg_output_length", figures.average_output_length}}},
+          {"performance",
+           {{"total_latency_ms", figures.total_latency_ms},
+            {"avg_request_latency_ms", figures.latency_ms.average},
+            {"request_throughput_req_s", figures.request_throughput_req_s},
+            {"system_output_throughput_tok_s", figures.output_throughput_tok_s},
+            {"system_total_throughput_tok_s", figures.total_throughput_tok_s},
+            {"output_throughput_per_user_tok_s", figures.output_throughput_per_user_tok_s},
+            {"request_latency_percentiles_ms", PercentilesJson(figures.latency_ms)}}},
+          {"streaming_metrics",
+           {{"avg_ttft_ms", figures.time_to_first_token_ms.average},
+            {"ttft_percentiles", PercentilesJson(figures.time_to_first_token_ms)},
+            {"avg_tpot_ms", figures.time_per_output_token_ms.average},
+            {"tpot_percentiles", PercentilesJson(figures.time_per_output_token_ms)}}}};
+}
+
+void WriteOutput(const std::string& path, const std::vector<DatasetRow>& rows, const BenchRun& run,
+                 const tokenizer::Tokenizer* tokenizer) {
+  std::string lines;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    nlohmann::ordered_json line;
+    line["task_id"] = nlohmann::ordered_json::parse(rows[i].task_id);
+    line["ids"] = run.ids()[i];
+    if (tokenizer) line["text"] = tokenizer->Decode(run.ids()[i]);
+    lines += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  }
+  WriteFileWhole(path, lines);
+}
+
+void BenchCommand::Run() {
+  CatchInterrupts();
+  Session session = StartSession(engine);
+  std::unique_ptr<tokenizer::Tokenizer> tokenizer;
+  if (FileExists(session.folder + "/tokenizer.json"))
+    tokenizer =
+        std::make_unique<tokenizer::Tokenizer>(tokenizer::Tokenizer::FromFile(session.folder));
+  const std::vector<DatasetRow> rows = ReadDataset(dataset, tokenizer.get(), num_requests);
+  if (warmup > 0) {
+    BenchCommand quiet = *this;
+    quiet.iteration_log.clear();
+    const std::vector<DatasetRow> first(
+        rows.begin(), rows.begin() + std::min<int64_t>(warmup, static_cast<int64_t>(rows.size())));
+    BenchRun(quiet, session, first).Run();
+  }
+  BenchRun run(*this, session, rows);
+  const bool complete = run.Run();
+  const std::vector<runtime::RequestTiming> finished = run.Finished();
+  const runtime::BenchFigures figures = runtime::ComputeFigures(finished, run.duration_s());
+  const Json report = ReportJson(session, figures, static_cast<int64_t>(finished.size()));
+  std::cout << fmt::format(
+      "{} of {} requests in {:.2f} s, {} iterations: {:.1f} output tokens/s, {:.1f} tokens/s with "
+      "prompts\n",
+      finished.size(), rows.size(), run.duration_s(), run.num_iterations(),
+      figures.output_throughput_tok_s, figures.total_throughput_tok_s);
+  if (!report_json.empty()) WriteFileWhole(report_json, DumpJson(report, 2) + "\n");
+  if (!iteration_log.empty()) WriteFileWhole(iteration_log, run.iteration_log());
+  if (!output.empty() && complete) WriteOutput(output, rows, run, tokenizer.get());
+  if (!complete) LogWarn("interrupted: {} was not written", output.empty() ? "the output" : output);
+}
+
+}  // namespace
+
+void AddBench(CLI::App& app) {
+  CLI::App* group = app.add_subcommand("bench", "measure serving");
+  group->require_subcommand(1);
+  CLI::App* sub = group->add_subcommand(
+      "throughput", "run the requests of a dataset and report tokens per second");
+  const auto command =
+      std::make_shared<BenchCommand>();  // owners: the options and the callback of the command
+  AddEngineFlags(*sub, command->engine);
+  AddSamplingFlags(*sub, command->sampling);
+  sub->add_option(Names("dataset"), command->dataset,
+                  "JSON lines {task_id, prompt | input_ids, output_tokens}; - is standard input")
+      ->required();
+  sub->add_option(Names("concurrency"), command->concurrency, "requests in flight")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option(Names("num-requests"), command->num_requests, "rows to run (default: all)")
+      ->check(CLI::PositiveNumber);
+  sub->add_option(Names("warmup"), command->warmup, "rows to run before, not counted")
+      ->check(CLI::NonNegativeNumber);
+  sub->add_option(Names("eos-id"), command->eos_ids,
+                  "end a request at this token (default: none, output_tokens are generated)");
+  sub->add_option(Names("output"), command->output,
+                  "JSON lines {task_id, ids, text} of what was generated, in order of the dataset");
+  sub->add_option(Names("report-json"), command->report_json,
+                  "the report under trtllm-bench's keys");
+  sub->add_option(Names("iteration-log"), command->iteration_log,
+                  "one line per iteration and rank, as TensorRT-LLM prints them");
+  sub->callback([command] { command->Run(); });
+}
+
+}  // namespace wideload::apps

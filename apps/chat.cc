@@ -1,0 +1,90 @@
+// `wideload chat`: a conversation on the terminal, several turns, through the model's chat
+// template.
+#include <cstdio>
+#include <iostream>
+#include <memory>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "command_line.h"
+#include "commands.h"
+#include "interrupt.h"
+#include "runtime/text_stream.h"
+#include "session.h"
+#include "tokenizer/chat_template.h"
+
+namespace wideload::apps {
+namespace {
+
+struct ChatCommand {
+  EngineFlags engine;
+  SamplingFlags sampling;
+  std::string system;
+
+  void Run();
+  // Generates the assistant's turn, streaming it; returns its text.
+  std::string Answer(Session& session, const tokenizer::Tokenizer& tokenizer,
+                     std::vector<int32_t> prompt) const;
+};
+
+std::string ChatCommand::Answer(Session& session, const tokenizer::Tokenizer& tokenizer,
+                                std::vector<int32_t> prompt) const {
+  runtime::Request request;
+  const int64_t room = session.engine->options().max_seq_len - static_cast<int64_t>(prompt.size());
+  request.prompt = std::move(prompt);
+  request.max_tokens = std::min(sampling.max_tokens.value_or(room), room);
+  request.sampling = ResolveSampling(sampling, session);
+  request.eos_ids = ResolveEos(sampling, session);
+  runtime::TextStream text(tokenizer, {});
+  const auto show = [](const std::string& piece) { std::cout << piece << std::flush; };
+  const runtime::RequestId id = session.engine->Submit(std::move(request));
+  while (!session.engine->idle()) {
+    for (const runtime::Event& event : session.engine->Step()) {
+      if (event.finish == runtime::FinishReason::kError)
+        Throw(ErrorKind::kRunFailed, "the conversation cannot go on: {}", event.error);
+      if (event.token >= 0 && event.finish != runtime::FinishReason::kStop)
+        show(text.Feed(event.token));
+    }
+    if (InterruptSignal() != 0) session.engine->Cancel(id);
+  }
+  show(text.Flush() + "\n");
+  return text.text();
+}
+
+void ChatCommand::Run() {
+  CatchInterrupts();
+  Session session = StartSession(engine);
+  const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
+  const auto chat_template = tokenizer::ChatTemplate::FromFolder(session.folder);
+  const tokenizer::SpecialTexts special = tokenizer::ReadSpecialTexts(session.folder);
+  tokenizer::ChatInput input{.messages = {},
+                             .add_generation_prompt = true,
+                             .bos_token = special.bos_token,
+                             .eos_token = special.eos_token};
+  if (!system.empty()) input.messages.push_back({"system", system});
+  LogInfo("type a message and press Enter; an empty line or Ctrl-D ends the conversation");
+  std::string line;
+  while (InterruptSignal() == 0) {
+    std::cout << "> " << std::flush;
+    if (!std::getline(std::cin, line) || line.empty()) break;
+    input.messages.push_back({"user", line});
+    const std::vector<int32_t> prompt = tokenizer.EncodeParts(chat_template.Render(input));
+    input.messages.push_back({"assistant", Answer(session, tokenizer, prompt)});
+  }
+  std::cout << std::endl;
+}
+
+}  // namespace
+
+void AddChat(CLI::App& app) {
+  CLI::App* sub = app.add_subcommand(
+      "chat", "a conversation on the terminal, through the model's chat template");
+  const auto command =
+      std::make_shared<ChatCommand>();  // owners: the options and the callback of the command
+  AddEngineFlags(*sub, command->engine);
+  AddSamplingFlags(*sub, command->sampling);
+  sub->add_option(Names("system"), command->system, "system message that opens the conversation");
+  sub->callback([command] { command->Run(); });
+}
+
+}  // namespace wideload::apps

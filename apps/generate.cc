@@ -1,0 +1,123 @@
+// `wideload generate`: continues one prompt, streaming text to stdout.
+#include <cstdio>
+#include <iostream>
+#include <memory>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "command_line.h"
+#include "commands.h"
+#include "interrupt.h"
+#include "runtime/text_stream.h"
+#include "session.h"
+#include "tokenizer/tokenizer.h"
+
+namespace wideload::apps {
+namespace {
+
+constexpr int64_t kDefaultMaxTokens = 128;
+
+struct GenerateCommand {
+  EngineFlags engine;
+  SamplingFlags sampling;
+  std::string prompt;
+  std::string prompt_file;
+  std::vector<std::string> stop;
+  bool json = false;
+
+  void Run();
+};
+
+Json LogprobsJson(const tokenizer::Tokenizer& tokenizer, const runtime::Event& event) {
+  const auto entry = [&](const runtime::TokenLogprob& logprob) {
+    return Json{{"id", logprob.id},
+                {"token", std::string(tokenizer.TokenBytes(logprob.id))},
+                {"logprob", logprob.logprob}};
+  };
+  Json json = entry(event.logprobs.front());
+  json["top"] = Json::array();
+  for (size_t i = 1; i < event.logprobs.size(); ++i)
+    json["top"].push_back(entry(event.logprobs[i]));
+  return json;
+}
+
+void GenerateCommand::Run() {
+  if (prompt.empty() == prompt_file.empty())
+    Throw(ErrorKind::kInvalid, "give either --prompt or --prompt-file (found {})",
+          prompt.empty() ? "neither" : "both");
+  CatchInterrupts();
+  Session session = StartSession(engine);
+  const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
+  runtime::Request request;
+  request.prompt = tokenizer.PrefixIds();
+  const std::vector<int32_t> ids =
+      tokenizer.Encode(prompt_file.empty() ? prompt : ReadFile(prompt_file));
+  request.prompt.insert(request.prompt.end(), ids.begin(), ids.end());
+  const auto length = static_cast<int64_t>(request.prompt.size());
+  const int64_t room = session.engine->options().max_seq_len - length;
+  request.max_tokens =
+      sampling.max_tokens.value_or(std::clamp<int64_t>(room, 0, kDefaultMaxTokens));
+  request.sampling = ResolveSampling(sampling, session);
+  request.eos_ids = ResolveEos(sampling, session);
+
+  runtime::TextStream text(tokenizer, stop);
+  const auto show = [&](const std::string& piece) {
+    if (json) return;
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
+    std::fflush(stdout);
+  };
+  Json result = {{"prompt_tokens", length}, {"ids", Json::array()}, {"finish_reason", "length"}};
+  const runtime::RequestId id = session.engine->Submit(std::move(request));
+  while (!session.engine->idle()) {
+    for (const runtime::Event& event : session.engine->Step()) {
+      if (event.finish == runtime::FinishReason::kError) {
+        const bool refused = session.engine->last_iteration().iteration < 0;
+        Throw(refused ? ErrorKind::kInvalid : ErrorKind::kRunFailed, "{}", event.error);
+      }
+      if (event.finish != runtime::FinishReason::kNone && !text.stopped())
+        result["finish_reason"] = FinishReasonName(event.finish);
+      if (event.token < 0) continue;
+      result["ids"].push_back(event.token);
+      if (!event.logprobs.empty()) {
+        result["logprobs"].push_back(LogprobsJson(tokenizer, event));
+        if (!json) LogInfo("{}", DumpJson(result["logprobs"].back()));
+      }
+      if (event.finish != runtime::FinishReason::kStop)
+        show(text.Feed(event.token));  // the end-of-sequence token is no text
+      if (text.stopped()) {
+        result["finish_reason"] = "stop";
+        session.engine->Cancel(id);
+      }
+    }
+    if (InterruptSignal() != 0) session.engine->Cancel(id);
+  }
+  show(text.Flush() + "\n");
+  if (!json) return;
+  result["text"] = text.text();
+  std::cout << DumpJson(result, 2) << std::endl;
+}
+
+}  // namespace
+
+void AddGenerate(CLI::App& app) {
+  CLI::App* sub =
+      app.add_subcommand("generate", "continue a prompt; text goes to standard output as it comes");
+  const auto command =
+      std::make_shared<GenerateCommand>();  // owners: the options and the callback of the command
+  AddEngineFlags(*sub, command->engine);
+  AddSamplingFlags(*sub, command->sampling);
+  sub->add_option(Names("prompt", "p"), command->prompt, "text to continue");
+  sub->add_option(Names("prompt-file", "f"), command->prompt_file,
+                  "file with the text to continue; - is standard input");
+  sub->add_option(Names("stop"), command->stop, "end before this text; may be given several times")
+      ->allow_extra_args(false);
+  sub->add_option(Names("logprobs"), command->sampling.logprobs,
+                  "log probabilities of each token and of the n most likely");
+  sub->add_flag(Names("json"), command->json,
+                "one JSON document: text, ids, finish_reason, prompt_tokens, logprobs");
+  sub->callback([command] { command->Run(); });
+}
+
+}  // namespace wideload::apps

@@ -1,0 +1,79 @@
+// `wideload logits`: the logits of every position of given token ids, written as safetensors. Needs
+// no tokenizer.
+#include <cstring>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "command_line.h"
+#include "commands.h"
+#include "id_lists.h"
+#include "interrupt.h"
+#include "session.h"
+#include "tensor/safetensors.h"
+
+namespace wideload::apps {
+namespace {
+
+struct LogitsCommand {
+  EngineFlags engine;
+  std::string input;
+  std::string output;
+
+  void Run();
+};
+
+void LogitsCommand::Run() {
+  const std::vector<std::vector<int32_t>> lists = ReadIdLists(input);
+  CatchInterrupts();
+  const WholeFileWriter probe(output);  // refuses an unwritable output before the work
+  Session session = StartSession(engine);
+  const int64_t vocab = session.config.vocab_size;
+  std::vector<Buffer> logits;
+  for (const auto& ids : lists)
+    logits.emplace_back(DType::kF32, Shape{static_cast<int64_t>(ids.size()), vocab});
+  session.engine->SetLogitsSink([&](runtime::RequestId id, int64_t position,
+                                    std::span<const float> row) {
+    std::memcpy(
+        logits[static_cast<size_t>(id)].data() + static_cast<size_t>(position) * row.size_bytes(),
+        row.data(), row.size_bytes());
+  });
+  for (const auto& ids : lists) {
+    runtime::Request request;
+    request.prompt = ids;
+    request.max_tokens = 0;
+    request.prompt_logits = true;
+    session.engine->Submit(std::move(request));
+  }
+  while (!session.engine->idle()) {
+    for (const runtime::Event& event : session.engine->Step())
+      if (event.finish == runtime::FinishReason::kError)
+        Throw(ErrorKind::kInvalid, "{}: list {}: {}", input, event.id, event.error);
+    if (InterruptSignal() != 0) Throw(ErrorKind::kRunFailed, "interrupted; nothing was written");
+  }
+  std::vector<std::pair<std::string, TensorView>> tensors;
+  for (size_t i = 0; i < lists.size(); ++i)
+    tensors.emplace_back(
+        fmt::format("logits.{}", i),
+        logits[i].View(DType::kF32, {static_cast<int64_t>(lists[i].size()), vocab}));
+  WriteSafetensors(output, tensors);
+  LogInfo("{}: logits of {} lists", output, lists.size());
+}
+
+}  // namespace
+
+void AddLogits(CLI::App& app) {
+  CLI::App* sub = app.add_subcommand("logits", "logits of every position of given token ids");
+  auto command = std::make_shared<LogitsCommand>();
+  AddEngineFlags(*sub, command->engine);
+  sub->add_option(Names("input-ids"), command->input,
+                  "JSON: list of lists of token ids; - is standard input")
+      ->required();
+  sub->add_option(Names("output"), command->output,
+                  "safetensors file: logits.0, logits.1, ... [T, vocab] fp32")
+      ->required();
+  sub->callback([command] { command->Run(); });
+}
+
+}  // namespace wideload::apps

@@ -1,0 +1,63 @@
+// What generate, chat, logits and bench share: the engine's flags, loading a model, sampling flags.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/generation_config.h"
+#include "checkpoint/model_config.h"
+#include "model/model.h"
+#include "runtime/engine.h"
+
+namespace wideload::apps {
+
+struct EngineFlags {
+  std::string model;    // folder; empty: the embedded model
+  int32_t threads = 0;  // of a rank; 0: the machine's cores divided by the ranks, at least 1
+  std::string kernels = "auto";
+  int64_t max_seq_len = 0;      // 0: the model's context
+  std::string kv_cache_memory;  // per rank: a size, a fraction of free memory, or empty
+  int64_t max_num_tokens = 2048;
+  int64_t max_batch_size = 64;
+  bool check_weights = false;
+  int32_t num_ranks = 1;
+};
+void AddEngineFlags(CLI::App& app, EngineFlags& flags);
+
+// A model in memory and the engine that runs it. The engine goes first.
+struct Session {
+  std::string folder;
+  checkpoint::ModelConfig config;
+  checkpoint::GenerationConfig generation;
+  compute::KernelSet kernels = compute::KernelSet::kReference;
+  std::unique_ptr<model::Model> model;
+  std::unique_ptr<runtime::Engine> engine;
+  double load_seconds = 0;
+};
+
+// Checks the flags and the memory, loads the model with progress on stderr, starts the ranks, and
+// says in one line what is active. Errors: everything that is wrong with flags, files or memory,
+// before work.
+Session StartSession(const EngineFlags& flags);
+
+// Sampling options; what is not given comes from generation_config.json, then from the defaults.
+struct SamplingFlags {
+  std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty,
+      frequency_penalty;
+  std::optional<int32_t> top_k, logprobs;
+  uint64_t seed = 0;
+  std::optional<int64_t> max_tokens;
+  bool ignore_eos = false;
+};
+void AddSamplingFlags(CLI::App& app, SamplingFlags& flags);
+
+// Errors: kInvalid naming the field.
+runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Session& session);
+// The ids that end generation: generation_config.json's, else config.json's; none with ignore_eos.
+std::vector<int32_t> ResolveEos(const SamplingFlags& flags, const Session& session);
+
+}  // namespace wideload::apps

@@ -1,0 +1,31 @@
+// Any bytes as config.json and as generation_config.json: read or refused, and what is read makes
+// a rotary table.
+#include <cstdint>
+
+#include "base/error.h"
+#include "checkpoint/generation_config.h"
+#include "checkpoint/model_config.h"
+#include "checkpoint/rope_table.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace wideload;
+  using namespace wideload::checkpoint;
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  try {
+    const ModelConfig config = ParseModelConfig(text, "config.json").config;
+    const int64_t num_moe_layers = config.NumMoeLayers();
+    WIDELOAD_CHECK(num_moe_layers == 0 || config.top_k <= config.num_experts, "top_k {}",
+                   config.top_k);
+    const RopeTables tables = MakeRopeTable(config.rope, config.head_dim, 2);
+    for (int64_t i = 0; i < tables.num_pairs; ++i) {
+      const float value = tables.cos().row<float>(1)[i];
+      WIDELOAD_CHECK(value == value, "cos of pair {} is NaN", i);
+    }
+  } catch (const Error&) {
+  }
+  try {
+    ParseGenerationConfig(text, "generation_config.json");
+  } catch (const Error&) {
+  }
+  return 0;
+}

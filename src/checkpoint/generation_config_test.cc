@@ -1,0 +1,47 @@
+#include "checkpoint/generation_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "checkpoint/test_folder.h"
+
+namespace wideload::checkpoint {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TEST(GenerationConfig, HoldsWhatTheFileSays) {
+  const GenerationConfig config = ParseGenerationConfig(
+      R"({"eos_token_id":[0,2],"do_sample":true,"temperature":0.7,"top_k":40,"top_p":0.9,
+          "min_p":0,"repetition_penalty":1.05})",
+      "g.json");
+  EXPECT_THAT(config.eos_ids, ElementsAre(0, 2));
+  EXPECT_EQ(config.do_sample, true);
+  EXPECT_EQ(config.temperature, 0.7);
+  EXPECT_EQ(config.top_k, 40);
+  EXPECT_EQ(config.top_p, 0.9);
+  EXPECT_EQ(config.min_p, 0.0);
+  EXPECT_EQ(config.repetition_penalty, 1.05);
+}
+
+TEST(GenerationConfig, AbsentFileAndAbsentFieldsAreTheSame) {
+  const TestFolder folder;
+  EXPECT_EQ(ReadGenerationConfig(folder.path()), GenerationConfig{});
+  folder.Write("generation_config.json", R"({"temperature":null})");
+  EXPECT_EQ(ReadGenerationConfig(folder.path()), GenerationConfig{});
+}
+
+TEST(GenerationConfig, RefusesValuesOutOfRangeByName) {
+  const auto refusal = [](const std::string& text) {
+    return Refusal([&] { ParseGenerationConfig(text, "g.json"); });
+  };
+  for (const char* text : {R"({"temperature":-1})", R"({"top_k":-1})", R"({"top_p":0})",
+                           R"({"top_p":1.1})", R"({"min_p":2})", R"({"repetition_penalty":0})",
+                           R"({"do_sample":1})", R"({"eos_token_id":-1})"})
+    EXPECT_THAT(refusal(text), AllOf(HasSubstr("g.json: "), HasSubstr("it must be"))) << text;
+}
+
+}  // namespace
+}  // namespace wideload::checkpoint

@@ -1,0 +1,94 @@
+#include "checkpoint/rope_table.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace wideload::checkpoint {
+namespace {
+
+// The dimension that turns `rotations` times within the original context.
+double CorrectionDim(const RopeConfig& config, int64_t head_dim, double rotations) {
+  const auto length = static_cast<double>(config.original_max_positions);
+  return static_cast<double>(head_dim) * std::log(length / (rotations * 2.0 * std::numbers::pi)) /
+         (2.0 * std::log(config.theta));
+}
+
+// 0 below the first dimension that is stretched, 1 from the last one on, linear between them.
+struct Ramp {
+  double low;
+  double high;
+  double operator()(int64_t i) const {
+    return std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
+  }
+};
+
+Ramp YarnRamp(const RopeConfig& config, int64_t head_dim) {
+  double low = CorrectionDim(config, head_dim, config.beta_fast);
+  double high = CorrectionDim(config, head_dim, config.beta_slow);
+  if (config.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, static_cast<double>(head_dim - 1));
+  if (low == high) high += 0.001;  // keeps the ramp finite
+  return {low, high};
+}
+
+double Mscale(double factor, double weight) {
+  return factor <= 1.0 ? 1.0 : 0.1 * weight * std::log(factor) + 1.0;
+}
+
+}  // namespace
+
+std::vector<float> RopeFrequencies(const RopeConfig& config, int64_t head_dim) {
+  WIDELOAD_CHECK(head_dim > 0 && head_dim % 2 == 0, "head_dim is {}", head_dim);
+  std::vector<float> frequencies;
+  const Ramp ramp = config.type == RopeType::kYarn ? YarnRamp(config, head_dim) : Ramp{0.0, 1.0};
+  for (int64_t i = 0; i < head_dim / 2; ++i) {
+    const double exponent = static_cast<double>(2 * i) / static_cast<double>(head_dim);
+    double frequency = std::pow(config.theta, -exponent);
+    if (config.type == RopeType::kLinear) frequency /= config.factor;
+    if (config.type == RopeType::kYarn)
+      frequency = (1.0 - ramp(i)) * frequency + ramp(i) * frequency / config.factor;
+    frequencies.push_back(static_cast<float>(frequency));
+  }
+  return frequencies;
+}
+
+float RopeAttentionFactor(const RopeConfig& config) {
+  if (config.type != RopeType::kYarn) return 1.0F;
+  if (config.attention_factor) return static_cast<float>(*config.attention_factor);
+  const double mscale = config.mscale.value_or(0.0);
+  const double mscale_all_dim = config.mscale_all_dim.value_or(0.0);
+  if (mscale != 0.0 && mscale_all_dim != 0.0)
+    return static_cast<float>(Mscale(config.factor, mscale) /
+                              Mscale(config.factor, mscale_all_dim));
+  return static_cast<float>(Mscale(config.factor, 1.0));
+}
+
+RopeTables MakeRopeTable(const RopeConfig& config, int64_t head_dim, int64_t max_positions) {
+  WIDELOAD_CHECK(max_positions > 0, "a table of {} positions", max_positions);
+  const std::vector<float> frequencies = RopeFrequencies(config, head_dim);
+  const float attention_factor = RopeAttentionFactor(config);
+  const Shape shape{max_positions, head_dim / 2};
+  RopeTables tables{.cos_buffer = Buffer(DType::kF32, shape),
+                    .sin_buffer = Buffer(DType::kF32, shape),
+                    .max_positions = max_positions,
+                    .num_pairs = head_dim / 2};
+  for (int64_t p = 0; p < max_positions; ++p) {
+    auto* cos_row = tables.cos().row<float>(p);
+    auto* sin_row = tables.sin().row<float>(p);
+    for (size_t i = 0; i < frequencies.size(); ++i) {
+      const float angle = static_cast<float>(p) * frequencies[i];
+      // In double and rounded once, so that the table does not depend on the C library's float
+      // functions.
+      cos_row[i] = static_cast<float>(std::cos(static_cast<double>(angle))) * attention_factor;
+      sin_row[i] = static_cast<float>(std::sin(static_cast<double>(angle))) * attention_factor;
+    }
+  }
+  return tables;
+}
+
+}  // namespace wideload::checkpoint

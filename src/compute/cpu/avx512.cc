@@ -1,0 +1,24 @@
+// The avx512 kernel set. Compiled for AVX-512 F, BW, DQ and VL: nothing here may be linked anywhere
+// else, so all of it but the table is internal.
+#include "compute/cpu/vec_avx512.h"
+// The vec header comes first.
+#include "compute/cpu/attention_impl.h"
+#include "compute/cpu/gemm_impl.h"
+#include "compute/cpu/row_ops_impl.h"
+#include "compute/kernels.h"
+
+namespace wideload::compute {
+
+const Kernels& Avx512Kernels() {
+  static constexpr Kernels kKernels = {.gemm = RunGemm<WidenDot>,
+                                       .gemm_f32 = RunGemm<F32Dot>,
+                                       .norm = Norm,
+                                       .convert = Convert,
+                                       .rope = Rope,
+                                       .attention = Attention,
+                                       .router = Router,
+                                       .combine = Combine};
+  return kKernels;
+}
+
+}  // namespace wideload::compute

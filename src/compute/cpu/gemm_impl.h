@@ -1,0 +1,199 @@
+// GEMM on register tiles of rows x column groups. Each (row, column) sum is one chain over k in
+// order, whatever the tile it was computed in. Included after one of the vec headers; internal to
+// the including translation unit.
+#pragma once
+
+#include "compute/cpu/rows_impl.h"
+#include "compute/kernels.h"
+
+namespace wideload::compute {
+namespace {
+
+// Every weight line of one k (fp32) or pair of k (bf16) of a column group is one cache line.
+constexpr int64_t kLineBytes = 64;
+// About what a core reads from memory during one latency, over all streams.
+constexpr int64_t kPrefetchBytes = 1024;
+
+constexpr int64_t kTileK = 32;  // bf16 groups hold k padded to this
+
+// Where the sums of a row tile come from and go to.
+template <int R, int G>
+struct Sums {
+  Vec at[R][G];
+};
+
+template <int R, int G>
+inline void Clear(Sums<R, G>& sums) {
+  WIDELOAD_UNROLL
+  for (int r = 0; r < R; ++r) {
+    WIDELOAD_UNROLL
+    for (int g = 0; g < G; ++g) sums.at[r][g] = Zero();
+  }
+}
+
+// fp32 rows times fp32 weights [k][16].
+struct F32Dot {
+  static int64_t GroupBytes(int64_t k) { return k * kGroupColumns * 4; }
+
+  template <int R, int G>
+  static void Run(const InRows& x, int64_t first_row, const std::byte* weights, int64_t k,
+                  Sums<R, G>& result) {
+    const float* rows[R];
+    for (int r = 0; r < R; ++r) rows[r] = Row<float>(x, first_row + r);
+    const auto* w = reinterpret_cast<const float*>(weights);
+    const int64_t group = k * kGroupColumns;
+    Sums<R, G> sums;
+    Clear(sums);
+    for (int64_t j = 0; j < k; ++j, w += kGroupColumns) {
+      WIDELOAD_UNROLL
+      for (int g = 0; g < G; ++g) {
+        PrefetchLine(w + g * group + kPrefetchBytes / 4);
+        const Vec column = Load(w + g * group);
+        WIDELOAD_UNROLL
+        for (int r = 0; r < R; ++r) sums.at[r][g] = Fma(Set1(rows[r][j]), column, sums.at[r][g]);
+      }
+    }
+    result = sums;
+  }
+};
+
+// bf16 rows times bf16 weights [k / 2][16][2], both widened to fp32: exact products, two fused
+// multiply-adds per pair of k.
+struct WidenDot {
+  static int64_t GroupBytes(int64_t k) {
+    return (k + kTileK - 1) / kTileK * kTileK * kGroupColumns * 2;
+  }
+
+  template <int R, int G>
+  static void Run(const InRows& x, int64_t first_row, const std::byte* weights, int64_t k,
+                  Sums<R, G>& result) {
+    constexpr int64_t kStep = 256;  // k widened at once: R rows of it stay in L1
+    float wide[R][kStep];
+    Sums<R, G> sums;
+    Clear(sums);
+    const auto* w = reinterpret_cast<const uint16_t*>(weights);
+    const int64_t group = GroupBytes(k) / 2;
+    for (int64_t begin = 0; begin < k; begin += kStep) {
+      const int64_t count = Least(kStep, k - begin);
+      for (int r = 0; r < R; ++r) {
+        const uint16_t* row = Row<uint16_t>(x, first_row + r) + begin;
+        for (int64_t j = 0; j < count; j += kLanes) {
+          Store(wide[r] + j, LoadUpTo(row + j, count - j));
+        }
+      }
+      // An odd last k is a pair whose second half is zero: the row's by Store above, the weight's
+      // by packing.
+      for (int64_t j = 0; j < count; j += 2, w += 2 * kGroupColumns) {
+        WIDELOAD_UNROLL
+        for (int g = 0; g < G; ++g) {
+          PrefetchLine(w + g * group + kPrefetchBytes / 2);
+          const Vec first = LoadPairFirst(w + g * group);
+          WIDELOAD_UNROLL
+          for (int r = 0; r < R; ++r) {
+            sums.at[r][g] = Fma(Set1(wide[r][j]), first, sums.at[r][g]);
+          }
+          const Vec second = LoadPairSecond(w + g * group);
+          WIDELOAD_UNROLL
+          for (int r = 0; r < R; ++r) {
+            sums.at[r][g] = Fma(Set1(wide[r][j + 1]), second, sums.at[r][g]);
+          }
+        }
+      }
+    }
+    result = sums;
+  }
+};
+
+// y's part of one group of sums, as the epilogue says. `column` is y's first column.
+inline void FinishGroup(const GemmArgs& args, int64_t row, int64_t column, Vec sum) {
+  const int64_t count = args.n - column;
+  if (args.epilogue == GemmEpilogue::kRound) {
+    StoreUpTo(Row<uint16_t>(args.y, row) + column, sum, count);
+    return;
+  }
+  float* y = Row<float>(args.y, row) + column;
+  StoreUpTo(y, args.epilogue == GemmEpilogue::kAdd ? Add(LoadUpTo(y, count), sum) : sum, count);
+}
+
+inline void FinishGateUp(const GemmArgs& args, int64_t row, int64_t column, Vec gate, Vec up) {
+  const Vec product = Mul(Silu(gate), up);
+  StoreUpTo(Row<uint16_t>(args.y, row) + column, product, args.n - column);
+}
+
+// `group` counts groups of weights: for gate and up, two to a group of y's columns.
+template <int R, int G>
+void Finish(const GemmArgs& args, int64_t first_row, int64_t group, const Sums<R, G>& sums) {
+  for (int r = 0; r < R; ++r) {
+    if (args.epilogue == GemmEpilogue::kSwiGlu) {
+      if constexpr (G % 2 == 0) {
+        for (int g = 0; g < G; g += 2) {
+          FinishGateUp(args, first_row + r, (group + g) / 2 * kGroupColumns, sums.at[r][g],
+                       sums.at[r][g + 1]);
+        }
+      }
+    } else {
+      for (int g = 0; g < G; ++g) {
+        FinishGroup(args, first_row + r, (group + g) * kGroupColumns, sums.at[r][g]);
+      }
+    }
+  }
+}
+
+template <class Dot, int R, int G>
+void Tile(const GemmArgs& args, int64_t first_row, int64_t group) {
+  Sums<R, G> sums;
+  Dot::Run(args.x, first_row, args.weights + group * Dot::GroupBytes(args.k), args.k, sums);
+  Finish(args, first_row, group, sums);
+}
+
+// Tile of `rows` <= R rows.
+template <class Dot, int R, int G>
+void TileOfRows(const GemmArgs& args, int64_t rows, int64_t first_row, int64_t group) {
+  if (rows == R) {
+    Tile<Dot, R, G>(args, first_row, group);
+  } else if constexpr (R > 1) {
+    TileOfRows<Dot, R - 1, G>(args, rows, first_row, group);
+  }
+}
+
+// All rows of [begin, end) for G groups of weights, in tiles of nearly equal height.
+template <class Dot, int R, int G>
+void TileColumn(const GemmArgs& args, int64_t begin, int64_t end, int64_t group) {
+  int64_t tiles = (end - begin + R - 1) / R;
+  for (; tiles > 0; --tiles) {
+    const int64_t rows = (end - begin + tiles - 1) / tiles;
+    TileOfRows<Dot, R, G>(args, rows, begin, group);
+    begin += rows;
+  }
+}
+
+// Groups of weights [group, end) in tiles of R x G, then of G / 2, ... A pair of gate and up is
+// never torn: there both ends are even.
+template <class Dot, int R, int G>
+void TileColumns(const GemmArgs& args, const GemmTile& tile, int64_t group, int64_t end) {
+  for (; group + G <= end; group += G) {
+    TileColumn<Dot, R, G>(args, tile.row_begin, tile.row_end, group);
+  }
+  if constexpr (G > 1) {
+    if (group < end) TileColumns<Dot, R, G / 2>(args, tile, group, end);
+  }
+}
+
+template <class Dot>
+void RunGemm(const GemmArgs& args, const GemmTile& tile) {
+  const bool is_gate_up = args.epilogue == GemmEpilogue::kSwiGlu;
+  const int64_t per_group = is_gate_up ? 2 : 1;
+  const int64_t begin = tile.group_begin * per_group;
+  const int64_t end = tile.group_end * per_group;
+  constexpr int kGroups = kTileGroups;
+  if (tile.row_end - tile.row_begin <= 2) {
+    TileColumns<Dot, 2, kStreamGroups>(args, tile, begin, end);
+  } else if (is_gate_up && kGroups == 1) {
+    TileColumns<Dot, kMaxTileRows / 2, 2>(args, tile, begin, end);
+  } else {
+    TileColumns<Dot, kMaxTileRows, kGroups>(args, tile, begin, end);
+  }
+}
+
+}  // namespace
+}  // namespace wideload::compute

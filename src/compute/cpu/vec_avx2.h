@@ -1,0 +1,150 @@
+// Sixteen fp32 lanes in two AVX registers, with the names and lane order of vec_avx512.h.
+// Everything is internal to the including translation unit, which must be compiled for AVX2 and
+// FMA.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace wideload::compute {
+namespace {
+
+constexpr int64_t kLanes = 16;
+
+struct Vec {
+  __m256 lo;
+  __m256 hi;
+};
+
+// All ones in the first `count` of 8 lanes.
+inline __m256i FirstLanes(int64_t count) {
+  const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), index);
+}
+
+inline Vec Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+inline Vec Set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+inline Vec Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline void Store(float* p, Vec a) {
+  _mm256_storeu_ps(p, a.lo);
+  _mm256_storeu_ps(p + 8, a.hi);
+}
+// Lanes beyond `count` are zero and their memory is not touched.
+inline Vec LoadPartial(const float* p, int64_t count) {
+  return {_mm256_maskload_ps(p, FirstLanes(count)),
+          _mm256_maskload_ps(p + 8, FirstLanes(count - 8))};
+}
+inline void StorePartial(float* p, Vec a, int64_t count) {
+  _mm256_maskstore_ps(p, FirstLanes(count), a.lo);
+  _mm256_maskstore_ps(p + 8, FirstLanes(count - 8), a.hi);
+}
+// The first `count` lanes of a, the rest of b.
+inline Vec Select(int64_t count, Vec a, Vec b) {
+  return {_mm256_blendv_ps(b.lo, a.lo, _mm256_castsi256_ps(FirstLanes(count))),
+          _mm256_blendv_ps(b.hi, a.hi, _mm256_castsi256_ps(FirstLanes(count - 8)))};
+}
+
+inline __m256 WidenBf16(__m128i bits) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+inline Vec LoadBf16(const uint16_t* p) {
+  return {WidenBf16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+          WidenBf16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
+}
+inline Vec LoadBf16Partial(const uint16_t* p, int64_t count) {
+  uint16_t whole[kLanes] = {};
+  for (int64_t i = 0; i < count; ++i) whole[i] = p[i];
+  return LoadBf16(whole);
+}
+// Round to nearest even; NaN stays NaN. The upper half of each 32-bit lane is zero.
+inline __m256i NarrowBf16(__m256 a) {
+  const __m256i bits = _mm256_castps_si256(a);
+  const __m256i lowest = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded =
+      _mm256_add_epi32(bits, _mm256_add_epi32(lowest, _mm256_set1_epi32(0x7fff)));
+  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  return _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, is_nan), 16);
+}
+inline void StoreBf16(uint16_t* p, Vec a) {
+  const __m256i mixed = _mm256_packus_epi32(NarrowBf16(a.lo), NarrowBf16(a.hi));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(mixed, 0xd8));
+}
+inline void StoreBf16Partial(uint16_t* p, Vec a, int64_t count) {
+  uint16_t whole[kLanes];
+  StoreBf16(whole, a);
+  for (int64_t i = 0; i < count; ++i) p[i] = whole[i];
+}
+// Sixteen pairs of bf16 at p: the first, the second of each pair.
+inline Vec LoadPairFirst(const uint16_t* p) {
+  const auto* pairs = reinterpret_cast<const __m256i*>(p);
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(pairs), 16)),
+          _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(pairs + 1), 16))};
+}
+inline Vec LoadPairSecond(const uint16_t* p) {
+  const auto* pairs = reinterpret_cast<const __m256i*>(p);
+  const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000U));
+  return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(pairs), upper)),
+          _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(pairs + 1), upper))};
+}
+
+inline Vec Add(Vec a, Vec b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+inline Vec Sub(Vec a, Vec b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+inline Vec Mul(Vec a, Vec b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+inline Vec Div(Vec a, Vec b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+// b where a lane of either is NaN.
+inline Vec Max(Vec a, Vec b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+inline Vec Min(Vec a, Vec b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+// a * b + c and c - a * b, rounded once.
+inline Vec Fma(Vec a, Vec b, Vec c) {
+  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+inline Vec NegFma(Vec a, Vec b, Vec c) {
+  return {_mm256_fnmadd_ps(a.lo, b.lo, c.lo), _mm256_fnmadd_ps(a.hi, b.hi, c.hi)};
+}
+inline Vec Round(Vec a) {
+  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return {_mm256_round_ps(a.lo, kNearest), _mm256_round_ps(a.hi, kNearest)};
+}
+inline __m256 Scale2(__m256 x, __m256 n) {
+  const __m256i whole = _mm256_cvtps_epi32(n);
+  const __m256i half = _mm256_srai_epi32(whole, 1);
+  const auto power = [](__m256i e) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e, _mm256_set1_epi32(127)), 23));
+  };
+  return _mm256_mul_ps(_mm256_mul_ps(x, power(half)), power(_mm256_sub_epi32(whole, half)));
+}
+// x * 2^n for integral n within the range of two exponents.
+inline Vec Scale2(Vec x, Vec n) { return {Scale2(x.lo, n.lo), Scale2(x.hi, n.hi)}; }
+
+// Sum and maximum over the lanes: halves, quarters, pairs.
+inline float SumLanes(Vec a) {
+  const __m256 h = _mm256_add_ps(a.lo, a.hi);
+  const __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  const __m128 p = _mm_add_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_add_ss(p, _mm_movehdup_ps(p)));
+}
+inline float MaxLanes(Vec a) {
+  const __m256 h = _mm256_max_ps(a.lo, a.hi);
+  const __m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  const __m128 p = _mm_max_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_max_ss(p, _mm_movehdup_ps(p)));
+}
+
+// Lane j is the sum over the lanes of rows[j].
+inline Vec SumEachOf16(const Vec* rows) {
+  float sums[kLanes];
+  for (int64_t j = 0; j < kLanes; ++j) sums[j] = SumLanes(rows[j]);
+  return Load(sums);
+}
+
+inline void PrefetchLine(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+// Rows and column groups of a GEMM micro-kernel that fill the 16 registers.
+constexpr int kMaxTileRows = 6;
+constexpr int kTileGroups = 1;
+constexpr int kStreamGroups = 4;  // for one or two rows: as many weight streams
+
+}  // namespace
+}  // namespace wideload::compute

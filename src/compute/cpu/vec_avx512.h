@@ -1,0 +1,144 @@
+// Sixteen fp32 lanes in one AVX-512 register. Everything is internal to the including translation
+// unit, which must be compiled for AVX-512 F, BW, DQ and VL; vec_avx2.h offers the same names.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace wideload::compute {
+namespace {
+
+constexpr int64_t kLanes = 16;
+
+struct Vec {
+  __m512 v;
+};
+
+// The first `count` lanes, 0 <= count <= 16.
+inline __mmask16 FirstLanes(int64_t count) {
+  return static_cast<__mmask16>((uint32_t{1} << count) - 1U);
+}
+
+inline Vec Zero() { return {_mm512_setzero_ps()}; }
+inline Vec Set1(float x) { return {_mm512_set1_ps(x)}; }
+inline Vec Load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void Store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
+// Lanes beyond `count` are zero and their memory is not touched.
+inline Vec LoadPartial(const float* p, int64_t count) {
+  return {_mm512_maskz_loadu_ps(FirstLanes(count), p)};
+}
+inline void StorePartial(float* p, Vec a, int64_t count) {
+  _mm512_mask_storeu_ps(p, FirstLanes(count), a.v);
+}
+// The first `count` lanes of a, the rest of b.
+inline Vec Select(int64_t count, Vec a, Vec b) {
+  return {_mm512_mask_blend_ps(FirstLanes(count), b.v, a.v)};
+}
+
+inline Vec WidenBf16(__m256i bits) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+}
+inline Vec LoadBf16(const uint16_t* p) {
+  return WidenBf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline Vec LoadBf16Partial(const uint16_t* p, int64_t count) {
+  return WidenBf16(_mm256_maskz_loadu_epi16(FirstLanes(count), p));
+}
+// Round to nearest even; NaN stays NaN. The processor's own conversion flushes denormals.
+inline __m256i NarrowBf16(Vec a) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i lowest = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded =
+      _mm512_add_epi32(bits, _mm512_add_epi32(lowest, _mm512_set1_epi32(0x7fff)));
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  const __mmask16 is_nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+  const __m512i chosen = _mm512_mask_blend_epi32(is_nan, rounded, quiet);
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16));
+}
+inline void StoreBf16(uint16_t* p, Vec a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), NarrowBf16(a));
+}
+inline void StoreBf16Partial(uint16_t* p, Vec a, int64_t count) {
+  _mm256_mask_storeu_epi16(p, FirstLanes(count), NarrowBf16(a));
+}
+// Sixteen pairs of bf16 at p: the first, the second of each pair.
+inline Vec LoadPairFirst(const uint16_t* p) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))};
+}
+inline Vec LoadPairSecond(const uint16_t* p) {
+  return {_mm512_castsi512_ps(
+      _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(static_cast<int>(0xffff0000U))))};
+}
+
+inline Vec Add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Vec Sub(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Vec Mul(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Vec Div(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+// b where a lane of either is NaN.
+inline Vec Max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline Vec Min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
+// a * b + c and c - a * b, rounded once.
+inline Vec Fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline Vec NegFma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
+inline Vec Round(Vec a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+// x * 2^n for integral n within the range of two exponents.
+inline Vec Scale2(Vec x, Vec n) {
+  const __m512i whole = _mm512_cvtps_epi32(n.v);
+  const __m512i half = _mm512_srai_epi32(whole, 1);
+  const auto power = [](__m512i e) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(e, _mm512_set1_epi32(127)), 23));
+  };
+  return {_mm512_mul_ps(_mm512_mul_ps(x.v, power(half)), power(_mm512_sub_epi32(whole, half)))};
+}
+
+// Sum and maximum over the lanes: halves, quarters, pairs.
+inline float SumLanes(Vec a) {
+  const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  const __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  const __m128 p = _mm_add_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_add_ss(p, _mm_movehdup_ps(p)));
+}
+inline float MaxLanes(Vec a) {
+  const __m256 h = _mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  const __m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  const __m128 p = _mm_max_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_max_ss(p, _mm_movehdup_ps(p)));
+}
+
+// Lane j is the sum over the lanes of rows[j].
+inline Vec SumEachOf16(const Vec* rows) {
+  __m512 pairs[8];
+  for (int i = 0; i < 8; ++i) {
+    const __m512 a = rows[2 * i].v;
+    const __m512 b = rows[2 * i + 1].v;
+    pairs[i] = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  }
+  // Each 128-bit part of quads[i] holds parts of the sums of rows 4 i .. 4 i + 3.
+  __m512 quads[4];
+  for (int i = 0; i < 4; ++i) {
+    const __m512 a = pairs[2 * i];
+    const __m512 b = pairs[2 * i + 1];
+    quads[i] = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+  }
+  __m512 halves[2];
+  for (int i = 0; i < 2; ++i) {
+    const __m512 a = quads[2 * i];
+    const __m512 b = quads[2 * i + 1];
+    halves[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  }
+  return {_mm512_add_ps(_mm512_shuffle_f32x4(halves[0], halves[1], 0x88),
+                        _mm512_shuffle_f32x4(halves[0], halves[1], 0xdd))};
+}
+
+inline void PrefetchLine(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+// Rows and column groups of a GEMM micro-kernel that fill the 32 registers.
+constexpr int kMaxTileRows = 6;
+constexpr int kTileGroups = 4;
+constexpr int kStreamGroups = 8;  // for one or two rows: as many weight streams
+
+}  // namespace
+}  // namespace wideload::compute

@@ -1,0 +1,41 @@
+// What the ops share on their way from checked arguments to kernels. Internal to compute.
+#pragma once
+
+#include <cstdint>
+
+#include "base/error.h"
+#include "compute/exec.h"
+#include "compute/kernels.h"
+#include "tensor/tensor_view.h"
+
+namespace wideload::compute {
+
+const Kernels& KernelsOf(KernelSet kernels);
+
+inline InRows ReadRows(const TensorView& x) {
+  return {.base = static_cast<const std::byte*>(x.raw()), .stride_bytes = x.row_bytes()};
+}
+inline OutRows WriteRows(const TensorView& y) {
+  return {.base = static_cast<std::byte*>(y.raw_mutable()), .stride_bytes = y.row_bytes()};
+}
+
+// Ends the process unless `view` is a matrix [rows, columns] of `dtype`.
+void CheckMatrix(const char* op, const char* argument, const TensorView& view, DType dtype,
+                 const Shape& shape);
+
+// Runs task(i, thread) for each i on the pool, or here when the whole work, in multiply-adds or
+// elements moved, is too small to be worth waking it.
+void RunTasks(const Exec& exec, int64_t num_tasks, int64_t work,
+              FunctionRef<void(int64_t, int)> task);
+
+// RunTasks over [0, rows) in pieces of rows that hold about the same work whatever the pool.
+// body(begin, end).
+template <class Body>
+void RunRows(const Exec& exec, int64_t rows, int64_t work_per_row, Body&& body) {
+  constexpr int64_t kWorkPerTask = 32768;
+  const int64_t grain = std::max<int64_t>(1, kWorkPerTask / std::max<int64_t>(1, work_per_row));
+  const auto piece = [&](int64_t i, int) { body(i * grain, std::min(rows, (i + 1) * grain)); };
+  RunTasks(exec, (rows + grain - 1) / grain, rows * work_per_row, piece);
+}
+
+}  // namespace wideload::compute

@@ -1,0 +1,74 @@
+// The flow problem under the split: shared experts' tokens onto ranks so that the most loaded rank
+// of every component carries as little as any split allows. T is double (fractional tokens) or
+// int64_t (whole tokens). Solving allocates nothing; one object per thread.
+//
+// Forests are solved by eliminating leaves; other graphs by water-filling one expert after the
+// other, then augmenting paths. Both raise the level of a component only to (tokens confined to a
+// set of ranks) / (speed of these ranks), which no split can be below: when the flow fits, the
+// level is the optimum (discrete Newton on the minimum cut).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "eplb/split_graph.h"
+
+namespace wideload::eplb {
+
+template <class T>
+class BalanceFlow {
+ public:
+  // `graph` must outlive this object. rank_speed [num_ranks] (empty: all 1): a rank of speed 0.5
+  // gets half the tokens; 0 only for ranks without edges and single experts.
+  explicit BalanceFlow(const SplitGraph& graph, std::vector<double> rank_speed = {});
+
+  // Fills flow, loads and levels. `fixed` [num_ranks] tokens of single experts, `demand`
+  // [num_shared] tokens of shared ones; all >= 0. A rank's capacity is level x speed, for whole
+  // tokens rounded up. Edges e with disabled[e] carry nothing (empty: none; every expert keeps at
+  // least one; never on the forest path).
+  void Solve(std::span<const T> fixed, std::span<const T> demand,
+             std::span<const uint8_t> disabled = {});
+
+  std::span<const T> flow() const { return flow_; }          // [num_edges]
+  std::span<const T> loads() const { return load_; }         // [num_ranks]
+  std::span<const double> levels() const { return level_; }  // [num_components], fractional
+  double speed(int32_t rank) const { return speed_[static_cast<size_t>(rank)]; }
+
+ private:
+  T CapacityOf(int32_t rank) const;
+  void StartLevels(std::span<const T> fixed, std::span<const T> demand);
+
+  bool EliminateLeaves(std::span<const T> fixed, std::span<const T> demand);
+  void FillChildren(int32_t shared, T demand);
+  bool RaiseLevel(int32_t rank);
+
+  void SolveGeneral(std::span<const T> fixed, std::span<const T> demand);
+  double FillExpert(int32_t shared, double demand);
+  void WaterFill(std::span<const T> fixed, std::span<const T> demand);
+  void RoundFills(std::span<const T> fixed, std::span<const T> demand);
+  bool FindDistances();
+  T Push(int32_t rank, T amount);
+  bool RaiseConfinedLevels();
+  bool Enabled(int32_t edge) const { return disabled_.empty() || !disabled_[Index(edge)]; }
+  static size_t Index(int32_t i) { return static_cast<size_t>(i); }
+
+  const SplitGraph& graph_;
+  std::vector<double> speed_;
+  bool uniform_speed_;
+  std::span<const uint8_t> disabled_;
+  T tolerance_ = 0;
+  std::vector<T> flow_, load_, capacity_;
+  std::vector<double> level_, level_speed_;
+  std::vector<double> set_load_, set_speed_;  // leaf elimination: the full set below a rank
+  std::vector<double> fill_, fill_load_;      // water-filling, fractional
+  std::vector<int32_t> fill_order_;           // edges of one expert by load
+  std::vector<int32_t> distance_, cursor_, queue_;
+  std::vector<uint8_t> confined_;
+};
+
+extern template class BalanceFlow<double>;
+extern template class BalanceFlow<int64_t>;
+
+}  // namespace wideload::eplb

@@ -1,0 +1,142 @@
+#include "runtime/engine.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace wideload::runtime {
+namespace {
+
+void CountEntry(RankIteration& rank, const PlanEntry& entry) {
+  const bool decode = entry.start >= static_cast<int64_t>(entry.sequence->request.prompt.size());
+  ++rank.num_requests;
+  if (!decode) ++rank.num_prompt_requests;
+  (decode ? rank.num_generated_tokens : rank.num_prompt_tokens) += entry.count;
+}
+
+}  // namespace
+
+Engine::Engine(const model::Model& model, const EngineOptions& options)
+    : options_(options),
+      scheduler_({.num_ranks = options.num_ranks,
+                  .max_num_tokens = options.max_num_tokens,
+                  .max_batch_size = options.max_batch_size,
+                  .num_kv_blocks = options.num_kv_blocks,
+                  .max_seq_len = options.max_seq_len}),
+      ladder_(WaitLadder::For(options.num_ranks * options.threads_per_rank + 1)),
+      failures_(static_cast<size_t>(options.num_ranks)) {
+  for (int32_t r = 0; r < options.num_ranks; ++r)
+    ranks_.push_back(
+        std::make_unique<Rank>(model, RankOptions{.rank = r,
+                                                  .num_ranks = options.num_ranks,
+                                                  .threads = options.threads_per_rank,
+                                                  .kernels = options.kernels,
+                                                  .max_num_tokens = options.max_num_tokens,
+                                                  .max_batch_size = options.max_batch_size,
+                                                  .num_kv_blocks = options.num_kv_blocks}));
+  info_.ranks.resize(static_cast<size_t>(options.num_ranks));
+  events_.reserve(static_cast<size_t>(options.num_ranks * options.max_batch_size) + 1);
+  for (int32_t r = 0; r < options.num_ranks; ++r) threads_.emplace_back([this, r] { RankMain(r); });
+}
+
+Engine::~Engine() {
+  stop_.store(true, std::memory_order_release);
+  round_.Increment();
+}
+
+RequestId Engine::Submit(Request request) {
+  const RequestId id = next_id_++;
+  const int64_t vocab_size = ranks_.front()->model().shape().vocab_size;
+  std::string error = InvalidField(request.sampling, vocab_size);
+  for (size_t i = 0; i < request.prompt.size() && error.empty(); ++i)
+    if (request.prompt[i] < 0 || request.prompt[i] >= vocab_size)
+      error = fmt::format("prompt id {} at position {} is out of range; allowed: 0 to {}",
+                          request.prompt[i], i, vocab_size - 1);
+  if (error.empty()) error = scheduler_.Add(id, std::move(request));
+  if (!error.empty())
+    pending_.push_back({.id = id, .finish = FinishReason::kError, .error = std::move(error)});
+  return id;
+}
+
+void Engine::Cancel(RequestId id) {
+  if (scheduler_.Retire(id)) pending_.push_back({.id = id, .finish = FinishReason::kCancelled});
+}
+
+std::span<const Event> Engine::Step() {
+  events_.clear();
+  std::swap(events_, pending_);
+  const StepPlan& plan = scheduler_.Plan();
+  if (plan.empty()) return events_;
+  ++info_.iteration;
+  std::fill(info_.ranks.begin(), info_.ranks.end(), RankIteration{});
+  RunRanks(plan);
+  Collect(plan);
+  return events_;
+}
+
+void Engine::RunRanks(const StepPlan& plan) {
+  plan_ = &plan;
+  const uint32_t all_done = done_.Load() + static_cast<uint32_t>(ranks_.size());
+  round_.Increment();
+  WaitFor(
+      done_, ladder_, [&](uint32_t done) { return done == all_done; }, [] { return true; });
+  for (const std::exception_ptr& failure : failures_)
+    if (failure) std::rethrow_exception(failure);
+}
+
+void Engine::RankMain(int32_t r) {
+  NameThisThread(fmt::format("rank {}", r));
+  Rank& rank = *ranks_[static_cast<size_t>(r)];
+  rank.Start();
+  uint32_t seen = 0;
+  while (true) {
+    WaitFor(
+        round_, ladder_, [&](uint32_t round) { return round != seen; }, [] { return true; });
+    ++seen;
+    if (stop_.load(std::memory_order_acquire)) return;
+    try {
+      rank.Run(plan_->ranks[static_cast<size_t>(r)], info_.iteration);
+    } catch (...) {
+      failures_[static_cast<size_t>(r)] = std::current_exception();
+    }
+    done_.Increment();
+  }
+}
+
+void Engine::Collect(const StepPlan& plan) {
+  for (size_t r = 0; r < plan.ranks.size(); ++r) {
+    for (size_t i = 0; i < plan.ranks[r].size(); ++i) {
+      const PlanEntry& entry = plan.ranks[r][i];
+      const RankOutput& output = ranks_[r]->outputs()[i];
+      const Sequence& sequence = *entry.sequence;
+      const RequestId id = sequence.id;
+      CountEntry(info_.ranks[r], entry);
+      DeliverPromptLogits(entry, output);
+      if (entry.sample && output.token < 0) {
+        scheduler_.Retire(id);
+        events_.push_back({.id = id,
+                           .finish = FinishReason::kError,
+                           .error = "the model's logits are not finite (NaN)"});
+        continue;
+      }
+      const FinishReason finish = scheduler_.Complete(entry, output.token);
+      if (output.token >= 0 || finish != FinishReason::kNone)
+        events_.push_back({.id = id,
+                           .token = output.token,
+                           .finish = finish,
+                           .error = {},
+                           .logprobs = output.logprobs});
+      if (finish != FinishReason::kNone) scheduler_.Retire(id);
+    }
+  }
+}
+
+void Engine::DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output) {
+  if (!entry.sequence->request.prompt_logits || !logits_sink_) return;
+  const auto prompt_length = static_cast<int64_t>(entry.sequence->request.prompt.size());
+  const auto vocab_size = static_cast<size_t>(output.logits.dim(1));
+  for (int64_t i = 0; i < entry.count && entry.start + i < prompt_length; ++i)
+    logits_sink_(entry.sequence->id, entry.start + i, {output.logits.row<float>(i), vocab_size});
+}
+
+}  // namespace wideload::runtime

@@ -1,0 +1,97 @@
+// The engine: takes requests, runs iterations on all ranks in step, gives back events. R ranks are
+// R threads of this process, each with its own pool, KV cache and scratch; all share the model's
+// weights. Submit, Cancel and Step are called from one thread.
+#pragma once
+
+#include <atomic>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "base/wait.h"
+#include "model/model.h"
+#include "runtime/rank.h"
+#include "runtime/scheduler.h"
+
+namespace wideload::runtime {
+
+struct EngineOptions {
+  compute::KernelSet kernels = compute::KernelSet::kReference;
+  int32_t num_ranks = 1;
+  int32_t threads_per_rank = 1;
+  int64_t max_num_tokens = 2048;  // per rank and iteration
+  int64_t max_batch_size = 64;    // per rank
+  int64_t max_seq_len = 0;        // at most the model's context
+  int64_t num_kv_blocks = 0;      // per rank
+};
+
+// What one iteration was, for logs and reports.
+struct RankIteration {
+  int64_t num_requests = 0;
+  int64_t num_prompt_requests = 0;
+  int64_t num_prompt_tokens = 0;
+  int64_t num_generated_tokens = 0;
+};
+struct IterationInfo {
+  int64_t iteration = -1;
+  std::vector<RankIteration> ranks;
+};
+
+class Engine {
+ public:
+  // Starts the rank threads. `model` must outlive the engine.
+  Engine(const model::Model& model, const EngineOptions& options);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Takes a request. A request that can never run ends with an error event of the next Step.
+  RequestId Submit(Request request);
+  // Ends a request; its event comes with the next Step. Unknown or finished ids are ignored.
+  void Cancel(RequestId id);
+
+  // One iteration on all ranks (none when there is nothing to compute). The events are valid until
+  // the next call. Errors: rethrows what ended a rank (kRunFailed when a peer was lost).
+  std::span<const Event> Step();
+
+  // Nothing submitted that has not ended.
+  bool idle() const { return scheduler_.idle() && pending_.empty(); }
+
+  // Called within Step for each prompt position of requests with prompt_logits, in order of
+  // position: logits [vocab_size].
+  using LogitsSink =
+      std::function<void(RequestId, int64_t position, std::span<const float> logits)>;
+  void SetLogitsSink(LogitsSink sink) { logits_sink_ = std::move(sink); }
+
+  const IterationInfo& last_iteration() const { return info_; }
+  const Scheduler& scheduler() const { return scheduler_; }
+  const EngineOptions& options() const { return options_; }
+
+ private:
+  void RunRanks(const StepPlan& plan);
+  void RankMain(int32_t rank);
+  void Collect(const StepPlan& plan);
+  void DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output);
+
+  EngineOptions options_;
+  Scheduler scheduler_;
+  std::vector<std::unique_ptr<Rank>> ranks_;
+  std::vector<Event> pending_;  // events known before the next iteration
+  std::vector<Event> events_;
+  LogitsSink logits_sink_;
+  IterationInfo info_;
+  RequestId next_id_ = 0;
+
+  const StepPlan* plan_ = nullptr;
+  WaitLadder ladder_;
+  EventWord round_;
+  EventWord done_;
+  std::atomic<bool> stop_{false};
+  std::vector<std::exception_ptr> failures_;  // per rank
+  std::vector<std::jthread> threads_;
+};
+
+}  // namespace wideload::runtime

@@ -1,0 +1,97 @@
+#include "runtime/rank.h"
+
+#include "base/error.h"
+
+namespace wideload::runtime {
+
+Rank::Rank(const model::Model& model, const RankOptions& options)
+    : model_(model),
+      options_(options),
+      pool_(fmt::format("rank{}", options.rank), options.threads,
+            options.threads * options.num_ranks),
+      cache_({.num_layers = model.shape().num_layers,
+              .num_blocks = options.num_kv_blocks,
+              .kv_heads = model.shape().kv_heads,
+              .head_dim = model.shape().head_dim,
+              .dtype = compute::ComputeDType(options.kernels)}),
+      moe_(model.shape().moe) {
+  for (int32_t i = 0; i < options.threads; ++i) samplers_.emplace_back(model.shape().vocab_size);
+  const auto max_tokens = static_cast<size_t>(options.max_num_tokens);
+  const auto max_batch = static_cast<size_t>(options.max_batch_size);
+  ids_.reserve(max_tokens);
+  positions_.reserve(max_tokens);
+  logits_rows_.reserve(max_tokens);
+  first_logit_.reserve(max_batch);
+  sequences_.reserve(max_batch);
+  outputs_.resize(max_batch);
+}
+
+void Rank::Start() {
+  // One task per thread is likely but not certain; each task that runs checks the thread it is on.
+  pool_.Run(64, [](int64_t, int) { compute::CheckFloatingPointMode(); });
+}
+
+void Rank::Run(std::span<const PlanEntry> entries, int64_t iteration) {
+  WIDELOAD_CHECK(entries.size() <= outputs_.size(), "{} entries, batch size {}", entries.size(),
+                 outputs_.size());
+  workspace_.Reset();
+  BuildBatch(entries);
+  const model::RankContext context{
+      .exec = {options_.kernels, &pool_}, .workspace = &workspace_, .cache = &cache_, .moe = &moe_};
+  const model::Batch batch{.iteration = iteration,
+                           .ids = ids_,
+                           .positions = positions_,
+                           .sequences = sequences_,
+                           .logits_rows = logits_rows_};
+  const TensorView logits = model_.Forward(context, batch);
+  SampleAll(entries, logits);
+}
+
+void Rank::BuildBatch(std::span<const PlanEntry> entries) {
+  ids_.clear();
+  positions_.clear();
+  logits_rows_.clear();
+  first_logit_.clear();
+  sequences_.clear();
+  for (const PlanEntry& entry : entries) {
+    const auto first_row = static_cast<int64_t>(ids_.size());
+    sequences_.push_back({.first_row = first_row,
+                          .num_tokens = entry.count,
+                          .start_position = entry.start,
+                          .blocks = entry.sequence->blocks});
+    const bool all = entry.sequence->request.prompt_logits;
+    first_logit_.push_back(all || entry.sample ? static_cast<int32_t>(logits_rows_.size()) : -1);
+    for (int64_t i = 0; i < entry.count; ++i) {
+      ids_.push_back(entry.sequence->tokens[static_cast<size_t>(entry.start + i)]);
+      positions_.push_back(static_cast<int32_t>(entry.start + i));
+      if (all || (entry.sample && i + 1 == entry.count))
+        logits_rows_.push_back(static_cast<int32_t>(first_row + i));
+    }
+  }
+}
+
+void Rank::SampleAll(std::span<const PlanEntry> entries, const TensorView& logits) {
+  const auto sample = [&](int64_t i, int thread) {
+    const PlanEntry& entry = entries[static_cast<size_t>(i)];
+    RankOutput& output = outputs_[static_cast<size_t>(i)];
+    output.token = -1;
+    output.logprobs.clear();
+    output.logits = {};
+    const int32_t first = first_logit_[static_cast<size_t>(i)];
+    if (first < 0) return;
+    const int64_t rows = entry.sequence->request.prompt_logits ? entry.count : 1;
+    output.logits = logits.Rows(first, rows);
+    if (!entry.sample) return;
+    const Sequence& sequence = *entry.sequence;
+    const float* row = output.logits.row<float>(rows - 1);
+    output.token = samplers_[static_cast<size_t>(thread)].Sample(
+        {.logits = {row, static_cast<size_t>(logits.dim(1))},
+         .tokens = sequence.tokens,
+         .prompt_length = static_cast<int64_t>(sequence.request.prompt.size()),
+         .index = sequence.request.index},
+        sequence.request.sampling, output.logprobs);
+  };
+  pool_.Run(static_cast<int64_t>(entries.size()), sample);
+}
+
+}  // namespace wideload::runtime

@@ -1,0 +1,68 @@
+// One rank: its threads, KV cache, scratch and sampler; carries out its part of a step plan. Owned
+// by the engine, used by the rank's thread; outputs are read by the engine between iterations.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "kv/paged_cache.h"
+#include "model/model.h"
+#include "runtime/sampler.h"
+#include "runtime/scheduler.h"
+
+namespace wideload::runtime {
+
+struct RankOptions {
+  int32_t rank = 0;
+  int32_t num_ranks = 1;
+  int32_t threads = 1;
+  compute::KernelSet kernels = compute::KernelSet::kReference;
+  int64_t max_num_tokens = 0;
+  int64_t max_batch_size = 0;
+  int64_t num_kv_blocks = 0;
+};
+
+// What came out of one plan entry.
+struct RankOutput {
+  int32_t token = -1;  // sampled, or -1
+  std::vector<TokenLogprob> logprobs;
+  TensorView logits;  // [count or 1, vocab_size] F32: of every position with prompt_logits, else of
+                      // the last if sampled
+};
+
+class Rank {
+ public:
+  Rank(const model::Model& model, const RankOptions& options);
+
+  // First call on the rank's own thread: checks the floating-point mode of its threads.
+  void Start();
+  // Computes the entries (possibly none) and samples. Fills outputs(), one per entry, valid until
+  // the next call.
+  void Run(std::span<const PlanEntry> entries, int64_t iteration);
+
+  std::span<const RankOutput> outputs() const { return outputs_; }
+  const model::Model& model() const { return model_; }
+  const Workspace& workspace() const { return workspace_; }
+
+ private:
+  void BuildBatch(std::span<const PlanEntry> entries);
+  void SampleAll(std::span<const PlanEntry> entries, const TensorView& logits);
+
+  const model::Model& model_;
+  RankOptions options_;
+  ThreadPool pool_;
+  Workspace workspace_;
+  kv::PagedCache cache_;
+  moe::MoeRunner moe_;
+  std::vector<Sampler> samplers_;  // one per pool thread
+  std::vector<int32_t> ids_;
+  std::vector<int32_t> positions_;
+  std::vector<int32_t> logits_rows_;
+  std::vector<int32_t> first_logit_;  // per entry: its first row in the logits, or -1
+  std::vector<compute::KvSequence> sequences_;
+  std::vector<RankOutput> outputs_;
+};
+
+}  // namespace wideload::runtime

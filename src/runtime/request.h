@@ -1,0 +1,59 @@
+// What a caller asks of the engine and what comes back: plain values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace wideload::runtime {
+
+// How the next token is chosen. The order is: repetition, presence and frequency penalties,
+// temperature, top-k, top-p, min-p.
+struct SamplingParams {
+  double temperature = 0;  // 0: the largest logit (ties: lowest id)
+  int32_t top_k = 0;       // 0: all
+  double top_p = 1;        // (0, 1]
+  double min_p = 0;        // [0, 1): least share of the largest probability
+  double repetition_penalty =
+      1;  // > 0; divides positive and multiplies negative logits of tokens seen (prompt too)
+  double presence_penalty = 0;   // [-2, 2]; subtracted once for each token generated before
+  double frequency_penalty = 0;  // [-2, 2]; subtracted for each time a token was generated
+  uint64_t seed = 0;
+  int32_t num_logprobs = -1;  // -1: none; n: the sampled token's log probability and the n largest
+};
+
+// Names the first field that is out of range, its value and what is allowed; empty when all are
+// valid.
+std::string InvalidField(const SamplingParams& params, int64_t vocab_size);
+
+struct Request {
+  std::vector<int32_t> prompt;  // at least one id
+  int64_t max_tokens = 16;      // tokens to generate; 0: only compute the prompt
+  SamplingParams sampling;
+  std::vector<int32_t> eos_ids;  // generation ends after one of these (empty: never)
+  uint64_t index = 0;  // the request's own index: random numbers come from (seed, index, position)
+  bool prompt_logits = false;  // deliver the logits of every prompt position
+};
+
+using RequestId = int64_t;
+
+enum class FinishReason { kNone, kStop, kLength, kCancelled, kError };
+// "stop", "length", "cancelled", "error"; kNone is "".
+const char* FinishReasonName(FinishReason reason);
+
+struct TokenLogprob {
+  int32_t id = 0;
+  float logprob = 0;
+};
+
+// What one iteration did for one request.
+struct Event {
+  RequestId id = -1;
+  int32_t token = -1;  // the token generated, or -1
+  FinishReason finish = FinishReason::kNone;
+  std::string error;  // with kError: why
+  std::vector<TokenLogprob>
+      logprobs;  // as num_logprobs asks: the sampled token first, then the largest
+};
+
+}  // namespace wideload::runtime

@@ -1,0 +1,152 @@
+#include "runtime/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+
+namespace wideload::runtime {
+namespace {
+
+uint64_t Mix(uint64_t z) {
+  z += 0x9e3779b97f4a7c15U;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
+  return z ^ (z >> 31);
+}
+
+// The largest logit, ties to the lowest id; -1 if there is a NaN or nothing finite.
+int32_t ArgMax(std::span<const float> logits) {
+  int32_t best = -1;
+  float best_logit = -std::numeric_limits<float>::infinity();
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (std::isnan(logits[i])) return -1;
+    if (logits[i] > best_logit) {
+      best_logit = logits[i];
+      best = static_cast<int32_t>(i);
+    }
+  }
+  return std::isfinite(best_logit) ? best : -1;
+}
+
+}  // namespace
+
+double UniformRandom(uint64_t seed, uint64_t index, uint64_t position) {
+  const uint64_t bits = Mix(Mix(Mix(seed) ^ index) ^ position);
+  return static_cast<double>(bits >> 11) * 0x1.0p-53;
+}
+
+Sampler::Sampler(int64_t vocab_size)
+    : logits_(static_cast<size_t>(vocab_size)), counts_(static_cast<size_t>(vocab_size)) {
+  candidates_.reserve(static_cast<size_t>(vocab_size));
+  weights_.reserve(static_cast<size_t>(vocab_size));
+}
+
+bool Sampler::Better(const Candidate& a, const Candidate& b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+}
+
+int32_t Sampler::Sample(const Input& input, const SamplingParams& params,
+                        std::vector<TokenLogprob>& logprobs) {
+  WIDELOAD_CHECK(input.logits.size() == logits_.size(), "{} logits for a vocabulary of {}",
+                 input.logits.size(), logits_.size());
+  logprobs.clear();
+  if (ArgMax(input.logits) < 0) return -1;
+  std::copy(input.logits.begin(), input.logits.end(), logits_.begin());
+  ApplyPenalties(input, params);
+  int32_t token = ArgMax(logits_);
+  if (token >= 0 && params.temperature > 0)
+    token = Draw(params, UniformRandom(params.seed, input.index, input.tokens.size()));
+  if (params.num_logprobs >= 0 && token >= 0)
+    FillLogprobs(input.logits, token, params.num_logprobs, logprobs);
+  return token;
+}
+
+void Sampler::ApplyPenalties(const Input& input, const SamplingParams& params) {
+  if (params.repetition_penalty == 1 && params.presence_penalty == 0 &&
+      params.frequency_penalty == 0)
+    return;
+  for (size_t i = 0; i < input.tokens.size(); ++i) {
+    auto& [in_prompt, generated] = counts_[static_cast<size_t>(input.tokens[i])];
+    ++(static_cast<int64_t>(i) < input.prompt_length ? in_prompt : generated);
+  }
+  for (const int32_t token : input.tokens) {
+    auto& [in_prompt, generated] = counts_[static_cast<size_t>(token)];
+    if (in_prompt + generated == 0) continue;  // done at its first occurrence
+    float& logit = logits_[static_cast<size_t>(token)];
+    double value = logit;
+    value = value > 0 ? value / params.repetition_penalty : value * params.repetition_penalty;
+    if (generated > 0) value -= params.presence_penalty + params.frequency_penalty * generated;
+    logit = static_cast<float>(value);
+    in_prompt = generated = 0;
+  }
+}
+
+// Candidates come off a heap, largest first, until top-k or top-p is met; the prefix sums run in
+// that order.
+int32_t Sampler::Draw(const SamplingParams& params, double uniform) {
+  candidates_.clear();
+  double largest = -std::numeric_limits<double>::infinity();
+  for (size_t i = 0; i < logits_.size(); ++i) {
+    const double logit = static_cast<double>(logits_[i]) / params.temperature;
+    candidates_.push_back({logit, static_cast<int32_t>(i)});
+    largest = std::max(largest, logit);
+  }
+  const size_t keep = params.top_k > 0
+                          ? std::min<size_t>(static_cast<size_t>(params.top_k), candidates_.size())
+                          : candidates_.size();
+  if (keep < candidates_.size()) {
+    std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<int64_t>(keep),
+                     candidates_.end(), Better);
+    candidates_.resize(keep);
+    std::sort(candidates_.begin(), candidates_.end(), Better);
+  } else if (params.top_p < 1) {
+    std::sort(candidates_.begin(), candidates_.end(), Better);
+  }
+  weights_.clear();
+  double total = 0;
+  for (const Candidate& c : candidates_) {
+    weights_.push_back(std::exp(c.logit - largest));
+    total += weights_.back();
+  }
+  size_t kept = weights_.size();
+  if (params.top_p < 1) {  // the smallest prefix that reaches top_p
+    double sum = 0;
+    for (kept = 0; kept < weights_.size() && sum < params.top_p * total;) sum += weights_[kept++];
+  }
+  double mass = 0;
+  for (size_t i = 0; i < kept; ++i) {
+    if (weights_[i] < params.min_p) weights_[i] = 0;  // the largest weight is 1
+    mass += weights_[i];
+  }
+  double left = uniform * mass;
+  size_t last = 0;
+  for (size_t i = 0; i < kept; ++i) {
+    if (weights_[i] <= 0) continue;
+    last = i;
+    left -= weights_[i];
+    if (left < 0) break;
+  }
+  return candidates_[last].id;
+}
+
+void Sampler::FillLogprobs(std::span<const float> logits, int32_t token, int32_t count,
+                           std::vector<TokenLogprob>& logprobs) {
+  double largest = -std::numeric_limits<double>::infinity();
+  for (const float logit : logits) largest = std::max(largest, static_cast<double>(logit));
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
+  const double log_sum = largest + std::log(sum);
+  candidates_.clear();
+  for (size_t i = 0; i < logits.size(); ++i)
+    candidates_.push_back({logits[i], static_cast<int32_t>(i)});
+  const auto end =
+      candidates_.begin() + std::min<int64_t>(count, static_cast<int64_t>(candidates_.size()));
+  std::partial_sort(candidates_.begin(), end, candidates_.end(), Better);
+  logprobs.push_back({token, static_cast<float>(logits[static_cast<size_t>(token)] - log_sum)});
+  for (auto it = candidates_.begin(); it != end; ++it)
+    logprobs.push_back({it->id, static_cast<float>(it->logit - log_sum)});
+}
+
+}  // namespace wideload::runtime

@@ -1,0 +1,196 @@
+#include "runtime/scheduler.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "kv/paged_cache.h"
+
+namespace wideload::runtime {
+namespace {
+
+bool Contains(const std::vector<int32_t>& ids, int32_t id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerOptions& options) : options_(options) {
+  WIDELOAD_CHECK(
+      options.num_ranks >= 1 && options.max_num_tokens >= 1 && options.max_batch_size >= 1,
+      "{} ranks, {} tokens, batch {}", options.num_ranks, options.max_num_tokens,
+      options.max_batch_size);
+  for (int32_t r = 0; r < options.num_ranks; ++r) {
+    ranks_.push_back({{}, kv::BlockAllocator(options.num_kv_blocks), 0});
+    ranks_.back().running.reserve(static_cast<size_t>(options.max_batch_size));
+  }
+  plan_.ranks.resize(static_cast<size_t>(options.num_ranks));
+  for (auto& entries : plan_.ranks) entries.reserve(static_cast<size_t>(options.max_batch_size));
+}
+
+std::string Scheduler::Add(RequestId id, Request request) {
+  const auto length = static_cast<int64_t>(request.prompt.size());
+  const int64_t needed = length + request.max_tokens;
+  if (length == 0) return "the prompt is empty; at least one token is needed";
+  if (request.max_tokens < 0)
+    return fmt::format("max_tokens is {}; it must be 0 or more", request.max_tokens);
+  if (needed > options_.max_seq_len)
+    return fmt::format(
+        "the prompt has {} tokens and max_tokens is {}; together at most {} (max_seq_len) are "
+        "allowed",
+        length, request.max_tokens, options_.max_seq_len);
+  if (kv::BlocksFor(needed) > options_.num_kv_blocks)
+    return fmt::format(
+        "the request needs KV for {} tokens; the cache of a rank holds {} (raise kv-cache-memory)",
+        needed, options_.num_kv_blocks * kv::kBlockTokens);
+  auto sequence = std::make_unique<Sequence>();
+  sequence->id = id;
+  sequence->tokens.reserve(static_cast<size_t>(needed));
+  sequence->tokens = request.prompt;
+  sequence->blocks.reserve(static_cast<size_t>(kv::BlocksFor(needed)));
+  sequence->request = std::move(request);
+  waiting_.push_back(sequence.get());
+  WIDELOAD_CHECK(sequences_.emplace(id, std::move(sequence)).second, "request {} is there already",
+                 id);
+  return "";
+}
+
+const StepPlan& Scheduler::Plan() {
+  plan_.num_tokens = 0;
+  for (auto& entries : plan_.ranks) entries.clear();
+  for (Rank& rank : ranks_) rank.budget = options_.max_num_tokens;
+  for (const bool decodes : {true, false})
+    for (int32_t r = 0; r < options_.num_ranks; ++r) PlanRunning(r, decodes);
+  AdmitWaiting();
+  for (auto& entries : plan_.ranks) {
+    std::erase_if(entries, [](const PlanEntry& entry) {
+      return entry.count == 0;
+    });  // preempted after planning
+    for (const PlanEntry& entry : entries) plan_.num_tokens += entry.count;
+  }
+  return plan_;
+}
+
+void Scheduler::PlanRunning(int32_t r, bool decodes) {
+  Rank& rank = ranks_[static_cast<size_t>(r)];
+  for (size_t i = 0; i < rank.running.size();) {
+    Sequence* sequence = rank.running[i];
+    if ((sequence->num_uncomputed() == 1) == decodes) TryPlan(rank, *sequence);
+    if (i < rank.running.size() && rank.running[i] == sequence) ++i;  // else it was preempted
+  }
+}
+
+// False when the budget is used up or the sequence had to give way.
+bool Scheduler::TryPlan(Rank& rank, Sequence& sequence) {
+  const int64_t count = std::min(sequence.num_uncomputed(), rank.budget);
+  if (count == 0 || !EnsureBlocks(rank, sequence, sequence.num_computed + count)) return false;
+  rank.budget -= count;
+  const bool last = count == sequence.num_uncomputed();
+  plan_.ranks[static_cast<size_t>(IndexOf(rank))].push_back(
+      {.sequence = &sequence,
+       .start = sequence.num_computed,
+       .count = count,
+       .sample = last && sequence.request.max_tokens > 0});
+  return true;
+}
+
+bool Scheduler::EnsureBlocks(Rank& rank, Sequence& sequence, int64_t num_positions) {
+  while (static_cast<int64_t>(sequence.blocks.size()) < kv::BlocksFor(num_positions)) {
+    if (rank.blocks.num_free() > 0) {
+      sequence.blocks.push_back(rank.blocks.Allocate());
+      continue;
+    }
+    Sequence* youngest = rank.running.back();
+    Preempt(rank, *youngest);
+    if (youngest == &sequence) return false;
+  }
+  return true;
+}
+
+void Scheduler::Preempt(Rank& rank, Sequence& sequence) {
+  for (PlanEntry& entry : plan_.ranks[static_cast<size_t>(IndexOf(rank))]) {
+    if (entry.sequence != &sequence) continue;
+    rank.budget += entry.count;
+    entry.count = 0;
+  }
+  rank.blocks.Free(sequence.blocks);
+  sequence.blocks.clear();
+  sequence.num_computed = 0;
+  sequence.rank = -1;
+  ++sequence.num_preemptions;
+  ++num_preemptions_;
+  std::erase(rank.running, &sequence);
+  waiting_.push_front(&sequence);
+}
+
+void Scheduler::AdmitWaiting() {
+  while (!waiting_.empty()) {
+    Sequence* sequence = waiting_.front();
+    Rank* rank = ChooseRank(*sequence);
+    if (rank == nullptr) return;
+    waiting_.pop_front();
+    rank->running.push_back(sequence);
+    sequence->rank = IndexOf(*rank);
+    WIDELOAD_CHECK(TryPlan(*rank, *sequence), "request {} was admitted without room", sequence->id);
+  }
+}
+
+// The rank with the fewest tokens ahead of this sequence, among those with a free place, budget,
+// and blocks for all its tokens and the next one, so that admission does not preempt; ties go to
+// the lowest rank.
+Scheduler::Rank* Scheduler::ChooseRank(const Sequence& sequence) {
+  const int64_t needed_blocks = kv::BlocksFor(static_cast<int64_t>(sequence.tokens.size()));
+  Rank* best = nullptr;
+  int64_t best_load = 0;
+  for (Rank& rank : ranks_) {
+    if (static_cast<int64_t>(rank.running.size()) >= options_.max_batch_size || rank.budget == 0)
+      continue;
+    if (rank.blocks.num_free() < needed_blocks) continue;
+    int64_t load = 0;
+    for (const Sequence* running : rank.running) load += 1 + running->num_uncomputed();
+    if (best == nullptr || load < best_load) {
+      best = &rank;
+      best_load = load;
+    }
+  }
+  return best;
+}
+
+FinishReason Scheduler::Complete(const PlanEntry& entry, int32_t token) {
+  Sequence& sequence = *entry.sequence;
+  sequence.num_computed += entry.count;
+  if (token >= 0) sequence.tokens.push_back(token);
+  if (token >= 0 && Contains(sequence.request.eos_ids, token)) return FinishReason::kStop;
+  const auto generated =
+      static_cast<int64_t>(sequence.tokens.size() - sequence.request.prompt.size());
+  const bool done = sequence.num_uncomputed() <= 1 && generated == sequence.request.max_tokens;
+  const bool prompt_only = sequence.request.max_tokens == 0 && sequence.num_uncomputed() > 0;
+  return done && !prompt_only ? FinishReason::kLength : FinishReason::kNone;
+}
+
+bool Scheduler::Retire(RequestId id) {
+  const auto it = sequences_.find(id);
+  if (it == sequences_.end()) return false;
+  Sequence* sequence = it->second.get();
+  if (sequence->rank >= 0) {
+    Rank& rank = ranks_[static_cast<size_t>(sequence->rank)];
+    rank.blocks.Free(sequence->blocks);
+    std::erase(rank.running, sequence);
+  } else {
+    std::erase(waiting_, sequence);
+  }
+  sequences_.erase(it);
+  return true;
+}
+
+int64_t Scheduler::num_running() const {
+  int64_t running = 0;
+  for (const Rank& rank : ranks_) running += static_cast<int64_t>(rank.running.size());
+  return running;
+}
+
+const Sequence* Scheduler::Find(RequestId id) const {
+  const auto it = sequences_.find(id);
+  return it == sequences_.end() ? nullptr : it->second.get();
+}
+
+}  // namespace wideload::runtime

@@ -1,0 +1,108 @@
+// Which tokens each rank computes in the next iteration, and where their keys and values live.
+// Pure: no threads, clocks or devices; the same calls give the same plans. Every rank owns the
+// requests placed on it (attention data parallelism).
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kv/block_allocator.h"
+#include "runtime/request.h"
+
+namespace wideload::runtime {
+
+struct SchedulerOptions {
+  int32_t num_ranks = 1;
+  int64_t max_num_tokens = 2048;  // per rank and iteration
+  int64_t max_batch_size = 64;    // requests running on a rank
+  int64_t num_kv_blocks = 0;      // per rank
+  int64_t max_seq_len = 0;        // prompt and generated tokens of one request
+};
+
+// A request on its way. Owned by the scheduler; ranks read it during an iteration.
+struct Sequence {
+  RequestId id = -1;
+  Request request;
+  std::vector<int32_t> tokens;  // prompt, then generated
+  std::vector<int32_t> blocks;  // KV blocks of positions 0 ..; on `rank`
+  int64_t num_computed = 0;     // positions whose keys and values are in the cache
+  int32_t rank = -1;            // -1: waiting
+  int64_t num_preemptions = 0;
+
+  int64_t num_uncomputed() const { return static_cast<int64_t>(tokens.size()) - num_computed; }
+};
+
+// One sequence's part of an iteration: positions [start, start + count). `sample`: the last
+// position's logits give a token.
+struct PlanEntry {
+  Sequence* sequence = nullptr;
+  int64_t start = 0;
+  int64_t count = 0;
+  bool sample = false;
+};
+
+struct StepPlan {
+  std::vector<std::vector<PlanEntry>> ranks;
+  int64_t num_tokens = 0;
+
+  bool empty() const { return num_tokens == 0; }
+};
+
+class Scheduler {
+ public:
+  explicit Scheduler(const SchedulerOptions& options);
+
+  // Takes the request. Returns why it can never run (too long for the context or the KV cache, an
+  // empty prompt), or "".
+  std::string Add(RequestId id, Request request);
+
+  // Chooses the next iteration's work: decodes first, then prompt chunks in order of admission,
+  // then waiting requests, each on the rank with the least work. When a rank's blocks run out its
+  // youngest request is preempted: it gives its blocks back and will be computed again from its own
+  // tokens. Valid until the next call.
+  const StepPlan& Plan();
+
+  // After the plan was carried out: `token` (or -1 for none) continues the entry's sequence;
+  // returns why it ends, if so. Call for every entry, then Retire.
+  FinishReason Complete(const PlanEntry& entry, int32_t token);
+
+  // Takes a request out at any time between Plan's iteration and the next, finished or not; frees
+  // its blocks. False if unknown.
+  bool Retire(RequestId id);
+
+  int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  int64_t num_running() const;
+  int64_t num_preemptions() const { return num_preemptions_; }
+  bool idle() const { return sequences_.empty(); }
+  const SchedulerOptions& options() const { return options_; }
+  const Sequence* Find(RequestId id) const;
+
+ private:
+  struct Rank {
+    std::vector<Sequence*> running;  // in order of admission
+    kv::BlockAllocator blocks;
+    int64_t budget = 0;  // tokens left in the plan being made
+  };
+
+  void PlanRunning(int32_t rank, bool decodes);
+  void AdmitWaiting();
+  Rank* ChooseRank(const Sequence& sequence);
+  bool TryPlan(Rank& rank, Sequence& sequence);
+  bool EnsureBlocks(Rank& rank, Sequence& sequence, int64_t num_positions);
+  void Preempt(Rank& rank, Sequence& sequence);
+  int32_t IndexOf(const Rank& rank) const { return static_cast<int32_t>(&rank - ranks_.data()); }
+
+  SchedulerOptions options_;
+  std::map<RequestId, std::unique_ptr<Sequence>> sequences_;
+  std::deque<Sequence*> waiting_;
+  std::vector<Rank> ranks_;
+  StepPlan plan_;
+  int64_t num_preemptions_ = 0;
+};
+
+}  // namespace wideload::runtime

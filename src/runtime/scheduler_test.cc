@@ -1,0 +1,140 @@
+#include "runtime/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "kv/paged_cache.h"
+
+namespace wideload::runtime {
+namespace {
+
+constexpr int64_t kBlock = kv::kBlockTokens;
+
+Request Prompt(int64_t length, int64_t max_tokens) {
+  Request request;
+  request.prompt.resize(static_cast<size_t>(length));
+  std::iota(request.prompt.begin(), request.prompt.end(), 1);
+  request.max_tokens = max_tokens;
+  return request;
+}
+
+SchedulerOptions Options() {
+  return {.num_ranks = 1,
+          .max_num_tokens = 64,
+          .max_batch_size = 8,
+          .num_kv_blocks = 16,
+          .max_seq_len = 512};
+}
+
+// Carries out plans until everything has ended; every sampled token is `token`. Returns how many
+// iterations it took.
+int RunAll(Scheduler& scheduler, std::map<RequestId, std::vector<int64_t>>* starts = nullptr) {
+  int iterations = 0;
+  while (!scheduler.idle()) {
+    const StepPlan plan = scheduler.Plan();
+    EXPECT_FALSE(plan.empty()) << "nothing planned but not idle";
+    if (plan.empty() || ++iterations > 100000) return -1;
+    for (const auto& entries : plan.ranks) {
+      int64_t tokens = 0;
+      for (const PlanEntry& entry : entries) {
+        tokens += entry.count;
+        if (starts) (*starts)[entry.sequence->id].push_back(entry.start);
+        const RequestId id = entry.sequence->id;
+        if (scheduler.Complete(entry, entry.sample ? 7 : -1) != FinishReason::kNone)
+          scheduler.Retire(id);
+      }
+      EXPECT_LE(tokens, scheduler.options().max_num_tokens);
+    }
+  }
+  return iterations;
+}
+
+TEST(Scheduler, CutsALongPromptIntoChunks) {
+  Scheduler scheduler(Options());
+  EXPECT_EQ(scheduler.Add(0, Prompt(150, 3)), "");
+  std::map<RequestId, std::vector<int64_t>> starts;
+  EXPECT_EQ(RunAll(scheduler, &starts), 5);
+  EXPECT_EQ(starts[0], (std::vector<int64_t>{0, 64, 128, 150, 151}));
+}
+
+TEST(Scheduler, LetsDecodesGoBeforePromptChunks) {
+  Scheduler scheduler(Options());
+  scheduler.Add(0, Prompt(10, 5));
+  const StepPlan first = scheduler.Plan();
+  for (const PlanEntry& entry : first.ranks[0]) scheduler.Complete(entry, 7);
+  scheduler.Add(1, Prompt(200, 5));
+  const StepPlan& plan = scheduler.Plan();
+  ASSERT_EQ(plan.ranks[0].size(), 2u);
+  EXPECT_EQ(plan.ranks[0][0].sequence->id, 0);
+  EXPECT_EQ(plan.ranks[0][1].count, 63);
+}
+
+TEST(Scheduler, PlacesRequestsOnTheRankWithLeastWork) {
+  SchedulerOptions options = Options();
+  options.num_ranks = 3;
+  Scheduler scheduler(options);
+  scheduler.Add(0, Prompt(60, 1));
+  scheduler.Add(1, Prompt(5, 1));
+  scheduler.Add(2, Prompt(5, 1));
+  scheduler.Add(3, Prompt(5, 1));
+  const StepPlan& plan = scheduler.Plan();
+  EXPECT_EQ(plan.ranks[0].size(), 1u);
+  EXPECT_EQ(plan.ranks[1].size(), 2u);
+  EXPECT_EQ(plan.ranks[2].size(), 1u);
+}
+
+TEST(Scheduler, PreemptsTheYoungestWhenBlocksRunOutAndFinishesAll) {
+  SchedulerOptions options = Options();
+  options.num_kv_blocks = 4;
+  Scheduler scheduler(options);
+  for (RequestId id = 0; id < 5; ++id) EXPECT_EQ(scheduler.Add(id, Prompt(kBlock - 2, kBlock)), "");
+  EXPECT_GT(RunAll(scheduler), 0);
+  EXPECT_GT(scheduler.num_preemptions(), 0);
+  EXPECT_EQ(scheduler.num_running(), 0);
+}
+
+TEST(Scheduler, RecomputesAPreemptedSequenceFromItsOwnTokens) {
+  SchedulerOptions options = Options();
+  options.num_kv_blocks = 2;
+  Scheduler scheduler(options);
+  scheduler.Add(0, Prompt(kBlock, 8));
+  scheduler.Add(1, Prompt(kBlock - 1, 8));
+  std::map<RequestId, std::vector<int64_t>> starts;
+  EXPECT_GT(RunAll(scheduler, &starts), 0);
+  EXPECT_EQ(std::count(starts[1].begin(), starts[1].end(), 0), 2)
+      << "computed, preempted, computed again";
+  EXPECT_EQ(std::count(starts[0].begin(), starts[0].end(), 0), 1)
+      << "the oldest is never preempted";
+}
+
+TEST(Scheduler, RefusesWhatCanNeverRun) {
+  Scheduler scheduler(Options());
+  EXPECT_NE(scheduler.Add(0, Prompt(0, 1)).find("empty"), std::string::npos);
+  EXPECT_NE(scheduler.Add(1, Prompt(500, 20)).find("max_seq_len"), std::string::npos);
+  SchedulerOptions small = Options();
+  small.num_kv_blocks = 1;
+  EXPECT_NE(Scheduler(small).Add(2, Prompt(kBlock, 1)).find("KV"), std::string::npos);
+  EXPECT_TRUE(scheduler.idle());
+}
+
+TEST(Scheduler, StopsAtEosAndFreesBlocksOnRetire) {
+  Scheduler scheduler(Options());
+  Request request = Prompt(3, 10);
+  request.eos_ids = {7};
+  scheduler.Add(0, std::move(request));
+  const StepPlan& plan = scheduler.Plan();
+  EXPECT_EQ(scheduler.Complete(plan.ranks[0][0], 7), FinishReason::kStop);
+  EXPECT_TRUE(scheduler.Retire(0));
+  EXPECT_FALSE(scheduler.Retire(0));
+  EXPECT_TRUE(scheduler.idle());
+}
+
+TEST(Scheduler, EndsAPromptWithoutGenerationAfterItsLastChunk) {
+  Scheduler scheduler(Options());
+  scheduler.Add(0, Prompt(65, 0));
+  EXPECT_EQ(RunAll(scheduler), 2);
+}
+
+}  // namespace
+}  // namespace wideload::runtime

@@ -1,0 +1,98 @@
+// Byte-pair encoding of one piece of text over a vocabulary of byte strings. Immutable after
+// construction; Encode may be called by many threads, each with its own BpeScratch.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+namespace wideload::tokenizer {
+
+// A merge joins the tokens `left` and `right` into the token `merged`.
+struct Merge {
+  int32_t left = 0;
+  int32_t right = 0;
+  int32_t merged = 0;
+};
+
+// A token as the bytes that it stands for.
+struct ByteToken {
+  std::string bytes;
+  int32_t id = 0;
+};
+
+struct BpeSpec {
+  std::vector<ByteToken> tokens;
+  std::vector<Merge> merges;   // best first; of equal pairs the last counts
+  bool ignore_merges = false;  // a piece that is a token is that token, reachable by merges or not
+};
+
+// Working memory of Encode, kept between calls so that they need not allocate.
+struct BpeScratch {
+  struct Symbol {
+    int32_t id;
+    int32_t previous;  // index, -1 at the ends
+    int32_t next;
+    bool is_alive;
+  };
+  struct Candidate {
+    int32_t rank;
+    int32_t position;  // index of the left symbol
+    int32_t left;      // ids at the time it was found
+    int32_t right;
+    int32_t merged;
+  };
+  std::vector<Symbol> symbols;
+  std::vector<Candidate> heap;
+};
+
+class Bpe {
+ public:
+  // Every byte that occurs in well-formed UTF-8 must be a token (checked by the reader of
+  // tokenizer.json).
+  explicit Bpe(BpeSpec spec);
+
+  // Appends the ids of `piece`, shorter than 2^31 bytes. The merge of lowest rank goes first, the
+  // leftmost of equals. A piece which is a token that its own merges lead to is looked up at once.
+  // Time O(n log n) in the length of the piece.
+  void Encode(std::string_view piece, BpeScratch& scratch, std::vector<int32_t>& ids) const;
+
+ private:
+  struct RankedMerge {
+    int32_t rank;
+    int32_t merged;
+  };
+  // Open addressing: merges are looked up several times per byte.
+  class MergeTable {
+   public:
+    explicit MergeTable(const std::vector<Merge>& merges);
+    const RankedMerge* Find(int32_t left, int32_t right) const;
+
+   private:
+    struct Slot {
+      uint64_t key;
+      RankedMerge value;
+    };
+    size_t Home(uint64_t key) const { return (key * 0x9E3779B97F4A7C15u) >> shift_; }
+
+    int shift_;  // 64 - log2 of the number of slots
+    std::vector<Slot> slots_;
+  };
+  struct HashBytes {
+    using is_transparent = void;
+    size_t operator()(std::string_view bytes) const { return std::hash<std::string_view>()(bytes); }
+  };
+
+  void MergePiece(std::string_view piece, BpeScratch& scratch) const;
+  void AddCandidate(int32_t position, BpeScratch& scratch) const;
+
+  MergeTable merges_;
+  std::array<int32_t, 256> id_of_byte_;
+  // Tokens that a piece of the same bytes encodes to.
+  std::unordered_map<std::string, int32_t, HashBytes, std::equal_to<>> whole_pieces_;
+};
+
+}  // namespace wideload::tokenizer

@@ -1,0 +1,88 @@
+#include "tokenizer/pre_tokenizer.h"
+
+#include <algorithm>
+
+namespace wideload::tokenizer {
+namespace {
+
+struct Part {
+  TextRange range;
+  bool is_match;
+};
+
+std::vector<Part> Parts(const Split& split, std::string_view text, RegexScratch& scratch) {
+  std::vector<Part> parts;
+  size_t end = 0;
+  if (split.pattern) {
+    for (const TextRange& match : split.pattern->FindAll(text, scratch)) {
+      if (match.begin != end) parts.push_back({{end, match.begin}, split.invert});
+      parts.push_back({match, !split.invert});
+      end = match.end;
+    }
+  }
+  if (end != text.size()) parts.push_back({{end, text.size()}, split.invert});
+  return parts;
+}
+
+// A match joins the part before it; the second of two neighbouring matches stands alone.
+std::vector<Part> MergeWithPrevious(const std::vector<Part>& parts) {
+  std::vector<Part> merged;
+  bool was_match = false;
+  for (const Part& part : parts) {
+    if (part.is_match && !was_match && !merged.empty())
+      merged.back().range.end = part.range.end;
+    else
+      merged.push_back(part);
+    was_match = part.is_match;
+  }
+  return merged;
+}
+
+std::vector<Part> MergeWithNext(const std::vector<Part>& parts) {
+  std::vector<Part> merged;  // last first
+  bool was_match = false;
+  for (auto part = parts.rbegin(); part != parts.rend(); ++part) {
+    if (part->is_match && !was_match && !merged.empty())
+      merged.back().range.begin = part->range.begin;
+    else
+      merged.push_back(*part);
+    was_match = part->is_match;
+  }
+  std::reverse(merged.begin(), merged.end());
+  return merged;
+}
+
+std::vector<Part> MergeEqual(const std::vector<Part>& parts) {
+  std::vector<Part> merged;
+  bool was_match = false;
+  for (const Part& part : parts) {
+    if (part.is_match == was_match && !merged.empty())
+      merged.back().range.end = part.range.end;
+    else
+      merged.push_back(part);
+    was_match = part.is_match;
+  }
+  return merged;
+}
+
+}  // namespace
+
+std::vector<TextRange> Apply(const Split& split, std::string_view text, RegexScratch& scratch) {
+  std::vector<Part> parts = Parts(split, text, scratch);
+  if (split.behavior == SplitBehavior::kMergedWithPrevious) parts = MergeWithPrevious(parts);
+  if (split.behavior == SplitBehavior::kMergedWithNext) parts = MergeWithNext(parts);
+  if (split.behavior == SplitBehavior::kContiguous) parts = MergeEqual(parts);
+  std::vector<TextRange> ranges;
+  ranges.reserve(parts.size());
+  for (const Part& part : parts) {
+    const bool is_removed = part.is_match && split.behavior == SplitBehavior::kRemoved;
+    if (!is_removed && part.range.begin != part.range.end) ranges.push_back(part.range);
+  }
+  return ranges;
+}
+
+std::string_view ByteLevelPattern() {
+  return R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+}
+
+}  // namespace wideload::tokenizer

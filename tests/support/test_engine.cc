@@ -1,0 +1,61 @@
+#include "support/test_engine.h"
+
+#include "base/error.h"
+#include "base/file.h"
+#include "kv/paged_cache.h"
+#include "model/registry.h"
+
+namespace wideload::testing_support {
+
+TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels,
+                        const std::string& config_file) {
+  TestModel loaded;
+  const std::string path = folder + "/" + config_file;
+  loaded.config = checkpoint::ParseModelConfig(ReadFile(path), path).config;
+  checkpoint::Checkpoint weights(folder);
+  ThreadPool pool("load", 2);
+  model::WeightLoader loader(weights, {.kernels = kernels, .pool = &pool});
+  loaded.model = model::FindFamily(loaded.config.architecture)
+                     .load(loaded.config, loader, loaded.config.max_position_embeddings);
+  return loaded;
+}
+
+runtime::EngineOptions TestOptions(const checkpoint::ModelConfig& config,
+                                   compute::KernelSet kernels) {
+  runtime::EngineOptions options;
+  options.kernels = kernels;
+  options.max_seq_len = config.max_position_embeddings;
+  options.max_num_tokens = 512;
+  options.num_kv_blocks = 2 * options.max_batch_size * kv::BlocksFor(256);
+  return options;
+}
+
+std::vector<Outcome> RunRequests(const model::Model& model, const runtime::EngineOptions& options,
+                                 const std::vector<runtime::Request>& requests) {
+  runtime::Engine engine(model, options);
+  return RunRequests(engine, requests);
+}
+
+std::vector<Outcome> RunRequests(runtime::Engine& engine,
+                                 const std::vector<runtime::Request>& requests) {
+  std::vector<Outcome> outcomes(requests.size());
+  std::map<runtime::RequestId, size_t> index;
+  engine.SetLogitsSink([&](runtime::RequestId id, int64_t position, std::span<const float> row) {
+    std::vector<float>& logits = outcomes[index.at(id)].logits;
+    const size_t at = static_cast<size_t>(position) * row.size();
+    if (logits.size() < at + row.size()) logits.resize(at + row.size());
+    std::copy(row.begin(), row.end(), logits.begin() + static_cast<int64_t>(at));
+  });
+  for (size_t i = 0; i < requests.size(); ++i) index[engine.Submit(requests[i])] = i;
+  while (!engine.idle()) {
+    for (const runtime::Event& event : engine.Step()) {
+      Outcome& outcome = outcomes[index.at(event.id)];
+      if (event.token >= 0) outcome.tokens.push_back(event.token);
+      outcome.finish = event.finish;
+      outcome.error = event.error;
+    }
+  }
+  return outcomes;
+}
+
+}  // namespace wideload::testing_support

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Holds src/ to the architecture that the modules' CMakeLists.txt state.
+
+usage: check_layers.py [ROOT]    prints one line per violation; exit code 1 if there is one
+
+A file of module m may include "x/..." only when x is m or is named in the DEPS of m's wideload_library() call; what
+a dependency itself depends on does not count. Test files (*_test.cc) may also use the wideload_x of TEST_LIBS, fuzz_*.cc
+the DEPS of their wideload_fuzzer(). DEPS have no cycle; src includes nothing of apps, tests or bench; every module has a
+README.md and a short CMakeLists.txt.
+"""
+import pathlib
+import re
+import sys
+
+MAX_README_LINES = 15
+MAX_CMAKE_LINES = 20
+# compute sets instruction-set flags per file, which takes more lines than one call.
+MAX_CMAKE_LINES_OF = {"compute": 80}
+SOURCES = {".cc", ".h", ".cu", ".cuh"}
+INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]', re.M)
+KEYWORDS = {"SOURCES", "TESTS", "DEPS", "LIBS", "TEST_LIBS"}
+
+
+def calls(cmake_text, function):
+    """The argument lists of the calls of `function`: {keyword: [values]}, "" for those before the first keyword."""
+    text = re.sub(r"#.*", "", cmake_text)
+    for body in re.findall(r"\b%s\s*\(([^)]*)\)" % function, text):
+        arguments, keyword = {"": []}, ""
+        for word in body.split():
+            if word in KEYWORDS:
+                keyword = word
+            arguments.setdefault(keyword, [])
+            if word != keyword:
+                arguments[keyword].append(word.strip('"'))
+        yield arguments
+
+
+class Module:
+    def __init__(self, folder):
+        self.name, self.folder, self.problems = folder.name, folder, []
+        cmake, readme = folder / "CMakeLists.txt", folder / "README.md"
+        text = cmake.read_text() if cmake.exists() else ""
+        libraries = list(calls(text, "wideload_library"))
+        if [library[""] for library in libraries] != [[self.name]]:
+            self.problems.append(f"{cmake}: must hold exactly one wideload_library({self.name} ...)")
+        library = libraries[0] if libraries else {}
+        self.deps = set(library.get("DEPS", []))
+        linked = {lib[len("wideload_"):] for lib in library.get("TEST_LIBS", []) if lib.startswith("wideload_")}
+        self.test_deps = self.deps | linked
+        fuzzers = calls(text, "wideload_fuzzer")
+        self.fuzz_deps = self.deps.union(*(fuzzer.get("DEPS", []) for fuzzer in fuzzers))
+        self.check_length(cmake, MAX_CMAKE_LINES_OF.get(self.name, MAX_CMAKE_LINES))
+        self.check_length(readme, MAX_README_LINES)
+
+    def check_length(self, path, allowed):
+        if not path.exists():
+            self.problems.append(f"{path}: is missing; every module has one")
+        elif (found := len(path.read_text().splitlines())) > allowed:
+            self.problems.append(f"{path}: has {found} lines; at most {allowed} are allowed")
+
+    def allowed_for(self, file):
+        if file.name.startswith("fuzz_"):
+            return self.fuzz_deps
+        return self.test_deps if file.stem.endswith("_test") else self.deps
+
+
+def included(file):
+    """(line number, is quoted, path) of every #include."""
+    text = file.read_text(errors="replace")
+    for match in INCLUDE.finditer(text):
+        yield text.count("\n", 0, match.start(2)) + 1, match[1] == '"', match[2]
+
+
+def check_includes(module, modules):
+    for file in sorted(module.folder.rglob("*")):
+        if file.suffix not in SOURCES:
+            continue
+        for line, quoted, path in included(file):
+            first = path.split("/")[0] if "/" in path else ""
+            if first == module.name or first in module.allowed_for(file) or (first == "wideload" and quoted):
+                continue
+            if first in modules:
+                yield f"{file}:{line}: includes {path}, but DEPS of {module.name} does not name {first}"
+            elif quoted or first in ("apps", "tests", "bench"):
+                yield f"{file}:{line}: includes {path}; allowed: \"module/file.h\" of src, and <...> for libraries"
+
+
+def cycle(modules):
+    """The names along one cycle of DEPS, or []."""
+    done = set()
+
+    def visit(name, path):
+        if name in path:
+            return path[path.index(name):] + [name]
+        if name in done or name not in modules:
+            return []
+        for dep in sorted(modules[name].deps):
+            if found := visit(dep, path + [name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(modules) if (found := visit(name, []))), [])
+
+
+def check_users(root, modules):
+    """apps, tests and bench may use every module, by its full path, and each other's files of the same folder."""
+    for file in sorted(f for folder in ("apps", "tests", "bench") for f in (root / folder).rglob("*")):
+        if file.suffix not in SOURCES:
+            continue
+        for line, quoted, path in included(file):
+            if quoted and path.split("/")[0] in modules and not (root / "src" / path).exists():
+                yield f"{file}:{line}: includes {path}, which does not exist"
+
+
+def check(root):
+    root = pathlib.Path(root)
+    folders = sorted(f for f in (root / "src").iterdir() if f.is_dir())
+    modules = {folder.name: Module(folder) for folder in folders}
+    problems = []
+    for module in modules.values():
+        problems += module.problems
+        problems += [f"{module.folder}/CMakeLists.txt: DEPS names {dep}, which is no module"
+                     for dep in sorted(module.deps - modules.keys())]
+        problems += check_includes(module, modules)
+    if found := cycle(modules):
+        problems.append("DEPS form a cycle: " + " -> ".join(found))
+    return problems + list(check_users(root, modules))
+
+
+def main():
+    problems = check(sys.argv[1] if len(sys.argv) > 1 else ".")
+    print("\n".join(problems) or "layers: every include is named by DEPS, no cycle")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
