@@ -1,0 +1,85 @@
+// Other files that tell which experts are busy: load tables (safetensors, CSV, SGLang's JSON) and
+// token-level routing. Every id, count and shape is checked. Plain values; thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "statistics/expert_statistics.h"
+#include "tensor/safetensors.h"
+
+namespace wideload::statistics {
+
+// How busy each expert of each layer was; any unit.
+struct LoadTable {
+  int32_t num_experts = 0;
+  std::map<int32_t, std::vector<double>> layers = {};  // layer index -> [num_experts], >= 0
+  bool operator==(const LoadTable&) const = default;
+};
+
+inline constexpr int32_t kMaxTableExperts = 1 << 16;
+
+// A tensor [layers, experts] of any number type; row i is layer i.
+// Errors: kInvalid naming file and tensor: not two dimensions, no experts, a value that is negative
+// or not finite.
+LoadTable LoadsOfTensor(const SafetensorsFile& file, const std::string& tensor);
+
+// Lines of comma-separated numbers, all of one length. With a first line "layer,..." the first
+// column is the layer index, else line i is layer i. Empty lines are skipped.
+// Errors: kCorrupt and kInvalid with `source` and line: no number, another length, a layer twice.
+LoadTable ParseLoadCsv(std::string_view text, const std::string& source);
+std::string FormatLoadCsv(const LoadTable& table);
+
+// What SGLang's recorder and --init-expert-location exchange.
+struct SglangFile {
+  std::optional<LoadTable> loads = {};  // "logical_count": [layers][experts] or summed over steps
+  std::vector<std::vector<int32_t>> slot_expert = {};  // "physical_to_logical_map" [layers][slots]
+};
+// Errors: kCorrupt and kInvalid with `source` and field; at least one of the two must be there.
+SglangFile ParseSglangJson(std::string_view text, const std::string& source);
+// Layers that the table or the file lacks (dense ones) are rows of zeros, or of slot mod experts.
+std::string FormatSglangCounts(const LoadTable& table);
+std::string FormatSglangPlacement(const EplbConfig& config);
+
+// FILE.safetensors:TENSOR, FILE.csv or FILE.json. Errors: as above, and kNotFound.
+LoadTable ReadLoads(const std::string& path_and_tensor);
+
+// Which experts each token chose.
+struct RoutingTask {
+  std::string name;
+  std::vector<int64_t> document_tokens;  // sums to num_tokens
+  std::vector<uint16_t> ids;             // [num_tokens, num_layers, top_k]
+};
+struct Routing {
+  int32_t num_layers = 0;
+  int32_t top_k = 0;
+  int32_t num_experts = 0;
+  std::vector<RoutingTask> tasks;
+
+  int64_t NumTokens(const RoutingTask& task) const {
+    return std::ssize(task.ids) / (int64_t{num_layers} * top_k);
+  }
+  const uint16_t* Ids(const RoutingTask& task, int64_t token, int32_t layer) const {
+    return task.ids.data() + (token * num_layers + layer) * top_k;
+  }
+};
+
+// Two layouts, told apart by tensor names: expert_ids [token, layer, k] with answer_tokens [answer]
+// (one task of that name), or per task a tensor TASK [token, layer, k] with TASK_document_tokens
+// [document]. Any integer dtype. num_experts 0: one more than the largest id.
+// Errors, naming file and tensor: kInvalid for other dtypes and shapes, tasks of different layers
+// or k, lengths that do not sum to the tokens, ids out of range; kNotFound for a missing partner.
+Routing RoutingOfFile(const SafetensorsFile& file, int32_t num_experts = 0);
+Routing ReadRouting(const std::string& path, int32_t num_experts = 0);
+
+// Tokens per expert of all tasks; layers 0..num_layers-1.
+LoadTable RoutingLoads(const Routing& routing);
+
+// Counts over all iterations and ranks.
+LoadTable StatisticsLoads(const ExpertStatistics& statistics);
+
+}  // namespace wideload::statistics

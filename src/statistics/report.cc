@@ -1,0 +1,205 @@
+#include "statistics/report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "base/error.h"
+#include "eplb/float_sum.h"
+
+namespace wideload::statistics {
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+// How a layer's counts become columns.
+struct Columns {
+  std::vector<int32_t> slot_expert;  // empty: one slot per expert
+  std::vector<float> replicas;       // [num_experts]
+  size_t num_groups = 0;
+};
+
+size_t CheckedGroups(const ExpertStatistics& statistics, const ReportOptions& options) {
+  const int32_t ranks = options.ep_size > 0 ? options.ep_size : statistics.ep_size;
+  const int32_t slots = options.projection ? options.projection->num_slots : statistics.num_experts;
+  if (options.per_expert) return static_cast<size_t>(slots);
+  if (slots % ranks != 0)
+    Throw(ErrorKind::kInvalid, "ep_size is {}; it must divide {} ({})", ranks, slots,
+          options.projection ? "num_slots" : "experts");
+  return static_cast<size_t>(ranks);
+}
+
+void CheckProjection(const ExpertStatistics& statistics, const ReportOptions& options) {
+  if (!options.projection) return;
+  if (options.projection->num_experts() != statistics.num_experts)
+    Throw(ErrorKind::kInvalid,
+          "{}: places {} experts; the statistics have {} (is it the file of another model?)",
+          options.projection_source, options.projection->num_experts(), statistics.num_experts);
+  for (const int32_t layer : statistics.layers)
+    if (!options.projection->layers.contains(layer))
+      Throw(ErrorKind::kInvalid,
+            "{}: initial_global_assignments has no layer {}, which the statistics have",
+            options.projection_source, layer);
+}
+
+Columns MakeColumns(const ExpertStatistics& statistics, const ReportOptions& options, int32_t layer,
+                    size_t num_groups) {
+  Columns columns{.slot_expert = {},
+                  .replicas = std::vector<float>(static_cast<size_t>(statistics.num_experts), 0),
+                  .num_groups = num_groups};
+  if (!options.projection) return columns;
+  columns.slot_expert = options.projection->layers.at(layer);
+  for (const int32_t expert : columns.slot_expert)
+    columns.replicas[static_cast<size_t>(expert)] += 1;
+  return columns;
+}
+
+// The load of each column in one iteration.
+std::vector<float> ColumnLoads(std::span<const int64_t> counts, const Columns& columns) {
+  std::vector<float> loads(columns.num_groups);
+  if (columns.slot_expert.empty()) {
+    const size_t size = counts.size() / columns.num_groups;
+    for (size_t g = 0; g < loads.size(); ++g) {
+      const auto group = counts.subspan(g * size, size);
+      loads[g] = static_cast<float>(std::accumulate(group.begin(), group.end(), int64_t{0}));
+    }
+    return loads;
+  }
+  std::vector<float> slots;
+  for (const int32_t expert : columns.slot_expert) {
+    const auto e = static_cast<size_t>(expert);
+    slots.push_back(static_cast<float>(counts[e]) / columns.replicas[e]);
+  }
+  const size_t size = slots.size() / columns.num_groups;
+  for (size_t g = 0; g < loads.size(); ++g)
+    loads[g] = eplb::PyTorchSum(std::span(slots).subspan(g * size, size));
+  return loads;
+}
+
+float SampleStd(std::span<const float> values) {
+  if (values.size() < 2) return std::numeric_limits<float>::quiet_NaN();
+  const auto n = static_cast<double>(values.size());
+  const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
+  double squares = 0;
+  for (const float value : values) squares += (value - mean) * (value - mean);
+  return static_cast<float>(std::sqrt(squares / (n - 1)));
+}
+
+LoadFigures LayerFigures(const ExpertStatistics& statistics, size_t layer, const Columns& columns) {
+  std::vector<float> means;
+  std::vector<float> stds;
+  std::vector<float> ratios;
+  for (int64_t i = 0; i < statistics.num_iterations; ++i) {
+    const std::vector<float> loads = ColumnLoads(statistics.Row(i, layer, 0), columns);
+    const float mean = eplb::PyTorchMean(loads);
+    means.push_back(mean);
+    stds.push_back(SampleStd(loads));
+    ratios.push_back((*std::max_element(loads.begin(), loads.end()) - mean) / mean);
+  }
+  return {eplb::PyTorchMean(means), eplb::PyTorchMean(stds), eplb::PyTorchMean(ratios)};
+}
+
+template <class Member>
+double Average(const std::vector<LoadFigures>& rows, Member member) {
+  double sum = 0;
+  int count = 0;
+  for (const LoadFigures& row : rows) {
+    if (std::isnan(row.*member)) continue;
+    sum += row.*member;
+    ++count;
+  }
+  return count == 0 ? kNaN : sum / count;
+}
+
+// True when every finite number ends in a zero behind its point.
+bool AllEndInZero(const std::vector<std::string>& texts) {
+  bool any = false;
+  for (const std::string& text : texts) {
+    if (text.find('.') == std::string::npos) continue;
+    if (text.back() != '0') return false;
+    any = true;
+  }
+  return any;
+}
+
+// A column of numbers as pandas shows it: six digits behind the point without common trailing
+// zeros, or powers of ten when one is tiny, or long and huge.
+std::vector<std::string> FormatColumn(const std::vector<double>& values) {
+  constexpr double kHuge = 1e6;
+  constexpr double kTiny = 1e-6;
+  constexpr size_t kLong = 12;
+  std::vector<std::string> texts;
+  for (const double value : values)
+    texts.push_back(std::isnan(value) ? " NaN" : fmt::format("{: .6f}", value));
+  while (AllEndInZero(texts))
+    for (std::string& text : texts)
+      if (text.find('.') != std::string::npos) text.pop_back();
+  for (std::string& text : texts)
+    if (text.ends_with('.')) text += '0';
+  bool is_long = false;
+  bool is_huge = false;
+  bool is_tiny = false;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double size = std::abs(values[i]);
+    is_long = is_long || texts[i].size() > kLong;
+    is_huge = is_huge || size > kHuge;
+    is_tiny = is_tiny || (size > 0 && size < kTiny);
+  }
+  if (!is_tiny && !(is_long && is_huge)) return texts;
+  for (size_t i = 0; i < values.size(); ++i)
+    texts[i] = std::isnan(values[i]) ? " NaN" : fmt::format("{: .6e}", values[i]);
+  return texts;
+}
+
+}  // namespace
+
+LoadReport MakeLoadReport(const ExpertStatistics& statistics, const ReportOptions& options) {
+  CheckProjection(statistics, options);
+  const size_t num_groups = CheckedGroups(statistics, options);
+  const ExpertStatistics summed =
+      statistics.num_ranks == 1 ? ExpertStatistics() : SumRanks(statistics);
+  const ExpertStatistics& sums = statistics.num_ranks == 1 ? statistics : summed;
+  LoadReport report;
+  report.layers = statistics.layers;
+  for (size_t l = 0; l < sums.layers.size(); ++l)
+    report.rows.push_back(
+        LayerFigures(sums, l, MakeColumns(sums, options, sums.layers[l], num_groups)));
+  report.average = {Average(report.rows, &LoadFigures::mean),
+                    Average(report.rows, &LoadFigures::std),
+                    Average(report.rows, &LoadFigures::imbalance_ratio)};
+  return report;
+}
+
+std::string FormatLoadReport(const LoadReport& report) {
+  std::vector<std::string> labels = {""};
+  for (const int32_t layer : report.layers) labels.push_back(fmt::to_string(layer));
+  labels.emplace_back("average");
+  std::vector<LoadFigures> rows = report.rows;
+  rows.push_back(report.average);
+  std::vector<std::vector<std::string>> columns;
+  const auto add_column = [&](std::string_view name, double LoadFigures::*member) {
+    std::vector<double> values;
+    for (const LoadFigures& row : rows) values.push_back(row.*member);
+    columns.push_back(FormatColumn(values));
+    columns.back().insert(columns.back().begin(), fmt::format(" {}", name));
+  };
+  add_column("mean", &LoadFigures::mean);
+  add_column("std", &LoadFigures::std);
+  add_column("imbalance-ratio", &LoadFigures::imbalance_ratio);
+
+  const auto width = [](const std::vector<std::string>& texts) {
+    return std::max_element(texts.begin(), texts.end(),
+                            [](const auto& a, const auto& b) { return a.size() < b.size(); })
+        ->size();
+  };
+  std::string text = "Load statistics:\n";
+  for (size_t row = 0; row < labels.size(); ++row) {
+    text += fmt::format("{:<{}}", labels[row], width(labels));
+    for (const auto& column : columns) text += fmt::format(" {:>{}}", column[row], width(column));
+    text += '\n';
+  }
+  return text;
+}
+
+}  // namespace wideload::statistics

@@ -1,0 +1,118 @@
+#include <algorithm>
+#include <numeric>
+
+#include "base/error.h"
+#include "statistics/load_files.h"
+#include "statistics/tensor_numbers.h"
+
+namespace wideload::statistics {
+namespace {
+
+constexpr char kAnswerIds[] = "expert_ids";
+constexpr char kAnswerTokens[] = "answer_tokens";
+constexpr std::string_view kDocumentSuffix = "_document_tokens";
+constexpr int64_t kMaxDimension = 1 << 16;
+
+std::vector<int64_t> ReadLengths(const SafetensorsFile& file, const std::string& tensor,
+                                 int64_t num_tokens) {
+  const TensorView view = file.Get(tensor);
+  const std::string where = fmt::format("{}: tensor {}", file.path(), tensor);
+  if (view.shape().rank() != 1)
+    Throw(ErrorKind::kInvalid, "{} is {}; it must have one dimension", where,
+          view.shape().ToString());
+  std::vector<int64_t> lengths;
+  int64_t left = num_tokens;
+  for (int64_t i = 0; i < view.dim(0); ++i) {
+    lengths.push_back(IntegerAt(view, i, where));
+    if (lengths.back() < 0 || lengths.back() > left)
+      Throw(ErrorKind::kInvalid, "{}[{}] is {}; lengths must be at least 0 and sum to {} tokens",
+            where, i, lengths.back(), num_tokens);
+    left -= lengths.back();
+  }
+  if (left != 0)
+    Throw(ErrorKind::kInvalid, "{} sums to {}; it must sum to {} tokens", where, num_tokens - left,
+          num_tokens);
+  return lengths;
+}
+
+void CheckIdShape(const TensorView& view, const Routing& routing, const std::string& where) {
+  const Shape& shape = view.shape();
+  if (shape.rank() != 3 || shape[1] < 1 || shape[1] > kMaxDimension || shape[2] < 1 ||
+      shape[2] > kMaxDimension)
+    Throw(ErrorKind::kInvalid, "{} is {}; it must be [token, layer, k]", where, shape.ToString());
+  if (!routing.tasks.empty() && (shape[1] != routing.num_layers || shape[2] != routing.top_k))
+    Throw(ErrorKind::kInvalid, "{} is {}; the tasks before have {} layers and k {}", where,
+          shape.ToString(), routing.num_layers, routing.top_k);
+}
+
+void AddTask(const SafetensorsFile& file, const std::string& ids, const std::string& lengths,
+             Routing& routing) {
+  const TensorView view = file.Get(ids);
+  const std::string where = fmt::format("{}: tensor {}", file.path(), ids);
+  CheckIdShape(view, routing, where);
+  routing.num_layers = static_cast<int32_t>(view.dim(1));
+  routing.top_k = static_cast<int32_t>(view.dim(2));
+  RoutingTask task{.name = ids,
+                   .document_tokens = ReadLengths(file, lengths, view.dim(0)),
+                   .ids = std::vector<uint16_t>(static_cast<size_t>(view.shape().num_elements()))};
+  for (size_t i = 0; i < task.ids.size(); ++i) {
+    const int64_t id = IntegerAt(view, static_cast<int64_t>(i), where);
+    if (id < 0 || id >= kMaxTableExperts)
+      Throw(ErrorKind::kInvalid, "{} holds expert {}; allowed: 0 to {}", where, id,
+            kMaxTableExperts - 1);
+    task.ids[i] = static_cast<uint16_t>(id);
+  }
+  routing.tasks.push_back(std::move(task));
+}
+
+void SetNumExperts(const SafetensorsFile& file, int32_t num_experts, Routing& routing) {
+  int32_t largest = -1;
+  for (const RoutingTask& task : routing.tasks)
+    for (const uint16_t id : task.ids) largest = std::max(largest, int32_t{id});
+  if (largest < 0) Throw(ErrorKind::kInvalid, "{}: holds no token", file.path());
+  if (num_experts > 0 && largest >= num_experts)
+    Throw(ErrorKind::kInvalid, "{}: holds expert {}; allowed: 0 to {} (num_experts)", file.path(),
+          largest, num_experts - 1);
+  routing.num_experts = num_experts > 0 ? num_experts : largest + 1;
+}
+
+}  // namespace
+
+Routing RoutingOfFile(const SafetensorsFile& file, int32_t num_experts) {
+  Routing routing;
+  if (file.Has(kAnswerIds)) {
+    AddTask(file, kAnswerIds, kAnswerTokens, routing);
+    if (file.tensors().size() != 2)
+      Throw(ErrorKind::kInvalid, "{}: has {} tensors; beside {} only {} is allowed", file.path(),
+            file.tensors().size(), kAnswerIds, kAnswerTokens);
+  } else {
+    for (const auto& [name, view] : file.tensors()) {
+      if (name.ends_with(kDocumentSuffix)) {
+        file.Get(name.substr(0, name.size() - kDocumentSuffix.size()));
+        continue;
+      }
+      AddTask(file, name, name + std::string(kDocumentSuffix), routing);
+    }
+  }
+  SetNumExperts(file, num_experts, routing);
+  return routing;
+}
+
+Routing ReadRouting(const std::string& path, int32_t num_experts) {
+  return RoutingOfFile(SafetensorsFile(path), num_experts);
+}
+
+LoadTable RoutingLoads(const Routing& routing) {
+  LoadTable table{.num_experts = routing.num_experts};
+  for (int32_t l = 0; l < routing.num_layers; ++l)
+    table.layers[l].assign(static_cast<size_t>(routing.num_experts), 0);
+  for (const RoutingTask& task : routing.tasks)
+    for (int64_t t = 0; t < routing.NumTokens(task); ++t)
+      for (int32_t l = 0; l < routing.num_layers; ++l) {
+        const uint16_t* ids = routing.Ids(task, t, l);
+        for (int32_t k = 0; k < routing.top_k; ++k) table.layers[l][ids[k]] += 1;
+      }
+  return table;
+}
+
+}  // namespace wideload::statistics
