@@ -158,91 +158,148 @@ std::vector<int32_t> SlotsOf(int rank, int64_t round, int64_t num_tokens, int nu
   return slots;
 }
 
-TEST_P(ExchangeContent, IsThatOfAPlainAllToAllAndTouchesNothingElse) {
-  const int num_ranks = GetParam();
-  const ExchangeShape shape{.num_ranks = num_ranks,
-                            .max_rows = 7,
-                            .top_k = 3,
-                            .row_bytes = 200,
-                            .return_row_bytes = 72,
-                            .num_experts = 9,
-                            .num_slots = 3 * num_ranks,
-                            .num_buffers = 2};
-  const ExchangeLayout layout(shape);
-  comm::LocalGroup group(num_ranks, {});
-  LocalFabrics fabrics(num_ranks, SegmentBytes(shape));
-  const auto num_tokens = [](int rank, int64_t round) { return (rank * 3 + round) % 8; };
-  const comm::RankOutcome outcome = comm::RunRanks(group, [&](comm::Communicator& communicator) {
-    const int rank = communicator.rank();
-    Fabric& fabric = fabrics.rank(rank);
-    Exchange exchange(shape, fabric, communicator);
-    for (int64_t round = 0; round < 12; ++round) {
-      communicator.Barrier();
-      // Nobody writes between the two barriers.
-      for (int source = 0; source < num_ranks; ++source)
-        std::memset(fabric.Local(layout.RegionHeader(round, source)), static_cast<int>(kCanary),
-                    static_cast<size_t>(layout.region_bytes() - ExchangeLayout::kCellBytes));
-      communicator.Barrier();
-      std::vector<int32_t> counts(9);
-      for (size_t e = 0; e < counts.size(); ++e)
-        counts[e] = static_cast<int32_t>(rank * 100 + round * 10) + static_cast<int32_t>(e);
-      exchange.PublishCounts(counts, rank == round % num_ranks);
-      const Exchange::Counts all = exchange.WaitCounts();
-      EXPECT_TRUE(all.more);
-      for (int r = 0; r < num_ranks; ++r)
-        for (int e = 0; e < 9; ++e)
-          EXPECT_EQ(all.all[static_cast<size_t>(r * 9 + e)], r * 100 + round * 10 + e);
+// One rank of that test: payloads of 200 bytes out, 72 bytes back, 3 slots per rank, top-3.
+class ContentRank {
+ public:
+  static ExchangeShape Shape(int num_ranks) {
+    return {.num_ranks = num_ranks,
+            .max_rows = 7,
+            .top_k = kTopK,
+            .row_bytes = kRowBytes,
+            .return_row_bytes = kReturnBytes,
+            .num_experts = kExperts,
+            .num_slots = kSlots * num_ranks,
+            .num_buffers = 2};
+  }
 
-      const int64_t own_tokens = num_tokens(rank, round);
-      std::vector<std::byte> rows(static_cast<size_t>(own_tokens) * 256);
-      for (int64_t t = 0; t < own_tokens; ++t)
-        std::memset(rows.data() + t * 256, static_cast<int>(rank * 16 + t), 200);
-      exchange.Dispatch({.rows = rows.data(),
-                         .row_stride = 256,
-                         .num_tokens = own_tokens,
-                         .slots = SlotsOf(rank, round, own_tokens, shape.num_slots, 3)});
-      const auto received = exchange.Receive();
+  ContentRank(Fabric& fabric, comm::Communicator& group)
+      : num_ranks_(group.size()),
+        rank_(group.rank()),
+        layout_(Shape(num_ranks_)),
+        fabric_(fabric),
+        group_(group),
+        exchange_(Shape(num_ranks_), fabric, group) {}
 
-      // What the others sent, by the same rule.
-      std::vector<std::vector<int>> expected(3);
-      for (int source = 0; source < num_ranks; ++source) {
-        const auto slots = SlotsOf(source, round, num_tokens(source, round), shape.num_slots, 3);
-        std::set<int64_t> tokens_here;
-        for (size_t i = 0; i < slots.size(); ++i) {
-          if (slots[i] < 0 || slots[i] / 3 != rank) continue;
-          const auto t = static_cast<int64_t>(i / 3);
-          tokens_here.insert(t);
-          expected[static_cast<size_t>(slots[i] % 3)].push_back(source * 16 + static_cast<int>(t));
-        }
-        // Bytes behind the last row of this source are as they were.
-        const auto n = static_cast<int64_t>(tokens_here.size());
-        const int64_t end = layout.RegionHeader(round, source) + layout.RegionPayloadBytes(n);
-        for (int64_t i = end; i < layout.RegionCell(round, source) + layout.region_bytes(); ++i)
-          ASSERT_EQ(*fabric.Local(i), kCanary) << "rank " << rank << " source " << source;
-        for (int64_t row = 0; row < n; ++row)
-          for (int64_t i = 200; i < layout.row_stride(); ++i)
-            ASSERT_EQ(*fabric.Local(layout.RegionRow(round, source, n, row) + i), kCanary);
-      }
-      ASSERT_EQ(received.size(), 3U);
-      for (size_t s = 0; s < 3; ++s) {
-        ASSERT_EQ(received[s].x_rows.size(), expected[s].size());
-        for (size_t i = 0; i < expected[s].size(); ++i) {
-          for (int64_t b = 0; b < 200; ++b)
-            ASSERT_EQ(received[s].x_rows[i][b], std::byte(expected[s][i]));
-          std::memset(received[s].y_rows[i], expected[s][i] + static_cast<int>(s) * 64, 72);
-        }
-      }
-      exchange.Return();
-      const auto returns = exchange.WaitReturns();
-      const auto slots = SlotsOf(rank, round, own_tokens, shape.num_slots, 3);
-      ASSERT_EQ(returns.size(), slots.size());
-      for (size_t i = 0; i < slots.size(); ++i) {
-        ASSERT_EQ(returns[i] == nullptr, slots[i] < 0);
-        for (int64_t b = 0; b < 72 && slots[i] >= 0; ++b)
-          ASSERT_EQ(returns[i][b],
-                    std::byte((rank * 16 + static_cast<int>(i / 3) + slots[i] % 3 * 64) & 0xFF));
+  void Round(int64_t round) {
+    round_ = round;
+    PaintRegions();
+    ExchangeCounts();
+    Dispatch();
+    const auto received = exchange_.Receive();
+    std::vector<std::vector<int>> expected(kSlots);
+    for (int source = 0; source < num_ranks_; ++source) CheckRegion(source, expected);
+    CheckReceivedAndAnswer(received, expected);
+    exchange_.Return();
+    CheckReturns();
+  }
+
+ private:
+  static constexpr int kTopK = 3;
+  static constexpr int kSlots = 3;
+  static constexpr int kExperts = 9;
+  static constexpr int64_t kRowBytes = 200;
+  static constexpr int64_t kReturnBytes = 72;
+  static constexpr int64_t kStride = 256;
+
+  int64_t NumTokens(int rank) const { return (rank * 3 + round_) % 8; }
+  std::vector<int32_t> Slots(int rank) const {
+    return SlotsOf(rank, round_, NumTokens(rank), kSlots * num_ranks_, kTopK);
+  }
+
+  // Nobody writes rows between the two barriers.
+  void PaintRegions() {
+    group_.Barrier();
+    for (int source = 0; source < num_ranks_; ++source)
+      std::memset(fabric_.Local(layout_.RegionHeader(round_, source)), static_cast<int>(kCanary),
+                  static_cast<size_t>(layout_.region_bytes() - ExchangeLayout::kCellBytes));
+    group_.Barrier();
+  }
+
+  void ExchangeCounts() {
+    const auto count = [&](int rank, int e) {
+      return static_cast<int32_t>(rank * 100 + round_ * 10 + e);
+    };
+    std::vector<int32_t> counts;
+    for (int e = 0; e < kExperts; ++e) counts.push_back(count(rank_, e));
+    exchange_.PublishCounts(counts, rank_ == round_ % num_ranks_);
+    const Exchange::Counts all = exchange_.WaitCounts();
+    EXPECT_TRUE(all.more);
+    for (int r = 0; r < num_ranks_; ++r)
+      for (int e = 0; e < kExperts; ++e)
+        EXPECT_EQ(all.all[static_cast<size_t>(r * kExperts + e)], count(r, e));
+  }
+
+  void Dispatch() {
+    const int64_t num_tokens = NumTokens(rank_);
+    std::vector<std::byte> rows(static_cast<size_t>(num_tokens * kStride));
+    for (int64_t t = 0; t < num_tokens; ++t)
+      std::memset(rows.data() + t * kStride, static_cast<int>(rank_ * 16 + t), kRowBytes);
+    exchange_.Dispatch({.rows = rows.data(),
+                        .row_stride = kStride,
+                        .num_tokens = num_tokens,
+                        .slots = Slots(rank_)});
+  }
+
+  // Adds what `source` sent, by the rule it used; bytes between and behind its rows are untouched.
+  void CheckRegion(int source, std::vector<std::vector<int>>& expected) {
+    const std::vector<int32_t> slots = Slots(source);
+    std::set<size_t> tokens_here;
+    for (size_t i = 0; i < slots.size(); ++i) {
+      if (slots[i] < 0 || slots[i] / kSlots != rank_) continue;
+      tokens_here.insert(i / kTopK);
+      expected[static_cast<size_t>(slots[i] % kSlots)].push_back(source * 16 +
+                                                                 static_cast<int>(i / kTopK));
+    }
+    const auto n = static_cast<int64_t>(tokens_here.size());
+    const int64_t end = layout_.RegionHeader(round_, source) + layout_.RegionPayloadBytes(n);
+    for (int64_t i = end; i < layout_.RegionCell(round_, source) + layout_.region_bytes(); ++i)
+      ASSERT_EQ(*fabric_.Local(i), kCanary) << "rank " << rank_ << " source " << source;
+    for (int64_t row = 0; row < n; ++row)
+      for (int64_t i = kRowBytes; i < layout_.row_stride(); ++i)
+        ASSERT_EQ(*fabric_.Local(layout_.RegionRow(round_, source, n, row) + i), kCanary);
+  }
+
+  void CheckReceivedAndAnswer(std::span<const Exchange::SlotRows> received,
+                              const std::vector<std::vector<int>>& expected) {
+    ASSERT_EQ(received.size(), expected.size());
+    for (size_t s = 0; s < received.size(); ++s) {
+      ASSERT_EQ(received[s].x_rows.size(), expected[s].size());
+      for (size_t i = 0; i < expected[s].size(); ++i) {
+        for (int64_t b = 0; b < kRowBytes; ++b)
+          ASSERT_EQ(received[s].x_rows[i][b], std::byte(expected[s][i]));
+        std::memset(received[s].y_rows[i], expected[s][i] + static_cast<int>(s) * 64, kReturnBytes);
       }
     }
+  }
+
+  void CheckReturns() {
+    const auto returns = exchange_.WaitReturns();
+    const std::vector<int32_t> slots = Slots(rank_);
+    ASSERT_EQ(returns.size(), slots.size());
+    for (size_t i = 0; i < slots.size(); ++i) {
+      ASSERT_EQ(returns[i] == nullptr, slots[i] < 0);
+      const int value = rank_ * 16 + static_cast<int>(i / kTopK) + slots[i] % kSlots * 64;
+      for (int64_t b = 0; b < kReturnBytes && slots[i] >= 0; ++b)
+        ASSERT_EQ(returns[i][b], std::byte(value & 0xFF));
+    }
+  }
+
+  int num_ranks_;
+  int rank_;
+  ExchangeLayout layout_;
+  Fabric& fabric_;
+  comm::Communicator& group_;
+  Exchange exchange_;
+  int64_t round_ = 0;
+};
+
+TEST_P(ExchangeContent, IsThatOfAPlainAllToAllAndTouchesNothingElse) {
+  const int num_ranks = GetParam();
+  comm::LocalGroup group(num_ranks, {});
+  LocalFabrics fabrics(num_ranks, SegmentBytes(ContentRank::Shape(num_ranks)));
+  const comm::RankOutcome outcome = comm::RunRanks(group, [&](comm::Communicator& communicator) {
+    ContentRank rank(fabrics.rank(communicator.rank()), communicator);
+    for (int64_t round = 0; round < 12; ++round) rank.Round(round);
   });
   EXPECT_TRUE(outcome.ok()) << outcome.error;
 }
