@@ -53,12 +53,19 @@ void LoadStep(const AttentionArgs& args, int64_t first, int64_t count, int64_t s
 // Lane j: q . keys[j]; the partial sums of a dot product lie in its elements' index mod 16.
 inline Vec Scores(const float* q, int64_t head_dim, const float* keys, int64_t stride) {
   Vec sums[kLanes];
-  WIDELOAD_UNROLL
-  for (int64_t j = 0; j < kLanes; ++j) sums[j] = Zero();
-  for (int64_t d = 0; d < head_dim; d += kLanes) {
-    const Vec a = LoadUpTo(q + d, head_dim - d);
+  for (int64_t first = 0; first < kLanes; first += kKeysAtOnce) {
+    Vec some[kKeysAtOnce];
     WIDELOAD_UNROLL
-    for (int64_t j = 0; j < kLanes; ++j) sums[j] = Fma(a, Load(keys + j * stride + d), sums[j]);
+    for (int64_t j = 0; j < kKeysAtOnce; ++j) some[j] = Zero();
+    for (int64_t d = 0; d < head_dim; d += kLanes) {
+      const Vec a = LoadUpTo(q + d, head_dim - d);
+      WIDELOAD_UNROLL
+      for (int64_t j = 0; j < kKeysAtOnce; ++j) {
+        some[j] = Fma(a, Load(keys + (first + j) * stride + d), some[j]);
+      }
+    }
+    WIDELOAD_UNROLL
+    for (int64_t j = 0; j < kKeysAtOnce; ++j) sums[first + j] = some[j];
   }
   return SumEachOf16(sums);
 }
