@@ -118,6 +118,7 @@ inline __m256 Scale2(__m256 x, __m256 n) {
 // x * 2^n for integral n within the range of two exponents.
 inline Vec Scale2(Vec x, Vec n) { return {Scale2(x.lo, n.lo), Scale2(x.hi, n.hi)}; }
 
+inline float FirstLane(Vec a) { return _mm256_cvtss_f32(a.lo); }
 // Sum and maximum over the lanes: halves, quarters, pairs.
 inline float SumLanes(Vec a) {
   const __m256 h = _mm256_add_ps(a.lo, a.hi);

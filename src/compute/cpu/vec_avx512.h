@@ -94,6 +94,7 @@ inline Vec Scale2(Vec x, Vec n) {
   return {_mm512_mul_ps(_mm512_mul_ps(x.v, power(half)), power(_mm512_sub_epi32(whole, half)))};
 }
 
+inline float FirstLane(Vec a) { return _mm512_cvtss_f32(a.v); }
 // Sum and maximum over the lanes: halves, quarters, pairs.
 inline float SumLanes(Vec a) {
   const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
