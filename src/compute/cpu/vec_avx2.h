@@ -145,7 +145,8 @@ inline void PrefetchLine(const void* p) { _mm_prefetch(static_cast<const char*>(
 // Rows and column groups of a GEMM micro-kernel that fill the 16 registers.
 constexpr int kMaxTileRows = 6;
 constexpr int kTileGroups = 1;
-constexpr int kStreamGroups = 4;    // for one or two rows: as many weight streams
+constexpr int kStreamRows = 1;  // so few rows: as many weight streams as registers allow
+constexpr int kStreamGroups = 4;
 constexpr int64_t kKeysAtOnce = 4;  // dot products of attention in registers at once
 
 }  // namespace

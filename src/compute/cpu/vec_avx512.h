@@ -139,7 +139,8 @@ inline void PrefetchLine(const void* p) { _mm_prefetch(static_cast<const char*>(
 // Rows and column groups of a GEMM micro-kernel that fill the 32 registers.
 constexpr int kMaxTileRows = 6;
 constexpr int kTileGroups = 4;
-constexpr int kStreamGroups = 8;     // for one or two rows: as many weight streams
+constexpr int kStreamRows = 2;  // so few rows: as many weight streams as registers allow
+constexpr int kStreamGroups = 8;
 constexpr int64_t kKeysAtOnce = 16;  // dot products of attention in registers at once
 
 }  // namespace
