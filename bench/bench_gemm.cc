@@ -7,7 +7,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -181,19 +182,40 @@ void Run(int threads, int repetitions) {
   }
 }
 
-int NumberAfter(int argc, char** argv, const char* flag, int otherwise, int least) {
-  for (int i = 1; i + 1 < argc; i += 2) {
-    if (std::strcmp(argv[i], flag) == 0) return std::max(least, std::atoi(argv[i + 1]));
+struct Options {
+  int threads = 1;
+  int repetitions = 9;
+};
+
+// Errors: kInvalid for anything but the two flags with numbers.
+Options ParseOptions(std::span<char*> arguments) {
+  Options options;
+  for (size_t i = 1; i < arguments.size(); i += 2) {
+    const std::string flag = arguments[i];
+    const int value = i + 1 < arguments.size() ? std::atoi(arguments[i + 1]) : 0;
+    if (flag == "--threads" && value >= 1) {
+      options.threads = value;
+    } else if (flag == "--repetitions" && value >= 9) {
+      options.repetitions = value;
+    } else {
+      Throw(ErrorKind::kInvalid,
+            "{}: --threads N (at least 1) and --repetitions N (at least 9) are allowed", flag);
+    }
   }
-  return otherwise;
+  return options;
 }
 
 }  // namespace
 }  // namespace wideload::bench
 
 int main(int argc, char** argv) {
-  using wideload::bench::NumberAfter;
-  wideload::bench::Run(NumberAfter(argc, argv, "--threads", 1, 1),
-                       NumberAfter(argc, argv, "--repetitions", 9, 9));
-  return 0;
+  try {
+    const auto options =
+        wideload::bench::ParseOptions(std::span<char*>(argv, static_cast<size_t>(argc)));
+    wideload::bench::Run(options.threads, options.repetitions);
+    return 0;
+  } catch (const wideload::Error& error) {
+    fmt::print(stderr, "bench_gemm: {}\n", error.what());
+    return wideload::ExitCode(error.kind());
+  }
 }
