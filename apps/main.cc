@@ -14,7 +14,8 @@ int main(int argc, char** argv) {
                "wideload");
   app.require_subcommand(1);
   apps::AddVersionOption(app);
-  for (const auto add : {apps::AddGenerate, apps::AddLogits, apps::AddTokenize, apps::AddBench})
+  for (const auto add :
+       {apps::AddGenerate, apps::AddLogits, apps::AddTokenize, apps::AddBench, apps::AddEplb})
     add(app);
   try {
     app.parse(argc, argv);
