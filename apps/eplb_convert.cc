@@ -1,0 +1,244 @@
+// `wideload eplb convert`: recorded loads and placements between the formats of several engines.
+#include <cmath>
+#include <memory>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "command_line.h"
+#include "eplb_commands.h"
+#include "statistics/eplb_yaml.h"
+#include "statistics/statistics_folder.h"
+#include "tensor/safetensors.h"
+
+namespace wideload::apps {
+namespace {
+
+struct ConvertFlags {
+  std::string input;
+  std::string output;
+  StatisticsFlags statistics;
+  int32_t num_experts = 0;
+  int64_t tokens_per_iteration = 0;
+  bool replace = false;
+};
+
+enum class Format { kFolder, kYaml, kCsv, kJson, kTensor, kRouting };
+
+bool IsYaml(const std::string& path) { return path.ends_with(".yaml") || path.ends_with(".yml"); }
+
+Format InputFormat(const std::string& path) {
+  if (IsYaml(path)) return Format::kYaml;
+  if (path.ends_with(".csv")) return Format::kCsv;
+  if (path.ends_with(".json")) return Format::kJson;
+  if (path.ends_with(".safetensors")) return Format::kRouting;
+  if (IsDirectory(path)) return Format::kFolder;
+  if (path.find(".safetensors:") != std::string::npos) return Format::kTensor;
+  Throw(ErrorKind::kInvalid,
+        "{}: unknown input; allowed: a statistics folder, FILE.yaml, FILE.csv, FILE.json, "
+        "FILE.safetensors:TENSOR (loads), FILE.safetensors (routing)",
+        path);
+}
+
+Format OutputFormat(const std::string& path) {
+  if (IsYaml(path)) return Format::kYaml;
+  if (path.ends_with(".csv")) return Format::kCsv;
+  if (path.ends_with(".json")) return Format::kJson;
+  if (path.ends_with(".safetensors")) return Format::kTensor;
+  return Format::kFolder;
+}
+
+// Exactly one of the two is set: a file tells loads or placements (SGLang's may tell both, then
+// what the output needs is taken).
+struct Content {
+  std::optional<statistics::LoadTable> loads = {};
+  std::optional<statistics::EplbConfig> placements = {};
+};
+
+statistics::EplbConfig PlacementsOf(const statistics::SglangFile& file) {
+  statistics::EplbConfig config{.num_slots = static_cast<int32_t>(file.slot_expert[0].size())};
+  for (size_t l = 0; l < file.slot_expert.size(); ++l)
+    config.layers[static_cast<int32_t>(l)] = file.slot_expert[l];
+  return config;
+}
+
+Content ReadContent(const ConvertFlags& flags) {
+  switch (InputFormat(flags.input)) {
+    case Format::kFolder: {
+      StatisticsFlags folder = flags.statistics;
+      folder.path = flags.input;
+      return {.loads = statistics::StatisticsLoads(ReadFlaggedStatistics(folder, true))};
+    }
+    case Format::kYaml:
+      return {.placements = statistics::ReadEplbYaml(flags.input)};
+    case Format::kJson: {
+      const statistics::SglangFile file =
+          statistics::ParseSglangJson(ReadFile(flags.input), flags.input);
+      Content content{.loads = file.loads};
+      if (!file.slot_expert.empty()) {
+        // Written and read back, so that it passes the checks of a placement file.
+        content.placements =
+            statistics::ParseEplbYaml(statistics::FormatEplbYaml(PlacementsOf(file)), flags.input);
+      }
+      return content;
+    }
+    case Format::kRouting:
+      return {.loads = statistics::RoutingLoads(
+                  statistics::ReadRouting(flags.input, flags.num_experts))};
+    default:
+      return {.loads = statistics::ReadLoads(flags.input)};
+  }
+}
+
+[[noreturn]] void RefusePair(const ConvertFlags& flags, const char* lacks) {
+  Throw(ErrorKind::kInvalid, "{} to {}: {} holds no {}", flags.input, flags.output, flags.input,
+        lacks);
+}
+
+const statistics::LoadTable& LoadsIn(const ConvertFlags& flags, const Content& content) {
+  if (!content.loads) RefusePair(flags, "loads");
+  return *content.loads;
+}
+
+// Row i is layer i; layers that are not there are rows of zeros. I64 when all are integers.
+void WriteLoadTensor(const std::string& path, const statistics::LoadTable& table) {
+  constexpr double kExact = 9007199254740992;  // 2^53
+  const int64_t num_layers = table.layers.rbegin()->first + 1;
+  const auto num_experts = static_cast<size_t>(table.num_experts);
+  std::vector<double> values(static_cast<size_t>(num_layers) * num_experts, 0);
+  for (const auto& [layer, loads] : table.layers)
+    std::copy(loads.begin(), loads.end(),
+              values.begin() + static_cast<int64_t>(static_cast<size_t>(layer) * num_experts));
+  const bool integers = std::all_of(values.begin(), values.end(),
+                                    [&](double x) { return x == std::floor(x) && x < kExact; });
+  const std::vector<int64_t> counts(values.begin(), values.end());
+  const Shape shape{num_layers, table.num_experts};
+  const TensorView view = integers ? TensorView(DType::kI64, shape, counts.data())
+                                   : TensorView(DType::kF64, shape, values.data());
+  WriteSafetensors(path, std::vector<std::pair<std::string, TensorView>>{{"load", view}});
+}
+
+// Cuts the tokens of a routing file, task after task, into iterations of one rank.
+statistics::ExpertStatistics CutIntoIterations(const statistics::Routing& routing,
+                                               int64_t tokens_per_iteration) {
+  int64_t num_tokens = 0;
+  for (const statistics::RoutingTask& task : routing.tasks) num_tokens += routing.NumTokens(task);
+  statistics::ExpertStatistics result{
+      .num_experts = routing.num_experts,
+      .experts_per_token = routing.top_k,
+      .num_iterations = (num_tokens + tokens_per_iteration - 1) / tokens_per_iteration};
+  for (int32_t l = 0; l < routing.num_layers; ++l) result.layers.push_back(l);
+  result.counts.assign(static_cast<size_t>(result.num_iterations) * result.layers.size() *
+                           static_cast<size_t>(result.num_experts),
+                       0);
+  int64_t done = 0;
+  for (const statistics::RoutingTask& task : routing.tasks)
+    for (int64_t t = 0; t < routing.NumTokens(task); ++t, ++done)
+      for (int32_t l = 0; l < routing.num_layers; ++l) {
+        int64_t* row = result.counts.data() +
+                       result.RowOffset(done / tokens_per_iteration, static_cast<size_t>(l), 0);
+        for (int32_t k = 0; k < routing.top_k; ++k) ++row[routing.Ids(task, t, l)[k]];
+      }
+  return result;
+}
+
+void WriteFolder(const ConvertFlags& flags) {
+  const auto existing =
+      flags.replace ? statistics::ExistingFolder::kReplace : statistics::ExistingFolder::kRefuse;
+  statistics::CheckStatisticsFolder(flags.output, existing);
+  const Format input = InputFormat(flags.input);
+  if (input == Format::kFolder) {
+    StatisticsFlags folder = flags.statistics;
+    folder.path = flags.input;
+    statistics::WriteStatistics(flags.output, ReadFlaggedStatistics(folder, false), existing);
+    return;
+  }
+  if (input != Format::kRouting) RefusePair(flags, "iterations");
+  if (flags.tokens_per_iteration == 0)
+    Throw(ErrorKind::kInvalid,
+          "--tokens_per_iteration is missing; a routing file has no iterations of its own");
+  statistics::WriteStatistics(
+      flags.output,
+      CutIntoIterations(statistics::ReadRouting(flags.input, flags.num_experts),
+                        flags.tokens_per_iteration),
+      existing);
+}
+
+void CheckFlagsFit(const ConvertFlags& flags) {
+  const Format input = InputFormat(flags.input);
+  const bool has_window =
+      flags.statistics.iter_start || flags.statistics.iter_stop || flags.statistics.eplb_config;
+  if (has_window && input != Format::kFolder)
+    Throw(ErrorKind::kInvalid,
+          "--iter_start, --iter_stop and --eplb_config need a statistics folder as input; it is {}",
+          flags.input);
+  if (flags.num_experts != 0 && input != Format::kRouting)
+    Throw(ErrorKind::kInvalid, "--num_experts needs a routing file as input; it is {}",
+          flags.input);
+  const Format output = OutputFormat(flags.output);
+  if (flags.tokens_per_iteration != 0 && (input != Format::kRouting || output != Format::kFolder))
+    Throw(ErrorKind::kInvalid,
+          "--tokens_per_iteration needs a routing file as input and a folder as output");
+  if (flags.replace && output != Format::kFolder)
+    Throw(ErrorKind::kInvalid, "--replace needs a folder as output; it is {}", flags.output);
+}
+
+void Convert(const ConvertFlags& flags) {
+  CheckFlagsFit(flags);
+  const Format output = OutputFormat(flags.output);
+  if (output == Format::kFolder) {
+    WriteFolder(flags);
+  } else {
+    const Content content = ReadContent(flags);
+    if (output == Format::kYaml) {
+      if (!content.placements) RefusePair(flags, "placement");
+      statistics::WriteEplbYaml(flags.output, *content.placements);
+    } else if (output == Format::kJson) {
+      WriteFileWhole(flags.output, content.placements && !content.loads
+                                       ? statistics::FormatSglangPlacement(*content.placements)
+                                       : statistics::FormatSglangCounts(LoadsIn(flags, content)));
+    } else if (output == Format::kCsv) {
+      WriteFileWhole(flags.output, statistics::FormatLoadCsv(LoadsIn(flags, content)));
+    } else {
+      WriteLoadTensor(flags.output, LoadsIn(flags, content));
+    }
+  }
+  LogInfo("wrote {}", flags.output);
+}
+
+}  // namespace
+
+void AddEplbConvert(CLI::App& group) {
+  CLI::App* command = group.add_subcommand(
+      "convert", "convert loads and placements between the formats of several engines");
+  const auto flags = std::make_shared<ConvertFlags>();  // shared by the parser and the callback
+  command
+      ->add_option("input", flags->input,
+                   "statistics folder, EPLB FILE.yaml, loads FILE.csv or FILE.safetensors:TENSOR, "
+                   "routing FILE.safetensors, SGLang FILE.json")
+      ->required();
+  command
+      ->add_option("output", flags->output,
+                   "FILE.yaml (placement), FILE.csv, FILE.safetensors (tensor load), FILE.json "
+                   "(SGLang), else a statistics folder")
+      ->required();
+  command->add_option(Names("iter-start"), flags->statistics.iter_start,
+                      "first iteration of a statistics folder to use");
+  command->add_option(Names("iter-stop"), flags->statistics.iter_stop,
+                      "one past the last iteration to use");
+  command->add_option(Names("eplb-config"), flags->statistics.eplb_config,
+                      "EPLB YAML the engine ran with, if its folder counts slots");
+  command
+      ->add_option(Names("num-experts"), flags->num_experts,
+                   "experts of a routing file (default: one more than the largest id)")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option(Names("tokens-per-iteration"), flags->tokens_per_iteration,
+                   "cut a routing file into iterations of so many tokens for a statistics folder")
+      ->check(CLI::PositiveNumber);
+  command->add_flag("--replace", flags->replace,
+                    "replace the statistics that the output folder holds");
+  command->callback([flags] { Convert(*flags); });
+}
+
+}  // namespace wideload::apps

@@ -1,0 +1,87 @@
+// Where the eplb commands take their loads from.
+#include "base/error.h"
+#include "command_line.h"
+#include "eplb_commands.h"
+#include "statistics/statistics_folder.h"
+
+namespace wideload::apps {
+
+CLI::Option* AddStatisticsFlags(CLI::App& command, StatisticsFlags& flags) {
+  command.add_option(Names("iter-start"), flags.iter_start,
+                     "first iteration of the folder to use (default: the first recorded)");
+  command.add_option(Names("iter-stop"), flags.iter_stop,
+                     "one past the last iteration to use (default: all recorded)");
+  command.add_option(Names("eplb-config"), flags.eplb_config,
+                     "EPLB YAML the engine ran with, if it counted slots instead of experts");
+  return command.add_option(Names("expert-statistic-path"), flags.path,
+                            "folder with meta_info.json and rank*.safetensors");
+}
+
+statistics::ExpertStatistics ReadFlaggedStatistics(const StatisticsFlags& flags, bool sum_ranks) {
+  return statistics::ReadStatistics(flags.path, {.iter_start = flags.iter_start,
+                                                 .iter_stop = flags.iter_stop,
+                                                 .sum_ranks = sum_ranks,
+                                                 .eplb_config_path = flags.eplb_config});
+}
+
+void AddLoadFlags(CLI::App& command, LoadFlags& flags) {
+  AddStatisticsFlags(command, flags.statistics);
+  command.add_option(Names("loads"), flags.loads,
+                     "load table [layers, experts]: FILE.safetensors:TENSOR, FILE.csv or FILE.json "
+                     "(SGLang's logical_count)");
+  command.add_option(Names("routing"), flags.routing,
+                     "safetensors file of expert ids per token, layer and k");
+  command
+      .add_option(Names("num-experts"), flags.num_experts,
+                  "experts of a --routing file (default: one more than the largest id)")
+      ->check(CLI::PositiveNumber);
+}
+
+namespace {
+
+RecordedLoads OfStatistics(const statistics::ExpertStatistics& recorded) {
+  RecordedLoads result{
+      .num_experts = recorded.num_experts, .ep_size = recorded.ep_size, .layers = {}};
+  for (size_t l = 0; l < recorded.num_layers(); ++l) {
+    LayerLoads& layer = result.layers[recorded.layers[l]];
+    const std::vector<int64_t> total = statistics::LayerLoads(recorded, l);
+    layer.total.assign(total.begin(), total.end());
+    for (int64_t i = 0; i < recorded.num_iterations; ++i) {
+      const auto row = recorded.Row(i, l, 0);
+      layer.iterations.emplace_back(row.begin(), row.end());
+    }
+  }
+  return result;
+}
+
+RecordedLoads OfTable(const statistics::LoadTable& table) {
+  RecordedLoads result{.num_experts = table.num_experts, .ep_size = 0, .layers = {}};
+  for (const auto& [layer, loads] : table.layers)
+    result.layers[layer] = {.total = loads, .iterations = {loads}};
+  return result;
+}
+
+}  // namespace
+
+RecordedLoads ReadRecordedLoads(const LoadFlags& flags) {
+  const int sources =
+      !flags.statistics.path.empty() + !flags.loads.empty() + !flags.routing.empty();
+  if (sources != 1)
+    Throw(ErrorKind::kInvalid,
+          "found {} of --expert_statistic_path, --loads and --routing; exactly one is allowed",
+          sources);
+  const bool has_window =
+      flags.statistics.iter_start || flags.statistics.iter_stop || flags.statistics.eplb_config;
+  if (flags.statistics.path.empty() && has_window)
+    Throw(ErrorKind::kInvalid,
+          "--iter_start, --iter_stop and --eplb_config need --expert_statistic_path");
+  if (flags.routing.empty() && flags.num_experts != 0)
+    Throw(ErrorKind::kInvalid, "--num_experts needs --routing");
+  if (!flags.statistics.path.empty())
+    return OfStatistics(ReadFlaggedStatistics(flags.statistics, true));
+  if (!flags.loads.empty()) return OfTable(statistics::ReadLoads(flags.loads));
+  return OfTable(
+      statistics::RoutingLoads(statistics::ReadRouting(flags.routing, flags.num_experts)));
+}
+
+}  // namespace wideload::apps

@@ -1,0 +1,89 @@
+// `wideload eplb report`: the text of TensorRT-LLM's report_load_statistics.py.
+#include <memory>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "command_line.h"
+#include "eplb_commands.h"
+#include "statistics/report.h"
+
+namespace wideload::apps {
+namespace {
+
+struct ReportFlags {
+  StatisticsFlags statistics;
+  bool per_expert = false;
+  std::optional<std::string> projection;
+  int32_t ep_size = 0;
+  bool json = false;
+};
+
+Json FiguresJson(const statistics::LoadFigures& figures) {
+  return {
+      {"mean", figures.mean}, {"std", figures.std}, {"imbalance_ratio", figures.imbalance_ratio}};
+}
+
+Json ReportJson(const statistics::LoadReport& report, const statistics::ExpertStatistics& recorded,
+                int32_t ep_size) {
+  Json layers = Json::array();
+  for (size_t l = 0; l < report.layers.size(); ++l) {
+    Json row = FiguresJson(report.rows[l]);
+    row["layer"] = report.layers[l];
+    layers.push_back(std::move(row));
+  }
+  return {{"iter_start", recorded.iter_start},
+          {"iter_stop", recorded.iter_stop()},
+          {"ep_size", ep_size},
+          {"layers", layers},
+          {"average", FiguresJson(report.average)}};
+}
+
+void Report(const ReportFlags& flags) {
+  const statistics::ExpertStatistics recorded = ReadFlaggedStatistics(flags.statistics, true);
+  statistics::ReportOptions options{.ep_size = flags.ep_size, .per_expert = flags.per_expert};
+  statistics::EplbConfig projection;
+  if (flags.projection) {
+    options.projection_source = *flags.projection;
+    projection = statistics::ReadEplbYaml(*flags.projection);
+    options.projection = &projection;
+    if (options.ep_size == 0) options.ep_size = projection.ep_size.value_or(recorded.ep_size);
+    if (!flags.per_expert)
+      statistics::CheckEplbConfig(projection,
+                                  {.num_experts = recorded.num_experts,
+                                   .ep_size = options.ep_size,
+                                   .layers = recorded.layers},
+                                  *flags.projection);
+  }
+  if (options.ep_size == 0) options.ep_size = recorded.ep_size;
+  const statistics::LoadReport report = statistics::MakeLoadReport(recorded, options);
+  if (flags.json) {
+    WriteFileWhole("-", DumpJson(ReportJson(report, recorded, options.ep_size), 2) + "\n");
+    return;
+  }
+  std::string text;
+  if (flags.statistics.iter_start || flags.statistics.iter_stop)
+    text = fmt::format("# iter_start {} iter_stop {}\n", recorded.iter_start, recorded.iter_stop());
+  WriteFileWhole("-", text + statistics::FormatLoadReport(report));
+}
+
+}  // namespace
+
+void AddEplbReport(CLI::App& group) {
+  CLI::App* command = group.add_subcommand(
+      "report", "how unequal the recorded load was: per layer mean, std and imbalance ratio");
+  const auto flags = std::make_shared<ReportFlags>();  // shared by the parser and the callback
+  AddStatisticsFlags(*command, flags->statistics)->required();
+  command->add_flag(Names("per-expert"), flags->per_expert,
+                    "figures over experts (slots of a projection) instead of ranks");
+  command->add_option(Names("projection-eplb-config-path"), flags->projection,
+                      "report what the load would have been under this EPLB YAML");
+  command
+      ->add_option(Names("ep-size"), flags->ep_size,
+                   "ranks to report for (default: those that recorded)")
+      ->check(CLI::PositiveNumber);
+  command->add_flag("--json", flags->json, "one JSON document instead of the table");
+  command->callback([flags] { Report(*flags); });
+}
+
+}  // namespace wideload::apps
