@@ -12,10 +12,9 @@ constexpr std::chrono::milliseconds kBeatAge{400};
 
 }  // namespace
 
-WaitGuard::WaitGuard(Communicator& group, int peer, const std::string& what)
+WaitGuard::WaitGuard(Communicator& group, int peer)
     : group_(group),
       peer_(peer),
-      what_(what),
       start_(steady_clock::now()),
       last_beat_(start_ - kBeatAge),
       beats_seen_(group.BeatsOf(peer)) {}
@@ -54,11 +53,11 @@ void WaitGuard::GiveUp(std::string cause, bool is_told) {
   is_told_ = is_told;
 }
 
-void WaitGuard::ThrowPeerLost() {
+void WaitGuard::ThrowPeerLost(const std::string& awaited) {
   const PeerLost lost({.rank = group_.rank(),
                        .peer = peer_,
                        .where = group_.where(),
-                       .awaited = what_,
+                       .awaited = awaited,
                        .cause = cause_,
                        .is_told = is_told_});
   if (!is_told_) group_.Abort(lost.what());

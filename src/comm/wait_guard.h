@@ -11,8 +11,7 @@ namespace wideload::comm {
 
 class WaitGuard {
  public:
-  // `what` is what `peer` owes, in words ("the barrier"); it must outlive the guard.
-  WaitGuard(Communicator& group, int peer, const std::string& what);
+  WaitGuard(Communicator& group, int peer);
 
   // False when the wait should end; then ThrowPeerLost. A peer that passes the deadline but is seen
   // waiting itself gets up to a quarter more, so that who waits for the lost rank names it.
@@ -21,8 +20,9 @@ class WaitGuard {
   // Ends the wait for a reason found elsewhere.
   void GiveUp(std::string cause, bool is_told);
 
-  // Ends the group, unless another rank did, and throws.
-  [[noreturn]] void ThrowPeerLost();
+  // Ends the group, unless another rank did, and throws. `awaited` is what the peer owes, in words
+  // ("the barrier").
+  [[noreturn]] void ThrowPeerLost(const std::string& awaited);
 
   int64_t ElapsedNs() const;
 
@@ -31,7 +31,6 @@ class WaitGuard {
 
   Communicator& group_;
   int peer_;
-  const std::string& what_;
   std::chrono::steady_clock::time_point start_;
   std::chrono::steady_clock::time_point last_beat_;
   uint32_t beats_seen_;

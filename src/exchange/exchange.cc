@@ -140,8 +140,7 @@ void Exchange::TellPeersToEnd(const std::string& reason) {
 void Exchange::Await(WaitKind kind, int peer, int64_t cell, int64_t round) {
   const uint32_t tag = TagOf(round);
   if (fabric_.Test(cell, tag)) return;
-  const std::string awaited = AwaitedText(kind, round);
-  comm::WaitGuard guard(group_, peer, awaited);
+  comm::WaitGuard guard(group_, peer);
   const auto keep_waiting = [&] {
     std::string reason;
     if (!guard.KeepWaiting()) return false;
@@ -151,7 +150,7 @@ void Exchange::Await(WaitKind kind, int peer, int64_t cell, int64_t round) {
   };
   if (!fabric_.Wait(cell, tag, keep_waiting)) {
     try {
-      guard.ThrowPeerLost();
+      guard.ThrowPeerLost(AwaitedText(kind, round));
     } catch (const comm::PeerLost& lost) {
       if (!lost.details().is_told) TellPeersToEnd(lost.what());
       throw;

@@ -113,9 +113,9 @@ class LocalGroup::Rank final : public Communicator {
       return static_cast<int32_t>(steps_done - step_) >= 0;
     };
     if (ready(steps.Load())) return;
-    WaitGuard guard(*this, peer, what);
+    WaitGuard guard(*this, peer);
     if (!WaitFor(steps, group_.ladder_, ready, [&] { return guard.KeepWaiting(); }))
-      guard.ThrowPeerLost();
+      guard.ThrowPeerLost(what);
     ++wait_statistics_.num_waits;
     wait_statistics_.total_ns += guard.ElapsedNs();
   }
