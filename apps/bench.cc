@@ -219,7 +219,8 @@ void BenchCommand::Run() {
     BenchRun(quiet, session, first).Run();
   }
   BenchRun run(*this, session, rows);
-  const bool complete = run.Run();
+  bool complete = false;
+  RunRecorded(session, [&] { complete = run.Run(); });
   const std::vector<runtime::RequestTiming> finished = run.Finished();
   const runtime::BenchFigures figures = runtime::ComputeFigures(finished, run.duration_s());
   const Json report = ReportJson(session, figures, static_cast<int64_t>(finished.size()));

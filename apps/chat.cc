@@ -63,14 +63,16 @@ void ChatCommand::Run() {
                              .eos_token = special.eos_token};
   if (!system.empty()) input.messages.push_back({"system", system});
   LogInfo("type a message and press Enter; an empty line or Ctrl-D ends the conversation");
-  std::string line;
-  while (InterruptSignal() == 0) {
-    std::cout << "> " << std::flush;
-    if (!std::getline(std::cin, line) || line.empty()) break;
-    input.messages.push_back({"user", line});
-    const std::vector<int32_t> prompt = tokenizer.EncodeParts(chat_template.Render(input));
-    input.messages.push_back({"assistant", Answer(session, tokenizer, prompt)});
-  }
+  RunRecorded(session, [&] {
+    std::string line;
+    while (InterruptSignal() == 0) {
+      std::cout << "> " << std::flush;
+      if (!std::getline(std::cin, line) || line.empty()) break;
+      input.messages.push_back({"user", line});
+      const std::vector<int32_t> prompt = tokenizer.EncodeParts(chat_template.Render(input));
+      input.messages.push_back({"assistant", Answer(session, tokenizer, prompt)});
+    }
+  });
   std::cout << std::endl;
 }
 

@@ -177,6 +177,15 @@ void AddLayoutFlags(CLI::App& app, EngineFlags& flags) {
                  "seconds that a rank waits for another before the run ends")
       ->check(CLI::Range(0.1, 86400.0))
       ->capture_default_str();
+
+  app.add_option(
+      Names("expert-statistic-path"), flags.statistic_path,
+      "folder to record routed counts into, in TensorRT-LLM's format (or EXPERT_STATISTIC_PATH)");
+  app.add_option(
+      Names("expert-statistic-iter-range"), flags.statistic_iter_range,
+      "iterations A-B to record, B excluded (or EXPERT_STATISTIC_ITER_RANGE; default: all)");
+  app.add_flag(Names("replace-expert-statistics"), flags.replace_statistics,
+               "replace the folder when it holds another run's statistics");
 }
 
 }  // namespace

@@ -28,6 +28,10 @@ struct EngineFlags {
   std::string split = "optimal";
   int64_t moe_max_num_tokens = 0;
   double deadline_s = 60;
+  // statistics
+  std::string statistic_path;
+  std::string statistic_iter_range;
+  bool replace_statistics = false;
 };
 void AddEngineFlags(CLI::App& app, EngineFlags& flags);
 

@@ -70,29 +70,31 @@ void GenerateCommand::Run() {
   };
   Json result = {{"prompt_tokens", length}, {"ids", Json::array()}, {"finish_reason", "length"}};
   const runtime::RequestId id = session.engine->Submit(std::move(request));
-  while (!session.engine->idle()) {
-    for (const runtime::Event& event : session.engine->Step()) {
-      if (event.finish == runtime::FinishReason::kError) {
-        const bool refused = session.engine->last_iteration().iteration < 0;
-        Throw(refused ? ErrorKind::kInvalid : ErrorKind::kRunFailed, "{}", event.error);
+  RunRecorded(session, [&] {
+    while (!session.engine->idle()) {
+      for (const runtime::Event& event : session.engine->Step()) {
+        if (event.finish == runtime::FinishReason::kError) {
+          const bool refused = session.engine->last_iteration().iteration < 0;
+          Throw(refused ? ErrorKind::kInvalid : ErrorKind::kRunFailed, "{}", event.error);
+        }
+        if (event.finish != runtime::FinishReason::kNone && !text.stopped())
+          result["finish_reason"] = FinishReasonName(event.finish);
+        if (event.token < 0) continue;
+        result["ids"].push_back(event.token);
+        if (!event.logprobs.empty()) {
+          result["logprobs"].push_back(LogprobsJson(tokenizer, event));
+          if (!json) LogInfo("{}", DumpJson(result["logprobs"].back()));
+        }
+        if (event.finish != runtime::FinishReason::kStop)
+          show(text.Feed(event.token));  // the end-of-sequence token is no text
+        if (text.stopped()) {
+          result["finish_reason"] = "stop";
+          session.engine->Cancel(id);
+        }
       }
-      if (event.finish != runtime::FinishReason::kNone && !text.stopped())
-        result["finish_reason"] = FinishReasonName(event.finish);
-      if (event.token < 0) continue;
-      result["ids"].push_back(event.token);
-      if (!event.logprobs.empty()) {
-        result["logprobs"].push_back(LogprobsJson(tokenizer, event));
-        if (!json) LogInfo("{}", DumpJson(result["logprobs"].back()));
-      }
-      if (event.finish != runtime::FinishReason::kStop)
-        show(text.Feed(event.token));  // the end-of-sequence token is no text
-      if (text.stopped()) {
-        result["finish_reason"] = "stop";
-        session.engine->Cancel(id);
-      }
+      if (InterruptSignal() != 0) session.engine->Cancel(id);
     }
-    if (InterruptSignal() != 0) session.engine->Cancel(id);
-  }
+  });
   show(text.Flush() + "\n");
   if (!json) return;
   result["text"] = text.text();

@@ -46,12 +46,14 @@ void LogitsCommand::Run() {
     request.prompt_logits = true;
     session.engine->Submit(std::move(request));
   }
-  while (!session.engine->idle()) {
-    for (const runtime::Event& event : session.engine->Step())
-      if (event.finish == runtime::FinishReason::kError)
-        Throw(ErrorKind::kInvalid, "{}: list {}: {}", input, event.id, event.error);
-    if (InterruptSignal() != 0) Throw(ErrorKind::kRunFailed, "interrupted; nothing was written");
-  }
+  RunRecorded(session, [&] {
+    while (!session.engine->idle()) {
+      for (const runtime::Event& event : session.engine->Step())
+        if (event.finish == runtime::FinishReason::kError)
+          Throw(ErrorKind::kInvalid, "{}: list {}: {}", input, event.id, event.error);
+      if (InterruptSignal() != 0) Throw(ErrorKind::kRunFailed, "interrupted; nothing was written");
+    }
+  });
   std::vector<std::pair<std::string, TensorView>> tensors;
   for (size_t i = 0; i < lists.size(); ++i)
     tensors.emplace_back(

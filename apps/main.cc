@@ -15,7 +15,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   apps::AddVersionOption(app);
   for (const auto add : {apps::AddGenerate, apps::AddChat, apps::AddLogits, apps::AddTokenize,
-                         apps::AddInspect, apps::AddBench})
+                         apps::AddInspect, apps::AddBench, apps::AddDemo, apps::AddEplb})
     add(app);
   try {
     app.parse(argc, argv);

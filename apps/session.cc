@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include <chrono>
+#include <cstdlib>
 
 #include "base/cpu_info.h"
 #include "base/error.h"
@@ -36,6 +37,32 @@ void LoadModel(const EngineFlags& flags, const model::Family& family, int64_t ma
             family.name, unused.front());
 }
 
+// Refuses a folder that cannot be written before the model is loaded.
+void PrepareRecording(const EngineFlags& flags, Session& session) {
+  session.record = statistics::ChooseRecordSettings(
+      {.flag_path = flags.statistic_path,
+       .flag_range = flags.statistic_iter_range,
+       .environment_path = std::getenv("EXPERT_STATISTIC_PATH"),
+       .environment_range = std::getenv("EXPERT_STATISTIC_ITER_RANGE")});
+  if (!session.record) return;
+  if (session.config.num_experts == 0)
+    Throw(ErrorKind::kInvalid, "expert statistics are asked for ({}); {} has no experts",
+          session.record->path, session.config.architecture);
+  if (flags.replace_statistics) session.existing = statistics::ExistingFolder::kReplace;
+  statistics::CheckStatisticsFolder(session.record->path, session.existing);
+}
+
+void StartRecording(Session& session) {
+  if (!session.record) return;
+  session.recorder = std::make_unique<statistics::Recorder>(
+      statistics::RecorderOptions{.num_ranks = session.engine->options().num_ranks,
+                                  .layers = session.model->shape().moe.layers,
+                                  .num_experts = static_cast<int32_t>(session.config.num_experts),
+                                  .experts_per_token = static_cast<int32_t>(session.config.top_k),
+                                  .range = session.record->range});
+  session.engine->SetRecorder(session.recorder.get());
+}
+
 // One line: what is active.
 void LogStart(const EngineFlags& flags, const model::Family& family, const Session& session) {
   const runtime::EngineOptions& options = session.engine->options();
@@ -65,12 +92,37 @@ Session StartSession(const EngineFlags& flags) {
   const model::Family& family = model::FindFamily(session.config.architecture);
   const runtime::EngineOptions options = ResolveOptions(flags, session.config, family);
   session.kernels = options.kernels;
+  PrepareRecording(flags, session);
   LoadModel(flags, family, options.max_seq_len, session);
   session.engine = std::make_unique<runtime::Engine>(*session.model, options);
+  StartRecording(session);
   session.load_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   LogStart(flags, family, session);
   return session;
+}
+
+void RunRecorded(Session& session, const std::function<void()>& work) {
+  const auto write = [&] {
+    if (!session.recorder) return;
+    session.recorder->Write(session.record->path, session.existing);
+    if (session.recorder->num_dropped() > 0)
+      LogWarn("{}: {} iterations did not fit into memory and are missing", session.record->path,
+              session.recorder->num_dropped());
+    LogInfo("{}: expert statistics of {} iterations", session.record->path,
+            session.recorder->Statistics().num_iterations);
+  };
+  try {
+    work();
+  } catch (const Error& failure) {
+    try {
+      write();
+    } catch (const Error& e) {
+      LogWarn("{}", e.what());
+    }
+    throw;
+  }
+  write();
 }
 
 void AddSamplingFlags(CLI::App& app, SamplingFlags& flags) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@
 #include "engine_flags.h"
 #include "model/model.h"
 #include "runtime/engine.h"
+#include "statistics/recorder.h"
 
 namespace wideload::apps {
 
@@ -22,6 +24,9 @@ struct Session {
   checkpoint::GenerationConfig generation;
   compute::KernelSet kernels = compute::KernelSet::kReference;
   std::unique_ptr<model::Model> model;
+  std::optional<statistics::RecordSettings> record;  // what the flags or the environment ask for
+  statistics::ExistingFolder existing = statistics::ExistingFolder::kRefuse;
+  std::unique_ptr<statistics::Recorder> recorder;
   std::unique_ptr<runtime::Engine> engine;
   double load_seconds = 0;
 };
@@ -30,6 +35,10 @@ struct Session {
 // says in one line what is active. Errors: everything that is wrong with flags, files or memory,
 // before work.
 Session StartSession(const EngineFlags& flags);
+
+// Calls `work` and then writes the recorded statistics, if any were asked for; also when work ends
+// with an Error, which is passed on.
+void RunRecorded(Session& session, const std::function<void()>& work);
 
 // Sampling options; what is not given comes from generation_config.json, then from the defaults.
 struct SamplingFlags {

@@ -32,7 +32,7 @@ MoeRunner::MoeRunner(const MoeShape& shape, const MoeLayout& layout, exchange::E
       exchange_(exchange),
       group_(group),
       counts_(static_cast<size_t>(shape.num_experts)),
-      total_counts_(static_cast<size_t>(shape.num_experts)),
+      computed_rows_(shape.layers.size()),
       slots_(static_cast<size_t>(layout.chunk_tokens * shape.top_k)),
       groups_(static_cast<size_t>(layout.num_slots / layout.num_ranks)) {
   for (const eplb::Placement& placement : layout.placements)
@@ -50,6 +50,7 @@ void MoeRunner::Forward(const compute::Exec& exec, Workspace& workspace, int32_t
             .h = h,
             .chunk_tokens = layout_.chunk_tokens};
   Route(exec, workspace, weights, x, pass);
+  computed_rows_[static_cast<size_t>(moe_index)] = 0;
   // Two chunks are under way at once: while one is computed, the next one's rows travel and the
   // counts of the one after it.
   Publish(pass, 0);
@@ -67,7 +68,6 @@ void MoeRunner::Forward(const compute::Exec& exec, Workspace& workspace, int32_t
     Combine(pass, chunk);
     if (last) break;
   }
-  ReportCounts(pass);
 }
 
 void MoeRunner::Route(const compute::Exec& exec, Workspace& workspace, const MoeWeights& weights,
@@ -86,6 +86,9 @@ void MoeRunner::Route(const compute::Exec& exec, Workspace& workspace, const Moe
 void MoeRunner::Publish(const Pass& pass, int64_t chunk) {
   std::fill(counts_.begin(), counts_.end(), 0);
   for (const int32_t expert : pass.Ids(chunk)) ++counts_[static_cast<size_t>(expert)];
+  if (recorder_)
+    recorder_->Record(EpRank(group_.rank()), iteration_,
+                      LayerId(shape_.layers[static_cast<size_t>(pass.moe_index)]), counts_);
   exchange_.PublishCounts(counts_, pass.Begin(chunk + 1) < pass.rows.dim(0));
 }
 
@@ -112,6 +115,8 @@ void MoeRunner::Compute(const Pass& pass) {
   for (size_t s = 0; s < groups_.size(); ++s) {
     const auto expert = static_cast<size_t>(placement.slot_expert[first + s].value);
     groups_[s].weights = &pass.weights.experts[expert];
+    computed_rows_[static_cast<size_t>(pass.moe_index)] +=
+        static_cast<int64_t>(groups_[s].x_rows.size());
   }
   compute::ExpertMlp(pass.exec, groups_, pass.workspace);
 }
@@ -122,15 +127,6 @@ void MoeRunner::Combine(const Pass& pass, int64_t chunk) {
   const int64_t count = pass.Count(chunk);
   compute::CombineRows(pass.exec, returned, pass.top_weights.Rows(begin, count),
                        pass.h.Rows(begin, count));
-}
-
-void MoeRunner::ReportCounts(const Pass& pass) {
-  if (!counts_sink_) return;
-  std::fill(total_counts_.begin(), total_counts_.end(), 0);
-  const int32_t* ids = pass.ids.data<int32_t>();
-  for (int64_t i = 0; i < pass.ids.shape().num_elements(); ++i)
-    ++total_counts_[static_cast<size_t>(ids[i])];
-  counts_sink_(iteration_, pass.moe_index, total_counts_);
 }
 
 }  // namespace wideload::moe

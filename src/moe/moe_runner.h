@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -11,6 +10,7 @@
 #include "compute/ops.h"
 #include "exchange/exchange.h"
 #include "moe/layout.h"
+#include "statistics/recorder.h"
 
 namespace wideload::moe {
 
@@ -19,10 +19,6 @@ struct MoeWeights {
   compute::PackedMatrix router;                 // [E, H], MatrixPrecision::kF32
   std::vector<compute::ExpertWeights> experts;  // [E]
 };
-
-// Told once per iteration and MoE layer how many of this rank's tokens each expert got: counts [E].
-using CountsSink =
-    std::function<void(int64_t iteration, int32_t moe_index, std::span<const int64_t> counts)>;
 
 class MoeRunner {
  public:
@@ -38,9 +34,12 @@ class MoeRunner {
   void Forward(const compute::Exec& exec, Workspace& workspace, int32_t moe_index,
                const MoeWeights& weights, const TensorView& x, const TensorView& h);
 
-  // The iteration that Forward belongs to, for messages and counts.
+  // The iteration that Forward belongs to, for messages and statistics.
   void BeginIteration(int64_t iteration) { iteration_ = iteration; }
-  void SetCountsSink(CountsSink sink) { counts_sink_ = std::move(sink); }
+  // Told of every chunk's routed counts; must outlive the runner. Null: nothing is recorded.
+  void SetRecorder(statistics::Recorder* recorder) { recorder_ = recorder; }
+  // Rows that this rank's slots computed in each MoE layer of the last iteration [MoE layers].
+  std::span<const int64_t> computed_rows() const { return computed_rows_; }
 
  private:
   struct Pass;  // one call of Forward
@@ -50,17 +49,16 @@ class MoeRunner {
   bool Send(const Pass& pass, int64_t chunk);
   void Compute(const Pass& pass);
   void Combine(const Pass& pass, int64_t chunk);
-  void ReportCounts(const Pass& pass);
 
   MoeShape shape_;
   MoeLayout layout_;
   exchange::Exchange& exchange_;
   comm::Communicator& group_;
-  CountsSink counts_sink_;
+  statistics::Recorder* recorder_ = nullptr;
   int64_t iteration_ = 0;
   std::vector<eplb::SlotChooser> choosers_;   // [MoE layers]
   std::vector<int32_t> counts_;               // [E] of a chunk
-  std::vector<int64_t> total_counts_;         // [E] of an iteration's layer
+  std::vector<int64_t> computed_rows_;        // [MoE layers]
   std::vector<int32_t> slots_;                // [C * K]
   std::vector<compute::ExpertGroup> groups_;  // [slots per rank]
 };

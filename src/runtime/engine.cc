@@ -75,13 +75,8 @@ Engine::Engine(const model::Model& model, const EngineOptions& options)
   }
 }
 
-void Engine::SetCountsSink(const CountsSink& sink) {
-  for (size_t r = 0; r < ranks_.size(); ++r)
-    ranks_[r]->SetCountsSink(
-        [sink, rank = static_cast<int32_t>(r)](int64_t iteration, int32_t moe_index,
-                                               std::span<const int64_t> counts) {
-          sink(rank, iteration, moe_index, counts);
-        });
+void Engine::SetRecorder(statistics::Recorder* recorder) {
+  for (const std::unique_ptr<Rank>& rank : ranks_) rank->SetRecorder(recorder);
 }
 
 Engine::~Engine() { StopRanks(); }

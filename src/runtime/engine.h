@@ -74,11 +74,13 @@ class Engine {
       std::function<void(RequestId, int64_t position, std::span<const float> logits)>;
   void SetLogitsSink(LogitsSink sink) { logits_sink_ = std::move(sink); }
 
-  // Called by each rank's thread once per iteration and MoE layer with the counts of its own
-  // tokens; set before the first Step.
-  using CountsSink = std::function<void(int32_t rank, int64_t iteration, int32_t moe_index,
-                                        std::span<const int64_t> counts)>;
-  void SetCountsSink(const CountsSink& sink);
+  // Records the routed counts of every iteration from the next on; must outlive the engine. Null
+  // ends it.
+  void SetRecorder(statistics::Recorder* recorder);
+  // Rows that a rank computed in each MoE layer of the last iteration [MoE layers].
+  std::span<const int64_t> ComputedRows(int32_t rank) const {
+    return ranks_[static_cast<size_t>(rank)]->computed_rows();
+  }
 
   const IterationInfo& last_iteration() const { return info_; }
   const Scheduler& scheduler() const { return scheduler_; }

@@ -35,8 +35,9 @@ void Rank::Start() {
   moe_.emplace(shape, *options_.moe_layout, *exchange_, *options_.group);
 }
 
-void Rank::SetCountsSink(moe::CountsSink sink) {
-  if (moe_) moe_->SetCountsSink(std::move(sink));
+void Rank::SetRecorder(statistics::Recorder* recorder) {
+  recorder_ = recorder;
+  if (moe_) moe_->SetRecorder(recorder);
 }
 
 void Rank::Run(std::span<const PlanEntry> entries, int64_t iteration) {
@@ -55,6 +56,7 @@ void Rank::Run(std::span<const PlanEntry> entries, int64_t iteration) {
                            .sequences = sequences_,
                            .logits_rows = logits_rows_};
   const TensorView logits = model_.Forward(context, batch);
+  if (recorder_) recorder_->EndIteration(EpRank(options_.rank), iteration);
   SampleAll(entries, logits);
 }
 

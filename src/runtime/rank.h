@@ -48,7 +48,12 @@ class Rank {
   // the next call.
   void Run(std::span<const PlanEntry> entries, int64_t iteration);
 
-  void SetCountsSink(moe::CountsSink sink);
+  // Told of this rank's routed counts, iteration by iteration; null: nothing is recorded.
+  void SetRecorder(statistics::Recorder* recorder);
+  // Rows computed per MoE layer in the last iteration; empty when the model has no experts.
+  std::span<const int64_t> computed_rows() const {
+    return moe_ ? moe_->computed_rows() : std::span<const int64_t>();
+  }
   // Null when the model has no experts.
   const exchange::Exchange* exchange() const { return exchange_ ? &*exchange_ : nullptr; }
 
@@ -67,6 +72,7 @@ class Rank {
   kv::PagedCache cache_;
   std::optional<exchange::Exchange> exchange_;  // made by Start, on the rank's thread
   std::optional<moe::MoeRunner> moe_;
+  statistics::Recorder* recorder_ = nullptr;
   std::vector<Sampler> samplers_;  // one per pool thread
   std::vector<int32_t> ids_;
   std::vector<int32_t> positions_;

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <new>
+#include <numeric>
 
 #include "support/test_data.h"
 #include "support/test_engine.h"
@@ -124,17 +125,19 @@ TEST_F(EngineTest, PreemptsAndStillFinishesWithTheSameTokens) {
   EXPECT_GT(engine.scheduler().num_preemptions(), 0);
 }
 
-TEST_F(EngineTest, CountsWhatItRouted) {
+TEST_F(EngineTest, RecordsWhatItRouted) {
   runtime::Engine engine(*model_.model, Options(2));
-  std::vector<std::vector<int64_t>> routed(2, std::vector<int64_t>(4, 0));  // [rank][layer]
-  engine.SetCountsSink([&](int32_t rank, int64_t, int32_t layer, std::span<const int64_t> counts) {
-    for (const int64_t count : counts)
-      routed[static_cast<size_t>(rank)][static_cast<size_t>(layer)] += count;
-  });
+  statistics::Recorder recorder(
+      {.num_ranks = 2, .layers = {0, 1, 2, 3}, .num_experts = 16, .experts_per_token = 4});
+  engine.SetRecorder(&recorder);
   testing_support::RunRequests(engine, {Prompt(30, 5), Prompt(17, 5)});
+  const statistics::ExpertStatistics recorded = recorder.Statistics();
+  EXPECT_EQ(recorded.num_iterations, engine.last_iteration().iteration + 1);
   for (size_t layer = 0; layer < 4;
-       ++layer)  // top-4; the last generated token of each is never computed
-    EXPECT_EQ(routed[0][layer] + routed[1][layer], 4 * (30 + 4 + 17 + 4));
+       ++layer) {  // top-4; the last generated token of each is never computed
+    const std::vector<int64_t> loads = statistics::LayerLoads(recorded, layer);
+    EXPECT_EQ(std::accumulate(loads.begin(), loads.end(), int64_t{0}), 4 * (30 + 4 + 17 + 4));
+  }
 }
 
 }  // namespace
