@@ -116,7 +116,8 @@ class LayerRun {
     const uint64_t h = Hash(load_.seed, static_cast<uint64_t>(rank_), static_cast<uint64_t>(round),
                             static_cast<uint64_t>(name[0]) * 256 + static_cast<uint64_t>(name[1]));
     if (h % 3 != 0) return;
-    for (uint64_t i = (h >> 8) % 12; i > 0; --i) YieldThread();
+    for (uint64_t i = (h >> 8) % 3; i > 0; --i) YieldThread();
+    for (uint64_t i = (h >> 16) % 500; i > 0; --i) CpuPause();
   }
 
   void Publish(int64_t round) {

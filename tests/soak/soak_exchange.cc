@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
     load.num_buffers = 1 + static_cast<int>(seed % 3);
     load.max_rows = 1 + static_cast<int64_t>(seed % 7);
     load.num_tokens = 40;
-    load.num_layers = 200;
+    load.num_layers = 20;
     load.num_slots = 20 + static_cast<int>(seed % 21);
     load.is_random_placement = seed % 2 == 0;
     load.routing = seed % 5 == 0 ? Routing::kMasked : Routing::kSpread;
