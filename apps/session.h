@@ -7,26 +7,13 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/checkpoint.h"
 #include "checkpoint/generation_config.h"
 #include "checkpoint/model_config.h"
+#include "engine_flags.h"
 #include "model/model.h"
 #include "runtime/engine.h"
 
 namespace wideload::apps {
-
-struct EngineFlags {
-  std::string model;    // folder; empty: the embedded model
-  int32_t threads = 0;  // of a rank; 0: the machine's cores divided by the ranks, at least 1
-  std::string kernels = "auto";
-  int64_t max_seq_len = 0;      // 0: the model's context
-  std::string kv_cache_memory;  // per rank: a size, a fraction of free memory, or empty
-  int64_t max_num_tokens = 2048;
-  int64_t max_batch_size = 64;
-  bool check_weights = false;
-  int32_t num_ranks = 1;
-};
-void AddEngineFlags(CLI::App& app, EngineFlags& flags);
 
 // A model in memory and the engine that runs it. The engine goes first.
 struct Session {

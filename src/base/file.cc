@@ -27,7 +27,7 @@ struct FdCloser {
 int OpenForReading(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0 && errno == ENOENT) Throw(ErrorKind::kNotFound, "{}: no such file", path);
-  if (fd < 0) Throw(ErrorKind::kIo, "{}: cannot open: {}", path, Reason());
+  if (fd < 0) Throw(ErrorKind::kInvalid, "{}: cannot open: {}", path, Reason());
   return fd;
 }
 
@@ -97,9 +97,9 @@ void WriteFileWhole(const std::string& path, std::string_view content) {
 
 WholeFileWriter::WholeFileWriter(const std::string& path)
     : path_(path), temporary_path_(fmt::format("{}.{}.part", path, ::getpid())) {
-  if (IsDirectory(path)) Throw(ErrorKind::kIo, "{}: cannot write: is a directory", path);
+  if (IsDirectory(path)) Throw(ErrorKind::kInvalid, "{}: cannot write: is a directory", path);
   fd_ = ::open(temporary_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd_ < 0) Throw(ErrorKind::kIo, "{}: cannot write: {}", path, Reason());
+  if (fd_ < 0) Throw(ErrorKind::kInvalid, "{}: cannot write: {}", path, Reason());
 }
 
 WholeFileWriter::~WholeFileWriter() {

@@ -14,8 +14,8 @@ namespace wideload {
 class MappedFile {
  public:
   MappedFile() = default;
-  // Errors: kNotFound if there is no such file, kIo if it cannot be opened or mapped or is no
-  // regular file.
+  // Errors: kNotFound if there is no such file, kInvalid if it cannot be opened, kIo if it cannot
+  // be mapped or is no regular file.
   explicit MappedFile(const std::string& path);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
@@ -42,7 +42,8 @@ void WriteFileWhole(const std::string& path, std::string_view content);
 // appears.
 class WholeFileWriter {
  public:
-  // Opens the temporary file; Errors: kIo when the folder is missing or not writable.
+  // Opens the temporary file. Errors: kInvalid when the folder is missing or not writable: refused
+  // before work.
   explicit WholeFileWriter(const std::string& path);
   ~WholeFileWriter();
   WholeFileWriter(const WholeFileWriter&) = delete;

@@ -216,8 +216,7 @@ ModelConfig ReadModelConfig(const std::string& folder) {
   std::string reasons;
   for (const std::string& reason : reading.unsupported)
     reasons += (reasons.empty() ? "" : "; ") + reason;
-  Throw(ErrorKind::kUnsupported, "{}/config.json ({}): {}", folder, reading.config.architecture,
-        reasons);
+  Throw(ErrorKind::kUnsupported, "{} cannot be run: {}", reading.config.architecture, reasons);
 }
 
 }  // namespace wideload::checkpoint

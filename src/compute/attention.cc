@@ -6,7 +6,7 @@
 namespace wideload::compute {
 namespace {
 
-// Rows of one sequence that one attention task takes.
+// Rows of one sequence that one task takes.
 constexpr int64_t kRowsPerTask = 16;
 
 struct CacheShape {
@@ -14,8 +14,8 @@ struct CacheShape {
   int64_t kv_heads = 0;
   int64_t block_tokens = 0;
   int64_t head_dim = 0;
-  int64_t head_bytes() const { return block_tokens * token_bytes; }  // one KV head of one block
   int64_t token_bytes = 0;
+  int64_t head_bytes() const { return block_tokens * token_bytes; }  // one KV head of one block
 };
 
 CacheShape CheckCache(const char* op, const Exec& exec, const PagedKv& cache) {
@@ -62,6 +62,13 @@ int64_t TotalTokens(std::span<const KvSequence> sequences) {
   return total;
 }
 
+// Row blocks of the longest sequence.
+int64_t MostRowBlocks(std::span<const KvSequence> sequences) {
+  int64_t most = 0;
+  for (const KvSequence& s : sequences) most = std::max(most, s.num_tokens);
+  return (most + kRowsPerTask - 1) / kRowsPerTask;
+}
+
 }  // namespace
 
 void StoreKv(const Exec& exec, const TensorView& k, const TensorView& v,
@@ -81,17 +88,20 @@ void StoreKv(const Exec& exec, const TensorView& k, const TensorView& v,
         .width = shape.head_dim};
     convert(args, 0, shape.kv_heads);
   };
-  const auto store_sequence = [&](int64_t index, int) {
-    const KvSequence& s = sequences[static_cast<size_t>(index)];
-    for (int64_t i = 0; i < s.num_tokens; ++i) {
+  // Task = (row block, sequence).
+  const auto num_sequences = static_cast<int64_t>(sequences.size());
+  const auto store_rows = [&](int64_t task, int) {
+    const KvSequence& s = sequences[static_cast<size_t>(task % num_sequences)];
+    const int64_t first = task / num_sequences * kRowsPerTask;
+    for (int64_t i = first; i < std::min(s.num_tokens, first + kRowsPerTask); ++i) {
       const int64_t position = s.start_position + i;
       const int64_t block = s.blocks[static_cast<size_t>(position / shape.block_tokens)];
       store(k.row<float>(s.first_row + i), cache.keys, block, position % shape.block_tokens);
       store(v.row<float>(s.first_row + i), cache.values, block, position % shape.block_tokens);
     }
   };
-  RunTasks(exec, static_cast<int64_t>(sequences.size()), 2 * TotalTokens(sequences) * k.dim(1),
-           store_sequence);
+  RunTasks(exec, MostRowBlocks(sequences) * num_sequences, 2 * TotalTokens(sequences) * k.dim(1),
+           store_rows);
 }
 
 void PagedAttention(const Exec& exec, const AttentionShape& shape, const TensorView& q,
@@ -106,11 +116,9 @@ void PagedAttention(const Exec& exec, const AttentionShape& shape, const TensorV
   CheckMatrix("PagedAttention", "q", q, DType::kF32, rows);
   CheckMatrix("PagedAttention", "y", y, ComputeDType(exec.kernels), rows);
   int64_t work = 0;
-  int64_t longest = 0;  // row blocks of the longest sequence
   for (const KvSequence& s : sequences) {
     CheckSequence("PagedAttention", s, q.dim(0), kv);
     work += s.num_tokens * (s.start_position + s.num_tokens) * rows[1];
-    longest = std::max(longest, (s.num_tokens + kRowsPerTask - 1) / kRowsPerTask);
   }
 
   const int64_t heads = shape.q_heads / shape.kv_heads;
@@ -139,6 +147,7 @@ void PagedAttention(const Exec& exec, const AttentionShape& shape, const TensorV
   };
   // Task = (row block, sequence, KV head), the last row blocks first: they see the most keys.
   const auto num_sequences = static_cast<int64_t>(sequences.size());
+  const int64_t longest = MostRowBlocks(sequences);
   RunTasks(exec, longest * num_sequences * kv.kv_heads, work, [&](int64_t task, int) {
     const int64_t block = longest - 1 - task / (num_sequences * kv.kv_heads);
     const KvSequence& s = sequences[static_cast<size_t>(task / kv.kv_heads % num_sequences)];

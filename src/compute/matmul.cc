@@ -18,14 +18,16 @@ struct GemmCut {
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// A task's weights should stay in a core's L2 while its rows pass over them.
+// Tasks are small enough that even one row's product feeds several threads, and whole steps of the
+// widest micro-kernel.
 GemmCut CutGemm(int64_t rows, int64_t groups, int64_t group_bytes) {
-  constexpr int64_t kTaskWeightBytes = 256 * 1024;
+  constexpr int64_t kTaskWeightBytes = 64 * 1024;
   constexpr int64_t kTaskRows = 96;
-  constexpr int64_t kGroupStep = 8;  // what the widest micro-kernel takes at once
+  constexpr int64_t kGroupStep = 8;
+  const auto round_up = [](int64_t n) { return CeilDiv(n, kGroupStep) * kGroupStep; };
+  const int64_t most_groups = std::max(kGroupStep, kTaskWeightBytes / group_bytes);
   GemmCut cut;
-  const int64_t steps = std::max<int64_t>(1, kTaskWeightBytes / (kGroupStep * group_bytes));
-  cut.groups_per_task = steps * kGroupStep;
+  cut.groups_per_task = round_up(CeilDiv(groups, CeilDiv(groups, most_groups)));
   cut.rows_per_task = kTaskRows;
   cut.row_tasks = CeilDiv(rows, cut.rows_per_task);
   cut.group_tasks = CeilDiv(groups, cut.groups_per_task);

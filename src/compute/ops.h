@@ -69,7 +69,7 @@ void RopeHalfSplit(const Exec& exec, const TensorView& x, int64_t num_heads, con
                    std::span<const int32_t> positions);
 
 // One layer's paged KV cache. keys and values: [num_blocks, kv_heads, block_tokens, D] in compute
-// dtype.
+// dtype; block_tokens is at most 256 and D at most 1024.
 struct PagedKv {
   TensorView keys;
   TensorView values;
@@ -105,8 +105,8 @@ void PagedAttention(const Exec& exec, const AttentionShape& shape, const TensorV
 
 // Softmax over all E experts in fp32, then the K largest (ties: the lowest id; a NaN counts as the
 // smallest, so K distinct valid ids come out even of NaN logits); `normalize` divides the K weights
-// by their sum. logits [T, E] F32; ids [T, K] I32 in descending order of weight; weights [T, K]
-// F32.
+// by their sum. E is at most 4096. logits [T, E] F32; ids [T, K] I32 in descending order of weight;
+// weights [T, K] F32.
 struct RouterOptions {
   int64_t top_k = 1;
   bool normalize = true;

@@ -2,7 +2,9 @@
 #include "compute/ops.h"
 
 #include <gtest/gtest.h>
+#include <xmmintrin.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -187,6 +189,31 @@ TEST(KernelSets, AnUnknownNameIsRefusedWithTheAllowedOnes) {
     EXPECT_EQ(error.kind(), ErrorKind::kInvalid);
     EXPECT_NE(std::string(error.what()).find("avx512_bf16"), std::string::npos) << error.what();
   }
+}
+
+TEST(KernelSets, AutoIsOneOfTheSupportedOnes) {
+  const auto supported = SupportedKernelSets();
+  EXPECT_NE(std::find(supported.begin(), supported.end(), AutoKernelSet()), supported.end());
+}
+
+TEST(FloatingPointModeDeathTest, FlushToZeroEndsTheProcess) {
+  CheckFloatingPointMode();
+  EXPECT_DEATH(
+      {
+        _mm_setcsr(_mm_getcsr() | 0x8000U);
+        CheckFloatingPointMode();
+      },
+      "MXCSR");
+}
+
+TEST_F(ReferenceOps, ArgumentsThatDoNotFitEndTheProcessNamingThem) {
+  const OwnedTensor w(DType::kF32, {8, 4});
+  const PackedMatrix packed = PackedMatrix::Pack(exec.kernels, {{w.view()}}, pool);
+  const OwnedTensor x(DType::kF32, {2, 5});
+  const OwnedTensor y(DType::kF32, {2, 8});
+  EXPECT_DEATH(MatMul(exec, x.view(), packed, y.view()), "MatMul: x is F32 .2, 5., expected");
+  const OwnedTensor table(DType::kF32, {3, 8});
+  EXPECT_DEATH(Embed(exec, table.view(), std::vector<int32_t>{0, 3}, y.view()), "id 3 of 3");
 }
 
 }  // namespace

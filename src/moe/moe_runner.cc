@@ -2,50 +2,135 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+
 namespace wideload::moe {
 
-using compute::ExpertGroup;
+struct MoeRunner::Pass {
+  const compute::Exec& exec;
+  Workspace& workspace;
+  const MoeWeights& weights;
+  int32_t moe_index;
+  TensorView h;            // [T, H] F32
+  TensorView rows;         // [T, H] compute dtype: what is sent
+  TensorView ids;          // [T, K] I32
+  TensorView top_weights;  // [T, K] F32
+  int64_t chunk_tokens;
 
-MoeRunner::MoeRunner(const MoeShape& shape)
+  // Tokens of a chunk: none once all have been sent.
+  int64_t Begin(int64_t chunk) const { return std::min(chunk * chunk_tokens, rows.dim(0)); }
+  int64_t Count(int64_t chunk) const { return Begin(chunk + 1) - Begin(chunk); }
+  std::span<const int32_t> Ids(int64_t chunk) const {
+    return {ids.row<int32_t>(Begin(chunk)), static_cast<size_t>(Count(chunk) * ids.dim(1))};
+  }
+};
+
+MoeRunner::MoeRunner(const MoeShape& shape, const MoeLayout& layout, exchange::Exchange& exchange,
+                     comm::Communicator& group)
     : shape_(shape),
+      layout_(layout),
+      exchange_(exchange),
+      group_(group),
       counts_(static_cast<size_t>(shape.num_experts)),
-      groups_(static_cast<size_t>(shape.num_experts)) {}
+      total_counts_(static_cast<size_t>(shape.num_experts)),
+      slots_(static_cast<size_t>(layout.chunk_tokens * shape.top_k)),
+      groups_(static_cast<size_t>(layout.num_slots / layout.num_ranks)) {
+  for (const eplb::Placement& placement : layout.placements)
+    choosers_.emplace_back(placement, layout.split);
+}
 
-void MoeRunner::Forward(const compute::Exec& exec, Workspace& workspace, int32_t,
+void MoeRunner::Forward(const compute::Exec& exec, Workspace& workspace, int32_t moe_index,
                         const MoeWeights& weights, const TensorView& x, const TensorView& h) {
-  const int64_t tokens = x.dim(0);
-  const int64_t k = shape_.top_k;
-  const DType wire = compute::ComputeDType(exec.kernels);
-  const TensorView logits = workspace.TakeTensor(DType::kF32, {tokens, shape_.num_experts});
-  const TensorView ids = workspace.TakeTensor(DType::kI32, {tokens, k});
-  const TensorView top_weights = workspace.TakeTensor(DType::kF32, {tokens, k});
-  compute::MatMul(exec, x, weights.router, logits);
-  compute::RouterSoftmaxTopK(exec, logits, {.top_k = k, .normalize = shape_.normalize}, ids,
-                             top_weights);
-  const TensorView rows = workspace.TakeTensor(wire, {tokens, shape_.hidden});
-  compute::Convert(exec, x, rows);
-  const TensorView results = workspace.TakeTensor(wire, {tokens * k, shape_.hidden});
+  group_.SetWhere(
+      {.iteration = iteration_, .layer = shape_.layers[static_cast<size_t>(moe_index)]});
+  Pass pass{.exec = exec,
+            .workspace = workspace,
+            .weights = weights,
+            .moe_index = moe_index,
+            .h = h,
+            .chunk_tokens = layout_.chunk_tokens};
+  Route(exec, workspace, weights, x, pass);
+  // Two chunks are under way at once: while one is computed, the next one's rows travel and the
+  // counts of the one after it.
+  Publish(pass, 0);
+  bool more = Send(pass, 0);
+  if (more) Publish(pass, 1);
+  for (int64_t chunk = 0;; ++chunk) {
+    const bool last = !more;
+    const std::span<const exchange::Exchange::SlotRows> received = exchange_.Receive();
+    for (size_t s = 0; s < groups_.size(); ++s)
+      groups_[s] = {nullptr, received[s].x_rows, received[s].y_rows};
+    if (!last) more = Send(pass, chunk + 1);
+    if (!last && more) Publish(pass, chunk + 2);
+    Compute(pass);
+    exchange_.Return();
+    Combine(pass, chunk);
+    if (last) break;
+  }
+  ReportCounts(pass);
+}
 
+void MoeRunner::Route(const compute::Exec& exec, Workspace& workspace, const MoeWeights& weights,
+                      const TensorView& x, Pass& pass) {
+  const int64_t tokens = x.dim(0);
+  const TensorView logits = workspace.TakeTensor(DType::kF32, {tokens, shape_.num_experts});
+  pass.ids = workspace.TakeTensor(DType::kI32, {tokens, shape_.top_k});
+  pass.top_weights = workspace.TakeTensor(DType::kF32, {tokens, shape_.top_k});
+  pass.rows = workspace.TakeTensor(compute::ComputeDType(exec.kernels), {tokens, shape_.hidden});
+  compute::MatMul(exec, x, weights.router, logits);
+  compute::RouterSoftmaxTopK(exec, logits, {.top_k = shape_.top_k, .normalize = shape_.normalize},
+                             pass.ids, pass.top_weights);
+  compute::Convert(exec, x, pass.rows);
+}
+
+void MoeRunner::Publish(const Pass& pass, int64_t chunk) {
   std::fill(counts_.begin(), counts_.end(), 0);
-  for (int64_t i = 0; i < tokens * k; ++i) ++counts_[static_cast<size_t>(ids.data<int32_t>()[i])];
-  const auto x_rows = workspace.Take<const std::byte*>(tokens * k);
-  const auto y_rows = workspace.Take<std::byte*>(tokens * k);
-  const auto returned = workspace.Take<const std::byte*>(tokens * k);
-  size_t first = 0;
-  for (size_t e = 0; e < groups_.size(); ++e) {
-    const auto n = static_cast<size_t>(counts_[e]);
-    groups_[e] = {&weights.experts[e], x_rows.subspan(first, n), y_rows.subspan(first, n)};
-    counts_[e] = static_cast<int32_t>(first);
-    first += n;
+  for (const int32_t expert : pass.Ids(chunk)) ++counts_[static_cast<size_t>(expert)];
+  exchange_.PublishCounts(counts_, pass.Begin(chunk + 1) < pass.rows.dim(0));
+}
+
+// Chooses the slots of a chunk from the counts of all ranks and sends its rows. Returns whether
+// another chunk follows.
+bool MoeRunner::Send(const Pass& pass, int64_t chunk) {
+  const exchange::Exchange::Counts counts = exchange_.WaitCounts();
+  eplb::SlotChooser& chooser = choosers_[static_cast<size_t>(pass.moe_index)];
+  chooser.Prepare(counts.all);
+  const std::span<const int32_t> ids = pass.Ids(chunk);
+  const std::span<int32_t> slots = std::span(slots_).first(ids.size());
+  chooser.ChooseSlots(EpRank(group_.rank()), ids, slots);
+  const TensorView rows = pass.rows.Rows(pass.Begin(chunk), pass.Count(chunk));
+  exchange_.Dispatch({.rows = static_cast<const std::byte*>(rows.raw()),
+                      .row_stride = rows.row_bytes(),
+                      .num_tokens = rows.dim(0),
+                      .slots = slots});
+  return counts.more;
+}
+
+void MoeRunner::Compute(const Pass& pass) {
+  const eplb::Placement& placement = layout_.placements[static_cast<size_t>(pass.moe_index)];
+  const size_t first = static_cast<size_t>(group_.rank()) * groups_.size();
+  for (size_t s = 0; s < groups_.size(); ++s) {
+    const auto expert = static_cast<size_t>(placement.slot_expert[first + s].value);
+    groups_[s].weights = &pass.weights.experts[expert];
   }
-  for (int64_t i = 0; i < tokens * k; ++i) {
-    const auto at = static_cast<size_t>(counts_[static_cast<size_t>(ids.data<int32_t>()[i])]++);
-    x_rows[at] = static_cast<const std::byte*>(rows.raw()) + i / k * rows.row_bytes();
-    y_rows[at] = static_cast<std::byte*>(results.raw_mutable()) + i * results.row_bytes();
-    returned[static_cast<size_t>(i)] = y_rows[at];
-  }
-  compute::ExpertMlp(exec, groups_, workspace);
-  compute::CombineRows(exec, returned, top_weights, h);
+  compute::ExpertMlp(pass.exec, groups_, pass.workspace);
+}
+
+void MoeRunner::Combine(const Pass& pass, int64_t chunk) {
+  const std::span<const std::byte* const> returned = exchange_.WaitReturns();
+  const int64_t begin = pass.Begin(chunk);
+  const int64_t count = pass.Count(chunk);
+  compute::CombineRows(pass.exec, returned, pass.top_weights.Rows(begin, count),
+                       pass.h.Rows(begin, count));
+}
+
+void MoeRunner::ReportCounts(const Pass& pass) {
+  if (!counts_sink_) return;
+  std::fill(total_counts_.begin(), total_counts_.end(), 0);
+  const int32_t* ids = pass.ids.data<int32_t>();
+  for (int64_t i = 0; i < pass.ids.shape().num_elements(); ++i)
+    ++total_counts_[static_cast<size_t>(ids[i])];
+  counts_sink_(iteration_, pass.moe_index, total_counts_);
 }
 
 }  // namespace wideload::moe

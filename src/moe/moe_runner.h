@@ -3,21 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
+#include "comm/communicator.h"
 #include "compute/ops.h"
+#include "exchange/exchange.h"
+#include "moe/layout.h"
 
 namespace wideload::moe {
-
-// The same for every MoE layer of a model.
-struct MoeShape {
-  int64_t hidden = 0;
-  int64_t num_experts = 0;  // 0: the model has no MoE layer
-  int64_t top_k = 0;
-  bool normalize = true;        // the top_k weights are divided by their sum
-  std::vector<int32_t> layers;  // model layers that are MoE, ascending
-};
 
 // One layer's router and experts.
 struct MoeWeights {
@@ -25,20 +20,49 @@ struct MoeWeights {
   std::vector<compute::ExpertWeights> experts;  // [E]
 };
 
+// Told once per iteration and MoE layer how many of this rank's tokens each expert got: counts [E].
+using CountsSink =
+    std::function<void(int64_t iteration, int32_t moe_index, std::span<const int64_t> counts)>;
+
 class MoeRunner {
  public:
-  explicit MoeRunner(const MoeShape& shape);
+  // `exchange` and `group` are this rank's and outlive the runner. layout must be valid
+  // (ValidateLayout).
+  MoeRunner(const MoeShape& shape, const MoeLayout& layout, exchange::Exchange& exchange,
+            comm::Communicator& group);
 
-  // h += sum over the chosen experts of weight * expert(x), for the rank's T tokens (also none).
-  // moe_index: position of the layer in shape.layers. x [T, H] F32 (normed), h [T, H] F32.
-  // Collective: every rank calls it for every MoE layer of an iteration.
+  // h += sum over the chosen experts of weight * expert(x), for the rank's T tokens (also none), in
+  // chunks of at most layout.chunk_tokens. moe_index: position of the layer in shape.layers. x [T,
+  // H] F32 (normed), h [T, H] F32. Collective: every rank calls it for every MoE layer of an
+  // iteration. Errors: comm::PeerLost.
   void Forward(const compute::Exec& exec, Workspace& workspace, int32_t moe_index,
                const MoeWeights& weights, const TensorView& x, const TensorView& h);
 
+  // The iteration that Forward belongs to, for messages and counts.
+  void BeginIteration(int64_t iteration) { iteration_ = iteration; }
+  void SetCountsSink(CountsSink sink) { counts_sink_ = std::move(sink); }
+
  private:
+  struct Pass;  // one call of Forward
+  void Route(const compute::Exec& exec, Workspace& workspace, const MoeWeights& weights,
+             const TensorView& x, Pass& pass);
+  void Publish(const Pass& pass, int64_t chunk);
+  bool Send(const Pass& pass, int64_t chunk);
+  void Compute(const Pass& pass);
+  void Combine(const Pass& pass, int64_t chunk);
+  void ReportCounts(const Pass& pass);
+
   MoeShape shape_;
-  std::vector<int32_t> counts_;  // [E] routed tokens of the chunk
-  std::vector<compute::ExpertGroup> groups_;
+  MoeLayout layout_;
+  exchange::Exchange& exchange_;
+  comm::Communicator& group_;
+  CountsSink counts_sink_;
+  int64_t iteration_ = 0;
+  std::vector<eplb::SlotChooser> choosers_;   // [MoE layers]
+  std::vector<int32_t> counts_;               // [E] of a chunk
+  std::vector<int64_t> total_counts_;         // [E] of an iteration's layer
+  std::vector<int32_t> slots_;                // [C * K]
+  std::vector<compute::ExpertGroup> groups_;  // [slots per rank]
 };
 
 }  // namespace wideload::moe

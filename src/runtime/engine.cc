@@ -1,6 +1,7 @@
 #include "runtime/engine.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 
@@ -14,6 +15,21 @@ void CountEntry(RankIteration& rank, const PlanEntry& entry) {
   (decode ? rank.num_generated_tokens : rank.num_prompt_tokens) += entry.count;
 }
 
+moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options) {
+  moe::MoeLayout layout{.num_ranks = options.num_ranks, .split = options.split};
+  const auto num_experts = static_cast<int32_t>(shape.num_experts);
+  layout.num_slots = options.num_slots > 0 ? options.num_slots : num_experts;
+  layout.placements = options.placements;
+  if (layout.placements.empty() && num_experts > 0)
+    layout.placements.assign(
+        shape.layers.size(),
+        eplb::ContiguousPlacement(num_experts, layout.num_slots, options.num_ranks));
+  layout.chunk_tokens =
+      moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens);
+  moe::ValidateLayout(shape, layout);
+  return layout;
+}
+
 }  // namespace
 
 Engine::Engine(const model::Model& model, const EngineOptions& options)
@@ -23,25 +39,57 @@ Engine::Engine(const model::Model& model, const EngineOptions& options)
                   .max_batch_size = options.max_batch_size,
                   .num_kv_blocks = options.num_kv_blocks,
                   .max_seq_len = options.max_seq_len}),
+      moe_layout_(MakeMoeLayout(model.shape().moe, options)),
+      group_(options.num_ranks, {.total_threads = options.num_ranks * options.threads_per_rank,
+                                 .deadline = options.deadline}),
       ladder_(WaitLadder::For(options.num_ranks * options.threads_per_rank + 1)),
       failures_(static_cast<size_t>(options.num_ranks)) {
+  if (model.shape().moe.num_experts > 0)
+    fabrics_ = std::make_unique<exchange::LocalFabrics>(
+        options.num_ranks,
+        exchange::SegmentBytes(
+            moe::MakeExchangeShape(model.shape().moe, moe_layout_, options.kernels)),
+        options.num_ranks * options.threads_per_rank);
   for (int32_t r = 0; r < options.num_ranks; ++r)
-    ranks_.push_back(
-        std::make_unique<Rank>(model, RankOptions{.rank = r,
-                                                  .num_ranks = options.num_ranks,
-                                                  .threads = options.threads_per_rank,
-                                                  .kernels = options.kernels,
-                                                  .max_num_tokens = options.max_num_tokens,
-                                                  .max_batch_size = options.max_batch_size,
-                                                  .num_kv_blocks = options.num_kv_blocks}));
+    ranks_.push_back(std::make_unique<Rank>(
+        model, RankOptions{.rank = r,
+                           .num_ranks = options.num_ranks,
+                           .threads = options.threads_per_rank,
+                           .kernels = options.kernels,
+                           .max_num_tokens = options.max_num_tokens,
+                           .max_batch_size = options.max_batch_size,
+                           .num_kv_blocks = options.num_kv_blocks,
+                           .moe_layout = &moe_layout_,
+                           .group = &group_.rank(r),
+                           .fabric = fabrics_ ? &fabrics_->rank(r) : nullptr}));
   info_.ranks.resize(static_cast<size_t>(options.num_ranks));
   events_.reserve(static_cast<size_t>(options.num_ranks * options.max_batch_size) + 1);
   for (int32_t r = 0; r < options.num_ranks; ++r) threads_.emplace_back([this, r] { RankMain(r); });
+  StepPlan nothing;
+  nothing.ranks.resize(static_cast<size_t>(options.num_ranks));
+  try {
+    RunRanks(nothing);  // every rank is up, or the reason why not is thrown
+  } catch (...) {
+    StopRanks();
+    throw;
+  }
 }
 
-Engine::~Engine() {
+void Engine::SetCountsSink(const CountsSink& sink) {
+  for (size_t r = 0; r < ranks_.size(); ++r)
+    ranks_[r]->SetCountsSink(
+        [sink, rank = static_cast<int32_t>(r)](int64_t iteration, int32_t moe_index,
+                                               std::span<const int64_t> counts) {
+          sink(rank, iteration, moe_index, counts);
+        });
+}
+
+Engine::~Engine() { StopRanks(); }
+
+void Engine::StopRanks() {
   stop_.store(true, std::memory_order_release);
   round_.Increment();
+  threads_.clear();
 }
 
 RequestId Engine::Submit(Request request) {
@@ -87,17 +135,22 @@ void Engine::RunRanks(const StepPlan& plan) {
 void Engine::RankMain(int32_t r) {
   NameThisThread(fmt::format("rank {}", r));
   Rank& rank = *ranks_[static_cast<size_t>(r)];
-  rank.Start();
   uint32_t seen = 0;
+  bool started = false;
   while (true) {
     WaitFor(
         round_, ladder_, [&](uint32_t round) { return round != seen; }, [] { return true; });
     ++seen;
     if (stop_.load(std::memory_order_acquire)) return;
     try {
-      rank.Run(plan_->ranks[static_cast<size_t>(r)], info_.iteration);
-    } catch (...) {
+      if (std::exchange(started, true)) {
+        rank.Run(plan_->ranks[static_cast<size_t>(r)], info_.iteration);
+      } else {
+        rank.Start();
+      }
+    } catch (const std::exception& e) {
       failures_[static_cast<size_t>(r)] = std::current_exception();
+      group_.Abort(r, e.what());
     }
     done_.Increment();
   }

@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "base/wait.h"
+#include "comm/local/local_communicator.h"
+#include "exchange/local_fabric.h"
 #include "model/model.h"
 #include "runtime/rank.h"
 #include "runtime/scheduler.h"
@@ -22,10 +24,16 @@ struct EngineOptions {
   compute::KernelSet kernels = compute::KernelSet::kReference;
   int32_t num_ranks = 1;
   int32_t threads_per_rank = 1;
-  int64_t max_num_tokens = 2048;  // per rank and iteration
-  int64_t max_batch_size = 64;    // per rank
-  int64_t max_seq_len = 0;        // at most the model's context
-  int64_t num_kv_blocks = 0;      // per rank
+  int64_t max_num_tokens = 2048;            // per rank and iteration
+  int64_t max_batch_size = 64;              // per rank
+  int64_t max_seq_len = 0;                  // at most the model's context
+  int64_t num_kv_blocks = 0;                // per rank
+  int32_t num_slots = 0;                    // over all ranks; 0: one per expert
+  std::vector<eplb::Placement> placements;  // [MoE layers]; empty: contiguous
+  eplb::SplitMode split = eplb::SplitMode::kOptimal;
+  int64_t moe_max_num_tokens =
+      0;  // tokens of all ranks that go through an MoE layer at once; 0: all
+  std::chrono::milliseconds deadline{60'000};  // longest wait for another rank
 };
 
 // What one iteration was, for logs and reports.
@@ -66,18 +74,28 @@ class Engine {
       std::function<void(RequestId, int64_t position, std::span<const float> logits)>;
   void SetLogitsSink(LogitsSink sink) { logits_sink_ = std::move(sink); }
 
+  // Called by each rank's thread once per iteration and MoE layer with the counts of its own
+  // tokens; set before the first Step.
+  using CountsSink = std::function<void(int32_t rank, int64_t iteration, int32_t moe_index,
+                                        std::span<const int64_t> counts)>;
+  void SetCountsSink(const CountsSink& sink);
+
   const IterationInfo& last_iteration() const { return info_; }
   const Scheduler& scheduler() const { return scheduler_; }
   const EngineOptions& options() const { return options_; }
 
  private:
   void RunRanks(const StepPlan& plan);
+  void StopRanks();
   void RankMain(int32_t rank);
   void Collect(const StepPlan& plan);
   void DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output);
 
   EngineOptions options_;
   Scheduler scheduler_;
+  moe::MoeLayout moe_layout_;
+  comm::LocalGroup group_;
+  std::unique_ptr<exchange::LocalFabrics> fabrics_;
   std::vector<std::unique_ptr<Rank>> ranks_;
   std::vector<Event> pending_;  // events known before the next iteration
   std::vector<Event> events_;

@@ -13,8 +13,7 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
               .num_blocks = options.num_kv_blocks,
               .kv_heads = model.shape().kv_heads,
               .head_dim = model.shape().head_dim,
-              .dtype = compute::ComputeDType(options.kernels)}),
-      moe_(model.shape().moe) {
+              .dtype = compute::ComputeDType(options.kernels)}) {
   for (int32_t i = 0; i < options.threads; ++i) samplers_.emplace_back(model.shape().vocab_size);
   const auto max_tokens = static_cast<size_t>(options.max_num_tokens);
   const auto max_batch = static_cast<size_t>(options.max_batch_size);
@@ -29,6 +28,15 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
 void Rank::Start() {
   // One task per thread is likely but not certain; each task that runs checks the thread it is on.
   pool_.Run(64, [](int64_t, int) { compute::CheckFloatingPointMode(); });
+  if (options_.fabric == nullptr) return;
+  const moe::MoeShape& shape = model_.shape().moe;
+  exchange_.emplace(moe::MakeExchangeShape(shape, *options_.moe_layout, options_.kernels),
+                    *options_.fabric, *options_.group, &pool_);
+  moe_.emplace(shape, *options_.moe_layout, *exchange_, *options_.group);
+}
+
+void Rank::SetCountsSink(moe::CountsSink sink) {
+  if (moe_) moe_->SetCountsSink(std::move(sink));
 }
 
 void Rank::Run(std::span<const PlanEntry> entries, int64_t iteration) {
@@ -36,8 +44,11 @@ void Rank::Run(std::span<const PlanEntry> entries, int64_t iteration) {
                  outputs_.size());
   workspace_.Reset();
   BuildBatch(entries);
-  const model::RankContext context{
-      .exec = {options_.kernels, &pool_}, .workspace = &workspace_, .cache = &cache_, .moe = &moe_};
+  if (moe_) moe_->BeginIteration(iteration);
+  const model::RankContext context{.exec = {options_.kernels, &pool_},
+                                   .workspace = &workspace_,
+                                   .cache = &cache_,
+                                   .moe = moe_ ? &*moe_ : nullptr};
   const model::Batch batch{.iteration = iteration,
                            .ids = ids_,
                            .positions = positions_,

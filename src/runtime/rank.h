@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -22,6 +23,9 @@ struct RankOptions {
   int64_t max_num_tokens = 0;
   int64_t max_batch_size = 0;
   int64_t num_kv_blocks = 0;
+  const moe::MoeLayout* moe_layout = nullptr;
+  comm::Communicator* group = nullptr;  // of this rank
+  exchange::Fabric* fabric = nullptr;   // of this rank; null when the model has no experts
 };
 
 // What came out of one plan entry.
@@ -36,11 +40,17 @@ class Rank {
  public:
   Rank(const model::Model& model, const RankOptions& options);
 
-  // First call on the rank's own thread: checks the floating-point mode of its threads.
+  // First call on the rank's own thread: checks the floating-point mode of its threads, and meets
+  // the other ranks. Collective. Errors: comm::PeerLost; kInvalid when ranks disagree about the
+  // exchange.
   void Start();
   // Computes the entries (possibly none) and samples. Fills outputs(), one per entry, valid until
   // the next call.
   void Run(std::span<const PlanEntry> entries, int64_t iteration);
+
+  void SetCountsSink(moe::CountsSink sink);
+  // Null when the model has no experts.
+  const exchange::Exchange* exchange() const { return exchange_ ? &*exchange_ : nullptr; }
 
   std::span<const RankOutput> outputs() const { return outputs_; }
   const model::Model& model() const { return model_; }
@@ -55,7 +65,8 @@ class Rank {
   ThreadPool pool_;
   Workspace workspace_;
   kv::PagedCache cache_;
-  moe::MoeRunner moe_;
+  std::optional<exchange::Exchange> exchange_;  // made by Start, on the rank's thread
+  std::optional<moe::MoeRunner> moe_;
   std::vector<Sampler> samplers_;  // one per pool thread
   std::vector<int32_t> ids_;
   std::vector<int32_t> positions_;

@@ -89,14 +89,22 @@ class TemplateParser {
     return body;
   }
 
+  static Statement Make(StatementKind kind, std::string text = "") {
+    Statement statement;
+    statement.kind = kind;
+    statement.text = std::move(text);
+    return statement;
+  }
+
   Statement One() {
     TemplateChunk& chunk = chunks_[chunk_];
     if (chunk.kind == TemplateChunk::Kind::kText) {
       ++chunk_;
-      return {.kind = StatementKind::kText, .text = std::move(chunk.text)};
+      return Make(StatementKind::kText, std::move(chunk.text));
     }
     if (chunk.kind == TemplateChunk::Kind::kOutput) {
-      Statement output{.kind = StatementKind::kOutput, .expr = Expression()};
+      Statement output = Make(StatementKind::kOutput);
+      output.expr = Expression();
       EndTag();
       return output;
     }
@@ -113,7 +121,7 @@ class TemplateParser {
   }
 
   Statement For() {
-    Statement statement{.kind = StatementKind::kFor, .text = ExpectName()};
+    Statement statement = Make(StatementKind::kFor, ExpectName());
     Expect(Kind::kName, "in");
     statement.expr = Expression();
     EndTag();
@@ -124,7 +132,7 @@ class TemplateParser {
   }
 
   Statement If() {
-    Statement statement{.kind = StatementKind::kIf};
+    Statement statement = Make(StatementKind::kIf);
     while (true) {
       Expr condition = Expression();
       EndTag();
@@ -143,7 +151,7 @@ class TemplateParser {
   }
 
   Statement Set() {
-    Statement statement{.kind = StatementKind::kSet, .text = ExpectName()};
+    Statement statement = Make(StatementKind::kSet, ExpectName());
     Expect(Kind::kOperator, "=");
     statement.expr = Expression();
     EndTag();

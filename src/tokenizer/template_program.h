@@ -47,7 +47,7 @@ struct Statement {
   StatementKind kind = StatementKind::kText;
   std::string text{};
   Expr expr{};
-  std::vector<Branch> branches{};  // kFor: one
+  std::vector<Branch> branches;  // kFor: one
 };
 
 struct Branch {

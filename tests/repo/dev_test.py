@@ -32,6 +32,11 @@ class Dev(unittest.TestCase):
         head = (ROOT / "README.md").read_text().splitlines()[:20]
         self.assertIn("./dev demo", "\n".join(head))
 
+    def test_pages_link_only_to_files_that_exist(self):
+        for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/*/README.md")]:
+            for link in re.findall(r"\]\((?!\w+:|#)([^)#]+)", page.read_text()):
+                self.assertTrue((page.parent / link).exists(), f"{page.relative_to(ROOT)} links to {link}")
+
 
 class ContinuousIntegration(unittest.TestCase):
     def test_scripts_are_valid_bash(self):

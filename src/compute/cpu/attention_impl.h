@@ -53,23 +53,30 @@ void LoadStep(const AttentionArgs& args, int64_t first, int64_t count, int64_t s
 // Lane j: q . keys[j]; the partial sums of a dot product lie in its elements' index mod 16.
 inline Vec Scores(const float* q, int64_t head_dim, const float* keys, int64_t stride) {
   Vec sums[kLanes];
-  WIDELOAD_UNROLL
-  for (int64_t j = 0; j < kLanes; ++j) sums[j] = Zero();
-  for (int64_t d = 0; d < head_dim; d += kLanes) {
-    const Vec a = LoadUpTo(q + d, head_dim - d);
+  for (int64_t first = 0; first < kLanes; first += kKeysAtOnce) {
+    Vec some[kKeysAtOnce];
     WIDELOAD_UNROLL
-    for (int64_t j = 0; j < kLanes; ++j) sums[j] = Fma(a, Load(keys + j * stride + d), sums[j]);
+    for (int64_t j = 0; j < kKeysAtOnce; ++j) some[j] = Zero();
+    for (int64_t d = 0; d < head_dim; d += kLanes) {
+      const Vec a = LoadUpTo(q + d, head_dim - d);
+      WIDELOAD_UNROLL
+      for (int64_t j = 0; j < kKeysAtOnce; ++j) {
+        some[j] = Fma(a, Load(keys + (first + j) * stride + d), some[j]);
+      }
+    }
+    WIDELOAD_UNROLL
+    for (int64_t j = 0; j < kKeysAtOnce; ++j) sums[first + j] = some[j];
   }
   return SumEachOf16(sums);
 }
 
 // out = out * shrink + sum over j < count, in order, of weights[j] * values[j].
 template <int kChunks>
-void AddValues(float* out, Vec shrink, const float* weights, const float* values, int64_t count,
+void AddValues(float* out, float shrink, const float* weights, const float* values, int64_t count,
                int64_t stride) {
   Vec sums[kChunks];
   WIDELOAD_UNROLL
-  for (int c = 0; c < kChunks; ++c) sums[c] = Mul(Load(out + c * kLanes), shrink);
+  for (int c = 0; c < kChunks; ++c) sums[c] = Mul(Load(out + c * kLanes), Set1(shrink));
   for (int64_t j = 0; j < count; ++j) {
     const Vec w = Set1(weights[j]);
     WIDELOAD_UNROLL
@@ -87,17 +94,19 @@ void TakeStep(const AttentionArgs& args, const KeyStep& step, int64_t count, int
   const Vec scores = Mul(Scores(query.q, args.head_dim, step.keys, stride), Set1(args.scale));
   const Vec seen = Select(count, scores, Set1(-__builtin_inff()));
   const float step_largest = MaxLanes(seen);
-  const float largest = step_largest > query.largest ? step_largest : query.largest;
-  const Vec shift = Set1(largest);
+  float shrink = 1;  // exp of what the largest score grew by, exactly 1 where it did not
+  if (step_largest > query.largest) {
+    shrink = FirstLane(Exp(Set1(query.largest - step_largest)));
+    query.largest = step_largest;
+  }
+  const Vec terms = Select(count, Exp(Sub(scores, Set1(query.largest))), Zero());
   float weights[kLanes];
-  const Vec terms = Select(count, Exp(Sub(scores, shift)), Zero());
   Store(weights, terms);
-  const Vec shrink = Exp(Sub(Set1(query.largest), shift));
-  float shrink_lanes[kLanes];
-  Store(shrink_lanes, shrink);
-  query.total = query.total * shrink_lanes[0] + SumLanes(terms);
-  query.largest = largest;
+  query.total = query.total * shrink + SumLanes(terms);
   int64_t d = 0;
+  for (; d + 8 * kLanes <= stride; d += 8 * kLanes) {
+    AddValues<8>(out + d, shrink, weights, step.values + d, count, stride);
+  }
   for (; d + 4 * kLanes <= stride; d += 4 * kLanes) {
     AddValues<4>(out + d, shrink, weights, step.values + d, count, stride);
   }

@@ -10,7 +10,8 @@ namespace {
 
 inline __m512bh AsBf16(__m512i bits) { return reinterpret_cast<__m512bh>(bits); }
 
-// bf16 rows times bf16 weights [k / 2][16][2], a pair of k per instruction.
+// bf16 rows times bf16 weights [k / 2][16][2], a pair of k per instruction. vdpbf16ps rounds to
+// nearest even and takes denormals as zero, whatever MXCSR says.
 struct PairDot {
   static int64_t GroupBytes(int64_t k) { return WidenDot::GroupBytes(k); }
 

@@ -185,10 +185,11 @@ void RunGemm(const GemmArgs& args, const GemmTile& tile) {
   const int64_t per_group = is_gate_up ? 2 : 1;
   const int64_t begin = tile.group_begin * per_group;
   const int64_t end = tile.group_end * per_group;
+  const int64_t rows = tile.row_end - tile.row_begin;
   constexpr int kGroups = kTileGroups;
-  if (tile.row_end - tile.row_begin <= 2) {
-    TileColumns<Dot, 2, kStreamGroups>(args, tile, begin, end);
-  } else if (is_gate_up && kGroups == 1) {
+  if (rows <= kStreamRows) {
+    TileColumns<Dot, kStreamRows, kStreamGroups>(args, tile, begin, end);
+  } else if (kGroups == 1 && (is_gate_up || rows <= kMaxTileRows / 2)) {
     TileColumns<Dot, kMaxTileRows / 2, 2>(args, tile, begin, end);
   } else {
     TileColumns<Dot, kMaxTileRows, kGroups>(args, tile, begin, end);

@@ -118,6 +118,7 @@ inline __m256 Scale2(__m256 x, __m256 n) {
 // x * 2^n for integral n within the range of two exponents.
 inline Vec Scale2(Vec x, Vec n) { return {Scale2(x.lo, n.lo), Scale2(x.hi, n.hi)}; }
 
+inline float FirstLane(Vec a) { return _mm256_cvtss_f32(a.lo); }
 // Sum and maximum over the lanes: halves, quarters, pairs.
 inline float SumLanes(Vec a) {
   const __m256 h = _mm256_add_ps(a.lo, a.hi);
@@ -144,7 +145,9 @@ inline void PrefetchLine(const void* p) { _mm_prefetch(static_cast<const char*>(
 // Rows and column groups of a GEMM micro-kernel that fill the 16 registers.
 constexpr int kMaxTileRows = 6;
 constexpr int kTileGroups = 1;
-constexpr int kStreamGroups = 4;  // for one or two rows: as many weight streams
+constexpr int kStreamRows = 1;  // so few rows: as many weight streams as registers allow
+constexpr int kStreamGroups = 4;
+constexpr int64_t kKeysAtOnce = 4;  // dot products of attention in registers at once
 
 }  // namespace
 }  // namespace wideload::compute

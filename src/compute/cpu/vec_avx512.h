@@ -94,6 +94,7 @@ inline Vec Scale2(Vec x, Vec n) {
   return {_mm512_mul_ps(_mm512_mul_ps(x.v, power(half)), power(_mm512_sub_epi32(whole, half)))};
 }
 
+inline float FirstLane(Vec a) { return _mm512_cvtss_f32(a.v); }
 // Sum and maximum over the lanes: halves, quarters, pairs.
 inline float SumLanes(Vec a) {
   const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
@@ -138,7 +139,9 @@ inline void PrefetchLine(const void* p) { _mm_prefetch(static_cast<const char*>(
 // Rows and column groups of a GEMM micro-kernel that fill the 32 registers.
 constexpr int kMaxTileRows = 6;
 constexpr int kTileGroups = 4;
-constexpr int kStreamGroups = 8;  // for one or two rows: as many weight streams
+constexpr int kStreamRows = 2;  // so few rows: as many weight streams as registers allow
+constexpr int kStreamGroups = 8;
+constexpr int64_t kKeysAtOnce = 16;  // dot products of attention in registers at once
 
 }  // namespace
 }  // namespace wideload::compute

@@ -1,0 +1,218 @@
+#include "engine_flags.h"
+
+#include <algorithm>
+
+#include "base/cpu_info.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "checkpoint/memory_plan.h"
+#include "command_line.h"
+#include "kv/paged_cache.h"
+#include "statistics/eplb_yaml.h"
+
+namespace wideload::apps {
+namespace {
+
+// Bytes per rank for keys and values.
+uint64_t KvBytes(const EngineFlags& flags, const runtime::EngineOptions& options,
+                 uint64_t bytes_per_block, uint64_t free_bytes) {
+  const std::string flag = "--kv-cache-memory";
+  const auto wanted =
+      static_cast<uint64_t>(options.max_batch_size * kv::BlocksFor(options.max_seq_len)) *
+      bytes_per_block;
+  const auto ranks = static_cast<uint64_t>(options.num_ranks);
+  if (flags.kv_cache_memory.empty()) return std::min(wanted, free_bytes / 2 / ranks);
+  const bool is_fraction =
+      flags.kv_cache_memory.find_first_not_of("0123456789.") == std::string::npos &&
+      flags.kv_cache_memory.find('.') != std::string::npos;
+  if (!is_fraction) return ParseBytes(flags.kv_cache_memory, flag);
+  const double fraction = std::stod(flags.kv_cache_memory);
+  if (!(fraction > 0 && fraction < 1))
+    Throw(ErrorKind::kInvalid, "{} is {}; a fraction must be above 0 and below 1", flag,
+          flags.kv_cache_memory);
+  return static_cast<uint64_t>(static_cast<double>(free_bytes) * fraction /
+                               static_cast<double>(ranks));
+}
+
+int64_t ContextLength(const EngineFlags& flags, const checkpoint::ModelConfig& config) {
+  if (flags.max_seq_len == 0) return config.max_position_embeddings;
+  if (flags.max_seq_len > config.max_position_embeddings)
+    Throw(ErrorKind::kInvalid,
+          "--max-seq-len is {}; the model's context is {} (max_position_embeddings)",
+          flags.max_seq_len, config.max_position_embeddings);
+  return flags.max_seq_len;
+}
+
+std::vector<eplb::Placement> FilePlacements(const statistics::EplbConfig& file,
+                                            const EngineFlags& flags,
+                                            const checkpoint::ModelConfig& c) {
+  statistics::EplbTarget target{.num_experts = static_cast<int32_t>(c.num_experts),
+                                .ep_size = flags.num_ranks};
+  for (int64_t layer = 0; layer < c.num_layers; ++layer)
+    if (c.IsMoeLayer(layer)) target.layers.push_back(static_cast<int32_t>(layer));
+  statistics::CheckEplbConfig(file, target, flags.placement);
+  std::vector<eplb::Placement> placements;
+  for (const int32_t layer : target.layers)
+    placements.push_back(statistics::LayerPlacement(file, layer, target, flags.placement));
+  return placements;
+}
+
+// "contiguous", "random:SEED" or an EPLB YAML file. Sets num_slots and one placement per MoE layer.
+void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c,
+                      runtime::EngineOptions& options) {
+  const auto num_experts = static_cast<int32_t>(c.num_experts);
+  options.num_slots = flags.num_slots > 0 ? flags.num_slots : num_experts;
+  if (num_experts == 0) {
+    if (flags.num_ranks > 1 || flags.num_slots > 0)
+      Throw(ErrorKind::kInvalid, "--ep is {} and --num-slots is {}; {} has no experts",
+            flags.num_ranks, flags.num_slots, c.architecture);
+    return;
+  }
+  const bool is_file = flags.placement != "contiguous" && !flags.placement.starts_with("random:");
+  if (is_file) {
+    const statistics::EplbConfig file = statistics::ReadEplbYaml(flags.placement);
+    if (flags.num_slots > 0 && flags.num_slots != file.num_slots)
+      Throw(ErrorKind::kInvalid, "--num-slots is {}; {} has num_slots {}", flags.num_slots,
+            flags.placement, file.num_slots);
+    options.num_slots = file.num_slots;
+    options.placements = FilePlacements(file, flags, c);
+    return;
+  }
+  eplb::ValidateSizes(num_experts, options.num_slots, flags.num_ranks, "--num-slots");
+  if (flags.placement == "contiguous") return;
+  const std::string seed_text = flags.placement.substr(std::string("random:").size());
+  if (seed_text.empty() || seed_text.size() > 18 ||
+      seed_text.find_first_not_of("0123456789") != std::string::npos)
+    Throw(ErrorKind::kInvalid,
+          "--placement is {}; allowed: contiguous, random:SEED (a number), or an EPLB YAML file",
+          flags.placement);
+  const uint64_t seed = std::stoull(seed_text);
+  for (int64_t i = 0; i < c.NumMoeLayers(); ++i)
+    options.placements.push_back(eplb::RandomPlacement(num_experts, options.num_slots,
+                                                       flags.num_ranks,
+                                                       seed * 1000003 + static_cast<uint64_t>(i)));
+}
+
+runtime::EngineOptions Options(const EngineFlags& flags, const checkpoint::ModelConfig& config) {
+  runtime::EngineOptions options;
+  options.kernels = compute::ParseKernelSet(flags.kernels);
+  options.num_ranks = flags.num_ranks;
+  options.threads_per_rank =
+      flags.threads > 0 ? flags.threads : std::max(1, NumAllowedCpus() / flags.num_ranks);
+  options.max_num_tokens = flags.max_num_tokens;
+  options.max_batch_size = flags.max_batch_size;
+  options.max_seq_len = ContextLength(flags, config);
+  options.split = eplb::ParseSplitMode(flags.split);
+  options.moe_max_num_tokens = flags.moe_max_num_tokens;
+  options.deadline = std::chrono::milliseconds(static_cast<int64_t>(flags.deadline_s * 1e3));
+  ResolvePlacement(flags, config, options);
+  return options;
+}
+
+// Receive and return buffers of a rank.
+uint64_t ExchangeBytes(const checkpoint::ModelConfig& c, const runtime::EngineOptions& options) {
+  if (c.num_experts == 0) return 0;
+  const moe::MoeShape shape{
+      .hidden = c.hidden_size, .num_experts = c.num_experts, .top_k = c.top_k};
+  const moe::MoeLayout layout{
+      .num_ranks = options.num_ranks,
+      .num_slots = options.num_slots,
+      .chunk_tokens =
+          moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens)};
+  return static_cast<uint64_t>(
+      exchange::SegmentBytes(moe::MakeExchangeShape(shape, layout, options.kernels)));
+}
+
+// Adds up weights, KV and buffers, refuses what does not fit, and sets the number of KV blocks.
+void PlanMemory(const EngineFlags& flags, const model::Family& family,
+                const checkpoint::ModelConfig& c, runtime::EngineOptions& options) {
+  const uint64_t available = AvailableMemoryBytes();
+  const auto weights = static_cast<uint64_t>(family.weight_bytes(c, options.kernels));
+  const kv::CacheShape block{.num_layers = c.num_layers,
+                             .num_blocks = 1,
+                             .kv_heads = c.num_kv_heads,
+                             .head_dim = c.head_dim,
+                             .dtype = compute::ComputeDType(options.kernels)};
+  const auto block_bytes = static_cast<uint64_t>(block.BytesPerBlock());
+  const uint64_t kv_bytes =
+      KvBytes(flags, options, block_bytes, available > weights ? available - weights : 0);
+  options.num_kv_blocks = static_cast<int64_t>(kv_bytes / block_bytes);
+  if (options.num_kv_blocks < 1)
+    Throw(ErrorKind::kResource,
+          "--kv-cache-memory gives {} per rank; one block of {} tokens needs {}",
+          FormatBytes(kv_bytes), kv::kBlockTokens, FormatBytes(block_bytes));
+  const auto ranks = static_cast<uint64_t>(options.num_ranks);
+  const auto token_bytes = static_cast<uint64_t>(
+      4 * (8 * c.hidden_size + 4 * c.num_attention_heads * c.head_dim +
+           2 * c.top_k * (c.hidden_size + c.moe_intermediate_size) + c.num_experts));
+  const checkpoint::MemoryPart parts[] = {
+      {"weights", weights, ""},
+      {"KV cache", ranks * static_cast<uint64_t>(options.num_kv_blocks) * block_bytes,
+       "--kv-cache-memory"},
+      {"buffers", ranks * static_cast<uint64_t>(options.max_num_tokens) * token_bytes,
+       "--max-num-tokens"},
+      {"exchange", ranks * ExchangeBytes(c, options), "--moe-max-num-tokens"}};
+  checkpoint::CheckMemory(parts, available);
+}
+
+void AddLayoutFlags(CLI::App& app, EngineFlags& flags) {
+  app.add_option(
+         Names("ep"), flags.num_ranks,
+         "ranks: threads of this process, each with its own requests and share of the experts")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_option(Names("num-slots"), flags.num_slots,
+                 "expert slots over all ranks, a multiple of --ep (default: one per expert)")
+      ->check(CLI::PositiveNumber);
+  app.add_option(Names("placement"), flags.placement,
+                 "contiguous, random:SEED, or an EPLB YAML file")
+      ->capture_default_str();
+  app.add_option(Names("split"), flags.split,
+                 "which replica takes a token: optimal, round_robin or first")
+      ->capture_default_str();
+  app.add_option(Names("moe-max-num-tokens"), flags.moe_max_num_tokens,
+                 "tokens of all ranks that go through an MoE layer at once (default: all)")
+      ->check(CLI::PositiveNumber);
+  app.add_option(Names("deadline"), flags.deadline_s,
+                 "seconds that a rank waits for another before the run ends")
+      ->check(CLI::Range(0.1, 86400.0))
+      ->capture_default_str();
+}
+
+}  // namespace
+
+void AddEngineFlags(CLI::App& app, EngineFlags& flags) {
+  app.add_option(Names("model", "m"), flags.model,
+                 "Hugging Face folder (default: the embedded model wideload-14m)");
+  app.add_option(Names("threads"), flags.threads, "threads of a rank (default: cores / ranks)")
+      ->check(CLI::Range(1, 4096));
+  app.add_option(Names("kernels"), flags.kernels,
+                 "auto, reference, avx2, avx512, avx512_bf16 or amx")
+      ->capture_default_str();
+  app.add_option(Names("max-seq-len"), flags.max_seq_len,
+                 "tokens of one request, prompt and generated (default: the model's context)")
+      ->check(CLI::PositiveNumber);
+  app.add_option(Names("kv-cache-memory"), flags.kv_cache_memory,
+                 "KV cache of a rank: a size (64M) or a fraction of the free memory shared by the "
+                 "ranks (0.5)");
+  app.add_option(Names("max-num-tokens"), flags.max_num_tokens,
+                 "tokens a rank computes in an iteration")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  app.add_option(Names("max-batch-size"), flags.max_batch_size, "requests running on a rank")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
+      ->capture_default_str();
+  app.add_flag(Names("check-weights"), flags.check_weights,
+               "look at every weight before the start and refuse NaN and infinity");
+  AddLayoutFlags(app, flags);
+}
+
+runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
+                                      const checkpoint::ModelConfig& config,
+                                      const model::Family& family) {
+  runtime::EngineOptions options = Options(flags, config);
+  PlanMemory(flags, family, config, options);
+  return options;
+}
+
+}  // namespace wideload::apps

@@ -1,0 +1,120 @@
+// Collectives of the ranks of one group, and how a rank learns that another one is lost. One
+// Communicator per rank, used by that rank's thread alone; Abort and Aborted may be called by any.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+
+namespace wideload::comm {
+
+// Where in a run a rank is, for messages. -1: not in one.
+struct Where {
+  int64_t iteration = -1;
+  int32_t layer = -1;
+};
+
+// Waits that were not over at once, and how long they lasted in all.
+struct WaitStatistics {
+  int64_t num_waits = 0;
+  int64_t total_ns = 0;
+};
+
+// The reason a group was ended, and the rank that ended it.
+struct AbortReport {
+  int rank = -1;
+  std::string reason = {};
+};
+
+// Ends a wait that cannot come to its end: a peer did not answer within the deadline or is dead, or
+// another rank ended the group. Caught at the top of a rank's loop; the exchange and the
+// communicator of that rank are unusable afterwards. Kind: kRunFailed.
+class PeerLost : public Error {
+ public:
+  struct Details {
+    int rank = -1;  // whose wait it was
+    int peer = -1;  // whose answer was awaited
+    Where where = {};
+    std::string awaited;   // "the counts of round 12"
+    std::string cause;     // "no answer for 5.0 s", "rank 0 ended the group: ..."
+    bool is_told = false;  // another rank found the fault and ended the group
+  };
+  explicit PeerLost(Details details);
+  const Details& details() const { return details_; }
+
+ private:
+  Details details_;
+};
+
+// What waits of a group have in common.
+struct GroupOptions {
+  int total_threads = 0;  // that compete for this machine's cores; 0: one per rank
+  std::chrono::milliseconds deadline{60'000};  // longest wait for a peer
+  std::function<bool(int)> is_alive = {};      // false: this rank is dead for sure; may be empty
+};
+
+// Every collective is called by all ranks of the group in the same order. Each may throw PeerLost.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  Communicator() = default;
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual const GroupOptions& options() const = 0;
+
+  // Returns when all ranks have called it.
+  virtual void Barrier() = 0;
+  // all [size * mine.size()]: rank r's bytes at r * mine.size(). `mine` has the same size on every
+  // rank (0 allowed).
+  virtual void AllGather(std::span<const std::byte> mine, std::span<std::byte> all) = 0;
+  // Copies root's `data` over everybody's; same size on every rank.
+  virtual void Broadcast(std::span<std::byte> data, int root) = 0;
+  // data[i] = sum over ranks of their data[i], fp32, on every rank the same bits: neighbours in
+  // rank order are added, then the sums of neighbours, and so on: ((0+1)+(2+3))+(4+5).
+  virtual void AllReduceSum(std::span<float> data) = 0;
+
+  // Ends all waits of all ranks of the group within a wait slice; they throw PeerLost with
+  // `reason`. The first caller's reason stays. Not a collective.
+  virtual void Abort(const std::string& reason) = 0;
+  virtual std::optional<AbortReport> Aborted() const = 0;
+  // Tells the others that this rank still waits for somebody: called once per wait slice.
+  virtual void Beat() = 0;
+  // How often `peer` called Beat; a rank that is lost does not.
+  virtual uint32_t BeatsOf(int peer) const = 0;
+
+  // Rank r's bytes, of any size each, at all[offsets[r] .. offsets[r + 1]). Memory: grows `all` and
+  // `offsets` where needed.
+  void AllGatherV(std::span<const std::byte> mine, std::vector<std::byte>& all,
+                  std::vector<int64_t>& offsets);
+  // AllGather of one plain value; all [size].
+  template <class T>
+  void AllGatherValue(const T& mine, std::span<T> all) {
+    AllGather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(all));
+  }
+
+  // Named in the message of a wait that fails.
+  void SetWhere(const Where& where) { where_ = where; }
+  const Where& where() const { return where_; }
+  // The waits of this communicator's collectives since the start.
+  const WaitStatistics& wait_statistics() const { return wait_statistics_; }
+
+ protected:
+  WaitStatistics wait_statistics_;
+
+ private:
+  Where where_;
+  std::vector<std::byte>
+      padded_;  // AllGatherV: the pieces of all ranks, each padded to the longest
+};
+
+}  // namespace wideload::comm

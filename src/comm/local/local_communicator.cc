@@ -1,0 +1,195 @@
+#include "comm/local/local_communicator.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "comm/wait_guard.h"
+#include "parallel/mapping.h"
+
+namespace wideload::comm {
+namespace {
+
+// Sums of the fixed tree are made for this many elements at once, in cache.
+constexpr size_t kReduceBlock = 512;
+
+const std::string kBarrier = "the barrier";
+const std::string kAllGather = "the bytes of an all-gather";
+const std::string kAllGatherEnd = "the end of an all-gather";
+const std::string kBroadcast = "a broadcast";
+const std::string kBroadcastEnd = "the end of a broadcast";
+const std::string kReduce = "the summands of an all-reduce";
+const std::string kReducePart = "its part of an all-reduce";
+const std::string kReduceEnd = "the end of an all-reduce";
+
+}  // namespace
+
+// A rank counts its steps; others wait until its published count has come as far as their own.
+// Memory that a step shows to others is reused only after a later step of all of them.
+class LocalGroup::Rank final : public Communicator {
+ public:
+  Rank(LocalGroup& group, int rank, int num_ranks)
+      : group_(group), rank_(rank), num_ranks_(num_ranks) {}
+
+  int rank() const override { return rank_; }
+  int size() const override { return num_ranks_; }
+  const GroupOptions& options() const override { return group_.options_; }
+  void Abort(const std::string& reason) override { group_.Abort(rank_, reason); }
+  std::optional<AbortReport> Aborted() const override { return group_.Aborted(); }
+  void Beat() override { beats_.fetch_add(1, std::memory_order_relaxed); }
+  uint32_t BeatsOf(int peer) const override {
+    return Peer(peer).beats_.load(std::memory_order_relaxed);
+  }
+
+  void Barrier() override {
+    Step();
+    AwaitAll(kBarrier);
+  }
+
+  void AllGather(std::span<const std::byte> mine, std::span<std::byte> all) override {
+    WIDELOAD_CHECK(all.size() == mine.size() * static_cast<size_t>(num_ranks_),
+                   "all-gather of {} bytes from {} ranks into {}", mine.size(), num_ranks_,
+                   all.size());
+    shown_ = mine;
+    Step();
+    for (int i = 1; i <= num_ranks_; ++i) {
+      const int peer = (rank_ + i) % num_ranks_;
+      Await(peer, kAllGather);
+      const std::span<const std::byte> bytes = Peer(peer).shown_;
+      WIDELOAD_CHECK(bytes.size() == mine.size(), "all-gather: rank {} gives {} bytes, rank {} {}",
+                     rank_, mine.size(), peer, bytes.size());
+      if (!bytes.empty())
+        std::memcpy(all.data() + bytes.size() * static_cast<size_t>(peer), bytes.data(),
+                    bytes.size());
+    }
+    Step();
+    AwaitAll(kAllGatherEnd);
+  }
+
+  void Broadcast(std::span<std::byte> data, int root) override {
+    WIDELOAD_CHECK(root >= 0 && root < num_ranks_, "broadcast from rank {} of {}", root,
+                   num_ranks_);
+    shown_ = data;
+    Step();
+    if (root != rank_) {
+      Await(root, kBroadcast);
+      const std::span<const std::byte> bytes = Peer(root).shown_;
+      WIDELOAD_CHECK(bytes.size() == data.size(), "broadcast: rank {} expects {} bytes, root {}",
+                     rank_, data.size(), bytes.size());
+      if (!bytes.empty()) std::memcpy(data.data(), bytes.data(), bytes.size());
+    }
+    Step();
+    AwaitAll(kBroadcastEnd);
+  }
+
+  // Each rank sums its shard of the elements, then all gather the shards.
+  void AllReduceSum(std::span<float> data) override {
+    const auto count = static_cast<int64_t>(data.size());
+    shown_ = std::as_bytes(data);
+    Step();
+    AwaitAll(kReduce);
+    const parallel::Shard own = parallel::ShardOf(count, num_ranks_, rank_);
+    sums_.resize(static_cast<size_t>(own.size()));
+    SumShard(own);
+    Step();
+    AwaitAll(kReducePart);
+    for (int r = 0; r < num_ranks_; ++r) {
+      const parallel::Shard shard = parallel::ShardOf(count, num_ranks_, r);
+      const std::vector<float>& sums = Peer(r).sums_;
+      std::copy(sums.begin(), sums.end(), data.begin() + shard.begin);
+    }
+    Step();
+    AwaitAll(kReduceEnd);
+  }
+
+ private:
+  Rank& Peer(int peer) const { return *group_.ranks_[static_cast<size_t>(peer)]; }
+
+  void Step() { steps_.Publish(++step_); }
+
+  void Await(int peer, const std::string& what) {
+    EventWord& steps = Peer(peer).steps_;
+    // Rolling comparison: a peer may be further, and the count may wrap.
+    const auto ready = [this](uint32_t steps_done) {
+      return static_cast<int32_t>(steps_done - step_) >= 0;
+    };
+    if (ready(steps.Load())) return;
+    WaitGuard guard(*this, peer);
+    if (!WaitFor(steps, group_.ladder_, ready, [&] { return guard.KeepWaiting(); }))
+      guard.ThrowPeerLost(what);
+    ++wait_statistics_.num_waits;
+    wait_statistics_.total_ns += guard.ElapsedNs();
+  }
+
+  void AwaitAll(const std::string& what) {
+    for (int i = 1; i < num_ranks_; ++i) Await((rank_ + i) % num_ranks_, what);
+  }
+
+  void SumShard(const parallel::Shard& shard) {
+    const auto num_ranks = static_cast<size_t>(num_ranks_);
+    block_.resize(num_ranks * kReduceBlock);
+    const auto size = static_cast<size_t>(shard.size());
+    for (size_t begin = 0; begin < size; begin += kReduceBlock) {
+      const size_t count = std::min(kReduceBlock, size - begin);
+      for (size_t r = 0; r < num_ranks; ++r) {
+        const auto* values =
+            reinterpret_cast<const float*>(Peer(static_cast<int>(r)).shown_.data());
+        std::copy_n(values + shard.begin + static_cast<int64_t>(begin), count,
+                    block_.begin() + static_cast<int64_t>(r * kReduceBlock));
+      }
+      SumBlock(count);
+      std::copy_n(block_.begin(), count, sums_.begin() + static_cast<int64_t>(begin));
+    }
+  }
+
+  void SumBlock(size_t count) {
+    const auto num_ranks = static_cast<size_t>(num_ranks_);
+    for (size_t distance = 1; distance < num_ranks; distance *= 2)
+      for (size_t r = 0; r + distance < num_ranks; r += 2 * distance) {
+        float* left = block_.data() + r * kReduceBlock;
+        const float* right = left + distance * kReduceBlock;
+        for (size_t i = 0; i < count; ++i) left[i] += right[i];
+      }
+  }
+
+  LocalGroup& group_;
+  int rank_;
+  int num_ranks_;
+  uint32_t step_ = 0;                 // steps this rank has taken
+  std::span<const std::byte> shown_;  // what a step shows to the others
+  std::vector<float> sums_;           // all-reduce: this rank's shard, shown to the others
+  std::vector<float> block_;          // [num_ranks, kReduceBlock]
+  alignas(128) EventWord steps_;      // step_, published
+  alignas(128) std::atomic<uint32_t> beats_{0};
+};
+
+LocalGroup::LocalGroup(int num_ranks, GroupOptions options)
+    : options_(std::move(options)),
+      ladder_(WaitLadder::For(std::max(num_ranks, options_.total_threads))) {
+  if (num_ranks < 1) Throw(ErrorKind::kInvalid, "a group of {} ranks; at least 1", num_ranks);
+  if (options_.deadline.count() <= 0)
+    Throw(ErrorKind::kInvalid, "the deadline of a group is {} ms; it must be positive",
+          options_.deadline.count());
+  ladder_.slice = std::min(ladder_.slice, options_.deadline);
+  for (int r = 0; r < num_ranks; ++r) ranks_.push_back(std::make_unique<Rank>(*this, r, num_ranks));
+}
+
+LocalGroup::~LocalGroup() = default;
+
+Communicator& LocalGroup::rank(int r) {
+  WIDELOAD_CHECK(r >= 0 && r < size(), "rank {} of {}", r, size());
+  return *ranks_[static_cast<size_t>(r)];
+}
+
+void LocalGroup::Abort(int rank, const std::string& reason) {
+  const std::scoped_lock lock(abort_mutex_);
+  if (is_aborted_.load(std::memory_order_relaxed)) return;
+  abort_report_ = {.rank = rank, .reason = reason};
+  is_aborted_.store(true, std::memory_order_release);
+}
+
+std::optional<AbortReport> LocalGroup::Aborted() const {
+  if (!is_aborted_.load(std::memory_order_acquire)) return std::nullopt;
+  return abort_report_;  // written once, before the flag
+}
+
+}  // namespace wideload::comm

@@ -1,0 +1,71 @@
+#include "comm/wait_guard.h"
+
+#include <utility>
+
+namespace wideload::comm {
+namespace {
+
+using std::chrono::steady_clock;
+
+// A waiting rank beats once per slice of the ladder (100 ms, or the time slices of busy cores).
+constexpr std::chrono::milliseconds kBeatAge{400};
+
+}  // namespace
+
+WaitGuard::WaitGuard(Communicator& group, int peer)
+    : group_(group),
+      peer_(peer),
+      start_(steady_clock::now()),
+      last_beat_(start_ - kBeatAge),
+      beats_seen_(group.BeatsOf(peer)) {}
+
+bool WaitGuard::IsPeerWaiting() {
+  const uint32_t beats = group_.BeatsOf(peer_);
+  const auto now = steady_clock::now();
+  if (std::exchange(beats_seen_, beats) != beats) last_beat_ = now;
+  return now - last_beat_ < kBeatAge;
+}
+
+bool WaitGuard::KeepWaiting() {
+  group_.Beat();
+  if (const auto report = group_.Aborted()) {
+    GiveUp(fmt::format("rank {} ended the group: {}", report->rank, report->reason), true);
+    return false;
+  }
+  const GroupOptions& options = group_.options();
+  if (options.is_alive && !options.is_alive(peer_)) {
+    GiveUp("it is dead", false);
+    return false;
+  }
+  const bool is_peer_waiting = IsPeerWaiting();
+  const auto elapsed = steady_clock::now() - start_;
+  if (elapsed < options.deadline) return true;
+  if (is_peer_waiting && elapsed < options.deadline + options.deadline / 4) return true;
+  const double seconds = std::chrono::duration<double>(elapsed).count();
+  GiveUp(fmt::format("no answer for {:.1f} s{}", seconds,
+                     is_peer_waiting ? " (it is waiting, too)" : ""),
+         false);
+  return false;
+}
+
+void WaitGuard::GiveUp(std::string cause, bool is_told) {
+  cause_ = std::move(cause);
+  is_told_ = is_told;
+}
+
+void WaitGuard::ThrowPeerLost(const std::string& awaited) {
+  const PeerLost lost({.rank = group_.rank(),
+                       .peer = peer_,
+                       .where = group_.where(),
+                       .awaited = awaited,
+                       .cause = cause_,
+                       .is_told = is_told_});
+  if (!is_told_) group_.Abort(lost.what());
+  throw lost;
+}
+
+int64_t WaitGuard::ElapsedNs() const {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(steady_clock::now() - start_).count();
+}
+
+}  // namespace wideload::comm

@@ -1,0 +1,41 @@
+// What one wait for a peer checks between its slices: the group's abort word, whether the peer
+// lives, the deadline. Used by one thread.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "comm/communicator.h"
+
+namespace wideload::comm {
+
+class WaitGuard {
+ public:
+  WaitGuard(Communicator& group, int peer);
+
+  // False when the wait should end; then ThrowPeerLost. A peer that passes the deadline but is seen
+  // waiting itself gets up to a quarter more, so that who waits for the lost rank names it.
+  bool KeepWaiting();
+
+  // Ends the wait for a reason found elsewhere.
+  void GiveUp(std::string cause, bool is_told);
+
+  // Ends the group, unless another rank did, and throws. `awaited` is what the peer owes, in words
+  // ("the barrier").
+  [[noreturn]] void ThrowPeerLost(const std::string& awaited);
+
+  int64_t ElapsedNs() const;
+
+ private:
+  bool IsPeerWaiting();
+
+  Communicator& group_;
+  int peer_;
+  std::chrono::steady_clock::time_point start_;
+  std::chrono::steady_clock::time_point last_beat_;
+  uint32_t beats_seen_;
+  std::string cause_;
+  bool is_told_ = false;
+};
+
+}  // namespace wideload::comm

@@ -1,0 +1,21 @@
+# cmake -DOBJECTS=a.o;b.o -DNM=nm -P check_symbols.cmake
+# A function compiled for one instruction set must not be one the linker may take for all: fails when an object of cpu/
+# defines any weak symbol, or an external one that is not its table of kernels.
+foreach(object ${OBJECTS})
+  execute_process(COMMAND ${NM} --defined-only --extern-only ${object} OUTPUT_VARIABLE symbols RESULT_VARIABLE result)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "${NM} cannot read ${object}")
+  endif()
+  string(REPLACE "\n" ";" symbols "${symbols}")
+  set(tables 0)
+  foreach(symbol ${symbols})
+    if(symbol MATCHES " T _ZN8wideload7compute[0-9]+[A-Za-z0-9]+KernelsEv$")
+      math(EXPR tables "${tables} + 1")
+    elseif(NOT symbol MATCHES " V DW\\.ref\\.")
+      message(FATAL_ERROR "${object} offers other files what is compiled for one instruction set: ${symbol}")
+    endif()
+  endforeach()
+  if(NOT tables EQUAL 1)
+    message(FATAL_ERROR "${object} defines ${tables} tables of kernels, expected 1")
+  endif()
+endforeach()

@@ -1,0 +1,388 @@
+#include "exchange/exchange.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "comm/wait_guard.h"
+#include "exchange/copy_rows.h"
+
+namespace wideload::exchange {
+namespace {
+
+// Above this many bytes per round over all ranks the rows would push each other out of the caches.
+constexpr int64_t kNonTemporalBytes = int64_t{8} << 20;
+// Below this many bytes waking the pool costs more than it saves.
+constexpr int64_t kParallelCopyBytes = int64_t{256} << 10;
+
+std::string AwaitedText(WaitKind kind, int64_t round) {
+  constexpr std::array<const char*, kNumWaitKinds> kNames = {"the counts", "the rows",
+                                                             "the results"};
+  return fmt::format("{} of round {}", kNames[static_cast<size_t>(kind)], round);
+}
+
+struct NamedField {
+  const char* name;
+  int64_t value;
+};
+
+std::array<NamedField, 9> Fields(const ExchangeShape& shape) {
+  return {{{"num_ranks", shape.num_ranks},
+           {"max_rows", shape.max_rows},
+           {"top_k", shape.top_k},
+           {"row_bytes", shape.row_bytes},
+           {"return_row_bytes", shape.return_row_bytes},
+           {"num_experts", shape.num_experts},
+           {"num_slots", shape.num_slots},
+           {"num_buffers", shape.num_buffers},
+           {"first_epoch", shape.first_epoch}}};
+}
+
+}  // namespace
+
+Exchange::Exchange(const ExchangeShape& shape, Fabric& fabric, comm::Communicator& group,
+                   ThreadPool* pool)
+    : shape_((ValidateShape(shape), shape)),
+      layout_(shape),
+      fabric_(fabric),
+      group_(group),
+      pool_(pool),
+      plan_(shape),
+      sent_(static_cast<size_t>(shape.num_buffers)),
+      counts_(static_cast<size_t>(shape.num_ranks) * static_cast<size_t>(shape.num_experts)),
+      sources_(static_cast<size_t>(shape.num_ranks)),
+      slot_begin_(static_cast<size_t>(shape.slots_per_rank()) + 1),
+      x_rows_(static_cast<size_t>(shape.num_ranks * shape.max_rows * shape.top_k)),
+      y_rows_(x_rows_.size()),
+      slot_rows_(static_cast<size_t>(shape.slots_per_rank())) {
+  for (Sent& sent : sent_)
+    sent.return_rows.resize(static_cast<size_t>(shape.max_rows * shape.top_k));
+  CompareShapes();
+  InitSegment();
+  group_.Barrier();
+}
+
+void Exchange::CompareShapes() {
+  WIDELOAD_CHECK(fabric_.rank() == group_.rank() && fabric_.size() == group_.size(),
+                 "fabric of rank {} of {}, group of rank {} of {}", fabric_.rank(), fabric_.size(),
+                 group_.rank(), group_.size());
+  std::vector<ExchangeShape> all(static_cast<size_t>(group_.size()));
+  group_.AllGatherValue(shape_, std::span(all));
+  for (size_t r = 0; r < all.size(); ++r)
+    for (size_t i = 0; i < Fields(shape_).size(); ++i) {
+      const NamedField first = Fields(all[0])[i];
+      const NamedField other = Fields(all[r])[i];
+      if (first.value != other.value)
+        Throw(ErrorKind::kInvalid,
+              "exchange: {} is {} on rank 0 and {} on rank {}; it must be the same", first.name,
+              first.value, other.value, r);
+    }
+  if (shape_.num_ranks != group_.size())
+    Throw(ErrorKind::kInvalid, "exchange: num_ranks is {} in a group of {} ranks", shape_.num_ranks,
+          group_.size());
+  if (fabric_.segment_bytes() < layout_.segment_bytes())
+    Throw(ErrorKind::kInvalid, "exchange: segments have {} bytes; this shape needs {}",
+          fabric_.segment_bytes(), layout_.segment_bytes());
+}
+
+// Flags start at a tag that no round of the first 2^32 waits for, whatever first_epoch is.
+void Exchange::InitSegment() {
+  const SegmentHeader header{.magic = kSegmentMagic,
+                             .version = kLayoutVersion,
+                             .rank = group_.rank(),
+                             .fingerprint = Fingerprint(shape_)};
+  std::memcpy(fabric_.Local(0), &header, sizeof(header));
+  const auto reset = [&](int64_t cell, uint32_t value) {
+    reinterpret_cast<EventWord*>(fabric_.Local(cell))->Publish(value);
+  };
+  for (int r = 0; r < shape_.num_ranks; ++r) {
+    reset(layout_.AbortCell(r), 0);
+    for (int64_t round = 0; round < layout_.num_counts_buffers(); ++round)
+      reset(layout_.CountsCell(round, r), shape_.first_epoch);
+    for (int64_t round = 0; round < shape_.num_buffers; ++round) {
+      reset(layout_.RegionCell(round, r), shape_.first_epoch);
+      reset(layout_.ReturnCell(round, r), shape_.first_epoch);
+    }
+  }
+}
+
+uint32_t Exchange::TagOf(int64_t round) const {
+  return shape_.first_epoch + static_cast<uint32_t>(round) + 1;
+}
+
+Exchange::Sent& Exchange::SentOf(int64_t round) {
+  return sent_[static_cast<size_t>(round % shape_.num_buffers)];
+}
+
+bool Exchange::IsToldToEnd(std::string& reason) const {
+  for (int r = 0; r < shape_.num_ranks; ++r) {
+    if (!fabric_.Test(layout_.AbortCell(r), 1)) continue;
+    const auto* text = reinterpret_cast<const char*>(fabric_.Local(layout_.AbortText(r)));
+    reason = fmt::format("rank {} ended the group: {}", r, text);
+    return true;
+  }
+  return false;
+}
+
+void Exchange::TellPeersToEnd(const std::string& reason) {
+  const std::string text = reason.substr(0, ExchangeLayout::kAbortTextBytes - 1);
+  const int rank = group_.rank();
+  for (int dst = 0; dst < shape_.num_ranks; ++dst) {
+    if (dst == rank) continue;
+    std::memcpy(fabric_.Window(dst, layout_.AbortText(rank)), text.c_str(), text.size() + 1);
+    fabric_.Signal(dst, {.cell = layout_.AbortCell(rank),
+                         .tag = 1,
+                         .payload_offset = layout_.AbortText(rank),
+                         .payload_bytes = static_cast<int64_t>(text.size()) + 1});
+  }
+}
+
+void Exchange::Await(WaitKind kind, int peer, int64_t cell, int64_t round) {
+  const uint32_t tag = TagOf(round);
+  if (fabric_.Test(cell, tag)) return;
+  comm::WaitGuard guard(group_, peer);
+  const auto keep_waiting = [&] {
+    std::string reason;
+    if (!guard.KeepWaiting()) return false;
+    if (!IsToldToEnd(reason)) return true;
+    guard.GiveUp(std::move(reason), true);
+    return false;
+  };
+  if (!fabric_.Wait(cell, tag, keep_waiting)) {
+    try {
+      guard.ThrowPeerLost(AwaitedText(kind, round));
+    } catch (const comm::PeerLost& lost) {
+      if (!lost.details().is_told) TellPeersToEnd(lost.what());
+      throw;
+    }
+  }
+  comm::WaitStatistics& statistics = wait_statistics_[static_cast<size_t>(kind)];
+  ++statistics.num_waits;
+  statistics.total_ns += guard.ElapsedNs();
+}
+
+void Exchange::PublishCounts(std::span<const int32_t> counts, bool more) {
+  const int64_t round = num_published_++;
+  WIDELOAD_CHECK(round - num_reduced_ <= shape_.num_buffers,
+                 "PublishCounts of round {} before WaitReturns of round {} (num_buffers {})", round,
+                 round - shape_.num_buffers - 1, shape_.num_buffers);
+  WIDELOAD_CHECK(counts.size() == static_cast<size_t>(shape_.num_experts),
+                 "counts of {} experts, num_experts is {}", counts.size(), shape_.num_experts);
+  const int rank = group_.rank();
+  const int64_t payload = layout_.CountsPayload(round, rank);
+  const int32_t more_value = more ? 1 : 0;
+  for (int i = 1; i <= shape_.num_ranks; ++i) {
+    const int dst = (rank + i) % shape_.num_ranks;
+    std::byte* window = fabric_.Window(dst, payload);
+    std::memcpy(window, &more_value, sizeof(more_value));
+    std::memcpy(window + sizeof(more_value), counts.data(), counts.size_bytes());
+    fabric_.Signal(dst, {.cell = layout_.CountsCell(round, rank),
+                         .tag = TagOf(round),
+                         .payload_offset = payload,
+                         .payload_bytes = layout_.counts_payload_bytes()});
+  }
+}
+
+Exchange::Counts Exchange::WaitCounts() {
+  const int64_t round = num_counted_++;
+  WIDELOAD_CHECK(round < num_published_, "WaitCounts of round {} before PublishCounts", round);
+  const auto num_experts = static_cast<size_t>(shape_.num_experts);
+  bool more = false;
+  for (int i = 1; i <= shape_.num_ranks; ++i) {
+    const int source = (group_.rank() + i) % shape_.num_ranks;
+    Await(WaitKind::kCounts, source, layout_.CountsCell(round, source), round);
+    const std::byte* payload = fabric_.Local(layout_.CountsPayload(round, source));
+    int32_t more_value = 0;
+    std::memcpy(&more_value, payload, sizeof(more_value));
+    more = more || more_value != 0;
+    std::memcpy(counts_.data() + static_cast<size_t>(source) * num_experts,
+                payload + sizeof(more_value), num_experts * sizeof(int32_t));
+  }
+  return {.all = counts_, .more = more};
+}
+
+void Exchange::WriteMetas(const Chunk& chunk, int dst) {
+  const int rank = group_.rank();
+  const int64_t round = num_dispatched_;
+  const std::span<const int32_t> tokens = plan_.TokensTo(dst);
+  const DispatchHeader header{.num_rows = static_cast<int32_t>(tokens.size()),
+                              .num_pairs = plan_.NumPairs(dst),
+                              .comb_offset = plan_.comb_offset(dst)};
+  std::memcpy(fabric_.Window(dst, layout_.RegionHeader(round, rank)), &header, sizeof(header));
+  auto* meta = reinterpret_cast<int32_t*>(fabric_.Window(dst, layout_.RegionMetas(round, rank)));
+  const int32_t first_slot = dst * shape_.slots_per_rank();
+  const int32_t end_slot = first_slot + shape_.slots_per_rank();
+  for (const int32_t token : tokens) {
+    *meta++ = token;
+    const int32_t* slots = chunk.slots.data() + int64_t{token} * shape_.top_k;
+    for (int k = 0; k < shape_.top_k; ++k)
+      *meta++ = slots[k] >= first_slot && slots[k] < end_slot ? slots[k] - first_slot : -1;
+  }
+}
+
+void Exchange::CopyRowsTo(const Chunk& chunk, int dst, bool is_non_temporal) {
+  const std::span<const int32_t> tokens = plan_.TokensTo(dst);
+  const auto num_rows = static_cast<int64_t>(tokens.size());
+  std::byte* const rows =
+      fabric_.Window(dst, layout_.RegionRow(num_dispatched_, group_.rank(), num_rows, 0));
+  const auto copy = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      std::byte* to = rows + i * layout_.row_stride();
+      const std::byte* from = chunk.rows + tokens[static_cast<size_t>(i)] * chunk.row_stride;
+      is_non_temporal ? CopyRowNonTemporal(to, from, shape_.row_bytes)
+                      : CopyRow(to, from, shape_.row_bytes);
+    }
+    if (is_non_temporal) FenceStores();
+  };
+  const bool is_parallel = pool_ != nullptr && pool_->num_threads() > 1 &&
+                           num_rows * shape_.row_bytes >= kParallelCopyBytes;
+  if (!is_parallel) return copy(0, num_rows);
+  const int64_t grain = (num_rows + pool_->num_threads() - 1) / pool_->num_threads();
+  pool_->RunRange(num_rows, grain, [&](int64_t begin, int64_t end, int) { copy(begin, end); });
+}
+
+void Exchange::SignalRows(int dst) {
+  const int rank = group_.rank();
+  const auto num_rows = static_cast<int64_t>(plan_.TokensTo(dst).size());
+  fabric_.Signal(dst, {.cell = layout_.RegionCell(num_dispatched_, rank),
+                       .tag = TagOf(num_dispatched_),
+                       .payload_offset = layout_.RegionHeader(num_dispatched_, rank),
+                       .payload_bytes = layout_.RegionPayloadBytes(num_rows)});
+}
+
+void Exchange::Dispatch(const Chunk& chunk) {
+  const int64_t round = num_dispatched_;
+  WIDELOAD_CHECK(round < num_counted_, "Dispatch of round {} before WaitCounts", round);
+  WIDELOAD_CHECK(round - num_reduced_ < shape_.num_buffers,
+                 "Dispatch of round {} before WaitReturns of round {} (num_buffers {})", round,
+                 round - shape_.num_buffers, shape_.num_buffers);
+  WIDELOAD_CHECK(chunk.num_tokens >= 0 && chunk.num_tokens <= shape_.max_rows,
+                 "a chunk of {} tokens; max_rows is {}", chunk.num_tokens, shape_.max_rows);
+  const int64_t num_entries = chunk.num_tokens * shape_.top_k;
+  WIDELOAD_CHECK(static_cast<int64_t>(chunk.slots.size()) == num_entries,
+                 "{} slots for {} tokens of {} each", chunk.slots.size(), chunk.num_tokens,
+                 shape_.top_k);
+  plan_.Make(chunk.num_tokens, chunk.slots);
+  const bool is_non_temporal =
+      plan_.num_rows() * shape_.row_bytes * shape_.num_ranks > kNonTemporalBytes;
+  for (int i = 1; i <= shape_.num_ranks; ++i) {
+    const int dst = (group_.rank() + i) % shape_.num_ranks;
+    WriteMetas(chunk, dst);
+    CopyRowsTo(chunk, dst, is_non_temporal);
+    SignalRows(dst);
+  }
+  Sent& sent = SentOf(round);
+  sent.num_entries = num_entries;
+  for (int64_t i = 0; i < num_entries; ++i) {
+    const int32_t index = plan_.ReturnIndex(i);
+    sent.return_rows[static_cast<size_t>(i)] =
+        index < 0 ? nullptr : fabric_.Local(layout_.ReturnRow(round, index));
+    traffic_.num_returns += index < 0 ? 0 : 1;
+  }
+  ++traffic_.num_rounds;
+  traffic_.num_rows += plan_.num_rows();
+  ++num_dispatched_;
+}
+
+void Exchange::ReadSource(int source) {
+  const int64_t round = num_received_;
+  DispatchHeader header;
+  std::memcpy(&header, fabric_.Local(layout_.RegionHeader(round, source)), sizeof(header));
+  WIDELOAD_CHECK(header.num_rows >= 0 && header.num_rows <= shape_.max_rows &&
+                     header.num_pairs >= 0 && header.comb_offset >= 0 &&
+                     header.comb_offset + header.num_pairs <= shape_.max_rows * shape_.top_k,
+                 "rank {} announces {} rows, {} results from {} on in round {}", source,
+                 header.num_rows, header.num_pairs, header.comb_offset, round);
+  const auto* metas =
+      reinterpret_cast<const int32_t*>(fabric_.Local(layout_.RegionMetas(round, source)));
+  sources_[static_cast<size_t>(source)] = {.num_rows = header.num_rows,
+                                           .num_pairs = header.num_pairs,
+                                           .comb_offset = header.comb_offset,
+                                           .metas = metas};
+  int32_t num_pairs = 0;
+  for (int64_t row = 0; row < header.num_rows; ++row) {
+    const int32_t* slots = metas + row * layout_.meta_values() + 1;
+    for (int k = 0; k < shape_.top_k; ++k) {
+      if (slots[k] < 0) continue;
+      WIDELOAD_CHECK(slots[k] < shape_.slots_per_rank(), "rank {} sends a row for slot {} of {}",
+                     source, slots[k], shape_.slots_per_rank());
+      ++slot_begin_[static_cast<size_t>(slots[k]) + 1];
+      ++num_pairs;
+    }
+  }
+  WIDELOAD_CHECK(num_pairs == header.num_pairs, "rank {} announces {} results, its rows name {}",
+                 source, header.num_pairs, num_pairs);
+}
+
+// Second half of a counting sort: slot_begin_[s + 1] holds the number of rows of slot s.
+void Exchange::IndexRows() {
+  const auto num_slots = slot_rows_.size();
+  for (size_t s = 0; s < num_slots; ++s) slot_begin_[s + 1] += slot_begin_[s];
+  for (size_t s = 0; s < num_slots; ++s) {
+    const auto begin = static_cast<size_t>(slot_begin_[s]);
+    const auto count = static_cast<size_t>(slot_begin_[s + 1]) - begin;
+    slot_rows_[s] = {.x_rows = std::span(x_rows_).subspan(begin, count),
+                     .y_rows = std::span(y_rows_).subspan(begin, count)};
+  }
+  const int64_t round = num_received_;
+  for (int source = 0; source < shape_.num_ranks; ++source) {
+    const Source& from = sources_[static_cast<size_t>(source)];
+    const std::byte* x = fabric_.Local(layout_.RegionRow(round, source, from.num_rows, 0));
+    std::byte* y = fabric_.Window(source, layout_.ReturnRow(round, from.comb_offset));
+    for (int64_t row = 0; row < from.num_rows; ++row, x += layout_.row_stride()) {
+      const int32_t* slots = from.metas + row * layout_.meta_values() + 1;
+      for (int k = 0; k < shape_.top_k; ++k) {
+        if (slots[k] < 0) continue;
+        const auto place = static_cast<size_t>(slot_begin_[static_cast<size_t>(slots[k])]++);
+        x_rows_[place] = x;
+        y_rows_[place] = y;
+        y += layout_.return_stride();
+      }
+    }
+  }
+}
+
+std::span<const Exchange::SlotRows> Exchange::Receive() {
+  const int64_t round = num_received_;
+  WIDELOAD_CHECK(round < num_dispatched_, "Receive of round {} before Dispatch", round);
+  WIDELOAD_CHECK(round == num_returned_, "Receive of round {} before Return of round {}", round,
+                 round - 1);
+  std::fill(slot_begin_.begin(), slot_begin_.end(), 0);
+  for (int i = 1; i <= shape_.num_ranks; ++i) {
+    const int source = (group_.rank() + i) % shape_.num_ranks;
+    Await(WaitKind::kRows, source, layout_.RegionCell(round, source), round);
+    ReadSource(source);
+  }
+  IndexRows();
+  ++num_received_;
+  return slot_rows_;
+}
+
+void Exchange::Return() {
+  const int64_t round = num_returned_;
+  WIDELOAD_CHECK(round < num_received_, "Return of round {} before Receive", round);
+  const int rank = group_.rank();
+  for (int i = 1; i <= shape_.num_ranks; ++i) {
+    const int dst = (rank + i) % shape_.num_ranks;
+    const Source& source = sources_[static_cast<size_t>(dst)];
+    fabric_.Signal(dst, {.cell = layout_.ReturnCell(round, rank),
+                         .tag = TagOf(round),
+                         .payload_offset = layout_.ReturnRow(round, source.comb_offset),
+                         .payload_bytes = source.num_pairs * layout_.return_stride()});
+  }
+  ++num_returned_;
+}
+
+std::span<const std::byte* const> Exchange::WaitReturns() {
+  const int64_t round = num_reduced_;
+  WIDELOAD_CHECK(round < num_returned_, "WaitReturns of round {} before Return", round);
+  for (int i = 1; i <= shape_.num_ranks; ++i) {
+    const int source = (group_.rank() + i) % shape_.num_ranks;
+    Await(WaitKind::kReturns, source, layout_.ReturnCell(round, source), round);
+  }
+  ++num_reduced_;
+  const Sent& sent = SentOf(round);
+  return std::span(sent.return_rows).first(static_cast<size_t>(sent.num_entries));
+}
+
+}  // namespace wideload::exchange

@@ -1,0 +1,147 @@
+// Dispatch and combine of one rank: rows of tokens go to the ranks that own their slots, results
+// come back to the rows' home. Symmetric receive buffers, one copy of a row per destination rank,
+// flags that carry the round and are never reset; no barrier, no acknowledgement.
+// One per rank, used by that rank's thread; the pool's threads help with copies.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "comm/communicator.h"
+#include "exchange/fabric.h"
+#include "exchange/layout.h"
+#include "exchange/send_plan.h"
+
+namespace wideload::exchange {
+
+// What waits of an exchange are for.
+enum class WaitKind { kCounts, kRows, kReturns };
+inline constexpr int kNumWaitKinds = 3;
+
+// Bytes and rows this rank has sent, itself included, since the start.
+struct ExchangeTraffic {
+  int64_t num_rounds = 0;
+  int64_t num_rows = 0;     // out: one per token and destination rank
+  int64_t num_returns = 0;  // back: one per (token, k)
+};
+
+// A round runs through six calls, in this order: PublishCounts, WaitCounts, Dispatch, Receive,
+// Return, WaitReturns. Round e + 1 may begin before round e ends, for overlap:
+//   - each of the six is called for rounds in order, one call per round;
+//   - Dispatch of round e needs WaitReturns of round e - B; PublishCounts, of e - B - 1;
+//   - Receive of a round needs Return of the one before.
+// Anything else ends the process with the rule that was broken. With B = 2 a pipeline is
+//   Publish(0) Counts(0) Dispatch(0) Publish(1)
+//   for e: Receive(e), if more { Counts(e+1) Dispatch(e+1) Publish(e+2) }, compute, Return(e),
+//          WaitReturns(e), reduce
+// (Publish(e+2) only if Counts(e+1) said more).
+// Collective: all ranks make the same calls in the same order, also with no tokens; `more` tells
+// all of them alike whether another round follows.
+// Errors: a wait that cannot end throws comm::PeerLost; then this object is unusable.
+class Exchange {
+ public:
+  // fabric and group are of the same rank and outlive this object; segments at least
+  // SegmentBytes(shape). `pool` (may be null) helps with large copies. Collective: ranks compare
+  // their shapes. Errors: kInvalid naming the field in which two ranks differ; PeerLost.
+  // Memory: ScratchBytes(shape); nothing is allocated afterwards.
+  Exchange(const ExchangeShape& shape, Fabric& fabric, comm::Communicator& group,
+           ThreadPool* pool = nullptr);
+
+  // Tells all ranks how many entries of this rank's next chunk each expert gets, [E], and whether
+  // this rank has tokens after that chunk. Returns at once.
+  void PublishCounts(std::span<const int32_t> counts, bool more);
+
+  struct Counts {
+    std::span<const int32_t> all;  // [R * E], row r from rank r; valid until the next WaitCounts
+    bool more = false;             // some rank has tokens after this chunk: another round follows
+  };
+  Counts WaitCounts();
+
+  // The tokens of one chunk. Rows are read before Dispatch returns.
+  struct Chunk {
+    const std::byte* rows = nullptr;      // num_tokens rows of row_bytes
+    int64_t row_stride = 0;               // bytes between them
+    int64_t num_tokens = 0;               // 0 .. C
+    std::span<const int32_t> slots = {};  // [num_tokens * K], global slot ids, -1 for none
+  };
+  // Sends each row once to each rank that owns one of its slots. Returns without waiting.
+  void Dispatch(const Chunk& chunk);
+
+  // The rows for one of this rank's slots, in (source rank, row, k) order.
+  struct SlotRows {
+    std::span<const std::byte* const> x_rows;  // [n] row_bytes each, to read until Return
+    std::span<std::byte* const> y_rows;        // [n] return_row_bytes each, to write until Return
+  };
+  // Waits for the rows of all ranks. [slots_per_rank], valid until Return.
+  std::span<const SlotRows> Receive();
+
+  // All y_rows are written: tells every source.
+  void Return();
+
+  // Waits for the results of all ranks. [num_tokens * K] rows of return_row_bytes, null for slot
+  // -1; valid until Dispatch of the round that is B rounds later.
+  std::span<const std::byte* const> WaitReturns();
+
+  const ExchangeShape& shape() const { return shape_; }
+  const comm::WaitStatistics& wait_statistics(WaitKind kind) const {
+    return wait_statistics_[static_cast<size_t>(kind)];
+  }
+  const ExchangeTraffic& traffic() const { return traffic_; }
+
+ private:
+  struct Sent {  // a round between its Dispatch and its WaitReturns
+    int64_t num_entries = 0;
+    std::vector<const std::byte*> return_rows;  // [C * K]
+  };
+  struct Source {  // what Receive found of one rank
+    int32_t num_rows = 0;
+    int32_t num_pairs = 0;
+    int32_t comb_offset = 0;
+    const int32_t* metas = nullptr;
+  };
+
+  void CompareShapes();
+  void InitSegment();
+  uint32_t TagOf(int64_t round) const;
+  Sent& SentOf(int64_t round);
+  void Await(WaitKind kind, int peer, int64_t cell, int64_t round);
+  bool IsToldToEnd(std::string& reason) const;
+  void TellPeersToEnd(const std::string& reason);
+  void WriteMetas(const Chunk& chunk, int dst);
+  void CopyRowsTo(const Chunk& chunk, int dst, bool is_non_temporal);
+  void SignalRows(int dst);
+  void ReadSource(int source);
+  void IndexRows();
+
+  ExchangeShape shape_;
+  ExchangeLayout layout_;
+  Fabric& fabric_;
+  comm::Communicator& group_;
+  ThreadPool* pool_;
+
+  // Rounds for which each call has been made.
+  int64_t num_published_ = 0;
+  int64_t num_counted_ = 0;
+  int64_t num_dispatched_ = 0;
+  int64_t num_received_ = 0;
+  int64_t num_returned_ = 0;
+  int64_t num_reduced_ = 0;
+
+  SendPlan plan_;
+  std::vector<Sent> sent_;                // [B]
+  std::vector<int32_t> counts_;           // [R * E]
+  std::vector<Source> sources_;           // [R]
+  std::vector<int64_t> slot_begin_;       // [slots_per_rank + 1] into x_rows_ and y_rows_
+  std::vector<const std::byte*> x_rows_;  // [R * C * K]
+  std::vector<std::byte*> y_rows_;        // [R * C * K]
+  std::vector<SlotRows> slot_rows_;       // [slots_per_rank]
+  std::array<comm::WaitStatistics, kNumWaitKinds> wait_statistics_{};
+  ExchangeTraffic traffic_;
+};
+
+}  // namespace wideload::exchange

@@ -1,0 +1,43 @@
+#include "moe/layout.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace wideload::moe {
+
+int64_t ChunkTokens(int64_t moe_max_num_tokens, int32_t num_ranks, int64_t max_num_tokens) {
+  if (moe_max_num_tokens == 0) return max_num_tokens;
+  return std::clamp<int64_t>(moe_max_num_tokens / num_ranks, 1, max_num_tokens);
+}
+
+void ValidateLayout(const MoeShape& shape, const MoeLayout& layout) {
+  WIDELOAD_CHECK(layout.placements.size() == shape.layers.size(), "{} placements for {} MoE layers",
+                 layout.placements.size(), shape.layers.size());
+  for (size_t i = 0; i < layout.placements.size(); ++i) {
+    const eplb::Placement& placement = layout.placements[i];
+    const std::string where = fmt::format("placement of layer {}", shape.layers[i]);
+    if (placement.num_experts != shape.num_experts || placement.num_ranks != layout.num_ranks ||
+        placement.num_slots() != layout.num_slots)
+      Throw(ErrorKind::kInvalid,
+            "{}: has {} experts on {} slots and {} ranks; this run has {} experts, {} slots and {} "
+            "ranks",
+            where, placement.num_experts, placement.num_slots(), placement.num_ranks,
+            shape.num_experts, layout.num_slots, layout.num_ranks);
+    eplb::ValidatePlacement(placement, where);
+  }
+}
+
+exchange::ExchangeShape MakeExchangeShape(const MoeShape& shape, const MoeLayout& layout,
+                                          compute::KernelSet kernels) {
+  const int64_t row_bytes = shape.hidden * DTypeBytes(compute::ComputeDType(kernels));
+  return {.num_ranks = layout.num_ranks,
+          .max_rows = layout.chunk_tokens,
+          .top_k = static_cast<int>(shape.top_k),
+          .row_bytes = row_bytes,
+          .return_row_bytes = row_bytes,
+          .num_experts = static_cast<int>(shape.num_experts),
+          .num_slots = layout.num_slots};
+}
+
+}  // namespace wideload::moe

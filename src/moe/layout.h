@@ -1,0 +1,43 @@
+// How the experts of a model are spread over ranks: plain values, the same on all ranks.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "compute/exec.h"
+#include "eplb/slot_chooser.h"
+#include "exchange/layout.h"
+
+namespace wideload::moe {
+
+// The same for every MoE layer of a model.
+struct MoeShape {
+  int64_t hidden = 0;
+  int64_t num_experts = 0;  // 0: the model has no MoE layer
+  int64_t top_k = 0;
+  bool normalize = true;        // the top_k weights are divided by their sum
+  std::vector<int32_t> layers;  // model layers that are MoE, ascending
+
+  int32_t num_layers() const { return static_cast<int32_t>(layers.size()); }
+};
+
+struct MoeLayout {
+  int32_t num_ranks = 1;
+  int32_t num_slots = 0;                    // of each layer, over all ranks
+  std::vector<eplb::Placement> placements;  // [MoE layers]
+  eplb::SplitMode split = eplb::SplitMode::kOptimal;
+  int64_t chunk_tokens = 0;  // tokens a rank sends through a layer at once (C)
+};
+
+// C for `moe_max_num_tokens` summed over the ranks (0: no limit): at least 1, at most what a rank
+// can have in an iteration.
+int64_t ChunkTokens(int64_t moe_max_num_tokens, int32_t num_ranks, int64_t max_num_tokens);
+
+// Errors: kInvalid when a placement is not of this model or layout, naming the layer.
+void ValidateLayout(const MoeShape& shape, const MoeLayout& layout);
+
+// What the ranks' exchange must agree on.
+exchange::ExchangeShape MakeExchangeShape(const MoeShape& shape, const MoeLayout& layout,
+                                          compute::KernelSet kernels);
+
+}  // namespace wideload::moe

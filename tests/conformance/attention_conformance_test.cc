@@ -1,0 +1,149 @@
+// Paged attention of every kernel set: against the reference, and the same bits however a sequence
+// comes in pieces, in company, or in blocks that hold something else behind it.
+#include <cmath>
+#include <limits>
+
+#include "ops_conformance.h"
+
+namespace wideload::compute {
+namespace {
+
+// A sequence of random q, k, v and a cache of its own whose unused places are NaN.
+struct Sequence {
+  Sequence(DType dtype, const AttentionShape& attention, int64_t num_tokens,
+           int64_t tokens_per_block)
+      : shape(attention),
+        tokens(num_tokens),
+        q(RandomTensor(DType::kF32, {num_tokens, shape.q_heads * shape.head_dim}, 1)),
+        k(RandomBf16Values(DType::kF32, {num_tokens, shape.kv_heads * shape.head_dim}, 2)),
+        v(RandomBf16Values(DType::kF32, {num_tokens, shape.kv_heads * shape.head_dim}, 3)),
+        num_blocks((num_tokens + tokens_per_block - 1) / tokens_per_block + 2),
+        keys(dtype, {num_blocks, shape.kv_heads, tokens_per_block, shape.head_dim}),
+        values(dtype, {num_blocks, shape.kv_heads, tokens_per_block, shape.head_dim}) {
+    Clear();
+    // Back to front, so that order in memory is not order of positions.
+    for (int64_t b = num_blocks - 1; b >= 1; --b) blocks.push_back(static_cast<int32_t>(b));
+  }
+  void Clear() {
+    for (int64_t i = 0; i < keys.size(); ++i) {
+      SetElement(keys.view(), i, std::numeric_limits<float>::quiet_NaN());
+      SetElement(values.view(), i, std::numeric_limits<float>::quiet_NaN());
+    }
+  }
+  PagedKv cache() const { return {.keys = keys.view(), .values = values.view()}; }
+
+  AttentionShape shape;
+  int64_t tokens;
+  OwnedTensor q, k, v;
+  int64_t num_blocks;
+  OwnedTensor keys, values;
+  std::vector<int32_t> blocks;
+};
+
+// Stores and attends in chunks of `chunk` tokens, as chunked prefill and decode do.
+OwnedTensor Attend(const Exec& exec, Sequence& s, int64_t chunk) {
+  s.Clear();
+  OwnedTensor y(ComputeDType(exec.kernels), s.q.view().shape());
+  for (int64_t first = 0; first < s.tokens; first += chunk) {
+    const int64_t count = std::min(chunk, s.tokens - first);
+    const std::vector<KvSequence> batch = {
+        {.num_tokens = count, .start_position = first, .blocks = s.blocks}};
+    StoreKv(exec, s.k.view().Rows(first, count), s.v.view().Rows(first, count), batch, s.cache());
+    PagedAttention(exec, s.shape, s.q.view().Rows(first, count), batch, s.cache(),
+                   y.view().Rows(first, count));
+  }
+  return y;
+}
+
+struct Case {
+  AttentionShape shape;
+  int64_t tokens;
+  int64_t block_tokens;
+};
+const std::vector<Case> kCases = {
+    {{.q_heads = 6, .kv_heads = 2, .head_dim = 24, .scale = 0.2F}, 45, 16},
+    {{.q_heads = 4, .kv_heads = 4, .head_dim = 64, .scale = 0.125F}, 70, 32},
+    {{.q_heads = 40, .kv_heads = 1, .head_dim = 40, .scale = 0.3F}, 37, 7},
+    {{.q_heads = 2, .kv_heads = 1, .head_dim = 1, .scale = 1.0F}, 20, 1},
+    {{.q_heads = 8, .kv_heads = 2, .head_dim = 128, .scale = 0.09F}, 33, 24},
+};
+
+TEST_P(OpsConformance, AttentionAgreesWithTheReference) {
+  for (const Case& c : kCases) {
+    Sequence mine(compute_dtype(), c.shape, c.tokens, c.block_tokens);
+    Sequence reference(DType::kF32, c.shape, c.tokens, c.block_tokens);
+    const OwnedTensor expected = Attend(Reference(), reference, c.tokens);
+    EXPECT_TRUE(IsNear(Attend(With(2), mine, c.tokens), expected, output_tolerance()))
+        << c.shape.head_dim;
+  }
+}
+
+TEST_P(OpsConformance, AttentionHasTheSameBitsInAnyChunksOnAnyThreads) {
+  for (const Case& c : kCases) {
+    Sequence s(compute_dtype(), c.shape, c.tokens, c.block_tokens);
+    const OwnedTensor whole = Attend(With(1), s, c.tokens);
+    for (const int64_t chunk : {1, 3, 7, 16, 21, 32}) {
+      const OwnedTensor pieces = Attend(With(static_cast<int>(chunk % 3 + 1)), s, chunk);
+      EXPECT_TRUE(SameBits(pieces.view(), whole.view()))
+          << "head " << c.shape.head_dim << " chunk " << chunk;
+    }
+  }
+}
+
+TEST_P(OpsConformance, AttentionOfASequenceDoesNotDependOnItsCompany) {
+  const Case& c = kCases[0];
+  Sequence s(compute_dtype(), c.shape, c.tokens, c.block_tokens);
+  const OwnedTensor alone = Attend(With(1), s, c.tokens);
+
+  // Three sequences of one cache: 5 decode-like rows, the sequence itself, 9 rows; strided rows.
+  const int64_t total = 5 + c.tokens + 9;
+  const int64_t cache_blocks = s.num_blocks + 4;
+  const OwnedTensor keys(compute_dtype(),
+                         {cache_blocks, c.shape.kv_heads, c.block_tokens, c.shape.head_dim});
+  const OwnedTensor values(compute_dtype(), keys.view().shape());
+  const auto embed = [&](const OwnedTensor& middle) {
+    OwnedTensor all = RandomTensor(DType::kF32, {total, middle.view().dim(1)}, 9);
+    for (int64_t i = 0; i < middle.size(); ++i) {
+      SetElement(all.view(), 5 * middle.view().dim(1) + i, middle.at(i));
+    }
+    return all;
+  };
+  const OwnedTensor q = embed(s.q);
+  const OwnedTensor k = embed(s.k);
+  const OwnedTensor v = embed(s.v);
+  const std::vector<int32_t> first_blocks = {static_cast<int32_t>(cache_blocks - 1)};
+  const std::vector<int32_t> last_blocks = {static_cast<int32_t>(cache_blocks - 2), 0};
+  const std::vector<KvSequence> batch = {
+      {.first_row = 0, .num_tokens = 5, .start_position = 0, .blocks = first_blocks},
+      {.first_row = 5, .num_tokens = c.tokens, .start_position = 0, .blocks = s.blocks},
+      {.first_row = 5 + c.tokens, .num_tokens = 9, .start_position = 11, .blocks = last_blocks}};
+  const PagedKv cache = {.keys = keys.view(), .values = values.view()};
+  const StridedTensor q_strided(q, 3);
+  const StridedTensor k_strided(k, 6);
+  const OwnedTensor y(compute_dtype(), q.view().shape());
+  StoreKv(With(3), k_strided.view(), v.view(), batch, cache);
+  PagedAttention(With(3), c.shape, q_strided.view(), batch, cache, y.view());
+  EXPECT_TRUE(SameBits(y.view().Rows(5, c.tokens), alone.view()));
+}
+
+// Clear() fills the cache with NaN, so every test above would see one that leaks; here also behind
+// the query within its own step.
+TEST_P(OpsConformance, AttentionNeverMultipliesMaskedPlaces) {
+  const Case& c = kCases[1];
+  Sequence s(compute_dtype(), c.shape, c.tokens, c.block_tokens);
+  const OwnedTensor y = Attend(With(1), s, c.tokens);
+  for (int64_t i = 0; i < y.size(); ++i) ASSERT_TRUE(std::isfinite(y.at(i))) << i;
+  // A NaN key and value at the last position: only the last row may see it.
+  OwnedTensor clean = CopyOf(y.view(), compute_dtype());
+  const int64_t width = s.k.view().dim(1);
+  for (int64_t i = 0; i < width; ++i) {
+    SetElement(s.k.view(), (c.tokens - 1) * width + i, std::numeric_limits<float>::quiet_NaN());
+    SetElement(s.v.view(), (c.tokens - 1) * width + i, std::numeric_limits<float>::quiet_NaN());
+  }
+  const OwnedTensor spoiled = Attend(With(1), s, c.tokens);
+  EXPECT_TRUE(SameBits(spoiled.view().Rows(0, c.tokens - 1), clean.view().Rows(0, c.tokens - 1)));
+  EXPECT_TRUE(std::isnan(spoiled.at(spoiled.size() - 1)));
+}
+
+}  // namespace
+}  // namespace wideload::compute

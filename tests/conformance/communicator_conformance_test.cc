@@ -1,0 +1,222 @@
+// What every Communicator must do. A new implementation adds a factory to kMedia.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstring>
+#include <functional>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "base/wait.h"
+#include "comm/local/local_communicator.h"
+#include "comm/local/rank_threads.h"
+
+namespace wideload::comm {
+namespace {
+
+struct Medium {
+  std::string name;
+  // Runs body on every rank of a fresh group and reports how that ended.
+  std::function<RankOutcome(int num_ranks, GroupOptions, std::function<void(Communicator&)>)> run;
+};
+
+RankOutcome RunLocal(int num_ranks, GroupOptions options, std::function<void(Communicator&)> body) {
+  LocalGroup group(num_ranks, std::move(options));
+  return RunRanks(group, std::move(body));
+}
+
+const std::vector<Medium> kMedia = {{"local", RunLocal}};
+
+class CommunicatorConformance : public testing::TestWithParam<std::tuple<size_t, int>> {
+ protected:
+  int num_ranks() const { return std::get<1>(GetParam()); }
+  RankOutcome Run(std::function<void(Communicator&)> body, GroupOptions options = {}) const {
+    return kMedia[std::get<0>(GetParam())].run(num_ranks(), std::move(options), std::move(body));
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Media, CommunicatorConformance,
+                         testing::Combine(testing::Range<size_t>(0, kMedia.size()),
+                                          testing::Values(1, 2, 3, 5, 8, 16)),
+                         [](const auto& test) {
+                           return kMedia[std::get<0>(test.param)].name + "_" +
+                                  std::to_string(std::get<1>(test.param)) + "ranks";
+                         });
+
+TEST_P(CommunicatorConformance, GivesEveryRankItsNumber) {
+  std::atomic<uint32_t> seen{0};
+  const RankOutcome outcome = Run([&](Communicator& group) {
+    EXPECT_EQ(group.size(), num_ranks());
+    seen.fetch_or(1U << group.rank());
+  });
+  EXPECT_TRUE(outcome.ok()) << outcome.error;
+  EXPECT_EQ(seen.load(), (1U << num_ranks()) - 1);
+}
+
+TEST_P(CommunicatorConformance, BarrierLetsNobodyPassBeforeAllArrived) {
+  std::atomic<int> arrived{0};
+  const RankOutcome outcome = Run([&](Communicator& group) {
+    for (int i = 1; i <= 50; ++i) {
+      for (int skew = (group.rank() * 7 + i) % 5; skew > 0; --skew) YieldThread();
+      arrived.fetch_add(1);
+      group.Barrier();
+      EXPECT_GE(arrived.load(), i * num_ranks());
+    }
+  });
+  EXPECT_TRUE(outcome.ok()) << outcome.error;
+}
+
+TEST_P(CommunicatorConformance, AllGatherPutsEveryRanksBytesAtItsPlace) {
+  const RankOutcome outcome = Run([&](Communicator& group) {
+    for (int i = 0; i < 20; ++i) {
+      std::vector<int64_t> all(static_cast<size_t>(num_ranks()), -1);
+      group.AllGatherValue(int64_t{group.rank()} * 1000 + i, std::span(all));
+      for (int r = 0; r < num_ranks(); ++r)
+        EXPECT_EQ(all[static_cast<size_t>(r)], int64_t{r} * 1000 + i);
+    }
+  });
+  EXPECT_TRUE(outcome.ok()) << outcome.error;
+}
+
+TEST_P(CommunicatorConformance, AllGatherOfNothingReturns) {
+  const RankOutcome outcome = Run([](Communicator& group) { group.AllGather({}, {}); });
+  EXPECT_TRUE(outcome.ok()) << outcome.error;
+}
+
+TEST_P(CommunicatorConformance, AllGatherVKeepsPiecesOfAnyLength) {
+  const RankOutcome outcome = Run([&](Communicator& group) {
+    std::vector<std::byte> all;
+    std::vector<int64_t> offsets;
+    for (int i = 0; i < 6; ++i) {
+      const auto length = [&](int r) { return static_cast<size_t>((r * 5 + i * 3) % 7); };
+      const std::vector<std::byte> mine(length(group.rank()), std::byte(group.rank() + i));
+      group.AllGatherV(mine, all, offsets);
+      ASSERT_EQ(offsets.size(), static_cast<size_t>(num_ranks()) + 1);
+      for (int r = 0; r < num_ranks(); ++r) {
+        const auto begin = offsets[static_cast<size_t>(r)];
+        ASSERT_EQ(offsets[static_cast<size_t>(r) + 1] - begin, static_cast<int64_t>(length(r)));
+        for (size_t b = 0; b < length(r); ++b)
+          EXPECT_EQ(all[static_cast<size_t>(begin) + b], std::byte(r + i));
+      }
+    }
+  });
+  EXPECT_TRUE(outcome.ok()) << outcome.error;
+}
+
+TEST_P(CommunicatorConformance, BroadcastCopiesFromAnyRoot) {
+  const RankOutcome outcome = Run([&](Communicator& group) {
+    for (int root = 0; root < num_ranks(); ++root) {
+      std::vector<int32_t> data(33, group.rank());
+      group.Broadcast(std::as_writable_bytes(std::span(data)), root);
+      EXPECT_EQ(data, std::vector<int32_t>(33, root));
+    }
+  });
+  EXPECT_TRUE(outcome.ok()) << outcome.error;
+}
+
+float Summand(int rank, size_t i) {
+  return (static_cast<float>((i * 2654435761U + static_cast<size_t>(rank) * 40503U) % 10007) -
+          5000.0F) /
+         static_cast<float>(1 + rank * 37);
+}
+
+// ((0+1)+(2+3))+(4+5), written independently of the implementation.
+float TreeSum(std::vector<float> values) {
+  while (values.size() > 1) {
+    std::vector<float> next;
+    for (size_t r = 0; r < values.size(); r += 2)
+      next.push_back(r + 1 < values.size() ? values[r] + values[r + 1] : values[r]);
+    values = next;
+  }
+  return values[0];
+}
+
+TEST_P(CommunicatorConformance, AllReduceSumAddsInTheFixedTreeOnEveryRank) {
+  for (const size_t count : {size_t{0}, size_t{1}, size_t{7}, size_t{1000}, size_t{9001}}) {
+    const RankOutcome outcome = Run([&](Communicator& group) {
+      std::vector<float> data(count);
+      for (int repeat = 0; repeat < 2; ++repeat) {
+        for (size_t i = 0; i < count; ++i) data[i] = Summand(group.rank(), i);
+        group.AllReduceSum(data);
+        for (size_t i = 0; i < count; ++i) {
+          std::vector<float> values;
+          for (int r = 0; r < num_ranks(); ++r) values.push_back(Summand(r, i));
+          ASSERT_EQ(data[i], TreeSum(values)) << i;  // the same bits
+        }
+      }
+    });
+    EXPECT_TRUE(outcome.ok()) << outcome.error;
+  }
+}
+
+TEST_P(CommunicatorConformance, AbortEndsTheWaitsOfAllRanksWithItsReason) {
+  if (num_ranks() == 1) GTEST_SKIP() << "nobody waits";
+  std::atomic<int> num_told{0};
+  const RankOutcome outcome = Run([&](Communicator& group) {
+    group.SetWhere({.iteration = 4, .layer = 2});
+    group.Barrier();
+    if (group.rank() == 1) return group.Abort("the disk is full");
+    try {
+      group.Barrier();
+    } catch (const PeerLost& lost) {
+      num_told += lost.details().is_told ? 1 : 0;
+      EXPECT_NE(std::string(lost.what()).find("rank 1 ended the group: the disk is full"),
+                std::string::npos)
+          << lost.what();
+      EXPECT_EQ(lost.details().where.iteration, 4);
+    }
+  });
+  EXPECT_EQ(num_told.load(), num_ranks() - 1);
+  EXPECT_TRUE(outcome.stuck_ranks.empty());
+}
+
+TEST_P(CommunicatorConformance, TheFirstReasonStays) {
+  const RankOutcome outcome = Run([](Communicator& group) {
+    if (group.rank() != 0) return;
+    group.Abort("first");
+    group.Abort("second");
+    ASSERT_TRUE(group.Aborted().has_value());
+    EXPECT_EQ(group.Aborted()->reason, "first");
+    EXPECT_EQ(group.Aborted()->rank, 0);
+  });
+  EXPECT_TRUE(outcome.ok()) << outcome.error;
+}
+
+TEST_P(CommunicatorConformance, ASilentRankIsNamedWithinTheDeadline) {
+  if (num_ranks() == 1) GTEST_SKIP() << "nobody waits";
+  const int silent = num_ranks() - 1;
+  std::atomic<int> num_lost{0};
+  const RankOutcome outcome = Run(
+      [&](Communicator& group) {
+        group.SetWhere({.iteration = 7, .layer = 3});
+        group.Barrier();
+        if (group.rank() == silent) return;
+        try {
+          group.Barrier();
+          ADD_FAILURE() << "passed a barrier without rank " << silent;
+        } catch (const PeerLost& lost) {
+          ++num_lost;
+          const std::string text = lost.what();
+          EXPECT_NE(text.find(fmt::format("the barrier of rank {}", silent)), std::string::npos)
+              << text;
+          EXPECT_NE(text.find("iteration 7, layer 3"), std::string::npos) << text;
+        }
+      },
+      {.deadline = std::chrono::milliseconds(200)});
+  EXPECT_EQ(num_lost.load(), num_ranks() - 1);
+}
+
+TEST_P(CommunicatorConformance, ADeadRankIsNamedBeforeTheDeadline) {
+  if (num_ranks() == 1) GTEST_SKIP() << "nobody waits";
+  GroupOptions options{.deadline = std::chrono::hours(1), .is_alive = [](int r) { return r != 0; }};
+  const RankOutcome outcome = Run(
+      [](Communicator& group) {
+        if (group.rank() != 0) group.Barrier();
+      },
+      std::move(options));
+  EXPECT_NE(outcome.error.find("of rank 0: it is dead"), std::string::npos) << outcome.error;
+}
+
+}  // namespace
+}  // namespace wideload::comm

@@ -1,0 +1,405 @@
+// Every kernel set against the reference, and against itself in another batch, at another stride,
+// on another number of threads.
+#include "ops_conformance.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <set>
+
+namespace wideload::compute {
+namespace {
+
+struct GemmSize {
+  int64_t n = 0;
+  int64_t k = 0;
+};
+constexpr GemmSize kGemmSizes[] = {{1, 1},   {16, 2},   {17, 24},   {40, 17},  {192, 64},
+                                   {48, 33}, {331, 40}, {331, 331}, {64, 600}, {17, 4500}};
+constexpr int64_t kBatch = 33;
+
+PackedMatrix PackOne(KernelSet kernels, const OwnedTensor& w, ThreadPool& pool,
+                     MatrixPrecision precision = MatrixPrecision::kCompute) {
+  return PackedMatrix::Pack(kernels, {{w.view()}}, pool, precision);
+}
+
+TEST_P(OpsConformance, MatMulAgreesWithTheReference) {
+  for (const auto [n, k] : kGemmSizes) {
+    const OwnedTensor w = RandomBf16Values(DType::kBF16, {n, k}, 1);
+    const PackedMatrix packed = PackOne(kernels(), w, pool());
+    const PackedMatrix reference = PackOne(KernelSet::kReference, w, pool());
+    for (int64_t m = 1; m <= 40; m += m < 8 ? 1 : 8) {
+      const OwnedTensor x = RandomBf16Values(DType::kF32, {m, k}, 2);
+      const OwnedTensor expected = RandomTensor(DType::kF32, {m, n}, 3);
+      const OwnedTensor actual = CopyOf(expected.view(), DType::kF32);
+      MatMul(Reference(), x.view(), reference, expected.view(), /*accumulate=*/m % 2 == 0);
+      MatMul(With(2), CopyOf(x.view(), compute_dtype()).view(), packed, actual.view(), m % 2 == 0);
+      ASSERT_TRUE(IsNear(actual, expected, kSumTolerance, std::sqrt(static_cast<float>(k))))
+          << m << " x " << n << " x " << k;
+    }
+  }
+}
+
+TEST_P(OpsConformance, MatMulInF32KeepsF32WeightsAndRows) {
+  const OwnedTensor w = RandomTensor(DType::kF32, {20, 331}, 1);
+  const OwnedTensor x = RandomTensor(DType::kF32, {7, 331}, 2);
+  const OwnedTensor expected(DType::kF32, {7, 20});
+  const OwnedTensor actual(DType::kF32, {7, 20});
+  MatMul(Reference(), x.view(), PackOne(KernelSet::kReference, w, pool()), expected.view());
+  MatMul(With(1), x.view(), PackOne(kernels(), w, pool(), MatrixPrecision::kF32), actual.view());
+  EXPECT_TRUE(IsNear(actual, expected, kSumTolerance, std::sqrt(331.0F)));
+}
+
+TEST_P(OpsConformance, ARowOfMatMulHasTheSameBitsAloneInABatchStridedAndOnAnyThreads) {
+  for (const auto [n, k] : kGemmSizes) {
+    for (const auto precision : {MatrixPrecision::kCompute, MatrixPrecision::kF32}) {
+      const OwnedTensor w = RandomTensor(DType::kF32, {n, k}, 1);
+      const PackedMatrix packed = PackOne(kernels(), w, pool(), precision);
+      const DType dtype = precision == MatrixPrecision::kF32 ? DType::kF32 : compute_dtype();
+      const OwnedTensor x = RandomTensor(dtype, {kBatch, k}, 2);
+      const OwnedTensor all(DType::kF32, {kBatch, n});
+      MatMul(With(1), x.view(), packed, all.view());
+      for (int64_t count = 1; count <= 14; ++count) {
+        const OwnedTensor some(DType::kF32, {count, n});
+        for (int64_t first = 0; first + count <= kBatch; first += count) {
+          MatMul(With(1), x.view().Rows(first, count), packed, some.view());
+          ASSERT_TRUE(SameBits(some.view(), all.view().Rows(first, count)))
+              << count << " rows from " << first << ", n " << n << " k " << k;
+        }
+      }
+      for (int threads = 1; threads <= 3; ++threads) {
+        const StridedTensor x_strided(x, 5);
+        const StridedTensor y_strided(OwnedTensor(DType::kF32, {kBatch, n}), 3);
+        MatMul(With(threads), x_strided.view(), packed, y_strided.view());
+        ASSERT_TRUE(SameBits(y_strided.view(), all.view())) << threads << " threads";
+      }
+    }
+  }
+}
+
+TEST_P(OpsConformance, MatMulWritesNothingBeyondItsColumns) {
+  const OwnedTensor w = RandomTensor(DType::kF32, {17, 40}, 1);
+  const OwnedTensor x = RandomTensor(compute_dtype(), {3, 40}, 2);
+  const OwnedTensor wide = RandomTensor(DType::kF32, {3, 64}, 3);
+  const OwnedTensor before = CopyOf(wide.view(), DType::kF32);
+  const TensorView y(DType::kF32, {3, 17}, wide.view().raw(), 64);
+  MatMul(With(1), x.view(), PackOne(kernels(), w, pool()), y);
+  for (int64_t i = 0; i < wide.size(); ++i) {
+    if (i % 64 < 17) continue;
+    ASSERT_EQ(wide.at(i), before.at(i)) << i;
+  }
+}
+
+TEST_P(OpsConformance, ANanRowStaysAlone) {
+  const OwnedTensor w = RandomTensor(DType::kF32, {40, 17}, 1);
+  const PackedMatrix packed = PackOne(kernels(), w, pool());
+  const OwnedTensor x = RandomTensor(compute_dtype(), {8, 17}, 2);
+  const OwnedTensor clean(DType::kF32, {8, 40});
+  MatMul(With(1), x.view(), packed, clean.view());
+  for (int64_t i = 0; i < 17; ++i) {
+    SetElement(x.view(), 3 * 17 + i, std::numeric_limits<float>::quiet_NaN());
+  }
+  const OwnedTensor y(DType::kF32, {8, 40});
+  MatMul(With(1), x.view(), packed, y.view());
+  EXPECT_TRUE(SameBits(y.view().Rows(0, 3), clean.view().Rows(0, 3)));
+  EXPECT_TRUE(SameBits(y.view().Rows(4, 4), clean.view().Rows(4, 4)));
+  for (int64_t i = 0; i < 40; ++i) EXPECT_TRUE(std::isnan(y.at(3 * 40 + i)));
+}
+
+TEST_P(OpsConformance, SwiGluAgreesWithTheReferenceAndRowsAreIndependent) {
+  for (const auto [n, k] : kGemmSizes) {
+    const float spread = 1.0F / std::sqrt(static_cast<float>(k));
+    const OwnedTensor gate = RandomBf16Values(DType::kBF16, {n, k}, 1, spread);
+    const OwnedTensor up = RandomBf16Values(DType::kBF16, {n, k}, 2, spread);
+    const OwnedTensor x = RandomBf16Values(DType::kF32, {kBatch, k}, 3, 3.0F);
+    const OwnedTensor expected(DType::kF32, {kBatch, n});
+    MatMulSwiGlu(Reference(), x.view(),
+                 PackedMatrix::PackGateUp(KernelSet::kReference, gate.view(), up.view(), pool()),
+                 expected.view());
+    const PackedMatrix packed = PackedMatrix::PackGateUp(kernels(), gate.view(), up.view(), pool());
+    const OwnedTensor input = CopyOf(x.view(), compute_dtype());
+    const OwnedTensor all(compute_dtype(), {kBatch, n});
+    MatMulSwiGlu(With(3), input.view(), packed, all.view());
+    ASSERT_TRUE(IsNear(all, expected, output_tolerance(), 0.1F)) << n << " x " << k;
+    for (int64_t count = 1; count <= 7; ++count) {
+      const OwnedTensor some(compute_dtype(), {count, n});
+      MatMulSwiGlu(With(1), input.view().Rows(9, count), packed, some.view());
+      ASSERT_TRUE(SameBits(some.view(), all.view().Rows(9, count))) << n << " x " << k;
+    }
+  }
+}
+
+// silu(x) * x over the whole range, from 1 x 1 weights of 1. Where exp(-x) overflows fp32, below
+// -88.7, the value is smaller than 3e-35 and comes out as 0.
+constexpr double kOverflow = 3e-35;
+
+TEST_P(OpsConformance, SiluHoldsFromOverflowToUnderflowOfTheExponential) {
+  OwnedTensor one(DType::kF32, {1, 1});
+  SetElement(one.view(), 0, 1.0F);
+  const PackedMatrix packed = PackedMatrix::PackGateUp(kernels(), one.view(), one.view(), pool());
+  constexpr int64_t kPoints = 2001;
+  OwnedTensor x(compute_dtype(), {kPoints, 1});
+  for (int64_t i = 0; i < kPoints; ++i) {
+    SetElement(x.view(), i, static_cast<float>(i - 1000) / 8.0F);
+  }
+  const OwnedTensor y(compute_dtype(), {kPoints, 1});
+  MatMulSwiGlu(With(1), x.view(), packed, y.view());
+  for (int64_t i = 0; i < kPoints; ++i) {
+    const double v = x.at(i);
+    const double expected = v * v / (1 + std::exp(-v));
+    ASSERT_NEAR(y.at(i), expected, output_tolerance() * std::abs(expected) + kOverflow) << v;
+  }
+}
+
+struct ExpertSize {
+  int64_t hidden = 0;
+  int64_t inner = 0;
+};
+
+TEST_P(OpsConformance, ExpertMlpHasTheBitsOfItsTwoProducts) {
+  for (const auto [hidden, inner] : {ExpertSize{40, 24}, ExpertSize{192, 64}, ExpertSize{33, 17}}) {
+    const std::vector<int64_t> group_rows = {1, 0, 7, 100, 0, 33, 2};
+    std::vector<ExpertWeights> experts;
+    for (uint32_t e = 0; e < 3; ++e) {
+      const OwnedTensor gate = RandomTensor(DType::kF32, {inner, hidden}, 10 + e, 0.2F);
+      const OwnedTensor up = RandomTensor(DType::kF32, {inner, hidden}, 20 + e, 0.2F);
+      const OwnedTensor down = RandomTensor(DType::kF32, {hidden, inner}, 30 + e, 0.2F);
+      experts.push_back(
+          {.gate_up = PackedMatrix::PackGateUp(kernels(), gate.view(), up.view(), pool()),
+           .down = PackOne(kernels(), down, pool())});
+    }
+    const int64_t total = 143;
+    const OwnedTensor x = RandomTensor(compute_dtype(), {total, hidden}, 1);
+    const OwnedTensor expected(compute_dtype(), {total, hidden});
+    const std::vector<const std::byte*> from = RowPointers(x.view());
+
+    for (int threads = 1; threads <= 3; ++threads) {
+      const OwnedTensor y(compute_dtype(), {total, hidden});
+      const std::vector<std::byte*> to = MutableRowPointers(y.view());
+      std::vector<ExpertGroup> groups;
+      size_t first = 0;
+      for (size_t g = 0; g < group_rows.size(); ++g) {
+        const ExpertWeights& expert = experts[g % experts.size()];
+        const auto count = static_cast<size_t>(group_rows[g]);
+        groups.push_back({.weights = &expert,
+                          .x_rows = std::span(from).subspan(first, count),
+                          .y_rows = std::span(to).subspan(first, count)});
+        if (count > 0) {
+          const auto rows = static_cast<int64_t>(count);
+          const auto at = static_cast<int64_t>(first);
+          const OwnedTensor act(compute_dtype(), {rows, inner});
+          const OwnedTensor sums(DType::kF32, {rows, hidden});
+          MatMulSwiGlu(With(1), x.view().Rows(at, rows), expert.gate_up, act.view());
+          MatMul(With(1), act.view(), expert.down, sums.view());
+          Convert(With(1), sums.view(), expected.view().Rows(at, rows));
+        }
+        first += count;
+      }
+      Workspace workspace;
+      ExpertMlp(With(threads), groups, workspace);
+      ASSERT_TRUE(SameBits(y.view(), expected.view())) << hidden << " " << inner;
+    }
+  }
+}
+
+TEST_P(OpsConformance, ExpertMlpAllocatesNothingOnceItHasSeenItsLargestBatch) {
+  const OwnedTensor gate = RandomTensor(DType::kF32, {24, 40}, 1);
+  const OwnedTensor down = RandomTensor(DType::kF32, {40, 24}, 2);
+  const ExpertWeights expert = {
+      .gate_up = PackedMatrix::PackGateUp(kernels(), gate.view(), gate.view(), pool()),
+      .down = PackOne(kernels(), down, pool())};
+  const OwnedTensor x = RandomTensor(compute_dtype(), {9, 40}, 3);
+  const OwnedTensor y(compute_dtype(), {9, 40});
+  const auto from = RowPointers(x.view());
+  const auto to = MutableRowPointers(y.view());
+  const std::vector<ExpertGroup> groups = {{.weights = &expert, .x_rows = from, .y_rows = to}};
+  Workspace workspace;
+  ExpertMlp(With(2), groups, workspace);
+  workspace.Reset();
+  const int64_t allocations = workspace.num_allocations();
+  for (int i = 0; i < 3; ++i) {
+    ExpertMlp(With(2), groups, workspace);
+    workspace.Reset();
+  }
+  EXPECT_EQ(workspace.num_allocations(), allocations);
+}
+
+TEST_P(OpsConformance, ACopiedExpertHasTheBitsOfItsSource) {
+  const OwnedTensor a = RandomTensor(DType::kF32, {331, 40}, 1);
+  const OwnedTensor b = RandomTensor(DType::kF32, {331, 40}, 2);
+  const PackedMatrix source = PackOne(kernels(), a, pool());
+  PackedMatrix slot = PackOne(kernels(), b, pool());
+  slot.CopyFrom(source);
+  ASSERT_EQ(std::memcmp(slot.data(), source.data(), static_cast<size_t>(source.num_bytes())), 0);
+  const OwnedTensor x = RandomTensor(compute_dtype(), {3, 40}, 3);
+  const OwnedTensor from_source(DType::kF32, {3, 331});
+  const OwnedTensor from_slot(DType::kF32, {3, 331});
+  MatMul(With(1), x.view(), source, from_source.view());
+  MatMul(With(1), x.view(), slot, from_slot.view());
+  EXPECT_TRUE(SameBits(from_slot.view(), from_source.view()));
+}
+
+TEST_P(OpsConformance, PackingTakesTheSameValuesFromEveryDtypeAndAnySplitIntoParts) {
+  const OwnedTensor bf16 = RandomTensor(DType::kBF16, {40, 33}, 1);
+  const OwnedTensor f32 = CopyOf(bf16.view(), DType::kF32);
+  const PackedMatrix whole = PackOne(kernels(), bf16, pool());
+  const std::vector<TensorView> parts = {f32.view().Rows(0, 5), bf16.view().Rows(5, 20),
+                                         f32.view().Rows(25, 15)};
+  const PackedMatrix joined = PackedMatrix::Pack(kernels(), parts, *With(3).pool);
+  ASSERT_EQ(whole.num_bytes(), joined.num_bytes());
+  EXPECT_EQ(std::memcmp(whole.data(), joined.data(), static_cast<size_t>(whole.num_bytes())), 0);
+}
+
+TEST_P(OpsConformance, NormsAgreeWithTheReferenceAndRowsAreIndependent) {
+  for (const int64_t width : {1, 15, 16, 17, 40, 64, 79, 331}) {
+    const OwnedTensor x = RandomTensor(DType::kF32, {kBatch, width}, 1, 3.0F);
+    const OwnedTensor weight = RandomTensor(DType::kF32, {width}, 2);
+    const OwnedTensor expected(DType::kF32, {kBatch, width});
+    RmsNorm(Reference(), x.view(), weight.view(), 1e-6F, expected.view());
+    for (const DType dtype : {DType::kF32, compute_dtype()}) {
+      const OwnedTensor all(dtype, {kBatch, width});
+      RmsNorm(With(3), x.view(), weight.view(), 1e-6F, all.view());
+      const float tolerance = dtype == DType::kF32 ? kSumTolerance : kBf16Tolerance;
+      ASSERT_TRUE(IsNear(all, expected, tolerance)) << width;
+      const StridedTensor strided(x, 3);
+      const OwnedTensor one(dtype, {1, width});
+      RmsNorm(With(1), strided.view().Rows(20, 1), weight.view(), 1e-6F, one.view());
+      ASSERT_TRUE(SameBits(one.view(), all.view().Rows(20, 1))) << width;
+    }
+    // Each head of a row is the row of a plain norm.
+    const OwnedTensor heads = CopyOf(x.view(), DType::kF32);
+    RmsNormHeads(With(1), TensorView(DType::kF32, {11, 3 * width}, heads.view().raw()), 3,
+                 weight.view(), 1e-6F);
+    const OwnedTensor plain(DType::kF32, {kBatch, width});
+    RmsNorm(With(1), x.view(), weight.view(), 1e-6F, plain.view());
+    ASSERT_TRUE(SameBits(heads.view(), plain.view())) << width;
+  }
+}
+
+TEST_P(OpsConformance, ConvertRoundsToNearestEvenAndKeepsNan) {
+  const std::vector<float> special = {0.0F,
+                                      -0.0F,
+                                      1.00390625F,  // halfway, down to even
+                                      1.01171875F,  // halfway, up to even
+                                      1e-40F,
+                                      3.4e38F,
+                                      std::numeric_limits<float>::infinity(),
+                                      std::numeric_limits<float>::quiet_NaN(),
+                                      std::bit_cast<float>(0x7f800001U)};
+  for (const int64_t width : {1, 9, 16, 25, 40}) {
+    OwnedTensor x = RandomTensor(DType::kF32, {2, width}, 1);
+    for (int64_t i = 0; i < x.size(); ++i) {
+      if (i % 3 != 0) SetElement(x.view(), i, special[static_cast<size_t>(i) % special.size()]);
+    }
+    const OwnedTensor y(compute_dtype(), {2, width});
+    Convert(With(1), x.view(), y.view());
+    EXPECT_TRUE(SameBits(y.view(), CopyOf(x.view(), compute_dtype()).view())) << width;
+  }
+}
+
+TEST_P(OpsConformance, RopeAgreesWithTheReferenceAndRowsAreIndependent) {
+  for (const int64_t half : {1, 12, 16, 20, 33}) {
+    const int64_t head_dim = 2 * half + 7;
+    const OwnedTensor cos = RandomTensor(DType::kF32, {50, half}, 1);
+    const OwnedTensor sin = RandomTensor(DType::kF32, {50, half}, 2);
+    const RopeTable table = {.cos = cos.view(), .sin = sin.view()};
+    const OwnedTensor x = RandomTensor(DType::kF32, {kBatch, 3 * head_dim}, 3);
+    std::vector<int32_t> positions;
+    for (int32_t i = 0; i < kBatch; ++i) positions.push_back(i * 7 % 50);
+    const OwnedTensor expected = CopyOf(x.view(), DType::kF32);
+    RopeHalfSplit(Reference(), expected.view(), 3, table, positions);
+    const StridedTensor all(x, 4);
+    RopeHalfSplit(With(3), all.view(), 3, table, positions);
+    ASSERT_TRUE(IsNear(CopyOf(all.view(), DType::kF32), expected, kSumTolerance)) << half;
+    const OwnedTensor one = CopyOf(x.view().Rows(20, 1), DType::kF32);
+    RopeHalfSplit(With(1), one.view(), 3, table, std::span(positions).subspan(20, 1));
+    ASSERT_TRUE(SameBits(one.view(), all.view().Rows(20, 1))) << half;
+  }
+}
+
+TEST_P(OpsConformance, CombineAgreesWithTheReferenceAndSkipsMissingRows) {
+  for (const int64_t width : {1, 16, 40, 331}) {
+    const OwnedTensor rows = RandomBf16Values(DType::kF32, {15, width}, 1);
+    const OwnedTensor mine = CopyOf(rows.view(), compute_dtype());
+    const OwnedTensor weights = RandomTensor(DType::kF32, {3, 5}, 2);
+    const OwnedTensor expected = RandomTensor(DType::kF32, {3, width}, 3);
+    const OwnedTensor y = CopyOf(expected.view(), DType::kF32);
+    std::vector<const std::byte*> reference_rows = RowPointers(rows.view());
+    std::vector<const std::byte*> my_rows = RowPointers(mine.view());
+    reference_rows[6] = my_rows[6] = nullptr;
+    CombineRows(Reference(), reference_rows, weights.view(), expected.view());
+    CombineRows(With(2), my_rows, weights.view(), y.view());
+    ASSERT_TRUE(IsNear(y, expected, kSumTolerance)) << width;
+  }
+}
+
+TEST_P(OpsConformance, EmbedLooksUpRowsOfEveryDtype) {
+  const OwnedTensor table = RandomTensor(DType::kBF16, {20, 33}, 1);
+  const OwnedTensor wide = CopyOf(table.view(), DType::kF32);
+  const std::vector<int32_t> ids = {19, 0, 7};
+  const OwnedTensor y(DType::kF32, {3, 33});
+  const OwnedTensor z(DType::kF32, {3, 33});
+  Embed(With(1), table.view(), ids, y.view());
+  Embed(With(1), wide.view(), ids, z.view());
+  EXPECT_TRUE(SameBits(y.view(), z.view()));
+  EXPECT_TRUE(SameBits(y.view().Rows(2, 1), wide.view().Rows(7, 1)));
+}
+
+struct Routed {
+  OwnedTensor ids;
+  OwnedTensor weights;
+};
+
+Routed Route(const Exec& exec, const TensorView& logits, const RouterOptions& options) {
+  Routed routed{OwnedTensor(DType::kI32, {logits.dim(0), options.top_k}),
+                OwnedTensor(DType::kF32, {logits.dim(0), options.top_k})};
+  RouterSoftmaxTopK(exec, logits, options, routed.ids.view(), routed.weights.view());
+  return routed;
+}
+
+TEST_P(OpsConformance, RouterAgreesWithTheReferenceAndRowsAreIndependent) {
+  for (const int64_t experts : {1, 5, 16, 20, 64, 128, 331}) {
+    for (const bool normalize : {true, false}) {
+      const RouterOptions options = {.top_k = std::min<int64_t>(5, experts),
+                                     .normalize = normalize};
+      const OwnedTensor logits = RandomTensor(DType::kF32, {kBatch, experts}, 1, 3.0F);
+      const Routed expected = Route(Reference(), logits.view(), options);
+      const Routed all = Route(With(3), logits.view(), options);
+      ASSERT_TRUE(SameBits(all.ids.view(), expected.ids.view())) << experts;
+      ASSERT_TRUE(IsNear(all.weights, expected.weights, kSumTolerance, 0.1F)) << experts;
+      const StridedTensor strided(logits, 3);
+      const Routed one = Route(With(1), strided.view().Rows(20, 1), options);
+      ASSERT_TRUE(SameBits(one.weights.view(), all.weights.view().Rows(20, 1))) << experts;
+      ASSERT_TRUE(SameBits(one.ids.view(), all.ids.view().Rows(20, 1))) << experts;
+    }
+  }
+}
+
+TEST_P(OpsConformance, RouterGivesTiesToTheLowestId) {
+  OwnedTensor logits(DType::kF32, {1, 20});
+  SetElement(logits.view(), 13, 1.0F);
+  const Routed routed = Route(With(1), logits.view(), {.top_k = 4});
+  const auto* ids = routed.ids.view().data<int32_t>();
+  EXPECT_EQ(std::vector<int32_t>(ids, ids + 4), (std::vector<int32_t>{13, 0, 1, 2}));
+}
+
+TEST_P(OpsConformance, RouterGivesDistinctValidIdsEvenOfNan) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const int64_t nans : {1, 7, 20}) {
+    const OwnedTensor logits = RandomTensor(DType::kF32, {1, 20}, 1);
+    for (int64_t i = 0; i < nans; ++i) SetElement(logits.view(), i * 3 % 20, nan);
+    const Routed routed = Route(With(1), logits.view(), {.top_k = 5});
+    const auto* ids = routed.ids.view().data<int32_t>();
+    const std::set<int32_t> distinct(ids, ids + 5);
+    EXPECT_EQ(distinct.size(), 5U) << nans;
+    EXPECT_GE(*distinct.begin(), 0);
+    EXPECT_LT(*distinct.rbegin(), 20);
+    EXPECT_TRUE(std::isnan(routed.weights.at(0)));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, OpsConformance, testing::ValuesIn(SupportedKernelSets()),
+                         KernelSetOf);
+
+}  // namespace
+}  // namespace wideload::compute

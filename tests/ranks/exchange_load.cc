@@ -1,0 +1,329 @@
+#include "tests/ranks/exchange_load.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/wait.h"
+#include "parallel/mapping.h"
+
+namespace wideload::exchange {
+namespace {
+
+uint64_t Hash(uint64_t a, uint64_t b = 0, uint64_t c = 0, uint64_t d = 0) {
+  uint64_t h = 0x243F6A8885A308D3ULL;
+  for (const uint64_t v : {a, b, c, d}) {
+    h = (h ^ v) * 0x9E3779B97F4A7C15ULL;
+    h ^= h >> 31;
+    h *= 0xBF58476D1CE4E5B9ULL;
+    h ^= h >> 29;
+  }
+  return h;
+}
+
+float Fraction(uint64_t h) { return static_cast<float>(h >> 40) / 16777216.0F - 0.5F; }
+
+struct Token {
+  std::vector<float> x;         // [hidden]
+  std::vector<int32_t> expert;  // [K], -1 masked
+  std::vector<float> weight;    // [K]
+};
+
+Token MakeToken(const Load& load, int layer, int64_t index) {
+  const auto t = static_cast<uint64_t>(index);
+  const auto l = static_cast<uint64_t>(layer);
+  Token token;
+  for (int64_t i = 0; i < load.hidden; ++i)
+    token.x.push_back(Fraction(Hash(load.seed, l, t, static_cast<uint64_t>(i))));
+  const auto num_experts = static_cast<uint64_t>(load.num_experts);
+  // Those of one rank under the contiguous placement, as far as it has enough.
+  const uint64_t span =
+      load.routing == Routing::kAllToOneRank ? static_cast<uint64_t>(load.top_k) : num_experts;
+  const uint64_t first = Hash(load.seed, l, t, 1000) % span;
+  const uint64_t step = 1 + 2 * (Hash(load.seed, l, t, 1001) % 2);
+  for (int k = 0; k < load.top_k; ++k) {
+    const auto uk = static_cast<uint64_t>(k);
+    auto expert = static_cast<int32_t>((first + uk * step) % span);
+    if (load.routing == Routing::kMasked && Hash(load.seed, l, t, 2000 + uk) % 3 == 0) expert = -1;
+    token.expert.push_back(expert);
+    token.weight.push_back(Fraction(Hash(load.seed, l, t, 3000 + uk)) + 0.6F);
+  }
+  return token;
+}
+
+void ApplyExpert(int32_t expert, const float* x, int64_t hidden, float* y) {
+  const float scale = 1.0F + static_cast<float>(expert) / 7.0F;
+  for (int64_t i = 0; i < hidden; ++i)
+    y[i] = x[i] * scale + x[(i + expert) % hidden] / static_cast<float>(expert + 3);
+}
+
+int64_t NumTokens(const Load& load) {
+  return load.routing == Routing::kNoToken ? 0 : load.num_tokens;
+}
+
+parallel::Shard TokensOf(const Load& load, int rank, int layer) {
+  const int64_t count = NumTokens(load);
+  if (load.share == Share::kEven) return parallel::ShardOf(count, load.num_ranks, rank);
+  const int last = load.num_ranks - 1;
+  if (load.share == Share::kOnlyLastRank) return {rank == last ? 0 : count, count};
+  // Cuts at random places; some ranks get nothing.
+  const auto cut = [&](int r) -> int64_t {
+    if (r <= 0) return 0;
+    if (r > last) return count;
+    std::vector<int64_t> cuts;
+    for (int i = 1; i <= last; ++i)
+      cuts.push_back(static_cast<int64_t>(
+          Hash(load.seed, 77, static_cast<uint64_t>(layer), static_cast<uint64_t>(i)) %
+          static_cast<uint64_t>(count + 1)));
+    std::sort(cuts.begin(), cuts.end());
+    return cuts[static_cast<size_t>(r - 1)];
+  };
+  return {cut(rank), cut(rank + 1)};
+}
+
+// One rank in one layer.
+class LayerRun {
+ public:
+  LayerRun(const Load& load, Exchange& exchange, int rank, std::vector<float>& values,
+           const Probe& probe)
+      : load_(load),
+        exchange_(exchange),
+        rank_(rank),
+        values_(values),
+        probe_(probe),
+        placement_(PlacementOf(load)),
+        table_(eplb::MakeRoutingTable(placement_)) {}
+
+  void Run(int layer) {
+    layer_ = layer;
+    const parallel::Shard shard = TokensOf(load_, rank_, layer);
+    tokens_.clear();
+    for (int64_t t = shard.begin; t < shard.end; ++t) tokens_.push_back(MakeToken(load_, layer, t));
+    first_token_ = shard.begin;
+    first_round_ = round_;
+    load_.is_pipelined&& load_.num_buffers > 1 ? RunPipelined() : RunInTurn();
+  }
+
+ private:
+  int64_t ChunkBegin(int64_t round) const {
+    const auto count = static_cast<int64_t>(tokens_.size());
+    return std::min((round - first_round_) * load_.max_rows, count);
+  }
+
+  void Call(const char* name, int64_t round) {
+    if (probe_) probe_(rank_, name, round);
+    if (!load_.is_skewed) return;
+    const uint64_t h = Hash(load_.seed, static_cast<uint64_t>(rank_), static_cast<uint64_t>(round),
+                            static_cast<uint64_t>(name[0]) * 256 + static_cast<uint64_t>(name[1]));
+    if (h % 3 != 0) return;
+    for (uint64_t i = (h >> 8) % 12; i > 0; --i) YieldThread();
+  }
+
+  void Publish(int64_t round) {
+    Call("PublishCounts", round);
+    std::vector<int32_t> counts(static_cast<size_t>(load_.num_experts));
+    for (int64_t t = ChunkBegin(round); t < ChunkBegin(round + 1); ++t)
+      for (const int32_t e : tokens_[static_cast<size_t>(t)].expert)
+        if (e >= 0) ++counts[static_cast<size_t>(e)];
+    exchange_.PublishCounts(counts, ChunkBegin(round + 1) < static_cast<int64_t>(tokens_.size()));
+  }
+
+  bool WaitCounts(int64_t round) {
+    Call("WaitCounts", round);
+    return exchange_.WaitCounts().more;
+  }
+
+  void Dispatch(int64_t round) {
+    Call("Dispatch", round);
+    std::vector<float> rows;
+    std::vector<int32_t> slots;
+    const int64_t begin = ChunkBegin(round);
+    const int64_t end = ChunkBegin(round + 1);
+    for (int64_t t = begin; t < end; ++t) {
+      const Token& token = tokens_[static_cast<size_t>(t)];
+      rows.insert(rows.end(), token.x.begin(), token.x.end());
+      for (int k = 0; k < load_.top_k; ++k) {
+        const int32_t expert = token.expert[static_cast<size_t>(k)];
+        if (expert < 0) {
+          slots.push_back(-1);
+          continue;
+        }
+        const auto replicas = table_.SlotsOf(ExpertId(expert));
+        slots.push_back(
+            replicas[Hash(static_cast<uint64_t>(t), static_cast<uint64_t>(k)) % replicas.size()]
+                .value);
+      }
+    }
+    exchange_.Dispatch({.rows = reinterpret_cast<const std::byte*>(rows.data()),
+                        .row_stride = load_.hidden * 4,
+                        .num_tokens = end - begin,
+                        .slots = slots});
+  }
+
+  std::span<const Exchange::SlotRows> Receive(int64_t round) {
+    Call("Receive", round);
+    return exchange_.Receive();
+  }
+
+  void Compute(std::span<const Exchange::SlotRows> received) {
+    const int first_slot = rank_ * placement_.slots_per_rank();
+    std::vector<float> y(static_cast<size_t>(load_.hidden));
+    for (size_t s = 0; s < received.size(); ++s) {
+      const int32_t expert = placement_.slot_expert[static_cast<size_t>(first_slot) + s].value;
+      for (size_t i = 0; i < received[s].x_rows.size(); ++i) {
+        ApplyExpert(expert, reinterpret_cast<const float*>(received[s].x_rows[i]), load_.hidden,
+                    y.data());
+        std::memcpy(received[s].y_rows[i], y.data(), y.size() * sizeof(float));
+      }
+    }
+  }
+
+  void Return(int64_t round) {
+    Call("Return", round);
+    exchange_.Return();
+  }
+
+  void Reduce(int64_t round) {
+    Call("WaitReturns", round);
+    const auto rows = exchange_.WaitReturns();
+    const auto top_k = static_cast<size_t>(load_.top_k);
+    const auto hidden = static_cast<size_t>(load_.hidden);
+    for (int64_t t = ChunkBegin(round); t < ChunkBegin(round + 1); ++t) {
+      const Token& token = tokens_[static_cast<size_t>(t)];
+      const auto place = static_cast<size_t>(layer_ * load_.num_tokens + first_token_ + t);
+      float* out = values_.data() + place * hidden;
+      for (size_t k = 0; k < top_k; ++k) {
+        const std::byte* row = rows[static_cast<size_t>(t - ChunkBegin(round)) * top_k + k];
+        if (row == nullptr) continue;
+        for (size_t i = 0; i < hidden; ++i) {
+          float value = 0;
+          std::memcpy(&value, row + i * sizeof(float), sizeof(float));
+          out[i] += token.weight[k] * value;
+        }
+      }
+    }
+  }
+
+  void RunInTurn() {
+    for (bool more = true; more; ++round_) {
+      Publish(round_);
+      more = WaitCounts(round_);
+      Dispatch(round_);
+      Compute(Receive(round_));
+      Return(round_);
+      Reduce(round_);
+    }
+  }
+
+  void RunPipelined() {
+    Publish(round_);
+    bool more = WaitCounts(round_);
+    Dispatch(round_);
+    if (more) Publish(round_ + 1);
+    while (true) {
+      const auto received = Receive(round_);
+      bool more_after = false;
+      if (more) {
+        more_after = WaitCounts(round_ + 1);
+        Dispatch(round_ + 1);
+        if (more_after) Publish(round_ + 2);
+      }
+      Compute(received);
+      Return(round_);
+      Reduce(round_);
+      ++round_;
+      if (!more) return;
+      more = more_after;
+    }
+  }
+
+  const Load& load_;
+  Exchange& exchange_;
+  int rank_;
+  std::vector<float>& values_;
+  const Probe& probe_;
+  eplb::Placement placement_;
+  eplb::RoutingTable table_;
+  std::vector<Token> tokens_;
+  int64_t first_token_ = 0;
+  int layer_ = 0;
+  int64_t round_ = 0;
+  int64_t first_round_ = 0;
+};
+
+}  // namespace
+
+std::string Load::Name() const {
+  return fmt::format(
+      "ranks {} buffers {} rows {} experts {} slots {} random {} top_k {} tokens {} routing {} "
+      "share {} skewed {} pipelined {} threads {} epoch {} seed {}",
+      num_ranks, num_buffers, max_rows, num_experts, num_slots, is_random_placement, top_k,
+      num_tokens, static_cast<int>(routing), static_cast<int>(share), is_skewed, is_pipelined,
+      threads_per_rank, first_epoch, seed);
+}
+
+ExchangeShape ShapeOf(const Load& load) {
+  return {.num_ranks = load.num_ranks,
+          .max_rows = load.max_rows,
+          .top_k = load.top_k,
+          .row_bytes = load.hidden * 4,
+          .return_row_bytes = load.hidden * 4,
+          .num_experts = load.num_experts,
+          .num_slots = PlacementOf(load).num_slots(),
+          .num_buffers = load.num_buffers,
+          .first_epoch = load.first_epoch};
+}
+
+eplb::Placement PlacementOf(const Load& load) {
+  const int wanted = std::max(load.num_slots, load.num_experts);
+  const int num_slots = (wanted + load.num_ranks - 1) / load.num_ranks * load.num_ranks;
+  return load.is_random_placement
+             ? eplb::RandomPlacement(load.num_experts, num_slots, load.num_ranks, load.seed)
+             : eplb::ContiguousPlacement(load.num_experts, num_slots, load.num_ranks);
+}
+
+std::vector<float> Oracle(const Load& load) {
+  const auto hidden = static_cast<size_t>(load.hidden);
+  std::vector<float> values(static_cast<size_t>(load.num_layers * load.num_tokens) * hidden);
+  std::vector<float> y(hidden);
+  for (int layer = 0; layer < load.num_layers; ++layer)
+    for (int64_t t = 0; t < NumTokens(load); ++t) {
+      const Token token = MakeToken(load, layer, t);
+      float* out = values.data() + static_cast<size_t>(layer * load.num_tokens + t) * hidden;
+      for (size_t k = 0; k < token.expert.size(); ++k) {
+        if (token.expert[k] < 0) continue;
+        ApplyExpert(token.expert[k], token.x.data(), load.hidden, y.data());
+        for (size_t i = 0; i < hidden; ++i) out[i] += token.weight[k] * y[i];
+      }
+    }
+  return values;
+}
+
+void RunRank(const Load& load, Exchange& exchange, comm::Communicator& group,
+             std::vector<float>& values, const Probe& probe) {
+  LayerRun run(load, exchange, group.rank(), values, probe);
+  for (int layer = 0; layer < load.num_layers; ++layer) {
+    group.SetWhere({.iteration = 1, .layer = layer});
+    run.Run(layer);
+  }
+}
+
+LoadResult RunOverExchange(const Load& load, const Probe& probe,
+                           std::chrono::milliseconds deadline) {
+  const int total_threads = load.num_ranks * load.threads_per_rank;
+  comm::LocalGroup group(load.num_ranks, {.total_threads = total_threads, .deadline = deadline});
+  LocalFabrics fabrics(load.num_ranks, SegmentBytes(ShapeOf(load)), total_threads);
+  LoadResult result;
+  result.values.resize(static_cast<size_t>(load.num_layers * load.num_tokens * load.hidden));
+  result.num_rounds.resize(static_cast<size_t>(load.num_ranks));
+  result.outcome = comm::RunRanks(group, [&](comm::Communicator& communicator) {
+    const int rank = communicator.rank();
+    ThreadPool pool("pool", load.threads_per_rank, total_threads);
+    Exchange exchange(ShapeOf(load), fabrics.rank(rank), communicator, &pool);
+    RunRank(load, exchange, communicator, result.values, probe);
+    result.num_rounds[static_cast<size_t>(rank)] = exchange.traffic().num_rounds;
+  });
+  return result;
+}
+
+}  // namespace wideload::exchange

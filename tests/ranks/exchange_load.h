@@ -1,0 +1,63 @@
+// A made-up MoE layer that runs over an exchange, and the same without one: every token's result is
+// a function of a seed, so that any layout can be compared bit for bit.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "comm/local/rank_threads.h"
+#include "eplb/placement.h"
+#include "exchange/exchange.h"
+#include "exchange/local_fabric.h"
+
+namespace wideload::exchange {
+
+enum class Routing { kSpread, kAllToOneRank, kNoToken, kMasked };
+enum class Share { kEven, kUneven, kOnlyLastRank };  // tokens over ranks
+
+struct Load {
+  int num_ranks = 1;
+  int num_buffers = 2;
+  int64_t max_rows = 16;
+  int num_experts = 20;
+  int num_slots = 0;  // 0: the smallest valid
+  bool is_random_placement = false;
+  int top_k = 5;
+  int64_t hidden = 24;
+  int64_t num_tokens = 77;  // per layer, all ranks together
+  int num_layers = 4;
+  Routing routing = Routing::kSpread;
+  Share share = Share::kUneven;
+  bool is_skewed = false;  // ranks yield at random between calls
+  bool is_pipelined = true;
+  int threads_per_rank = 1;
+  uint32_t first_epoch = 0;
+  uint64_t seed = 1;
+
+  std::string Name() const;
+};
+
+ExchangeShape ShapeOf(const Load& load);
+eplb::Placement PlacementOf(const Load& load);
+
+// Results [num_layers][num_tokens][hidden], computed in one loop.
+std::vector<float> Oracle(const Load& load);
+
+struct LoadResult {
+  std::vector<float> values;        // as Oracle
+  std::vector<int64_t> num_rounds;  // [R]
+  comm::RankOutcome outcome;
+};
+// Called by each rank before each Exchange call; for faults and checks.
+using Probe = std::function<void(int rank, const char* call, int64_t round)>;
+
+// The part of one rank: all layers. `values` is shared; ranks write their own tokens.
+void RunRank(const Load& load, Exchange& exchange, comm::Communicator& group,
+             std::vector<float>& values, const Probe& probe = {});
+// All ranks as threads.
+LoadResult RunOverExchange(const Load& load, const Probe& probe = {},
+                           std::chrono::milliseconds deadline = std::chrono::seconds(60));
+
+}  // namespace wideload::exchange

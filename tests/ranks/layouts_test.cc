@@ -1,0 +1,71 @@
+// Same bits, whatever the layout: a request's logits and tokens do not depend on where its experts
+// lie, on the other requests, or on how the work is cut.
+#include <gtest/gtest.h>
+
+#include "support/random_layout.h"
+#include "support/random_model.h"
+#include "support/test_data.h"
+#include "support/test_engine.h"
+
+namespace wideload {
+namespace {
+
+using compute::KernelSet;
+using testing_support::Outcome;
+using testing_support::TestModel;
+
+struct Family {
+  const char* name;
+  int layouts;  // 200 over all families and kernel sets of a machine with AVX-512
+  size_t requests;
+};
+constexpr Family kFamilies[] = {
+    {"tiny-qwen3-moe", 22, 10}, {"random-20-experts", 26, 12}, {"wideload-14m", 12, 6}};
+
+std::string FolderOf(const std::string& name) {
+  if (name == "wideload-14m") return testing_support::SourcePath("models/wideload-14m");
+  if (name == "tiny-qwen3-moe")
+    return testing_support::SourcePath("testdata/models/tiny-qwen3-moe");
+  const std::string folder = testing_support::TemporaryFolder(name);
+  testing_support::WriteRandomModel(folder, 20);
+  return folder;
+}
+
+class Layouts : public testing::TestWithParam<KernelSet> {};
+
+TEST_P(Layouts, NeverChangeABit) {
+  for (const Family& family : kFamilies) {
+    const TestModel model = testing_support::LoadTestModel(FolderOf(family.name), GetParam());
+    const std::vector<runtime::Request> requests =
+        testing_support::DrawRequests(model, family.requests, 5);
+    const std::vector<Outcome> expected = testing_support::RunRequests(
+        *model.model, testing_support::TestOptions(model.config, GetParam()), requests);
+    for (const Outcome& outcome : expected) ASSERT_EQ(outcome.error, "");
+    const int layouts = GetParam() == KernelSet::kReference ? family.layouts / 3 : family.layouts;
+    for (int seed = 0; seed < layouts; ++seed) {
+      const auto layout = testing_support::DrawLayout(model, GetParam(), requests.size(),
+                                                      static_cast<uint64_t>(seed));
+      ASSERT_EQ(testing_support::CompareLayout(model, layout, requests, expected), "")
+          << family.name << ", seed " << seed;
+    }
+  }
+}
+
+TEST_P(Layouts, GiveTheSameBitsAloneAsAmongOthers) {
+  const TestModel model = testing_support::LoadTestModel(FolderOf("random-20-experts"), GetParam());
+  const std::vector<runtime::Request> requests = testing_support::DrawRequests(model, 32, 6);
+  const auto options = testing_support::TestOptions(model.config, GetParam());
+  const std::vector<Outcome> together =
+      testing_support::RunRequests(*model.model, options, requests);
+  for (size_t i = 0; i < requests.size(); i += 5)
+    EXPECT_EQ(testing_support::RunRequests(*model.model, options, {requests[i]})[0], together[i])
+        << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(KernelSets, Layouts,
+                         testing::ValuesIn(compute::SupportedKernelSets().begin(),
+                                           compute::SupportedKernelSets().end()),
+                         [](const auto& set) { return std::string(KernelSetName(set.param)); });
+
+}  // namespace
+}  // namespace wideload
