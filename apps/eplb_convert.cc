@@ -28,11 +28,11 @@ enum class Format { kFolder, kYaml, kCsv, kJson, kTensor, kRouting };
 bool IsYaml(const std::string& path) { return path.ends_with(".yaml") || path.ends_with(".yml"); }
 
 Format InputFormat(const std::string& path) {
+  if (IsDirectory(path)) return Format::kFolder;
   if (IsYaml(path)) return Format::kYaml;
   if (path.ends_with(".csv")) return Format::kCsv;
   if (path.ends_with(".json")) return Format::kJson;
   if (path.ends_with(".safetensors")) return Format::kRouting;
-  if (IsDirectory(path)) return Format::kFolder;
   if (path.find(".safetensors:") != std::string::npos) return Format::kTensor;
   Throw(ErrorKind::kInvalid,
         "{}: unknown input; allowed: a statistics folder, FILE.yaml, FILE.csv, FILE.json, "

@@ -28,7 +28,7 @@ struct EplbConfig {
 };
 
 inline constexpr int32_t kMaxEplbSlots = 1 << 20;
-inline constexpr int32_t kMaxEplbLayers = 1 << 16;
+inline constexpr int32_t kMaxEplbLayers = 1 << 13;
 
 // Errors, each with `source`, line, found and allowed: kCorrupt for text that is no YAML, duplicate
 // keys, aliases and tags; kInvalid for unknown keys, values that are no integers in range, a

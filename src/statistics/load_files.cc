@@ -14,7 +14,7 @@
 namespace wideload::statistics {
 namespace {
 
-constexpr int32_t kMaxLayers = 1 << 16;
+constexpr int32_t kMaxLayers = 1 << 13;
 
 void CheckLoad(double load, const std::string& where) {
   if (!(load >= 0) || std::isinf(load))

@@ -23,7 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int32_t kMaxExperts = 1 << 20;
-constexpr int32_t kMaxLayer = 1 << 16;
+constexpr int32_t kMaxLayer = 1 << 13;
 constexpr int64_t kMaxIteration = int64_t{1} << 62;
 constexpr char kMetaName[] = "meta_info.json";
 
