@@ -70,7 +70,17 @@ Json DecodeAll(const tokenizer::Tokenizer& tokenizer, const Json& lists,
   return texts;
 }
 
+// Refuses before work an output that cannot be written.
+std::unique_ptr<WholeFileWriter> OpenOutput(const std::string& path) {
+  try {
+    return std::make_unique<WholeFileWriter>(path);
+  } catch (const Error& e) {
+    Throw(ErrorKind::kInvalid, "--output: {}", e.what());
+  }
+}
+
 void Tokenize(const TokenizeOptions& options) {
+  const auto output = options.output == "-" ? nullptr : OpenOutput(options.output);
   const auto tokenizer =
       tokenizer::Tokenizer::FromFile(options.model.empty() ? EmbeddedModelFolder() : options.model);
   const std::string source = options.input == "-" ? "standard input" : options.input;
@@ -80,7 +90,10 @@ void Tokenize(const TokenizeOptions& options) {
   if (!input.is_array()) RefuseElement(source, "the document", input, expected);
   const Json result =
       options.decode ? DecodeAll(tokenizer, input, source) : EncodeAll(tokenizer, input, source);
-  WriteFileWhole(options.output, DumpJson(result) + "\n");
+  const std::string text = DumpJson(result) + "\n";
+  if (output == nullptr) return WriteFileWhole(options.output, text);
+  output->Append(text);
+  output->Commit();
 }
 
 }  // namespace
