@@ -1,6 +1,10 @@
 #include "runtime/engine.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
@@ -8,11 +12,23 @@
 namespace wideload::runtime {
 namespace {
 
+// A rank that has not come back this long after the group was ended is lost. Waits end within a
+// slice of 0.1 s; a rank that only computes is given up as well: the run has failed already.
+constexpr std::chrono::seconds kLostAfter{2};
+
 void CountEntry(RankIteration& rank, const PlanEntry& entry) {
   const bool decode = entry.start >= static_cast<int64_t>(entry.sequence->request.prompt.size());
   ++rank.num_requests;
   if (!decode) ++rank.num_prompt_requests;
   (decode ? rank.num_generated_tokens : rank.num_prompt_tokens) += entry.count;
+}
+
+SchedulerOptions MakeSchedulerOptions(const EngineOptions& options) {
+  return {.num_ranks = options.num_ranks,
+          .max_num_tokens = options.max_num_tokens,
+          .max_batch_size = options.max_batch_size,
+          .num_kv_blocks = options.num_kv_blocks,
+          .max_seq_len = options.max_seq_len};
 }
 
 moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options) {
@@ -32,13 +48,20 @@ moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& op
 
 }  // namespace
 
+std::string RefusalReason(const Request& request, const EngineOptions& options,
+                          int64_t vocab_size) {
+  const std::string wrong = InvalidField(request.sampling, vocab_size);
+  if (!wrong.empty()) return wrong;
+  for (size_t i = 0; i < request.prompt.size(); ++i)
+    if (request.prompt[i] < 0 || request.prompt[i] >= vocab_size)
+      return fmt::format("prompt id {} at position {} is out of range; allowed: 0 to {}",
+                         request.prompt[i], i, vocab_size - 1);
+  return RefusalReason(request, MakeSchedulerOptions(options));
+}
+
 Engine::Engine(const model::Model& model, const EngineOptions& options)
     : options_(options),
-      scheduler_({.num_ranks = options.num_ranks,
-                  .max_num_tokens = options.max_num_tokens,
-                  .max_batch_size = options.max_batch_size,
-                  .num_kv_blocks = options.num_kv_blocks,
-                  .max_seq_len = options.max_seq_len}),
+      scheduler_(MakeSchedulerOptions(options)),
       moe_layout_(MakeMoeLayout(model.shape().moe, options)),
       group_(options.num_ranks, {.total_threads = options.num_ranks * options.threads_per_rank,
                                  .deadline = options.deadline}),
@@ -82,6 +105,14 @@ void Engine::SetRecorder(statistics::Recorder* recorder) {
 Engine::~Engine() { StopRanks(); }
 
 void Engine::StopRanks() {
+  if (is_rank_lost_) {
+    // Its thread still uses the memory of this object.
+    const std::optional<comm::AbortReport> report = group_.Aborted();
+    std::fprintf(stderr, "wideload: error: %s\n",
+                 report ? report->reason.c_str() : "a rank is lost");
+    std::fflush(nullptr);
+    std::_Exit(ExitCode(ErrorKind::kRunFailed));
+  }
   stop_.store(true, std::memory_order_release);
   round_.Increment();
   threads_.clear();
@@ -90,11 +121,7 @@ void Engine::StopRanks() {
 RequestId Engine::Submit(Request request) {
   const RequestId id = next_id_++;
   const int64_t vocab_size = ranks_.front()->model().shape().vocab_size;
-  std::string error = InvalidField(request.sampling, vocab_size);
-  for (size_t i = 0; i < request.prompt.size() && error.empty(); ++i)
-    if (request.prompt[i] < 0 || request.prompt[i] >= vocab_size)
-      error = fmt::format("prompt id {} at position {} is out of range; allowed: 0 to {}",
-                          request.prompt[i], i, vocab_size - 1);
+  std::string error = RefusalReason(request, options_, vocab_size);
   if (error.empty()) error = scheduler_.Add(id, std::move(request));
   if (!error.empty())
     pending_.push_back({.id = id, .finish = FinishReason::kError, .error = std::move(error)});
@@ -121,10 +148,39 @@ void Engine::RunRanks(const StepPlan& plan) {
   plan_ = &plan;
   const uint32_t all_done = done_.Load() + static_cast<uint32_t>(ranks_.size());
   round_.Increment();
-  WaitFor(
-      done_, ladder_, [&](uint32_t done) { return done == all_done; }, [] { return true; });
-  for (const std::exception_ptr& failure : failures_)
-    if (failure) std::rethrow_exception(failure);
+  is_rank_lost_ = !WaitForRanks(all_done);
+  if (is_rank_lost_ || std::any_of(failures_.begin(), failures_.end(),
+                                   [](const std::exception_ptr& f) { return f != nullptr; }))
+    RethrowFailure();
+}
+
+// False when a rank does not come back although the group has been ended.
+bool Engine::WaitForRanks(uint32_t all_done) {
+  std::optional<std::chrono::steady_clock::time_point> ended;
+  return WaitFor(
+      done_, ladder_, [&](uint32_t done) { return done == all_done; },
+      [&] {
+        if (!group_.Aborted()) return true;
+        const auto now = std::chrono::steady_clock::now();
+        if (!ended) ended = now;
+        return now - *ended < kLostAfter;
+      });
+}
+
+// What the rank says that found the fault; the others only were told.
+void Engine::RethrowFailure() const {
+  std::exception_ptr told;
+  for (const std::exception_ptr& failure : failures_) {
+    if (!failure) continue;
+    try {
+      std::rethrow_exception(failure);
+    } catch (const comm::PeerLost& lost) {
+      if (!lost.details().is_told) throw;
+      told = failure;
+    }
+  }
+  if (told) std::rethrow_exception(told);
+  Throw(ErrorKind::kRunFailed, "a rank is lost");
 }
 
 void Engine::RankMain(int32_t r) {

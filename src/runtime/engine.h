@@ -36,6 +36,10 @@ struct EngineOptions {
   std::chrono::milliseconds deadline{60'000};  // longest wait for another rank
 };
 
+// Why the engine would refuse the request: sampling fields or ids out of range, too long for the
+// context or the KV cache. "" when it would run. Lets a command refuse before a model is loaded.
+std::string RefusalReason(const Request& request, const EngineOptions& options, int64_t vocab_size);
+
 // What one iteration was, for logs and reports.
 struct RankIteration {
   int64_t num_requests = 0;
@@ -52,6 +56,8 @@ class Engine {
  public:
   // Starts the rank threads. `model` must outlive the engine.
   Engine(const model::Model& model, const EngineOptions& options);
+  // Ends the rank threads. When one of them is lost (Step threw because it did not answer) it
+  // cannot be ended: prints the reason and ends the process with exit code 1.
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -89,6 +95,8 @@ class Engine {
  private:
   void RunRanks(const StepPlan& plan);
   void StopRanks();
+  bool WaitForRanks(uint32_t all_done);
+  [[noreturn]] void RethrowFailure() const;
   void RankMain(int32_t rank);
   void Collect(const StepPlan& plan);
   void DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output);
@@ -111,6 +119,7 @@ class Engine {
   EventWord done_;
   std::atomic<bool> stop_{false};
   std::vector<std::exception_ptr> failures_;  // per rank
+  bool is_rank_lost_ = false;
   std::vector<std::jthread> threads_;
 };
 
