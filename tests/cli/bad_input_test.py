@@ -1,9 +1,9 @@
 """Bad input of every kind is refused before work: exit code 2, a message that names file or flag, found and allowed."""
 import json
 import pathlib
-import unittest
+import subprocess
 
-from cli_support import EMBEDDED, TINY, CliTest, read_safetensors, run, write_safetensors
+from cli_support import EMBEDDED, PROGRAM, TINY, CliTest, read_safetensors, write_safetensors
 
 SHARD = "model-00002-of-00004.safetensors"
 
@@ -278,8 +278,6 @@ class BadRequests(CliTest):
     def test_full_standard_output_is_a_failure(self):
         if not pathlib.Path("/dev/full").exists():
             self.skipTest("no /dev/full")
-        import subprocess
-        from cli_support import PROGRAM
         for args in (["generate", "-p", "a", "-n", "2"], ["inspect"], ["--version"]):
             with self.subTest(args[0]), open("/dev/full", "w") as full:
                 done = subprocess.run([str(PROGRAM), *args], stdout=full, stderr=subprocess.PIPE, text=True)

@@ -95,8 +95,8 @@ class CliTest(unittest.TestCase):
             self.assertNotIn(LOADING, done.stderr)
         return done
 
-    def interrupt(self, args, is_ready):
-        """Starts the program, sends SIGINT once is_ready(stderr or stdout line so far) says so; (code, stdout, stderr)."""
+    def interrupt(self, args, is_ready, what=signal.SIGINT):
+        """Starts the program, sends the signal once is_ready(stdout so far, stderr so far) says so; (code, stdout, stderr)."""
         with open(self.path("stderr"), "wb") as err, open(self.path("stdout"), "wb") as out:
             process = subprocess.Popen([str(PROGRAM), *map(str, args)], stdout=out, stderr=err, stdin=subprocess.DEVNULL)
             while process.poll() is None and not is_ready(self.path("stdout").read_bytes(), self.path("stderr").read_bytes()):
@@ -104,7 +104,7 @@ class CliTest(unittest.TestCase):
                     process.wait(0.01)
                 except subprocess.TimeoutExpired:
                     pass
-            process.send_signal(signal.SIGINT)
+            process.send_signal(what)
             code = process.wait(TIMEOUT_S)
         return code, self.path("stdout").read_text(), self.path("stderr").read_text()
 

@@ -1,7 +1,10 @@
-"""SIGINT ends every run cleanly: exit code 130, what is written is whole or not there."""
+"""SIGINT and SIGTERM end every run cleanly: exit code 128 + signal, what is written is whole or not there."""
 import json
+import os
+import signal
+import subprocess
 
-from cli_support import STARTED, CliTest
+from cli_support import PROGRAM, STARTED, TIMEOUT_S, CliTest
 
 INTERRUPTED = 130  # 128 + SIGINT
 
@@ -23,10 +26,6 @@ class Interrupt(CliTest):
         self.assertEqual(json.loads(stdout)["finish_reason"], "cancelled")
 
     def test_chat_waiting_for_input(self):
-        import os
-        import signal
-        import subprocess
-        from cli_support import PROGRAM, TIMEOUT_S
         process = subprocess.Popen([str(PROGRAM), "chat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE)
         for line in process.stderr:
@@ -51,6 +50,17 @@ class Interrupt(CliTest):
                 self.assertNotIn("error", stderr)
                 self.assertEqual(out.read_text(), "what was there before\n")
                 self.assertEqual(self.files(), ["out.jsonl", "rows.jsonl", "stderr", "stdout"])
+
+    def test_statistics_are_written_when_the_run_ends_early(self):
+        folder = self.folder / "statistics"
+        code, stdout, stderr = self.interrupt(
+            ["bench", "throughput", "--dataset", self.long_dataset(), "--ep", "2", "--threads", "1",
+             "--expert-statistic-path", folder], lambda out, err: STARTED.encode() in err, signal.SIGTERM)
+        self.assertEqual(code, 128 + signal.SIGTERM, stderr)
+        self.assertEqual(json.loads((folder / "meta_info.json").read_text()),
+                         {"num_experts": 64, "num_experts_per_token": 6})
+        self.assertEqual(sorted(p.name for p in folder.iterdir()),
+                         ["meta_info.json", "rank0.safetensors", "rank1.safetensors"])
 
     def test_logits_leaves_no_partial_output(self):
         ids = self.path("ids.json", [[i % 8000 for i in range(2000)]] * 24)

@@ -165,9 +165,7 @@ TEST_F(EngineTest, EndsTheProcessWhenARankNeverComesBack) {
   EXPECT_EXIT(
       {
         const FaultyModel faulty(*model_.model, FaultyModel::Fault::kHangs);
-        runtime::EngineOptions options = Options(4);
-        options.deadline = std::chrono::milliseconds(500);
-        runtime::Engine engine(faulty, options);
+        runtime::Engine engine(faulty, Options(4));
         engine.Submit(Prompt(10, 50));
         while (!engine.idle()) engine.Step();
       },
