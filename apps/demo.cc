@@ -30,12 +30,17 @@ constexpr const char* kDomains[] = {"docs_en", "prose_en", "dictionary_en", "c",
 constexpr size_t kNumTraining = 2;
 constexpr int32_t kNumSlots = 80;
 
+struct FirstRun;
+
 struct DemoCommand {
   EngineFlags engine;
   std::string output = "wideload-demo";
   int64_t prompts = 48;
 
   void Run();
+  FirstRun RunContiguous() const;
+  void RunPlanned(const std::string& placement, const FirstRun& first,
+                  std::vector<DomainBalance>& table) const;
 };
 
 // What one domain's requests gave.
@@ -58,34 +63,31 @@ std::string OneLine(const std::string& text, size_t width) {
 
 class Demo {
  public:
-  Demo(const DemoCommand& command, Session& session, const tokenizer::Tokenizer& tokenizer)
-      : command_(command),
-        session_(session),
-        tokenizer_(tokenizer),
-        on_terminal_(::isatty(STDOUT_FILENO) == 1) {}
+  Demo(Session& session, const tokenizer::Tokenizer& tokenizer)
+      : session_(session), tokenizer_(tokenizer), on_terminal_(::isatty(STDOUT_FILENO) == 1) {}
 
-  DomainRun Serve(const std::string& domain, const std::vector<DatasetRow>& rows);
+  DomainRun Serve(const DomainCounts& domain, const std::vector<DatasetRow>& rows);
 
  private:
-  void Draw(const std::string& domain, const DomainRun& run, bool at_end);
+  void Draw(const DomainCounts& domain, const DomainRun& run, bool at_end);
 
-  const DemoCommand& command_;
   Session& session_;
   const tokenizer::Tokenizer& tokenizer_;
   bool on_terminal_;
 };
 
-void Demo::Draw(const std::string& domain, const DomainRun& run, bool at_end) {
+void Demo::Draw(const DomainCounts& domain, const DomainRun& run, bool at_end) {
   if (!on_terminal_ && !at_end) return;
   const double rate = static_cast<double>(run.num_tokens) / std::max(run.seconds, 1e-9);
   const std::string text = OneLine(tokenizer_.Decode(run.ids.front()), 48);
   std::cout << (on_terminal_ ? "\r\x1b[K" : "")
-            << fmt::format("  {:14} {:6.0f} tokens/s  imbalance {:5.2f}  | {}", domain, rate,
-                           MeanImbalance(run.rows), text)
+            << fmt::format("  {:14} {:6.0f} tokens/s  imbalance {:5.2f} {} | {}", domain.name, rate,
+                           MeanImbalance(run.rows), domain.is_training ? "training" : "        ",
+                           text)
             << (at_end ? "\n" : "") << std::flush;
 }
 
-DomainRun Demo::Serve(const std::string& domain, const std::vector<DatasetRow>& rows) {
+DomainRun Demo::Serve(const DomainCounts& domain, const std::vector<DatasetRow>& rows) {
   runtime::Engine& engine = *session_.engine;
   DomainRun run;
   run.ids.resize(rows.size());
@@ -102,7 +104,7 @@ DomainRun Demo::Serve(const std::string& domain, const std::vector<DatasetRow>& 
   while (!engine.idle()) {
     for (const runtime::Event& event : engine.Step()) {
       if (event.finish == runtime::FinishReason::kError)
-        Throw(ErrorKind::kRunFailed, "{}: {}", domain, event.error);
+        Throw(ErrorKind::kRunFailed, "{}: {}", domain.name, event.error);
       if (event.token < 0) continue;
       run.ids[row_of.at(event.id)].push_back(event.token);
       ++run.num_tokens;
@@ -122,109 +124,120 @@ DomainRun Demo::Serve(const std::string& domain, const std::vector<DatasetRow>& 
   return run;
 }
 
-std::string Cell(double value) { return fmt::format("{:10.2f}", value); }
-
-void PrintTable(const std::vector<DomainBalance>& table, const DomainBalance& rest) {
-  std::cout << "\nImbalance of the ranks, (busiest - mean) / mean, mean over iterations and "
-               "layers; 0 is perfect.\n\n"
-            << fmt::format("  {:14} {:>10} {:>10} {:>10} {:>10}\n", "domain", "(a)", "(b)", "(c)",
-                           "measured");
-  for (const DomainBalance& row : table)
-    std::cout << fmt::format("  {:14} {} {} {} {}{}\n", row.name, Cell(row.contiguous),
-                             Cell(row.greedy_even), Cell(row.greedy_optimal), Cell(row.measured),
+void PrintTable(const std::vector<DomainBalance>& table) {
+  const auto cell = [](double value) { return fmt::format("{:10.2f}", value); };
+  const auto print = [&](const DomainBalance& row) {
+    std::cout << fmt::format("  {:14} {} {} {} {}{}\n", row.name, cell(row.contiguous),
+                             cell(row.greedy_even), cell(row.greedy_optimal), cell(row.measured),
                              row.is_training ? "   training" : "");
-  std::cout << fmt::format("  {:14} {} {} {} {}\n\n", "the other 7", Cell(rest.contiguous),
-                           Cell(rest.greedy_even), Cell(rest.greedy_optimal), Cell(rest.measured));
+  };
+  std::cout
+      << "\nBoth runs gave the same text, token by token: where an expert lies never changes "
+         "what it computes. Routing is therefore\nthe same too, and (a), (b), (c) are computed "
+         "from the counts of the first run; 'measured' is what the ranks did in\nthe second.\n"
+         "  (a) contiguous experts\n  (b) 80 slots by TensorRT-LLM's greedy policy, an "
+         "expert's tokens shared equally by its slots\n  (c) the same slots, optimal split of "
+         "every batch\nImbalance of the ranks, (busiest - mean) / mean, mean over iterations "
+         "and layers; 0 is perfect:\n\n"
+      << fmt::format("  {:14} {:>10} {:>10} {:>10} {:>10}\n", "domain", "(a)", "(b)", "(c)",
+                     "measured");
+  for (const DomainBalance& row : table) print(row);
+  DomainBalance rest = MeanOfServed(table);
+  rest.name = "the other 7";
+  print(rest);
+  std::cout << fmt::format(
+      "\nReading: a plan made from two kinds of text takes the imbalance of the other seven from "
+      "{:.2f} to {:.2f} only, the optimal\nsplit of every batch to {:.2f}; what remains are "
+      "experts "
+      "that these texts use and the plan gave no second slot.\n\n",
+      rest.contiguous, rest.greedy_even, rest.greedy_optimal);
+}
+
+// What the first run leaves for the second.
+struct FirstRun {
+  std::vector<std::vector<DatasetRow>> prompts;  // [domains]
+  std::vector<DomainRun> runs;                   // [domains]
+  std::vector<DomainCounts> counts;              // [domains]
+};
+
+FirstRun DemoCommand::RunContiguous() const {
+  std::cout << fmt::format(
+      "{} ranks serve nine kinds of text, one after the other. Every layer of the model has 64 "
+      "experts; a router sends each\ntoken to 6. Experts are spread over the ranks, 8 to each: "
+      "this "
+      "is expert parallelism. All ranks wait for the busiest\nin every layer, so (busiest - mean) "
+      "/ "
+      "mean tokens, the imbalance, is time lost. Below: tokens per second, imbalance,\nthe text of "
+      "one request.\n\nFirst run: (a) contiguous experts, rank 0 has experts 0-7, rank 1 has 8-15, "
+      "...\n",
+      engine.num_ranks);
+  FirstRun first;
+  Session session = StartSession(engine);
+  const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
+  RunRecorded(session, [&] {
+    Demo demo(session, tokenizer);
+    for (const char* domain : kDomains) {
+      first.prompts.push_back(ReadDataset(
+          fmt::format("{}/prompts/{}.jsonl", session.folder, domain), &tokenizer, prompts));
+      DomainCounts& counts = first.counts.emplace_back();
+      counts.name = domain;
+      counts.is_training = first.counts.size() <= kNumTraining;
+      counts.begin = session.engine->last_iteration().iteration + 1;
+      first.runs.push_back(demo.Serve(counts, first.prompts.back()));
+      counts.end = session.engine->last_iteration().iteration + 1;
+    }
+  });
+  return first;
+}
+
+// Serves everything again on `placement` and fills what was measured. Errors: kRunFailed when a
+// token differs.
+void DemoCommand::RunPlanned(const std::string& placement, const FirstRun& first,
+                             std::vector<DomainBalance>& table) const {
+  std::cout << fmt::format(
+      "\nSecond run: (c) {} slots. TensorRT-LLM's greedy policy placed the experts by the counts "
+      "of "
+      "the first two domains, the\nhottest in several slots; of each batch's counts the optimal "
+      "split decides which slot takes a token.\n",
+      kNumSlots);
+  EngineFlags flags = engine;
+  flags.statistic_path.clear();
+  flags.placement = placement;
+  Session session = StartSession(flags);
+  const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
+  Demo demo(session, tokenizer);
+  for (size_t d = 0; d < first.counts.size(); ++d) {
+    const DomainRun run = demo.Serve(first.counts[d], first.prompts[d]);
+    table[d].measured = MeanImbalance(run.rows);
+    if (run.ids != first.runs[d].ids)
+      Throw(ErrorKind::kRunFailed,
+            "{}: the second run gave other text than the first: a layout changed a result",
+            first.counts[d].name);
+  }
 }
 
 void DemoCommand::Run() {
   CatchInterrupts();
-  engine.model = engine.model.empty() ? EmbeddedModelFolder() : engine.model;
-  if (!FileExists(engine.model + "/prompts/docs_en.jsonl"))
-    Throw(ErrorKind::kNotFound,
-          "{}: has no prompts/docs_en.jsonl; the demo needs the prompts of the embedded model",
-          engine.model);
+  if (engine.model.empty()) engine.model = EmbeddedModelFolder();
   std::filesystem::create_directories(output);
-  const std::string statistics_folder = output + "/statistics";
-  const std::string yaml_path = output + "/eplb.yaml";
-  engine.statistic_path = statistics_folder;
+  engine.statistic_path = output + "/statistics";
   engine.replace_statistics = true;
+  const std::string yaml_path = output + "/eplb.yaml";
 
-  std::cout << fmt::format(
-      "{} ranks serve nine kinds of text, one after the other. Every layer of the model has 64 "
-      "experts; a router sends each token to 6.\n"
-      "Experts are spread over the ranks, 8 to each: this is expert parallelism. All ranks wait "
-      "for the busiest in every layer,\n"
-      "so (busiest - mean) / mean tokens, the imbalance, is time lost. Below: tokens per second, "
-      "imbalance, the text of one request.\n\n"
-      "First run: (a) contiguous experts, rank 0 has experts 0-7, rank 1 has 8-15, ...\n",
-      engine.num_ranks);
-  std::vector<DomainRun> first_runs;
-  std::vector<std::vector<DatasetRow>> prompts_of;
-  std::vector<DomainCounts> counts;
-  {
-    Session session = StartSession(engine);
-    const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
-    RunRecorded(session, [&] {
-      Demo demo(*this, session, tokenizer);
-      for (const char* domain : kDomains) {
-        prompts_of.push_back(ReadDataset(fmt::format("{}/prompts/{}.jsonl", session.folder, domain),
-                                         &tokenizer, prompts));
-        const int64_t begin = session.engine->last_iteration().iteration + 1;
-        first_runs.push_back(demo.Serve(domain, prompts_of.back()));
-        counts.push_back({.name = domain,
-                          .is_training = counts.size() < kNumTraining,
-                          .begin = begin,
-                          .end = session.engine->last_iteration().iteration + 1});
-      }
-    });
-  }
+  const FirstRun first = RunContiguous();
   const statistics::ExpertStatistics recorded =
-      statistics::ReadStatistics(statistics_folder, {.sum_ranks = false});
+      statistics::ReadStatistics(engine.statistic_path, {.sum_ranks = false});
   const statistics::EplbConfig plan =
-      PlanFromTraining(recorded, counts, engine.num_ranks, kNumSlots);
+      PlanFromTraining(recorded, first.counts, engine.num_ranks, kNumSlots);
   statistics::WriteEplbYaml(yaml_path, plan);
+  std::vector<DomainBalance> table = BalanceOfDomains(recorded, first.counts, plan);
+  RunPlanned(yaml_path, first, table);
 
+  PrintTable(table);
   std::cout << fmt::format(
-      "\nSecond run: (c) {} slots. TensorRT-LLM's greedy policy placed the experts by the counts "
-      "of the first two domains, the hottest in\n"
-      "several slots; of each batch's counts the optimal split decides which slot takes a token.\n",
-      kNumSlots);
-  EngineFlags second = engine;
-  second.statistic_path.clear();
-  second.placement = yaml_path;
-  std::vector<DomainBalance> table = BalanceOfDomains(recorded, counts, plan);
-  bool same_text = true;
-  {
-    Session session = StartSession(second);
-    const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
-    Demo demo(*this, session, tokenizer);
-    for (size_t d = 0; d < counts.size(); ++d) {
-      const DomainRun run = demo.Serve(counts[d].name, prompts_of[d]);
-      same_text = same_text && run.ids == first_runs[d].ids;
-      table[d].measured = MeanImbalance(run.rows);
-    }
-  }
-  if (!same_text)
-    Throw(ErrorKind::kRunFailed,
-          "the second run gave other text than the first: same bits on every layout is broken");
-  const DomainBalance rest = MeanOfServed(table);
-  std::cout << "\nBoth runs gave the same text, token by token: where an expert lies never changes "
-               "what it computes. Routing is therefore the\n"
-               "same too, and (a), (b), (c) are computed from the counts of the first run; "
-               "'measured' is what the ranks did in the second.\n"
-               "  (a) contiguous experts    (b) 80 slots by TensorRT-LLM's greedy policy, an "
-               "expert's tokens shared equally by its slots\n"
-               "  (c) the same slots, optimal split of every batch\n";
-  PrintTable(table, rest);
-  std::cout << fmt::format(
-      "Reading: a plan made from two kinds of text takes the imbalance of the other seven from "
-      "{:.2f} to {:.2f}, the per-batch split to\n"
-      "{:.2f}; what remains is experts that these texts use and the plan did not replicate.\n\n"
-      "  statistics  {}  (wideload eplb report --expert_statistic_path {})\n  placement   {}  "
-      "(wideload bench throughput --ep {} --placement {} ...)\n",
-      rest.contiguous, rest.greedy_even, rest.greedy_optimal, statistics_folder, statistics_folder,
-      yaml_path, engine.num_ranks, yaml_path);
+      "  statistics  {}  (wideload eplb report --expert_statistic_path {})\n"
+      "  placement   {}  (wideload bench throughput --ep {} --placement {} ...)\n",
+      engine.statistic_path, engine.statistic_path, yaml_path, engine.num_ranks, yaml_path);
 }
 
 }  // namespace
