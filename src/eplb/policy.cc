@@ -27,11 +27,16 @@ Placement PlanTensorRtLlm(const PolicyInput& input) {
   return TensorRtLlmPlacement(SinglePrecision(input.loads), input.num_slots, input.num_ranks);
 }
 
+// Without any load every expert counts the same: the published function would give all spare slots
+// to one expert.
 Placement PlanDeepSeek(const PolicyInput& input) {
-  return DeepSeekPlacement(SinglePrecision(input.loads), {.num_slots = input.num_slots,
-                                                          .num_groups = input.num_groups,
-                                                          .num_nodes = input.num_nodes,
-                                                          .num_ranks = input.num_ranks});
+  std::vector<float> loads = SinglePrecision(input.loads);
+  if (std::all_of(loads.begin(), loads.end(), [](float load) { return load == 0; }))
+    std::fill(loads.begin(), loads.end(), 1.0F);
+  return DeepSeekPlacement(loads, {.num_slots = input.num_slots,
+                                   .num_groups = input.num_groups,
+                                   .num_nodes = input.num_nodes,
+                                   .num_ranks = input.num_ranks});
 }
 
 constexpr std::array kPolicies = {

@@ -21,6 +21,16 @@ TEST(Policies, GiveAValidPlacementOfTheSizesAskedFor) {
   }
 }
 
+TEST(Policies, SpreadSpareSlotsWithoutLoad) {
+  const std::vector<double> loads(6, 0);
+  for (const Policy& policy : Policies()) {
+    const Placement placement = policy.plan({.loads = loads, .num_slots = 8, .num_ranks = 4});
+    const RoutingTable table = MakeRoutingTable(placement);
+    for (int32_t e = 0; e < 6; ++e)
+      EXPECT_LE(table.SlotsOf(ExpertId(e)).size(), 2u) << policy.name << " expert " << e;
+  }
+}
+
 TEST(FindPolicy, RefusesAnUnknownNameWithTheList) {
   EXPECT_EQ(FindPolicy("deepseek").name, "deepseek");
   try {
