@@ -5,4 +5,6 @@
 
 namespace wideload::apps {
 
+void AddEplb(CLI::App& app);
+
 }  // namespace wideload::apps

@@ -1,4 +1,5 @@
-// The program `wideload`: parses the command line, runs one subcommand, turns errors into messages and exit codes.
+// The program `wideload`: parses the command line, runs one subcommand, turns errors into messages
+// and exit codes.
 #include <cstdio>
 #include <cstdlib>
 
@@ -8,9 +9,11 @@
 
 int main(int argc, char** argv) {
   using namespace wideload;
-  CLI::App app("wideload serves mixture-of-experts language models with wide expert parallelism.", "wideload");
+  CLI::App app("wideload serves mixture-of-experts language models with wide expert parallelism.",
+               "wideload");
   app.require_subcommand(1);
   apps::AddVersionOption(app);
+  apps::AddEplb(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

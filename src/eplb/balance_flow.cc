@@ -180,15 +180,37 @@ double BalanceFlow<T>::FillExpert(int32_t shared, double demand) {
   return change;
 }
 
+// Shares to start from: nothing, or the last solution's in proportion.
+template <class T>
+void BalanceFlow<T>::StartFill(std::span<const T> demand) {
+  if (!warm_start_) {
+    std::fill(fill_.begin(), fill_.end(), 0.0);
+    return;
+  }
+  for (int32_t i = 0; i < graph_.num_shared(); ++i) {
+    double sum = 0;
+    const int32_t end = graph_.edge_begin[Index(i) + 1];
+    for (int32_t e = graph_.edge_begin[Index(i)]; e < end; ++e) {
+      if (!Enabled(e)) fill_[Index(e)] = 0;
+      sum += fill_[Index(e)];
+    }
+    const double scale = sum > 0 ? static_cast<double>(demand[Index(i)]) / sum : 0.0;
+    for (int32_t e = graph_.edge_begin[Index(i)]; e < end; ++e) {
+      fill_[Index(e)] *= scale;
+      fill_load_[Index(graph_.edge_rank[Index(e)])] += fill_[Index(e)];
+    }
+  }
+}
+
 template <class T>
 void BalanceFlow<T>::WaterFill(std::span<const T> fixed, std::span<const T> demand) {
-  std::fill(fill_.begin(), fill_.end(), 0.0);
   double total = 0;
   for (size_t r = 0; r < fixed.size(); ++r) {
     fill_load_[r] = static_cast<double>(fixed[r]);
     total += fill_load_[r];
   }
   for (const T tokens : demand) total += static_cast<double>(tokens);
+  StartFill(demand);
   for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {
     double change = 0;
     for (int32_t i = 0; i < graph_.num_shared(); ++i)
@@ -336,6 +358,22 @@ void BalanceFlow<T>::SolveGeneral(std::span<const T> fixed, std::span<const T> d
       }
     }
   } while (RaiseConfinedLevels());
+}
+
+template <class T>
+int32_t BalanceFlow<T>::FindTightRanks(std::span<uint8_t> tight) {
+  const auto highest =
+      static_cast<int32_t>(std::max_element(level_.begin(), level_.end()) - level_.begin());
+  FindDistances();
+  bool any = false;
+  for (int32_t r = 0; r < graph_.num_ranks; ++r) {
+    tight[Index(r)] = graph_.component[Index(r)] == highest && distance_[Index(r)] < 0;
+    any |= tight[Index(r)] != 0;
+  }
+  // Rounding may leave every rank a hair of room: then the whole component binds.
+  for (int32_t r = 0; r < graph_.num_ranks && !any; ++r)
+    tight[Index(r)] = graph_.component[Index(r)] == highest;
+  return highest;
 }
 
 template class BalanceFlow<double>;

@@ -31,9 +31,16 @@ class BalanceFlow {
   void Solve(std::span<const T> fixed, std::span<const T> demand,
              std::span<const uint8_t> disabled = {});
 
+  // Water-filling starts from the last solution's shares (other graphs than forests only); the
+  // result is then a function of all calls so far, no longer of the last one alone.
+  void set_warm_start(bool warm_start) { warm_start_ = warm_start; }
+
   std::span<const T> flow() const { return flow_; }          // [num_edges]
   std::span<const T> loads() const { return load_; }         // [num_ranks]
   std::span<const double> levels() const { return level_; }  // [num_components], fractional
+  // After Solve: the ranks that bind the component with the highest level, all full and with no way
+  // to hand tokens to others. Writes tight [num_ranks], 0 or 1; returns the component.
+  int32_t FindTightRanks(std::span<uint8_t> tight);
   double speed(int32_t rank) const { return speed_[static_cast<size_t>(rank)]; }
 
  private:
@@ -45,6 +52,7 @@ class BalanceFlow {
   bool RaiseLevel(int32_t rank);
 
   void SolveGeneral(std::span<const T> fixed, std::span<const T> demand);
+  void StartFill(std::span<const T> demand);
   double FillExpert(int32_t shared, double demand);
   void WaterFill(std::span<const T> fixed, std::span<const T> demand);
   void RoundFills(std::span<const T> fixed, std::span<const T> demand);
@@ -57,6 +65,7 @@ class BalanceFlow {
   const SplitGraph& graph_;
   std::vector<double> speed_;
   bool uniform_speed_;
+  bool warm_start_ = false;
   std::span<const uint8_t> disabled_;
   T tolerance_ = 0;
   std::vector<T> flow_, load_, capacity_;
