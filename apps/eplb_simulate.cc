@@ -123,11 +123,12 @@ void Run(const Options& o) {
       std::vector<SimulatedPolicy> timed = policies;
       for (SimulatedPolicy& p : timed) {
         p.plan = [&, plan = p.plan](const Scenarios& s) {
-          const auto start = std::chrono::steady_clock::now();
+          timespec t0, t1;
+          clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t0);
           Placement placement = plan(s);
-          micros[i] =
-              std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start)
-                  .count();
+          clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t1);
+          micros[i] = static_cast<double>(t1.tv_sec - t0.tv_sec) * 1e6 +
+                      static_cast<double>(t1.tv_nsec - t0.tv_nsec) / 1e3;
           return placement;
         };
       }

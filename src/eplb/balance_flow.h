@@ -47,19 +47,25 @@ class BalanceFlow {
   T CapacityOf(int32_t rank) const;
   void StartLevels(std::span<const T> fixed, std::span<const T> demand);
 
+  void StartPass(std::span<const T> fixed);
   bool EliminateLeaves(std::span<const T> fixed, std::span<const T> demand);
-  void FillChildren(int32_t shared, T demand);
+  void FillTreeExpert(int32_t shared, T demand);
+  void FillCoreLeaves(int32_t shared, T demand);
   bool RaiseLevel(int32_t rank);
 
   void SolveGeneral(std::span<const T> fixed, std::span<const T> demand);
-  void StartFill(std::span<const T> demand);
+  void StartFill();
   double FillExpert(int32_t shared, double demand);
-  void WaterFill(std::span<const T> fixed, std::span<const T> demand);
-  void RoundFills(std::span<const T> fixed, std::span<const T> demand);
+  void WaterFill();
+  void RoundFills();
   bool FindDistances();
   T Push(int32_t rank, T amount);
   bool RaiseConfinedLevels();
   bool Enabled(int32_t edge) const { return disabled_.empty() || !disabled_[Index(edge)]; }
+  // Whether water-filling decides the edge; the others belong to leaves.
+  bool Fillable(int32_t edge) const {
+    return disabled_.empty() ? graph_.edge_in_core[Index(edge)] != 0 : Enabled(edge);
+  }
   static size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
   const SplitGraph& graph_;
@@ -71,6 +77,8 @@ class BalanceFlow {
   std::vector<T> flow_, load_, capacity_;
   std::vector<double> level_, level_speed_;
   std::vector<double> set_load_, set_speed_;  // leaf elimination: the full set below a rank
+  std::vector<T> fill_demand_;                // [num_shared] what leaves do not take
+  std::vector<int32_t> fill_experts_;         // those with an edge to fill
   std::vector<double> fill_, fill_load_;      // water-filling, fractional
   std::vector<int32_t> fill_order_;           // edges of one expert by load
   std::vector<int32_t> distance_, cursor_, queue_;

@@ -12,6 +12,12 @@ namespace {
 
 // Scenarios are worked on in groups of this many.
 constexpr int32_t kLanes = 8;
+// Bounds are compared with the limit after every so many cuts.
+constexpr int32_t kCutsPerStage = 16;
+// Cuts are sorted anew after this many changes of the placement.
+constexpr int32_t kChangesPerSort = 8;
+// A set of ranks this full counts as close to binding.
+constexpr float kTightLevel = 0.97F;
 
 // Eight floats; element by element the same results on every instruction set.
 typedef float Lanes __attribute__((vector_size(4 * kLanes)));
@@ -93,9 +99,9 @@ void CutPool::AddCut(const RankMask& ranks, std::span<const uint64_t> hosts) {
   FillRow(cut, hosts);
 }
 
-void CutPool::FindSigns(std::span<const HostChange> changes) {
+void CutPool::FindSigns(std::span<const HostChange> changes, int32_t begin, int32_t end) {
   for (size_t c = 0; c < 2; ++c) {
-    for (int32_t cut = 0; cut < num_cuts_; ++cut)
+    for (int32_t cut = begin; cut < end; ++cut)
       sign_[c][Index(cut)] = c < changes.size()
                                  ? static_cast<float>(Inside(changes[c].after, cut)) -
                                        static_cast<float>(Inside(changes[c].before, cut))
@@ -103,23 +109,59 @@ void CutPool::FindSigns(std::span<const HostChange> changes) {
   }
 }
 
-void CutPool::Bounds(std::span<const HostChange> changes, std::span<float> bounds) {
-  FindSigns(changes);
+void CutPool::RaiseBounds(std::span<const HostChange> changes, int32_t begin, int32_t end,
+                          std::span<float> bounds) {
+  FindSigns(changes, begin, end);
   const size_t stride = Index(lanes_.num_lanes());
   for (int32_t lane = 0; lane < lanes_.num_lanes(); lane += kLanes) {
     Lanes first = {};
     Lanes second = {};
-    Lanes bound = {};
+    Lanes bound;
+    Load(bounds.data() + lane, bound);
     if (!changes.empty()) Load(lanes_.Loads(changes[0].expert) + lane, first);
     if (changes.size() > 1) Load(lanes_.Loads(changes[1].expert) + lane, second);
-    const float* row = rows_.data() + lane;
-    for (size_t cut = 0; cut < Index(num_cuts_); ++cut, row += stride) {
+    const float* row = Row(begin) + lane;
+    for (size_t cut = Index(begin); cut < Index(end); ++cut, row += stride) {
       Lanes level;
       Load(row, level);
       level = (level + first * sign_[0][cut] + second * sign_[1][cut]) * inverse_speed_[cut];
       bound = level > bound ? level : bound;
     }
     Store(bound, bounds.data() + lane);
+  }
+}
+
+double CutPool::Bounds(std::span<const HostChange> changes, double limit, std::span<float> bounds) {
+  std::fill(bounds.begin(), bounds.end(), 1.0F);
+  double mean = 0;
+  for (int32_t begin = 0; begin < num_cuts_; begin += kCutsPerStage) {
+    RaiseBounds(changes, begin, std::min(num_cuts_, begin + kCutsPerStage), bounds);
+    mean = 0;
+    for (int32_t k = 0; k < lanes_.num_scenarios(); ++k)
+      mean += lanes_.weight(k) * (static_cast<double>(bounds[Index(k)]) - 1);
+    if (mean > limit) break;
+  }
+  return mean;
+}
+
+// Brings the cuts that come closest to binding some scenario to the front, where they end most
+// evaluations.
+void CutPool::SortByTightness() {
+  std::vector<std::pair<float, int32_t>> order;
+  for (int32_t cut = 0; cut < num_cuts_; ++cut) {
+    float level = 0;
+    for (int32_t k = 0; k < lanes_.num_scenarios(); ++k)
+      level += std::max(0.0F, Row(cut)[k] * inverse_speed_[Index(cut)] - kTightLevel);
+    order.emplace_back(-level, cut);
+  }
+  std::sort(order.begin(), order.end());
+  const CutPool old = *this;
+  for (int32_t to = 0; to < num_cuts_; ++to) {
+    const int32_t from = order[Index(to)].second;
+    std::copy_n(old.Mask(from), num_words_, masks_.begin() + to * num_words_);
+    std::copy_n(old.rows_.begin() + from * lanes_.num_lanes(), lanes_.num_lanes(), Row(to));
+    inverse_speed_[Index(to)] = old.inverse_speed_[Index(from)];
+    last_use_[Index(to)] = old.last_use_[Index(from)];
   }
 }
 
@@ -135,16 +177,9 @@ void CutPool::Apply(std::span<const HostChange> changes) {
       for (int32_t k = 0; k < lanes_.num_lanes(); ++k) row[k] += sign * loads[k];
     }
   }
-}
-
-const uint64_t* CutPool::TightestCut(int32_t scenario) {
-  int32_t best = 0;
-  for (int32_t cut = 1; cut < num_cuts_; ++cut)
-    if (Row(cut)[scenario] * inverse_speed_[Index(cut)] >
-        Row(best)[scenario] * inverse_speed_[Index(best)])
-      best = cut;
-  last_use_[Index(best)] = ++clock_;
-  return Mask(best);
+  if (++unsorted_ < kChangesPerSort) return;
+  unsorted_ = 0;
+  SortByTightness();
 }
 
 }  // namespace wideload::eplb

@@ -55,12 +55,11 @@ class CutPool {
   void AddCut(const RankMask& ranks, std::span<const uint64_t> hosts);
 
   // Lower bounds of every scenario's busiest rank / mean after the changes (up to two experts).
-  // Writes bounds [num_lanes].
-  void Bounds(std::span<const HostChange> changes, std::span<float> bounds);
+  // Writes bounds [num_lanes], each at least 1. Returns the mean over scenarios of bound - 1; stops
+  // early, with what it has, once that exceeds `limit`.
+  double Bounds(std::span<const HostChange> changes, double limit, std::span<float> bounds);
   // Makes the changes permanent.
   void Apply(std::span<const HostChange> changes);
-  // The cut that bounds a scenario now.
-  const uint64_t* TightestCut(int32_t scenario);
 
   int32_t num_words() const { return num_words_; }
   int32_t num_cuts() const { return num_cuts_; }
@@ -70,7 +69,10 @@ class CutPool {
   float* Row(int32_t cut) { return rows_.data() + Index(cut) * Index(lanes_.num_lanes()); }
   bool Inside(const uint64_t* hosts, int32_t cut) const;
   void FillRow(int32_t cut, std::span<const uint64_t> hosts);
-  void FindSigns(std::span<const HostChange> changes);
+  void FindSigns(std::span<const HostChange> changes, int32_t begin, int32_t end);
+  void RaiseBounds(std::span<const HostChange> changes, int32_t begin, int32_t end,
+                   std::span<float> bounds);
+  void SortByTightness();
   static size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
   const ScenarioLanes& lanes_;
@@ -84,6 +86,7 @@ class CutPool {
   std::vector<int64_t> last_use_;     // [max_cuts]
   std::vector<float> sign_[2];        // [max_cuts] -1, 0, 1 per changed expert
   int64_t clock_ = 0;
+  int32_t unsorted_ = 0;  // changes since the tightest cuts were moved to the front
 };
 
 }  // namespace wideload::eplb

@@ -2,13 +2,15 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdio>
+#include <cstdlib>
 #include <limits>
 
 #include "base/error.h"
 #include "eplb/balance_flow.h"
 #include "eplb/split_graph.h"
-
 namespace wideload::eplb {
+static thread_local long dbg_verify = 0, dbg_accept = 0, dbg_prop = 0;
 namespace {
 
 // Smaller gains are rounding of the pool's floats.
@@ -253,16 +255,18 @@ void PlanSearch::Apply(const Move& move) {
 
 bool PlanSearch::TryMove(const Move& move) {
   FindChanges(move);
-  pool_.Bounds(std::span<const HostChange>(changes_, Index(num_changes_)), bounds_);
   double fetch = fetch_cost_;
   Move undo = move;
   for (int32_t i = 0; i < move.num_slots; ++i) {
     undo.expert[i] = ExpertAt(move.slot[i]);
     fetch += FetchCostOf(move.slot[i], move.expert[i]) - FetchCostOf(move.slot[i], undo.expert[i]);
   }
-  if (BoundOf(bounds_) + fetch > objective_ - kMinGain) return false;
+  const double limit = objective_ - kMinGain - fetch;
+  const std::span<const HostChange> changes(changes_, Index(num_changes_));
+  if (pool_.Bounds(changes, limit, bounds_) > limit) return false;
   Apply(move);
-  if (SolveWithin(objective_)) return true;
+  ++dbg_verify;
+  if (SolveWithin(objective_)) return ++dbg_accept, true;
   Apply(undo);
   return false;
 }
@@ -270,11 +274,16 @@ bool PlanSearch::TryMove(const Move& move) {
 void PlanSearch::Run() {
   Move move;
   for (int64_t i = 0; i < options_.max_moves; ++i) {
-    if (!Propose(move) || !TryMove(move)) continue;
+    if (!Propose(move)) continue;
+    ++dbg_prop;
+    if (!TryMove(move)) continue;
     if (++moves_since_reset_ < kMovesPerReset) continue;
     pool_.Reset(hosts_);
     moves_since_reset_ = 0;
   }
+  if (getenv("DBG"))
+    fprintf(stderr, "prop %ld verify %ld accept %ld solves %ld cuts %d obj %.5f\n", dbg_prop,
+            dbg_verify, dbg_accept, num_solves_, pool_.num_cuts(), objective_);
 }
 
 }  // namespace wideload::eplb

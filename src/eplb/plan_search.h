@@ -18,7 +18,7 @@ struct SearchOptions {
   int64_t max_moves = 10000;  // proposals
   uint64_t seed = 1;
   double fetch_price = 0;  // added to the objective per slot that differs from `current`
-  const Placement* current = nullptr;  // what the ranks hold now; not owned
+  const Placement* current = nullptr;   // what the ranks hold now; not owned
   std::vector<double> rank_speed = {};  // empty: all 1; slots of ranks with 0 are left alone
   int32_t max_cuts = 160;
 };
