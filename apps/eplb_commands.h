@@ -16,6 +16,7 @@ void AddEplbReport(CLI::App& group);
 void AddEplbPlan(CLI::App& group);
 void AddEplbConvert(CLI::App& group);
 void AddEplbCheck(CLI::App& group);
+void AddEplbSimulate(CLI::App& group);
 
 // A statistics folder and the iterations wanted of it.
 struct StatisticsFlags {
