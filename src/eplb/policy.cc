@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "eplb/deepseek_policy.h"
+#include "eplb/scenario_planner.h"
 #include "eplb/tensorrt_llm_policy.h"
 
 namespace wideload::eplb {
@@ -39,11 +40,28 @@ Placement PlanDeepSeek(const PolicyInput& input) {
                                    .num_ranks = input.num_ranks});
 }
 
+Placement PlanScenario(const PolicyInput& input) {
+  if (input.num_nodes > 1)
+    Throw(ErrorKind::kUnsupported, "policy scenario with {} nodes; it plans for 1 node only",
+          input.num_nodes);
+  Scenarios scenarios{.num_experts = static_cast<int32_t>(input.loads.size())};
+  for (const std::vector<double>& scenario : input.scenarios) {
+    const bool has_load =
+        std::any_of(scenario.begin(), scenario.end(), [](double n) { return n > 0; });
+    if (has_load) scenarios.Add(scenario);
+  }
+  if (scenarios.size() == 0) scenarios.Add(input.loads);
+  return PlanPlacement(
+      scenarios, {.num_ranks = input.num_ranks, .num_slots = input.num_slots, .seed = input.seed});
+}
+
 constexpr std::array kPolicies = {
     Policy{"contiguous", "experts in order, as without a balancer", PlanContiguous},
     Policy{"tensorrt_llm", "TensorRT-LLM's greedy policy, slot for slot", PlanTensorRtLlm},
     Policy{"deepseek", "DeepSeek's rebalance_experts, global or hierarchical over nodes",
            PlanDeepSeek},
+    Policy{"scenario", "wideload's own: made for the optimal split of each recorded batch",
+           PlanScenario},
 };
 
 }  // namespace
