@@ -6,33 +6,12 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <future>
-#include <new>
 #include <numeric>
 
+#include "support/allocations.h"
 #include "support/test_data.h"
 #include "support/test_engine.h"
-
-namespace {
-
-std::atomic<int64_t> g_allocations{0};
-
-void* CountedAllocation(std::size_t size) {
-  g_allocations.fetch_add(1, std::memory_order_relaxed);
-  void* memory = std::malloc(size == 0 ? 1 : size);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-
-}  // namespace
-
-void* operator new(std::size_t size) { return CountedAllocation(size); }
-void* operator new[](std::size_t size) { return CountedAllocation(size); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace wideload {
 namespace {
@@ -73,9 +52,9 @@ TEST_F(EngineTest, AllocatesNothingInSteadyState) {
     runtime::Engine engine(*model_.model, Options(ranks));
     for (int i = 0; i < 6; ++i) engine.Submit(Prompt(20 + i, 100));
     for (int i = 0; i < 20; ++i) engine.Step();  // prompts, and every buffer at its size
-    const int64_t before = g_allocations.load();
+    const int64_t before = testing_support::NumAllocations();
     for (int i = 0; i < 10; ++i) engine.Step();
-    EXPECT_EQ(g_allocations.load() - before, 0) << ranks << " ranks";
+    EXPECT_EQ(testing_support::NumAllocations() - before, 0) << ranks << " ranks";
   }
 }
 
