@@ -33,6 +33,10 @@ struct BenchCommand {
   std::vector<int32_t> eos_ids;
 
   void Run();
+
+ private:
+  // Runs the first rows without counting them.
+  void WarmUp(Session& session, const std::vector<DatasetRow>& rows) const;
 };
 
 // One pass over a dataset.
@@ -52,6 +56,8 @@ class BenchRun {
   std::vector<runtime::RequestTiming> Finished() const;
   const std::string& iteration_log() const { return iteration_log_; }
   int64_t num_iterations() const { return num_iterations_; }
+  // Of this run alone.
+  const runtime::ExchangeFigures& exchange() const { return exchange_; }
 
  private:
   double Now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
@@ -68,6 +74,7 @@ class BenchRun {
   size_t next_row_ = 0;
   double duration_s_ = 0;
   int64_t num_iterations_ = 0;
+  runtime::ExchangeFigures exchange_;
   std::string iteration_log_;
   Clock::time_point start_;
 };
@@ -117,6 +124,7 @@ void BenchRun::LogIteration(double seconds) {
 }
 
 bool BenchRun::Run() {
+  const runtime::ExchangeFigures before_run = session_.engine->exchange_figures();
   start_ = Clock::now();
   while (next_row_ < rows_.size() || !session_.engine->idle()) {
     while (next_row_ < rows_.size() && static_cast<int64_t>(row_of_.size()) < command_.concurrency)
@@ -129,6 +137,7 @@ bool BenchRun::Run() {
     if (InterruptSignal() != 0) break;
   }
   duration_s_ = Now();
+  exchange_ = session_.engine->exchange_figures() - before_run;
   return InterruptSignal() == 0;
 }
 
@@ -142,6 +151,39 @@ std::vector<runtime::RequestTiming> BenchRun::Finished() const {
 Json PercentilesJson(const runtime::Percentiles& p) {
   return {{"p50", p.p50},         {"p90", p.p90},         {"p95", p.p95},        {"p99", p.p99},
           {"minimum", p.minimum}, {"maximum", p.maximum}, {"average", p.average}};
+}
+
+// Sums over all ranks; rounds are the same on each.
+Json ExchangeJson(const runtime::ExchangeFigures& exchange) {
+  Json waits = Json::object();
+  Json us = Json::object();
+  for (int kind = 0; kind < exchange::kNumWaitKinds; ++kind) {
+    const auto wait_kind = static_cast<exchange::WaitKind>(kind);
+    waits[runtime::WaitKindName(wait_kind)] = exchange.WaitsPerIteration(wait_kind);
+    us[runtime::WaitKindName(wait_kind)] = exchange.MicrosecondsPerWait(wait_kind);
+  }
+  return {{"iterations", exchange.num_iterations},
+          {"rounds", exchange.num_rounds},
+          {"rows", exchange.num_rows},
+          {"returns", exchange.num_returns},
+          {"waits_per_iteration", waits},
+          {"us_per_wait", us},
+          {"imbalance_of_computed_rows", exchange.MeanImbalance()}};
+}
+
+std::string ExchangeText(const runtime::ExchangeFigures& exchange) {
+  std::string waits;
+  for (int kind = 0; kind < exchange::kNumWaitKinds; ++kind) {
+    const auto wait_kind = static_cast<exchange::WaitKind>(kind);
+    waits += fmt::format("{}{:.1f} for {} of {:.1f} us", waits.empty() ? "" : ", ",
+                         exchange.WaitsPerIteration(wait_kind), runtime::WaitKindName(wait_kind),
+                         exchange.MicrosecondsPerWait(wait_kind));
+  }
+  return fmt::format(
+      "exchange: {} rounds, {} rows out, {} back; waits per iteration: {}; imbalance of computed "
+      "rows {:.2f}\n",
+      exchange.num_rounds, exchange.num_rows, exchange.num_returns, waits,
+      exchange.MeanImbalance());
 }
 
 Json ReportJson(const Session& session, const runtime::BenchFigures& figures,
@@ -203,6 +245,14 @@ void WriteOutput(const std::string& path, const std::vector<DatasetRow>& rows, c
   WriteFileWhole(path, lines);
 }
 
+void BenchCommand::WarmUp(Session& session, const std::vector<DatasetRow>& rows) const {
+  BenchCommand quiet = *this;
+  quiet.iteration_log.clear();
+  const std::vector<DatasetRow> first(
+      rows.begin(), rows.begin() + std::min<int64_t>(warmup, static_cast<int64_t>(rows.size())));
+  BenchRun(quiet, session, first).Run();
+}
+
 void BenchCommand::Run() {
   CatchInterrupts();
   Session session = StartSession(engine);
@@ -211,24 +261,22 @@ void BenchCommand::Run() {
     tokenizer =
         std::make_unique<tokenizer::Tokenizer>(tokenizer::Tokenizer::FromFile(session.folder));
   const std::vector<DatasetRow> rows = ReadDataset(dataset, tokenizer.get(), num_requests);
-  if (warmup > 0) {
-    BenchCommand quiet = *this;
-    quiet.iteration_log.clear();
-    const std::vector<DatasetRow> first(
-        rows.begin(), rows.begin() + std::min<int64_t>(warmup, static_cast<int64_t>(rows.size())));
-    BenchRun(quiet, session, first).Run();
-  }
   BenchRun run(*this, session, rows);
   bool complete = false;
-  RunRecorded(session, [&] { complete = run.Run(); });
+  RunRecorded(session, [&] {
+    if (warmup > 0) WarmUp(session, rows);
+    complete = run.Run();
+  });
   const std::vector<runtime::RequestTiming> finished = run.Finished();
   const runtime::BenchFigures figures = runtime::ComputeFigures(finished, run.duration_s());
-  const Json report = ReportJson(session, figures, static_cast<int64_t>(finished.size()));
+  Json report = ReportJson(session, figures, static_cast<int64_t>(finished.size()));
+  report["exchange"] = ExchangeJson(run.exchange());
   std::cout << fmt::format(
       "{} of {} requests in {:.2f} s, {} iterations: {:.1f} output tokens/s, {:.1f} tokens/s with "
       "prompts\n",
       finished.size(), rows.size(), run.duration_s(), run.num_iterations(),
       figures.output_throughput_tok_s, figures.total_throughput_tok_s);
+  std::cout << ExchangeText(run.exchange());
   if (!report_json.empty()) WriteFileWhole(report_json, DumpJson(report, 2) + "\n");
   if (!iteration_log.empty()) WriteFileWhole(iteration_log, run.iteration_log());
   if (!output.empty() && complete) WriteOutput(output, rows, run, tokenizer.get());

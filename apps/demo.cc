@@ -199,11 +199,13 @@ void DemoCommand::Run() {
     Session session = StartSession(second);
     const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
     Demo demo(*this, session, tokenizer);
-    for (size_t d = 0; d < counts.size(); ++d) {
-      const DomainRun run = demo.Serve(counts[d].name, prompts_of[d]);
-      same_text = same_text && run.ids == first_runs[d].ids;
-      table[d].measured = MeanImbalance(run.rows);
-    }
+    RunRecorded(session, [&] {
+      for (size_t d = 0; d < counts.size(); ++d) {
+        const DomainRun run = demo.Serve(counts[d].name, prompts_of[d]);
+        same_text = same_text && run.ids == first_runs[d].ids;
+        table[d].measured = MeanImbalance(run.rows);
+      }
+    });
   }
   if (!same_text)
     Throw(ErrorKind::kRunFailed,

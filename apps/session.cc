@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 
 #include "base/cpu_info.h"
@@ -81,6 +82,13 @@ void LogStart(const EngineFlags& flags, const model::Family& family, const Sessi
       options.num_kv_blocks * kv::kBlockTokens, layout);
 }
 
+void EndIfRankIsStuck(const Session& session, const std::exception& failure) {
+  if (session.engine->stuck_ranks().empty()) return;
+  std::fprintf(stderr, "wideload: error: %s\n", failure.what());
+  std::fflush(nullptr);
+  std::_Exit(ExitCode(ErrorKind::kRunFailed));
+}
+
 }  // namespace
 
 Session StartSession(const EngineFlags& flags) {
@@ -114,12 +122,13 @@ void RunRecorded(Session& session, const std::function<void()>& work) {
   };
   try {
     work();
-  } catch (const Error& failure) {
+  } catch (const std::exception& failure) {
     try {
       write();
     } catch (const Error& e) {
       LogWarn("{}", e.what());
     }
+    EndIfRankIsStuck(session, failure);
     throw;
   }
   write();

@@ -36,8 +36,10 @@ struct Session {
 // before work.
 Session StartSession(const EngineFlags& flags);
 
-// Calls `work` and then writes the recorded statistics, if any were asked for; also when work ends
-// with an Error, which is passed on.
+// Calls `work`, which runs the engine, and then writes the recorded statistics, if any were asked
+// for; also when work ends with an exception, which is passed on. When a rank's thread has not come
+// back by then, the process ends here, with main's message and exit code: nothing that this thread
+// may still use can be taken down.
 void RunRecorded(Session& session, const std::function<void()>& work);
 
 // Sampling options; what is not given comes from generation_config.json, then from the defaults.
