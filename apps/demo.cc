@@ -6,6 +6,7 @@
 #include <chrono>
 #include <filesystem>
 #include <iostream>
+#include <map>
 #include <memory>
 
 #include "base/error.h"
@@ -30,74 +31,106 @@ constexpr const char* kDomains[] = {"docs_en", "prose_en", "dictionary_en", "c",
 constexpr size_t kNumTraining = 2;
 constexpr int32_t kNumSlots = 80;
 
+struct FirstRun;
+
 struct DemoCommand {
   EngineFlags engine;
   std::string output = "wideload-demo";
   int64_t prompts = 48;
 
   void Run();
+  FirstRun RunContiguous() const;
+  void RunPlanned(const std::string& placement, const FirstRun& first,
+                  std::vector<DomainBalance>& table) const;
 };
 
 // What one domain's requests gave.
 struct DomainRun {
-  std::vector<std::vector<int32_t>> ids;
+  std::string name;
+  std::vector<std::vector<int32_t>> ids;  // generated, per request
   int64_t num_tokens = 0;
   double seconds = 0;
   std::vector<IterationRows> rows;  // computed on each rank
 };
 
-// Text on one line of the terminal.
+// What the first run leaves for the second.
+struct FirstRun {
+  std::vector<std::vector<DatasetRow>> prompts;  // [domains]
+  std::vector<DomainRun> runs;                   // [domains]
+  std::vector<DomainCounts> counts;              // [domains]
+  statistics::EplbConfig plan;                   // from the training domains
+};
+
+// The end of a text, on one line of the terminal.
 std::string OneLine(const std::string& text, size_t width) {
-  std::string line;
-  for (const char c : text) line += static_cast<unsigned char>(c) < ' ' ? ' ' : c;
-  while (line.size() > width && line.size() > 1) line.erase(0, 1);
+  std::string line = text.size() > width ? text.substr(text.size() - width) : text;
   while (!line.empty() && (static_cast<unsigned char>(line[0]) & 0xC0) == 0x80)
-    line.erase(0, 1);  // the rest of a cut character
+    line.erase(0, 1);  // the rest of a character that was cut
+  for (char& c : line)
+    if (static_cast<unsigned char>(c) < ' ') c = ' ';
   return line;
 }
 
 class Demo {
  public:
-  Demo(const DemoCommand& command, Session& session, const tokenizer::Tokenizer& tokenizer)
-      : command_(command),
-        session_(session),
-        tokenizer_(tokenizer),
-        on_terminal_(::isatty(STDOUT_FILENO) == 1) {}
+  Demo(Session& session, const tokenizer::Tokenizer& tokenizer)
+      : session_(session), tokenizer_(tokenizer), on_terminal_(::isatty(STDOUT_FILENO) == 1) {}
 
-  DomainRun Serve(const std::string& domain, const std::vector<DatasetRow>& rows);
+  // Runs all requests of a domain; on a terminal its line moves meanwhile.
+  DomainRun Serve(const std::string& domain, const std::vector<DatasetRow>& rows) const;
+  // "  german           8386 tokens/s  1.00 / 0.73 / 0.60  | text"; at_end: for good.
+  void Draw(const DomainRun& run, const std::string& balance, bool at_end) const;
 
  private:
-  void Draw(const std::string& domain, const DomainRun& run, bool at_end);
+  std::map<runtime::RequestId, size_t> SubmitAll(const std::vector<DatasetRow>& rows,
+                                                 DomainRun& run) const;
+  IterationRows ComputedRows() const;
 
-  const DemoCommand& command_;
   Session& session_;
   const tokenizer::Tokenizer& tokenizer_;
   bool on_terminal_;
 };
 
-void Demo::Draw(const std::string& domain, const DomainRun& run, bool at_end) {
+void Demo::Draw(const DomainRun& run, const std::string& balance, bool at_end) const {
   if (!on_terminal_ && !at_end) return;
   const double rate = static_cast<double>(run.num_tokens) / std::max(run.seconds, 1e-9);
   const std::string text = OneLine(tokenizer_.Decode(run.ids.front()), 48);
   std::cout << (on_terminal_ ? "\r\x1b[K" : "")
-            << fmt::format("  {:14} {:6.0f} tokens/s  imbalance {:5.2f}  | {}", domain, rate,
-                           MeanImbalance(run.rows), text)
+            << fmt::format("  {:14} {:6.0f} tokens/s  {:18} | {}", run.name, rate, balance, text)
             << (at_end ? "\n" : "") << std::flush;
 }
 
-DomainRun Demo::Serve(const std::string& domain, const std::vector<DatasetRow>& rows) {
-  runtime::Engine& engine = *session_.engine;
-  DomainRun run;
-  run.ids.resize(rows.size());
+std::map<runtime::RequestId, size_t> Demo::SubmitAll(const std::vector<DatasetRow>& rows,
+                                                     DomainRun& run) const {
   std::map<runtime::RequestId, size_t> row_of;
   for (size_t i = 0; i < rows.size(); ++i) {
     runtime::Request request;
     request.prompt = rows[i].ids;
     request.max_tokens = rows[i].output_tokens;
     request.index = i;
-    row_of[engine.Submit(std::move(request))] = i;
+    row_of[session_.engine->Submit(std::move(request))] = i;
     run.num_tokens += static_cast<int64_t>(rows[i].ids.size());
   }
+  return row_of;
+}
+
+IterationRows Demo::ComputedRows() const {
+  IterationRows rows;
+  for (int32_t r = 0; r < session_.engine->options().num_ranks; ++r) {
+    const std::span<const int64_t> computed = session_.engine->ComputedRows(r);
+    rows.resize(computed.size());
+    for (size_t layer = 0; layer < computed.size(); ++layer)
+      rows[layer].push_back(static_cast<double>(computed[layer]));
+  }
+  return rows;
+}
+
+DomainRun Demo::Serve(const std::string& domain, const std::vector<DatasetRow>& rows) const {
+  runtime::Engine& engine = *session_.engine;
+  DomainRun run;
+  run.name = domain;
+  run.ids.resize(rows.size());
+  const std::map<runtime::RequestId, size_t> row_of = SubmitAll(rows, run);
   const Clock::time_point start = Clock::now();
   while (!engine.idle()) {
     for (const runtime::Event& event : engine.Step()) {
@@ -107,135 +140,135 @@ DomainRun Demo::Serve(const std::string& domain, const std::vector<DatasetRow>& 
       run.ids[row_of.at(event.id)].push_back(event.token);
       ++run.num_tokens;
     }
-    IterationRows& iteration = run.rows.emplace_back();
-    for (int32_t r = 0; r < engine.options().num_ranks; ++r) {
-      const std::span<const int64_t> computed = engine.ComputedRows(r);
-      iteration.resize(computed.size());
-      for (size_t layer = 0; layer < computed.size(); ++layer)
-        iteration[layer].push_back(static_cast<double>(computed[layer]));
-    }
+    run.rows.push_back(ComputedRows());
     run.seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    Draw(domain, run, false);
+    Draw(run, fmt::format("{:.2f}", MeanImbalance(run.rows)), false);
     if (InterruptSignal() != 0) Throw(ErrorKind::kRunFailed, "interrupted");
   }
-  Draw(domain, run, true);
   return run;
 }
 
-std::string Cell(double value) { return fmt::format("{:10.2f}", value); }
+FirstRun DemoCommand::RunContiguous() const {
+  FirstRun first;
+  Session session = StartSession(engine);
+  const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
+  const Demo demo(session, tokenizer);
+  RunRecorded(session, [&] {
+    for (const char* domain : kDomains) {
+      first.prompts.push_back(ReadDataset(
+          fmt::format("{}/prompts/{}.jsonl", session.folder, domain), &tokenizer, prompts));
+      DomainCounts& counts = first.counts.emplace_back();
+      counts.name = domain;
+      counts.is_training = first.counts.size() <= kNumTraining;
+      counts.begin = session.engine->last_iteration().iteration + 1;
+      first.runs.push_back(demo.Serve(domain, first.prompts.back()));
+      counts.end = session.engine->last_iteration().iteration + 1;
+      const statistics::ExpertStatistics recorded = session.recorder->Statistics();
+      if (first.counts.size() == kNumTraining)
+        first.plan = PlanFromTraining(recorded, first.counts, engine.num_ranks, kNumSlots);
+      std::string balance = fmt::format("{:.2f}  training", MeanImbalance(first.runs.back().rows));
+      if (!counts.is_training) {
+        const DomainBalance row = BalanceOfDomains(recorded, {counts}, first.plan).front();
+        balance = fmt::format("{:.2f} / {:.2f} / {:.2f}", row.contiguous, row.greedy_even,
+                              row.greedy_optimal);
+      }
+      demo.Draw(first.runs.back(), balance, true);
+    }
+  });
+  return first;
+}
 
-void PrintTable(const std::vector<DomainBalance>& table, const DomainBalance& rest) {
-  std::cout << "\nImbalance of the ranks, (busiest - mean) / mean, mean over iterations and "
-               "layers; 0 is perfect.\n\n"
-            << fmt::format("  {:14} {:>10} {:>10} {:>10} {:>10}\n", "domain", "(a)", "(b)", "(c)",
-                           "measured");
-  for (const DomainBalance& row : table)
-    std::cout << fmt::format("  {:14} {} {} {} {}{}\n", row.name, Cell(row.contiguous),
-                             Cell(row.greedy_even), Cell(row.greedy_optimal), Cell(row.measured),
+// Serves everything again on `placement` and fills what was measured. Errors: kRunFailed when a
+// token differs.
+void DemoCommand::RunPlanned(const std::string& placement, const FirstRun& first,
+                             std::vector<DomainBalance>& table) const {
+  EngineFlags flags = engine;
+  flags.statistic_path.clear();
+  flags.placement = placement;
+  Session session = StartSession(flags);
+  const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
+  const Demo demo(session, tokenizer);
+  for (size_t d = 0; d < first.counts.size(); ++d) {
+    DomainRun run;
+    RunUnrecorded(session, [&] { run = demo.Serve(first.counts[d].name, first.prompts[d]); });
+    table[d].measured = MeanImbalance(run.rows);
+    demo.Draw(run, fmt::format("{:.2f}", table[d].measured), true);
+    if (run.ids != first.runs[d].ids)
+      Throw(ErrorKind::kRunFailed,
+            "{}: the second run gave other text than the first: a layout changed a result",
+            run.name);
+  }
+}
+
+void PrintTable(const std::vector<DomainBalance>& table) {
+  const auto print = [](const DomainBalance& row) {
+    std::cout << fmt::format("  {:14} {:10.2f} {:10.2f} {:10.2f} {:10.2f}{}\n", row.name,
+                             row.contiguous, row.greedy_even, row.greedy_optimal, row.measured,
                              row.is_training ? "   training" : "");
-  std::cout << fmt::format("  {:14} {} {} {} {}\n\n", "the other 7", Cell(rest.contiguous),
-                           Cell(rest.greedy_even), Cell(rest.greedy_optimal), Cell(rest.measured));
+  };
+  std::cout << fmt::format("  {:14} {:>10} {:>10} {:>10} {:>10}\n", "imbalance", "(a)", "(b)",
+                           "(c)", "measured");
+  for (const DomainBalance& row : table) print(row);
+  DomainBalance rest = MeanOfServed(table);
+  rest.name = "the other 7";
+  print(rest);
+  std::cout << fmt::format(
+      R"(
+Reading: a plan made from two kinds of text takes the imbalance of the other seven from {:.2f} to
+{:.2f} only, the optimal split of every batch to {:.2f}; what remains are experts that these texts
+use and the plan gave no second slot.
+)",
+      rest.contiguous, rest.greedy_even, rest.greedy_optimal);
 }
 
 void DemoCommand::Run() {
   CatchInterrupts();
-  engine.model = engine.model.empty() ? EmbeddedModelFolder() : engine.model;
-  if (!FileExists(engine.model + "/prompts/docs_en.jsonl"))
-    Throw(ErrorKind::kNotFound,
-          "{}: has no prompts/docs_en.jsonl; the demo needs the prompts of the embedded model",
-          engine.model);
+  if (engine.model.empty()) engine.model = EmbeddedModelFolder();
   std::filesystem::create_directories(output);
-  const std::string statistics_folder = output + "/statistics";
-  const std::string yaml_path = output + "/eplb.yaml";
-  engine.statistic_path = statistics_folder;
+  engine.statistic_path = output + "/statistics";
   engine.replace_statistics = true;
+  const std::string yaml_path = output + "/eplb.yaml";
 
   std::cout << fmt::format(
-      "{} ranks serve nine kinds of text, one after the other. Every layer of the model has 64 "
-      "experts; a router sends each token to 6.\n"
-      "Experts are spread over the ranks, 8 to each: this is expert parallelism. All ranks wait "
-      "for the busiest in every layer,\n"
-      "so (busiest - mean) / mean tokens, the imbalance, is time lost. Below: tokens per second, "
-      "imbalance, the text of one request.\n\n"
-      "First run: (a) contiguous experts, rank 0 has experts 0-7, rank 1 has 8-15, ...\n",
-      engine.num_ranks);
-  std::vector<DomainRun> first_runs;
-  std::vector<std::vector<DatasetRow>> prompts_of;
-  std::vector<DomainCounts> counts;
-  {
-    Session session = StartSession(engine);
-    const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
-    RunRecorded(session, [&] {
-      Demo demo(*this, session, tokenizer);
-      for (const char* domain : kDomains) {
-        prompts_of.push_back(ReadDataset(fmt::format("{}/prompts/{}.jsonl", session.folder, domain),
-                                         &tokenizer, prompts));
-        const int64_t begin = session.engine->last_iteration().iteration + 1;
-        first_runs.push_back(demo.Serve(domain, prompts_of.back()));
-        counts.push_back({.name = domain,
-                          .is_training = counts.size() < kNumTraining,
-                          .begin = begin,
-                          .end = session.engine->last_iteration().iteration + 1});
-      }
-    });
-  }
+      R"({} ranks serve nine kinds of text, one after the other. Every layer of the model has 64 experts
+and a router sends each token to 6 of them. The experts are spread over the ranks: this is expert
+parallelism. In every layer all ranks wait for the busiest one, so the imbalance, (busiest - mean)
+/ mean of tokens per rank, is time lost; 0 is perfect. It is shown for
+  (a) contiguous experts: rank 0 has experts 0-7, rank 1 has 8-15, ...
+  (b) {} slots: TensorRT-LLM's greedy policy gives the hot experts of the first two domains
+      several slots, which share their tokens equally
+  (c) the same slots: an optimal split decides for every batch which slot takes a token
+
+First run, on (a): tokens/s, imbalance (a) / (b) / (c), the text of one request
+)",
+      engine.num_ranks, kNumSlots);
+  const FirstRun first = RunContiguous();
+  statistics::WriteEplbYaml(yaml_path, first.plan);
   const statistics::ExpertStatistics recorded =
-      statistics::ReadStatistics(statistics_folder, {.sum_ranks = false});
-  const statistics::EplbConfig plan =
-      PlanFromTraining(recorded, counts, engine.num_ranks, kNumSlots);
-  statistics::WriteEplbYaml(yaml_path, plan);
+      statistics::ReadStatistics(engine.statistic_path, {.sum_ranks = false});
+  std::vector<DomainBalance> table = BalanceOfDomains(recorded, first.counts, first.plan);
 
+  std::cout << "\nSecond run, on (c): tokens/s, measured imbalance, the text of one request\n";
+  RunPlanned(yaml_path, first, table);
+  std::cout << R"(
+Both runs gave the same text, token by token: where an expert lies never changes what it computes.
+So routing is the same, too: (a), (b) and (c) come from the counts of the first run, 'measured' is
+what the ranks did in the second.
+
+)";
+  PrintTable(table);
   std::cout << fmt::format(
-      "\nSecond run: (c) {} slots. TensorRT-LLM's greedy policy placed the experts by the counts "
-      "of the first two domains, the hottest in\n"
-      "several slots; of each batch's counts the optimal split decides which slot takes a token.\n",
-      kNumSlots);
-  EngineFlags second = engine;
-  second.statistic_path.clear();
-  second.placement = yaml_path;
-  std::vector<DomainBalance> table = BalanceOfDomains(recorded, counts, plan);
-  bool same_text = true;
-  {
-    Session session = StartSession(second);
-    const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
-    Demo demo(*this, session, tokenizer);
-    RunRecorded(session, [&] {
-      for (size_t d = 0; d < counts.size(); ++d) {
-        const DomainRun run = demo.Serve(counts[d].name, prompts_of[d]);
-        same_text = same_text && run.ids == first_runs[d].ids;
-        table[d].measured = MeanImbalance(run.rows);
-      }
-    });
-  }
-  if (!same_text)
-    Throw(ErrorKind::kRunFailed,
-          "the second run gave other text than the first: same bits on every layout is broken");
-  const DomainBalance rest = MeanOfServed(table);
-  std::cout << "\nBoth runs gave the same text, token by token: where an expert lies never changes "
-               "what it computes. Routing is therefore the\n"
-               "same too, and (a), (b), (c) are computed from the counts of the first run; "
-               "'measured' is what the ranks did in the second.\n"
-               "  (a) contiguous experts    (b) 80 slots by TensorRT-LLM's greedy policy, an "
-               "expert's tokens shared equally by its slots\n"
-               "  (c) the same slots, optimal split of every batch\n";
-  PrintTable(table, rest);
-  std::cout << fmt::format(
-      "Reading: a plan made from two kinds of text takes the imbalance of the other seven from "
-      "{:.2f} to {:.2f}, the per-batch split to\n"
-      "{:.2f}; what remains is experts that these texts use and the plan did not replicate.\n\n"
-      "  statistics  {}  (wideload eplb report --expert_statistic_path {})\n  placement   {}  "
-      "(wideload bench throughput --ep {} --placement {} ...)\n",
-      rest.contiguous, rest.greedy_even, rest.greedy_optimal, statistics_folder, statistics_folder,
-      yaml_path, engine.num_ranks, yaml_path);
+      "\n  statistics  {0}  (wideload eplb report --expert_statistic_path {0})\n"
+      "  placement   {1}  (wideload bench throughput --ep {2} --placement {1} ...)\n",
+      engine.statistic_path, yaml_path, engine.num_ranks);
 }
 
 }  // namespace
 
 void AddDemo(CLI::App& app) {
   CLI::App* sub = app.add_subcommand(
-      "demo", "nine kinds of text on eight ranks: expert parallelism and imbalance in two minutes");
-  const auto command =
-      std::make_shared<DemoCommand>();  // owners: the options and the callback of the command
+      "demo", "nine kinds of text on eight ranks: expert parallelism and imbalance on one screen");
+  const auto command = std::make_shared<DemoCommand>();  // owners: the options and the callback
   command->engine.num_ranks = 8;
   sub->add_option(Names("threads"), command->engine.threads,
                   "threads of a rank (default: cores / ranks)")

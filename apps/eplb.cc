@@ -7,9 +7,11 @@ namespace wideload::apps {
 
 void AddEplb(CLI::App& app) {
   CLI::App* group = app.add_subcommand(
-      "eplb", "plan, report, convert and check placements of experts from recorded loads");
+      "eplb",
+      "plan, simulate, report, convert and check placements of experts from recorded loads");
   group->require_subcommand(1);
-  for (const auto add : {AddEplbReport, AddEplbPlan, AddEplbConvert, AddEplbCheck}) add(*group);
+  for (const auto add : {AddEplbReport, AddEplbPlan, AddEplbConvert, AddEplbCheck, AddEplbSimulate})
+    add(*group);
 }
 
 }  // namespace wideload::apps

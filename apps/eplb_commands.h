@@ -16,6 +16,7 @@ void AddEplbReport(CLI::App& group);
 void AddEplbPlan(CLI::App& group);
 void AddEplbConvert(CLI::App& group);
 void AddEplbCheck(CLI::App& group);
+void AddEplbSimulate(CLI::App& group);
 
 // A statistics folder and the iterations wanted of it.
 struct StatisticsFlags {
@@ -37,14 +38,14 @@ struct LoadFlags {
 };
 void AddLoadFlags(CLI::App& command, LoadFlags& flags);
 
-struct LayerLoads {
+struct RecordedLayer {
   std::vector<double> total;                    // [num_experts]
   std::vector<std::vector<double>> iterations;  // [iterations][num_experts]; {total} if not known
 };
 struct RecordedLoads {
   int32_t num_experts = 0;
   int32_t ep_size = 0;  // ranks that recorded; 0 when the source does not tell
-  std::map<int32_t, LayerLoads> layers;
+  std::map<int32_t, RecordedLayer> layers;
 };
 // Errors: as the readers; kInvalid unless exactly one source is given.
 RecordedLoads ReadRecordedLoads(const LoadFlags& flags);

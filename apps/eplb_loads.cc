@@ -43,7 +43,7 @@ RecordedLoads OfStatistics(const statistics::ExpertStatistics& recorded) {
   RecordedLoads result{
       .num_experts = recorded.num_experts, .ep_size = recorded.ep_size, .layers = {}};
   for (size_t l = 0; l < recorded.num_layers(); ++l) {
-    LayerLoads& layer = result.layers[recorded.layers[l]];
+    RecordedLayer& layer = result.layers[recorded.layers[l]];
     const std::vector<int64_t> total = statistics::LayerLoads(recorded, l);
     layer.total.assign(total.begin(), total.end());
     for (int64_t i = 0; i < recorded.num_iterations; ++i) {

@@ -35,7 +35,7 @@ struct PlanFlags {
 
 struct LayerPlan {
   int32_t layer = 0;
-  const LayerLoads* loads = nullptr;
+  const RecordedLayer* loads = nullptr;
   eplb::Placement placement;
   double imbalance_contiguous = 0;  // even split, mean over the recorded iterations
   double imbalance_planned = 0;
@@ -45,7 +45,7 @@ struct LayerPlan {
   std::exception_ptr error;
 };
 
-double MeanImbalance(const eplb::Placement& placement, const LayerLoads& loads) {
+double MeanImbalance(const eplb::Placement& placement, const RecordedLayer& loads) {
   double sum = 0;
   for (const std::vector<double>& iteration : loads.iterations)
     sum += eplb::ImbalanceRatio(eplb::EvenSplitRankLoads(placement, iteration));

@@ -11,14 +11,13 @@ namespace wideload {
 // How long each step of the ladder lasts. With more threads than cores spinning only keeps others
 // from running: use Oversubscribed().
 struct WaitLadder {
-  int spins = 2000;  // pause instructions, about 10 us
-  int yields = 50;   // sched_yield calls at most
-  // The longest time spent yielding. A yield that takes long gave the core to somebody who keeps
-  // it; a sleeper is woken in time, a yielder waits for its turn again and again.
-  std::chrono::microseconds yield_time{50};
+  int spins = 2000;                      // pause instructions, about 10 us
+  int yields = 50;                       // sched_yield calls
   std::chrono::milliseconds slice{100};  // longest sleep before the caller's checks run again
 
-  static WaitLadder Oversubscribed() { return {.spins = 0}; }
+  static WaitLadder Oversubscribed() {
+    return {.spins = 0, .yields = 50, .slice = std::chrono::milliseconds(100)};
+  }
   // Oversubscribed() when `num_threads` exceeds this process's cores, else the default.
   static WaitLadder For(int num_threads);
 };
@@ -54,11 +53,9 @@ bool WaitFor(EventWord& word, const WaitLadder& ladder, Ready ready, KeepWaiting
     if (ready(word.Load())) return true;
     CpuPause();
   }
-  const auto yield_end = std::chrono::steady_clock::now() + ladder.yield_time;
   for (int i = 0; i < ladder.yields; ++i) {
     if (ready(word.Load())) return true;
     YieldThread();
-    if (std::chrono::steady_clock::now() >= yield_end) break;
   }
   while (true) {
     const uint32_t seen = word.Load();

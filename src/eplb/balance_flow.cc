@@ -37,10 +37,12 @@ BalanceFlow<T>::BalanceFlow(const SplitGraph& graph, std::vector<double> rank_sp
   cursor_.resize(ranks);
   queue_.reserve(ranks);
   confined_.resize(ranks);
-  if (graph.is_forest) return;
+  if (graph.is_forest()) return;
   fill_.resize(Index(graph.num_edges()));
   fill_load_.resize(ranks);
   fill_order_.reserve(ranks);
+  fill_demand_.resize(Index(graph.num_shared()));
+  fill_experts_.reserve(Index(graph.num_shared()));
 }
 
 template <class T>
@@ -77,7 +79,7 @@ void BalanceFlow<T>::Solve(std::span<const T> fixed, std::span<const T> demand,
                            std::span<const uint8_t> disabled) {
   disabled_ = disabled;
   StartLevels(fixed, demand);
-  if (graph_.is_forest && disabled.empty()) {
+  if (graph_.is_forest() && disabled.empty()) {
     while (!EliminateLeaves(fixed, demand)) {
     }
     return;
@@ -99,7 +101,7 @@ bool BalanceFlow<T>::RaiseLevel(int32_t rank) {
 
 // Gives the ranks below a shared expert what they can take, and the rest to the rank above.
 template <class T>
-void BalanceFlow<T>::FillChildren(int32_t shared, T demand) {
+void BalanceFlow<T>::FillTreeExpert(int32_t shared, T demand) {
   const int32_t parent_edge = graph_.tree_parent_edge[Index(shared)];
   double set_load = static_cast<double>(demand);
   double set_speed = 0;
@@ -122,17 +124,37 @@ void BalanceFlow<T>::FillChildren(int32_t shared, T demand) {
   set_speed_[parent] += set_speed;
 }
 
-// One pass at the present levels. Returns whether every rank kept within its capacity; else levels
-// were raised.
+// What is left of a core expert after its leaves took what they can is to be filled.
 template <class T>
-bool BalanceFlow<T>::EliminateLeaves(std::span<const T> fixed, std::span<const T> demand) {
+void BalanceFlow<T>::FillCoreLeaves(int32_t shared, T demand) {
+  for (int32_t e = graph_.edge_begin[Index(shared)]; e < graph_.edge_begin[Index(shared) + 1];
+       ++e) {
+    if (graph_.edge_in_core[Index(e)]) continue;
+    const size_t rank = Index(graph_.edge_rank[Index(e)]);
+    const T take = std::clamp<T>(capacity_[rank] - load_[rank], 0, demand);
+    flow_[Index(e)] = take;
+    load_[rank] += take;
+    demand -= take;
+  }
+  fill_demand_[Index(shared)] = demand;
+}
+
+template <class T>
+void BalanceFlow<T>::StartPass(std::span<const T> fixed) {
   for (int32_t r = 0; r < graph_.num_ranks; ++r) {
     load_[Index(r)] = fixed[Index(r)];
     capacity_[Index(r)] = CapacityOf(r);
     set_load_[Index(r)] = static_cast<double>(fixed[Index(r)]);
     set_speed_[Index(r)] = speed_[Index(r)];
   }
-  for (const int32_t shared : graph_.tree_order) FillChildren(shared, demand[Index(shared)]);
+}
+
+// One pass at the present levels. Returns whether every rank kept within its capacity; else levels
+// were raised.
+template <class T>
+bool BalanceFlow<T>::EliminateLeaves(std::span<const T> fixed, std::span<const T> demand) {
+  StartPass(fixed);
+  for (const int32_t shared : graph_.tree_order) FillTreeExpert(shared, demand[Index(shared)]);
   bool raised = false;
   for (int32_t r = 0; r < graph_.num_ranks; ++r)
     if (load_[Index(r)] > capacity_[Index(r)] + tolerance_) raised |= RaiseLevel(r);
@@ -148,7 +170,7 @@ double BalanceFlow<T>::FillExpert(int32_t shared, double demand) {
   fill_order_.clear();
   for (int32_t e = graph_.edge_begin[Index(shared)]; e < graph_.edge_begin[Index(shared) + 1];
        ++e) {
-    if (!Enabled(e)) continue;
+    if (!Fillable(e)) continue;
     fill_load_[Index(graph_.edge_rank[Index(e)])] -= fill_[Index(e)];
     fill_order_.push_back(e);
   }
@@ -180,19 +202,39 @@ double BalanceFlow<T>::FillExpert(int32_t shared, double demand) {
   return change;
 }
 
+// Shares to start from: nothing, or the last solution's in proportion.
 template <class T>
-void BalanceFlow<T>::WaterFill(std::span<const T> fixed, std::span<const T> demand) {
-  std::fill(fill_.begin(), fill_.end(), 0.0);
-  double total = 0;
-  for (size_t r = 0; r < fixed.size(); ++r) {
-    fill_load_[r] = static_cast<double>(fixed[r]);
-    total += fill_load_[r];
+void BalanceFlow<T>::StartFill() {
+  for (size_t r = 0; r < load_.size(); ++r) fill_load_[r] = static_cast<double>(load_[r]);
+  if (!warm_start_) {
+    std::fill(fill_.begin(), fill_.end(), 0.0);
+    return;
   }
-  for (const T tokens : demand) total += static_cast<double>(tokens);
+  for (const int32_t i : fill_experts_) {
+    double sum = 0;
+    const int32_t end = graph_.edge_begin[Index(i) + 1];
+    for (int32_t e = graph_.edge_begin[Index(i)]; e < end; ++e) {
+      if (!Fillable(e)) fill_[Index(e)] = 0;
+      sum += fill_[Index(e)];
+    }
+    const double scale = sum > 0 ? static_cast<double>(fill_demand_[Index(i)]) / sum : 0.0;
+    for (int32_t e = graph_.edge_begin[Index(i)]; e < end; ++e) {
+      fill_[Index(e)] *= scale;
+      fill_load_[Index(graph_.edge_rank[Index(e)])] += fill_[Index(e)];
+    }
+  }
+}
+
+template <class T>
+void BalanceFlow<T>::WaterFill() {
+  StartFill();
+  double total = 0;
+  for (const double load : level_) total += load;
+  total *= static_cast<double>(load_.size()) / static_cast<double>(level_.size());
   for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {
     double change = 0;
-    for (int32_t i = 0; i < graph_.num_shared(); ++i)
-      change = std::max(change, FillExpert(i, static_cast<double>(demand[Index(i)])));
+    for (const int32_t i : fill_experts_)
+      change = std::max(change, FillExpert(i, static_cast<double>(fill_demand_[Index(i)])));
     if (change <= kSweepTolerance * total) break;
   }
 }
@@ -200,25 +242,24 @@ void BalanceFlow<T>::WaterFill(std::span<const T> fixed, std::span<const T> dema
 // Turns the water-filled shares into flow that adds up to the demand exactly; whole tokens are cut
 // off at cumulative sums.
 template <class T>
-void BalanceFlow<T>::RoundFills(std::span<const T> fixed, std::span<const T> demand) {
-  std::copy(fixed.begin(), fixed.end(), load_.begin());
-  for (int32_t i = 0; i < graph_.num_shared(); ++i) {
+void BalanceFlow<T>::RoundFills() {
+  for (const int32_t i : fill_experts_) {
+    const T demand = fill_demand_[Index(i)];
     double sum = 0;
     T given = 0;
     int32_t last = -1;
     for (int32_t e = graph_.edge_begin[Index(i)]; e < graph_.edge_begin[Index(i) + 1]; ++e) {
-      flow_[Index(e)] = 0;
-      if (!Enabled(e)) continue;
+      if (!Fillable(e)) continue;
       sum += fill_[Index(e)];
       T until = static_cast<T>(sum);
       if constexpr (std::is_integral_v<T>) until = static_cast<T>(sum + 0.5);
-      flow_[Index(e)] = std::clamp<T>(until - given, 0, demand[Index(i)] - given);
+      flow_[Index(e)] = std::clamp<T>(until - given, 0, demand - given);
       given += flow_[Index(e)];
       last = e;
     }
-    flow_[Index(last)] += demand[Index(i)] - given;
+    flow_[Index(last)] += demand - given;
     for (int32_t e = graph_.edge_begin[Index(i)]; e < graph_.edge_begin[Index(i) + 1]; ++e)
-      load_[Index(graph_.edge_rank[Index(e)])] += flow_[Index(e)];
+      if (Fillable(e)) load_[Index(graph_.edge_rank[Index(e)])] += flow_[Index(e)];
   }
 }
 
@@ -325,8 +366,47 @@ template <class T>
 void BalanceFlow<T>::SolveGeneral(std::span<const T> fixed, std::span<const T> demand) {
   fill_.resize(Index(graph_.num_edges()));
   fill_load_.resize(Index(graph_.num_ranks));
-  WaterFill(fixed, demand);
-  RoundFills(fixed, demand);
+  fill_demand_.resize(Index(graph_.num_shared()));
+  StartPass(fixed);
+  fill_experts_.clear();
+  if (disabled_.empty()) {
+    for (const int32_t shared : graph_.tree_order) FillTreeExpert(shared, demand[Index(shared)]);
+    for (const int32_t shared : graph_.core_order) FillCoreLeaves(shared, demand[Index(shared)]);
+    fill_experts_.assign(graph_.core_order.begin(), graph_.core_order.end());
+  } else {
+    std::fill(flow_.begin(), flow_.end(), T{0});
+    std::copy(demand.begin(), demand.end(), fill_demand_.begin());
+    for (int32_t i = 0; i < graph_.num_shared(); ++i) fill_experts_.push_back(i);
+  }
+  WaterFill();
+  RoundFills();
+  Augment();
+}
+
+template <class T>
+void BalanceFlow<T>::SolveFrom(std::span<const T> fixed, std::span<const T> demand,
+                               std::span<const T> start) {
+  disabled_ = {};
+  StartLevels(fixed, demand);
+  std::copy(fixed.begin(), fixed.end(), load_.begin());
+  for (int32_t i = 0; i < graph_.num_shared(); ++i) {
+    T left = demand[Index(i)];
+    const int32_t begin = graph_.edge_begin[Index(i)];
+    for (int32_t e = begin; e < graph_.edge_begin[Index(i) + 1]; ++e) {
+      flow_[Index(e)] = std::min(left, start[Index(e)]);
+      left -= flow_[Index(e)];
+    }
+    flow_[Index(begin)] += left;
+    for (int32_t e = begin; e < graph_.edge_begin[Index(i) + 1]; ++e)
+      load_[Index(graph_.edge_rank[Index(e)])] += flow_[Index(e)];
+  }
+  Augment();
+}
+
+// Moves tokens along augmenting paths until every rank is within its capacity, raising levels where
+// that cannot be.
+template <class T>
+void BalanceFlow<T>::Augment() {
   do {
     for (int32_t r = 0; r < graph_.num_ranks; ++r) capacity_[Index(r)] = CapacityOf(r);
     while (FindDistances()) {
@@ -336,6 +416,22 @@ void BalanceFlow<T>::SolveGeneral(std::span<const T> fixed, std::span<const T> d
       }
     }
   } while (RaiseConfinedLevels());
+}
+
+template <class T>
+int32_t BalanceFlow<T>::FindTightRanks(std::span<uint8_t> tight) {
+  const auto highest =
+      static_cast<int32_t>(std::max_element(level_.begin(), level_.end()) - level_.begin());
+  FindDistances();
+  bool any = false;
+  for (int32_t r = 0; r < graph_.num_ranks; ++r) {
+    tight[Index(r)] = graph_.component[Index(r)] == highest && distance_[Index(r)] < 0;
+    any |= tight[Index(r)] != 0;
+  }
+  // Rounding may leave every rank a hair of room: then the whole component binds.
+  for (int32_t r = 0; r < graph_.num_ranks && !any; ++r)
+    tight[Index(r)] = graph_.component[Index(r)] == highest;
+  return highest;
 }
 
 template class BalanceFlow<double>;

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <random>
 
 #include "base/error.h"
+#include "base/json.h"
 
 namespace wideload::eplb {
 namespace {
@@ -24,6 +26,22 @@ TEST(DeepSeekRebalance, GivesThePublishedExample) {
   EXPECT_EQ(DeepSeekRebalance(Floats{20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27}, sizes)
                 .slot_expert,
             (Ints{7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1}));
+}
+
+// Plans by a second implementation, tools/deepseek_golden.py.
+TEST(DeepSeekRebalance, GivesTheGoldenPlans) {
+  const Json cases = ReadJsonFile(std::string(std::getenv("WIDELOAD_SOURCE_DIR")) +
+                                  "/testdata/eplb/deepseek_golden.json");
+  ASSERT_EQ(cases.size(), 8u);
+  for (const Json& golden : cases) {
+    const auto loads = golden["loads"].get<Floats>();
+    const DeepSeekPlan plan = DeepSeekRebalance(loads, {.num_slots = golden["num_slots"],
+                                                        .num_groups = golden["num_groups"],
+                                                        .num_nodes = golden["num_nodes"],
+                                                        .num_ranks = golden["num_ranks"]});
+    EXPECT_EQ(plan.slot_expert, golden["slot_expert"].get<Ints>()) << loads.size();
+    EXPECT_EQ(plan.replicas, golden["replicas"].get<Ints>()) << loads.size();
+  }
 }
 
 TEST(DeepSeekRebalance, ListsTheSlotsOfEveryReplica) {

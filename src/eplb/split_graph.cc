@@ -46,42 +46,69 @@ void IndexEdgesByRank(SplitGraph& graph) {
     graph.rank_edges[Index(next[Index(graph.edge_rank[Index(edge)])]++)] = edge;
 }
 
-// Visits one component breadth first from `root`; notes every shared expert with the edge it was
-// reached by, and whether a rank was reached twice (a cycle).
-void VisitComponent(int32_t root, SplitGraph& graph, std::vector<bool>& seen_shared) {
+// Numbers the component of `root`, breadth first.
+void NumberComponent(int32_t root, SplitGraph& graph, std::vector<bool>& seen_shared) {
   std::vector<int32_t> queue = {root};
-  std::vector<int32_t> from_shared = {-1};
   graph.component[Index(root)] = graph.num_components;
   for (size_t head = 0; head < queue.size(); ++head) {
     const int32_t rank = queue[head];
     for (int32_t i = graph.rank_edge_begin[Index(rank)]; i < graph.rank_edge_begin[Index(rank) + 1];
          ++i) {
-      const int32_t edge = graph.rank_edges[Index(i)];
-      const int32_t shared = graph.edge_shared[Index(edge)];
-      if (seen_shared[Index(shared)]) {
-        graph.is_forest = graph.is_forest && shared == from_shared[head];
-        continue;
-      }
+      const int32_t shared = graph.edge_shared[Index(graph.rank_edges[Index(i)])];
+      if (seen_shared[Index(shared)]) continue;
       seen_shared[Index(shared)] = true;
-      graph.tree_order.push_back(shared);
-      graph.tree_parent_edge[Index(shared)] = edge;
       for (int32_t e = graph.edge_begin[Index(shared)]; e < graph.edge_begin[Index(shared) + 1];
            ++e) {
         const int32_t next = graph.edge_rank[Index(e)];
-        if (e == edge) continue;
-        if (graph.component[Index(next)] >= 0) {
-          graph.is_forest = false;
-          continue;
-        }
+        if (graph.component[Index(next)] >= 0) continue;
         graph.component[Index(next)] = graph.num_components;
         queue.push_back(next);
-        from_shared.push_back(shared);
       }
     }
   }
   graph.component_ranks.push_back(static_cast<int32_t>(queue.size()));
-  graph.tree_roots.push_back(root);
   ++graph.num_components;
+}
+
+// The first edge of a list that is still in the core.
+int32_t CoreEdge(const SplitGraph& graph, const int32_t* begin, const int32_t* end) {
+  return *std::find_if(begin, end,
+                       [&graph](int32_t e) { return graph.edge_in_core[Index(e)] != 0; });
+}
+
+// Takes off leaves until none is left.
+void PeelLeaves(SplitGraph& graph) {
+  graph.edge_in_core.assign(graph.edge_rank.size(), 1);
+  std::vector<int32_t> rank_degree(Index(graph.num_ranks), 0);
+  std::vector<int32_t> shared_degree(Index(graph.num_shared()), 0);
+  for (int32_t e = 0; e < graph.num_edges(); ++e) {
+    ++rank_degree[Index(graph.edge_rank[Index(e)])];
+    ++shared_degree[Index(graph.edge_shared[Index(e)])];
+  }
+  std::vector<int32_t> leaves;
+  for (int32_t r = 0; r < graph.num_ranks; ++r)
+    if (rank_degree[Index(r)] == 1) leaves.push_back(r);
+  std::vector<int32_t> edges;
+  for (size_t head = 0; head < leaves.size(); ++head) {
+    const size_t rank = Index(leaves[head]);
+    if (rank_degree[rank] != 1) continue;  // its expert was taken off from the other side
+    const int32_t edge = CoreEdge(graph, &graph.rank_edges[Index(graph.rank_edge_begin[rank])],
+                                  graph.rank_edges.data() + graph.rank_edge_begin[rank + 1]);
+    const int32_t shared = graph.edge_shared[Index(edge)];
+    graph.edge_in_core[Index(edge)] = 0;
+    --rank_degree[rank];
+    if (--shared_degree[Index(shared)] > 1) continue;
+    edges.resize(Index(graph.edge_begin[Index(shared) + 1] - graph.edge_begin[Index(shared)]));
+    std::iota(edges.begin(), edges.end(), graph.edge_begin[Index(shared)]);
+    const int32_t parent = CoreEdge(graph, edges.data(), edges.data() + edges.size());
+    graph.tree_order.push_back(shared);
+    graph.tree_parent_edge[Index(shared)] = parent;
+    graph.edge_in_core[Index(parent)] = 0;
+    const int32_t above = graph.edge_rank[Index(parent)];
+    if (--rank_degree[Index(above)] == 1) leaves.push_back(above);
+  }
+  for (int32_t i = 0; i < graph.num_shared(); ++i)
+    if (graph.tree_parent_edge[Index(i)] < 0) graph.core_order.push_back(i);
 }
 
 }  // namespace
@@ -97,13 +124,12 @@ SplitGraph MakeSplitGraph(const Placement& placement, const std::vector<bool>& r
   const RoutingTable table = MakeRoutingTable(placement);
   for (int32_t e = 0; e < graph.num_experts; ++e) AddExpert(placement, table, e, rank_alive, graph);
   IndexEdgesByRank(graph);
-  graph.is_forest = true;
   graph.component.assign(Index(graph.num_ranks), -1);
-  graph.tree_parent_edge.assign(Index(graph.num_shared()), -1);
   std::vector<bool> seen_shared(Index(graph.num_shared()), false);
   for (int32_t rank = 0; rank < graph.num_ranks; ++rank)
-    if (graph.component[Index(rank)] < 0) VisitComponent(rank, graph, seen_shared);
-  std::reverse(graph.tree_order.begin(), graph.tree_order.end());
+    if (graph.component[Index(rank)] < 0) NumberComponent(rank, graph, seen_shared);
+  graph.tree_parent_edge.assign(Index(graph.num_shared()), -1);
+  PeelLeaves(graph);
   return graph;
 }
 

@@ -33,13 +33,15 @@ struct SplitGraph {
   std::vector<int32_t> component;        // [num_ranks]
   std::vector<int32_t> component_ranks;  // [num_components] number of ranks
 
-  // A forest can be solved by eliminating leaves. Shared experts in an order in which every expert
-  // comes after those below it; the edge to its parent rank is tree_parent_edge.
-  bool is_forest = false;
-  std::vector<int32_t> tree_order;        // [num_shared]
-  std::vector<int32_t> tree_parent_edge;  // [num_shared]
-  std::vector<int32_t> tree_roots;        // one rank per component
+  // Leaves are ranks with one edge; taking them off again and again leaves the core, which is empty
+  // for a forest. Shared experts outside the core, every one after those below it; all their ranks
+  // but the one of tree_parent_edge were taken off before.
+  std::vector<int32_t> tree_order;
+  std::vector<int32_t> tree_parent_edge;  // [num_shared]; -1 in the core
+  std::vector<int32_t> core_order;        // shared experts in the core, ascending
+  std::vector<uint8_t> edge_in_core;      // [num_edges] neither end was taken off
 
+  bool is_forest() const { return core_order.empty(); }
   int32_t num_shared() const { return static_cast<int32_t>(shared_expert.size()); }
   int32_t num_edges() const { return static_cast<int32_t>(edge_rank.size()); }
 };

@@ -208,7 +208,7 @@ TensorView Qwen3Moe::Attention(const RankContext& rank, const Batch& batch, int6
 int64_t Qwen3MoeWeightBytes(const ModelConfig& c, compute::KernelSet kernels) {
   const auto packed = [&](int64_t n, int64_t k) { return compute::PackedBytes(kernels, n, k); };
   const auto mlp = [&](int64_t width) {
-    return packed(2 * width, c.hidden_size) + packed(c.hidden_size, width);
+    return compute::PackedGateUpBytes(kernels, width, c.hidden_size) + packed(c.hidden_size, width);
   };
   const int64_t q_rows = c.num_attention_heads * c.head_dim;
   const int64_t attention = packed(q_rows + 2 * c.num_kv_heads * c.head_dim, c.hidden_size) +

@@ -15,17 +15,31 @@ void CountEntry(RankIteration& rank, const PlanEntry& entry) {
   (decode ? rank.num_generated_tokens : rank.num_prompt_tokens) += entry.count;
 }
 
+SchedulerOptions MakeSchedulerOptions(const EngineOptions& options) {
+  return {.num_ranks = options.num_ranks,
+          .max_num_tokens = options.max_num_tokens,
+          .max_batch_size = options.max_batch_size,
+          .num_kv_blocks = options.num_kv_blocks,
+          .max_seq_len = options.max_seq_len};
+}
+
 }  // namespace
+
+std::string RefusalReason(const Request& request, const EngineOptions& options,
+                          int64_t vocab_size) {
+  const std::string wrong = InvalidField(request.sampling, vocab_size);
+  if (!wrong.empty()) return wrong;
+  for (size_t i = 0; i < request.prompt.size(); ++i)
+    if (request.prompt[i] < 0 || request.prompt[i] >= vocab_size)
+      return fmt::format("prompt id {} at position {} is out of range; allowed: 0 to {}",
+                         request.prompt[i], i, vocab_size - 1);
+  return RefusalReason(request, MakeSchedulerOptions(options));
+}
 
 Engine::Engine(const model::Model& model, const EngineOptions& options)
     : options_(options),
       vocab_size_(model.shape().vocab_size),
-      scheduler_(
-          std::make_unique<Scheduler>(SchedulerOptions{.num_ranks = options.num_ranks,
-                                                       .max_num_tokens = options.max_num_tokens,
-                                                       .max_batch_size = options.max_batch_size,
-                                                       .num_kv_blocks = options.num_kv_blocks,
-                                                       .max_seq_len = options.max_seq_len})),
+      scheduler_(std::make_unique<Scheduler>(MakeSchedulerOptions(options))),
       team_(std::make_unique<RankTeam>(model, options)),
       rank_rows_(static_cast<size_t>(options.num_ranks)) {
   info_.ranks.resize(static_cast<size_t>(options.num_ranks));
@@ -53,11 +67,7 @@ void Engine::SetRecorder(statistics::Recorder* recorder) {
 
 RequestId Engine::Submit(Request request) {
   const RequestId id = next_id_++;
-  std::string error = InvalidField(request.sampling, vocab_size_);
-  for (size_t i = 0; i < request.prompt.size() && error.empty(); ++i)
-    if (request.prompt[i] < 0 || request.prompt[i] >= vocab_size_)
-      error = fmt::format("prompt id {} at position {} is out of range; allowed: 0 to {}",
-                          request.prompt[i], i, vocab_size_ - 1);
+  std::string error = RefusalReason(request, options_, vocab_size_);
   if (error.empty()) error = scheduler_->Add(id, std::move(request));
   if (!error.empty())
     pending_.push_back({.id = id, .finish = FinishReason::kError, .error = std::move(error)});

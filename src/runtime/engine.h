@@ -16,6 +16,10 @@
 
 namespace wideload::runtime {
 
+// Why the engine would refuse the request: sampling fields or ids out of range, too long for the
+// context or the KV cache. "" when it would run. Lets a command refuse before a model is loaded.
+std::string RefusalReason(const Request& request, const EngineOptions& options, int64_t vocab_size);
+
 // What one iteration was, for logs and reports.
 struct RankIteration {
   int64_t num_requests = 0;

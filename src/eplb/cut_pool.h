@@ -1,0 +1,92 @@
+// What the planner knows about the optimal split of a placement without solving it: for a pool of
+// rank sets ("cuts"), the load of the experts confined to each set, in every scenario. Load /
+// speed of a set is a lower bound of the optimum, so one pass over the pool rejects most changes
+// of a placement; solving is needed only for those that pass. Pure; one object per thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "eplb/placement.h"
+#include "eplb/scenario.h"
+
+namespace wideload::eplb {
+
+// A set of ranks as a bit mask, word by word.
+using RankMask = std::vector<uint64_t>;
+
+// Scenario loads, scaled so that the mean rank carries 1, experts major; lanes beyond the scenarios
+// are zero.
+class ScenarioLanes {
+ public:
+  // total_speed: sum over ranks that are alive (the number of ranks when all have speed 1).
+  ScenarioLanes(const Scenarios& scenarios, double total_speed);
+
+  int32_t num_scenarios() const { return static_cast<int32_t>(weights_.size()); }
+  int32_t num_lanes() const { return num_lanes_; }
+  const float* Loads(int32_t expert) const {
+    return loads_.data() + static_cast<size_t>(expert) * static_cast<size_t>(num_lanes_);
+  }
+  double weight(int32_t scenario) const { return weights_[static_cast<size_t>(scenario)]; }
+
+ private:
+  int32_t num_lanes_;
+  std::vector<float> loads_;     // [num_experts * num_lanes]
+  std::vector<double> weights_;  // [num_scenarios], sum 1
+};
+
+// One expert's ranks before and after a change.
+struct HostChange {
+  int32_t expert = -1;
+  const uint64_t* before = nullptr;
+  const uint64_t* after = nullptr;
+};
+
+class CutPool {
+ public:
+  CutPool(const ScenarioLanes& lanes, int32_t num_ranks, std::vector<double> rank_speed,
+          int32_t max_cuts);
+
+  // The placement as the ranks of every expert: hosts [num_experts * num_words()].
+  void Reset(std::span<const uint64_t> hosts);
+  // Adds a set unless it is there; the one unused for longest makes room.
+  void AddCut(const RankMask& ranks, std::span<const uint64_t> hosts);
+
+  // Lower bounds of every scenario's busiest rank / mean after the changes (up to two experts).
+  // Writes bounds [num_lanes], each at least 1. Returns the mean over scenarios of bound - 1; stops
+  // early, with what it has, once that exceeds `limit`.
+  double Bounds(std::span<const HostChange> changes, double limit, std::span<float> bounds);
+  // Makes the changes permanent.
+  void Apply(std::span<const HostChange> changes);
+
+  int32_t num_words() const { return num_words_; }
+  int32_t num_cuts() const { return num_cuts_; }
+
+ private:
+  const uint64_t* Mask(int32_t cut) const { return masks_.data() + Index(cut) * Index(num_words_); }
+  float* Row(int32_t cut) { return rows_.data() + Index(cut) * Index(lanes_.num_lanes()); }
+  bool Inside(const uint64_t* hosts, int32_t cut) const;
+  void FillRow(int32_t cut, std::span<const uint64_t> hosts);
+  void FindSigns(std::span<const HostChange> changes, int32_t begin, int32_t end);
+  void RaiseBounds(std::span<const HostChange> changes, int32_t begin, int32_t end,
+                   std::span<float> bounds);
+  void SortByTightness();
+  static size_t Index(int32_t i) { return static_cast<size_t>(i); }
+
+  const ScenarioLanes& lanes_;
+  std::vector<double> rank_speed_;
+  int32_t num_words_;
+  int32_t max_cuts_;
+  int32_t num_cuts_ = 0;
+  std::vector<uint64_t> masks_;       // [max_cuts * num_words]
+  std::vector<float> inverse_speed_;  // [max_cuts]
+  std::vector<float> rows_;           // [max_cuts * num_lanes] load confined to the cut
+  std::vector<int64_t> last_use_;     // [max_cuts]
+  std::vector<float> sign_[2];        // [max_cuts] -1, 0, 1 per changed expert
+  int64_t clock_ = 0;
+  int32_t unsorted_ = 0;  // changes since the tightest cuts were moved to the front
+};
+
+}  // namespace wideload::eplb

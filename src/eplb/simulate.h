@@ -1,0 +1,109 @@
+// Replays routed tokens of one layer against placements and splits, causally: a placement depends
+// only on iterations before the one it is measured on, a split only on that iteration's counts.
+// Pure; layers are independent, so callers may run them on several threads.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "eplb/placement.h"
+#include "eplb/scenario.h"
+
+namespace wideload::eplb {
+
+// One layer's routed tokens: an iteration is [tokens * top_k] expert ids, token by token.
+struct LayerTrace {
+  int32_t num_experts = 0;
+  int32_t top_k = 1;
+  std::vector<std::vector<uint16_t>> recorded;
+  std::vector<std::vector<uint16_t>> measured;
+};
+
+// A whole trace: tasks of documents (or answers) of tokens.
+struct RoutingTask {
+  std::vector<int64_t> document_tokens;  // add up to the tokens of expert_ids
+  std::vector<uint16_t> expert_ids;      // [token, layer, k]
+};
+struct RoutingTrace {
+  int32_t num_layers = 0;
+  int32_t top_k = 1;
+  int32_t num_experts = 0;
+  std::vector<RoutingTask> tasks;
+};
+
+// How a trace becomes iterations. An incomplete last iteration is dropped.
+struct IterationRule {
+  enum class Kind { kTokens, kDecode };
+  enum class Record { kHalf, kHalfPerTask, kAlternateAnswers };
+  Kind kind = Kind::kTokens;
+  int64_t tokens = 4096;      // kTokens: tokens of an iteration
+  int64_t decode_step = 1;    // kDecode: iteration i = token i * step of every answer
+  int64_t decode_length = 1;  //   that has at least this many tokens; i * step < length
+  int64_t answer_stride = 1;  // documents of a task in the order i x stride mod their number
+  // kHalf: the first floor(n / 2) iterations are recorded, the others measured. kHalfPerTask: the
+  // same within each task. kAlternateAnswers: documents 0, 2, 4, .. of the order are recorded, the
+  // others measured, each as a stream of its own.
+  Record record = Record::kHalf;
+};
+// Errors: kInvalid naming the option: sizes below 1, a stride that does not visit every document,
+// kDecode with another record than kAlternateAnswers or kHalf; kInvalid when nothing is left to
+// record or to measure.
+void ValidateIterationRule(const RoutingTrace& trace, const IterationRule& rule);
+LayerTrace MakeLayerTrace(const RoutingTrace& trace, const IterationRule& rule, int32_t layer);
+
+enum class SimulatedSplit { kEven, kRoundRobin, kOptimal, kOptimalFractional };
+// Errors: kInvalid with the allowed names even, round_robin, optimal, optimal_fractional.
+SimulatedSplit ParseSimulatedSplit(const std::string& name);
+std::string SimulatedSplitName(SimulatedSplit split);
+
+// Plans from the recorded iterations; `repair`, where given, changes the placement after each
+// measured iteration from what the store holds by then.
+struct SimulatedPolicy {
+  std::string name;
+  std::function<Placement(const Scenarios& recorded)> plan;
+  std::function<Placement(const Placement& now, const Scenarios& seen)> repair;
+};
+
+struct SimulatedRun {
+  std::string policy;
+  SimulatedSplit split = SimulatedSplit::kEven;
+  std::vector<double> imbalance;  // [measured iterations]
+  double fetched_slots = 0;       // per iteration, by repair
+  double plan_us = 0;             // left 0; callers that time fill it in
+};
+
+struct SimulateOptions {
+  int32_t num_ranks = 1;
+  int32_t num_slots = 1;
+  std::vector<SimulatedSplit> splits;
+  ScenarioStoreOptions store;
+};
+
+// Tokens of each expert in one iteration.
+std::vector<double> CountTokens(const LayerTrace& trace, const std::vector<uint16_t>& iteration);
+Scenarios RecordedScenarios(const LayerTrace& trace);
+
+// One run per policy and split, policies outermost. Tokens are dealt to source ranks in equal
+// contiguous shares (round robin depends on it).
+std::vector<SimulatedRun> SimulateLayer(const LayerTrace& trace, const SimulateOptions& options,
+                                        const std::vector<SimulatedPolicy>& policies);
+
+// TensorRT-LLM's greedy placement made anew from each measured iteration's own counts, even split:
+// what no causal static plan with even split can expect to beat. [measured iterations]
+std::vector<double> ClairvoyantImbalance(const LayerTrace& trace, int32_t num_ranks,
+                                         int32_t num_slots);
+
+// Slots whose expert is not on that rank before: what a rank must fetch. Reordering within a rank
+// costs nothing.
+int32_t FetchedSlots(const Placement& before, const Placement& after);
+
+// Mean and 99th percentile (nearest rank) of values.
+struct MeanAndP99 {
+  double mean = 0;
+  double p99 = 0;
+};
+MeanAndP99 Summarise(std::vector<double> values);
+
+}  // namespace wideload::eplb
