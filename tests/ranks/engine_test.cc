@@ -6,7 +6,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <future>
 #include <numeric>
 
 #include "support/allocations.h"
@@ -104,51 +103,6 @@ TEST_F(EngineTest, PreemptsAndStillFinishesWithTheSameTokens) {
   runtime::Engine engine(*model_.model, options);
   EXPECT_EQ(testing_support::RunRequests(engine, requests), expected);
   EXPECT_GT(engine.scheduler().num_preemptions(), 0);
-}
-
-// The model under test, but the first rank that reaches an iteration fails or never comes back.
-class FaultyModel final : public model::Model {
- public:
-  enum class Fault { kThrows, kHangs };
-  FaultyModel(const model::Model& good, Fault fault) : good_(good), fault_(fault) {}
-
-  const model::ModelShape& shape() const override { return good_.shape(); }
-  TensorView Forward(const model::RankContext& rank, const model::Batch& batch) const override {
-    if (batch.iteration == 3 && !struck_.exchange(true)) {
-      if (fault_ == Fault::kThrows) Throw(ErrorKind::kRunFailed, "the disk is on fire");
-      std::promise<void>().get_future().wait_for(std::chrono::hours(1));
-    }
-    return good_.Forward(rank, batch);
-  }
-
- private:
-  const model::Model& good_;
-  Fault fault_;
-  mutable std::atomic<bool> struck_{false};
-};
-
-TEST_F(EngineTest, PassesOnWhatEndedARankNotWhatTheOthersWereTold) {
-  const FaultyModel faulty(*model_.model, FaultyModel::Fault::kThrows);
-  runtime::Engine engine(faulty, Options(4));
-  engine.Submit(Prompt(10, 50));
-  try {
-    while (!engine.idle()) engine.Step();
-    ADD_FAILURE() << "nothing was thrown";
-  } catch (const Error& e) {
-    EXPECT_STREQ(e.what(), "the disk is on fire");
-  }
-}
-
-TEST_F(EngineTest, EndsTheProcessWhenARankNeverComesBack) {
-  testing::GTEST_FLAG(death_test_style) = "threadsafe";
-  EXPECT_EXIT(
-      {
-        const FaultyModel faulty(*model_.model, FaultyModel::Fault::kHangs);
-        runtime::Engine engine(faulty, Options(4));
-        engine.Submit(Prompt(10, 50));
-        while (!engine.idle()) engine.Step();
-      },
-      testing::ExitedWithCode(1), "rank [0-3].*iteration 3, layer 0");
 }
 
 TEST_F(EngineTest, RecordsWhatItRouted) {
