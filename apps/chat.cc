@@ -66,7 +66,7 @@ void ChatCommand::Run() {
     special = tokenizer::ReadSpecialTexts(start.folder);
     ResolveSampling(sampling, start);
   });
-  const tokenizer::Tokenizer& tokenizer = *opened;
+  const tokenizer::Tokenizer& tokenizer = opened.value();
   tokenizer::ChatInput input{.messages = {},
                              .add_generation_prompt = true,
                              .bos_token = special.bos_token,

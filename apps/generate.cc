@@ -88,7 +88,7 @@ void GenerateCommand::Run() {
         opened.emplace(tokenizer::Tokenizer::FromFile(start.folder));
         request = MakeRequest(prompt_text, *opened, start, options);
       });
-  const tokenizer::Tokenizer& tokenizer = *opened;
+  const tokenizer::Tokenizer& tokenizer = opened.value();
   const size_t length = request.prompt.size();
   runtime::TextStream text(tokenizer, stop);
   const auto show = [&](const std::string& piece) {
