@@ -167,7 +167,7 @@ TEST_F(BenchProgram, EndsWhenARankThreadStops) {
   const pid_t thread = program.FindThread("rank 2");
   ASSERT_GT(thread, 0);
   // By then it has computed many iterations of this model.
-  constexpr int64_t kTicks = 20;
+  constexpr int64_t kTicks = 8;
   while (program.TicksOf(thread) < kTicks) ::sched_yield();
   if (::ptrace(PTRACE_SEIZE, thread, nullptr, nullptr) != 0)
     GTEST_SKIP() << "this system does not let a process trace its child";
