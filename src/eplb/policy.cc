@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "eplb/deepseek_policy.h"
+#include "eplb/scenario_planner.h"
 #include "eplb/tensorrt_llm_policy.h"
 
 namespace wideload::eplb {
@@ -39,11 +40,34 @@ Placement PlanDeepSeek(const PolicyInput& input) {
                                    .num_ranks = input.num_ranks});
 }
 
+// With `loads` alone the variations of this one vector are all there is to plan for. A layer
+// without load is placed as if every expert counted the same.
+Placement PlanScenario(const PolicyInput& input) {
+  Scenarios scenarios{static_cast<int32_t>(input.loads.size()), {}, {}};
+  for (const std::vector<double>& scenario : input.scenarios) scenarios.Add(scenario);
+  const std::vector<double> mean = scenarios.Mean();
+  const auto positive = [](double load) { return load > 0; };
+  if (std::none_of(mean.begin(), mean.end(), positive)) {
+    scenarios = {scenarios.num_experts, {}, {}};
+    const bool any = std::any_of(input.loads.begin(), input.loads.end(), positive);
+    scenarios.Add(any ? std::vector<double>(input.loads.begin(), input.loads.end())
+                      : std::vector<double>(input.loads.size(), 1.0));
+  }
+  PlanOptions options;
+  options.num_ranks = input.num_ranks;
+  options.num_slots = input.num_slots;
+  options.seed = input.seed;
+  options.current = input.previous;
+  return PlanPlacement(scenarios, options);
+}
+
 constexpr std::array kPolicies = {
     Policy{"contiguous", "experts in order, as without a balancer", PlanContiguous},
     Policy{"tensorrt_llm", "TensorRT-LLM's greedy policy, slot for slot", PlanTensorRtLlm},
     Policy{"deepseek", "DeepSeek's rebalance_experts, global or hierarchical over nodes",
            PlanDeepSeek},
+    Policy{"scenario", "made for the optimal per-batch split, over recorded iterations",
+           PlanScenario},
 };
 
 }  // namespace
