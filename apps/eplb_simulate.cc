@@ -99,19 +99,20 @@ void Run(const Options& o) {
   } else {
     loads = ReadLoads(o.loads);
   }
-  const auto layers = o.routing.empty() ? static_cast<int64_t>(loads.layers.size())
+  auto layers = o.routing.empty() ? static_cast<int64_t>(loads.layers.size())
                                         : static_cast<int64_t>(trace.num_layers);
+  const int64_t step=getenv("STEP")?atoi(getenv("STEP")):1; layers = (layers+step-1)/step;
   std::vector<std::vector<SimulatedRun>> runs(static_cast<size_t>(layers));
   std::vector<std::vector<double>> clairvoyant(static_cast<size_t>(layers));
   std::vector<std::string> errors(static_cast<size_t>(layers));
   std::vector<double> micros(static_cast<size_t>(layers));
   ThreadPool pool("simulate", o.threads > 0 ? o.threads : 2);
-  pool.Run(layers, [&](int64_t l, int) {
-    const auto i = static_cast<size_t>(l);
+  pool.Run(layers, [&](int64_t l0, int) {
+    const int64_t l=l0*step; const auto i0 = static_cast<size_t>(l); const auto i=static_cast<size_t>(l0);
     try {
       LayerTrace layer;
       if (o.routing.empty()) {
-        RoutingSampler sampler(loads.layers[i], o.top_k, o.seed * 1000003 + i);
+        RoutingSampler sampler(loads.layers[i0], o.top_k, o.seed * 1000003 + i0);
         layer.num_experts = loads.num_experts;
         layer.top_k = o.top_k;
         for (int32_t n = 0; n < o.recorded + o.measured; ++n)

@@ -380,6 +380,33 @@ void BalanceFlow<T>::SolveGeneral(std::span<const T> fixed, std::span<const T> d
   }
   WaterFill();
   RoundFills();
+  Augment();
+}
+
+template <class T>
+void BalanceFlow<T>::SolveFrom(std::span<const T> fixed, std::span<const T> demand,
+                               std::span<const T> start) {
+  disabled_ = {};
+  StartLevels(fixed, demand);
+  std::copy(fixed.begin(), fixed.end(), load_.begin());
+  for (int32_t i = 0; i < graph_.num_shared(); ++i) {
+    T left = demand[Index(i)];
+    const int32_t begin = graph_.edge_begin[Index(i)];
+    for (int32_t e = begin; e < graph_.edge_begin[Index(i) + 1]; ++e) {
+      flow_[Index(e)] = std::min(left, start[Index(e)]);
+      left -= flow_[Index(e)];
+    }
+    flow_[Index(begin)] += left;
+    for (int32_t e = begin; e < graph_.edge_begin[Index(i) + 1]; ++e)
+      load_[Index(graph_.edge_rank[Index(e)])] += flow_[Index(e)];
+  }
+  Augment();
+}
+
+// Moves tokens along augmenting paths until every rank is within its capacity, raising levels where
+// that cannot be.
+template <class T>
+void BalanceFlow<T>::Augment() {
   do {
     for (int32_t r = 0; r < graph_.num_ranks; ++r) capacity_[Index(r)] = CapacityOf(r);
     while (FindDistances()) {

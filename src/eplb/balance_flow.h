@@ -31,6 +31,9 @@ class BalanceFlow {
   void Solve(std::span<const T> fixed, std::span<const T> demand,
              std::span<const uint8_t> disabled = {});
 
+  // The same from a flow [num_edges] that is nearly right, each >= 0; need not add up. Any graph.
+  void SolveFrom(std::span<const T> fixed, std::span<const T> demand, std::span<const T> start);
+
   // Water-filling starts from the last solution's shares (other graphs than forests only); the
   // result is then a function of all calls so far, no longer of the last one alone.
   void set_warm_start(bool warm_start) { warm_start_ = warm_start; }
@@ -58,6 +61,7 @@ class BalanceFlow {
   double FillExpert(int32_t shared, double demand);
   void WaterFill();
   void RoundFills();
+  void Augment();
   bool FindDistances();
   T Push(int32_t rank, T amount);
   bool RaiseConfinedLevels();

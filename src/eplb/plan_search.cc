@@ -71,6 +71,8 @@ PlanSearch::PlanSearch(const Scenarios& scenarios, const Placement& start,
       new_imbalance_(imbalance_),
       cuts_(Index(lanes_.num_scenarios()) * words_),
       new_cuts_(cuts_),
+      flows_(Index(lanes_.num_scenarios())),
+      new_flows_(flows_),
       after_(2 * words_) {
   if (options_.current != nullptr) home_hosts_ = HostsOf(*options_.current, rank_speed_);
   for (int32_t s = 0; s < start.num_slots(); ++s) {
@@ -197,12 +199,31 @@ double PlanSearch::BoundOf(std::span<const float> bounds) const {
   return bound;
 }
 
+// For every edge the edge of the last solved graph between the same expert and rank, or -1; empty
+// when nothing was solved yet.
+std::vector<int32_t> PlanSearch::EdgesBefore(const SplitGraph& graph) const {
+  std::vector<int32_t> before;
+  if (graph_.num_experts == 0) return before;
+  for (int32_t e = 0; e < graph.num_edges(); ++e) {
+    before.push_back(-1);
+    const int32_t expert = graph.shared_expert[Index(graph.edge_shared[Index(e)])];
+    const int32_t shared = graph_.shared_index[Index(expert)];
+    if (shared < 0) continue;
+    for (int32_t old = graph_.edge_begin[Index(shared)]; old < graph_.edge_begin[Index(shared) + 1];
+         ++old)
+      if (graph_.edge_rank[Index(old)] == graph.edge_rank[Index(e)]) before.back() = old;
+  }
+  return before;
+}
+
 // Solves every scenario for placement_ and updates the objective; gives up, changing nothing but
 // the pool, when the objective would not be below `limit`. bounds_ must hold lower bounds.
 bool PlanSearch::SolveWithin(double limit) {
   std::vector<bool> alive;
   for (const double speed : rank_speed_) alive.push_back(speed > 0);
-  const SplitGraph graph = MakeSplitGraph(placement_, alive);
+  SplitGraph graph = MakeSplitGraph(placement_, alive);
+  const std::vector<int32_t> before = EdgesBefore(graph);
+  std::vector<double> start(graph.edge_rank.size());
   BalanceFlow<double> flow(graph, rank_speed_);
   std::vector<double> fixed(rank_speed_.size());
   std::vector<double> demand(Index(graph.num_shared()));
@@ -219,7 +240,14 @@ bool PlanSearch::SolveWithin(double limit) {
       if (graph.single_rank[e] >= 0) fixed[Index(graph.single_rank[e])] += loads[e];
     }
     for (size_t i = 0; i < demand.size(); ++i) demand[i] = loads[Index(graph.shared_expert[i])];
-    flow.Solve(fixed, demand);
+    if (graph.is_forest() || before.empty()) {
+      flow.Solve(fixed, demand);
+    } else {
+      for (size_t e = 0; e < start.size(); ++e)
+        start[e] = before[e] < 0 ? 0.0 : flows_[Index(k)][Index(before[e])];
+      flow.SolveFrom(fixed, demand, start);
+    }
+    new_flows_[Index(k)].assign(flow.flow().begin(), flow.flow().end());
     ++num_solves_;
     flow.FindTightRanks(tight);
     const double highest = *std::max_element(flow.levels().begin(), flow.levels().end());
@@ -238,6 +266,8 @@ bool PlanSearch::SolveWithin(double limit) {
   objective_ = sum + fetch_cost_;
   imbalance_.swap(new_imbalance_);
   cuts_.swap(new_cuts_);
+  flows_.swap(new_flows_);
+  graph_ = std::move(graph);
   return true;
 }
 
@@ -273,7 +303,7 @@ bool PlanSearch::TryMove(const Move& move) {
 
 void PlanSearch::Run() {
   Move move;
-  for (int64_t i = 0; i < options_.max_moves; ++i) {
+  for (int64_t i = 0; i < options_.max_moves && num_solves_ < options_.max_solves; ++i) {
     if (!Propose(move)) continue;
     ++dbg_prop;
     if (!TryMove(move)) continue;

@@ -11,11 +11,13 @@
 #include "eplb/placement.h"
 #include "eplb/random.h"
 #include "eplb/scenario.h"
+#include "eplb/split_graph.h"
 
 namespace wideload::eplb {
 
 struct SearchOptions {
   int64_t max_moves = 10000;  // proposals
+  int64_t max_solves = 1000000000;  // splits solved to confirm them, about
   uint64_t seed = 1;
   double fetch_price = 0;  // added to the objective per slot that differs from `current`
   const Placement* current = nullptr;   // what the ranks hold now; not owned
@@ -56,6 +58,7 @@ class PlanSearch {
   void Apply(const Move& move);
   double BoundOf(std::span<const float> bounds) const;
   bool SolveWithin(double limit);
+  std::vector<int32_t> EdgesBefore(const SplitGraph& graph) const;
   double FetchCostOf(int32_t slot, int32_t expert) const;
 
   bool Holds(int32_t expert, int32_t rank) const;
@@ -82,7 +85,9 @@ class PlanSearch {
   std::vector<float> bounds_;         // [num_lanes] scratch
   std::vector<double> imbalance_, new_imbalance_;  // [num_scenarios] exact
   std::vector<uint64_t> cuts_, new_cuts_;          // [num_scenarios * words] the set that binds
-  std::vector<uint64_t> after_;                    // [2 * words] scratch of FindChanges
+  SplitGraph graph_;                               // of placement_ when it was last solved
+  std::vector<std::vector<double>> flows_, new_flows_;  // [num_scenarios][num_edges]
+  std::vector<uint64_t> after_;                         // [2 * words] scratch of FindChanges
   HostChange changes_[2];
   int32_t num_changes_ = 0;
   double fetch_cost_ = 0;
