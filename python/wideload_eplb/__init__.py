@@ -47,8 +47,8 @@ def rebalance_experts(weight, num_replicas, num_groups, num_nodes, num_gpus, *, 
     """DeepSeek's balancer: same arguments, same results as `rebalance_experts` of deepseek-ai/EPLB.
 
     Hierarchical over nodes when num_groups is a multiple of num_nodes, else global. Identical to the published
-    function where no loads tie; at ties the lowest index is taken (the published one leaves them to torch's sort), which
-    gives equally loaded ranks.
+    function where no loads tie; at ties the lowest index is taken (the published one leaves them to torch's sort),
+    which gives equally loaded ranks.
 
     weight: [layers, experts] loads, any real dtype; taken to float32 as the published function does.
     num_replicas: slots per layer; at least experts and a multiple of num_gpus.
@@ -213,8 +213,8 @@ class Bounds(NamedTuple):
 def bounds(loads, num_slots, num_ranks, *, num_threads=None):
     """What no placement of these sizes can go below.
 
-    loads: tokens [layers, experts], or recorded batches [iterations, layers, experts]; `components` needs several, as it
-    comes from how they differ.
+    loads: tokens [layers, experts], or recorded batches [iterations, layers, experts]; `components` needs several, as
+    it comes from how they differ.
 
     Returns Bounds, numpy arrays; 0 where there is no load.
     Errors: ValueError for sizes that do not divide and bad loads.
@@ -298,8 +298,8 @@ def simulate(
 
     Returns {"results": one dict per policy and split, policies outermost: "policy", "split", "imbalance" float64
     [layers, iterations], "imbalance_mean", "imbalance_p99" (nearest rank, over layers and iterations),
-    "slots_fetched_per_layer" (after the first placement, per iteration); "clairvoyant": mean imbalance of TensorRT-LLM's policy planned
-    anew from each iteration's own counts with an even split}. Always numpy.
+    "slots_fetched_per_layer" (after the first placement, per iteration); "clairvoyant": mean imbalance of
+    TensorRT-LLM's policy planned anew from each iteration's own counts with an even split}. Always numpy.
     Errors: ValueError for ids, documents, iterations and names that are not allowed.
     """
     request = _core.SimulateRequest()

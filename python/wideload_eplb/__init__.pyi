@@ -6,7 +6,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 __version__: str
-__all__ = ["Bounds", "Repair", "bounds", "imbalance", "plan", "policies", "rebalance_experts", "repair", "simulate", "split"]
+__all__ = [
+    "Bounds",
+    "Repair",
+    "bounds",
+    "imbalance",
+    "plan",
+    "policies",
+    "rebalance_experts",
+    "repair",
+    "simulate",
+    "split",
+]
 
 Split = Literal["even", "optimal", "optimal_fractional"]
 SimulatedSplit = Literal["even", "round_robin", "optimal", "optimal_fractional"]

@@ -33,7 +33,7 @@ def _keep_slots(placement: np.ndarray, old: np.ndarray, num_ranks: int) -> np.nd
 
 
 class WideloadEplbPolicy:
-    """The first placement by `policy`, one of `wideload_eplb.policies()`; later ones likewise, or by repair of the old one.
+    """Placements by `policy`, one of `wideload_eplb.policies()`, or by repair of the old placement.
 
     vLLM deals out an expert's tokens evenly, so the default is "deepseek", hierarchical where num_groups is a multiple
     of num_nodes. Subclass to change a setting.
