@@ -1,6 +1,7 @@
 import contextlib
 import io
 import os
+import pathlib
 import re
 import tempfile
 import unittest
@@ -19,7 +20,7 @@ class HowTo(unittest.TestCase):
             try:
                 for block in blocks:
                     exec(compile(block, "eplb-from-python.md", "exec"), names)
-                lines = open("eplb.yaml").read().splitlines()
+                lines = pathlib.Path("eplb.yaml").read_text().splitlines()
             finally:
                 os.chdir(home)
         self.assertEqual(lines[:3], ["num_slots: 80", "layer_updates_per_iter: 0", "initial_global_assignments:"])

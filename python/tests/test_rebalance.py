@@ -5,6 +5,9 @@ import numpy as np
 import golden
 import wideload_eplb
 
+# With equal loads another rank may get the odd one of them; single precision decides which.
+RANK_LOAD_TOLERANCE = 1e-5
+
 
 class RebalanceExperts(unittest.TestCase):
     def expect_inverse(self, slots, table, counts):
@@ -41,28 +44,25 @@ class RebalanceExperts(unittest.TestCase):
         tensors = golden.read_shared("deepseek-eplb-golden.safetensors")
         names = sorted(key[: -len(".weight")] for key in tensors if key.endswith(".weight"))
         self.assertEqual(len(names), 17)
-        identical = 0
         for name in names:
             weight = tensors[f"{name}.weight"]
-            slots, table, counts = wideload_eplb.rebalance_experts(weight, *tensors[f"{name}.shape"].tolist())
+            sizes = tensors[f"{name}.shape"].tolist()
+            slots, table, counts = wideload_eplb.rebalance_experts(weight, *sizes)
             self.expect_inverse(slots, table, counts)
-            expected = [
-                tensors[f"{name}.{map}"] for map in ("physical_to_logical", "logical_to_physical", "logical_count")
-            ]
-            if all(np.array_equal(a, b) for a, b in zip((slots, table, counts), expected)):
-                identical += 1
-                continue
-            self.assertTrue(name.startswith("r1_") or name in ("zeros", "equal"), f"{name} has no ties")
-            ranks = int(tensors[f"{name}.shape"][3])
-            for layer in range(len(weight)):
-                self.assertEqual(sorted(counts[layer]), sorted(expected[2][layer]))
-                np.testing.assert_array_equal(
-                    *(
-                        sorted(_rank_loads(p, c, weight[layer], ranks))
-                        for p, c in ((slots[layer], counts[layer]), (expected[0][layer], expected[2][layer]))
+            expected = tensors[f"{name}.physical_to_logical"]
+            expected_counts = tensors[f"{name}.logical_count"]
+            for layer, loads in enumerate(weight):
+                if len(set(loads)) == len(loads):
+                    np.testing.assert_array_equal(slots[layer], expected[layer], err_msg=name)
+                    np.testing.assert_array_equal(counts[layer], expected_counts[layer], err_msg=name)
+                    # replicas of one expert are equally loaded: torch's sort may number them in any order
+                    np.testing.assert_array_equal(
+                        np.sort(table[layer]), np.sort(tensors[f"{name}.logical_to_physical"][layer]), err_msg=name
                     )
-                )
-        self.assertGreaterEqual(identical, 12)
+                else:
+                    ours = _rank_loads(slots[layer], counts[layer], loads, sizes[3])
+                    theirs = _rank_loads(expected[layer], expected_counts[layer], loads, sizes[3])
+                    np.testing.assert_allclose(ours, theirs, rtol=RANK_LOAD_TOLERANCE, err_msg=name)
 
     def test_does_not_depend_on_threads_or_the_kind_of_array(self):
         loads = golden.skewed_loads(1, (7, 32))
@@ -116,7 +116,8 @@ class RebalanceExperts(unittest.TestCase):
 
 
 def _rank_loads(slots, counts, weight, ranks):
-    return (weight[slots] / counts[slots]).astype(np.float64).reshape(ranks, -1).sum(1).round(2)
+    """Sorted loads of the ranks."""
+    return np.sort((weight[slots].astype(np.float64) / counts[slots]).reshape(ranks, -1).sum(1))
 
 
 if __name__ == "__main__":

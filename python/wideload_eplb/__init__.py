@@ -48,7 +48,8 @@ def rebalance_experts(weight, num_replicas, num_groups, num_nodes, num_gpus, *, 
 
     Hierarchical over nodes when num_groups is a multiple of num_nodes, else global. Identical to the published
     function where no loads tie; at ties the lowest index is taken (the published one leaves them to torch's sort),
-    which gives equally loaded ranks.
+    which gives equally loaded ranks. Replicas of one expert always tie: the order of an expert's slots in
+    logical_to_physical_map is that in which its replicas were made.
 
     weight: [layers, experts] loads, any real dtype; taken to float32 as the published function does.
     num_replicas: slots per layer; at least experts and a multiple of num_gpus.
