@@ -11,7 +11,7 @@ target_compile_options(wideload_options INTERFACE -Wall -Wextra -Wshadow -Wconve
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   target_compile_options(wideload_options INTERFACE -Wno-unused-command-line-argument -Wno-sign-conversion)
 endif()
-target_include_directories(wideload_options INTERFACE ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/include)
+target_include_directories(wideload_options INTERFACE ${CMAKE_CURRENT_LIST_DIR}/../src ${CMAKE_CURRENT_LIST_DIR}/../include)
 
 function(wideload_library NAME)
   cmake_parse_arguments(ARG "" "" "SOURCES;TESTS;DEPS;LIBS;TEST_LIBS" ${ARGN})
@@ -23,7 +23,7 @@ function(wideload_library NAME)
   foreach(dep ${ARG_DEPS})
     target_link_libraries(wideload_${NAME} PUBLIC wideload_${dep})
   endforeach()
-  if(ARG_TESTS)
+  if(ARG_TESTS AND TARGET GTest::gtest_main)  # the Python module is built without tests
     add_executable(${NAME}_test ${ARG_TESTS})
     target_link_libraries(${NAME}_test PRIVATE wideload_${NAME} ${ARG_TEST_LIBS} GTest::gmock GTest::gtest_main)
     wideload_test(${NAME}_test LABEL unit)

@@ -1,0 +1,175 @@
+import ast
+import inspect
+import pathlib
+import sys
+import types
+import unittest
+from unittest import mock
+
+import numpy as np
+
+import golden
+import wideload_eplb
+from wideload_eplb import _core, sglang, vllm
+
+LAYERS, EXPERTS, SLOTS, RANKS = 3, 16, 24, 4
+
+
+class SGLang(unittest.TestCase):
+    def setUp(self):
+        self.steps = golden.skewed_loads(1, (5, LAYERS, EXPERTS))
+
+    def rebalance(self, algorithm, **more):
+        return sglang.rebalance_experts(
+            tokens_per_expert=self.steps,
+            num_physical_experts=SLOTS,
+            num_local_physical_experts=SLOTS // RANKS,
+            num_groups=4,
+            num_nodes=2,
+            algorithm=algorithm,
+            **more,
+        )
+
+    def test_deepseek_algorithms_are_rebalance_experts_of_the_sum(self):
+        total = self.steps.sum(0)
+        for algorithm, groups, nodes in (
+            (sglang.EplbAlgorithm.deepseek, 1, 1),
+            (sglang.EplbAlgorithm.deepseek_hierarchical, 4, 2),
+        ):
+            for a, b in zip(
+                self.rebalance(algorithm), wideload_eplb.rebalance_experts(total, SLOTS, groups, nodes, RANKS)
+            ):
+                np.testing.assert_array_equal(a, b)
+
+    def test_tables_invert_the_placement(self):
+        for algorithm in (sglang.EplbAlgorithm.scenario, sglang.EplbAlgorithm.tensorrt_llm):
+            placement, table, counts = self.rebalance(algorithm)
+            np.testing.assert_array_equal(
+                placement, wideload_eplb.plan(self.steps, SLOTS, RANKS, policy=algorithm.name)
+            )
+            self.assertEqual(table.shape, (LAYERS, EXPERTS, counts.max()))
+            for layer, expert in np.ndindex(LAYERS, EXPERTS):
+                slots = np.flatnonzero(placement[layer] == expert)
+                self.assertEqual(counts[layer, expert], len(slots))
+                self.assertEqual(table[layer, expert].tolist(), slots.tolist() + [-1] * (counts.max() - len(slots)))
+
+    def test_inactive_ranks_hold_nothing_that_is_used(self):
+        placement, table, counts = self.rebalance(
+            sglang.EplbAlgorithm.elasticity_aware, active_ranks=np.array([1, 0, 1, 1])
+        )
+        local = SLOTS // RANKS
+        self.assertTrue((placement[:, local : 2 * local] == 0).all())
+        self.assertFalse(((table >= local) & (table < 2 * local)).any())
+        self.assertEqual(counts.sum(1).tolist(), [SLOTS - local] * LAYERS)
+        for layer, expert in np.ndindex(LAYERS, EXPERTS):
+            for slot in table[layer, expert, : counts[layer, expert]]:
+                self.assertEqual(placement[layer, slot], expert)
+        np.testing.assert_array_equal(
+            np.delete(placement, slice(local, 2 * local), axis=1),
+            wideload_eplb.rebalance_experts(self.steps.sum(0), SLOTS - local, 1, 1, RANKS - 1)[0],
+        )
+
+    def test_active_ranks_come_from_sglang(self):
+        module = types.ModuleType("sglang.srt.elastic_ep.elastic_ep")
+        module.get_elastic_ep_state = lambda: types.SimpleNamespace(active_ranks=np.ones(RANKS, dtype=np.int32))
+        names = ("sglang", "sglang.srt", "sglang.srt.elastic_ep")
+        with mock.patch.dict(sys.modules, {**{n: types.ModuleType(n) for n in names}, module.__name__: module}):
+            elastic = self.rebalance(sglang.EplbAlgorithm.elasticity_aware)
+        for a, b in zip(elastic, self.rebalance(sglang.EplbAlgorithm.deepseek)):
+            np.testing.assert_array_equal(a, b)
+
+    def test_names_are_those_of_sglang(self):
+        self.assertIs(sglang.compute_algorithm("auto", 8, 4), sglang.EplbAlgorithm.deepseek_hierarchical)
+        self.assertIs(sglang.compute_algorithm("auto", None, 4), sglang.EplbAlgorithm.deepseek)
+        self.assertIs(sglang.compute_algorithm("scenario", 8, 4), sglang.EplbAlgorithm.scenario)
+        with self.assertRaisesRegex(ValueError, 'is "best"; allowed: auto, deepseek'):
+            sglang.compute_algorithm("best", None, 1)
+        with self.assertRaisesRegex(ValueError, "deepseek_vec is not offered"):
+            self.rebalance(sglang.EplbAlgorithm.deepseek_vec)
+
+
+class VLLM(unittest.TestCase):
+    def setUp(self):
+        self.loads = golden.skewed_loads(2, (LAYERS, EXPERTS))
+
+    def test_signature_is_that_of_vllm(self):
+        parameters = inspect.signature(vllm.DefaultEplbPolicy.rebalance_experts).parameters
+        self.assertEqual(
+            list(parameters),
+            ["weight", "num_replicas", "num_groups", "num_nodes", "num_ranks", "old_global_expert_indices"],
+        )
+
+    def test_gives_deepseek_placements(self):
+        placement = vllm.DefaultEplbPolicy.rebalance_experts(self.loads, SLOTS, 4, 2, RANKS)
+        np.testing.assert_array_equal(placement, wideload_eplb.rebalance_experts(self.loads, SLOTS, 4, 2, RANKS)[0])
+
+    def test_experts_that_stay_on_a_rank_keep_their_slot(self):
+        old = wideload_eplb.plan(golden.skewed_loads(3, (LAYERS, EXPERTS)), SLOTS, RANKS, policy="deepseek")
+        new = wideload_eplb.plan(self.loads, SLOTS, RANKS, policy="deepseek")
+        kept = vllm.DefaultEplbPolicy.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS, old)
+        local = SLOTS // RANKS
+        stayed = 0
+        for layer, rank in np.ndindex(LAYERS, RANKS):
+            part = slice(rank * local, (rank + 1) * local)
+            before, after = old[layer, part], kept[layer, part]
+            self.assertEqual(sorted(after), sorted(new[layer, part]))
+            common = sum(min(list(before).count(e), list(after).count(e)) for e in set(before))
+            self.assertEqual((before == after).sum(), common)
+            stayed += common
+        self.assertGreater(stayed, 0)
+
+    def test_an_old_placement_of_another_size_is_not_used(self):
+        old = np.zeros((LAYERS, SLOTS + RANKS), dtype=np.int64)
+        np.testing.assert_array_equal(
+            vllm.DefaultEplbPolicy.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS, old),
+            vllm.DefaultEplbPolicy.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS),
+        )
+
+    def test_repairs_the_old_placement_within_the_budget(self):
+        class Repairing(vllm.WideloadEplbPolicy):
+            max_fetched_slots = 2
+
+        old = wideload_eplb.plan(golden.skewed_loads(3, (LAYERS, EXPERTS)), SLOTS, RANKS)
+        new = Repairing.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS, old)
+        changed = (new != old).sum(1)
+        self.assertTrue((changed <= 2).all() and changed.any(), changed)
+        before, after = (wideload_eplb.imbalance(self.loads, p, RANKS, split="optimal").mean() for p in (old, new))
+        self.assertLess(after, before)
+
+    def test_three_maps_for_older_versions(self):
+        placement, table, counts = vllm.ThreeMapsEplbPolicy.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS)
+        self.assertEqual(counts.sum(1).tolist(), [SLOTS] * LAYERS)
+        self.assertEqual(placement[0, table[0, 5, 0]], 5)
+
+
+class Stubs(unittest.TestCase):
+    def names_of(self, path):
+        return {
+            node.name for node in ast.parse(path.read_text()).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        }
+
+    def test_stubs_name_what_there_is(self):
+        package = pathlib.Path(wideload_eplb.__file__).parent
+        self.assertTrue((package / "py.typed").exists())
+        self.assertEqual(
+            self.names_of(package / "_core.pyi"), {name for name in dir(_core) if not name.startswith("_")}
+        )
+        for module, stub in ((wideload_eplb, "__init__.pyi"), (sglang, "sglang.pyi"), (vllm, "vllm.pyi")):
+            stubbed = {
+                node.name: node
+                for node in ast.parse((package / stub).read_text()).body
+                if isinstance(node, ast.FunctionDef)
+            }
+            for name in module.__all__:
+                function = getattr(module, name)
+                if inspect.isfunction(function):
+                    arguments = stubbed[name].args
+                    self.assertEqual(
+                        [a.arg for a in arguments.args + arguments.kwonlyargs],
+                        list(inspect.signature(function).parameters),
+                        name,
+                    )
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,121 @@
+"""SGLang's expert balancing algorithms, same names and signatures: import this module in place of
+`sglang.srt.eplb.eplb_algorithms`.
+
+Signatures of SGLang's main branch, read in November 2026 (python/sglang/srt/eplb/eplb_algorithms/__init__.py at commit
+046f88cb). Of its algorithms "deepseek", "deepseek_hierarchical", "elasticity_aware" and "auto" are here with the same
+placements where no loads tie; "deepseek_vec" and "deepseek_vec_hierarchical" are refused. wideload's own policies are
+"scenario" (uses the recorded steps one by one; made for a split that follows the load of each batch, SGLang's
+`--ep-dispatch-algorithm lp`) and "tensorrt_llm".
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+import numpy as np
+
+import wideload_eplb
+
+from . import _arrays
+
+__all__ = ["EplbAlgorithm", "compute_algorithm", "rebalance_experts"]
+
+
+class EplbAlgorithm(Enum):
+    deepseek = auto()
+    deepseek_hierarchical = auto()
+    deepseek_vec = auto()
+    deepseek_vec_hierarchical = auto()
+    elasticity_aware = auto()
+    scenario = auto()
+    tensorrt_llm = auto()
+
+
+def compute_algorithm(raw_algorithm: str, num_groups: int | None, num_nodes: int) -> EplbAlgorithm:
+    """The algorithm of a name; "auto": hierarchical where num_groups is a multiple of num_nodes, else global.
+
+    Errors: ValueError with the names there are.
+    """
+    if raw_algorithm == "auto":
+        hierarchical = num_groups is not None and num_groups % num_nodes == 0
+        return EplbAlgorithm.deepseek_hierarchical if hierarchical else EplbAlgorithm.deepseek
+    try:
+        return EplbAlgorithm[raw_algorithm]
+    except KeyError:
+        raise ValueError(
+            f"eplb algorithm is \"{raw_algorithm}\"; allowed: auto, {', '.join(a.name for a in EplbAlgorithm)}"
+        ) from None
+
+
+def rebalance_experts(
+    tokens_per_expert,
+    num_physical_experts,
+    num_local_physical_experts,
+    num_groups,
+    num_nodes,
+    algorithm,
+    active_ranks=None,
+):
+    """Placements and their inverse from recorded steps.
+
+    tokens_per_expert: [steps, layers, experts] tokens. num_physical_experts: slots per layer;
+    num_local_physical_experts: slots of one rank. num_groups: expert groups of the router (None: no groups), num_nodes:
+    nodes; used by "deepseek_hierarchical" only. algorithm: an EplbAlgorithm.
+    active_ranks: [ranks], for "elasticity_aware" only: ranks with 0 get no expert, their slots are 0 in the map and in
+    nobody's table. None: what SGLang's elastic EP state says.
+
+    Returns int64 (physical_to_logical_map [layers, slots], logical_to_physical_map [layers, experts, X] padded with -1,
+    expert_count [layers, experts]), tensors on the CPU if tokens_per_expert is one.
+    Errors: ValueError for algorithms that are not here, sizes that do not divide, bad loads.
+    """
+    slots = _arrays.size(num_physical_experts, "num_physical_experts")
+    local = _arrays.size(num_local_physical_experts, "num_local_physical_experts")
+    if slots % local != 0:
+        raise ValueError(
+            f"num_physical_experts is {slots}; it must be a multiple of {local} (num_local_physical_experts)"
+        )
+    ranks = slots // local
+    if len(tokens_per_expert.shape) != 3:
+        raise ValueError(
+            f"tokens_per_expert has shape {list(tokens_per_expert.shape)}; it must be [steps, layers, experts]"
+        )
+    if algorithm is EplbAlgorithm.deepseek:
+        return wideload_eplb.rebalance_experts(tokens_per_expert.sum(0), slots, 1, 1, ranks)
+    if algorithm is EplbAlgorithm.deepseek_hierarchical:
+        if num_groups is None or num_groups % num_nodes != 0:
+            raise ValueError(
+                f"num_groups is {num_groups}; deepseek_hierarchical needs a multiple of {num_nodes} (num_nodes)"
+            )
+        return wideload_eplb.rebalance_experts(tokens_per_expert.sum(0), slots, num_groups, num_nodes, ranks)
+    if algorithm is EplbAlgorithm.elasticity_aware:
+        return _plan_active(tokens_per_expert.sum(0), slots, ranks, active_ranks)
+    if algorithm in (EplbAlgorithm.scenario, EplbAlgorithm.tensorrt_llm):
+        placement = wideload_eplb.plan(tokens_per_expert, slots, ranks, policy=algorithm.name)
+        tables = _arrays.tables(_arrays.to_numpy(placement, "placement"), tokens_per_expert.shape[2])
+        return (placement, *(_arrays.like(tokens_per_expert, table) for table in tables))
+    raise ValueError(
+        f"eplb algorithm {algorithm} is not offered by wideload_eplb; take deepseek, deepseek_hierarchical, "
+        "elasticity_aware, scenario or tensorrt_llm"
+    )
+
+
+def _plan_active(weight, slots: int, ranks: int, active_ranks):
+    """DeepSeek's global plan on the active ranks; the slots of the others are filled with expert 0."""
+    if active_ranks is None:
+        from sglang.srt.elastic_ep.elastic_ep import get_elastic_ep_state
+
+        active_ranks = get_elastic_ep_state().active_ranks
+    active = _arrays.to_numpy(active_ranks, "active_ranks") != 0
+    if active.shape != (ranks,) or not active.any():
+        raise ValueError(
+            f"active_ranks has shape {list(active.shape)} with {int(active.sum())} active; it must be "
+            f"[{ranks}] (ranks) with at least one"
+        )
+    local = slots // ranks
+    new_slot = np.flatnonzero(np.repeat(active, local))  # slot among the active ranks -> slot
+    maps = wideload_eplb.rebalance_experts(weight, len(new_slot), 1, 1, int(active.sum()))
+    experts, table, counts = (_arrays.to_numpy(array, "map") for array in maps)
+    placement = np.zeros((experts.shape[0], slots), dtype=np.int64)
+    placement[:, new_slot] = experts
+    table = np.where(table < 0, -1, new_slot[table])
+    return tuple(_arrays.like(weight, array) for array in (placement, table, counts))

@@ -1,0 +1,61 @@
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+__all__ = ["DefaultEplbPolicy", "ThreeMapsEplbPolicy", "WideloadEplbPolicy"]
+
+class WideloadEplbPolicy:
+    policy: str
+    max_fetched_slots: int | None
+    @overload
+    @classmethod
+    def rebalance_experts(
+        cls,
+        weight: torch.Tensor,
+        num_replicas: int,
+        num_groups: int,
+        num_nodes: int,
+        num_ranks: int,
+        old_global_expert_indices: torch.Tensor | None = None,
+    ) -> torch.Tensor: ...
+    @overload
+    @classmethod
+    def rebalance_experts(
+        cls,
+        weight: NDArray[Any],
+        num_replicas: int,
+        num_groups: int,
+        num_nodes: int,
+        num_ranks: int,
+        old_global_expert_indices: NDArray[Any] | None = None,
+    ) -> NDArray[np.int64]: ...
+
+class ThreeMapsEplbPolicy:
+    policy: str
+    max_fetched_slots: int | None
+    @overload
+    @classmethod
+    def rebalance_experts(
+        cls,
+        weight: torch.Tensor,
+        num_replicas: int,
+        num_groups: int,
+        num_nodes: int,
+        num_ranks: int,
+        old_global_expert_indices: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
+    @overload
+    @classmethod
+    def rebalance_experts(
+        cls,
+        weight: NDArray[Any],
+        num_replicas: int,
+        num_groups: int,
+        num_nodes: int,
+        num_ranks: int,
+        old_global_expert_indices: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...
+
+DefaultEplbPolicy = WideloadEplbPolicy
