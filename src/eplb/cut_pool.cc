@@ -69,7 +69,10 @@ void CutPool::FillRow(int32_t cut, std::span<const uint64_t> hosts) {
   std::fill_n(row, lanes_.num_lanes(), 0.0F);
   const auto experts = static_cast<int32_t>(hosts.size() / Index(num_words_));
   for (int32_t e = 0; e < experts; ++e) {
-    if (!Inside(hosts.data() + Index(e) * Index(num_words_), cut)) continue;
+    const uint64_t* expert_hosts = hosts.data() + Index(e) * Index(num_words_);
+    const bool hosted = std::any_of(expert_hosts, expert_hosts + num_words_,
+                                    [](uint64_t word) { return word != 0; });
+    if (!hosted || !Inside(expert_hosts, cut)) continue;
     const float* loads = lanes_.Loads(e);
     for (int32_t k = 0; k < lanes_.num_lanes(); ++k) row[k] += loads[k];
   }

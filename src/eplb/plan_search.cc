@@ -2,15 +2,12 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstdio>
-#include <cstdlib>
 #include <limits>
 
 #include "base/error.h"
 #include "eplb/balance_flow.h"
 #include "eplb/split_graph.h"
 namespace wideload::eplb {
-static thread_local long dbg_verify = 0, dbg_accept = 0, dbg_prop = 0;
 namespace {
 
 // Smaller gains are rounding of the pool's floats.
@@ -19,6 +16,8 @@ constexpr double kMinGain = 1e-6;
 constexpr int32_t kMovesPerReset = 64;
 // How often a random slot is drawn before a proposal is given up.
 constexpr int kMaxDraws = 16;
+// Candidates of one repair step that are solved, best first, until one holds what it promises.
+constexpr size_t kMaxConfirmed = 8;
 
 bool Bit(const uint64_t* mask, int32_t rank) {
   return mask[static_cast<size_t>(rank) / 64] >> (static_cast<size_t>(rank) % 64) & 1;
@@ -78,7 +77,7 @@ PlanSearch::PlanSearch(const Scenarios& scenarios, const Placement& start,
   for (int32_t s = 0; s < start.num_slots(); ++s) {
     if (rank_speed_[Index(RankOf(s))] <= 0) continue;
     live_slots_.push_back(s);
-    fetch_cost_ += FetchCostOf(s, ExpertAt(s));
+    num_fetches_ += MustFetch(s, ExpertAt(s));
   }
   objective_ = std::numeric_limits<double>::infinity();
   std::fill(bounds_.begin(), bounds_.end(), 1.0F);
@@ -100,9 +99,17 @@ int32_t PlanSearch::NumHosts(int32_t expert) const {
   return count;
 }
 
-double PlanSearch::FetchCostOf(int32_t slot, int32_t expert) const {
-  if (home_hosts_.empty()) return 0;
-  return Bit(home_hosts_.data() + Index(expert) * words_, RankOf(slot)) ? 0 : options_.fetch_price;
+bool PlanSearch::MustFetch(int32_t slot, int32_t expert) const {
+  return !home_hosts_.empty() && !Bit(home_hosts_.data() + Index(expert) * words_, RankOf(slot));
+}
+
+// How many more slots a move makes ranks fetch.
+int32_t PlanSearch::FetchesOf(const Move& move) const {
+  int32_t fetches = 0;
+  for (int32_t i = 0; i < move.num_slots; ++i)
+    fetches += static_cast<int32_t>(MustFetch(move.slot[i], move.expert[i])) -
+               static_cast<int32_t>(MustFetch(move.slot[i], ExpertAt(move.slot[i])));
+  return fetches;
 }
 
 // ---- proposals --------------------------------------------------------------------------------
@@ -230,6 +237,7 @@ bool PlanSearch::SolveWithin(double limit) {
   std::vector<uint8_t> tight(rank_speed_.size());
   RankMask mask(words_);
   double sum = BoundOf(bounds_);
+  const double fetch_cost = options_.fetch_price * num_fetches_;
   const double mean_speed = Sum(rank_speed_);
   for (int32_t k = 0; k < lanes_.num_scenarios(); ++k) {
     std::fill(fixed.begin(), fixed.end(), 0.0);
@@ -261,9 +269,9 @@ bool PlanSearch::SolveWithin(double limit) {
     const double bound = std::max(1.0, static_cast<double>(bounds_[Index(k)]));
     if (level > bound + kMinGain) pool_.AddCut(mask, hosts_);
     sum += lanes_.weight(k) * (new_imbalance_[Index(k)] - (bound - 1));
-    if (sum + fetch_cost_ > limit - kMinGain) return false;
+    if (sum + fetch_cost > limit - kMinGain) return false;
   }
-  objective_ = sum + fetch_cost_;
+  objective_ = sum + fetch_cost;
   imbalance_.swap(new_imbalance_);
   cuts_.swap(new_cuts_);
   flows_.swap(new_flows_);
@@ -276,27 +284,22 @@ void PlanSearch::Apply(const Move& move) {
   const std::span<const HostChange> changes(changes_, Index(num_changes_));
   pool_.Apply(changes);
   for (const HostChange& change : changes) std::copy_n(change.after, words_, Hosts(change.expert));
+  num_fetches_ += FetchesOf(move);
   for (int32_t i = 0; i < move.num_slots; ++i) {
-    fetch_cost_ += FetchCostOf(move.slot[i], move.expert[i]) -
-                   FetchCostOf(move.slot[i], ExpertAt(move.slot[i]));
     placement_.slot_expert[Index(move.slot[i])] = ExpertId(move.expert[i]);
   }
 }
 
 bool PlanSearch::TryMove(const Move& move) {
   FindChanges(move);
-  double fetch = fetch_cost_;
-  Move undo = move;
-  for (int32_t i = 0; i < move.num_slots; ++i) {
-    undo.expert[i] = ExpertAt(move.slot[i]);
-    fetch += FetchCostOf(move.slot[i], move.expert[i]) - FetchCostOf(move.slot[i], undo.expert[i]);
-  }
+  const double fetch = options_.fetch_price * (num_fetches_ + FetchesOf(move));
   const double limit = objective_ - kMinGain - fetch;
   const std::span<const HostChange> changes(changes_, Index(num_changes_));
   if (pool_.Bounds(changes, limit, bounds_) > limit) return false;
+  Move undo = move;
+  for (int32_t i = 0; i < move.num_slots; ++i) undo.expert[i] = ExpertAt(move.slot[i]);
   Apply(move);
-  ++dbg_verify;
-  if (SolveWithin(objective_)) return ++dbg_accept, true;
+  if (SolveWithin(objective_)) return true;
   Apply(undo);
   return false;
 }
@@ -304,16 +307,37 @@ bool PlanSearch::TryMove(const Move& move) {
 void PlanSearch::Run() {
   Move move;
   for (int64_t i = 0; i < options_.max_moves && num_solves_ < options_.max_solves; ++i) {
-    if (!Propose(move)) continue;
-    ++dbg_prop;
-    if (!TryMove(move)) continue;
+    if (!Propose(move) || !TryMove(move)) continue;
     if (++moves_since_reset_ < kMovesPerReset) continue;
     pool_.Reset(hosts_);
     moves_since_reset_ = 0;
   }
-  if (getenv("DBG"))
-    fprintf(stderr, "prop %ld verify %ld accept %ld solves %ld cuts %d obj %.5f\n", dbg_prop,
-            dbg_verify, dbg_accept, num_solves_, pool_.num_cuts(), objective_);
+}
+
+bool PlanSearch::Step(int32_t proposals, int32_t max_fetches, double min_gain) {
+  struct Candidate {
+    double gain_per_fetch;
+    Move move;
+  };
+  std::vector<Candidate> candidates;
+  Move move;
+  for (int32_t i = 0; i < proposals; ++i) {
+    if (!Propose(move)) continue;
+    const int32_t fetches = FetchesOf(move);
+    if (num_fetches_ + fetches > max_fetches) continue;
+    FindChanges(move);
+    const std::span<const HostChange> changes(changes_, Index(num_changes_));
+    const double needed = min_gain * std::max(1, fetches);
+    const double gain = objective_ - pool_.Bounds(changes, objective_ - needed, bounds_);
+    if (gain > needed) candidates.push_back({gain / std::max(1, fetches), move});
+  }
+  std::stable_sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
+    return a.gain_per_fetch > b.gain_per_fetch;
+  });
+  candidates.resize(std::min(candidates.size(), kMaxConfirmed));
+  for (const Candidate& candidate : candidates)
+    if (TryMove(candidate.move)) return true;
+  return false;
 }
 
 }  // namespace wideload::eplb

@@ -16,7 +16,7 @@
 namespace wideload::eplb {
 
 struct SearchOptions {
-  int64_t max_moves = 10000;  // proposals
+  int64_t max_moves = 10000;        // proposals
   int64_t max_solves = 1000000000;  // splits solved to confirm them, about
   uint64_t seed = 1;
   double fetch_price = 0;  // added to the objective per slot that differs from `current`
@@ -32,6 +32,12 @@ class PlanSearch {
 
   // Proposes options.max_moves moves; keeps those that lower the objective.
   void Run();
+
+  // Looks at `proposals` moves and makes the one with the highest gain per fetched slot (a slot
+  // whose expert its rank does not hold in options.current), so that no more than `max_fetches` are
+  // fetched in all. Returns false when none gains `min_gain` per fetch.
+  bool Step(int32_t proposals, int32_t max_fetches, double min_gain);
+  int32_t num_fetches() const { return num_fetches_; }
 
   const Placement& placement() const { return placement_; }
   double objective() const { return objective_; }
@@ -59,7 +65,8 @@ class PlanSearch {
   double BoundOf(std::span<const float> bounds) const;
   bool SolveWithin(double limit);
   std::vector<int32_t> EdgesBefore(const SplitGraph& graph) const;
-  double FetchCostOf(int32_t slot, int32_t expert) const;
+  bool MustFetch(int32_t slot, int32_t expert) const;
+  int32_t FetchesOf(const Move& move) const;
 
   bool Holds(int32_t expert, int32_t rank) const;
   bool HoldsElsewhere(int32_t expert, int32_t slot) const;
@@ -90,7 +97,7 @@ class PlanSearch {
   std::vector<uint64_t> after_;                         // [2 * words] scratch of FindChanges
   HostChange changes_[2];
   int32_t num_changes_ = 0;
-  double fetch_cost_ = 0;
+  int32_t num_fetches_ = 0;  // slots that must be fetched, of placement_
   double objective_ = 0;
   int64_t num_solves_ = 0;
   int32_t moves_since_reset_ = 0;

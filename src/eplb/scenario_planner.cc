@@ -1,69 +1,183 @@
-#pragma GCC diagnostic ignored "-Wconversion"
-#pragma GCC diagnostic ignored "-Wsign-conversion"
 #include "eplb/scenario_planner.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
+#include <limits>
 #include <numeric>
+
 #include "base/error.h"
-#include "eplb/random.h"
 #include "eplb/component_plan.h"
 #include "eplb/plan_search.h"
+#include "eplb/random.h"
 
 namespace wideload::eplb {
+namespace {
 
+// The assignment of ranks costs ranks^3; beyond this the greedy one is taken.
+constexpr int32_t kMaxOptimalRanks = 256;
+// Solves of one scenario that a plan may cost, over the ranks: keeps the time of a plan bounded.
+constexpr int64_t kSolveBudget = 400000;
 
-static double Env(const char* n, double d) { const char* v = getenv(n); return v ? atof(v) : d; }
+size_t Index(int64_t i) { return static_cast<size_t>(i); }
 
-// Scenarios to search with: the recorded ones and variations of them.
-static Scenarios Vary(const Scenarios& recorded, uint64_t seed) {
-  const int target = (int)Env("AUG_N", 32);
-  Scenarios out{recorded.num_experts, {}, {}};
-  const int n = recorded.size();
-  const int keep = std::min(n, (int)Env("KEEP", 48));
-  for (int i = 0; i < keep; ++i) {
-    const int k = i * n / keep;
-    std::vector<double> w(recorded.At(k).begin(), recorded.At(k).end());
-    double sum = std::accumulate(w.begin(), w.end(), 0.0);
-    if (sum <= 0) continue;
-    for (double& x : w) x /= sum;
-    out.Add(w, recorded.weights[k]);
+// overlap[a * ranks + b]: slots of `planned` rank b that `current` rank a holds already.
+std::vector<int32_t> Overlaps(const Placement& current, const Placement& planned) {
+  const auto ranks = Index(planned.num_ranks);
+  std::vector<std::vector<int32_t>> holders(Index(planned.num_experts));
+  for (int32_t s = 0; s < current.num_slots(); ++s)
+    holders[Index(current.slot_expert[Index(s)].value)].push_back(current.RankOf(SlotId(s)).value);
+  std::vector<int32_t> overlap(ranks * ranks, 0);
+  for (int32_t s = 0; s < planned.num_slots(); ++s)
+    for (const int32_t rank : holders[Index(planned.slot_expert[Index(s)].value)])
+      ++overlap[Index(rank) * ranks + Index(planned.RankOf(SlotId(s)).value)];
+  return overlap;
+}
+
+// The planned rank for each current one with the largest sum of overlaps: Hungarian method with
+// potentials, rows one after the other.
+std::vector<int32_t> AssignRanks(const std::vector<int32_t>& overlap, int32_t ranks) {
+  const auto n = Index(ranks);
+  std::vector<int64_t> row_potential(n + 1, 0), column_potential(n + 1, 0);
+  std::vector<size_t> row_of(n + 1, n);  // row matched to a column; column n is the start
+  for (size_t row = 0; row < n; ++row) {
+    std::vector<int64_t> least(n + 1, std::numeric_limits<int64_t>::max());
+    std::vector<size_t> from(n + 1, n);
+    std::vector<bool> used(n + 1, false);
+    size_t column = n;
+    row_of[n] = row;
+    do {
+      used[column] = true;
+      const size_t at = row_of[column];
+      int64_t delta = std::numeric_limits<int64_t>::max();
+      size_t next = n;
+      for (size_t c = 0; c < n; ++c) {
+        if (used[c]) continue;
+        const int64_t cost = -overlap[at * n + c] - row_potential[at] - column_potential[c];
+        if (cost < least[c]) {
+          least[c] = cost;
+          from[c] = column;
+        }
+        if (least[c] < delta) {
+          delta = least[c];
+          next = c;
+        }
+      }
+      for (size_t c = 0; c <= n; ++c) {
+        if (used[c]) {
+          row_potential[row_of[c]] += delta;
+          column_potential[c] -= delta;
+        } else {
+          least[c] -= c < n ? delta : 0;
+        }
+      }
+      column = next;
+    } while (row_of[column] != n);
+    for (; column != n; column = from[column]) row_of[column] = row_of[from[column]];
   }
-  const Scenarios base = out;
-  const int m = base.size();
-  if (m == 0) return out;
+  std::vector<int32_t> column_of(n);
+  for (size_t c = 0; c < n; ++c) column_of[row_of[c]] = static_cast<int32_t>(c);
+  return column_of;
+}
+
+std::vector<int32_t> AssignRanksGreedily(const std::vector<int32_t>& overlap, int32_t ranks) {
+  std::vector<bool> taken(Index(ranks), false);
+  std::vector<int32_t> column_of;
+  for (int32_t a = 0; a < ranks; ++a) {
+    int32_t best = -1;
+    for (int32_t b = 0; b < ranks; ++b) {
+      if (taken[Index(b)]) continue;
+      const size_t row = Index(a) * Index(ranks);
+      if (best < 0 || overlap[row + Index(b)] > overlap[row + Index(best)]) best = b;
+    }
+    taken[Index(best)] = true;
+    column_of.push_back(best);
+  }
+  return column_of;
+}
+
+// Writes the experts of a rank into its slots, those that are there already in place.
+void FillRank(const Placement& current, std::vector<ExpertId> experts, int32_t first_slot,
+              Placement& out) {
+  std::vector<int32_t> open;
+  for (int32_t s = first_slot; s < first_slot + out.slots_per_rank(); ++s) {
+    const ExpertId held = current.slot_expert[Index(s)];
+    const auto found = std::find(experts.begin(), experts.end(), held);
+    if (found == experts.end()) {
+      open.push_back(s);
+      continue;
+    }
+    out.slot_expert[Index(s)] = held;
+    experts.erase(found);
+  }
+  for (size_t i = 0; i < open.size(); ++i) out.slot_expert[Index(open[i])] = experts[i];
+}
+
+// The better of the constructive plans on these scenarios.
+Placement StartPlan(const Scenarios& scenarios, const PlanOptions& options) {
+  const std::vector<double> mean = scenarios.Mean();
+  Placement best = ComponentPlan(mean, options.num_slots, options.num_ranks);
+  Placement other =
+      ComponentPlan(mean, options.num_slots, options.num_ranks, ReplicaRule::kHottestTwice);
+  if (MeanOptimalImbalance(other, scenarios) < MeanOptimalImbalance(best, scenarios)) return other;
+  return best;
+}
+
+}  // namespace
+
+Scenarios VaryScenarios(const Scenarios& recorded, int32_t count, double variation, uint64_t seed) {
+  Scenarios varied{recorded.num_experts, {}, {}};
+  std::vector<int32_t> with_load;
+  for (int32_t i = 0; i < recorded.size(); ++i) {
+    const std::span<const double> load = recorded.At(i);
+    if (std::accumulate(load.begin(), load.end(), 0.0) > 0) with_load.push_back(i);
+  }
+  if (with_load.empty()) return varied;
   Random random(seed);
-  const double h = Env("AUG_H", 0.5), s = Env("AUG_S", 0.1), wt = Env("AUG_W", 1.0);
-  const int nb = (int)Env("AUG_NB", 4);
-  for (int j = 0; m + j < target; ++j) {
-    const int k = j % m;
-    std::vector<std::pair<double, int>> near;
-    for (int i = 0; i < m; ++i) {
-      double d = 0;
-      for (int e = 0; e < base.num_experts; ++e) d += std::abs(base.At(i)[e] - base.At(k)[e]);
-      near.emplace_back(d, i);
-    }
-    std::sort(near.begin(), near.end());
-    const int pick = std::min(m, nb);
-    const int a = near[random.Below(pick)].second, b = near[random.Below(pick)].second;
-    std::vector<double> w(base.num_experts);
-    for (int e = 0; e < base.num_experts; ++e) {
-      const double x = base.At(k)[e] + h * (base.At(a)[e] - base.At(b)[e]);
-      w[e] = std::max(x, 0.2 * base.At(k)[e]) * std::exp(s * random.Normal());
-    }
-    out.Add(w, base.weights[k] * wt);
+  const int64_t num_loads = std::ssize(with_load);
+  const int64_t originals = std::min<int64_t>(num_loads, count);
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t base = with_load[Index(i % originals * num_loads / originals)];
+    const std::span<const double> load = recorded.At(base);
+    std::vector<double> scaled(load.begin(), load.end());
+    if (i >= originals)
+      for (double& tokens : scaled) tokens *= std::exp(variation * random.Normal());
+    const double sum = std::accumulate(scaled.begin(), scaled.end(), 0.0);
+    for (double& tokens : scaled) tokens /= sum;
+    varied.Add(scaled, recorded.weights[Index(base)]);
+  }
+  return varied;
+}
+
+Placement RelabelRanks(const Placement& current, const Placement& planned) {
+  const std::vector<int32_t> overlap = Overlaps(current, planned);
+  const std::vector<int32_t> planned_rank = planned.num_ranks <= kMaxOptimalRanks
+                                                ? AssignRanks(overlap, planned.num_ranks)
+                                                : AssignRanksGreedily(overlap, planned.num_ranks);
+  Placement out = planned;
+  const int32_t slots = planned.slots_per_rank();
+  for (int32_t r = 0; r < planned.num_ranks; ++r) {
+    const auto begin = planned.slot_expert.begin() + planned_rank[Index(r)] * slots;
+    FillRank(current, {begin, begin + slots}, r * slots, out);
   }
   return out;
 }
 
 Placement PlanPlacement(const Scenarios& scenarios, const PlanOptions& options) {
-  if (scenarios.size() == 0) Throw(ErrorKind::kInvalid, "scenario plan: no scenario is given");
-  const Placement start =
-      ComponentPlan(scenarios.Mean(), options.num_slots, options.num_ranks);
+  ValidateSizes(scenarios.num_experts, options.num_slots, options.num_ranks, "scenario plan");
+  const Scenarios varied =
+      VaryScenarios(scenarios, options.num_scenarios, options.variation, options.seed);
+  if (varied.size() == 0)
+    Throw(ErrorKind::kInvalid, "scenario plan: {} scenarios are given, none with load",
+          scenarios.size());
+  Placement start = StartPlan(varied, options);
+  if (options.current != nullptr) start = RelabelRanks(*options.current, start);
   if (options.max_moves == 0) return start;
-  const Scenarios varied = Vary(scenarios, options.seed);
-  PlanSearch search(varied, start, {.max_moves = options.max_moves, .max_solves=(int64_t)Env("SOLVES",1e9),.seed = options.seed});
+  PlanSearch search(varied, start,
+                    {.max_moves = options.max_moves,
+                     .max_solves = kSolveBudget / options.num_ranks,
+                     .seed = options.seed,
+                     .fetch_price = options.fetch_price,
+                     .current = options.current});
   search.Run();
   return search.placement();
 }

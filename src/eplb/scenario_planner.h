@@ -1,9 +1,10 @@
 // The balancer's own policy: placements made for the optimal per-batch split, from the count
-// vectors of recorded batches. One layer at a time; pure, deterministic for a seed; layers may be
-// planned on different threads.
+// vectors of recorded batches. One layer at a time; pure, the same result for the same seed on any
+// thread; layers may be planned on different threads.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "eplb/placement.h"
 #include "eplb/scenario.h"
@@ -15,9 +16,25 @@ struct PlanOptions {
   int32_t num_slots = 1;
   uint64_t seed = 1;
   int64_t max_moves = 10000;  // proposals of the search; 0: the component-aware plan alone
+  // Recorded batches are few, and a search that knows only these learns them by heart: they are
+  // joined by variations of them up to this many.
+  int32_t num_scenarios = 64;
+  double variation = 0.12;  // each expert's load times exp(variation x N(0, 1))
+  // With a placement in the slots: what one fetched slot must gain in mean imbalance, and the ranks
+  // are relabelled so that few slots change.
+  const Placement* current = nullptr;  // not owned
+  double fetch_price = 0;
 };
 
-// Errors: kInvalid from ValidateSizes, and when no scenario is given.
+// Errors: kInvalid from ValidateSizes, and when no scenario has load.
 Placement PlanPlacement(const Scenarios& scenarios, const PlanOptions& options);
+
+// At most `count` scenarios to plan with: recorded ones, evenly chosen when there are more, then
+// variations of them in turn, scaled to the same total.
+Scenarios VaryScenarios(const Scenarios& recorded, int32_t count, double variation, uint64_t seed);
+
+// `planned` with its ranks renamed so that as many slots as possible hold what they hold in
+// `current` (optimal up to 256 ranks, greedy beyond), and slots ordered within ranks alike.
+Placement RelabelRanks(const Placement& current, const Placement& planned);
 
 }  // namespace wideload::eplb

@@ -1,0 +1,75 @@
+#include "eplb/shared_expert.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <numeric>
+
+#include "base/error.h"
+
+namespace wideload::eplb {
+namespace {
+
+// Rows each rank can take until it is as busy as `level`.
+std::vector<int64_t> RoomBelow(std::span<const int64_t> routed, double level, double cost) {
+  std::vector<int64_t> room;
+  for (const int64_t rows : routed)
+    room.push_back(static_cast<int64_t>(
+        std::floor(std::max(0.0, (level - static_cast<double>(rows)) / cost + 1e-9))));
+  return room;
+}
+
+// The lowest level, up to rounding, at which all rows find room.
+double LowestLevel(std::span<const int64_t> routed, int64_t rows, double cost) {
+  double low = 0;
+  double high = static_cast<double>(*std::max_element(routed.begin(), routed.end())) +
+                cost * static_cast<double>(rows);
+  for (int step = 0; step < 80 && high - low > 1e-7; ++step) {
+    const double middle = (low + high) / 2;
+    const std::vector<int64_t> room = RoomBelow(routed, middle, cost);
+    (std::accumulate(room.begin(), room.end(), int64_t{0}) >= rows ? high : low) = middle;
+  }
+  return high;
+}
+
+}  // namespace
+
+std::vector<int32_t> SplitSharedExpert(std::span<const int64_t> routed,
+                                       std::span<const int32_t> tokens, double cost) {
+  if (routed.size() != tokens.size() || routed.empty())
+    Throw(ErrorKind::kInvalid, "shared expert: {} ranks' routed rows and {} ranks' tokens",
+          routed.size(), tokens.size());
+  if (!(cost > 0))
+    Throw(ErrorKind::kInvalid, "shared expert: cost is {}; it must be above 0", cost);
+  int64_t total = 0;
+  for (size_t r = 0; r < routed.size(); ++r) {
+    if (routed[r] < 0 || tokens[r] < 0)
+      Throw(ErrorKind::kInvalid, "shared expert: rank {} has {} routed rows and {} tokens", r,
+            routed[r], tokens[r]);
+    total += tokens[r];
+  }
+  const size_t ranks = routed.size();
+  // A rank that is busier than the level by routed rows alone gets nothing.
+  std::vector<int64_t> room = RoomBelow(routed, LowestLevel(routed, total, cost), cost);
+  std::vector<int32_t> rows(ranks * ranks, 0);
+  std::vector<int32_t> away(tokens.begin(), tokens.end());
+  for (size_t r = 0; r < ranks; ++r) {
+    const auto home = static_cast<int32_t>(std::min<int64_t>(room[r], tokens[r]));
+    rows[r * ranks + r] = home;
+    room[r] -= home;
+    away[r] -= home;
+  }
+  size_t to = 0;
+  for (size_t r = 0; r < ranks; ++r) {
+    while (away[r] > 0) {
+      while (room[to] == 0) ++to;
+      const auto moved = static_cast<int32_t>(std::min<int64_t>(room[to], away[r]));
+      rows[r * ranks + to] += moved;
+      room[to] -= moved;
+      away[r] -= moved;
+    }
+  }
+  return rows;
+}
+
+}  // namespace wideload::eplb
