@@ -67,6 +67,8 @@ class BenchRun {
   std::vector<runtime::RequestTiming> Finished() const;
   const std::string& iteration_log() const { return iteration_log_; }
   int64_t num_iterations() const { return num_iterations_; }
+  // Of this run alone.
+  const runtime::ExchangeFigures& exchange() const { return exchange_; }
 
  private:
   double Now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
@@ -83,6 +85,7 @@ class BenchRun {
   size_t next_row_ = 0;
   double duration_s_ = 0;
   int64_t num_iterations_ = 0;
+  runtime::ExchangeFigures exchange_;
   std::string iteration_log_;
   Clock::time_point start_;
 };
@@ -127,6 +130,7 @@ void BenchRun::LogIteration(double seconds) {
 }
 
 bool BenchRun::Run() {
+  const runtime::ExchangeFigures before_run = session_.engine->exchange_figures();
   start_ = Clock::now();
   while (next_row_ < rows_.size() || !session_.engine->idle()) {
     while (next_row_ < rows_.size() && static_cast<int64_t>(row_of_.size()) < command_.concurrency)
@@ -139,6 +143,7 @@ bool BenchRun::Run() {
     if (InterruptSignal() != 0) break;
   }
   duration_s_ = Now();
+  exchange_ = session_.engine->exchange_figures() - before_run;
   return InterruptSignal() == 0;
 }
 
@@ -152,6 +157,39 @@ std::vector<runtime::RequestTiming> BenchRun::Finished() const {
 Json PercentilesJson(const runtime::Percentiles& p) {
   return {{"p50", p.p50},         {"p90", p.p90},         {"p95", p.p95},        {"p99", p.p99},
           {"minimum", p.minimum}, {"maximum", p.maximum}, {"average", p.average}};
+}
+
+// Sums over all ranks; rounds are the same on each.
+Json ExchangeJson(const runtime::ExchangeFigures& exchange) {
+  Json waits = Json::object();
+  Json us = Json::object();
+  for (int kind = 0; kind < exchange::kNumWaitKinds; ++kind) {
+    const auto wait_kind = static_cast<exchange::WaitKind>(kind);
+    waits[runtime::WaitKindName(wait_kind)] = exchange.WaitsPerIteration(wait_kind);
+    us[runtime::WaitKindName(wait_kind)] = exchange.MicrosecondsPerWait(wait_kind);
+  }
+  return {{"iterations", exchange.num_iterations},
+          {"rounds", exchange.num_rounds},
+          {"rows", exchange.num_rows},
+          {"returns", exchange.num_returns},
+          {"waits_per_iteration", waits},
+          {"us_per_wait", us},
+          {"imbalance_of_computed_rows", exchange.MeanImbalance()}};
+}
+
+std::string ExchangeText(const runtime::ExchangeFigures& exchange) {
+  std::string waits;
+  for (int kind = 0; kind < exchange::kNumWaitKinds; ++kind) {
+    const auto wait_kind = static_cast<exchange::WaitKind>(kind);
+    waits += fmt::format("{}{:.1f} for {} of {:.1f} us", waits.empty() ? "" : ", ",
+                         exchange.WaitsPerIteration(wait_kind), runtime::WaitKindName(wait_kind),
+                         exchange.MicrosecondsPerWait(wait_kind));
+  }
+  return fmt::format(
+      "exchange: {} rounds, {} rows out, {} back; waits per iteration: {}; imbalance of computed "
+      "rows {:.2f}",
+      exchange.num_rounds, exchange.num_rows, exchange.num_returns, waits,
+      exchange.MeanImbalance());
 }
 
 Json ReportJson(const Session& session, const runtime::BenchFigures& figures,
@@ -267,16 +305,18 @@ void BenchCommand::Report(const Session& session, const std::vector<DatasetRow>&
                           const BenchRun& run, const tokenizer::Tokenizer* tokenizer) const {
   const std::vector<runtime::RequestTiming> finished = run.Finished();
   const runtime::BenchFigures figures = runtime::ComputeFigures(finished, run.duration_s());
-  const std::string summary = fmt::format(
+  std::string summary = fmt::format(
       "{} of {} requests in {:.2f} s, {} iterations: {:.1f} output tokens/s, {:.1f} tokens/s with "
       "prompts",
       finished.size(), rows.size(), run.duration_s(), run.num_iterations(),
       figures.output_throughput_tok_s, figures.total_throughput_tok_s);
+  summary += "\n" + ExchangeText(run.exchange());
   if (output == "-" || report_json == "-" || iteration_log == "-")
     LogInfo("{}", summary);
   else
     std::cout << summary << "\n";
-  const Json report = ReportJson(session, figures, static_cast<int64_t>(finished.size()));
+  Json report = ReportJson(session, figures, static_cast<int64_t>(finished.size()));
+  report["exchange"] = ExchangeJson(run.exchange());
   if (!report_json.empty()) WriteFileWhole(report_json, DumpJson(report, 2) + "\n");
   if (!iteration_log.empty()) WriteFileWhole(iteration_log, run.iteration_log());
   if (output.empty()) return;
@@ -304,7 +344,9 @@ void BenchCommand::Run() {
     quiet.iteration_log.clear();
     const std::vector<DatasetRow> first(
         rows.begin(), rows.begin() + std::min<int64_t>(warmup, static_cast<int64_t>(rows.size())));
-    if (!BenchRun(quiet, session, first).Run()) {
+    bool complete = false;
+    RunUnrecorded(session, [&] { complete = BenchRun(quiet, session, first).Run(); });
+    if (!complete) {
       LogWarn("interrupted in the warm-up; nothing was written");
       return;
     }

@@ -167,6 +167,8 @@ void PlanMemory(const EngineFlags& flags, const model::Family& family,
        "--kv-cache-memory"},
       {"buffers", ranks * static_cast<uint64_t>(options.max_num_tokens) * token_bytes,
        "--max-num-tokens"},
+      {"logits", ranks * static_cast<uint64_t>(options.max_batch_size * c.vocab_size) * 4,
+       "--max-batch-size"},
       {"exchange", ranks * ExchangeBytes(c, options), "--moe-max-num-tokens"}};
   checkpoint::CheckMemory(parts, available);
 }

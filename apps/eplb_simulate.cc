@@ -100,15 +100,18 @@ void Run(const Options& o) {
     loads = ReadLoads(o.loads);
   }
   auto layers = o.routing.empty() ? static_cast<int64_t>(loads.layers.size())
-                                        : static_cast<int64_t>(trace.num_layers);
-  const int64_t step=getenv("STEP")?atoi(getenv("STEP")):1; layers = (layers+step-1)/step;
+                                  : static_cast<int64_t>(trace.num_layers);
+  const int64_t step = getenv("STEP") ? atoi(getenv("STEP")) : 1;
+  layers = (layers + step - 1) / step;
   std::vector<std::vector<SimulatedRun>> runs(static_cast<size_t>(layers));
   std::vector<std::vector<double>> clairvoyant(static_cast<size_t>(layers));
   std::vector<std::string> errors(static_cast<size_t>(layers));
   std::vector<double> micros(static_cast<size_t>(layers));
   ThreadPool pool("simulate", o.threads > 0 ? o.threads : 2);
   pool.Run(layers, [&](int64_t l0, int) {
-    const int64_t l=l0*step; const auto i0 = static_cast<size_t>(l); const auto i=static_cast<size_t>(l0);
+    const int64_t l = l0 * step;
+    const auto i0 = static_cast<size_t>(l);
+    const auto i = static_cast<size_t>(l0);
     try {
       LayerTrace layer;
       if (o.routing.empty()) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 
 #include "base/cpu_info.h"
@@ -82,6 +83,13 @@ void LogStart(const EngineFlags& flags, const model::Family& family, const Sessi
       options.num_kv_blocks * kv::kBlockTokens, layout);
 }
 
+void EndIfRankIsStuck(const Session& session, const std::exception& failure) {
+  if (session.engine->stuck_ranks().empty()) return;
+  std::fprintf(stderr, "wideload: error: %s\n", failure.what());
+  std::fflush(nullptr);
+  std::_Exit(ExitCode(ErrorKind::kRunFailed));
+}
+
 }  // namespace
 
 Session StartSession(const EngineFlags& flags, const CheckBeforeLoad& check) {
@@ -104,6 +112,15 @@ Session StartSession(const EngineFlags& flags, const CheckBeforeLoad& check) {
   return session;
 }
 
+void RunUnrecorded(Session& session, const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const std::exception& failure) {
+    EndIfRankIsStuck(session, failure);
+    throw;
+  }
+}
+
 void RunRecorded(Session& session, const std::function<void()>& work) {
   const auto write = [&] {
     if (!session.recorder) return;
@@ -114,16 +131,18 @@ void RunRecorded(Session& session, const std::function<void()>& work) {
     LogInfo("{}: expert statistics of {} iterations", session.record->path,
             session.recorder->Statistics().num_iterations);
   };
-  try {
-    work();
-  } catch (const Error& failure) {
+  RunUnrecorded(session, [&] {
     try {
-      write();
-    } catch (const Error& e) {
-      LogWarn("{}", e.what());
+      work();
+    } catch (const std::exception&) {
+      try {
+        write();
+      } catch (const Error& e) {
+        LogWarn("{}", e.what());
+      }
+      throw;
     }
-    throw;
-  }
+  });
   write();
 }
 

@@ -44,8 +44,11 @@ Session StartSession(const EngineFlags& flags, const CheckBeforeLoad& check = {}
 void RefuseInvalid(const runtime::Request& request, const Session& session,
                    const runtime::EngineOptions& options, std::string_view place);
 
-// Calls `work` and then writes the recorded statistics, if any were asked for; also when work ends
-// with an Error, which is passed on.
+// Calls `work`, which runs the engine. When it ends with an exception and a rank's thread has not
+// come back, the process ends here with main's message and exit code: nothing that this thread may
+// still use can be taken down. RunRecorded also writes the recorded statistics, if any were asked
+// for, at the end of `work` and before an exception is passed on.
+void RunUnrecorded(Session& session, const std::function<void()>& work);
 void RunRecorded(Session& session, const std::function<void()>& work);
 
 // Sampling options; what is not given comes from generation_config.json, then from the defaults.

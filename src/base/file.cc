@@ -53,7 +53,7 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   const FdCloser file{OpenForReading(path)};
   struct stat info {};
   if (::fstat(file.fd, &info) != 0) Throw(ErrorKind::kIo, "{}: cannot stat: {}", path, Reason());
-  if (!S_ISREG(info.st_mode)) Throw(ErrorKind::kIo, "{}: is not a regular file", path);
+  if (!S_ISREG(info.st_mode)) Throw(ErrorKind::kInvalid, "{}: is not a regular file", path);
   size_ = static_cast<size_t>(info.st_size);
   if (size_ == 0) return;
   void* mapping = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
