@@ -252,7 +252,7 @@ void BalanceFlow<T>::RoundFills() {
       if (!Fillable(e)) continue;
       sum += fill_[Index(e)];
       T until = static_cast<T>(sum);
-      if constexpr (std::is_integral_v<T>) until = static_cast<T>(sum + 0.5);
+      if constexpr (std::is_integral_v<T>) until = static_cast<T>(std::lround(sum));
       flow_[Index(e)] = std::clamp<T>(until - given, 0, demand - given);
       given += flow_[Index(e)];
       last = e;

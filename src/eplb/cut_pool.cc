@@ -20,7 +20,7 @@ constexpr int32_t kChangesPerSort = 8;
 constexpr float kTightLevel = 0.97F;
 
 // Eight floats; element by element the same results on every instruction set.
-typedef float Lanes __attribute__((vector_size(4 * kLanes)));
+using Lanes [[gnu::vector_size(4 * kLanes)]] = float;
 
 void Load(const float* from, Lanes& lanes) { std::memcpy(&lanes, from, sizeof(lanes)); }
 
@@ -161,8 +161,9 @@ void CutPool::SortByTightness() {
   const CutPool old = *this;
   for (int32_t to = 0; to < num_cuts_; ++to) {
     const int32_t from = order[Index(to)].second;
-    std::copy_n(old.Mask(from), num_words_, masks_.begin() + to * num_words_);
-    std::copy_n(old.rows_.begin() + from * lanes_.num_lanes(), lanes_.num_lanes(), Row(to));
+    std::copy_n(old.Mask(from), num_words_, masks_.begin() + int64_t{to} * num_words_);
+    std::copy_n(old.rows_.begin() + int64_t{from} * lanes_.num_lanes(), lanes_.num_lanes(),
+                Row(to));
     inverse_speed_[Index(to)] = old.inverse_speed_[Index(from)];
     last_use_[Index(to)] = old.last_use_[Index(from)];
   }

@@ -35,7 +35,7 @@ std::array<float, kWidth> CascadeSum(const float* data, size_t num_rows) {
       if ((row & ((step - 1) << (level * power))) != 0) break;
     }
   }
-  while (row < num_rows) add_row();
+  for (size_t left = num_rows - row; left > 0; --left) add_row();
   for (size_t level = 1; level < kLevels; ++level)
     for (size_t k = 0; k < kWidth; ++k) sums[0][k] += sums[level][k];
   return sums[0];

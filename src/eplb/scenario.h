@@ -39,7 +39,7 @@ struct ScenarioStoreOptions {
 class ScenarioStore {
  public:
   // Errors: kInvalid naming the option.
-  ScenarioStore(int32_t num_experts, const ScenarioStoreOptions& options = {});
+  explicit ScenarioStore(int32_t num_experts, const ScenarioStoreOptions& options = {});
 
   // counts [num_experts] of the newest batch; a batch without tokens only ages the others.
   void Add(std::span<const double> counts);

@@ -33,50 +33,80 @@ std::vector<int32_t> Overlaps(const Placement& current, const Placement& planned
   return overlap;
 }
 
-// The planned rank for each current one with the largest sum of overlaps: Hungarian method with
-// potentials, rows one after the other.
-std::vector<int32_t> AssignRanks(const std::vector<int32_t>& overlap, int32_t ranks) {
-  const auto n = Index(ranks);
-  std::vector<int64_t> row_potential(n + 1, 0), column_potential(n + 1, 0);
-  std::vector<size_t> row_of(n + 1, n);  // row matched to a column; column n is the start
-  for (size_t row = 0; row < n; ++row) {
-    std::vector<int64_t> least(n + 1, std::numeric_limits<int64_t>::max());
-    std::vector<size_t> from(n + 1, n);
-    std::vector<bool> used(n + 1, false);
-    size_t column = n;
-    row_of[n] = row;
+// The assignment problem by the Hungarian method with potentials, rows one after the other.
+class Hungarian {
+ public:
+  // cost of row r and column c: -overlap[r * n + c].
+  Hungarian(const std::vector<int32_t>& overlap, size_t n)
+      : overlap_(overlap),
+        n_(n),
+        row_potential_(n + 1, 0),
+        column_potential_(n + 1, 0),
+        row_of_(n + 1, n) {}
+
+  // Matches one more row; the rows before it stay matched, maybe to other columns.
+  void AddRow(size_t row) {
+    Search search{std::vector<int64_t>(n_ + 1, std::numeric_limits<int64_t>::max()),
+                  std::vector<size_t>(n_ + 1, n_), std::vector<bool>(n_ + 1, false)};
+    size_t column = n_;
+    row_of_[n_] = row;
     do {
-      used[column] = true;
-      const size_t at = row_of[column];
-      int64_t delta = std::numeric_limits<int64_t>::max();
-      size_t next = n;
-      for (size_t c = 0; c < n; ++c) {
-        if (used[c]) continue;
-        const int64_t cost = -overlap[at * n + c] - row_potential[at] - column_potential[c];
-        if (cost < least[c]) {
-          least[c] = cost;
-          from[c] = column;
-        }
-        if (least[c] < delta) {
-          delta = least[c];
-          next = c;
-        }
-      }
-      for (size_t c = 0; c <= n; ++c) {
-        if (used[c]) {
-          row_potential[row_of[c]] += delta;
-          column_potential[c] -= delta;
-        } else {
-          least[c] -= c < n ? delta : 0;
-        }
-      }
-      column = next;
-    } while (row_of[column] != n);
-    for (; column != n; column = from[column]) row_of[column] = row_of[from[column]];
+      column = Advance(search, column);
+    } while (row_of_[column] != n_);
+    for (; column != n_; column = search.from[column])
+      row_of_[column] = row_of_[search.from[column]];
   }
-  std::vector<int32_t> column_of(n);
-  for (size_t c = 0; c < n; ++c) column_of[row_of[c]] = static_cast<int32_t>(c);
-  return column_of;
+
+  std::vector<int32_t> ColumnOfRows() const {
+    std::vector<int32_t> column_of(n_);
+    for (size_t c = 0; c < n_; ++c) column_of[row_of_[c]] = static_cast<int32_t>(c);
+    return column_of;
+  }
+
+ private:
+  struct Search {
+    std::vector<int64_t> least;  // cheapest way to each column so far
+    std::vector<size_t> from;    // the column before it on that way
+    std::vector<bool> used;
+  };
+
+  // Takes `column` in and returns the cheapest column that is not in yet.
+  size_t Advance(Search& search, size_t column) {
+    search.used[column] = true;
+    const size_t at = row_of_[column];
+    size_t next = n_;
+    for (size_t c = 0; c < n_; ++c) {
+      if (search.used[c]) continue;
+      const int64_t cost = -overlap_[at * n_ + c] - row_potential_[at] - column_potential_[c];
+      if (cost < search.least[c]) {
+        search.least[c] = cost;
+        search.from[c] = column;
+      }
+      if (next == n_ || search.least[c] < search.least[next]) next = c;
+    }
+    const int64_t delta = search.least[next];
+    for (size_t c = 0; c <= n_; ++c) {
+      if (search.used[c]) {
+        row_potential_[row_of_[c]] += delta;
+        column_potential_[c] -= delta;
+      } else if (c < n_) {
+        search.least[c] -= delta;
+      }
+    }
+    return next;
+  }
+
+  const std::vector<int32_t>& overlap_;
+  size_t n_;
+  std::vector<int64_t> row_potential_, column_potential_;
+  std::vector<size_t> row_of_;  // row matched to a column; column n is the start
+};
+
+// The planned rank for each current one with the largest sum of overlaps.
+std::vector<int32_t> AssignRanks(const std::vector<int32_t>& overlap, int32_t ranks) {
+  Hungarian hungarian(overlap, Index(ranks));
+  for (size_t row = 0; row < Index(ranks); ++row) hungarian.AddRow(row);
+  return hungarian.ColumnOfRows();
 }
 
 std::vector<int32_t> AssignRanksGreedily(const std::vector<int32_t>& overlap, int32_t ranks) {
@@ -156,7 +186,7 @@ Placement RelabelRanks(const Placement& current, const Placement& planned) {
   Placement out = planned;
   const int32_t slots = planned.slots_per_rank();
   for (int32_t r = 0; r < planned.num_ranks; ++r) {
-    const auto begin = planned.slot_expert.begin() + planned_rank[Index(r)] * slots;
+    const auto begin = planned.slot_expert.begin() + int64_t{planned_rank[Index(r)]} * slots;
     FillRank(current, {begin, begin + slots}, r * slots, out);
   }
   return out;

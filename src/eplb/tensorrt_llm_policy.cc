@@ -73,7 +73,8 @@ Placement TensorRtLlmPlacement(std::span<const float> loads, std::span<const int
     for (int32_t i = 0; i < replicas[e]; ++i) {
       const int32_t rank = ranks.Winner();
       const auto r = static_cast<size_t>(rank);
-      placement.slot_expert[static_cast<size_t>(rank * slots_per_rank + used[r])] =
+      placement
+          .slot_expert[r * static_cast<size_t>(slots_per_rank) + static_cast<size_t>(used[r])] =
           ExpertId(expert);
       rank_loads[r] += load;
       const bool is_full = ++used[r] == slots_per_rank;

@@ -27,7 +27,7 @@ SchedulerOptions MakeSchedulerOptions(const EngineOptions& options) {
 
 std::string RefusalReason(const Request& request, const EngineOptions& options,
                           int64_t vocab_size) {
-  const std::string wrong = InvalidField(request.sampling, vocab_size);
+  std::string wrong = InvalidField(request.sampling, vocab_size);
   if (!wrong.empty()) return wrong;
   for (size_t i = 0; i < request.prompt.size(); ++i)
     if (request.prompt[i] < 0 || request.prompt[i] >= vocab_size)
@@ -57,8 +57,8 @@ Engine::~Engine() { LeaveToStuckRanks(); }
 // A stuck thread cannot be ended, and it may wake up: what it uses stays.
 void Engine::LeaveToStuckRanks() {
   if (team_->Stop()) return;
-  static_cast<void>(team_.release());
-  static_cast<void>(scheduler_.release());
+  [[maybe_unused]] const auto* team = team_.release();
+  [[maybe_unused]] const auto* scheduler = scheduler_.release();
 }
 
 void Engine::SetRecorder(statistics::Recorder* recorder) {

@@ -11,7 +11,7 @@ namespace wideload {
 namespace {
 
 constexpr int64_t kAlignment = 64;
-constexpr int64_t kMinMapped = 4 << 20;  // two huge pages
+constexpr int64_t kMinMapped = 4 << 20;  // where one system call costs less than clearing
 constexpr int64_t kMinBlock = 1 << 16;
 
 int64_t RoundUp(int64_t value, int64_t multiple) {
@@ -29,7 +29,6 @@ Buffer::Buffer(int64_t num_bytes) : num_bytes_(num_bytes) {
     void* mapping = ::mmap(nullptr, static_cast<size_t>(num_bytes), PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapping == MAP_FAILED) Throw(ErrorKind::kResource, "cannot allocate {} bytes", num_bytes);
-    ::madvise(mapping, static_cast<size_t>(num_bytes), MADV_HUGEPAGE);
     data_ = static_cast<std::byte*>(mapping);
     return;
   }

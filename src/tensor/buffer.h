@@ -11,8 +11,8 @@
 
 namespace wideload {
 
-// Host memory, zero-filled, 64-byte aligned. From 4 MiB up it is mapped: advised as huge pages and
-// touched only when used. Move-only.
+// Host memory, zero-filled, 64-byte aligned. From 4 MiB up it is mapped, and touched only when
+// used. Move-only.
 class Buffer {
  public:
   Buffer() = default;
