@@ -54,6 +54,21 @@ function(wideload_test TARGET)
   add_dependencies(${ARG_LABEL}_tests ${TARGET})
 endfunction()
 
+# Registers TARGET, started as RANKS processes by mpirun, with ctest under the label `ranks`. More processes than cores are
+# fine, root included. Only where find_package(MPI) has found MPI.
+function(wideload_mpi_test TARGET)
+  cmake_parse_arguments(ARG "" "RANKS" "ARGS" ${ARGN})
+  set(name ranks.${TARGET}_${ARG_RANKS})
+  add_test(NAME ${name} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ARG_RANKS} $<TARGET_FILE:${TARGET}> ${ARG_ARGS})
+  math(EXPR timeout "120 * ${WIDELOAD_TEST_TIMEOUT_FACTOR}")
+  set_tests_properties(${name} PROPERTIES LABELS ranks TIMEOUT ${timeout} ENVIRONMENT
+    "WIDELOAD_SOURCE_DIR=${CMAKE_SOURCE_DIR};OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_hwloc_base_binding_policy=none;OMPI_MCA_mpi_yield_when_idle=1")
+  if(NOT TARGET ranks_tests)
+    add_custom_target(ranks_tests)
+  endif()
+  add_dependencies(ranks_tests ${TARGET})
+endfunction()
+
 # A program of this repository that is neither the product nor a test: PREFIX_NAME from SOURCES, linked with the modules
 # DEPS and the third-party targets LIBS.
 function(wideload_program PREFIX NAME)

@@ -1,7 +1,7 @@
 // The transport under the exchange: one segment of memory per rank, the same layout on all ranks,
-// written by peers and announced by flags. Implementations: memory of one process (local_fabric.h);
-// the seam also fits memory shared between processes and one message per announcement. A Fabric
-// belongs to one rank; Window may be used by any of its threads, the rest by the rank's own.
+// written by peers and announced by flags. Implementations: memory of one process (local_fabric.h),
+// memory that processes share (shm_fabric.h); the seam also fits one message per announcement. A
+// Fabric belongs to one rank; Window may be used by any of its threads, the rest by the rank's own.
 #pragma once
 
 #include <cstddef>

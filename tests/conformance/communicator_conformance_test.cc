@@ -1,7 +1,6 @@
-// What every Communicator must do. A new implementation adds a factory to kMedia.
+// What every Communicator must do. A new implementation adds itself to communicator_media.cc.
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <cstring>
 #include <functional>
 #include <numeric>
@@ -9,59 +8,51 @@
 #include <vector>
 
 #include "base/wait.h"
-#include "comm/local/local_communicator.h"
-#include "comm/local/rank_threads.h"
+#include "conformance/communicator_media.h"
+#include "support/rank_processes.h"
 
 namespace wideload::comm {
 namespace {
 
-struct Medium {
-  std::string name;
-  // Runs body on every rank of a fresh group and reports how that ended.
-  std::function<RankOutcome(int num_ranks, GroupOptions, std::function<void(Communicator&)>)> run;
-};
-
-RankOutcome RunLocal(int num_ranks, GroupOptions options, std::function<void(Communicator&)> body) {
-  LocalGroup group(num_ranks, std::move(options));
-  return RunRanks(group, std::move(body));
-}
-
-const std::vector<Medium> kMedia = {{"local", RunLocal}};
-
 class CommunicatorConformance : public testing::TestWithParam<std::tuple<size_t, int>> {
  protected:
+  void SetUp() override {
+    if (num_ranks() > medium().max_ranks)
+      GTEST_SKIP() << medium().name << " has " << medium().max_ranks << " ranks";
+  }
+  const CommunicatorMedium& medium() const { return CommunicatorMedia()[std::get<0>(GetParam())]; }
   int num_ranks() const { return std::get<1>(GetParam()); }
   RankOutcome Run(std::function<void(Communicator&)> body, GroupOptions options = {}) const {
-    return kMedia[std::get<0>(GetParam())].run(num_ranks(), std::move(options), std::move(body));
+    return medium().run(num_ranks(), std::move(options), std::move(body));
   }
 };
 
 INSTANTIATE_TEST_SUITE_P(Media, CommunicatorConformance,
-                         testing::Combine(testing::Range<size_t>(0, kMedia.size()),
+                         testing::Combine(testing::Range<size_t>(0, CommunicatorMedia().size()),
                                           testing::Values(1, 2, 3, 5, 8, 16)),
                          [](const auto& test) {
-                           return kMedia[std::get<0>(test.param)].name + "_" +
+                           return CommunicatorMedia()[std::get<0>(test.param)].name + "_" +
                                   std::to_string(std::get<1>(test.param)) + "ranks";
                          });
 
 TEST_P(CommunicatorConformance, GivesEveryRankItsNumber) {
-  std::atomic<uint32_t> seen{0};
+  const SharedCounter seen;
   const RankOutcome outcome = Run([&](Communicator& group) {
     EXPECT_EQ(group.size(), num_ranks());
-    seen.fetch_or(1U << group.rank());
+    seen->fetch_or(1U << group.rank());
   });
   EXPECT_TRUE(outcome.ok()) << outcome.error;
-  EXPECT_EQ(seen.load(), (1U << num_ranks()) - 1);
+  EXPECT_EQ(seen->load(), (1U << num_ranks()) - 1);
 }
 
 TEST_P(CommunicatorConformance, BarrierLetsNobodyPassBeforeAllArrived) {
-  std::atomic<int> arrived{0};
+  const SharedCounter arrived;
   const RankOutcome outcome = Run([&](Communicator& group) {
     for (int i = 1; i <= 50; ++i) {
       for (int skew = (group.rank() * 7 + i) % 5; skew > 0; --skew) YieldThread();
-      arrived.fetch_add(1);
+      arrived->fetch_add(1);
       group.Barrier();
-      EXPECT_GE(arrived.load(), i * num_ranks());
+      EXPECT_GE(static_cast<int>(arrived->load()), i * num_ranks());
     }
   });
   EXPECT_TRUE(outcome.ok()) << outcome.error;
@@ -152,7 +143,7 @@ TEST_P(CommunicatorConformance, AllReduceSumAddsInTheFixedTreeOnEveryRank) {
 
 TEST_P(CommunicatorConformance, AbortEndsTheWaitsOfAllRanksWithItsReason) {
   if (num_ranks() == 1) GTEST_SKIP() << "nobody waits";
-  std::atomic<int> num_told{0};
+  const SharedCounter num_told;
   const RankOutcome outcome = Run([&](Communicator& group) {
     group.SetWhere({.iteration = 4, .layer = 2});
     group.Barrier();
@@ -160,14 +151,14 @@ TEST_P(CommunicatorConformance, AbortEndsTheWaitsOfAllRanksWithItsReason) {
     try {
       group.Barrier();
     } catch (const PeerLost& lost) {
-      num_told += lost.details().is_told ? 1 : 0;
+      num_told->fetch_add(lost.details().is_told ? 1 : 0);
       EXPECT_NE(std::string(lost.what()).find("rank 1 ended the group: the disk is full"),
                 std::string::npos)
           << lost.what();
       EXPECT_EQ(lost.details().where.iteration, 4);
     }
   });
-  EXPECT_EQ(num_told.load(), num_ranks() - 1);
+  EXPECT_EQ(static_cast<int>(num_told->load()), num_ranks() - 1);
   EXPECT_TRUE(outcome.stuck_ranks.empty());
 }
 
@@ -186,7 +177,7 @@ TEST_P(CommunicatorConformance, TheFirstReasonStays) {
 TEST_P(CommunicatorConformance, ASilentRankIsNamedWithinTheDeadline) {
   if (num_ranks() == 1) GTEST_SKIP() << "nobody waits";
   const int silent = num_ranks() - 1;
-  std::atomic<int> num_lost{0};
+  const SharedCounter num_lost;
   const RankOutcome outcome = Run(
       [&](Communicator& group) {
         group.SetWhere({.iteration = 7, .layer = 3});
@@ -196,7 +187,7 @@ TEST_P(CommunicatorConformance, ASilentRankIsNamedWithinTheDeadline) {
           group.Barrier();
           ADD_FAILURE() << "passed a barrier without rank " << silent;
         } catch (const PeerLost& lost) {
-          ++num_lost;
+          num_lost->fetch_add(1);
           const std::string text = lost.what();
           EXPECT_NE(text.find(fmt::format("the barrier of rank {}", silent)), std::string::npos)
               << text;
@@ -204,7 +195,7 @@ TEST_P(CommunicatorConformance, ASilentRankIsNamedWithinTheDeadline) {
         }
       },
       {.deadline = std::chrono::milliseconds(200)});
-  EXPECT_EQ(num_lost.load(), num_ranks() - 1);
+  EXPECT_EQ(static_cast<int>(num_lost->load()), num_ranks() - 1);
 }
 
 TEST_P(CommunicatorConformance, ADeadRankIsNamedBeforeTheDeadline) {

@@ -9,6 +9,8 @@
 
 #include "exchange/fabric.h"
 #include "exchange/local_fabric.h"
+#include "exchange/shm_fabric.h"
+#include "support/rank_processes.h"
 
 namespace wideload::exchange {
 namespace {
@@ -25,7 +27,16 @@ void RunLocal(int num_ranks, int64_t segment_bytes, std::function<void(Fabric&)>
   for (int r = 0; r < num_ranks; ++r) threads.emplace_back([&, r] { body(fabrics.rank(r)); });
 }
 
-const std::vector<Medium> kMedia = {{"local", RunLocal}};
+void RunShm(int num_ranks, int64_t segment_bytes, std::function<void(Fabric&)> body) {
+  const std::string job = FreshJobName();
+  const auto outcome = RunRankProcesses(num_ranks, {}, job, [&](comm::Communicator& group) {
+    ShmFabric fabric(group, segment_bytes, job);
+    body(fabric);
+  });
+  EXPECT_TRUE(outcome.ranks.ok()) << outcome.ranks.error;
+}
+
+const std::vector<Medium> kMedia = {{"local", RunLocal}, {"shm", RunShm}};
 
 // Segments of these tests: two 128-byte flag lines per source (data, answer), then one piece per
 // source.

@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <cstring>
 
+#include "comm/tree_sum.h"
 #include "comm/wait_guard.h"
 #include "parallel/mapping.h"
 
 namespace wideload::comm {
 namespace {
-
-// Sums of the fixed tree are made for this many elements at once, in cache.
-constexpr size_t kReduceBlock = 512;
 
 const std::string kBarrier = "the barrier";
 const std::string kAllGather = "the bytes of an all-gather";
@@ -125,40 +123,21 @@ class LocalGroup::Rank final : public Communicator {
   }
 
   void SumShard(const parallel::Shard& shard) {
-    const auto num_ranks = static_cast<size_t>(num_ranks_);
-    block_.resize(num_ranks * kReduceBlock);
-    const auto size = static_cast<size_t>(shard.size());
-    for (size_t begin = 0; begin < size; begin += kReduceBlock) {
-      const size_t count = std::min(kReduceBlock, size - begin);
-      for (size_t r = 0; r < num_ranks; ++r) {
-        const auto* values =
-            reinterpret_cast<const float*>(Peer(static_cast<int>(r)).shown_.data());
-        std::copy_n(values + shard.begin + static_cast<int64_t>(begin), count,
-                    block_.begin() + static_cast<int64_t>(r * kReduceBlock));
-      }
-      SumBlock(count);
-      std::copy_n(block_.begin(), count, sums_.begin() + static_cast<int64_t>(begin));
-    }
-  }
-
-  void SumBlock(size_t count) {
-    const auto num_ranks = static_cast<size_t>(num_ranks_);
-    for (size_t distance = 1; distance < num_ranks; distance *= 2)
-      for (size_t r = 0; r + distance < num_ranks; r += 2 * distance) {
-        float* left = block_.data() + r * kReduceBlock;
-        const float* right = left + distance * kReduceBlock;
-        for (size_t i = 0; i < count; ++i) left[i] += right[i];
-      }
+    summands_.clear();
+    for (int r = 0; r < num_ranks_; ++r)
+      summands_.push_back(reinterpret_cast<const float*>(Peer(r).shown_.data()) + shard.begin);
+    TreeSum(summands_, sums_, block_);
   }
 
   LocalGroup& group_;
   int rank_;
   int num_ranks_;
-  uint32_t step_ = 0;                 // steps this rank has taken
-  std::span<const std::byte> shown_;  // what a step shows to the others
-  std::vector<float> sums_;           // all-reduce: this rank's shard, shown to the others
-  std::vector<float> block_;          // [num_ranks, kReduceBlock]
-  alignas(128) EventWord steps_;      // step_, published
+  uint32_t step_ = 0;                   // steps this rank has taken
+  std::span<const std::byte> shown_;    // what a step shows to the others
+  std::vector<float> sums_;             // all-reduce: this rank's shard, shown to the others
+  std::vector<const float*> summands_;  // [num_ranks]
+  std::vector<float> block_;
+  alignas(128) EventWord steps_;  // step_, published
   alignas(128) std::atomic<uint32_t> beats_{0};
 };
 

@@ -1,0 +1,303 @@
+#include "comm/mpi/mpi_communicator.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <climits>
+#include <cstring>
+#include <thread>
+
+#include "base/file.h"
+#include "comm/tree_sum.h"
+#include "comm/wait_guard.h"
+#include "parallel/mapping.h"
+
+namespace wideload::comm {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+enum Tag { kData = 0, kAbortTag = 1, kBeatTag = 2 };
+
+constexpr microseconds kYieldTime{50};
+// MPI wakes nobody: a wait that lasts polls, at longer and longer intervals.
+constexpr microseconds kFirstSleep{20};
+constexpr microseconds kLongestSleep{500};
+// Between two looks for a dead peer, an abort and the deadline.
+constexpr milliseconds kCheckInterval{5};
+
+// Where a process lives and who it is there.
+struct HostedProcess {
+  std::array<char, 40> boot_id{};  // one per start of a machine's kernel
+  std::array<char, 40> pid_space{};
+  ProcessStamp process;
+};
+
+HostedProcess ThisHostedProcess() {
+  HostedProcess self{.process = ThisProcess()};
+  const std::string boot_id = ReadFile("/proc/sys/kernel/random/boot_id");
+  boot_id.copy(self.boot_id.data(), self.boot_id.size() - 1);
+  const auto length =
+      ::readlink("/proc/self/ns/pid", self.pid_space.data(), self.pid_space.size() - 1);
+  if (length < 0) self.pid_space[0] = '?';
+  return self;
+}
+
+int Count(size_t num_bytes) {
+  WIDELOAD_CHECK(num_bytes <= INT_MAX, "a message of {} bytes", num_bytes);
+  return static_cast<int>(num_bytes);
+}
+
+}  // namespace
+
+MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, bool* has_failed)
+    : data_(members), group_(std::move(group)), has_failed_(has_failed) {
+  MPI_Comm_rank(data_, &rank_);
+  MPI_Comm_size(data_, &num_ranks_);
+  MPI_Comm_dup(data_, &control_);
+  MPI_Comm_set_errhandler(data_, MPI_ERRORS_RETURN);
+  MPI_Comm_set_errhandler(control_, MPI_ERRORS_RETURN);
+  const auto count = static_cast<size_t>(num_ranks_);
+  sent_.resize(count);
+  received_.resize(count);
+  pieces_.resize(count);
+  beats_.resize(count);
+  beat_requests_.resize(count, MPI_REQUEST_NULL);
+  abort_requests_.resize(count, MPI_REQUEST_NULL);
+  WatchPeers();
+}
+
+// A group that has lost a peer may have messages under way: their memory stays for good.
+MpiCommunicator::~MpiCommunicator() {
+  if (is_broken_ || abort_) {
+    new std::vector<Message>(std::move(sent_));
+    new std::vector<Message>(std::move(received_));
+    new std::string(std::move(abort_text_));
+    return;
+  }
+  ReadControl();
+  MPI_Comm_free(&control_);
+  MPI_Comm_free(&data_);
+}
+
+void MpiCommunicator::WatchPeers() {
+  const HostedProcess self = ThisHostedProcess();
+  std::vector<HostedProcess> all(static_cast<size_t>(num_ranks_));
+  AllGatherValue(self, std::span(all));
+  for (const HostedProcess& peer : all) {
+    const bool is_here = peer.boot_id == self.boot_id && peer.pid_space == self.pid_space;
+    is_here ? watches_.emplace_back(peer.process) : watches_.emplace_back();
+  }
+  group_.is_alive = [this, other = std::move(group_.is_alive)](int peer) {
+    const std::optional<ProcessWatch>& watch = watches_[static_cast<size_t>(peer)];
+    return !(watch && watch->HasEnded()) && (!other || other(peer));
+  };
+}
+
+void MpiCommunicator::Send(int peer, std::span<const std::byte> bytes) {
+  Message& message = sent_[static_cast<size_t>(peer)];
+  message.bytes.assign(bytes.begin(), bytes.end());
+  const int code = MPI_Isend(message.bytes.data(), Count(bytes.size()), MPI_BYTE, peer, kData,
+                             data_, &message.request);
+  WIDELOAD_CHECK(code == MPI_SUCCESS, "MPI_Isend to rank {}: code {}", peer, code);
+}
+
+void MpiCommunicator::Expect(int peer, size_t num_bytes) {
+  Message& message = received_[static_cast<size_t>(peer)];
+  message.bytes.resize(num_bytes);
+  const int code = MPI_Irecv(message.bytes.data(), Count(num_bytes), MPI_BYTE, peer, kData, data_,
+                             &message.request);
+  WIDELOAD_CHECK(code == MPI_SUCCESS, "MPI_Irecv from rank {}: code {}", peer, code);
+}
+
+std::span<const std::byte> MpiCommunicator::Received(int peer) const {
+  return received_[static_cast<size_t>(peer)].bytes;
+}
+
+bool MpiCommunicator::IsDone(Message& message) const {
+  int is_done = 0;
+  const int code = MPI_Test(&message.request, &is_done, MPI_STATUS_IGNORE);
+  WIDELOAD_CHECK(code == MPI_SUCCESS, "MPI_Test on rank {}: code {}", rank_, code);
+  return is_done != 0;
+}
+
+void MpiCommunicator::Await(Message& message, int peer, const char* what) {
+  if (IsDone(message)) return;
+  WaitGuard guard(*this, peer);
+  const auto finish = [&] {
+    ++wait_statistics_.num_waits;
+    wait_statistics_.total_ns += guard.ElapsedNs();
+  };
+  const auto yield_end = steady_clock::now() + kYieldTime;
+  while (steady_clock::now() < yield_end) {
+    YieldThread();
+    if (IsDone(message)) return finish();
+  }
+  microseconds sleep = kFirstSleep;
+  auto next_check = steady_clock::now();
+  while (true) {
+    if (steady_clock::now() >= next_check) {
+      // A peer may send its last message and end between two looks: it is not lost.
+      if (!guard.KeepWaiting() && !IsDone(message)) {
+        is_broken_ = *has_failed_ = true;
+        guard.ThrowPeerLost(what);
+      }
+      next_check = steady_clock::now() + kCheckInterval;
+    }
+    if (IsDone(message)) return finish();
+    std::this_thread::sleep_for(sleep);
+    sleep = std::min(sleep * 2, kLongestSleep);
+  }
+}
+
+void MpiCommunicator::AwaitSends(const char* what) {
+  for (int i = 1; i < num_ranks_; ++i) {
+    const int peer = (rank_ + i) % num_ranks_;
+    Message& message = sent_[static_cast<size_t>(peer)];
+    if (message.request != MPI_REQUEST_NULL) Await(message, peer, what);
+  }
+}
+
+void MpiCommunicator::Barrier() {
+  for (int i = 1; i < num_ranks_; ++i) {
+    const int peer = (rank_ + i) % num_ranks_;
+    Expect(peer, 0);
+    Send(peer, {});
+  }
+  for (int i = 1; i < num_ranks_; ++i) {
+    const int peer = (rank_ + i) % num_ranks_;
+    Await(received_[static_cast<size_t>(peer)], peer, "the barrier");
+  }
+  AwaitSends("the barrier");
+}
+
+void MpiCommunicator::AllGather(std::span<const std::byte> mine, std::span<std::byte> all) {
+  const size_t num_bytes = mine.size();
+  WIDELOAD_CHECK(all.size() == num_bytes * static_cast<size_t>(num_ranks_),
+                 "all-gather of {} bytes from {} ranks into {}", num_bytes, num_ranks_, all.size());
+  for (int i = 1; i < num_ranks_; ++i) {
+    const int peer = (rank_ + i) % num_ranks_;
+    Expect(peer, num_bytes);
+    Send(peer, mine);
+  }
+  const auto place = [&](int r) { return all.data() + num_bytes * static_cast<size_t>(r); };
+  if (num_bytes > 0) std::memcpy(place(rank_), mine.data(), num_bytes);
+  for (int i = 1; i < num_ranks_; ++i) {
+    const int peer = (rank_ + i) % num_ranks_;
+    Await(received_[static_cast<size_t>(peer)], peer, "the bytes of an all-gather");
+    if (num_bytes > 0) std::memcpy(place(peer), Received(peer).data(), num_bytes);
+  }
+  AwaitSends("the end of an all-gather");
+}
+
+void MpiCommunicator::Broadcast(std::span<std::byte> data, int root) {
+  WIDELOAD_CHECK(root >= 0 && root < num_ranks_, "broadcast from rank {} of {}", root, num_ranks_);
+  if (rank_ == root) {
+    for (int i = 1; i < num_ranks_; ++i) Send((rank_ + i) % num_ranks_, data);
+    return AwaitSends("the end of a broadcast");
+  }
+  Expect(root, data.size());
+  Await(received_[static_cast<size_t>(root)], root, "a broadcast");
+  if (!data.empty()) std::memcpy(data.data(), Received(root).data(), data.size());
+}
+
+// Each rank sums its shard of the elements, then all gather the shards.
+void MpiCommunicator::AllReduceSum(std::span<float> data) {
+  const auto shard_of = [&](int r) {
+    const auto shard = parallel::ShardOf(static_cast<int64_t>(data.size()), num_ranks_, r);
+    return data.subspan(static_cast<size_t>(shard.begin), static_cast<size_t>(shard.size()));
+  };
+  const std::span<float> own = shard_of(rank_);
+  for (int i = 1; i < num_ranks_; ++i) {
+    const int peer = (rank_ + i) % num_ranks_;
+    Expect(peer, own.size_bytes());
+    Send(peer, std::as_bytes(shard_of(peer)));
+  }
+  for (int i = 0; i < num_ranks_; ++i) {
+    const int peer = (rank_ + i) % num_ranks_;
+    if (i > 0) Await(received_[static_cast<size_t>(peer)], peer, "the summands of an all-reduce");
+    pieces_[static_cast<size_t>(peer)] =
+        i == 0 ? own.data() : reinterpret_cast<const float*>(Received(peer).data());
+  }
+  AwaitSends("the summands of an all-reduce");
+  sums_.resize(own.size());
+  TreeSum(pieces_, sums_, block_);
+  std::copy(sums_.begin(), sums_.end(), own.begin());
+  for (int i = 1; i < num_ranks_; ++i) {
+    const int peer = (rank_ + i) % num_ranks_;
+    Expect(peer, shard_of(peer).size_bytes());
+    Send(peer, std::as_bytes(own));
+  }
+  for (int i = 1; i < num_ranks_; ++i) {
+    const int peer = (rank_ + i) % num_ranks_;
+    Await(received_[static_cast<size_t>(peer)], peer, "its part of an all-reduce");
+    const std::span<float> shard = shard_of(peer);
+    if (!shard.empty()) std::memcpy(shard.data(), Received(peer).data(), shard.size_bytes());
+  }
+  AwaitSends("the end of an all-reduce");
+}
+
+void MpiCommunicator::Abort(const std::string& reason) {
+  ReadControl();
+  const std::scoped_lock lock(control_mutex_);
+  if (abort_) return;
+  abort_text_ = reason.substr(0, kReasonBytes);
+  abort_ = AbortReport{.rank = rank_, .reason = abort_text_};
+  for (int peer = 0; peer < num_ranks_; ++peer)
+    if (peer != rank_)
+      MPI_Isend(abort_text_.data(), Count(abort_text_.size()), MPI_BYTE, peer, kAbortTag, control_,
+                &abort_requests_[static_cast<size_t>(peer)]);
+}
+
+// Takes in what others have said: why they ended the group, and that they still wait.
+void MpiCommunicator::ReadControl() const {
+  const std::scoped_lock lock(control_mutex_);
+  std::array<char, kReasonBytes> text{};
+  while (true) {
+    int is_there = 0;
+    MPI_Status status;
+    if (MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, control_, &is_there, &status) != MPI_SUCCESS ||
+        is_there == 0)
+      return;
+    const int peer = status.MPI_SOURCE;
+    int length = 0;
+    MPI_Recv(text.data(), static_cast<int>(text.size()), MPI_BYTE, peer, status.MPI_TAG, control_,
+             &status);
+    MPI_Get_count(&status, MPI_BYTE, &length);
+    if (status.MPI_TAG == kBeatTag) ++beats_[static_cast<size_t>(peer)];
+    if (status.MPI_TAG == kAbortTag && !abort_)
+      abort_ = AbortReport{.rank = peer,
+                           .reason = std::string(text.data(), static_cast<size_t>(length))};
+  }
+}
+
+std::optional<AbortReport> MpiCommunicator::Aborted() const {
+  ReadControl();
+  const std::scoped_lock lock(control_mutex_);
+  return abort_;
+}
+
+// Not before the last beat has left: a peer that does not listen is not flooded.
+void MpiCommunicator::Beat() {
+  const std::scoped_lock lock(control_mutex_);
+  for (int peer = 0; peer < num_ranks_; ++peer) {
+    MPI_Request& request = beat_requests_[static_cast<size_t>(peer)];
+    int is_done = 1;
+    if (peer == rank_ || MPI_Test(&request, &is_done, MPI_STATUS_IGNORE) != MPI_SUCCESS ||
+        is_done == 0)
+      continue;
+    MPI_Isend(nullptr, 0, MPI_BYTE, peer, kBeatTag, control_, &request);
+  }
+}
+
+uint32_t MpiCommunicator::BeatsOf(int peer) const {
+  ReadControl();
+  const std::scoped_lock lock(control_mutex_);
+  return beats_[static_cast<size_t>(peer)];
+}
+
+}  // namespace wideload::comm

@@ -1,0 +1,79 @@
+// A Communicator over point-to-point messages of MPI. None of MPI's own collectives: they cannot
+// say who is missing and do not end when somebody dies. Only for mpi_session.cc.
+#pragma once
+
+#include <mpi.h>
+
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/process.h"
+#include "base/wait.h"
+#include "comm/communicator.h"
+
+namespace wideload::comm {
+
+class MpiCommunicator final : public Communicator {
+ public:
+  // Takes `members`. Sets *has_failed when it loses a peer. Collective over members.
+  MpiCommunicator(MPI_Comm members, GroupOptions group, bool* has_failed);
+  ~MpiCommunicator() override;
+
+  int rank() const override { return rank_; }
+  int size() const override { return num_ranks_; }
+  const GroupOptions& options() const override { return group_; }
+  void Barrier() override;
+  void AllGather(std::span<const std::byte> mine, std::span<std::byte> all) override;
+  void Broadcast(std::span<std::byte> data, int root) override;
+  void AllReduceSum(std::span<float> data) override;
+  void Abort(const std::string& reason) override;
+  std::optional<AbortReport> Aborted() const override;
+  void Beat() override;
+  uint32_t BeatsOf(int peer) const override;
+
+ private:
+  static constexpr size_t kReasonBytes = 1000;
+
+  // One message of a collective, in memory that stays until MPI is done with it, whatever becomes
+  // of the caller's.
+  struct Message {
+    std::vector<std::byte> bytes;
+    MPI_Request request = MPI_REQUEST_NULL;
+  };
+
+  void WatchPeers();
+  void Send(int peer, std::span<const std::byte> bytes);
+  void Expect(int peer, size_t num_bytes);
+  void Await(Message& message, int peer, const char* what);
+  void AwaitSends(const char* what);
+  bool IsDone(Message& message) const;
+  std::span<const std::byte> Received(int peer) const;
+  void ReadControl() const;
+
+  MPI_Comm data_;
+  MPI_Comm control_ = MPI_COMM_NULL;  // abort texts and beats
+  GroupOptions group_;
+  bool* has_failed_;
+  int rank_ = 0;
+  int num_ranks_ = 1;
+  bool is_broken_ = false;
+  std::vector<std::optional<ProcessWatch>> watches_;  // [num_ranks]; none: on another host
+  std::vector<Message> sent_;                         // [num_ranks]
+  std::vector<Message> received_;                     // [num_ranks]
+  std::vector<const float*> pieces_;                  // [num_ranks]
+  std::vector<float> sums_;
+  std::vector<float> block_;
+
+  mutable std::mutex control_mutex_;     // guards the rest
+  mutable std::vector<uint32_t> beats_;  // [num_ranks] received
+  mutable std::optional<AbortReport> abort_;
+  std::vector<MPI_Request> beat_requests_;   // [num_ranks]
+  std::vector<MPI_Request> abort_requests_;  // [num_ranks]
+  std::string abort_text_;
+};
+
+}  // namespace wideload::comm

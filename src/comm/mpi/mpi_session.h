@@ -1,0 +1,45 @@
+// MPI in this process, and communicators over it. Without MPI in the build every start is refused;
+// no header of MPI is needed here.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "comm/communicator.h"
+
+namespace wideload::comm {
+
+// "Open MPI v4.1.4, ...", or "" when this program was built without MPI. Before or after a start.
+std::string MpiVersion();
+
+class MpiSession {
+ public:
+  // Starts MPI; once per process, and only where DetectLaunch says kMpi. Collective: all processes
+  // of the run. Errors: kUnsupported when the program was built without MPI or the library does not
+  // let several threads call it.
+  MpiSession();
+  // Meets the others and ends MPI. After a fault the others get two seconds to come; when one does
+  // not, MPI is left as it is, and mpirun ends the rest once this process exits.
+  ~MpiSession();
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+
+  int rank() const;
+  int size() const;
+  // Among the processes of this host.
+  int local_rank() const;
+  int local_size() const;
+
+  // A group of the first num_ranks ranks (0: all); null on the others. No wait of it blocks within
+  // MPI: all of them are bounded by group.deadline, and end when a process of this host dies
+  // (ranks of other hosts: by the deadline). Collective over all ranks, in the same order.
+  // Must not outlive the session. Errors: kInvalid for a bad num_ranks or deadline; kRunFailed when
+  // MPI fails.
+  std::unique_ptr<Communicator> MakeCommunicator(GroupOptions group, int num_ranks = 0);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace wideload::comm

@@ -1,0 +1,22 @@
+// What is left of MPI in a build without it: a clear refusal.
+#include "comm/mpi/mpi_session.h"
+
+namespace wideload::comm {
+
+struct MpiSession::State {};
+
+std::string MpiVersion() { return {}; }
+
+MpiSession::MpiSession() {
+  Throw(ErrorKind::kUnsupported,
+        "this program was built without MPI and cannot be a rank of mpirun or srun; install Open "
+        "MPI (libopenmpi-dev, openmpi-bin) and build again, or start it without mpirun");
+}
+MpiSession::~MpiSession() = default;
+int MpiSession::rank() const { return 0; }
+int MpiSession::size() const { return 1; }
+int MpiSession::local_rank() const { return 0; }
+int MpiSession::local_size() const { return 1; }
+std::unique_ptr<Communicator> MpiSession::MakeCommunicator(GroupOptions, int) { return nullptr; }
+
+}  // namespace wideload::comm
