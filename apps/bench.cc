@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <iostream>
+#include <map>
 #include <memory>
 
 #include "base/cpu_info.h"
@@ -15,6 +16,7 @@
 #include "commands.h"
 #include "dataset.h"
 #include "interrupt.h"
+#include "kv/paged_cache.h"
 #include "runtime/bench_report.h"
 #include "session.h"
 #include "tokenizer/tokenizer.h"
@@ -25,6 +27,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+class BenchRun;
+
 struct BenchCommand {
   EngineFlags engine;
   SamplingFlags sampling;
@@ -33,6 +37,17 @@ struct BenchCommand {
   std::vector<int32_t> eos_ids;
 
   void Run();
+
+  runtime::SamplingParams params;  // of every request; set by Check
+  runtime::Request MakeRequest(const DatasetRow& row, size_t index) const;
+
+ private:
+  void CheckFlags() const;
+  // Refuses what the engine would refuse, before the model is loaded.
+  void Check(const Session& session, const runtime::EngineOptions& options,
+             const std::vector<DatasetRow>& rows);
+  void Report(const Session& session, const std::vector<DatasetRow>& rows, const BenchRun& run,
+              const tokenizer::Tokenizer* tokenizer) const;
 };
 
 // One pass over a dataset.
@@ -52,6 +67,8 @@ class BenchRun {
   std::vector<runtime::RequestTiming> Finished() const;
   const std::string& iteration_log() const { return iteration_log_; }
   int64_t num_iterations() const { return num_iterations_; }
+  // Of this run alone.
+  const runtime::ExchangeFigures& exchange() const { return exchange_; }
 
  private:
   double Now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
@@ -68,19 +85,15 @@ class BenchRun {
   size_t next_row_ = 0;
   double duration_s_ = 0;
   int64_t num_iterations_ = 0;
+  runtime::ExchangeFigures exchange_;
   std::string iteration_log_;
   Clock::time_point start_;
 };
 
 void BenchRun::SubmitNext() {
-  const DatasetRow& row = rows_[next_row_];
-  runtime::Request request;
-  request.prompt = row.ids;
-  request.max_tokens = command_.sampling.max_tokens.value_or(row.output_tokens);
-  request.sampling = ResolveSampling(command_.sampling, session_);
-  if (!command_.sampling.ignore_eos) request.eos_ids = command_.eos_ids;
-  request.index = next_row_;
-  timings_[next_row_] = {.prompt_tokens = static_cast<int64_t>(row.ids.size()), .start_s = Now()};
+  runtime::Request request = command_.MakeRequest(rows_[next_row_], next_row_);
+  timings_[next_row_] = {.prompt_tokens = static_cast<int64_t>(request.prompt.size()),
+                         .start_s = Now()};
   row_of_[session_.engine->Submit(std::move(request))] = next_row_++;
 }
 
@@ -88,7 +101,7 @@ void BenchRun::Take(const runtime::Event& event) {
   const size_t row = row_of_.at(event.id);
   runtime::RequestTiming& timing = timings_[row];
   if (event.finish == runtime::FinishReason::kError)
-    Throw(ErrorKind::kInvalid, "{}: task_id {}: {}", command_.dataset, rows_[row].task_id,
+    Throw(ErrorKind::kRunFailed, "{}: task_id {}: {}", command_.dataset, rows_[row].task_id,
           event.error);
   if (event.token >= 0) {
     if (ids_[row].empty()) timing.first_token_s = Now();
@@ -117,6 +130,7 @@ void BenchRun::LogIteration(double seconds) {
 }
 
 bool BenchRun::Run() {
+  const runtime::ExchangeFigures before_run = session_.engine->exchange_figures();
   start_ = Clock::now();
   while (next_row_ < rows_.size() || !session_.engine->idle()) {
     while (next_row_ < rows_.size() && static_cast<int64_t>(row_of_.size()) < command_.concurrency)
@@ -129,6 +143,7 @@ bool BenchRun::Run() {
     if (InterruptSignal() != 0) break;
   }
   duration_s_ = Now();
+  exchange_ = session_.engine->exchange_figures() - before_run;
   return InterruptSignal() == 0;
 }
 
@@ -142,6 +157,39 @@ std::vector<runtime::RequestTiming> BenchRun::Finished() const {
 Json PercentilesJson(const runtime::Percentiles& p) {
   return {{"p50", p.p50},         {"p90", p.p90},         {"p95", p.p95},        {"p99", p.p99},
           {"minimum", p.minimum}, {"maximum", p.maximum}, {"average", p.average}};
+}
+
+// Sums over all ranks; rounds are the same on each.
+Json ExchangeJson(const runtime::ExchangeFigures& exchange) {
+  Json waits = Json::object();
+  Json us = Json::object();
+  for (int kind = 0; kind < exchange::kNumWaitKinds; ++kind) {
+    const auto wait_kind = static_cast<exchange::WaitKind>(kind);
+    waits[runtime::WaitKindName(wait_kind)] = exchange.WaitsPerIteration(wait_kind);
+    us[runtime::WaitKindName(wait_kind)] = exchange.MicrosecondsPerWait(wait_kind);
+  }
+  return {{"iterations", exchange.num_iterations},
+          {"rounds", exchange.num_rounds},
+          {"rows", exchange.num_rows},
+          {"returns", exchange.num_returns},
+          {"waits_per_iteration", waits},
+          {"us_per_wait", us},
+          {"imbalance_of_computed_rows", exchange.MeanImbalance()}};
+}
+
+std::string ExchangeText(const runtime::ExchangeFigures& exchange) {
+  std::string waits;
+  for (int kind = 0; kind < exchange::kNumWaitKinds; ++kind) {
+    const auto wait_kind = static_cast<exchange::WaitKind>(kind);
+    waits += fmt::format("{}{:.1f} for {} of {:.1f} us", waits.empty() ? "" : ", ",
+                         exchange.WaitsPerIteration(wait_kind), runtime::WaitKindName(wait_kind),
+                         exchange.MicrosecondsPerWait(wait_kind));
+  }
+  return fmt::format(
+      "exchange: {} rounds, {} rows out, {} back; waits per iteration: {}; imbalance of computed "
+      "rows {:.2f}",
+      exchange.num_rounds, exchange.num_rows, exchange.num_returns, waits,
+      exchange.MeanImbalance());
 }
 
 Json ReportJson(const Session& session, const runtime::BenchFigures& figures,
@@ -169,7 +217,11 @@ Json ReportJson(const Session& session, const runtime::BenchFigures& figures,
             {"world_size", options.num_ranks},
             {"threads_per_rank", options.threads_per_rank},
             {"max_batch_size", options.max_batch_size},
-            {"max_num_tokens", options.max_num_tokens}}},
+            {"max_num_tokens", options.max_num_tokens},
+            {"scheduling_policy", "recompute on preemption"},
+            {"kv_cache_percentage", nullptr},  // the cache is given in tokens, not as a share
+            {"kv_cache_tokens", options.num_kv_blocks * kv::kBlockTokens},
+            {"issue_rate", nullptr}}},  // --concurrency requests are in flight
           {"request_info",
            {{"num_requests", num_requests},
             {"avg_num_concurrent_requests", figures.average_concurrent_requests},
@@ -182,12 +234,20 @@ Json ReportJson(const Session& session, const runtime::BenchFigures& figures,
             {"system_output_throughput_tok_s", figures.output_throughput_tok_s},
             {"system_total_throughput_tok_s", figures.total_throughput_tok_s},
             {"output_throughput_per_user_tok_s", figures.output_throughput_per_user_tok_s},
+            {"output_throughput_per_gpu_tok_s",  // a rank takes a GPU's place
+             figures.output_throughput_tok_s / options.num_ranks},
             {"request_latency_percentiles_ms", PercentilesJson(figures.latency_ms)}}},
           {"streaming_metrics",
-           {{"avg_ttft_ms", figures.time_to_first_token_ms.average},
+           {{"token_output_speed_tok_s", figures.token_speed_tok_s.average},
+            {"gen_tps_percentiles", PercentilesJson(figures.token_speed_tok_s)},
+            {"avg_ttft_ms", figures.time_to_first_token_ms.average},
             {"ttft_percentiles", PercentilesJson(figures.time_to_first_token_ms)},
             {"avg_tpot_ms", figures.time_per_output_token_ms.average},
-            {"tpot_percentiles", PercentilesJson(figures.time_per_output_token_ms)}}}};
+            {"tpot_percentiles", PercentilesJson(figures.time_per_output_token_ms)}}},
+          {"decoding_stats", nullptr},  // no speculative decoding
+          {"dataset",
+           {{"isl_stats", PercentilesJson(figures.input_length)},
+            {"osl_stats", PercentilesJson(figures.output_length)}}}};
 }
 
 void WriteOutput(const std::string& path, const std::vector<DatasetRow>& rows, const BenchRun& run,
@@ -203,36 +263,97 @@ void WriteOutput(const std::string& path, const std::vector<DatasetRow>& rows, c
   WriteFileWhole(path, lines);
 }
 
+runtime::Request BenchCommand::MakeRequest(const DatasetRow& row, size_t index) const {
+  runtime::Request request;
+  request.prompt = row.ids;
+  request.max_tokens = sampling.max_tokens.value_or(row.output_tokens);
+  request.sampling = params;
+  request.eos_ids = eos_ids;
+  request.index = index;
+  return request;
+}
+
+void BenchCommand::CheckFlags() const {
+  if (sampling.ignore_eos && !eos_ids.empty())
+    Throw(ErrorKind::kInvalid, "--eos-id and --ignore-eos contradict each other; give one");
+  std::map<std::string, std::string_view> flag_of;
+  const std::pair<std::string_view, std::string> outputs[] = {
+      {"--output", output}, {"--report-json", report_json}, {"--iteration-log", iteration_log}};
+  for (const auto& [flag, path] : outputs) {
+    if (path.empty()) continue;
+    const auto [it, inserted] = flag_of.emplace(path, flag);
+    if (!inserted)
+      Throw(ErrorKind::kInvalid, "{} and {} are both {}; each needs a file of its own", it->second,
+            flag, path);
+    CheckWritable(path);
+  }
+}
+
+void BenchCommand::Check(const Session& session, const runtime::EngineOptions& options,
+                         const std::vector<DatasetRow>& rows) {
+  for (const int32_t id : eos_ids)
+    if (id < 0 || id >= session.config.vocab_size)
+      Throw(ErrorKind::kInvalid, "--eos-id is {}; allowed: 0 to {}", id,
+            session.config.vocab_size - 1);
+  params = ResolveSampling(sampling, session);
+  for (size_t i = 0; i < rows.size(); ++i)
+    RefuseInvalid(MakeRequest(rows[i], i), session, options,
+                  fmt::format("{}: task_id {}", dataset, rows[i].task_id));
+}
+
+void BenchCommand::Report(const Session& session, const std::vector<DatasetRow>& rows,
+                          const BenchRun& run, const tokenizer::Tokenizer* tokenizer) const {
+  const std::vector<runtime::RequestTiming> finished = run.Finished();
+  const runtime::BenchFigures figures = runtime::ComputeFigures(finished, run.duration_s());
+  std::string summary = fmt::format(
+      "{} of {} requests in {:.2f} s, {} iterations: {:.1f} output tokens/s, {:.1f} tokens/s with "
+      "prompts",
+      finished.size(), rows.size(), run.duration_s(), run.num_iterations(),
+      figures.output_throughput_tok_s, figures.total_throughput_tok_s);
+  summary += "\n" + ExchangeText(run.exchange());
+  if (output == "-" || report_json == "-" || iteration_log == "-")
+    LogInfo("{}", summary);
+  else
+    std::cout << summary << "\n";
+  Json report = ReportJson(session, figures, static_cast<int64_t>(finished.size()));
+  report["exchange"] = ExchangeJson(run.exchange());
+  if (!report_json.empty()) WriteFileWhole(report_json, DumpJson(report, 2) + "\n");
+  if (!iteration_log.empty()) WriteFileWhole(iteration_log, run.iteration_log());
+  if (output.empty()) return;
+  if (finished.size() == rows.size())
+    WriteOutput(output, rows, run, tokenizer);
+  else
+    LogWarn("interrupted: {} was not written", output);
+}
+
 void BenchCommand::Run() {
+  CheckFlags();
   CatchInterrupts();
-  Session session = StartSession(engine);
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
-  if (FileExists(session.folder + "/tokenizer.json"))
-    tokenizer =
-        std::make_unique<tokenizer::Tokenizer>(tokenizer::Tokenizer::FromFile(session.folder));
-  const std::vector<DatasetRow> rows = ReadDataset(dataset, tokenizer.get(), num_requests);
+  std::vector<DatasetRow> rows;
+  Session session =
+      StartSession(engine, [&](const Session& start, const runtime::EngineOptions& options) {
+        if (FileExists(start.folder + "/tokenizer.json"))
+          tokenizer =
+              std::make_unique<tokenizer::Tokenizer>(tokenizer::Tokenizer::FromFile(start.folder));
+        rows = ReadDataset(dataset, tokenizer.get(), num_requests);
+        Check(start, options, rows);
+      });
   if (warmup > 0) {
     BenchCommand quiet = *this;
     quiet.iteration_log.clear();
     const std::vector<DatasetRow> first(
         rows.begin(), rows.begin() + std::min<int64_t>(warmup, static_cast<int64_t>(rows.size())));
-    BenchRun(quiet, session, first).Run();
+    bool complete = false;
+    RunUnrecorded(session, [&] { complete = BenchRun(quiet, session, first).Run(); });
+    if (!complete) {
+      LogWarn("interrupted in the warm-up; nothing was written");
+      return;
+    }
   }
   BenchRun run(*this, session, rows);
-  bool complete = false;
-  RunRecorded(session, [&] { complete = run.Run(); });
-  const std::vector<runtime::RequestTiming> finished = run.Finished();
-  const runtime::BenchFigures figures = runtime::ComputeFigures(finished, run.duration_s());
-  const Json report = ReportJson(session, figures, static_cast<int64_t>(finished.size()));
-  std::cout << fmt::format(
-      "{} of {} requests in {:.2f} s, {} iterations: {:.1f} output tokens/s, {:.1f} tokens/s with "
-      "prompts\n",
-      finished.size(), rows.size(), run.duration_s(), run.num_iterations(),
-      figures.output_throughput_tok_s, figures.total_throughput_tok_s);
-  if (!report_json.empty()) WriteFileWhole(report_json, DumpJson(report, 2) + "\n");
-  if (!iteration_log.empty()) WriteFileWhole(iteration_log, run.iteration_log());
-  if (!output.empty() && complete) WriteOutput(output, rows, run, tokenizer.get());
-  if (!complete) LogWarn("interrupted: {} was not written", output.empty() ? "the output" : output);
+  RunRecorded(session, [&] { run.Run(); });
+  Report(session, rows, run, tokenizer.get());
 }
 
 }  // namespace

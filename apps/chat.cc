@@ -1,8 +1,11 @@
 // `wideload chat`: a conversation on the terminal, several turns, through the model's chat
 // template.
-#include <cstdio>
+#include <unistd.h>
+
+#include <algorithm>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -30,7 +33,8 @@ struct ChatCommand {
 std::string ChatCommand::Answer(Session& session, const tokenizer::Tokenizer& tokenizer,
                                 std::vector<int32_t> prompt) const {
   runtime::Request request;
-  const int64_t room = session.engine->options().max_seq_len - static_cast<int64_t>(prompt.size());
+  const int64_t max_seq_len = session.engine->options().max_seq_len;
+  const int64_t room = std::max<int64_t>(0, max_seq_len - static_cast<int64_t>(prompt.size()));
   request.prompt = std::move(prompt);
   request.max_tokens = std::min(sampling.max_tokens.value_or(room), room);
   request.sampling = ResolveSampling(sampling, session);
@@ -53,27 +57,34 @@ std::string ChatCommand::Answer(Session& session, const tokenizer::Tokenizer& to
 
 void ChatCommand::Run() {
   CatchInterrupts();
-  Session session = StartSession(engine);
-  const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
-  const auto chat_template = tokenizer::ChatTemplate::FromFolder(session.folder);
-  const tokenizer::SpecialTexts special = tokenizer::ReadSpecialTexts(session.folder);
+  std::optional<tokenizer::Tokenizer> opened;
+  std::optional<tokenizer::ChatTemplate> chat_template;
+  tokenizer::SpecialTexts special;
+  Session session = StartSession(engine, [&](const Session& start, const runtime::EngineOptions&) {
+    opened.emplace(tokenizer::Tokenizer::FromFile(start.folder));
+    chat_template.emplace(tokenizer::ChatTemplate::FromFolder(start.folder));
+    special = tokenizer::ReadSpecialTexts(start.folder);
+    ResolveSampling(sampling, start);
+  });
+  const tokenizer::Tokenizer& tokenizer = opened.value();
   tokenizer::ChatInput input{.messages = {},
                              .add_generation_prompt = true,
                              .bos_token = special.bos_token,
                              .eos_token = special.eos_token};
   if (!system.empty()) input.messages.push_back({"system", system});
   LogInfo("type a message and press Enter; an empty line or Ctrl-D ends the conversation");
+  const bool is_terminal = ::isatty(STDIN_FILENO) == 1;  // prompts are for people, not for pipes
   RunRecorded(session, [&] {
     std::string line;
     while (InterruptSignal() == 0) {
-      std::cout << "> " << std::flush;
+      if (is_terminal) std::cout << "> " << std::flush;
       if (!std::getline(std::cin, line) || line.empty()) break;
       input.messages.push_back({"user", line});
-      const std::vector<int32_t> prompt = tokenizer.EncodeParts(chat_template.Render(input));
+      const std::vector<int32_t> prompt = tokenizer.EncodeParts(chat_template->Render(input));
       input.messages.push_back({"assistant", Answer(session, tokenizer, prompt)});
     }
   });
-  std::cout << std::endl;
+  if (is_terminal) std::cout << std::endl;
 }
 
 }  // namespace

@@ -189,7 +189,8 @@ void DemoCommand::RunPlanned(const std::string& placement, const FirstRun& first
   const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
   const Demo demo(session, tokenizer);
   for (size_t d = 0; d < first.counts.size(); ++d) {
-    const DomainRun run = demo.Serve(first.counts[d].name, first.prompts[d]);
+    DomainRun run;
+    RunUnrecorded(session, [&] { run = demo.Serve(first.counts[d].name, first.prompts[d]); });
     table[d].measured = MeanImbalance(run.rows);
     demo.Draw(run, fmt::format("{:.2f}", table[d].measured), true);
     if (run.ids != first.runs[d].ids)

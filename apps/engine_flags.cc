@@ -4,6 +4,7 @@
 
 #include "base/cpu_info.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "checkpoint/memory_plan.h"
 #include "command_line.h"
@@ -22,11 +23,11 @@ uint64_t KvBytes(const EngineFlags& flags, const runtime::EngineOptions& options
       bytes_per_block;
   const auto ranks = static_cast<uint64_t>(options.num_ranks);
   if (flags.kv_cache_memory.empty()) return std::min(wanted, free_bytes / 2 / ranks);
-  const bool is_fraction =
-      flags.kv_cache_memory.find_first_not_of("0123456789.") == std::string::npos &&
-      flags.kv_cache_memory.find('.') != std::string::npos;
-  if (!is_fraction) return ParseBytes(flags.kv_cache_memory, flag);
-  const double fraction = std::stod(flags.kv_cache_memory);
+  const std::string& text = flags.kv_cache_memory;
+  const bool is_fraction = text.find_first_not_of("0123456789.") == std::string::npos &&
+                           std::count(text.begin(), text.end(), '.') == 1 && text.size() > 1;
+  if (!is_fraction) return ParseBytes(text, flag);
+  const double fraction = std::stod(text);
   if (!(fraction > 0 && fraction < 1))
     Throw(ErrorKind::kInvalid, "{} is {}; a fraction must be above 0 and below 1", flag,
           flags.kv_cache_memory);
@@ -62,14 +63,19 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
                       runtime::EngineOptions& options) {
   const auto num_experts = static_cast<int32_t>(c.num_experts);
   options.num_slots = flags.num_slots > 0 ? flags.num_slots : num_experts;
-  if (num_experts == 0) {
+  if (c.NumMoeLayers() == 0) {
     if (flags.num_ranks > 1 || flags.num_slots > 0)
-      Throw(ErrorKind::kInvalid, "--ep is {} and --num-slots is {}; {} has no experts",
-            flags.num_ranks, flags.num_slots, c.architecture);
-    return;
+      Throw(ErrorKind::kInvalid, "--ep is {} and --num-slots is {}; this model has no MoE layer",
+            flags.num_ranks, flags.num_slots);
+    if (num_experts == 0) return;
   }
   const bool is_file = flags.placement != "contiguous" && !flags.placement.starts_with("random:");
   if (is_file) {
+    if (!FileExists(flags.placement))
+      Throw(
+          ErrorKind::kNotFound,
+          "--placement is {}: no such file; allowed: contiguous, random:SEED, or an EPLB YAML file",
+          flags.placement);
     const statistics::EplbConfig file = statistics::ReadEplbYaml(flags.placement);
     if (flags.num_slots > 0 && flags.num_slots != file.num_slots)
       Throw(ErrorKind::kInvalid, "--num-slots is {}; {} has num_slots {}", flags.num_slots,
@@ -93,16 +99,26 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
                                                        seed * 1000003 + static_cast<uint64_t>(i)));
 }
 
+// Calls `parse`; an Error it throws names the flag.
+template <class Parse>
+auto OfFlag(std::string_view flag, const Parse& parse) {
+  try {
+    return parse();
+  } catch (const Error& e) {
+    Throw(e.kind(), "{}: {}", flag, e.what());
+  }
+}
+
 runtime::EngineOptions Options(const EngineFlags& flags, const checkpoint::ModelConfig& config) {
   runtime::EngineOptions options;
-  options.kernels = compute::ParseKernelSet(flags.kernels);
+  options.kernels = OfFlag("--kernels", [&] { return compute::ParseKernelSet(flags.kernels); });
   options.num_ranks = flags.num_ranks;
   options.threads_per_rank =
       flags.threads > 0 ? flags.threads : std::max(1, NumAllowedCpus() / flags.num_ranks);
   options.max_num_tokens = flags.max_num_tokens;
   options.max_batch_size = flags.max_batch_size;
   options.max_seq_len = ContextLength(flags, config);
-  options.split = eplb::ParseSplitMode(flags.split);
+  options.split = OfFlag("--split", [&] { return eplb::ParseSplitMode(flags.split); });
   options.moe_max_num_tokens = flags.moe_max_num_tokens;
   options.deadline = std::chrono::milliseconds(static_cast<int64_t>(flags.deadline_s * 1e3));
   ResolvePlacement(flags, config, options);
@@ -151,6 +167,8 @@ void PlanMemory(const EngineFlags& flags, const model::Family& family,
        "--kv-cache-memory"},
       {"buffers", ranks * static_cast<uint64_t>(options.max_num_tokens) * token_bytes,
        "--max-num-tokens"},
+      {"logits", ranks * static_cast<uint64_t>(options.max_batch_size * c.vocab_size) * 4,
+       "--max-batch-size"},
       {"exchange", ranks * ExchangeBytes(c, options), "--moe-max-num-tokens"}};
   checkpoint::CheckMemory(parts, available);
 }

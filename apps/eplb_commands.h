@@ -17,6 +17,7 @@ void AddEplbPlan(CLI::App& group);
 void AddEplbConvert(CLI::App& group);
 void AddEplbCheck(CLI::App& group);
 void AddEplbSimulate(CLI::App& group);
+void AddEplbRepair(CLI::App& group);
 
 // A statistics folder and the iterations wanted of it.
 struct StatisticsFlags {

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -22,12 +23,19 @@ constexpr int64_t kDefaultMaxTokens = 128;
 struct GenerateCommand {
   EngineFlags engine;
   SamplingFlags sampling;
-  std::string prompt;
+  std::optional<std::string> prompt;
   std::string prompt_file;
   std::vector<std::string> stop;
   bool json = false;
 
   void Run();
+
+ private:
+  // The text to continue. Errors: kInvalid for flags that contradict each other.
+  std::string Text() const;
+  // Errors: kInvalid when the engine would refuse it.
+  runtime::Request MakeRequest(const std::string& text, const tokenizer::Tokenizer& tokenizer,
+                               const Session& session, const runtime::EngineOptions& options) const;
 };
 
 Json LogprobsJson(const tokenizer::Tokenizer& tokenizer, const runtime::Event& event) {
@@ -43,25 +51,45 @@ Json LogprobsJson(const tokenizer::Tokenizer& tokenizer, const runtime::Event& e
   return json;
 }
 
-void GenerateCommand::Run() {
-  if (prompt.empty() == prompt_file.empty())
+std::string GenerateCommand::Text() const {
+  if (prompt.has_value() == !prompt_file.empty())
     Throw(ErrorKind::kInvalid, "give either --prompt or --prompt-file (found {})",
-          prompt.empty() ? "neither" : "both");
-  CatchInterrupts();
-  Session session = StartSession(engine);
-  const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
+          prompt ? "both" : "neither");
+  for (const std::string& text : stop)
+    if (text.empty())
+      Throw(ErrorKind::kInvalid, "--stop is empty; it must have at least one character");
+  return prompt ? *prompt : ReadFile(prompt_file);
+}
+
+runtime::Request GenerateCommand::MakeRequest(const std::string& text,
+                                              const tokenizer::Tokenizer& tokenizer,
+                                              const Session& session,
+                                              const runtime::EngineOptions& options) const {
   runtime::Request request;
   request.prompt = tokenizer.PrefixIds();
-  const std::vector<int32_t> ids =
-      tokenizer.Encode(prompt_file.empty() ? prompt : ReadFile(prompt_file));
+  const std::vector<int32_t> ids = tokenizer.Encode(text);
   request.prompt.insert(request.prompt.end(), ids.begin(), ids.end());
-  const auto length = static_cast<int64_t>(request.prompt.size());
-  const int64_t room = session.engine->options().max_seq_len - length;
+  const int64_t room = options.max_seq_len - static_cast<int64_t>(request.prompt.size());
   request.max_tokens =
       sampling.max_tokens.value_or(std::clamp<int64_t>(room, 0, kDefaultMaxTokens));
   request.sampling = ResolveSampling(sampling, session);
   request.eos_ids = ResolveEos(sampling, session);
+  RefuseInvalid(request, session, options, prompt ? "--prompt" : prompt_file);
+  return request;
+}
 
+void GenerateCommand::Run() {
+  const std::string prompt_text = Text();
+  CatchInterrupts();
+  std::optional<tokenizer::Tokenizer> opened;
+  runtime::Request request;
+  Session session =
+      StartSession(engine, [&](const Session& start, const runtime::EngineOptions& options) {
+        opened.emplace(tokenizer::Tokenizer::FromFile(start.folder));
+        request = MakeRequest(prompt_text, *opened, start, options);
+      });
+  const tokenizer::Tokenizer& tokenizer = opened.value();
+  const size_t length = request.prompt.size();
   runtime::TextStream text(tokenizer, stop);
   const auto show = [&](const std::string& piece) {
     if (json) return;
@@ -73,10 +101,8 @@ void GenerateCommand::Run() {
   RunRecorded(session, [&] {
     while (!session.engine->idle()) {
       for (const runtime::Event& event : session.engine->Step()) {
-        if (event.finish == runtime::FinishReason::kError) {
-          const bool refused = session.engine->last_iteration().iteration < 0;
-          Throw(refused ? ErrorKind::kInvalid : ErrorKind::kRunFailed, "{}", event.error);
-        }
+        if (event.finish == runtime::FinishReason::kError)
+          Throw(ErrorKind::kRunFailed, "{}", event.error);
         if (event.finish != runtime::FinishReason::kNone && !text.stopped())
           result["finish_reason"] = FinishReasonName(event.finish);
         if (event.token < 0) continue;
@@ -110,7 +136,10 @@ void AddGenerate(CLI::App& app) {
       std::make_shared<GenerateCommand>();  // owners: the options and the callback of the command
   AddEngineFlags(*sub, command->engine);
   AddSamplingFlags(*sub, command->sampling);
-  sub->add_option(Names("prompt", "p"), command->prompt, "text to continue");
+  // Through a function: an empty text is a text, and not the same as none.
+  sub->add_option_function<std::string>(
+      Names("prompt", "p"), [command](const std::string& text) { command->prompt = text; },
+      "text to continue");
   sub->add_option(Names("prompt-file", "f"), command->prompt_file,
                   "file with the text to continue; - is standard input");
   sub->add_option(Names("stop"), command->stop, "end before this text; may be given several times")

@@ -22,6 +22,9 @@ std::vector<std::vector<int32_t>> ReadIdLists(const std::string& path) {
       ids.push_back(id.get<int32_t>());
     }
   }
+  if (lists.empty())
+    Throw(ErrorKind::kInvalid, "{}: is an empty list; at least one list of token ids is needed",
+          path);
   return lists;
 }
 

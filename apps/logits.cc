@@ -24,11 +24,23 @@ struct LogitsCommand {
   void Run();
 };
 
+runtime::Request MakeRequest(const std::vector<int32_t>& ids) {
+  runtime::Request request;
+  request.prompt = ids;
+  request.max_tokens = 0;
+  request.prompt_logits = true;
+  return request;
+}
+
 void LogitsCommand::Run() {
   const std::vector<std::vector<int32_t>> lists = ReadIdLists(input);
   CatchInterrupts();
-  const WholeFileWriter probe(output);  // refuses an unwritable output before the work
-  Session session = StartSession(engine);
+  CheckWritable(output);
+  Session session = StartSession(engine, [&](const Session& start,
+                                             const runtime::EngineOptions& options) {
+    for (size_t i = 0; i < lists.size(); ++i)
+      RefuseInvalid(MakeRequest(lists[i]), start, options, fmt::format("{}: list {}", input, i));
+  });
   const int64_t vocab = session.config.vocab_size;
   std::vector<Buffer> logits;
   for (const auto& ids : lists)
@@ -39,18 +51,12 @@ void LogitsCommand::Run() {
         logits[static_cast<size_t>(id)].data() + static_cast<size_t>(position) * row.size_bytes(),
         row.data(), row.size_bytes());
   });
-  for (const auto& ids : lists) {
-    runtime::Request request;
-    request.prompt = ids;
-    request.max_tokens = 0;
-    request.prompt_logits = true;
-    session.engine->Submit(std::move(request));
-  }
+  for (const auto& ids : lists) session.engine->Submit(MakeRequest(ids));
   RunRecorded(session, [&] {
     while (!session.engine->idle()) {
       for (const runtime::Event& event : session.engine->Step())
         if (event.finish == runtime::FinishReason::kError)
-          Throw(ErrorKind::kInvalid, "{}: list {}: {}", input, event.id, event.error);
+          Throw(ErrorKind::kRunFailed, "{}: list {}: {}", input, event.id, event.error);
       if (InterruptSignal() != 0) Throw(ErrorKind::kRunFailed, "interrupted; nothing was written");
     }
   });

@@ -1,6 +1,8 @@
 #include "session.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 
 #include "base/cpu_info.h"
@@ -81,9 +83,16 @@ void LogStart(const EngineFlags& flags, const model::Family& family, const Sessi
       options.num_kv_blocks * kv::kBlockTokens, layout);
 }
 
+void EndIfRankIsStuck(const Session& session, const std::exception& failure) {
+  if (session.engine->stuck_ranks().empty()) return;
+  std::fprintf(stderr, "wideload: error: %s\n", failure.what());
+  std::fflush(nullptr);
+  std::_Exit(ExitCode(ErrorKind::kRunFailed));
+}
+
 }  // namespace
 
-Session StartSession(const EngineFlags& flags) {
+Session StartSession(const EngineFlags& flags, const CheckBeforeLoad& check) {
   const auto start = std::chrono::steady_clock::now();
   Session session;
   session.folder = flags.model.empty() ? EmbeddedModelFolder() : flags.model;
@@ -93,6 +102,7 @@ Session StartSession(const EngineFlags& flags) {
   const runtime::EngineOptions options = ResolveOptions(flags, session.config, family);
   session.kernels = options.kernels;
   PrepareRecording(flags, session);
+  if (check) check(session, options);
   LoadModel(flags, family, options.max_seq_len, session);
   session.engine = std::make_unique<runtime::Engine>(*session.model, options);
   StartRecording(session);
@@ -100,6 +110,15 @@ Session StartSession(const EngineFlags& flags) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   LogStart(flags, family, session);
   return session;
+}
+
+void RunUnrecorded(Session& session, const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const std::exception& failure) {
+    EndIfRankIsStuck(session, failure);
+    throw;
+  }
 }
 
 void RunRecorded(Session& session, const std::function<void()>& work) {
@@ -112,17 +131,25 @@ void RunRecorded(Session& session, const std::function<void()>& work) {
     LogInfo("{}: expert statistics of {} iterations", session.record->path,
             session.recorder->Statistics().num_iterations);
   };
-  try {
-    work();
-  } catch (const Error& failure) {
+  RunUnrecorded(session, [&] {
     try {
-      write();
-    } catch (const Error& e) {
-      LogWarn("{}", e.what());
+      work();
+    } catch (const std::exception&) {
+      try {
+        write();
+      } catch (const Error& e) {
+        LogWarn("{}", e.what());
+      }
+      throw;
     }
-    throw;
-  }
+  });
   write();
+}
+
+void RefuseInvalid(const runtime::Request& request, const Session& session,
+                   const runtime::EngineOptions& options, std::string_view place) {
+  const std::string reason = RefusalReason(request, options, session.config.vocab_size);
+  if (!reason.empty()) Throw(ErrorKind::kInvalid, "{}: {}", place, reason);
 }
 
 void AddSamplingFlags(CLI::App& app, SamplingFlags& flags) {
@@ -139,12 +166,35 @@ void AddSamplingFlags(CLI::App& app, SamplingFlags& flags) {
                  "subtracted from logits of tokens generated before");
   app.add_option(Names("frequency-penalty"), flags.frequency_penalty,
                  "subtracted per time a token was generated");
-  app.add_option(Names("seed"), flags.seed, "of the random numbers")->capture_default_str();
+  app.add_option(Names("seed"), flags.seed, "of the random numbers")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_option(Names("max-tokens", "n"), flags.max_tokens, "tokens to generate")
       ->check(CLI::NonNegativeNumber);
   app.add_flag(Names("ignore-eos"), flags.ignore_eos,
                "do not stop at the model's end-of-sequence tokens");
 }
+
+namespace {
+
+// `wrong` is "top_p is 2; allowed: ...": puts the flag's spelling or the file before it.
+[[noreturn]] void RefuseSampling(const std::string& wrong, const SamplingFlags& flags,
+                                 const Session& session) {
+  std::string field = wrong.substr(0, wrong.find(' '));
+  const std::pair<std::string_view, bool> from_file[] = {
+      {"temperature", !flags.temperature},
+      {"top_k", !flags.top_k},
+      {"top_p", !flags.top_p},
+      {"min_p", !flags.min_p},
+      {"repetition_penalty", !flags.repetition_penalty}};
+  for (const auto& [name, is_from_file] : from_file)
+    if (field == name && is_from_file)
+      Throw(ErrorKind::kInvalid, "{}/generation_config.json: {}", session.folder, wrong);
+  std::replace(field.begin(), field.end(), '_', '-');
+  Throw(ErrorKind::kInvalid, "--{}{}", field, wrong.substr(field.size()));
+}
+
+}  // namespace
 
 runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Session& session) {
   const checkpoint::GenerationConfig& file = session.generation;
@@ -163,7 +213,10 @@ runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Sessio
   params.seed = flags.seed;
   params.num_logprobs = flags.logprobs.value_or(-1);
   const std::string wrong = InvalidField(params, session.config.vocab_size);
-  if (!wrong.empty()) Throw(ErrorKind::kInvalid, "--{}", wrong);
+  if (!wrong.empty()) RefuseSampling(wrong, flags, session);
+  if (flags.logprobs.value_or(0) < 0)
+    RefuseSampling(fmt::format("logprobs is {}; allowed: 0 and above", *flags.logprobs), flags,
+                   session);
   return params;
 }
 

@@ -31,13 +31,24 @@ struct Session {
   double load_seconds = 0;
 };
 
+// A command's own checks: called once flags and config are read and before weights are, with the
+// options the engine will have. model and engine of the session are still null.
+using CheckBeforeLoad = std::function<void(const Session&, const runtime::EngineOptions&)>;
+
 // Checks the flags and the memory, loads the model with progress on stderr, starts the ranks, and
 // says in one line what is active. Errors: everything that is wrong with flags, files or memory,
-// before work.
-Session StartSession(const EngineFlags& flags);
+// before work; what `check` throws.
+Session StartSession(const EngineFlags& flags, const CheckBeforeLoad& check = {});
 
-// Calls `work` and then writes the recorded statistics, if any were asked for; also when work ends
-// with an Error, which is passed on.
+// Errors: kInvalid "`place`: reason" when the engine would refuse the request.
+void RefuseInvalid(const runtime::Request& request, const Session& session,
+                   const runtime::EngineOptions& options, std::string_view place);
+
+// Calls `work`, which runs the engine. When it ends with an exception and a rank's thread has not
+// come back, the process ends here with main's message and exit code: nothing that this thread may
+// still use can be taken down. RunRecorded also writes the recorded statistics, if any were asked
+// for, at the end of `work` and before an exception is passed on.
+void RunUnrecorded(Session& session, const std::function<void()>& work);
 void RunRecorded(Session& session, const std::function<void()>& work);
 
 // Sampling options; what is not given comes from generation_config.json, then from the defaults.
@@ -51,7 +62,7 @@ struct SamplingFlags {
 };
 void AddSamplingFlags(CLI::App& app, SamplingFlags& flags);
 
-// Errors: kInvalid naming the field.
+// Errors: kInvalid naming the flag, or the file that the value came from.
 runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Session& session);
 // The ids that end generation: generation_config.json's, else config.json's; none with ignore_eos.
 std::vector<int32_t> ResolveEos(const SamplingFlags& flags, const Session& session);

@@ -31,6 +31,12 @@ int OpenForReading(const std::string& path) {
   return fd;
 }
 
+// A device, pipe or socket: renaming a file to its name would replace it.
+bool IsWrittenInPlace(const std::string& path) {
+  struct stat info {};
+  return ::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+}
+
 void WriteAll(int fd, const std::string& path, const char* data, size_t size) {
   while (size > 0) {
     const ssize_t written = ::write(fd, data, size);
@@ -47,7 +53,7 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   const FdCloser file{OpenForReading(path)};
   struct stat info {};
   if (::fstat(file.fd, &info) != 0) Throw(ErrorKind::kIo, "{}: cannot stat: {}", path, Reason());
-  if (!S_ISREG(info.st_mode)) Throw(ErrorKind::kIo, "{}: is not a regular file", path);
+  if (!S_ISREG(info.st_mode)) Throw(ErrorKind::kInvalid, "{}: is not a regular file", path);
   size_ = static_cast<size_t>(info.st_size);
   if (size_ == 0) return;
   void* mapping = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
@@ -79,6 +85,7 @@ std::string ReadFile(const std::string& path, uint64_t max_bytes) {
   while (true) {
     const ssize_t got = ::read(file.fd, buffer, sizeof(buffer));
     if (got < 0 && errno == EINTR) continue;
+    if (got < 0 && errno == EISDIR) Throw(ErrorKind::kInvalid, "{}: is a directory", path);
     if (got < 0) Throw(ErrorKind::kIo, "{}: cannot read: {}", path, Reason());
     if (got == 0) return content;
     content.append(buffer, static_cast<size_t>(got));
@@ -95,17 +102,18 @@ void WriteFileWhole(const std::string& path, std::string_view content) {
   writer.Commit();
 }
 
-WholeFileWriter::WholeFileWriter(const std::string& path)
-    : path_(path), temporary_path_(fmt::format("{}.{}.part", path, ::getpid())) {
+WholeFileWriter::WholeFileWriter(const std::string& path) : path_(path) {
   if (IsDirectory(path)) Throw(ErrorKind::kInvalid, "{}: cannot write: is a directory", path);
-  fd_ = ::open(temporary_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (!IsWrittenInPlace(path)) temporary_path_ = fmt::format("{}.{}.part", path, ::getpid());
+  const std::string& opened = temporary_path_.empty() ? path_ : temporary_path_;
+  fd_ = ::open(opened.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) Throw(ErrorKind::kInvalid, "{}: cannot write: {}", path, Reason());
 }
 
 WholeFileWriter::~WholeFileWriter() {
   if (fd_ < 0) return;
   ::close(fd_);
-  ::unlink(temporary_path_.c_str());
+  if (!temporary_path_.empty()) ::unlink(temporary_path_.c_str());
 }
 
 void WholeFileWriter::Append(std::string_view bytes) {
@@ -119,9 +127,17 @@ void WholeFileWriter::Append(std::span<const std::byte> bytes) {
 void WholeFileWriter::Commit() {
   if (::fsync(fd_) != 0 && errno != EINVAL)
     Throw(ErrorKind::kIo, "{}: cannot sync: {}", path_, Reason());
-  if (::rename(temporary_path_.c_str(), path_.c_str()) != 0)
+  if (!temporary_path_.empty() && ::rename(temporary_path_.c_str(), path_.c_str()) != 0)
     Throw(ErrorKind::kIo, "{}: cannot rename: {}", path_, Reason());
   ::close(std::exchange(fd_, -1));
+}
+
+void CheckWritable(const std::string& path) {
+  if (path == "-") return;
+  if (!IsWrittenInPlace(path))
+    const WholeFileWriter probe(path);
+  else if (::access(path.c_str(), W_OK) != 0)
+    Throw(ErrorKind::kInvalid, "{}: cannot write: {}", path, Reason());
 }
 
 bool FileExists(const std::string& path) {

@@ -35,7 +35,8 @@ class MappedFile {
 std::string ReadFile(const std::string& path, uint64_t max_bytes = uint64_t{1} << 30);
 
 // Writes `content` to a temporary file beside `path` and renames it, so that `path` holds all of it
-// or what it held before; "-" writes to standard output. Errors: kIo, with the reason.
+// or what it held before; "-" writes to standard output. A path that is a device or a pipe is
+// written to in place. Errors: kIo, with the reason.
 void WriteFileWhole(const std::string& path, std::string_view content);
 
 // The same for output that is produced in parts: Append, then Commit. Without Commit nothing
@@ -56,9 +57,13 @@ class WholeFileWriter {
 
  private:
   std::string path_;
-  std::string temporary_path_;
+  std::string temporary_path_;  // empty: `path` is written to in place
   int fd_ = -1;
 };
+
+// Refuses an output path before the work that makes its content; "-" is fine. Leaves nothing behind.
+// Errors: kInvalid when the folder is missing or not writable.
+void CheckWritable(const std::string& path);
 
 bool FileExists(const std::string& path);
 bool IsDirectory(const std::string& path);

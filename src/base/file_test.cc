@@ -1,6 +1,8 @@
 #include "base/file.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -35,6 +37,25 @@ TEST_F(FileTest, LeavesTheOldFileWhenNotCommitted) {
   { WholeFileWriter(Path("a")).Append("half of the n"); }
   EXPECT_EQ(ReadFile(Path("a")), "old");
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
+}
+
+TEST_F(FileTest, WritesToAPipeInPlace) {
+  ASSERT_EQ(::mkfifo(Path("pipe").c_str(), 0600), 0);
+  const int reader = ::open(Path("pipe").c_str(), O_RDONLY | O_NONBLOCK);
+  CheckWritable(Path("pipe"));
+  WriteFileWhole(Path("pipe"), "through");
+  char text[16];
+  EXPECT_EQ(::read(reader, text, sizeof(text)), 7);
+  ::close(reader);
+  EXPECT_TRUE(std::filesystem::is_fifo(Path("pipe")));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
+}
+
+TEST_F(FileTest, CheckWritableLeavesNothingBehind) {
+  CheckWritable(Path("a"));
+  EXPECT_TRUE(std::filesystem::is_empty(folder_));
+  EXPECT_THROW(CheckWritable(Path("no/a")), Error);
+  EXPECT_THROW(CheckWritable(folder_.string()), Error);
 }
 
 TEST_F(FileTest, RefusesMissingFilesFoldersAndLargeFiles) {

@@ -40,19 +40,25 @@ Placement PlanDeepSeek(const PolicyInput& input) {
                                    .num_ranks = input.num_ranks});
 }
 
+// With `loads` alone the variations of this one vector are all there is to plan for. A layer
+// without load is placed as if every expert counted the same.
 Placement PlanScenario(const PolicyInput& input) {
-  if (input.num_nodes > 1)
-    Throw(ErrorKind::kUnsupported, "policy scenario with {} nodes; it plans for 1 node only",
-          input.num_nodes);
-  Scenarios scenarios{.num_experts = static_cast<int32_t>(input.loads.size())};
-  for (const std::vector<double>& scenario : input.scenarios) {
-    const bool has_load =
-        std::any_of(scenario.begin(), scenario.end(), [](double n) { return n > 0; });
-    if (has_load) scenarios.Add(scenario);
+  Scenarios scenarios{static_cast<int32_t>(input.loads.size()), {}, {}};
+  for (const std::vector<double>& scenario : input.scenarios) scenarios.Add(scenario);
+  const std::vector<double> mean = scenarios.Mean();
+  const auto positive = [](double load) { return load > 0; };
+  if (std::none_of(mean.begin(), mean.end(), positive)) {
+    scenarios = {scenarios.num_experts, {}, {}};
+    const bool any = std::any_of(input.loads.begin(), input.loads.end(), positive);
+    scenarios.Add(any ? std::vector<double>(input.loads.begin(), input.loads.end())
+                      : std::vector<double>(input.loads.size(), 1.0));
   }
-  if (scenarios.size() == 0) scenarios.Add(input.loads);
-  return PlanPlacement(
-      scenarios, {.num_ranks = input.num_ranks, .num_slots = input.num_slots, .seed = input.seed});
+  PlanOptions options;
+  options.num_ranks = input.num_ranks;
+  options.num_slots = input.num_slots;
+  options.seed = input.seed;
+  options.current = input.previous;
+  return PlanPlacement(scenarios, options);
 }
 
 constexpr std::array kPolicies = {
@@ -60,7 +66,7 @@ constexpr std::array kPolicies = {
     Policy{"tensorrt_llm", "TensorRT-LLM's greedy policy, slot for slot", PlanTensorRtLlm},
     Policy{"deepseek", "DeepSeek's rebalance_experts, global or hierarchical over nodes",
            PlanDeepSeek},
-    Policy{"scenario", "wideload's own: made for the optimal split of each recorded batch",
+    Policy{"scenario", "made for the optimal per-batch split, over recorded iterations",
            PlanScenario},
 };
 

@@ -1,5 +1,7 @@
 #include "model/loader.h"
 
+#include <algorithm>
+
 namespace wideload::model {
 
 WeightLoader::WeightLoader(checkpoint::Checkpoint& checkpoint, const LoadOptions& options)
@@ -7,7 +9,8 @@ WeightLoader::WeightLoader(checkpoint::Checkpoint& checkpoint, const LoadOptions
 
 TensorView WeightLoader::Take(const std::string& name, const Shape& shape) {
   const TensorView view = checkpoint_.Get(name, shape);
-  done_bytes_ += view.num_bytes();
+  // A tensor that is read twice (tied embeddings) counts until the total is reached.
+  done_bytes_ = std::min(done_bytes_ + view.num_bytes(), total_bytes_);
   if (options_.progress) options_.progress(done_bytes_, total_bytes_);
   return view;
 }

@@ -26,12 +26,14 @@ Percentiles PercentilesOf(std::vector<double> values) {
 BenchFigures ComputeFigures(std::span<const RequestTiming> requests, double duration_s) {
   BenchFigures figures;
   if (requests.empty() || duration_s <= 0) return figures;
-  std::vector<double> latency, first_token, per_token;
+  std::vector<double> latency, first_token, per_token, speed, inputs, outputs;
   double prompt_tokens = 0, output_tokens = 0, latency_sum = 0, per_user = 0;
   for (const RequestTiming& r : requests) {
     const double seconds = r.end_s - r.start_s;
     prompt_tokens += static_cast<double>(r.prompt_tokens);
     output_tokens += static_cast<double>(r.output_tokens);
+    inputs.push_back(static_cast<double>(r.prompt_tokens));
+    outputs.push_back(static_cast<double>(r.output_tokens));
     latency_sum += seconds;
     latency.push_back(seconds * 1e3);
     if (seconds > 0) per_user += static_cast<double>(r.output_tokens) / seconds;
@@ -39,6 +41,8 @@ BenchFigures ComputeFigures(std::span<const RequestTiming> requests, double dura
     if (r.output_tokens >= 2)
       per_token.push_back((r.end_s - r.first_token_s) * 1e3 /
                           static_cast<double>(r.output_tokens - 1));
+    if (r.output_tokens >= 2 && r.end_s > r.first_token_s)
+      speed.push_back(static_cast<double>(r.output_tokens - 1) / (r.end_s - r.first_token_s));
   }
   const auto n = static_cast<double>(requests.size());
   figures.total_latency_ms = duration_s * 1e3;
@@ -52,6 +56,9 @@ BenchFigures ComputeFigures(std::span<const RequestTiming> requests, double dura
   figures.latency_ms = PercentilesOf(std::move(latency));
   figures.time_to_first_token_ms = PercentilesOf(std::move(first_token));
   figures.time_per_output_token_ms = PercentilesOf(std::move(per_token));
+  figures.token_speed_tok_s = PercentilesOf(std::move(speed));
+  figures.input_length = PercentilesOf(std::move(inputs));
+  figures.output_length = PercentilesOf(std::move(outputs));
   return figures;
 }
 

@@ -35,7 +35,9 @@ struct BenchFigures {
   double average_concurrent_requests = 0;
   Percentiles latency_ms;
   Percentiles time_to_first_token_ms;
-  Percentiles time_per_output_token_ms;  // of requests with two tokens or more
+  Percentiles time_per_output_token_ms;     // of requests with two tokens or more
+  Percentiles token_speed_tok_s;            // tokens after the first per second, of the same
+  Percentiles input_length, output_length;  // tokens
 };
 BenchFigures ComputeFigures(std::span<const RequestTiming> requests, double duration_s);
 

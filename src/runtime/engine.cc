@@ -15,166 +15,106 @@ void CountEntry(RankIteration& rank, const PlanEntry& entry) {
   (decode ? rank.num_generated_tokens : rank.num_prompt_tokens) += entry.count;
 }
 
-moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options) {
-  moe::MoeLayout layout{.num_ranks = options.num_ranks, .split = options.split};
-  const auto num_experts = static_cast<int32_t>(shape.num_experts);
-  layout.num_slots = options.num_slots > 0 ? options.num_slots : num_experts;
-  layout.placements = options.placements;
-  if (layout.placements.empty() && num_experts > 0)
-    layout.placements.assign(
-        shape.layers.size(),
-        eplb::ContiguousPlacement(num_experts, layout.num_slots, options.num_ranks));
-  layout.chunk_tokens =
-      moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens);
-  moe::ValidateLayout(shape, layout);
-  return layout;
+SchedulerOptions MakeSchedulerOptions(const EngineOptions& options) {
+  return {.num_ranks = options.num_ranks,
+          .max_num_tokens = options.max_num_tokens,
+          .max_batch_size = options.max_batch_size,
+          .num_kv_blocks = options.num_kv_blocks,
+          .max_seq_len = options.max_seq_len};
 }
 
 }  // namespace
 
+std::string RefusalReason(const Request& request, const EngineOptions& options,
+                          int64_t vocab_size) {
+  const std::string wrong = InvalidField(request.sampling, vocab_size);
+  if (!wrong.empty()) return wrong;
+  for (size_t i = 0; i < request.prompt.size(); ++i)
+    if (request.prompt[i] < 0 || request.prompt[i] >= vocab_size)
+      return fmt::format("prompt id {} at position {} is out of range; allowed: 0 to {}",
+                         request.prompt[i], i, vocab_size - 1);
+  return RefusalReason(request, MakeSchedulerOptions(options));
+}
+
 Engine::Engine(const model::Model& model, const EngineOptions& options)
     : options_(options),
-      scheduler_({.num_ranks = options.num_ranks,
-                  .max_num_tokens = options.max_num_tokens,
-                  .max_batch_size = options.max_batch_size,
-                  .num_kv_blocks = options.num_kv_blocks,
-                  .max_seq_len = options.max_seq_len}),
-      moe_layout_(MakeMoeLayout(model.shape().moe, options)),
-      group_(options.num_ranks, {.total_threads = options.num_ranks * options.threads_per_rank,
-                                 .deadline = options.deadline}),
-      ladder_(WaitLadder::For(options.num_ranks * options.threads_per_rank + 1)),
-      failures_(static_cast<size_t>(options.num_ranks)) {
-  if (model.shape().moe.num_experts > 0)
-    fabrics_ = std::make_unique<exchange::LocalFabrics>(
-        options.num_ranks,
-        exchange::SegmentBytes(
-            moe::MakeExchangeShape(model.shape().moe, moe_layout_, options.kernels)),
-        options.num_ranks * options.threads_per_rank);
-  for (int32_t r = 0; r < options.num_ranks; ++r)
-    ranks_.push_back(std::make_unique<Rank>(
-        model, RankOptions{.rank = r,
-                           .num_ranks = options.num_ranks,
-                           .threads = options.threads_per_rank,
-                           .kernels = options.kernels,
-                           .max_num_tokens = options.max_num_tokens,
-                           .max_batch_size = options.max_batch_size,
-                           .num_kv_blocks = options.num_kv_blocks,
-                           .moe_layout = &moe_layout_,
-                           .group = &group_.rank(r),
-                           .fabric = fabrics_ ? &fabrics_->rank(r) : nullptr}));
+      vocab_size_(model.shape().vocab_size),
+      scheduler_(std::make_unique<Scheduler>(MakeSchedulerOptions(options))),
+      team_(std::make_unique<RankTeam>(model, options)),
+      rank_rows_(static_cast<size_t>(options.num_ranks)) {
   info_.ranks.resize(static_cast<size_t>(options.num_ranks));
   events_.reserve(static_cast<size_t>(options.num_ranks * options.max_batch_size) + 1);
-  for (int32_t r = 0; r < options.num_ranks; ++r) threads_.emplace_back([this, r] { RankMain(r); });
-  StepPlan nothing;
-  nothing.ranks.resize(static_cast<size_t>(options.num_ranks));
   try {
-    RunRanks(nothing);  // every rank is up, or the reason why not is thrown
+    team_->Start();
   } catch (...) {
-    StopRanks();
+    LeaveToStuckRanks();
     throw;
   }
 }
 
-void Engine::SetRecorder(statistics::Recorder* recorder) {
-  for (const std::unique_ptr<Rank>& rank : ranks_) rank->SetRecorder(recorder);
+Engine::~Engine() { LeaveToStuckRanks(); }
+
+// A stuck thread cannot be ended, and it may wake up: what it uses stays.
+void Engine::LeaveToStuckRanks() {
+  if (team_->Stop()) return;
+  static_cast<void>(team_.release());
+  static_cast<void>(scheduler_.release());
 }
 
-Engine::~Engine() { StopRanks(); }
-
-void Engine::StopRanks() {
-  stop_.store(true, std::memory_order_release);
-  round_.Increment();
-  threads_.clear();
+void Engine::SetRecorder(statistics::Recorder* recorder) {
+  for (size_t r = 0; r < team_->size(); ++r) team_->rank(r).SetRecorder(recorder);
 }
 
 RequestId Engine::Submit(Request request) {
   const RequestId id = next_id_++;
-  const int64_t vocab_size = ranks_.front()->model().shape().vocab_size;
-  std::string error = InvalidField(request.sampling, vocab_size);
-  for (size_t i = 0; i < request.prompt.size() && error.empty(); ++i)
-    if (request.prompt[i] < 0 || request.prompt[i] >= vocab_size)
-      error = fmt::format("prompt id {} at position {} is out of range; allowed: 0 to {}",
-                          request.prompt[i], i, vocab_size - 1);
-  if (error.empty()) error = scheduler_.Add(id, std::move(request));
+  std::string error = RefusalReason(request, options_, vocab_size_);
+  if (error.empty()) error = scheduler_->Add(id, std::move(request));
   if (!error.empty())
     pending_.push_back({.id = id, .finish = FinishReason::kError, .error = std::move(error)});
   return id;
 }
 
 void Engine::Cancel(RequestId id) {
-  if (scheduler_.Retire(id)) pending_.push_back({.id = id, .finish = FinishReason::kCancelled});
+  if (scheduler_->Retire(id)) pending_.push_back({.id = id, .finish = FinishReason::kCancelled});
 }
 
 std::span<const Event> Engine::Step() {
   events_.clear();
   std::swap(events_, pending_);
-  const StepPlan& plan = scheduler_.Plan();
+  const StepPlan& plan = scheduler_->Plan();
   if (plan.empty()) return events_;
   ++info_.iteration;
   std::fill(info_.ranks.begin(), info_.ranks.end(), RankIteration{});
-  RunRanks(plan);
+  team_->Run(plan, info_.iteration);
   Collect(plan);
+  MeasureImbalance();
   return events_;
-}
-
-void Engine::RunRanks(const StepPlan& plan) {
-  plan_ = &plan;
-  const uint32_t all_done = done_.Load() + static_cast<uint32_t>(ranks_.size());
-  round_.Increment();
-  WaitFor(
-      done_, ladder_, [&](uint32_t done) { return done == all_done; }, [] { return true; });
-  for (const std::exception_ptr& failure : failures_)
-    if (failure) std::rethrow_exception(failure);
-}
-
-void Engine::RankMain(int32_t r) {
-  NameThisThread(fmt::format("rank {}", r));
-  Rank& rank = *ranks_[static_cast<size_t>(r)];
-  uint32_t seen = 0;
-  bool started = false;
-  while (true) {
-    WaitFor(
-        round_, ladder_, [&](uint32_t round) { return round != seen; }, [] { return true; });
-    ++seen;
-    if (stop_.load(std::memory_order_acquire)) return;
-    try {
-      if (std::exchange(started, true)) {
-        rank.Run(plan_->ranks[static_cast<size_t>(r)], info_.iteration);
-      } else {
-        rank.Start();
-      }
-    } catch (const std::exception& e) {
-      failures_[static_cast<size_t>(r)] = std::current_exception();
-      group_.Abort(r, e.what());
-    }
-    done_.Increment();
-  }
 }
 
 void Engine::Collect(const StepPlan& plan) {
   for (size_t r = 0; r < plan.ranks.size(); ++r) {
     for (size_t i = 0; i < plan.ranks[r].size(); ++i) {
       const PlanEntry& entry = plan.ranks[r][i];
-      const RankOutput& output = ranks_[r]->outputs()[i];
+      const RankOutput& output = team_->rank(r).outputs()[i];
       const Sequence& sequence = *entry.sequence;
       const RequestId id = sequence.id;
       CountEntry(info_.ranks[r], entry);
       DeliverPromptLogits(entry, output);
       if (entry.sample && output.token < 0) {
-        scheduler_.Retire(id);
+        scheduler_->Retire(id);
         events_.push_back({.id = id,
                            .finish = FinishReason::kError,
                            .error = "the model's logits are not finite (NaN)"});
         continue;
       }
-      const FinishReason finish = scheduler_.Complete(entry, output.token);
+      const FinishReason finish = scheduler_->Complete(entry, output.token);
       if (output.token >= 0 || finish != FinishReason::kNone)
         events_.push_back({.id = id,
                            .token = output.token,
                            .finish = finish,
                            .error = {},
                            .logprobs = output.logprobs});
-      if (finish != FinishReason::kNone) scheduler_.Retire(id);
+      if (finish != FinishReason::kNone) scheduler_->Retire(id);
     }
   }
 }
@@ -185,6 +125,36 @@ void Engine::DeliverPromptLogits(const PlanEntry& entry, const RankOutput& outpu
   const auto vocab_size = static_cast<size_t>(output.logits.dim(1));
   for (int64_t i = 0; i < entry.count && entry.start + i < prompt_length; ++i)
     logits_sink_(entry.sequence->id, entry.start + i, {output.logits.row<float>(i), vocab_size});
+}
+
+void Engine::MeasureImbalance() {
+  const size_t layers = team_->rank(0).computed_rows().size();
+  for (size_t layer = 0; layer < layers; ++layer) {
+    for (size_t r = 0; r < rank_rows_.size(); ++r)
+      rank_rows_[r] = static_cast<double>(team_->rank(r).computed_rows()[layer]);
+    imbalance_sum_ += eplb::ImbalanceRatio(rank_rows_);
+  }
+  num_imbalances_ += static_cast<int64_t>(layers);
+}
+
+ExchangeFigures Engine::exchange_figures() const {
+  ExchangeFigures figures{.num_iterations = info_.iteration + 1,
+                          .imbalance_sum = imbalance_sum_,
+                          .num_imbalances = num_imbalances_};
+  for (size_t r = 0; r < team_->size(); ++r) {
+    const exchange::Exchange* exchange = team_->rank(r).exchange();
+    if (exchange == nullptr) return figures;
+    figures.num_rounds = exchange->traffic().num_rounds;
+    figures.num_rows += exchange->traffic().num_rows;
+    figures.num_returns += exchange->traffic().num_returns;
+    for (size_t kind = 0; kind < figures.waits.size(); ++kind) {
+      const comm::WaitStatistics& waits =
+          exchange->wait_statistics(static_cast<exchange::WaitKind>(kind));
+      figures.waits[kind].num_waits += waits.num_waits;
+      figures.waits[kind].total_ns += waits.total_ns;
+    }
+  }
+  return figures;
 }
 
 }  // namespace wideload::runtime

@@ -3,38 +3,22 @@
 // weights. Submit, Cancel and Step are called from one thread.
 #pragma once
 
-#include <atomic>
-#include <exception>
 #include <functional>
 #include <memory>
 #include <span>
-#include <thread>
 #include <vector>
 
-#include "base/wait.h"
-#include "comm/local/local_communicator.h"
-#include "exchange/local_fabric.h"
 #include "model/model.h"
-#include "runtime/rank.h"
+#include "runtime/engine_options.h"
+#include "runtime/exchange_figures.h"
+#include "runtime/rank_team.h"
 #include "runtime/scheduler.h"
 
 namespace wideload::runtime {
 
-struct EngineOptions {
-  compute::KernelSet kernels = compute::KernelSet::kReference;
-  int32_t num_ranks = 1;
-  int32_t threads_per_rank = 1;
-  int64_t max_num_tokens = 2048;            // per rank and iteration
-  int64_t max_batch_size = 64;              // per rank
-  int64_t max_seq_len = 0;                  // at most the model's context
-  int64_t num_kv_blocks = 0;                // per rank
-  int32_t num_slots = 0;                    // over all ranks; 0: one per expert
-  std::vector<eplb::Placement> placements;  // [MoE layers]; empty: contiguous
-  eplb::SplitMode split = eplb::SplitMode::kOptimal;
-  int64_t moe_max_num_tokens =
-      0;  // tokens of all ranks that go through an MoE layer at once; 0: all
-  std::chrono::milliseconds deadline{60'000};  // longest wait for another rank
-};
+// Why the engine would refuse the request: sampling fields or ids out of range, too long for the
+// context or the KV cache. "" when it would run. Lets a command refuse before a model is loaded.
+std::string RefusalReason(const Request& request, const EngineOptions& options, int64_t vocab_size);
 
 // What one iteration was, for logs and reports.
 struct RankIteration {
@@ -50,8 +34,10 @@ struct IterationInfo {
 
 class Engine {
  public:
-  // Starts the rank threads. `model` must outlive the engine.
+  // Starts the rank threads. `model` must outlive the engine. Errors: kInvalid for a layout that
+  // does not fit the model; what ended a rank at its start.
   Engine(const model::Model& model, const EngineOptions& options);
+  // Ends the threads. While a rank is stuck, what its thread uses is left in memory.
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -62,11 +48,15 @@ class Engine {
   void Cancel(RequestId id);
 
   // One iteration on all ranks (none when there is nothing to compute). The events are valid until
-  // the next call. Errors: rethrows what ended a rank (kRunFailed when a peer was lost).
+  // the next call. Errors: rethrows what ended the first rank that failed (kRunFailed when a rank
+  // does not answer within the deadline), now and at every later call with something to compute.
   std::span<const Event> Step();
+  // After Step has thrown: ranks whose thread never came back. It may go on using the model and the
+  // recorder at any time, so write what has to be written and end the process with std::_Exit.
+  std::span<const int32_t> stuck_ranks() const { return team_->stuck_ranks(); }
 
   // Nothing submitted that has not ended.
-  bool idle() const { return scheduler_.idle() && pending_.empty(); }
+  bool idle() const { return scheduler_->idle() && pending_.empty(); }
 
   // Called within Step for each prompt position of requests with prompt_logits, in order of
   // position: logits [vocab_size].
@@ -79,39 +69,34 @@ class Engine {
   void SetRecorder(statistics::Recorder* recorder);
   // Rows that a rank computed in each MoE layer of the last iteration [MoE layers].
   std::span<const int64_t> ComputedRows(int32_t rank) const {
-    return ranks_[static_cast<size_t>(rank)]->computed_rows();
+    return team_->rank(static_cast<size_t>(rank)).computed_rows();
   }
+  // Since the start; call between iterations.
+  ExchangeFigures exchange_figures() const;
 
   const IterationInfo& last_iteration() const { return info_; }
-  const Scheduler& scheduler() const { return scheduler_; }
+  const Scheduler& scheduler() const { return *scheduler_; }
   const EngineOptions& options() const { return options_; }
 
  private:
-  void RunRanks(const StepPlan& plan);
-  void StopRanks();
-  void RankMain(int32_t rank);
   void Collect(const StepPlan& plan);
   void DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output);
+  void MeasureImbalance();
+  void LeaveToStuckRanks();
 
   EngineOptions options_;
-  Scheduler scheduler_;
-  moe::MoeLayout moe_layout_;
-  comm::LocalGroup group_;
-  std::unique_ptr<exchange::LocalFabrics> fabrics_;
-  std::vector<std::unique_ptr<Rank>> ranks_;
+  int64_t vocab_size_;
+  // These two are used by the rank threads; a stuck one keeps them (see the destructor).
+  std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<RankTeam> team_;
   std::vector<Event> pending_;  // events known before the next iteration
   std::vector<Event> events_;
   LogitsSink logits_sink_;
   IterationInfo info_;
   RequestId next_id_ = 0;
-
-  const StepPlan* plan_ = nullptr;
-  WaitLadder ladder_;
-  EventWord round_;
-  EventWord done_;
-  std::atomic<bool> stop_{false};
-  std::vector<std::exception_ptr> failures_;  // per rank
-  std::vector<std::jthread> threads_;
+  double imbalance_sum_ = 0;
+  int64_t num_imbalances_ = 0;
+  std::vector<double> rank_rows_;  // [ranks] of one layer
 };
 
 }  // namespace wideload::runtime

@@ -31,7 +31,8 @@ std::string InvalidField(const SamplingParams& params, int64_t vocab_size) {
   if (!within(params.frequency_penalty, -2, 2))
     return wrong("frequency_penalty", params.frequency_penalty, "-2 to 2");
   if (params.num_logprobs < -1 || params.num_logprobs > vocab_size)
-    return wrong("logprobs", params.num_logprobs, "0 up to the vocabulary size");
+    return fmt::format("logprobs is {}; allowed: 0 to {} (the vocabulary)", params.num_logprobs,
+                       vocab_size);
   return "";
 }
 

@@ -87,12 +87,13 @@ void Sampler::ApplyPenalties(const Input& input, const SamplingParams& params) {
 // that order.
 int32_t Sampler::Draw(const SamplingParams& params, double uniform) {
   candidates_.clear();
-  double largest = -std::numeric_limits<double>::infinity();
-  for (size_t i = 0; i < logits_.size(); ++i) {
-    const double logit = static_cast<double>(logits_[i]) / params.temperature;
-    candidates_.push_back({logit, static_cast<int32_t>(i)});
-    largest = std::max(largest, logit);
-  }
+  float largest = -std::numeric_limits<float>::infinity();
+  for (const float logit : logits_) largest = std::max(largest, logit);
+  // The largest is subtracted before the division: a small temperature gives 0 and -infinity, never
+  // infinity - infinity.
+  for (size_t i = 0; i < logits_.size(); ++i)
+    candidates_.push_back({(static_cast<double>(logits_[i]) - largest) / params.temperature,
+                           static_cast<int32_t>(i)});
   const size_t keep = params.top_k > 0
                           ? std::min<size_t>(static_cast<size_t>(params.top_k), candidates_.size())
                           : candidates_.size();
@@ -107,7 +108,7 @@ int32_t Sampler::Draw(const SamplingParams& params, double uniform) {
   weights_.clear();
   double total = 0;
   for (const Candidate& c : candidates_) {
-    weights_.push_back(std::exp(c.logit - largest));
+    weights_.push_back(std::exp(c.logit));
     total += weights_.back();
   }
   size_t kept = weights_.size();

@@ -43,6 +43,11 @@ TEST(Sampler, DrawsInProportionToTheSoftmax) {
   EXPECT_NEAR(histogram.at(2) / 8000.0, 0.625, 0.03);
 }
 
+TEST(Sampler, VanishingTemperatureTakesTheLargest) {
+  EXPECT_EQ(SampleOnce({1, 3, 2}, {.temperature = 1e-310}), 1);
+  EXPECT_EQ(SampleOnce({-1, -3, -2}, {.temperature = 1e-310, .top_p = 0.5}), 0);
+}
+
 TEST(Sampler, CutsByTopKTopPAndMinP) {
   const std::vector<float> logits = {std::log(4.F), std::log(3.F), std::log(2.F), std::log(1.F)};
   EXPECT_EQ(Histogram(logits, {.temperature = 1, .top_k = 2}, 500).size(), 2u);

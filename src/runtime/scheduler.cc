@@ -14,6 +14,27 @@ bool Contains(const std::vector<int32_t>& ids, int32_t id) {
 
 }  // namespace
 
+std::string RefusalReason(const Request& request, const SchedulerOptions& options) {
+  const auto length = static_cast<int64_t>(request.prompt.size());
+  if (length == 0) return "the prompt is empty; at least one token is needed";
+  if (request.max_tokens < 0)
+    return fmt::format("max_tokens is {}; it must be 0 or more", request.max_tokens);
+  if (length > options.max_seq_len)
+    return fmt::format("the prompt has {} tokens; at most {} (max_seq_len) are allowed", length,
+                       options.max_seq_len);
+  if (request.max_tokens > options.max_seq_len - length)
+    return fmt::format(
+        "the prompt has {} tokens and max_tokens is {}; together at most {} (max_seq_len) are "
+        "allowed",
+        length, request.max_tokens, options.max_seq_len);
+  const int64_t needed = length + request.max_tokens;
+  if (kv::BlocksFor(needed) > options.num_kv_blocks)
+    return fmt::format(
+        "the request needs KV for {} tokens; the cache of a rank holds {} (raise kv-cache-memory)",
+        needed, options.num_kv_blocks * kv::kBlockTokens);
+  return "";
+}
+
 Scheduler::Scheduler(const SchedulerOptions& options) : options_(options) {
   WIDELOAD_CHECK(
       options.num_ranks >= 1 && options.max_num_tokens >= 1 && options.max_batch_size >= 1,
@@ -28,20 +49,9 @@ Scheduler::Scheduler(const SchedulerOptions& options) : options_(options) {
 }
 
 std::string Scheduler::Add(RequestId id, Request request) {
-  const auto length = static_cast<int64_t>(request.prompt.size());
-  const int64_t needed = length + request.max_tokens;
-  if (length == 0) return "the prompt is empty; at least one token is needed";
-  if (request.max_tokens < 0)
-    return fmt::format("max_tokens is {}; it must be 0 or more", request.max_tokens);
-  if (needed > options_.max_seq_len)
-    return fmt::format(
-        "the prompt has {} tokens and max_tokens is {}; together at most {} (max_seq_len) are "
-        "allowed",
-        length, request.max_tokens, options_.max_seq_len);
-  if (kv::BlocksFor(needed) > options_.num_kv_blocks)
-    return fmt::format(
-        "the request needs KV for {} tokens; the cache of a rank holds {} (raise kv-cache-memory)",
-        needed, options_.num_kv_blocks * kv::kBlockTokens);
+  std::string reason = RefusalReason(request, options_);
+  if (!reason.empty()) return reason;
+  const auto needed = static_cast<int64_t>(request.prompt.size()) + request.max_tokens;
   auto sequence = std::make_unique<Sequence>();
   sequence->id = id;
   sequence->tokens.reserve(static_cast<size_t>(needed));
@@ -135,7 +145,7 @@ void Scheduler::AdmitWaiting() {
 }
 
 // The rank with the fewest tokens ahead of this sequence, among those with a free place, budget,
-// and blocks for all its tokens and the next one, so that admission does not preempt; ties go to
+// and blocks for all its tokens, so that admission does not preempt; ties go to
 // the lowest rank.
 Scheduler::Rank* Scheduler::ChooseRank(const Sequence& sequence) {
   const int64_t needed_blocks = kv::BlocksFor(static_cast<int64_t>(sequence.tokens.size()));

@@ -24,6 +24,10 @@ struct SchedulerOptions {
   int64_t max_seq_len = 0;        // prompt and generated tokens of one request
 };
 
+// Why a request can never run: too long for the context or the KV cache, an empty prompt. "" when
+// it can.
+std::string RefusalReason(const Request& request, const SchedulerOptions& options);
+
 // A request on its way. Owned by the scheduler; ranks read it during an iteration.
 struct Sequence {
   RequestId id = -1;
@@ -57,8 +61,7 @@ class Scheduler {
  public:
   explicit Scheduler(const SchedulerOptions& options);
 
-  // Takes the request. Returns why it can never run (too long for the context or the KV cache, an
-  // empty prompt), or "".
+  // Takes the request. Returns RefusalReason: a request that can never run is not taken.
   std::string Add(RequestId id, Request request);
 
   // Chooses the next iteration's work: decodes first, then prompt chunks in order of admission,

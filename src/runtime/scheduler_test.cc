@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <numeric>
 
 #include "kv/paged_cache.h"
@@ -48,6 +49,13 @@ int RunAll(Scheduler& scheduler, std::map<RequestId, std::vector<int64_t>>* star
     }
   }
   return iterations;
+}
+
+TEST(Scheduler, RefusesCountsThatWouldOverflow) {
+  Scheduler scheduler(Options());
+  EXPECT_NE(scheduler.Add(0, Prompt(3, std::numeric_limits<int64_t>::max())), "");
+  EXPECT_NE(scheduler.Add(0, Prompt(3, 510)), "");
+  EXPECT_EQ(scheduler.Add(0, Prompt(3, 509)), "");
 }
 
 TEST(Scheduler, CutsALongPromptIntoChunks) {

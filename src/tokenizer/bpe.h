@@ -82,7 +82,7 @@ class Bpe {
     std::vector<Slot> slots_;
   };
   struct HashBytes {
-    using is_transparent = void;
+    using is_transparent = void;  // NOLINT(readability-identifier-naming): the standard's name
     size_t operator()(std::string_view bytes) const { return std::hash<std::string_view>()(bytes); }
   };
 

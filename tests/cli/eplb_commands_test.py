@@ -20,7 +20,7 @@ class EplbCommands(unittest.TestCase):
         self.out = pathlib.Path(folder.name)
 
     def eplb(self, *arguments, code=0):
-        run = subprocess.run([os.environ["WIDELOAD"], "eplb", *map(str, arguments)], capture_output=True, text=True)
+        run = subprocess.run([os.environ["WIDELOAD_PROGRAM"], "eplb", *map(str, arguments)], capture_output=True, text=True)
         self.assertEqual(run.returncode, code, run.stderr)
         return run.stdout if code == 0 else run.stderr
 

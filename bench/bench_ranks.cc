@@ -1,0 +1,361 @@
+// The cost of ranks: the prompts of the embedded model on 8 ranks x 1 thread against 1 rank x 2
+// threads, in turns on the same machine; memory of both; and what recording expert statistics
+// costs.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
+#include "base/cpu_info.h"
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/model_config.h"
+#include "dataset.h"
+#include "kv/paged_cache.h"
+#include "model/registry.h"
+#include "runtime/engine.h"
+#include "tokenizer/tokenizer.h"
+
+namespace wideload {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Options {
+  std::string model = WIDELOAD_MODELS_DIR "/wideload-14m";
+  std::vector<std::string> parts = {"speed", "memory", "statistics"};
+  int num_pairs = 9;
+  int64_t concurrency = 64;
+};
+
+struct LoadedModel {
+  checkpoint::ModelConfig config;
+  std::unique_ptr<model::Model> model;
+  compute::KernelSet kernels = compute::AutoKernelSet();
+};
+
+LoadedModel Load(const std::string& folder) {
+  LoadedModel loaded;
+  loaded.config = checkpoint::ReadModelConfig(folder);
+  checkpoint::Checkpoint weights(folder);
+  ThreadPool pool("load", NumAllowedCpus());
+  model::WeightLoader loader(weights, {.kernels = loaded.kernels, .pool = &pool});
+  loaded.model = model::FindFamily(loaded.config.architecture)
+                     .load(loaded.config, loader, loaded.config.max_position_embeddings);
+  return loaded;
+}
+
+// All prompts of the folder, files in order of their names.
+std::vector<apps::DatasetRow> ReadPrompts(const std::string& folder) {
+  const auto tokenizer = tokenizer::Tokenizer::FromFile(folder + "/tokenizer.json");
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder + "/prompts"))
+    files.push_back(entry.path().string());
+  std::sort(files.begin(), files.end());
+  std::vector<apps::DatasetRow> rows;
+  for (const std::string& file : files)
+    for (apps::DatasetRow& row : apps::ReadDataset(file, &tokenizer, 0))
+      rows.push_back(std::move(row));
+  return rows;
+}
+
+struct Layout {
+  int32_t num_ranks;
+  int32_t threads;
+};
+constexpr Layout kOneRank{1, 2};
+constexpr Layout kEightRanks{8, 1};
+
+// As `wideload bench throughput` chooses them by default.
+runtime::EngineOptions OptionsFor(const LoadedModel& loaded, const Layout& layout) {
+  runtime::EngineOptions options;
+  options.kernels = loaded.kernels;
+  options.num_ranks = layout.num_ranks;
+  options.threads_per_rank = layout.threads;
+  options.max_seq_len = loaded.config.max_position_embeddings;
+  options.num_kv_blocks = options.max_batch_size * kv::BlocksFor(options.max_seq_len);
+  return options;
+}
+
+// One run of all prompts.
+struct Pass {
+  double seconds = 0;
+  int64_t output_tokens = 0;
+  runtime::ExchangeFigures exchange;
+
+  double TokensPerSecond() const { return static_cast<double>(output_tokens) / seconds; }
+};
+
+Pass RunPrompts(runtime::Engine& engine, const std::vector<apps::DatasetRow>& rows,
+                int64_t concurrency) {
+  Pass pass;
+  const runtime::ExchangeFigures before = engine.exchange_figures();
+  const auto start = Clock::now();
+  size_t next = 0;
+  int64_t in_flight = 0;
+  while (next < rows.size() || in_flight > 0) {
+    for (; next < rows.size() && in_flight < concurrency; ++next, ++in_flight) {
+      runtime::Request request;
+      request.prompt = rows[next].ids;
+      request.max_tokens = rows[next].output_tokens;
+      request.index = next;
+      engine.Submit(std::move(request));
+    }
+    for (const runtime::Event& event : engine.Step()) {
+      if (event.finish == runtime::FinishReason::kError)
+        Throw(ErrorKind::kRunFailed, "{}", event.error);
+      pass.output_tokens += event.token >= 0 ? 1 : 0;
+      in_flight -= event.finish != runtime::FinishReason::kNone ? 1 : 0;
+    }
+  }
+  pass.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  pass.exchange = engine.exchange_figures() - before;
+  return pass;
+}
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+std::string LoadAverage() {
+  std::ifstream file("/proc/loadavg");
+  std::string one, five;
+  file >> one >> five;
+  return one + " (1 min), " + five + " (5 min)";
+}
+
+void PrintWaits(const runtime::ExchangeFigures& exchange) {
+  std::printf(
+      "  waits of 8 ranks: %.1f rounds per iteration;",
+      static_cast<double>(exchange.num_rounds) / static_cast<double>(exchange.num_iterations));
+  for (int kind = 0; kind < exchange::kNumWaitKinds; ++kind) {
+    const auto wait_kind = static_cast<exchange::WaitKind>(kind);
+    std::printf(" %.1f per iteration for %s, %.1f us each;", exchange.WaitsPerIteration(wait_kind),
+                runtime::WaitKindName(wait_kind), exchange.MicrosecondsPerWait(wait_kind));
+  }
+  std::printf(" imbalance of computed rows %.2f\n", exchange.MeanImbalance());
+}
+
+void MeasureSpeed(const Options& options) {
+  const LoadedModel loaded = Load(options.model);
+  const std::vector<apps::DatasetRow> rows = ReadPrompts(options.model);
+  runtime::Engine one(*loaded.model, OptionsFor(loaded, kOneRank));
+  runtime::Engine eight(*loaded.model, OptionsFor(loaded, kEightRanks));
+  const std::vector<apps::DatasetRow> first(rows.begin(), rows.begin() + 64);
+  RunPrompts(one, first, options.concurrency);
+  RunPrompts(eight, first, options.concurrency);
+  std::vector<double> ratios, one_rates, eight_rates;
+  Pass last;
+  for (int pair = 0; pair < options.num_pairs; ++pair) {
+    // Who goes first changes, so that a drift of the machine favours neither.
+    Pass passes[2];
+    for (int i = 0; i < 2; ++i) {
+      const bool is_eight = (pair + i) % 2 == 1;
+      passes[is_eight ? 1 : 0] = RunPrompts(is_eight ? eight : one, rows, options.concurrency);
+    }
+    one_rates.push_back(passes[0].TokensPerSecond());
+    eight_rates.push_back(passes[1].TokensPerSecond());
+    ratios.push_back(eight_rates.back() / one_rates.back());
+    last = passes[1];
+  }
+  const auto [least, most] = std::minmax_element(ratios.begin(), ratios.end());
+  std::printf("speed: %zu prompts, %lld output tokens, %lld at a time, kernels %s, %d pairs\n",
+              rows.size(), static_cast<long long>(last.output_tokens),
+              static_cast<long long>(options.concurrency),
+              std::string(KernelSetName(loaded.kernels)).c_str(), options.num_pairs);
+  std::printf("  output tokens/s: 8 ranks x 1 thread %.0f, 1 rank x 2 threads %.0f (medians)\n",
+              Median(eight_rates), Median(one_rates));
+  std::printf("  ratio: median %.3f, %.3f to %.3f   goal >= 0.9\n", Median(ratios), *least, *most);
+  PrintWaits(last.exchange);
+}
+
+// "VmHWM" or "RssAnon" of this process, MiB.
+double StatusMib(const std::string& field) {
+  std::ifstream file("/proc/self/status");
+  std::string line;
+  while (std::getline(file, line))
+    if (line.starts_with(field + ":")) return std::stod(line.substr(field.size() + 1)) / 1024;
+  return 0;
+}
+
+// MiB of private memory of a process of its own that loads the model and runs all prompts.
+struct Memory {
+  double weights = 0;  // grown by loading
+  double rest = 0;     // grown by the engine and the run: state and buffers
+  double peak = 0;     // VmHWM, files and code too
+};
+
+Memory MeasureHere(const Options& options, const Layout& layout) {
+  const std::vector<apps::DatasetRow> rows = ReadPrompts(options.model);
+  Memory memory;
+  const double before = StatusMib("RssAnon");
+  const LoadedModel loaded = Load(options.model);
+  const double with_weights = StatusMib("RssAnon");
+  runtime::Engine engine(*loaded.model, OptionsFor(loaded, layout));
+  RunPrompts(engine, rows, options.concurrency);
+  memory.weights = with_weights - before;
+  memory.rest = StatusMib("RssAnon") - with_weights;
+  memory.peak = StatusMib("VmHWM");
+  return memory;
+}
+
+Memory MeasureInChild(const Options& options, const Layout& layout) {
+  int ends[2];
+  if (::pipe(ends) != 0) Throw(ErrorKind::kIo, "pipe failed");
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const Memory memory = MeasureHere(options, layout);
+    const bool written = ::write(ends[1], &memory, sizeof(memory)) == sizeof(memory);
+    std::_Exit(written ? 0 : 1);
+  }
+  ::close(ends[1]);
+  Memory memory;
+  const bool read = ::read(ends[0], &memory, sizeof(memory)) == sizeof(memory);
+  ::close(ends[0]);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  if (!read || status != 0) Throw(ErrorKind::kRunFailed, "the process that measures memory failed");
+  return memory;
+}
+
+// What of the rest is exchange buffers: segments and index, in full though not all of it is used.
+double ExchangeMib(const LoadedModel& loaded, const Layout& layout) {
+  const moe::MoeShape& shape = loaded.model->shape().moe;
+  const runtime::EngineOptions options = OptionsFor(loaded, layout);
+  const exchange::ExchangeShape exchange =
+      moe::MakeExchangeShape(shape,
+                             {.num_ranks = layout.num_ranks,
+                              .num_slots = static_cast<int32_t>(shape.num_experts),
+                              .chunk_tokens = options.max_num_tokens},
+                             options.kernels);
+  return static_cast<double>(layout.num_ranks * (exchange::SegmentBytes(exchange) +
+                                                 exchange::ScratchBytes(exchange))) /
+         (1 << 20);
+}
+
+void MeasureMemory(const Options& options) {
+  const Memory one = MeasureInChild(options, kOneRank);
+  const Memory eight = MeasureInChild(options, kEightRanks);
+  const LoadedModel loaded = Load(options.model);
+  const auto print = [&](const char* name, const Layout& layout, const Memory& memory) {
+    std::printf(
+        "  %s: weights %.1f, state and buffers %.1f (exchange buffers reserved: %.1f), peak of the "
+        "process %.1f\n",
+        name, memory.weights, memory.rest, ExchangeMib(loaded, layout), memory.peak);
+  };
+  std::printf("memory, MiB resident after all prompts, one process each:\n");
+  print("1 rank ", kOneRank, one);
+  print("8 ranks", kEightRanks, eight);
+  std::printf("  8 ranks / 1 rank without state and buffers: %.3f   goal <= 1.15\n",
+              eight.weights / one.weights);
+}
+
+double ThreadSeconds() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+}
+
+double ProcessSeconds() {
+  timespec time{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+}
+
+// Thread CPU seconds to record `recorded` once more, call by call as the ranks did. Before each
+// rank's iteration the caches are filled with other things, as the iteration itself does.
+double ReplaySeconds(const statistics::ExpertStatistics& recorded, statistics::Recorder& recorder) {
+  constexpr size_t kEvictedBytes = size_t{4} << 20;
+  std::vector<char> other(kEvictedBytes);
+  const auto experts = static_cast<size_t>(recorded.num_experts);
+  std::vector<int32_t> counts(recorded.num_layers() * experts);
+  double seconds = 0;
+  for (int64_t i = 0; i < recorded.num_iterations; ++i) {
+    for (int32_t r = 0; r < recorded.num_ranks; ++r) {
+      for (char& c : other) c = static_cast<char>(c + 1);
+      for (size_t l = 0; l < recorded.num_layers(); ++l)
+        std::copy_n(recorded.Row(i, l, r).begin(), experts,
+                    counts.begin() + static_cast<std::ptrdiff_t>(l * experts));
+      const double start = ThreadSeconds();
+      for (size_t l = 0; l < recorded.num_layers(); ++l)
+        recorder.Record(EpRank(r), recorded.iter_start + i, LayerId(recorded.layers[l]),
+                        std::span(counts).subspan(l * experts, experts));
+      recorder.EndIteration(EpRank(r), recorded.iter_start + i);
+      seconds += ThreadSeconds() - start;
+    }
+  }
+  return seconds;
+}
+
+void MeasureStatistics(const Options& options) {
+  const LoadedModel loaded = Load(options.model);
+  const std::vector<apps::DatasetRow> rows = ReadPrompts(options.model);
+  const statistics::RecorderOptions recording{
+      .num_ranks = kEightRanks.num_ranks,
+      .layers = loaded.model->shape().moe.layers,
+      .num_experts = static_cast<int32_t>(loaded.config.num_experts),
+      .experts_per_token = static_cast<int32_t>(loaded.config.top_k)};
+  statistics::Recorder recorder(recording);
+  runtime::Engine engine(*loaded.model, OptionsFor(loaded, kEightRanks));
+  engine.SetRecorder(&recorder);
+  const double before = ProcessSeconds();
+  RunPrompts(engine, rows, options.concurrency);
+  const double run = ProcessSeconds() - before;
+  const statistics::ExpertStatistics recorded = recorder.Statistics();
+  statistics::Recorder again(recording);
+  const double replay = ReplaySeconds(recorded, again);
+  if (again.Statistics() != recorded)
+    Throw(ErrorKind::kRunFailed, "the replay recorded other counts");
+  const auto iterations = static_cast<double>(recorded.num_iterations);
+  std::printf(
+      "statistics, 8 ranks, %lld iterations: thread CPU time of Recorder::Record and "
+      "EndIteration, replayed with the run's counts and cold caches, clock reads included\n",
+      static_cast<long long>(recorded.num_iterations));
+  std::printf("  %.2f us of %.1f us CPU per iteration of all ranks: %.3f %%   goal < 1 %%\n",
+              replay * 1e6 / iterations, run * 1e6 / iterations, 100 * replay / run);
+}
+
+int Main(int argc, char** argv) {
+  Options options;
+  CLI::App app("cost of ranks: speed, memory, statistics of 8 ranks against 1");
+  app.add_option("--part", options.parts, "speed, memory, statistics (default: all)")
+      ->check(CLI::IsMember({"speed", "memory", "statistics"}));
+  app.add_option("--pairs", options.num_pairs, "interleaved pairs of runs")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--concurrency", options.concurrency, "requests in flight")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--model", options.model, "folder with prompts/")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  std::printf("machine: %s, %d cores; load average at start: %s\n", ThisCpu().brand.c_str(),
+              NumAllowedCpus(), LoadAverage().c_str());
+  for (const std::string& part : options.parts) {
+    if (part == "memory") MeasureMemory(options);
+    if (part == "speed") MeasureSpeed(options);
+    if (part == "statistics") MeasureStatistics(options);
+    std::fflush(stdout);
+  }
+  std::printf("load average at end: %s\n", LoadAverage().c_str());
+  return 0;
+}
+
+}  // namespace
+}  // namespace wideload
+
+int main(int argc, char** argv) {
+  try {
+    return wideload::Main(argc, argv);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "bench_ranks: error: %s\n", e.what());
+    return 1;
+  }
+}

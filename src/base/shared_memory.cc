@@ -1,0 +1,256 @@
+#include "base/shared_memory.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/error.h"
+#include "base/memory.h"
+
+namespace wideload {
+namespace {
+
+constexpr int64_t kHeaderBytes = 4096;
+constexpr uint64_t kMagic = 0x6D687364616F6C77;  // "wloadshm"
+constexpr uint32_t kVersion = 1;
+constexpr size_t kMaxNameLength = 200;
+constexpr std::string_view kPrefix = "wideload.";
+
+// First page of the file; written before the file has a name.
+struct Header {
+  uint64_t magic = 0;
+  uint32_t version = 0;
+  int32_t owner_pid = 0;
+  uint64_t owner_start_ticks = 0;
+  int64_t num_bytes = 0;
+  char job[kMaxNameLength + 1] = {};
+};
+
+// Users of a segment hold a shared lock on its file, which the kernel drops when they end; who
+// removes it must get the exclusive one. That also holds between containers that share the folder
+// but do not see each other's processes.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+  int Release() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
+
+bool IsWord(const std::string& text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '_' || c == '-';
+  });
+}
+
+std::string PathOf(const SegmentName& name) {
+  if (!IsWord(name.job) || !IsWord(name.name) ||
+      name.job.size() + name.name.size() > kMaxNameLength)
+    Throw(ErrorKind::kInvalid,
+          "the shared memory segment '{}' of job '{}': names are letters, digits, '_' and '-', "
+          "together at most {}",
+          name.name, name.job, kMaxNameLength);
+  return fmt::format("{}/{}{}.{}", name.folder, kPrefix, name.job, name.name);
+}
+
+// The header of a whole segment, else one with magic 0.
+Header ReadHeader(int fd) {
+  Header header;
+  struct stat info {};
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size < kHeaderBytes ||
+      ::pread(fd, &header, sizeof(header), 0) != static_cast<ssize_t>(sizeof(header)) ||
+      header.magic != kMagic)
+    return {};
+  header.job[kMaxNameLength] = '\0';
+  return header;
+}
+
+ProcessStamp OwnerOf(const Header& header) {
+  return {.pid = header.owner_pid, .start_ticks = header.owner_start_ticks};
+}
+
+bool HasThatFile(const std::string& path, int fd) {
+  struct stat by_name {};
+  struct stat by_fd {};
+  return ::stat(path.c_str(), &by_name) == 0 && ::fstat(fd, &by_fd) == 0 &&
+         by_name.st_ino == by_fd.st_ino && by_name.st_dev == by_fd.st_dev;
+}
+
+// Removes the file if it is a segment that nobody uses. With the exclusive lock held nobody else
+// can have replaced the file between the look and the unlink.
+bool RemoveIfDead(const std::string& path) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (file.get() < 0 || ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) return false;
+  const Header header = ReadHeader(file.get());
+  return header.magic == kMagic && !IsAlive(OwnerOf(header)) && HasThatFile(path, file.get()) &&
+         ::unlink(path.c_str()) == 0;
+}
+
+[[noreturn]] void ThrowNameInUse(const std::string& path) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Header header = file.get() >= 0 ? ReadHeader(file.get()) : Header{};
+  if (header.magic != kMagic)
+    Throw(ErrorKind::kResource,
+          "{} exists and is no segment of wideload; remove it or choose another job name", path);
+  Throw(ErrorKind::kResource,
+        "{} is in use by the living job '{}' (process {}); choose another job name or end that job",
+        path, header.job, header.owner_pid);
+}
+
+// Reserves the pages of the file. An unreserved page would end the process with SIGBUS at its first
+// write.
+void Reserve(int fd, const std::string& path, const std::string& folder, int64_t num_bytes) {
+  int error = EINTR;
+  while (error == EINTR) error = ::posix_fallocate(fd, 0, num_bytes);
+  if (error == 0) return;
+  struct statvfs space {};
+  if (error == EFBIG || error == EINVAL || ::fstatvfs(fd, &space) != 0 ||
+      (error != ENOSPC && error != ENOMEM && error != EDQUOT))
+    Throw(ErrorKind::kIo, "{}: cannot reserve {} bytes: {}", path, num_bytes, std::strerror(error));
+  Throw(ErrorKind::kResource,
+        "the shared memory segment {} needs {}; {} has {} free of {}. Give it more (mount -o "
+        "remount,size=SIZE {}; in a container --shm-size=SIZE), or use fewer ranks, slots or "
+        "tokens per iteration",
+        path, FormatBytes(static_cast<uint64_t>(num_bytes)), folder,
+        FormatBytes(uint64_t{space.f_bavail} * space.f_frsize),
+        FormatBytes(uint64_t{space.f_blocks} * space.f_frsize), folder);
+}
+
+void WriteHeader(int fd, const std::string& path, const std::string& job, int64_t num_bytes) {
+  const ProcessStamp self = ThisProcess();
+  Header header{.magic = kMagic,
+                .version = kVersion,
+                .owner_pid = self.pid,
+                .owner_start_ticks = self.start_ticks,
+                .num_bytes = num_bytes};
+  job.copy(header.job, kMaxNameLength);
+  if (::pwrite(fd, &header, sizeof(header), 0) != static_cast<ssize_t>(sizeof(header)))
+    Throw(ErrorKind::kIo, "{}: cannot write: {}", path, std::strerror(errno));
+}
+
+// Gives the nameless file its name. Nobody ever sees a name without a whole header behind it.
+void Link(int fd, const std::string& path) {
+  const std::string self = fmt::format("/proc/self/fd/{}", fd);
+  constexpr int kTries = 16;  // another process may take the name between the two calls
+  for (int i = 0; i < kTries; ++i) {
+    if (::linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) == 0) return;
+    if (errno != EEXIST)
+      Throw(ErrorKind::kIo, "{}: cannot be made: {}", path, std::strerror(errno));
+    if (!RemoveIfDead(path) && ::access(path.c_str(), F_OK) == 0) break;
+  }
+  ThrowNameInUse(path);
+}
+
+}  // namespace
+
+SharedMemory SharedMemory::Create(const SegmentName& name, int64_t num_bytes) {
+  const std::string path = PathOf(name);
+  if (num_bytes < 1)
+    Throw(ErrorKind::kInvalid, "{}: a segment of {} bytes; at least 1", path, num_bytes);
+  Descriptor file(::open(name.folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, S_IRUSR | S_IWUSR));
+  if (file.get() < 0)
+    Throw(ErrorKind::kIo, "{}: cannot make a shared memory segment: {}", name.folder,
+          std::strerror(errno));
+  if (::flock(file.get(), LOCK_SH) != 0)
+    Throw(ErrorKind::kIo, "{}: cannot lock: {}", path, std::strerror(errno));
+  Reserve(file.get(), path, name.folder, kHeaderBytes + num_bytes);
+  WriteHeader(file.get(), path, name.job, num_bytes);
+  SharedMemory memory(file.Release(), num_bytes);
+  memory.Map(path);
+  Link(memory.fd_, path);
+  memory.linked_path_ = path;
+  memory.maker_pid_ = static_cast<int32_t>(::getpid());
+  return memory;
+}
+
+SharedMemory SharedMemory::Attach(const SegmentName& name) {
+  const std::string path = PathOf(name);
+  Descriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+  if (file.get() < 0)
+    Throw(errno == ENOENT ? ErrorKind::kNotFound : ErrorKind::kIo, "{}: cannot be opened: {}", path,
+          std::strerror(errno));
+  if (::flock(file.get(), LOCK_SH) != 0)
+    Throw(ErrorKind::kIo, "{}: cannot lock: {}", path, std::strerror(errno));
+  const Header header = ReadHeader(file.get());
+  struct stat info {};
+  if (header.magic != kMagic || header.version != kVersion || header.job != name.job ||
+      ::fstat(file.get(), &info) != 0 || header.num_bytes < 1 ||
+      info.st_size - kHeaderBytes != header.num_bytes)
+    Throw(ErrorKind::kCorrupt,
+          "{}: no shared memory segment of job '{}' and layout version {} (found version {})", path,
+          name.job, kVersion, header.version);
+  SharedMemory memory(file.Release(), header.num_bytes);
+  memory.Map(path);
+  return memory;
+}
+
+void SharedMemory::Map(const std::string& path) {
+  void* const mapping = ::mmap(nullptr, static_cast<size_t>(kHeaderBytes + size_),
+                               PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+  if (mapping == MAP_FAILED)
+    Throw(ErrorKind::kIo, "{}: cannot map {} bytes: {}", path, size_, std::strerror(errno));
+  mapping_ = static_cast<std::byte*>(mapping);
+}
+
+SharedMemory::~SharedMemory() {
+  Unlink();
+  if (mapping_ != nullptr) ::munmap(mapping_, static_cast<size_t>(kHeaderBytes + size_));
+  if (fd_ >= 0) ::close(fd_);
+}
+
+SharedMemory::SharedMemory(SharedMemory&& other) noexcept { *this = std::move(other); }
+
+SharedMemory& SharedMemory::operator=(SharedMemory&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  std::swap(size_, other.size_);
+  std::swap(mapping_, other.mapping_);
+  std::swap(linked_path_, other.linked_path_);
+  std::swap(maker_pid_, other.maker_pid_);
+  return *this;
+}
+
+std::byte* SharedMemory::data() const {
+  return mapping_ == nullptr ? nullptr : mapping_ + kHeaderBytes;
+}
+
+ProcessStamp SharedMemory::owner() const {
+  WIDELOAD_CHECK(mapping_ != nullptr, "owner of an empty handle");
+  return OwnerOf(*reinterpret_cast<const Header*>(mapping_));
+}
+
+void SharedMemory::Unlink() {
+  const std::string path = std::exchange(linked_path_, {});
+  if (path.empty() || maker_pid_ != static_cast<int32_t>(::getpid())) return;
+  if (HasThatFile(path, fd_)) ::unlink(path.c_str());
+}
+
+int RemoveDeadSegments(const std::string& folder) {
+  DIR* const listing = ::opendir(folder.c_str());
+  if (listing == nullptr) return 0;
+  int num_removed = 0;
+  while (const dirent* const entry = ::readdir(listing)) {
+    const std::string_view file = entry->d_name;
+    if (file.substr(0, kPrefix.size()) != kPrefix) continue;
+    num_removed += RemoveIfDead(fmt::format("{}/{}", folder, file)) ? 1 : 0;
+  }
+  ::closedir(listing);
+  return num_removed;
+}
+
+}  // namespace wideload

@@ -1,0 +1,215 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/error.h"
+#include "eplb/bounds.h"
+#include "eplb/component_plan.h"
+#include "eplb/integer_split.h"
+#include "eplb/random.h"
+#include "eplb/repair.h"
+#include "eplb/scenario_planner.h"
+#include "eplb/shared_expert.h"
+#include "eplb/simulate.h"
+#include "eplb/split_graph.h"
+#include "eplb/tensorrt_llm_policy.h"
+#include "eplb/water_filling.h"
+
+namespace wideload::eplb {
+namespace {
+
+// The whole optimum may exceed the fractional one by the rounding of doubles only.
+constexpr double kRounding = 1e-6;
+
+// Skewed loads that wobble from batch to batch.
+Scenarios RandomScenarios(int32_t experts, int32_t count, uint64_t seed) {
+  Random random(seed);
+  std::vector<double> base;
+  for (int32_t e = 0; e < experts; ++e) base.push_back(100 * std::exp(random.Normal()));
+  Scenarios scenarios{experts, {}, {}};
+  for (int32_t k = 0; k < count; ++k) {
+    std::vector<double> load;
+    for (const double b : base) load.push_back(std::floor(b * std::exp(0.3 * random.Normal())));
+    scenarios.Add(load);
+  }
+  return scenarios;
+}
+
+bool HasDuplicateOnARank(const Placement& placement) {
+  for (int32_t r = 0; r < placement.num_ranks; ++r) {
+    const auto begin = placement.slot_expert.begin() + r * placement.slots_per_rank();
+    std::vector<ExpertId> held(begin, begin + placement.slots_per_rank());
+    std::sort(held.begin(), held.end());
+    if (std::adjacent_find(held.begin(), held.end()) != held.end()) return true;
+  }
+  return false;
+}
+
+TEST(WaterFilling, ReachesTheMinimumCutWhereverWholeTokensDo) {
+  for (uint64_t seed = 0; seed < 300; ++seed) {
+    Random random(seed);
+    const int32_t ranks = 1 + random.Below(9);
+    const int32_t slots = ranks * (1 + random.Below(8));
+    const int32_t experts = 1 + random.Below(slots);
+    const Placement placement = RandomPlacement(experts, slots, ranks, seed);
+    const Scenarios scenarios = RandomScenarios(experts, 3, seed);
+    WaterFilling split(placement);
+    for (int32_t k = 0; k < scenarios.size(); ++k) {
+      const std::span<const double> load = scenarios.At(k);
+      const double busiest = split.Solve(load);
+      const std::vector<int64_t> counts(load.begin(), load.end());
+      ASSERT_EQ(OptimalWholeMaximum(placement, counts),
+                static_cast<int64_t>(std::ceil(busiest - kRounding)))
+          << "seed " << seed;
+      const double sum =
+          std::accumulate(split.slot_tokens().begin(), split.slot_tokens().end(), 0.0);
+      ASSERT_NEAR(sum, std::accumulate(load.begin(), load.end(), 0.0), kRounding * (1 + sum));
+    }
+  }
+}
+
+TEST(WaterFilling, GivesASlowRankLessAndADeadRankNothing) {
+  const Placement placement{
+      2, 3, {ExpertId(0), ExpertId(1), ExpertId(0), ExpertId(1), ExpertId(0), ExpertId(1)}};
+  WaterFilling split(placement, {{1.0, 0.5, 0.0}, 0});
+  EXPECT_NEAR(split.Solve(std::vector<double>{60, 30}), 60, kRounding);
+  EXPECT_NEAR(split.rank_tokens()[1], 30, kRounding);
+  EXPECT_EQ(split.rank_tokens()[2], 0);
+}
+
+TEST(WaterFilling, LeavesASlotIdleWhenOpeningItCostsMoreThanItSaves) {
+  const Placement placement{2, 2, {ExpertId(0), ExpertId(1), ExpertId(0), ExpertId(1)}};
+  WaterFilling cheap(placement, {{}, 0});
+  WaterFilling dear(placement, {{}, 100});
+  EXPECT_NEAR(cheap.Solve(std::vector<double>{10, 8}), 9, kRounding);
+  EXPECT_NEAR(dear.Solve(std::vector<double>{10, 8}), 110, kRounding);
+}
+
+TEST(ComponentPlan, JoinsRanksIntoAsFewComponentsAsSlotsAllow) {
+  const Scenarios scenarios = RandomScenarios(64, 4, 7);
+  for (const int32_t slots : {72, 80, 96, 64}) {
+    for (const int32_t ranks : {8, 16}) {
+      if (slots % ranks != 0) continue;
+      const Placement plan = ComponentPlan(scenarios.Mean(), slots, ranks);
+      ValidatePlacement(plan, "plan");
+      EXPECT_FALSE(HasDuplicateOnARank(plan));
+      EXPECT_EQ(MakeSplitGraph(plan).num_components, FewestComponents(64, slots, ranks));
+    }
+  }
+}
+
+TEST(PlanPlacement, BeatsTheGreedyPolicyOnOtherBatchesOfTheSameKind) {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    const Scenarios all = RandomScenarios(32, 24, seed);
+    Scenarios recorded{32, {}, {}};
+    Scenarios measured{32, {}, {}};
+    for (int32_t k = 0; k < all.size(); ++k) (k < 12 ? recorded : measured).Add(all.At(k));
+    PlanOptions options;
+    options.num_ranks = 8;
+    options.num_slots = 40;
+    options.max_moves = 3000;
+    const Placement plan = PlanPlacement(recorded, options);
+    ValidatePlacement(plan, "plan");
+    EXPECT_FALSE(HasDuplicateOnARank(plan));
+    EXPECT_EQ(plan, PlanPlacement(recorded, options));
+    const std::vector<double> mean = recorded.Mean();
+    const Placement greedy =
+        TensorRtLlmPlacement(std::vector<float>(mean.begin(), mean.end()), 40, 8);
+    EXPECT_LT(MeanOptimalImbalance(plan, measured), MeanOptimalImbalance(greedy, measured));
+  }
+}
+
+TEST(RelabelRanks, FindsARenamedPlacementAgain) {
+  const Placement plan = ComponentPlan(RandomScenarios(32, 1, 3).Mean(), 40, 8);
+  Placement renamed = plan;
+  std::rotate(renamed.slot_expert.begin(), renamed.slot_expert.begin() + 15,
+              renamed.slot_expert.end());
+  EXPECT_GT(FetchedSlots(plan, renamed), 0);
+  EXPECT_EQ(RelabelRanks(plan, renamed), plan);
+}
+
+TEST(RepairPlacement, KeepsWithinItsBudgetAndNeverMakesItWorse) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    const Placement now = ComponentPlan(RandomScenarios(32, 1, seed).Mean(), 40, 8);
+    const Scenarios drifted = RandomScenarios(32, 6, seed + 100);
+    for (const int32_t budget : {0, 1, 2, 6}) {
+      RepairOptions options;
+      options.max_fetched_slots = budget;
+      const RepairResult result = RepairPlacement(now, drifted, options);
+      ValidatePlacement(result.placement, "repaired");
+      EXPECT_EQ(result.fetched_slots, FetchedSlots(now, result.placement));
+      EXPECT_LE(result.fetched_slots, budget);
+      EXPECT_NEAR(result.imbalance_before, MeanOptimalImbalance(now, drifted), kRounding);
+      EXPECT_NEAR(result.imbalance_after, MeanOptimalImbalance(result.placement, drifted),
+                  kRounding);
+      EXPECT_LE(result.imbalance_after, result.imbalance_before);
+    }
+  }
+}
+
+TEST(RepairPlacement, CoversTheExpertsOfADeadRankFirst) {
+  const Scenarios scenarios = RandomScenarios(32, 4, 5);
+  const Placement now = ComponentPlan(scenarios.Mean(), 48, 8);
+  RepairOptions options;
+  options.max_fetched_slots = 0;
+  options.rank_speed = {1, 1, 0, 1, 1, 1, 1, 1};
+  const RepairResult result = RepairPlacement(now, scenarios, options);
+  WaterFilling split(result.placement, {options.rank_speed, 0});
+  split.Solve(scenarios.At(0));
+  EXPECT_EQ(split.unplaced_tokens(), 0);
+  EXPECT_GT(result.fetched_slots, 0);
+  for (int32_t s = 12; s < 18; ++s)
+    EXPECT_EQ(result.placement.slot_expert[static_cast<size_t>(s)],
+              now.slot_expert[static_cast<size_t>(s)]);
+  options.rank_speed = {1, 0, 0, 0, 0, 0, 0, 0};
+  EXPECT_THROW(RepairPlacement(now, scenarios, options), Error);
+}
+
+TEST(ScenarioStore, KeepsTheNewestAndThinsOutTheOld) {
+  ScenarioStore store(1, {.capacity = 8});
+  for (int32_t i = 0; i < 200; ++i) store.Add(std::vector<double>{i + 1.0});
+  const Scenarios kept = store.Get();
+  ASSERT_EQ(kept.size(), 8);
+  EXPECT_EQ(kept.At(7)[0], 200);
+  EXPECT_EQ(kept.At(6)[0], 199);
+  EXPECT_LT(kept.At(0)[0], 150);
+  EXPECT_TRUE(std::is_sorted(kept.weights.begin(), kept.weights.end()));
+}
+
+TEST(SplitSharedExpert, FillsTheLeastBusyRanksAndStaysAtHomeOtherwise) {
+  const std::vector<int64_t> routed = {100, 60, 80};
+  const std::vector<int32_t> tokens = {20, 20, 20};
+  const std::vector<int32_t> rows = SplitSharedExpert(routed, tokens);
+  std::vector<int64_t> busy = routed;
+  for (size_t from = 0; from < 3; ++from) {
+    int32_t sum = 0;
+    for (size_t to = 0; to < 3; ++to) {
+      sum += rows[from * 3 + to];
+      busy[to] += rows[from * 3 + to];
+    }
+    EXPECT_EQ(sum, 20);
+  }
+  EXPECT_EQ(*std::max_element(busy.begin(), busy.end()), 100);
+  EXPECT_EQ(rows[4], 20);
+  EXPECT_EQ(rows[8], 20);
+}
+
+TEST(ReplicaCapacityBound, IsTheHottestExpertWithoutSpareSlots) {
+  EXPECT_NEAR(ReplicaCapacityBound(std::vector<double>{6, 1, 1}, {3, 3}), 6 / (8 / 3.0) - 1, 1e-6);
+  EXPECT_EQ(ReplicaCapacityBound(std::vector<double>{1, 1}, {2, 2}), 0);
+}
+
+TEST(ValidateIterationRule, RefusesAStrideThatSkipsAnswers) {
+  RoutingTrace trace{1, 1, 2, {{{1, 1, 1, 1}, {0, 1, 0, 1}}}};
+  IterationRule rule;
+  rule.tokens = 2;
+  rule.answer_stride = 2;
+  EXPECT_THROW(ValidateIterationRule(trace, rule), Error);
+  rule.answer_stride = 3;
+  EXPECT_NO_THROW(ValidateIterationRule(trace, rule));
+  EXPECT_EQ(MakeLayerTrace(trace, rule, 0).measured.size(), 1u);
+}
+
+}  // namespace
+}  // namespace wideload::eplb

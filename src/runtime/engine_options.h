@@ -1,0 +1,30 @@
+// How an engine is laid out: plain values.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "compute/exec.h"
+#include "eplb/placement.h"
+#include "eplb/slot_chooser.h"
+
+namespace wideload::runtime {
+
+struct EngineOptions {
+  compute::KernelSet kernels = compute::KernelSet::kReference;
+  int32_t num_ranks = 1;
+  int32_t threads_per_rank = 1;
+  int64_t max_num_tokens = 2048;            // per rank and iteration
+  int64_t max_batch_size = 64;              // per rank
+  int64_t max_seq_len = 0;                  // at most the model's context
+  int64_t num_kv_blocks = 0;                // per rank
+  int32_t num_slots = 0;                    // over all ranks; 0: one per expert
+  std::vector<eplb::Placement> placements;  // [MoE layers]; empty: contiguous
+  eplb::SplitMode split = eplb::SplitMode::kOptimal;
+  int64_t moe_max_num_tokens =
+      0;  // tokens of all ranks that go through an MoE layer at once; 0: all
+  std::chrono::milliseconds deadline{60'000};  // longest wait for another rank
+};
+
+}  // namespace wideload::runtime

@@ -1,0 +1,162 @@
+#include "runtime/rank_team.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace wideload::runtime {
+namespace {
+
+using std::chrono::steady_clock;
+
+moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options) {
+  moe::MoeLayout layout{.num_ranks = options.num_ranks, .split = options.split};
+  const auto num_experts = static_cast<int32_t>(shape.num_experts);
+  layout.num_slots = options.num_slots > 0 ? options.num_slots : num_experts;
+  layout.placements = options.placements;
+  if (layout.placements.empty() && num_experts > 0)
+    layout.placements.assign(
+        shape.layers.size(),
+        eplb::ContiguousPlacement(num_experts, layout.num_slots, options.num_ranks));
+  layout.chunk_tokens =
+      moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens);
+  moe::ValidateLayout(shape, layout);
+  return layout;
+}
+
+// Time since `start`, which is set at the first call.
+steady_clock::duration Since(steady_clock::time_point& start) {
+  const auto now = steady_clock::now();
+  if (start == steady_clock::time_point()) start = now;
+  return now - start;
+}
+
+}  // namespace
+
+RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
+    : deadline_(options.deadline),
+      moe_layout_(MakeMoeLayout(model.shape().moe, options)),
+      group_(options.num_ranks, {.total_threads = options.num_ranks * options.threads_per_rank,
+                                 .deadline = options.deadline}),
+      ladder_(WaitLadder::For(options.num_ranks * options.threads_per_rank + 1)) {
+  ladder_.slice = std::min(ladder_.slice, deadline_);
+  if (model.shape().moe.num_experts > 0)
+    fabrics_ = std::make_unique<exchange::LocalFabrics>(
+        options.num_ranks,
+        exchange::SegmentBytes(
+            moe::MakeExchangeShape(model.shape().moe, moe_layout_, options.kernels)),
+        options.num_ranks * options.threads_per_rank);
+  for (int32_t r = 0; r < options.num_ranks; ++r) {
+    members_.push_back(std::make_unique<Member>());
+    members_.back()->rank = std::make_unique<Rank>(
+        model, RankOptions{.rank = r,
+                           .num_ranks = options.num_ranks,
+                           .threads = options.threads_per_rank,
+                           .kernels = options.kernels,
+                           .max_num_tokens = options.max_num_tokens,
+                           .max_batch_size = options.max_batch_size,
+                           .num_kv_blocks = options.num_kv_blocks,
+                           .moe_layout = &moe_layout_,
+                           .group = &group_.rank(r),
+                           .fabric = fabrics_ ? &fabrics_->rank(r) : nullptr});
+  }
+}
+
+RankTeam::~RankTeam() {
+  WIDELOAD_CHECK(Stop(), "rank {} is stuck; its thread still uses this memory", stuck_ranks_[0]);
+}
+
+void RankTeam::Start() {
+  for (int32_t r = 0; r < static_cast<int32_t>(members_.size()); ++r)
+    members_[static_cast<size_t>(r)]->thread = std::jthread([this, r] { ThreadMain(r); });
+  RunRound();
+}
+
+void RankTeam::Run(const StepPlan& plan, int64_t iteration) {
+  plan_ = &plan;
+  iteration_ = iteration;
+  RunRound();
+}
+
+bool RankTeam::Stop() {
+  stop_.store(true, std::memory_order_release);
+  round_.Increment();
+  for (const int32_t r : stuck_ranks_) {
+    std::jthread& thread = members_[static_cast<size_t>(r)]->thread;
+    if (thread.joinable()) thread.detach();
+  }
+  for (const auto& member : members_)
+    if (member->thread.joinable()) member->thread.join();
+  return stuck_ranks_.empty();
+}
+
+void RankTeam::RunRound() {
+  if (failure_) std::rethrow_exception(failure_);
+  waiting_since_ = failing_since_ = {};
+  const uint32_t all_done = ++num_rounds_ * static_cast<uint32_t>(members_.size());
+  round_.Increment();
+  const bool all_ended = WaitFor(
+      done_, ladder_, [&](uint32_t done) { return done == all_done; },
+      [&] { return KeepWaiting(); });
+  if (!all_ended) FindStuckRanks();
+  failure_ = FirstFailure();
+  if (failure_) std::rethrow_exception(failure_);
+}
+
+// A rank that has ended needed something of every other in each layer, so what the others have left
+// to do is as little as between two waits of the exchange: the same deadline holds.
+bool RankTeam::KeepWaiting() {
+  if (group_.Aborted()) return Since(failing_since_) < kGrace;
+  const bool none_ended =
+      done_.Load() == (num_rounds_ - 1) * static_cast<uint32_t>(members_.size());
+  return none_ended || Since(waiting_since_) < deadline_;
+}
+
+void RankTeam::FindStuckRanks() {
+  for (size_t r = 0; r < members_.size(); ++r)
+    if (members_[r]->num_ended.load(std::memory_order_acquire) != num_rounds_)
+      stuck_ranks_.push_back(static_cast<int32_t>(r));
+}
+
+// The rank that ended the group knows why; the others were told.
+std::exception_ptr RankTeam::FirstFailure() const {
+  std::exception_ptr any;
+  const auto report = group_.Aborted();
+  for (size_t r = 0; r < members_.size(); ++r) {
+    if (members_[r]->num_ended.load(std::memory_order_acquire) != num_rounds_) continue;
+    const std::exception_ptr& failure = members_[r]->failure;
+    if (failure && (!any || (report && report->rank == static_cast<int>(r)))) any = failure;
+  }
+  if (any || stuck_ranks_.empty()) return any;
+  return std::make_exception_ptr(Error(
+      ErrorKind::kRunFailed,
+      fmt::format("iteration {}: waited for the end of the iteration of rank {}: no answer "
+                  "for {:.1f} s after the first rank had ended it",
+                  iteration_, stuck_ranks_[0], std::chrono::duration<double>(deadline_).count())));
+}
+
+void RankTeam::ThreadMain(int32_t r) {
+  NameThisThread(fmt::format("rank {}", r));
+  Member& member = *members_[static_cast<size_t>(r)];
+  uint32_t seen = 0;
+  while (true) {
+    WaitFor(
+        round_, ladder_, [&](uint32_t round) { return round != seen; }, [] { return true; });
+    ++seen;
+    if (stop_.load(std::memory_order_acquire)) return;
+    try {
+      if (plan_ == nullptr) {
+        member.rank->Start();
+      } else {
+        member.rank->Run(plan_->ranks[static_cast<size_t>(r)], iteration_);
+      }
+    } catch (const std::exception& e) {
+      member.failure = std::current_exception();
+      group_.Abort(r, e.what());
+    }
+    member.num_ended.fetch_add(1, std::memory_order_release);
+    done_.Increment();
+  }
+}
+
+}  // namespace wideload::runtime

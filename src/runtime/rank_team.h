@@ -1,0 +1,86 @@
+// The ranks of an engine as threads of this process: they carry out step plans in step, and when
+// one fails or stops answering, all end. Used by the engine's thread.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <exception>
+#include <memory>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "base/wait.h"
+#include "comm/local/local_communicator.h"
+#include "exchange/local_fabric.h"
+#include "model/model.h"
+#include "runtime/engine_options.h"
+#include "runtime/rank.h"
+#include "runtime/scheduler.h"
+
+namespace wideload::runtime {
+
+class RankTeam {
+ public:
+  // Makes the ranks; `model` must outlive the team. Errors: kInvalid for a layout that does not fit
+  // the model.
+  RankTeam(const model::Model& model, const EngineOptions& options);
+  // No rank may be stuck.
+  ~RankTeam();
+  RankTeam(const RankTeam&) = delete;
+  RankTeam& operator=(const RankTeam&) = delete;
+
+  // Starts the threads; returns when every rank is up. Errors: as Run.
+  void Start();
+  // Every rank carries out its part of the plan; returns when all have.
+  // Errors: rethrows what ended the first rank that failed, and again at every later call. When a
+  // rank does not answer: kRunFailed (comm::PeerLost where another rank found out), after the
+  // deadline and kGrace at most; then stuck_ranks() names it.
+  void Run(const StepPlan& plan, int64_t iteration);
+  // Ends the threads of all ranks that are not stuck, and lets go of the others. Returns whether
+  // none is stuck; if one is, this object must stay as long as the process.
+  bool Stop();
+
+  // Ranks whose thread neither ended the last plan nor noticed that the others had failed.
+  std::span<const int32_t> stuck_ranks() const { return stuck_ranks_; }
+  Rank& rank(size_t r) { return *members_[r]->rank; }
+  const Rank& rank(size_t r) const { return *members_[r]->rank; }
+  size_t size() const { return members_.size(); }
+
+  // How long ranks have to notice that another one has failed.
+  static constexpr std::chrono::milliseconds kGrace{2000};
+
+ private:
+  struct Member {
+    std::unique_ptr<Rank> rank;
+    std::atomic<uint32_t> num_ended{0};  // rounds; publishes failure
+    std::exception_ptr failure;
+    std::jthread thread;
+  };
+
+  void RunRound();
+  bool KeepWaiting();
+  void FindStuckRanks();
+  std::exception_ptr FirstFailure() const;
+  void ThreadMain(int32_t rank);
+
+  std::chrono::milliseconds deadline_;
+  moe::MoeLayout moe_layout_;
+  comm::LocalGroup group_;
+  std::unique_ptr<exchange::LocalFabrics> fabrics_;  // null when the model has no experts
+  std::vector<std::unique_ptr<Member>> members_;
+  std::exception_ptr failure_;
+  std::vector<int32_t> stuck_ranks_;
+
+  const StepPlan* plan_ = nullptr;  // null: start
+  int64_t iteration_ = -1;
+  WaitLadder ladder_;
+  EventWord round_;  // raised once per round
+  EventWord done_;   // rounds that ranks ended, over all ranks
+  uint32_t num_rounds_ = 0;
+  std::atomic<bool> stop_{false};
+  // Since when the ranks that ended this round wait for the others, or know of a failure.
+  std::chrono::steady_clock::time_point waiting_since_, failing_since_;
+};
+
+}  // namespace wideload::runtime
