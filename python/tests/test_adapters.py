@@ -142,6 +142,29 @@ class VLLM(unittest.TestCase):
         self.assertEqual(placement[0, table[0, 5, 0]], 5)
 
 
+class Tensors(unittest.TestCase):
+    def test_adapters_give_tensors_for_tensors(self):
+        try:
+            import torch
+        except ImportError:
+            self.skipTest("torch is not installed")
+        steps = golden.skewed_loads(4, (5, LAYERS, EXPERTS))
+        sizes = (SLOTS, SLOTS // RANKS, 4, 2)
+        for algorithm in (sglang.EplbAlgorithm.deepseek, sglang.EplbAlgorithm.scenario):
+            tensors = sglang.rebalance_experts(torch.tensor(steps), *sizes, algorithm)
+            for tensor, array in zip(tensors, sglang.rebalance_experts(steps, *sizes, algorithm)):
+                self.assertEqual(tensor.dtype, torch.int64)
+                np.testing.assert_array_equal(tensor.numpy(), array)
+        active = torch.tensor([1, 1, 0, 1], dtype=torch.int32)
+        elastic = sglang.rebalance_experts(torch.tensor(steps), *sizes, sglang.EplbAlgorithm.elasticity_aware, active)
+        self.assertTrue(all(isinstance(tensor, torch.Tensor) for tensor in elastic))
+        weight = torch.tensor(steps.sum(0))
+        old = vllm.DefaultEplbPolicy.rebalance_experts(weight, SLOTS, 1, 1, RANKS)
+        new = vllm.ThreeMapsEplbPolicy.rebalance_experts(weight.float() * 2, SLOTS, 1, 1, RANKS, old)
+        self.assertTrue(torch.equal(new[0], old))
+        self.assertIsInstance(wideload_eplb.repair(old, steps, RANKS).placement, torch.Tensor)
+
+
 class Stubs(unittest.TestCase):
     def names_of(self, path):
         return {

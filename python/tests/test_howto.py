@@ -23,8 +23,8 @@ class HowTo(unittest.TestCase):
                 lines = pathlib.Path("eplb.yaml").read_text().splitlines()
             finally:
                 os.chdir(home)
-        self.assertEqual(lines[:3], ["num_slots: 80", "layer_updates_per_iter: 0", "initial_global_assignments:"])
-        self.assertRegex(lines[3], r"^  3: \[\d+(, \d+){79}\]$")
+        self.assertEqual(lines[:3], ["num_slots: 72", "layer_updates_per_iter: 0", "initial_global_assignments:"])
+        self.assertRegex(lines[3], r"^  3: \[\d+(, \d+){71}\]$")
         self.assertIn("scenario", output.getvalue())
 
 

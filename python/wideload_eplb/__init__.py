@@ -66,7 +66,7 @@ def rebalance_experts(weight, num_replicas, num_groups, num_nodes, num_gpus, *, 
         _arrays.size(num_nodes, "num_nodes"),
         _arrays.size(num_gpus, "num_gpus"),
     ]
-    maps = _core.rebalance_experts(loads, sizes, _arrays.threads(num_threads, loads.size * 20))
+    maps = _core.rebalance_experts(loads, sizes, _arrays.threads(num_threads, loads.size * 0.15))
     return tuple(_arrays.like(weight, array) for array in maps)
 
 
@@ -92,8 +92,8 @@ def plan(loads, num_slots, num_ranks, *, policy="scenario", num_groups=1, num_no
             'only, "deepseek" for any'
         )
     sizes = [_arrays.size(num_slots, "num_slots"), num_groups, num_nodes, _arrays.size(num_ranks, "num_ranks")]
-    work = array[0].size * (10_000 if policy == "scenario" else 20)
-    slots = _core.plan(array, sizes, str(policy), _arrays.seed(seed), _arrays.threads(num_threads, work))
+    work_us = array[0].size * (250 if policy == "scenario" else 0.15)
+    slots = _core.plan(array, sizes, str(policy), _arrays.seed(seed), _arrays.threads(num_threads, work_us))
     return _arrays.like(loads, slots)
 
 
@@ -118,7 +118,7 @@ def split(
     array, has_iterations = _arrays.batches(counts, "counts", whole=not fractional)
     slots = _arrays.placement(placement, array.shape[1])
     num_ranks = _arrays.size(num_ranks, "num_ranks")
-    threads = _arrays.threads(num_threads, array.size * 20)
+    threads = _arrays.threads(num_threads, array.size * 0.1)
     if fractional:
         speed = _arrays.speeds(rank_speed, num_ranks)
         result = _core.split_fractional(array, slots, speed, float(tokens_per_active_slot), threads)
@@ -144,7 +144,7 @@ def imbalance(loads, placement, num_ranks, *, split="even", num_threads=None):
         _arrays.expect_counts(array, "loads")
     slots = _arrays.placement(placement, array.shape[1])
     ratios = _core.imbalance(
-        array, slots, _arrays.size(num_ranks, "num_ranks"), str(split), _arrays.threads(num_threads, array.size * 20)
+        array, slots, _arrays.size(num_ranks, "num_ranks"), str(split), _arrays.threads(num_threads, array.size * 0.1)
     )
     return _arrays.like(loads, ratios if has_iterations else ratios[0])
 
@@ -198,7 +198,7 @@ def repair(
     options.rank_speed = _arrays.speeds(rank_speed, num_ranks).tolist()
     weights = float(decay) ** np.arange(array.shape[0] - 1, -1, -1, dtype=np.float64)
     results = _core.repair(
-        slots, array, np.maximum(weights, 1e-9), options, _arrays.threads(num_threads, array[0].size * 10_000)
+        slots, array, np.maximum(weights, 1e-9), options, _arrays.threads(num_threads, array[0].size * 10)
     )
     return Repair(*(_arrays.like(placement, result) for result in results))
 
@@ -225,7 +225,7 @@ def bounds(loads, num_slots, num_ranks, *, num_threads=None):
         array,
         _arrays.size(num_slots, "num_slots"),
         _arrays.size(num_ranks, "num_ranks"),
-        _arrays.threads(num_threads, array.size * 1_000),
+        _arrays.threads(num_threads, array.size),
     )
     return Bounds(*((capacity, floor) if has_iterations else (capacity[0], floor[0])), components)
 
@@ -328,7 +328,7 @@ def simulate(
     request.answer_stride = _arrays.size(answer_stride, "answer_stride")
     request.set_record(record)
     request.seed = _arrays.seed(seed)
-    request.num_threads = _arrays.threads(num_threads, 1 << 40)
+    request.num_threads = _arrays.threads(num_threads, 1e9)
     rows, clairvoyant = _core.simulate(request)
     results = [
         {

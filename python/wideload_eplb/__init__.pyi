@@ -1,5 +1,5 @@
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, TypedDict, overload
+from typing import Any, Literal, NamedTuple, TypedDict, Union, overload
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ __all__ = [
     "split",
 ]
 
+Array = Union[NDArray[Any], Sequence[Any]]
 Split = Literal["even", "optimal", "optimal_fractional"]
 SimulatedSplit = Literal["even", "round_robin", "optimal", "optimal_fractional"]
 
@@ -54,6 +55,16 @@ class Bounds(NamedTuple):
 def policies() -> dict[str, str]: ...
 @overload
 def rebalance_experts(
+    weight: Array,
+    num_replicas: int,
+    num_groups: int,
+    num_nodes: int,
+    num_gpus: int,
+    *,
+    num_threads: int | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...
+@overload
+def rebalance_experts(
     weight: torch.Tensor,
     num_replicas: int,
     num_groups: int,
@@ -63,15 +74,17 @@ def rebalance_experts(
     num_threads: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
 @overload
-def rebalance_experts(
-    weight: ArrayLike,
-    num_replicas: int,
-    num_groups: int,
-    num_nodes: int,
-    num_gpus: int,
+def plan(
+    loads: Array,
+    num_slots: int,
+    num_ranks: int,
     *,
+    policy: str = "scenario",
+    num_groups: int = 1,
+    num_nodes: int = 1,
+    seed: int = 1,
     num_threads: int | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...
+) -> NDArray[np.int64]: ...
 @overload
 def plan(
     loads: torch.Tensor,
@@ -85,17 +98,16 @@ def plan(
     num_threads: int | None = None,
 ) -> torch.Tensor: ...
 @overload
-def plan(
-    loads: ArrayLike,
-    num_slots: int,
+def split(
+    counts: Array,
+    placement: ArrayLike | torch.Tensor,
     num_ranks: int,
     *,
-    policy: str = "scenario",
-    num_groups: int = 1,
-    num_nodes: int = 1,
-    seed: int = 1,
+    fractional: bool = False,
+    rank_speed: ArrayLike | torch.Tensor | None = None,
+    tokens_per_active_slot: float = 0.0,
     num_threads: int | None = None,
-) -> NDArray[np.int64]: ...
+) -> NDArray[np.int64] | NDArray[np.float64]: ...
 @overload
 def split(
     counts: torch.Tensor,
@@ -108,16 +120,14 @@ def split(
     num_threads: int | None = None,
 ) -> torch.Tensor: ...
 @overload
-def split(
-    counts: ArrayLike,
+def imbalance(
+    loads: Array,
     placement: ArrayLike | torch.Tensor,
     num_ranks: int,
     *,
-    fractional: bool = False,
-    rank_speed: ArrayLike | torch.Tensor | None = None,
-    tokens_per_active_slot: float = 0.0,
+    split: Split = "even",
     num_threads: int | None = None,
-) -> NDArray[np.int64] | NDArray[np.float64]: ...
+) -> NDArray[np.float64]: ...
 @overload
 def imbalance(
     loads: torch.Tensor,
@@ -128,14 +138,19 @@ def imbalance(
     num_threads: int | None = None,
 ) -> torch.Tensor: ...
 @overload
-def imbalance(
-    loads: ArrayLike,
-    placement: ArrayLike | torch.Tensor,
+def repair(
+    placement: Array,
+    loads: ArrayLike | torch.Tensor,
     num_ranks: int,
     *,
-    split: Split = "even",
+    max_fetched_slots: int = 2,
+    until: float = 0.0,
+    min_gain: float = 1e-4,
+    decay: float = 1.0,
+    rank_speed: ArrayLike | torch.Tensor | None = None,
+    seed: int = 1,
     num_threads: int | None = None,
-) -> NDArray[np.float64]: ...
+) -> Repair: ...
 @overload
 def repair(
     placement: torch.Tensor,
@@ -150,20 +165,6 @@ def repair(
     seed: int = 1,
     num_threads: int | None = None,
 ) -> RepairOfTensors: ...
-@overload
-def repair(
-    placement: ArrayLike,
-    loads: ArrayLike | torch.Tensor,
-    num_ranks: int,
-    *,
-    max_fetched_slots: int = 2,
-    until: float = 0.0,
-    min_gain: float = 1e-4,
-    decay: float = 1.0,
-    rank_speed: ArrayLike | torch.Tensor | None = None,
-    seed: int = 1,
-    num_threads: int | None = None,
-) -> Repair: ...
 def bounds(
     loads: ArrayLike | torch.Tensor, num_slots: int, num_ranks: int, *, num_threads: int | None = None
 ) -> Bounds: ...

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 _MAX_INT32 = 2**31 - 1
+_WORTH_A_THREAD_US = 5_000  # starting a pool and waking its threads takes 0.1 ms to 10 ms on a busy machine
 
 
 def is_tensor(value: Any) -> bool:
@@ -54,11 +55,11 @@ def seed(value: Any) -> int:
     return number
 
 
-def threads(num_threads: int | None, work: int) -> int:
-    """num_threads, or as many as this process may use and `work` (multiplications, about) is worth."""
+def threads(num_threads: int | None, work_us: float) -> int:
+    """num_threads, or as many as this process may use and `work_us`, roughly estimated, is worth."""
     if num_threads is not None:
         return size(num_threads, "num_threads")
-    return max(1, min(len(os.sched_getaffinity(0)), work // 100_000))
+    return max(1, min(len(os.sched_getaffinity(0)), int(work_us / _WORTH_A_THREAD_US)))
 
 
 def _expect_dimensions(array: np.ndarray, name: str, shapes: dict[int, str]) -> None:

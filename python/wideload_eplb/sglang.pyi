@@ -19,16 +19,6 @@ class EplbAlgorithm(Enum):
 def compute_algorithm(raw_algorithm: str, num_groups: int | None, num_nodes: int) -> EplbAlgorithm: ...
 @overload
 def rebalance_experts(
-    tokens_per_expert: torch.Tensor,
-    num_physical_experts: int,
-    num_local_physical_experts: int,
-    num_groups: int | None,
-    num_nodes: int,
-    algorithm: EplbAlgorithm,
-    active_ranks: torch.Tensor | NDArray[Any] | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
-@overload
-def rebalance_experts(
     tokens_per_expert: NDArray[Any],
     num_physical_experts: int,
     num_local_physical_experts: int,
@@ -37,3 +27,13 @@ def rebalance_experts(
     algorithm: EplbAlgorithm,
     active_ranks: torch.Tensor | NDArray[Any] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...
+@overload
+def rebalance_experts(
+    tokens_per_expert: torch.Tensor,
+    num_physical_experts: int,
+    num_local_physical_experts: int,
+    num_groups: int | None,
+    num_nodes: int,
+    algorithm: EplbAlgorithm,
+    active_ranks: torch.Tensor | NDArray[Any] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...

@@ -13,17 +13,6 @@ class WideloadEplbPolicy:
     @classmethod
     def rebalance_experts(
         cls,
-        weight: torch.Tensor,
-        num_replicas: int,
-        num_groups: int,
-        num_nodes: int,
-        num_ranks: int,
-        old_global_expert_indices: torch.Tensor | None = None,
-    ) -> torch.Tensor: ...
-    @overload
-    @classmethod
-    def rebalance_experts(
-        cls,
         weight: NDArray[Any],
         num_replicas: int,
         num_groups: int,
@@ -31,10 +20,6 @@ class WideloadEplbPolicy:
         num_ranks: int,
         old_global_expert_indices: NDArray[Any] | None = None,
     ) -> NDArray[np.int64]: ...
-
-class ThreeMapsEplbPolicy:
-    policy: str
-    max_fetched_slots: int | None
     @overload
     @classmethod
     def rebalance_experts(
@@ -45,7 +30,11 @@ class ThreeMapsEplbPolicy:
         num_nodes: int,
         num_ranks: int,
         old_global_expert_indices: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
+    ) -> torch.Tensor: ...
+
+class ThreeMapsEplbPolicy:
+    policy: str
+    max_fetched_slots: int | None
     @overload
     @classmethod
     def rebalance_experts(
@@ -57,5 +46,16 @@ class ThreeMapsEplbPolicy:
         num_ranks: int,
         old_global_expert_indices: NDArray[Any] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...
+    @overload
+    @classmethod
+    def rebalance_experts(
+        cls,
+        weight: torch.Tensor,
+        num_replicas: int,
+        num_groups: int,
+        num_nodes: int,
+        num_ranks: int,
+        old_global_expert_indices: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
 
 DefaultEplbPolicy = WideloadEplbPolicy
