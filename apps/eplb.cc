@@ -10,8 +10,8 @@ void AddEplb(CLI::App& app) {
       "eplb",
       "plan, simulate, report, convert and check placements of experts from recorded loads");
   group->require_subcommand(1);
-  for (const auto add : {AddEplbReport, AddEplbPlan, AddEplbConvert, AddEplbCheck, AddEplbSimulate,
-                         AddEplbRepair})
+  for (const auto add :
+       {AddEplbReport, AddEplbPlan, AddEplbConvert, AddEplbCheck, AddEplbSimulate, AddEplbRepair})
     add(*group);
 }
 

@@ -61,8 +61,8 @@ class WholeFileWriter {
   int fd_ = -1;
 };
 
-// Refuses an output path before the work that makes its content; "-" is fine. Leaves nothing behind.
-// Errors: kInvalid when the folder is missing or not writable.
+// Refuses an output path before the work that makes its content; "-" is fine. Leaves nothing
+// behind. Errors: kInvalid when the folder is missing or not writable.
 void CheckWritable(const std::string& path);
 
 bool FileExists(const std::string& path);
