@@ -8,6 +8,12 @@
 #include "eplb/water_filling.h"
 
 namespace wideload::eplb {
+namespace {
+
+// Vectors older than this many times the capacity say nothing about today.
+constexpr int32_t kHorizon = 8;
+
+}  // namespace
 
 void Scenarios::Add(std::span<const double> load, double weight) {
   if (load.size() != static_cast<size_t>(num_experts))
@@ -58,14 +64,15 @@ void ScenarioStore::Add(std::span<const double> counts) {
   if (std::accumulate(counts.begin(), counts.end(), 0.0) <= 0) return;
   entries_.push_back({batch, {counts.begin(), counts.end()}});
   if (size() <= options_.capacity) return;
-  // The gap a vector leaves, measured against its age, is smallest for the one to drop.
+  // The oldest goes when it is past the horizon; else the one whose gap, measured against its age,
+  // is smallest once it is gone.
   size_t drop = 0;
   double smallest = 0;
-  for (size_t i = 0; i + 1 < entries_.size(); ++i) {
-    const int64_t older = i > 0 ? entries_[i - 1].batch : entries_[i].batch - 1;
-    const auto gap = static_cast<double>(entries_[i + 1].batch - older);
+  const bool stale = batches_ - entries_[0].batch > int64_t{kHorizon} * options_.capacity;
+  for (size_t i = 1; !stale && i + 1 < entries_.size(); ++i) {
+    const auto gap = static_cast<double>(entries_[i + 1].batch - entries_[i - 1].batch);
     const double relative = gap / static_cast<double>(batches_ - entries_[i].batch);
-    if (i == 0 || relative < smallest) {
+    if (i == 1 || relative < smallest) {
       drop = i;
       smallest = relative;
     }

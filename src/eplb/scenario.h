@@ -35,7 +35,8 @@ struct ScenarioStoreOptions {
 
 // What the online balancer remembers of one layer: the newest batches all, older ones ever more
 // sparsely (the vector that is dropped is the one closest to its neighbours for its age), so that
-// a load seen some time ago still counts a little. No randomness.
+// a load seen some time ago still counts a little; none older than 8 x capacity batches. No
+// randomness.
 class ScenarioStore {
  public:
   // Errors: kInvalid naming the option.
