@@ -15,7 +15,7 @@
 #include "eplb/simulate.h"
 #include "eplb/tensorrt_llm_policy.h"
 #include "eplb_commands.h"
-#include "routing_files.h"
+#include "statistics/load_files.h"
 
 namespace wideload::apps {
 namespace {
@@ -91,15 +91,18 @@ void Run(const Options& o) {
   std::vector<SimulatedPolicy> policies;
   for (const std::string& name : o.policies) policies.push_back(MakePolicy(name, o));
   RoutingTrace trace;
-  LayerLoads loads;
+  std::vector<std::vector<double>> loads;  // layers with load
   IterationRule rule = ParseRule(o);
   if (!o.routing.empty()) {
-    trace = ReadRoutingFile(o.routing, o.num_experts);
+    trace = statistics::RoutingTraceOf(statistics::ReadRouting(o.routing, o.num_experts));
     ValidateIterationRule(trace, rule);
   } else {
-    loads = ReadLoads(o.loads);
+    for (auto& [layer, row] : statistics::ReadLoads(o.loads).layers)
+      if (std::any_of(row.begin(), row.end(), [](double load) { return load > 0; }))
+        loads.push_back(row);
+    if (loads.empty()) Throw(ErrorKind::kInvalid, "{}: has no layer with any load", o.loads);
   }
-  auto layers = o.routing.empty() ? static_cast<int64_t>(loads.layers.size())
+  auto layers = o.routing.empty() ? static_cast<int64_t>(loads.size())
                                   : static_cast<int64_t>(trace.num_layers);
   const int64_t step = getenv("STEP") ? atoi(getenv("STEP")) : 1;
   layers = (layers + step - 1) / step;
@@ -115,8 +118,8 @@ void Run(const Options& o) {
     try {
       LayerTrace layer;
       if (o.routing.empty()) {
-        RoutingSampler sampler(loads.layers[i0], o.top_k, o.seed * 1000003 + i0);
-        layer.num_experts = loads.num_experts;
+        RoutingSampler sampler(loads[i0], o.top_k, o.seed * 1000003 + i0);
+        layer.num_experts = static_cast<int32_t>(loads[i0].size());
         layer.top_k = o.top_k;
         for (int32_t n = 0; n < o.recorded + o.measured; ++n)
           (n < o.recorded ? layer.recorded : layer.measured)
