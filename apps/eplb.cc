@@ -6,12 +6,13 @@
 namespace wideload::apps {
 
 void AddEplb(CLI::App& app) {
-  CLI::App* group = app.add_subcommand(
-      "eplb",
-      "plan, simulate, report, convert and check placements of experts from recorded loads");
+  CLI::App* group =
+      app.add_subcommand("eplb",
+                         "plan, simulate, repair, diagnose, report, convert and check "
+                         "placements of experts from recorded loads");
   group->require_subcommand(1);
-  for (const auto add :
-       {AddEplbReport, AddEplbPlan, AddEplbConvert, AddEplbCheck, AddEplbSimulate, AddEplbRepair})
+  for (const auto add : {AddEplbReport, AddEplbPlan, AddEplbConvert, AddEplbCheck, AddEplbSimulate,
+                         AddEplbRepair, AddEplbDiagnose})
     add(*group);
 }
 

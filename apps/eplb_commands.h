@@ -18,6 +18,7 @@ void AddEplbConvert(CLI::App& group);
 void AddEplbCheck(CLI::App& group);
 void AddEplbSimulate(CLI::App& group);
 void AddEplbRepair(CLI::App& group);
+void AddEplbDiagnose(CLI::App& group);
 
 // A statistics folder and the iterations wanted of it.
 struct StatisticsFlags {
@@ -48,7 +49,11 @@ struct RecordedLoads {
   int32_t ep_size = 0;  // ranks that recorded; 0 when the source does not tell
   std::map<int32_t, RecordedLayer> layers;
 };
+// A routing file is cut into iterations of tokens_per_iteration; a shorter last one counts in the
+// total only, unless there is no other. A load table is one iteration.
 // Errors: as the readers; kInvalid unless exactly one source is given.
-RecordedLoads ReadRecordedLoads(const LoadFlags& flags);
+inline constexpr int64_t kTokensPerIteration = 1024;
+RecordedLoads ReadRecordedLoads(const LoadFlags& flags,
+                                int64_t tokens_per_iteration = kTokensPerIteration);
 
 }  // namespace wideload::apps

@@ -118,30 +118,6 @@ void WriteLoadTensor(const std::string& path, const statistics::LoadTable& table
   WriteSafetensors(path, std::vector<std::pair<std::string, TensorView>>{{"load", view}});
 }
 
-// Cuts the tokens of a routing file, task after task, into iterations of one rank.
-statistics::ExpertStatistics CutIntoIterations(const statistics::Routing& routing,
-                                               int64_t tokens_per_iteration) {
-  int64_t num_tokens = 0;
-  for (const statistics::RoutingTask& task : routing.tasks) num_tokens += routing.NumTokens(task);
-  statistics::ExpertStatistics result{
-      .num_experts = routing.num_experts,
-      .experts_per_token = routing.top_k,
-      .num_iterations = (num_tokens + tokens_per_iteration - 1) / tokens_per_iteration};
-  for (int32_t l = 0; l < routing.num_layers; ++l) result.layers.push_back(l);
-  result.counts.assign(static_cast<size_t>(result.num_iterations) * result.layers.size() *
-                           static_cast<size_t>(result.num_experts),
-                       0);
-  int64_t done = 0;
-  for (const statistics::RoutingTask& task : routing.tasks)
-    for (int64_t t = 0; t < routing.NumTokens(task); ++t, ++done)
-      for (int32_t l = 0; l < routing.num_layers; ++l) {
-        int64_t* row = result.counts.data() +
-                       result.RowOffset(done / tokens_per_iteration, static_cast<size_t>(l), 0);
-        for (int32_t k = 0; k < routing.top_k; ++k) ++row[routing.Ids(task, t, l)[k]];
-      }
-  return result;
-}
-
 void WriteFolder(const ConvertFlags& flags) {
   const auto existing =
       flags.replace ? statistics::ExistingFolder::kReplace : statistics::ExistingFolder::kRefuse;
@@ -159,8 +135,8 @@ void WriteFolder(const ConvertFlags& flags) {
           "--tokens_per_iteration is missing; a routing file has no iterations of its own");
   statistics::WriteStatistics(
       flags.output,
-      CutIntoIterations(statistics::ReadRouting(flags.input, flags.num_experts),
-                        flags.tokens_per_iteration),
+      statistics::CutIntoIterations(statistics::ReadRouting(flags.input, flags.num_experts),
+                                    flags.tokens_per_iteration),
       existing);
 }
 

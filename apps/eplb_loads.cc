@@ -61,9 +61,19 @@ RecordedLoads OfTable(const statistics::LoadTable& table) {
   return result;
 }
 
+RecordedLoads OfRouting(const statistics::Routing& routing, int64_t tokens_per_iteration) {
+  RecordedLoads result = OfStatistics(statistics::CutIntoIterations(routing, tokens_per_iteration));
+  result.ep_size = 0;
+  int64_t num_tokens = 0;
+  for (const statistics::RoutingTask& task : routing.tasks) num_tokens += routing.NumTokens(task);
+  if (num_tokens > tokens_per_iteration && num_tokens % tokens_per_iteration != 0)
+    for (auto& [id, layer] : result.layers) layer.iterations.pop_back();
+  return result;
+}
+
 }  // namespace
 
-RecordedLoads ReadRecordedLoads(const LoadFlags& flags) {
+RecordedLoads ReadRecordedLoads(const LoadFlags& flags, int64_t tokens_per_iteration) {
   const int sources =
       !flags.statistics.path.empty() + !flags.loads.empty() + !flags.routing.empty();
   if (sources != 1)
@@ -80,8 +90,7 @@ RecordedLoads ReadRecordedLoads(const LoadFlags& flags) {
   if (!flags.statistics.path.empty())
     return OfStatistics(ReadFlaggedStatistics(flags.statistics, true));
   if (!flags.loads.empty()) return OfTable(statistics::ReadLoads(flags.loads));
-  return OfTable(
-      statistics::RoutingLoads(statistics::ReadRouting(flags.routing, flags.num_experts)));
+  return OfRouting(statistics::ReadRouting(flags.routing, flags.num_experts), tokens_per_iteration);
 }
 
 }  // namespace wideload::apps

@@ -13,6 +13,7 @@
 #include "base/thread_pool.h"
 #include "command_line.h"
 #include "eplb/even_split.h"
+#include "eplb/placement_figures.h"
 #include "eplb/policy.h"
 #include "eplb_commands.h"
 #include "statistics/eplb_yaml.h"
@@ -36,49 +37,84 @@ struct PlanFlags {
 struct LayerPlan {
   int32_t layer = 0;
   const RecordedLayer* loads = nullptr;
+  eplb::Placement now;  // the layout the loads were recorded with, or contiguous
   eplb::Placement placement;
-  double imbalance_contiguous = 0;  // even split, mean over the recorded iterations
-  double imbalance_planned = 0;
-  int32_t duplicate_slots = 0;
+  eplb::PlacementFigures figures_now;
+  eplb::PlacementFigures figures;
+  eplb::PlacementBounds bounds;
   int32_t slots_changed = 0;
   bool has_load = false;
+  double plan_ms = 0;
   std::exception_ptr error;
 };
 
-double MeanImbalance(const eplb::Placement& placement, const RecordedLayer& loads) {
-  double sum = 0;
+bool HasLoad(std::span<const double> loads) {
+  return std::any_of(loads.begin(), loads.end(), [](double load) { return load > 0; });
+}
+
+eplb::Scenarios BatchesOf(const RecordedLayer& loads) {
+  eplb::Scenarios batches{
+      .num_experts = static_cast<int32_t>(loads.total.size()), .loads = {}, .weights = {}};
   for (const std::vector<double>& iteration : loads.iterations)
-    sum += eplb::ImbalanceRatio(eplb::EvenSplitRankLoads(placement, iteration));
-  return sum / static_cast<double>(loads.iterations.size());
+    if (HasLoad(iteration)) batches.Add(iteration);
+  return batches;
+}
+
+// As many slots as the plan: by slot. Else the slots whose rank lacks their expert.
+int32_t SlotsChanged(const eplb::Placement& now, const eplb::Placement& planned) {
+  return now.num_slots() == planned.num_slots() ? eplb::CountChangedSlots(now, planned)
+                                                : eplb::CountFetchedSlots(now, planned);
 }
 
 void PlanLayer(const PlanFlags& flags, const eplb::Policy& policy, LayerPlan& plan) {
-  const std::vector<double>& loads = plan.loads->total;
-  plan.has_load = std::any_of(loads.begin(), loads.end(), [](double load) { return load > 0; });
-  plan.placement = policy.plan({.loads = loads,
+  plan.has_load = HasLoad(plan.loads->total);
+  const auto start = std::chrono::steady_clock::now();
+  plan.placement = policy.plan({.loads = plan.loads->total,
                                 .scenarios = plan.loads->iterations,
                                 .num_slots = flags.num_slots,
                                 .num_ranks = flags.ep_size,
                                 .num_nodes = flags.num_nodes,
                                 .num_groups = flags.num_groups,
                                 .seed = flags.seed});
-  const eplb::Placement contiguous =
-      eplb::ContiguousPlacement(static_cast<int32_t>(loads.size()), flags.num_slots, flags.ep_size);
-  plan.imbalance_contiguous = MeanImbalance(contiguous, *plan.loads);
-  plan.imbalance_planned = MeanImbalance(plan.placement, *plan.loads);
-  plan.duplicate_slots = eplb::CountDuplicateSlots(plan.placement);
-  plan.slots_changed = eplb::CountChangedSlots(contiguous, plan.placement);
+  plan.plan_ms =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  const eplb::Scenarios batches = BatchesOf(*plan.loads);
+  plan.figures_now = eplb::JudgePlacement(plan.now, batches);
+  plan.figures = eplb::JudgePlacement(plan.placement, batches);
+  plan.bounds =
+      eplb::BoundPlacements(batches, {.num_slots = flags.num_slots, .num_ranks = flags.ep_size});
+  plan.slots_changed = SlotsChanged(plan.now, plan.placement);
 }
 
-// Layers are independent: any thread plans any layer, and the result does not depend on which.
-std::vector<LayerPlan> PlanLayers(const PlanFlags& flags, const RecordedLoads& recorded) {
-  const eplb::Policy& policy = eplb::FindPolicy(flags.policy);
+// The layout of the recording when --eplb_config tells it and it is one for these ranks.
+std::optional<statistics::EplbConfig> RecordedLayout(const PlanFlags& flags,
+                                                     const RecordedLoads& recorded) {
+  const std::optional<std::string>& path = flags.loads.statistics.eplb_config;
+  if (!path || recorded.ep_size != flags.ep_size) return std::nullopt;
+  return statistics::ReadEplbYaml(*path);
+}
+
+std::vector<LayerPlan> StartPlans(const PlanFlags& flags, const RecordedLoads& recorded) {
+  const std::optional<statistics::EplbConfig> layout = RecordedLayout(flags, recorded);
+  const statistics::EplbTarget target{.num_experts = recorded.num_experts,
+                                      .ep_size = flags.ep_size};
   std::vector<LayerPlan> plans;
   for (const auto& [layer, loads] : recorded.layers) {
     LayerPlan& plan = plans.emplace_back();
     plan.layer = layer;
     plan.loads = &loads;
+    plan.now =
+        layout ? statistics::LayerPlacement(*layout, layer, target,
+                                            *flags.loads.statistics.eplb_config)
+               : eplb::ContiguousPlacement(recorded.num_experts, flags.num_slots, flags.ep_size);
   }
+  return plans;
+}
+
+// Layers are independent: any thread plans any layer, and the result does not depend on which.
+std::vector<LayerPlan> PlanLayers(const PlanFlags& flags, const RecordedLoads& recorded) {
+  const eplb::Policy& policy = eplb::FindPolicy(flags.policy);
+  std::vector<LayerPlan> plans = StartPlans(flags, recorded);
   ThreadPool pool("plan", static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
   const auto start = std::chrono::steady_clock::now();
   pool.Run(std::ssize(plans), [&](int64_t i, int) {
@@ -91,66 +127,113 @@ std::vector<LayerPlan> PlanLayers(const PlanFlags& flags, const RecordedLoads& r
   });
   const std::chrono::duration<double, std::milli> elapsed =
       std::chrono::steady_clock::now() - start;
-  for (const LayerPlan& plan : plans)
+  double slowest_ms = 0;
+  for (const LayerPlan& plan : plans) {
     if (plan.error) std::rethrow_exception(plan.error);
-  LogInfo("planned and judged {} layers in {:.1f} ms on {} threads", plans.size(), elapsed.count(),
-          pool.num_threads());
+    slowest_ms = std::max(slowest_ms, plan.plan_ms);
+  }
+  LogInfo(
+      "planned and judged {} layers in {:.1f} ms on {} threads; the slowest plan took {:.2f} ms",
+      plans.size(), elapsed.count(), pool.num_threads(), slowest_ms);
   return plans;
 }
 
-struct Totals {
-  double imbalance_contiguous = 0;  // means over layers
-  double imbalance_planned = 0;
+// One row of the table: a layer, or the means (of imbalances, bounds and components) and sums (of
+// slots) over layers.
+struct PlanRow {
+  double now_even = 0;
+  double now_optimal = 0;
+  double planned_even = 0;
+  double planned_optimal = 0;
+  double replica_capacity_bound = 0;
+  double component_bound = 0;
+  double num_components_now = 0;
+  double num_components = 0;
   int64_t duplicate_slots = 0;
   int64_t slots_changed = 0;
 };
 
-Totals TotalsOf(const std::vector<LayerPlan>& plans) {
-  Totals totals;
+PlanRow RowOf(const LayerPlan& plan) {
+  return {.now_even = plan.figures_now.imbalance_even,
+          .now_optimal = plan.figures_now.imbalance_optimal,
+          .planned_even = plan.figures.imbalance_even,
+          .planned_optimal = plan.figures.imbalance_optimal,
+          .replica_capacity_bound = plan.bounds.replica_capacity,
+          .component_bound = plan.bounds.component,
+          .num_components_now = static_cast<double>(plan.figures_now.num_components),
+          .num_components = static_cast<double>(plan.figures.num_components),
+          .duplicate_slots = plan.figures.duplicate_slots,
+          .slots_changed = plan.slots_changed};
+}
+
+PlanRow TotalOf(const std::vector<LayerPlan>& plans) {
+  PlanRow total;
   for (const LayerPlan& plan : plans) {
-    totals.imbalance_contiguous += plan.imbalance_contiguous / static_cast<double>(plans.size());
-    totals.imbalance_planned += plan.imbalance_planned / static_cast<double>(plans.size());
-    totals.duplicate_slots += plan.duplicate_slots;
-    totals.slots_changed += plan.slots_changed;
+    const PlanRow row = RowOf(plan);
+    for (double PlanRow::*mean :
+         {&PlanRow::now_even, &PlanRow::now_optimal, &PlanRow::planned_even,
+          &PlanRow::planned_optimal, &PlanRow::replica_capacity_bound, &PlanRow::component_bound,
+          &PlanRow::num_components_now, &PlanRow::num_components})
+      total.*mean += row.*mean / static_cast<double>(plans.size());
+    total.duplicate_slots += row.duplicate_slots;
+    total.slots_changed += row.slots_changed;
   }
-  return totals;
+  return total;
+}
+
+std::string RowText(const std::string& label, const PlanRow& row) {
+  return fmt::format(
+      "{:>6} {:>8.4f} {:>8.4f} {:>8.4f} {:>8.4f} {:>8.4f} {:>9.4f} {:>6.4g} {:>6.4g} "
+      "{:>10} {:>8}",
+      label, row.now_even, row.now_optimal, row.planned_even, row.planned_optimal,
+      row.replica_capacity_bound, row.component_bound, row.num_components_now, row.num_components,
+      row.duplicate_slots, row.slots_changed);
 }
 
 std::string PlanText(const PlanFlags& flags, const std::vector<LayerPlan>& plans) {
   std::string text = fmt::format(
-      "{}: {} slots on {} ranks. Imbalance ratio under an even split, mean over the recorded "
-      "iterations.\n{:>6} {:>11} {:>9} {:>10} {:>13}\n",
-      flags.policy, flags.num_slots, flags.ep_size, "layer", "contiguous", "planned", "duplicates",
-      "slots changed");
+      "{}: {} slots on {} ranks. Imbalance ratios under an even split and the optimal split of "
+      "each\n"
+      "batch, mean over the recorded iterations; bounds of any plan (that of the mean is 0).\n"
+      "{:>6} {:>17} {:>17} {:>18} {:>13} {:>10} {:>8}\n"
+      "{:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>6} {:>6} {:>10} {:>8}\n",
+      flags.policy, flags.num_slots, flags.ep_size, "", "now", "planned", "bounds", "components",
+      "duplicate", "slots", "layer", "even", "optimal", "even", "optimal", "replicas", "component",
+      "now", "plan", "slots", "changed");
   for (const LayerPlan& plan : plans)
-    text += fmt::format("{:>6} {:>11.4f} {:>9.4f} {:>10} {:>13}{}\n", plan.layer,
-                        plan.imbalance_contiguous, plan.imbalance_planned, plan.duplicate_slots,
-                        plan.slots_changed, plan.has_load ? "" : "  no load recorded");
-  const Totals totals = TotalsOf(plans);
-  text +=
-      fmt::format("{:>6} {:>11.4f} {:>9.4f} {:>10} {:>13}\n", "all", totals.imbalance_contiguous,
-                  totals.imbalance_planned, totals.duplicate_slots, totals.slots_changed);
-  return text;
+    text += RowText(fmt::to_string(plan.layer), RowOf(plan)) +
+            (plan.has_load ? "\n" : "  no load recorded\n");
+  return text + RowText("all", TotalOf(plans)) + "\n";
+}
+
+Json RowJson(const PlanRow& row) {
+  return {{"imbalance_now", row.now_even},
+          {"imbalance_planned", row.planned_even},
+          {"imbalance_now_optimal", row.now_optimal},
+          {"imbalance_planned_optimal", row.planned_optimal},
+          {"bound_mean", 0.0},
+          {"bound_replica_capacity", row.replica_capacity_bound},
+          {"bound_component", row.component_bound},
+          {"num_components_now", row.num_components_now},
+          {"num_components", row.num_components},
+          {"duplicate_slots", row.duplicate_slots},
+          {"slots_changed", row.slots_changed}};
 }
 
 Json PlanJson(const PlanFlags& flags, const std::vector<LayerPlan>& plans) {
   Json layers = Json::array();
-  for (const LayerPlan& plan : plans)
-    layers.push_back({{"layer", plan.layer},
-                      {"imbalance_contiguous", plan.imbalance_contiguous},
-                      {"imbalance_planned", plan.imbalance_planned},
-                      {"duplicate_slots", plan.duplicate_slots},
-                      {"slots_changed", plan.slots_changed},
-                      {"has_load", plan.has_load}});
-  const Totals totals = TotalsOf(plans);
-  return {{"policy", flags.policy},
-          {"ep_size", flags.ep_size},
-          {"num_slots", flags.num_slots},
-          {"layers", layers},
-          {"imbalance_contiguous", totals.imbalance_contiguous},
-          {"imbalance_planned", totals.imbalance_planned},
-          {"duplicate_slots", totals.duplicate_slots},
-          {"slots_changed", totals.slots_changed}};
+  for (const LayerPlan& plan : plans) {
+    Json row = RowJson(RowOf(plan));
+    row["layer"] = plan.layer;
+    row["has_load"] = plan.has_load;
+    layers.push_back(std::move(row));
+  }
+  Json document = RowJson(TotalOf(plans));
+  document["policy"] = flags.policy;
+  document["ep_size"] = flags.ep_size;
+  document["num_slots"] = flags.num_slots;
+  document["layers"] = std::move(layers);
+  return document;
 }
 
 void WarnOfLayersWithoutLoad(const std::vector<LayerPlan>& plans) {

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "command_line.h"
 #include "eplb_commands.h"
+#include "statistics/html_report.h"
 #include "statistics/report.h"
 
 namespace wideload::apps {
@@ -16,6 +17,7 @@ struct ReportFlags {
   bool per_expert = false;
   std::optional<std::string> projection;
   int32_t ep_size = 0;
+  std::string html;
   bool json = false;
 };
 
@@ -39,7 +41,17 @@ Json ReportJson(const statistics::LoadReport& report, const statistics::ExpertSt
           {"average", FiguresJson(report.average)}};
 }
 
+// The last part of a path: pages are passed on, and others need not know the folders.
+std::string NameOf(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path.substr(path.rfind('/') + 1);
+}
+
 void Report(const ReportFlags& flags) {
+  if (!flags.html.empty() && flags.per_expert)
+    Throw(ErrorKind::kInvalid, "--html with --per_expert; the page shows ranks and experts both");
+  if (flags.html == "-" && flags.json)
+    Throw(ErrorKind::kInvalid, "--json and --html -: only one can have standard output");
   const statistics::ExpertStatistics recorded = ReadFlaggedStatistics(flags.statistics, true);
   statistics::ReportOptions options{.ep_size = flags.ep_size, .per_expert = flags.per_expert};
   statistics::EplbConfig projection;
@@ -57,6 +69,15 @@ void Report(const ReportFlags& flags) {
   }
   if (options.ep_size == 0) options.ep_size = recorded.ep_size;
   const statistics::LoadReport report = statistics::MakeLoadReport(recorded, options);
+  if (!flags.html.empty()) {
+    WriteFileWhole(flags.html,
+                   statistics::FormatHtmlReport(
+                       recorded, {.source = NameOf(flags.statistics.path),
+                                  .ep_size = options.ep_size,
+                                  .projection = options.projection,
+                                  .projection_source = NameOf(options.projection_source)}));
+    if (flags.html == "-") return;
+  }
   if (flags.json) {
     WriteFileWhole("-", DumpJson(ReportJson(report, recorded, options.ep_size), 2) + "\n");
     return;
@@ -82,6 +103,9 @@ void AddEplbReport(CLI::App& group) {
       ->add_option(Names("ep-size"), flags->ep_size,
                    "ranks to report for (default: those that recorded)")
       ->check(CLI::PositiveNumber);
+  command->add_option(Names("html"), flags->html,
+                      "also write one HTML page with heat map, load curve and before/after; - is "
+                      "stdout instead of the table");
   command->add_flag("--json", flags->json, "one JSON document instead of the table");
   command->callback([flags] { Report(*flags); });
 }

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "eplb/simulate.h"
 #include "statistics/expert_statistics.h"
 #include "tensor/safetensors.h"
 
@@ -78,6 +79,13 @@ Routing ReadRouting(const std::string& path, int32_t num_experts = 0);
 
 // Tokens per expert of all tasks; layers 0..num_layers-1.
 LoadTable RoutingLoads(const Routing& routing);
+
+// Token after token, task after task, cut into iterations of one rank; the last may be shorter.
+// tokens_per_iteration >= 1.
+ExpertStatistics CutIntoIterations(const Routing& routing, int64_t tokens_per_iteration);
+
+// The same for simulation, with tasks in their order; the ids are moved, not copied.
+eplb::RoutingTrace RoutingTraceOf(Routing routing);
 
 // Counts over all iterations and ranks.
 LoadTable StatisticsLoads(const ExpertStatistics& statistics);

@@ -141,8 +141,23 @@ TEST(Routing, ReadsAnswersAndTasks) {
   EXPECT_EQ(two.num_experts, 8);
   EXPECT_EQ(two.NumTokens(two.tasks[1]), 2);
   EXPECT_EQ(RoutingLoads(two).layers.at(1)[5], 1);
+  const eplb::RoutingTrace trace = RoutingTraceOf(two);
+  EXPECT_EQ(trace.num_experts, 8);
+  EXPECT_EQ(trace.tasks[1].document_tokens, (std::vector<int64_t>{2, 0}));
+  EXPECT_EQ(trace.tasks[0].expert_ids, (std::vector<uint16_t>{0, 5}));
   EXPECT_THAT(Refusal([&] { RoutingOfFile(tasks.File(), 5); }),
               HasSubstr("holds expert 5; allowed: 0 to 4"));
+}
+
+TEST(Routing, IsCutIntoIterations) {
+  Bytes file;
+  file.Add<int16_t>("a", "I16", "[3,1,1]", {0, 1, 1});
+  file.Add<int32_t>("a_document_tokens", "I32", "[1]", {3});
+  file.Add<int64_t>("b", "I64", "[2,1,1]", {0, 0});
+  file.Add<int64_t>("b_document_tokens", "I64", "[1]", {2});
+  const ExpertStatistics cut = CutIntoIterations(RoutingOfFile(file.File()), 2);
+  EXPECT_EQ(cut.num_iterations, 3);
+  EXPECT_EQ(cut.counts, (std::vector<int64_t>{1, 1, 1, 1, 1, 0}));
 }
 
 TEST(Routing, RefusesByTensor) {

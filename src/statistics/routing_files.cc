@@ -102,6 +102,39 @@ Routing ReadRouting(const std::string& path, int32_t num_experts) {
   return RoutingOfFile(SafetensorsFile(path), num_experts);
 }
 
+eplb::RoutingTrace RoutingTraceOf(Routing routing) {
+  eplb::RoutingTrace trace{.num_layers = routing.num_layers,
+                           .top_k = routing.top_k,
+                           .num_experts = routing.num_experts,
+                           .tasks = {}};
+  for (RoutingTask& task : routing.tasks)
+    trace.tasks.push_back(
+        {.document_tokens = std::move(task.document_tokens), .expert_ids = std::move(task.ids)});
+  return trace;
+}
+
+ExpertStatistics CutIntoIterations(const Routing& routing, int64_t tokens_per_iteration) {
+  int64_t num_tokens = 0;
+  for (const RoutingTask& task : routing.tasks) num_tokens += routing.NumTokens(task);
+  ExpertStatistics result{
+      .num_experts = routing.num_experts,
+      .experts_per_token = routing.top_k,
+      .num_iterations = (num_tokens + tokens_per_iteration - 1) / tokens_per_iteration};
+  for (int32_t l = 0; l < routing.num_layers; ++l) result.layers.push_back(l);
+  result.counts.assign(static_cast<size_t>(result.num_iterations) * result.layers.size() *
+                           static_cast<size_t>(result.num_experts),
+                       0);
+  int64_t done = 0;
+  for (const RoutingTask& task : routing.tasks)
+    for (int64_t t = 0; t < routing.NumTokens(task); ++t, ++done)
+      for (int32_t l = 0; l < routing.num_layers; ++l) {
+        int64_t* row = result.counts.data() +
+                       result.RowOffset(done / tokens_per_iteration, static_cast<size_t>(l), 0);
+        for (int32_t k = 0; k < routing.top_k; ++k) ++row[routing.Ids(task, t, l)[k]];
+      }
+  return result;
+}
+
 LoadTable RoutingLoads(const Routing& routing) {
   LoadTable table{.num_experts = routing.num_experts};
   for (int32_t l = 0; l < routing.num_layers; ++l)

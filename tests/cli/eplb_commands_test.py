@@ -51,7 +51,67 @@ class EplbCommands(unittest.TestCase):
         self.assertAlmostEqual(report["average"]["imbalance_ratio"], 0.3203125, 6)
         plan = json.loads(self.eplb("plan", "--expert_statistic_path", SMALL, "--num_slots", 40, "--policy", "deepseek",
                                     "--output_path", self.out / "p.yaml", "--json"))
-        self.assertLess(plan["imbalance_planned"], plan["imbalance_contiguous"])
+        self.assertLess(plan["imbalance_planned"], plan["imbalance_now"])
+        for row in [plan, *plan["layers"]]:
+            self.assertLessEqual(row["imbalance_planned_optimal"], row["imbalance_planned"])
+            self.assertLessEqual(row["bound_replica_capacity"], row["imbalance_planned_optimal"] + 1e-9)
+            self.assertGreaterEqual(row["num_components"], 1)
+
+    def test_plans_tell_both_splits_bounds_and_components(self):
+        loads = self.out / "loads.csv"
+        loads.write_text("120,20,100\n")
+        plan = json.loads(self.eplb("plan", "--loads", loads, "--ep_size", 2, "--num_slots", 4, "--output_path",
+                                    self.out / "p.yaml", "--json"))
+        self.assertAlmostEqual(plan["imbalance_planned_optimal"], 0, 9)
+        self.assertEqual((plan["num_components"], plan["duplicate_slots"], plan["bound_mean"]), (1, 0, 0))
+        table = self.eplb("plan", "--loads", loads, "--ep_size", 2, "--num_slots", 4, "--output_path", self.out / "p.yaml")
+        self.assertEqual(table.splitlines()[-1].split()[0], "all")
+        self.assertIn("duplicate", table)
+
+    def test_plans_compare_with_the_layout_that_was_recorded(self):
+        slots, layout = self.out / "slots", self.out / "layout.yaml"
+        self.eplb("plan", "--expert_statistic_path", SMALL, "--num_slots", 32, "--output_path", layout)
+        again = json.loads(self.eplb("plan", "--expert_statistic_path", SMALL, "--eplb_config", layout, "--num_slots", 32,
+                                     "--policy", "contiguous", "--output_path", slots, "--json"))
+        self.assertGreater(again["slots_changed"], 0)
+
+    def test_writes_one_page_with_heat_map_and_projection(self):
+        page, plan = self.out / "page.html", SMALL / "expected_eplb_8x40.yaml"
+        table = self.eplb("report", "--expert_statistic_path", SMALL, "--html", page)
+        self.assertEqual(table, (SMALL / "expected_report.txt").read_text())
+        text = page.read_text()
+        self.assertIn("prefers-color-scheme:dark", text)
+        self.assertNotIn(str(SMALL), text)
+        for foreign in ("http:", "https:", "<script", "src="):
+            self.assertNotIn(foreign, text)
+        both = self.eplb("report", "--expert_statistic_path", SMALL, "--projection_eplb_config_path", plan,
+                         "--ep_size", 8, "--html", "-")
+        self.assertTrue(both.startswith("<!DOCTYPE html>"))
+        self.assertIn("After: expected_eplb_8x40.yaml with 40 slots on 8 ranks", both)
+        self.assertIn("only one can have standard output",
+                      self.eplb("report", "--expert_statistic_path", SMALL, "--html", "-", "--json", code=2))
+
+    def test_diagnoses_in_three_sentences(self):
+        sentences = self.eplb("diagnose", "--expert_statistic_path", SMALL, "--ep_size", 8, "--num_slots", 32)
+        self.assertEqual(len(sentences.splitlines()), 3)
+        self.assertIn("32 experts + 8 ranks - 1 = 39 slots on, 40 as a multiple", sentences)
+        found = json.loads(self.eplb("diagnose", "--expert_statistic_path", SMALL, "--ep_size", 8, "--num_slots", 32,
+                                     "--json"))
+        self.assertEqual(found["text"], sentences)
+        self.assertEqual([(size["num_slots"], size["ep_size"]) for size in found["others"]],
+                         [(40, 8), (48, 8), (36, 4), (48, 16)])
+
+    def test_diagnoses_load_tables_with_drawn_batches(self):
+        even, skewed = self.out / "even.csv", self.out / "skewed.csv"
+        even.write_text(",".join(["10"] * 16) + "\n")
+        skewed.write_text(",".join(["400"] + ["10"] * 15) + "\n")
+        options = ["--ep_size", 4, "--top_k", 2, "--tokens_per_rank", 4096, "--wobble", 0, "--json"]
+        self.assertEqual(json.loads(self.eplb("diagnose", "--loads", even, *options))["worth"], "no")
+        found = json.loads(self.eplb("diagnose", "--loads", skewed, *options))
+        self.assertEqual((found["worth"], found["limit"]), ("yes", "replica_capacity"))
+        self.assertGreater(found["best"]["num_slots"], 16)
+        self.assertIn("at least 2 are needed", self.eplb("diagnose", "--expert_statistic_path", SMALL, "--iter_start", 105,
+                                                        code=2))
 
     def test_converts_loads_there_and_back(self):
         table, tensor, sglang, again = (self.out / name for name in ("a.csv", "b.safetensors", "c.json", "d.csv"))

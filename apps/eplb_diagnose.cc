@@ -1,0 +1,234 @@
+// `wideload eplb diagnose`: whether balancing is worth it for a recorded load, what limits it and
+// which sizes to take.
+#include <exception>
+#include <memory>
+#include <thread>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/thread_pool.h"
+#include "command_line.h"
+#include "eplb/diagnosis.h"
+#include "eplb/routing_sampler.h"
+#include "eplb_commands.h"
+
+namespace wideload::apps {
+namespace {
+
+struct DiagnoseFlags {
+  LoadFlags loads;
+  int32_t ep_size = 0;
+  int32_t num_slots = 0;
+  int32_t top_k = 8;
+  int64_t tokens_per_rank = 128;
+  double wobble = 0.1;
+  int64_t tokens_per_iteration = kTokensPerIteration;
+  uint64_t seed = 1;
+  bool json = false;
+};
+
+// Iterations drawn for a layer when the source has none of its own.
+constexpr int32_t kDrawnIterations = 40;
+
+struct Halves {
+  eplb::Scenarios recorded;
+  eplb::Scenarios measured;
+};
+
+bool HasLoad(const std::vector<double>& loads) {
+  return std::any_of(loads.begin(), loads.end(), [](double load) { return load > 0; });
+}
+
+// The first half of the iterations to plan from, the second to measure on.
+Halves SplitInHalves(const std::vector<std::vector<double>>& iterations, int32_t num_experts) {
+  std::vector<const std::vector<double>*> loaded;
+  for (const std::vector<double>& iteration : iterations)
+    if (HasLoad(iteration)) loaded.push_back(&iteration);
+  Halves halves;
+  halves.recorded.num_experts = halves.measured.num_experts = num_experts;
+  for (size_t i = 0; i < loaded.size(); ++i)
+    (i < loaded.size() / 2 ? halves.recorded : halves.measured).Add(*loaded[i]);
+  return halves;
+}
+
+std::vector<std::vector<double>> DrawIterations(const DiagnoseFlags& flags,
+                                                const std::vector<double>& loads, int32_t layer) {
+  eplb::RoutingSampler sampler(loads, flags.top_k,
+                               flags.seed * 1000003 + static_cast<uint64_t>(layer));
+  std::vector<std::vector<double>> iterations;
+  for (int32_t i = 0; i < kDrawnIterations; ++i) {
+    std::vector<double>& counts = iterations.emplace_back(loads.size(), 0.0);
+    for (const uint16_t id : sampler.Sample(flags.tokens_per_rank * flags.ep_size, flags.wobble))
+      counts[id] += 1;
+  }
+  return iterations;
+}
+
+// Layers with load, each with its two halves.
+std::vector<Halves> HalvesOfLayers(const DiagnoseFlags& flags, const RecordedLoads& recorded) {
+  std::vector<Halves> layers;
+  for (const auto& [layer, loads] : recorded.layers) {
+    if (!HasLoad(loads.total)) continue;
+    const bool draws = !flags.loads.loads.empty();
+    layers.push_back(
+        SplitInHalves(draws ? DrawIterations(flags, loads.total, layer) : loads.iterations,
+                      recorded.num_experts));
+    if (layers.back().recorded.size() == 0)
+      Throw(ErrorKind::kInvalid,
+            "layer {} has {} iterations with load; at least 2 are needed, one to plan from and one "
+            "to measure on",
+            layer, layers.back().measured.size());
+  }
+  if (layers.empty()) Throw(ErrorKind::kInvalid, "no layer has any load; nothing to diagnose");
+  return layers;
+}
+
+// Runs `work` for every layer on all cores.
+template <class Work>
+void ForEachLayer(size_t num_layers, const Work& work) {
+  std::vector<std::exception_ptr> errors(num_layers);
+  ThreadPool pool("diagnose", static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
+  pool.Run(static_cast<int64_t>(num_layers), [&](int64_t i, int) {
+    try {
+      work(static_cast<size_t>(i));
+    } catch (...) {
+      errors[static_cast<size_t>(i)] = std::current_exception();
+    }
+  });
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);
+}
+
+eplb::SizeFigures MeasureAllLayers(const DiagnoseFlags& flags, const std::vector<Halves>& layers,
+                                   const eplb::Sizes& sizes) {
+  std::vector<eplb::SizeFigures> rows(layers.size());
+  ForEachLayer(layers.size(), [&](size_t l) {
+    rows[l] = eplb::MeasureSizes(
+        {.recorded = layers[l].recorded, .measured = layers[l].measured, .seed = flags.seed},
+        sizes);
+  });
+  eplb::SizeFigures mean{.sizes = sizes, .fewest_components = rows[0].fewest_components};
+  const auto n = static_cast<double>(rows.size());
+  for (const eplb::SizeFigures& row : rows)
+    for (double eplb::SizeFigures::*figure :
+         {&eplb::SizeFigures::imbalance_even, &eplb::SizeFigures::imbalance_optimal,
+          &eplb::SizeFigures::imbalance_seen, &eplb::SizeFigures::replica_capacity_bound,
+          &eplb::SizeFigures::component_bound})
+      mean.*figure += row.*figure / n;
+  return mean;
+}
+
+double ChoicesPerIteration(const std::vector<Halves>& layers) {
+  double choices = 0;
+  double iterations = 0;
+  for (const Halves& layer : layers) {
+    for (const double load : layer.measured.loads) choices += load;
+    iterations += layer.measured.size();
+  }
+  return choices / iterations;
+}
+
+eplb::DiagnosisFigures Measure(const DiagnoseFlags& flags, const RecordedLoads& recorded) {
+  const std::vector<Halves> layers = HalvesOfLayers(flags, recorded);
+  const eplb::Sizes asked{.num_slots = flags.num_slots, .num_ranks = flags.ep_size};
+  eplb::DiagnosisFigures figures{.num_experts = recorded.num_experts,
+                                 .choices_per_iteration = ChoicesPerIteration(layers),
+                                 .asked = MeasureAllLayers(flags, layers, asked),
+                                 .others = {}};
+  figures.sampling_floor =
+      eplb::SamplingFloor(static_cast<int64_t>(figures.choices_per_iteration), flags.ep_size);
+  for (const Halves& layer : layers)
+    figures.imbalance_now += eplb::ContiguousImbalance(layer.measured, flags.ep_size) /
+                             static_cast<double>(layers.size());
+  for (const eplb::Sizes& sizes : eplb::SizesToCompare(recorded.num_experts, asked))
+    figures.others.push_back(MeasureAllLayers(flags, layers, sizes));
+  return figures;
+}
+
+Json SizeJson(const eplb::SizeFigures& figures) {
+  return {{"num_slots", figures.sizes.num_slots},
+          {"ep_size", figures.sizes.num_ranks},
+          {"imbalance_even", figures.imbalance_even},
+          {"imbalance_optimal", figures.imbalance_optimal},
+          {"imbalance_on_recorded", figures.imbalance_seen},
+          {"bound_replica_capacity", figures.replica_capacity_bound},
+          {"bound_component", figures.component_bound},
+          {"fewest_components", figures.fewest_components}};
+}
+
+Json DiagnosisJson(const eplb::DiagnosisFigures& figures, const eplb::Diagnosis& diagnosis) {
+  Json others = Json::array();
+  for (const eplb::SizeFigures& other : figures.others) others.push_back(SizeJson(other));
+  return {{"worth", eplb::WorthName(diagnosis.worth)},
+          {"limit", eplb::LimitName(diagnosis.limit)},
+          {"speed_up", diagnosis.speed_up},
+          {"needs_split", diagnosis.needs_split},
+          {"best", SizeJson(diagnosis.best)},
+          {"asked", SizeJson(figures.asked)},
+          {"others", others},
+          {"num_experts", figures.num_experts},
+          {"routed_tokens_per_iteration", figures.choices_per_iteration},
+          {"imbalance_contiguous", figures.imbalance_now},
+          {"sampling_floor", figures.sampling_floor},
+          {"text", eplb::DiagnosisText(figures, diagnosis)}};
+}
+
+void Diagnose(DiagnoseFlags flags) {
+  const RecordedLoads recorded = ReadRecordedLoads(flags.loads, flags.tokens_per_iteration);
+  if (flags.ep_size == 0) flags.ep_size = recorded.ep_size;
+  if (flags.ep_size == 0)
+    Throw(ErrorKind::kInvalid, "--ep_size is missing; only a statistics folder tells it");
+  if (flags.num_slots == 0)
+    flags.num_slots = (recorded.num_experts + flags.ep_size - 1) / flags.ep_size * flags.ep_size;
+  eplb::ValidateSizes(recorded.num_experts, flags.num_slots, flags.ep_size, "--num_slots");
+  if (!flags.loads.loads.empty())
+    LogInfo(
+        "a load table has no iterations: {} are drawn per layer with {} tokens a rank, top-{}, "
+        "and a wobble of {} per expert and iteration",
+        kDrawnIterations, flags.tokens_per_rank, flags.top_k, flags.wobble);
+  const eplb::DiagnosisFigures figures = Measure(flags, recorded);
+  const eplb::Diagnosis diagnosis = eplb::Decide(figures);
+  WriteFileWhole("-", flags.json ? DumpJson(DiagnosisJson(figures, diagnosis), 2) + "\n"
+                                 : eplb::DiagnosisText(figures, diagnosis));
+}
+
+}  // namespace
+
+void AddEplbDiagnose(CLI::App& group) {
+  CLI::App* command = group.add_subcommand(
+      "diagnose", "is balancing worth it here, what limits it, which slots and ranks to take");
+  const auto flags = std::make_shared<DiagnoseFlags>();  // shared by the parser and the callback
+  AddLoadFlags(*command, flags->loads);
+  command->add_option(Names("ep-size"), flags->ep_size, "ranks (default: those that recorded)")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option(Names("num-slots"), flags->num_slots,
+                   "slots to look at beside others (default: as few as the ranks allow)")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option(Names("tokens-per-iteration"), flags->tokens_per_iteration,
+                   "tokens of a batch, to cut a --routing file into")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option(Names("tokens-per-rank"), flags->tokens_per_rank,
+                   "tokens of a rank and batch, drawn for --loads")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option(Names("top-k"), flags->top_k, "experts per token, drawn for --loads")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option(Names("wobble"), flags->wobble,
+                   "how much an expert's share varies between batches drawn for --loads")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option(Names("seed"), flags->seed, "for drawing and planning")
+      ->capture_default_str();
+  command->add_flag("--json", flags->json, "one JSON document instead of three sentences");
+  command->callback([flags] { Diagnose(*flags); });
+}
+
+}  // namespace wideload::apps

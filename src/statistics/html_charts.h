@@ -1,0 +1,44 @@
+// The charts of the HTML report as inline SVG. Colours are CSS classes, so that one drawing serves
+// light and dark pages. Pure; thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace wideload::statistics {
+
+// `text` with the characters that mean something in HTML replaced, for elements and attributes.
+std::string EscapeHtml(std::string_view text);
+
+// A grid of layers x ranks. loads [layers][ranks] relative to the mean of the layer; the colour
+// tells how far a rank is above or below it.
+struct HeatMap {
+  std::string label;            // read out instead of the picture
+  std::vector<int32_t> layers;  // layer index of each row
+  std::vector<std::vector<double>> loads;
+};
+std::string HeatMapSvg(const HeatMap& map);
+// The colours of the heat map and what they stand for.
+std::string HeatMapLegend();
+
+// Loads of experts from the busiest down, relative to their mean: [position] over layers.
+struct LoadCurve {
+  std::string label;
+  std::vector<double> mean;
+  std::vector<double> min;
+  std::vector<double> max;
+};
+std::string LoadCurveSvg(const LoadCurve& curve);
+
+// Imbalance ratio of each layer, before and (when not empty) after.
+struct ImbalanceBars {
+  std::string label;
+  std::vector<int32_t> layers;
+  std::vector<double> before;
+  std::vector<double> after;
+};
+std::string ImbalanceSvg(const ImbalanceBars& bars);
+
+}  // namespace wideload::statistics

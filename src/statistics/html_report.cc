@@ -1,0 +1,261 @@
+#include "statistics/html_report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+
+#include "base/error.h"
+#include "eplb/even_split.h"
+#include "statistics/html_charts.h"
+
+namespace wideload::statistics {
+namespace {
+
+// Blue below the mean, orange above, told apart by lightness too; text at least 4.5:1.
+constexpr char kStyle[] = R"(
+:root{color-scheme:light dark;--page:#fbfbfa;--card:#fff;--ink:#1b1d21;--soft:#5a606b;--rule:#dfe2e6;
+--before:#8a93a3;--after:#1f6fd1;--band:#1f6fd133;
+--l4:#1d4f91;--l3:#4a7fc0;--l2:#86b0dd;--l1:#c3daf0;--m:#eceef0;--h1:#fbd9ae;--h2:#f2a65a;--h3:#d96b1e;--h4:#9c3506}
+@media(prefers-color-scheme:dark){:root{--page:#15171a;--card:#1d2024;--ink:#e8eaed;--soft:#a4abb6;--rule:#343a42;
+--before:#7d8797;--after:#6cb0ff;--band:#6cb0ff33;
+--l4:#8ec5ff;--l3:#5f9de0;--l2:#3c6fa8;--l1:#2a4866;--m:#2b3036;--h1:#5c452a;--h2:#96591f;--h3:#d9802f;--h4:#ffbd6b}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
+main{max-width:960px;margin:0 auto;padding:32px 20px 64px}
+h1{font-size:1.6rem;line-height:1.25;margin:0 0 4px}h2{font-size:1.1rem;margin:0 0 4px}h3{font-size:.95rem;margin:16px 0 0}
+p{margin:0 0 12px}.soft,.legend,figcaption{color:var(--soft);font-size:.875rem}
+code{overflow-wrap:anywhere}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:12px;margin:20px 0;padding:0}
+.tiles div,section{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:16px}
+.tiles dt{color:var(--soft);font-size:.875rem}.tiles dd{margin:0;font-size:1.6rem;font-variant-numeric:tabular-nums}
+section{margin:0 0 16px}svg{display:block;width:100%;height:auto;font:12px system-ui,sans-serif}
+svg text{fill:var(--soft)}.grid{stroke:var(--rule)}
+.even{stroke:var(--soft);stroke-dasharray:5 4}.band{fill:var(--band)}
+.curve{fill:none;stroke:var(--after);stroke-width:2}
+.before{fill:var(--before)}.after{fill:var(--after)}
+.l4{fill:var(--l4)}.l3{fill:var(--l3)}.l2{fill:var(--l2)}.l1{fill:var(--l1)}.m{fill:var(--m)}
+.h1{fill:var(--h1)}.h2{fill:var(--h2)}.h3{fill:var(--h3)}.h4{fill:var(--h4)}
+.key{display:inline-block;width:12px;height:12px;vertical-align:-1px}.legend span{white-space:nowrap;margin-right:10px}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums;width:100%}
+th,td{text-align:right;padding:3px 8px;border-bottom:1px solid var(--rule)}th{color:var(--soft);font-weight:600}
+summary{cursor:pointer}
+)";
+
+int32_t RanksBefore(const ExpertStatistics& statistics, const HtmlReportOptions& options) {
+  const bool divides = options.ep_size > 0 && statistics.num_experts % options.ep_size == 0;
+  return options.projection == nullptr || divides
+             ? (options.ep_size > 0 ? options.ep_size : statistics.ep_size)
+             : statistics.ep_size;
+}
+
+std::vector<double> RelativeToMean(std::vector<double> loads) {
+  const double mean =
+      std::accumulate(loads.begin(), loads.end(), 0.0) / static_cast<double>(loads.size());
+  for (double& load : loads) load = mean > 0 ? load / mean : 0;
+  return loads;
+}
+
+std::vector<double> LoadsOf(const ExpertStatistics& statistics, size_t layer) {
+  const std::vector<int64_t> counts = LayerLoads(statistics, layer);
+  return {counts.begin(), counts.end()};
+}
+
+// Loads of ranks over all iterations, under contiguous experts or the projection.
+HeatMap MakeHeatMap(const ExpertStatistics& statistics, const ReportOptions& options) {
+  HeatMap map{.label = {}, .layers = statistics.layers, .loads = {}};
+  const EplbTarget target{.num_experts = statistics.num_experts, .ep_size = options.ep_size};
+  for (size_t l = 0; l < statistics.layers.size(); ++l) {
+    const eplb::Placement placement =
+        options.projection ? LayerPlacement(*options.projection, statistics.layers[l], target,
+                                            options.projection_source)
+                           : eplb::ContiguousPlacement(statistics.num_experts,
+                                                       statistics.num_experts, options.ep_size);
+    map.loads.push_back(
+        RelativeToMean(eplb::EvenSplitRankLoads(placement, LoadsOf(statistics, l))));
+  }
+  return map;
+}
+
+LoadCurve MakeLoadCurve(const ExpertStatistics& statistics) {
+  const auto experts = static_cast<size_t>(statistics.num_experts);
+  LoadCurve curve{.label = {},
+                  .mean = std::vector<double>(experts, 0),
+                  .min = std::vector<double>(experts, 1e300),
+                  .max = std::vector<double>(experts, 0)};
+  for (size_t l = 0; l < statistics.layers.size(); ++l) {
+    std::vector<double> loads = RelativeToMean(LoadsOf(statistics, l));
+    std::sort(loads.begin(), loads.end(), std::greater<>());
+    for (size_t e = 0; e < experts; ++e) {
+      curve.mean[e] += loads[e] / static_cast<double>(statistics.layers.size());
+      curve.min[e] = std::min(curve.min[e], loads[e]);
+      curve.max[e] = std::max(curve.max[e], loads[e]);
+    }
+  }
+  curve.label = fmt::format(
+      "Load curve: the busiest expert of a layer gets {:.2f} times the mean on average over layers "
+      "(at most {:.2f}), the idlest {:.2f} times",
+      curve.mean.front(), curve.max.front(), curve.mean.back());
+  return curve;
+}
+
+double BusiestOf(const HeatMap& map) {
+  double busiest = 0;
+  for (const std::vector<double>& row : map.loads)
+    busiest = std::max(busiest, *std::max_element(row.begin(), row.end()));
+  return busiest;
+}
+
+std::string Figure(double value, int digits = 3) {
+  return std::isfinite(value) ? fmt::format("{:.{}f}", value, digits) : "no load";
+}
+
+std::string Tile(const std::string& what, const std::string& value) {
+  return fmt::format("<div><dt>{}</dt><dd>{}</dd></div>\n", what, value);
+}
+
+// One side of the comparison: figures and picture of ranks.
+struct Side {
+  std::string heading;
+  LoadReport report;
+  HeatMap map;
+};
+
+Side MakeSide(const ExpertStatistics& statistics, const ReportOptions& options,
+              const std::string& heading) {
+  Side side{.heading = heading,
+            .report = MakeLoadReport(statistics, options),
+            .map = MakeHeatMap(statistics, options)};
+  side.map.label = fmt::format(
+      "{}: heat map of {} layers and {} ranks; the busiest rank of any layer gets "
+      "{:.2f} times its mean",
+      heading, statistics.layers.size(), options.ep_size, BusiestOf(side.map));
+  return side;
+}
+
+std::string Tiles(const Side& before, const Side* after) {
+  std::string text = "<dl class=\"tiles\">\n";
+  const char* ratio = after ? "Imbalance ratio before" : "Imbalance ratio";
+  text += Tile(ratio, Figure(before.report.average.imbalance_ratio));
+  if (after) text += Tile("Imbalance ratio after", Figure(after->report.average.imbalance_ratio));
+  const Side& shown = after ? *after : before;
+  text +=
+      Tile(after ? "Busiest rank after, over all iterations" : "Busiest rank, over all iterations",
+           fmt::format("{:.2f} x mean", BusiestOf(shown.map)));
+  if (after) {
+    const double speed_up =
+        (1 + before.report.average.imbalance_ratio) / (1 + after->report.average.imbalance_ratio);
+    text += Tile("Expert work of the busiest rank",
+                 std::isfinite(speed_up) ? fmt::format("{:.2f} x less", speed_up) : "no load");
+  }
+  return text + "</dl>\n";
+}
+
+std::string Bars(const Side& before, const Side* after) {
+  ImbalanceBars bars{.label = fmt::format("Imbalance ratio of {} layers, {} on average",
+                                          before.report.layers.size(),
+                                          Figure(before.report.average.imbalance_ratio)),
+                     .layers = before.report.layers,
+                     .before = {},
+                     .after = {}};
+  if (after)
+    bars.label +=
+        fmt::format(" before and {} after", Figure(after->report.average.imbalance_ratio));
+  for (size_t l = 0; l < before.report.rows.size(); ++l) {
+    bars.before.push_back(before.report.rows[l].imbalance_ratio);
+    if (after) bars.after.push_back(after->report.rows[l].imbalance_ratio);
+  }
+  std::string text =
+      "<section>\n<h2>Imbalance of each layer</h2>\n<p class=\"soft\">(busiest rank - "
+      "mean) / mean, per iteration, averaged over iterations.";
+  if (after)
+    text +=
+        " <span class=\"legend\"><span><svg class=\"key\" viewBox=\"0 0 12 12\" "
+        "aria-hidden=\"true\"><rect class=\"before\" width=\"12\" height=\"12\"/></svg> "
+        "before</span>"
+        "<span><svg class=\"key\" viewBox=\"0 0 12 12\" aria-hidden=\"true\"><rect "
+        "class=\"after\" width=\"12\" height=\"12\"/></svg> after</span></span>";
+  return text + "</p>\n" + ImbalanceSvg(bars) + "</section>\n";
+}
+
+std::string TableRow(const std::string& label, const LoadFigures& before,
+                     const LoadFigures* after) {
+  std::string row =
+      fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td>", label,
+                  Figure(before.mean, 1), Figure(before.std, 1), Figure(before.imbalance_ratio, 4));
+  if (after)
+    row += fmt::format("<td>{}</td><td>{}</td><td>{}</td>", Figure(after->mean, 1),
+                       Figure(after->std, 1), Figure(after->imbalance_ratio, 4));
+  return row + "</tr>\n";
+}
+
+std::string Table(const Side& before, const Side* after) {
+  std::string text =
+      "<section>\n<details>\n<summary>All figures as a table</summary>\n<div class=\"scroll\">\n"
+      "<table>\n<thead><tr><th scope=\"col\">layer</th>";
+  for (const char* when : {"", " after"}) {
+    if (!after && *when) break;
+    for (const char* what : {"mean", "std", "imbalance ratio"})
+      text += fmt::format("<th scope=\"col\">{}{}</th>", what, when);
+  }
+  text += "</tr></thead>\n<tbody>\n";
+  for (size_t l = 0; l < before.report.rows.size(); ++l)
+    text += TableRow(fmt::to_string(before.report.layers[l]), before.report.rows[l],
+                     after ? &after->report.rows[l] : nullptr);
+  text += TableRow("average", before.report.average, after ? &after->report.average : nullptr);
+  return text + "</tbody>\n</table>\n</div>\n</details>\n</section>\n";
+}
+
+std::string HeatMaps(const Side& before, const Side* after) {
+  std::string text = "<section>\n<h2>Load of ranks</h2>\n" + HeatMapLegend();
+  for (const Side* side : {&before, after})
+    if (side)
+      text += fmt::format("<h3>{}</h3>\n{}", EscapeHtml(side->heading), HeatMapSvg(side->map));
+  return text + "</section>\n";
+}
+
+std::string Curve(const ExpertStatistics& statistics) {
+  return "<section>\n<h2>Load of experts</h2>\n<p class=\"soft\">Relative to the layer's mean "
+         "(dashed): mean over layers, and the range of all layers.</p>\n" +
+         LoadCurveSvg(MakeLoadCurve(statistics)) + "</section>\n";
+}
+
+std::string Head(const ExpertStatistics& statistics, const HtmlReportOptions& options) {
+  const std::string source = EscapeHtml(options.source);
+  return fmt::format(
+      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+      "<title>Expert load of {}</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n"
+      "<h1>Expert load of {}</h1>\n<p class=\"soft\">Iterations {} to {} &middot; {} layers "
+      "&middot; "
+      "{} experts, {} per token &middot; recorded by {} ranks</p>\n",
+      source, kStyle, source, statistics.iter_start, statistics.iter_stop() - 1,
+      statistics.layers.size(), statistics.num_experts, statistics.experts_per_token,
+      statistics.ep_size);
+}
+
+}  // namespace
+
+std::string FormatHtmlReport(const ExpertStatistics& statistics, const HtmlReportOptions& options) {
+  const int32_t ranks = RanksBefore(statistics, options);
+  const Side before = MakeSide(statistics, {.ep_size = ranks},
+                               fmt::format("{}: experts in order on {} ranks",
+                                           options.projection ? "Before" : "Recorded", ranks));
+  std::optional<Side> after;
+  if (options.projection) {
+    const int32_t ranks_after = options.ep_size > 0 ? options.ep_size : statistics.ep_size;
+    after = MakeSide(
+        statistics,
+        {.ep_size = ranks_after,
+         .projection = options.projection,
+         .projection_source = options.projection_source},
+        fmt::format("After: {} with {} slots on {} ranks, even split", options.projection_source,
+                    options.projection->num_slots, ranks_after));
+  }
+  const Side* second = after ? &*after : nullptr;
+  return Head(statistics, options) + Tiles(before, second) + Bars(before, second) +
+         HeatMaps(before, second) + Curve(statistics) + Table(before, second) +
+         "</main>\n</body>\n</html>\n";
+}
+
+}  // namespace wideload::statistics
