@@ -14,8 +14,9 @@ int main(int argc, char** argv) {
                "wideload");
   app.require_subcommand(1);
   apps::AddVersionOption(app);
-  for (const auto add : {apps::AddGenerate, apps::AddChat, apps::AddLogits, apps::AddTokenize,
-                         apps::AddInspect, apps::AddBench, apps::AddDemo, apps::AddEplb})
+  for (const auto add :
+       {apps::AddGenerate, apps::AddChat, apps::AddLogits, apps::AddTokenize, apps::AddInspect,
+        apps::AddBench, apps::AddDemo, apps::AddEplb, apps::AddDoctor})
     add(app);
   try {
     app.parse(argc, argv);
