@@ -14,5 +14,6 @@ void AddInspect(CLI::App& app);
 void AddBench(CLI::App& app);
 void AddDemo(CLI::App& app);
 void AddEplb(CLI::App& app);
+void AddDoctor(CLI::App& app);
 
 }  // namespace wideload::apps

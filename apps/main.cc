@@ -68,8 +68,9 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.failure_message(FailureMessage);
   apps::AddVersionOption(app);
-  for (const auto add : {apps::AddGenerate, apps::AddChat, apps::AddLogits, apps::AddTokenize,
-                         apps::AddInspect, apps::AddBench, apps::AddDemo, apps::AddEplb})
+  for (const auto add :
+       {apps::AddGenerate, apps::AddChat, apps::AddLogits, apps::AddTokenize, apps::AddInspect,
+        apps::AddBench, apps::AddDemo, apps::AddEplb, apps::AddDoctor})
     add(app);
   const int code = Run(app, argc, argv);
   // A result that could not be written is a failed run.

@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/load_progress.h"
+#include "comm/mpi/launch.h"
 #include "command_line.h"
 #include "embedded_model.h"
 #include "kv/paged_cache.h"
@@ -18,6 +19,15 @@
 
 namespace wideload::apps {
 namespace {
+
+// Each of several processes would load and answer for itself.
+void RefuseSeveralProcesses() {
+  if (comm::DetectLaunch(std::getenv) == comm::Launch::kAlone) return;
+  Throw(
+      ErrorKind::kUnsupported,
+      "this process was started by mpirun or srun as one of several; the engine runs its ranks as "
+      "threads of one process: start it without them, with --ep N for N ranks");
+}
 
 void LoadModel(const EngineFlags& flags, const model::Family& family, int64_t max_positions,
                Session& session) {
@@ -94,6 +104,7 @@ void EndIfRankIsStuck(const Session& session, const std::exception& failure) {
 
 Session StartSession(const EngineFlags& flags, const CheckBeforeLoad& check) {
   const auto start = std::chrono::steady_clock::now();
+  RefuseSeveralProcesses();
   Session session;
   session.folder = flags.model.empty() ? EmbeddedModelFolder() : flags.model;
   session.config = checkpoint::ReadModelConfig(session.folder);

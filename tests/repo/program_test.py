@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""What the program says about the machine and about how it was started. usage: program_test.py PROGRAM"""
+import json
+import os
+import subprocess
+import sys
+import unittest
+
+PROGRAM = ""
+
+
+def run(*arguments, **variables):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMI", "SLURM_"))} | variables
+    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, env=environment)
+
+
+def doctor(*arguments, **variables):
+    result = run("doctor", "--json", *arguments, **variables)
+    assert result.returncode == 0, result.stderr
+    return {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+
+
+class Doctor(unittest.TestCase):
+    def test_says_of_every_part_what_was_found_and_is_wanted(self):
+        checks = doctor()
+        self.assertEqual(set(checks), {"kernels", "cores", "huge pages", "NUMA", "shared memory", "open files",
+                                       "locked memory", "MPI", "network", "SLURM"})
+        for check in checks.values():
+            self.assertIn(check["status"], ("ok", "note", "problem"))
+            self.assertTrue(check["found"] and check["wanted"])
+
+    def test_notes_more_ranks_than_cores(self):
+        self.assertEqual(doctor("--ep", "1")["cores"]["status"], "ok")
+        cores = doctor("--ep", "100000")["cores"]
+        self.assertEqual(cores["status"], "note")
+        self.assertTrue(cores["run"])
+
+    def test_sees_tasks_of_srun_that_cannot_meet(self):
+        slurm = doctor(SLURM_JOB_ID="7", SLURM_NTASKS="4", SLURM_STEP_NUM_TASKS="4")["SLURM"]
+        self.assertEqual(slurm["status"], "problem")
+        self.assertIn("job 7", slurm["found"])
+        self.assertIn("--mpi=pmix", slurm["run"])
+
+    def test_prints_a_line_per_part(self):
+        text = run("doctor").stdout
+        self.assertIn("kernels", text)
+        self.assertGreaterEqual(len(text.splitlines()), 10)
+
+
+class Launch(unittest.TestCase):
+    def test_a_rank_of_mpirun_is_refused_before_the_model_is_read(self):
+        for variables in ({"OMPI_COMM_WORLD_RANK": "1"}, {"PMIX_RANK": "0"}, {"SLURM_STEP_NUM_TASKS": "2"}):
+            result = run("generate", "-p", "x", "-n", "1", "-m", "missing", **variables)
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertIn("--ep", result.stderr)
+            self.assertIn("mpirun", result.stderr)
+
+
+if __name__ == "__main__":
+    PROGRAM = sys.argv.pop()
+    unittest.main()
