@@ -164,6 +164,12 @@ class RepairAndBounds(unittest.TestCase):
         with self.assertRaises(RuntimeError):
             wideload_eplb.repair(placement, np.ones((1, EXPERTS)), RANKS, rank_speed=[1, 0, 0, 0])
 
+    def test_decay_weighs_older_batches_less(self):
+        two = self.after[:2]
+        older, newer = wideload_eplb.imbalance(two, self.placement, RANKS, split="optimal_fractional")
+        result = wideload_eplb.repair(self.placement, two, RANKS, decay=0.25, max_fetched_slots=0)
+        np.testing.assert_allclose(result.imbalance_before, (0.25 * older + newer) / 1.25, atol=1e-6)
+
     def test_a_layer_without_load_stays(self):
         result = wideload_eplb.repair(self.placement, self.after * [[[1], [0], [1]]], RANKS)
         np.testing.assert_array_equal(result.placement[1], self.placement[1])
