@@ -95,7 +95,7 @@ TEST(MeasuredSizes, ShowDriftAndCapacity) {
   measured.Add(std::vector<double>{10, 40, 10, 40});
   const DiagnosisInput input{.recorded = recorded, .measured = measured, .max_moves = 0};
   const SizeFigures tight = MeasureSizes(input, {.num_slots = 4, .num_ranks = 4});
-  constexpr double kRounding = 1e-9;
+  constexpr double kRounding = 1e-8;  // the capacity bound is found by bisection to 1e-9
   EXPECT_NEAR(tight.imbalance_optimal, 0.6, kRounding);
   EXPECT_NEAR(tight.replica_capacity_bound, 0.6, kRounding);
   EXPECT_NEAR(ContiguousImbalance(measured, 2), 0, kRounding);

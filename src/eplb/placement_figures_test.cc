@@ -5,7 +5,7 @@
 namespace wideload::eplb {
 namespace {
 
-constexpr double kRounding = 1e-9;  // a few operations in double precision
+constexpr double kRounding = 1e-8;  // the capacity bound is found by bisection to 1e-9
 
 Placement Make(int32_t num_experts, int32_t num_ranks, const std::vector<int32_t>& experts) {
   Placement placement{.num_experts = num_experts, .num_ranks = num_ranks, .slot_expert = {}};

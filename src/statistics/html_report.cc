@@ -29,7 +29,7 @@ code{overflow-wrap:anywhere}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:12px;margin:20px 0;padding:0}
 .tiles div,section{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:16px}
 .tiles dt{color:var(--soft);font-size:.875rem}.tiles dd{margin:0;font-size:1.6rem;font-variant-numeric:tabular-nums}
-section{margin:0 0 16px}svg{display:block;width:100%;height:auto;font:12px system-ui,sans-serif}
+section{margin:0 0 16px;overflow-x:auto}svg[role=img]{min-width:560px}svg{display:block;width:100%;height:auto;font:12px system-ui,sans-serif}
 svg text{fill:var(--soft)}.grid{stroke:var(--rule)}
 .even{stroke:var(--soft);stroke-dasharray:5 4}.band{fill:var(--band)}
 .curve{fill:none;stroke:var(--after);stroke-width:2}
@@ -142,7 +142,8 @@ std::string Tiles(const Side& before, const Side* after) {
   text +=
       Tile(after ? "Busiest rank after, over all iterations" : "Busiest rank, over all iterations",
            fmt::format("{:.2f} x mean", BusiestOf(shown.map)));
-  if (after) {
+  // Comparable on as many ranks only.
+  if (after && before.map.loads[0].size() == after->map.loads[0].size()) {
     const double speed_up =
         (1 + before.report.average.imbalance_ratio) / (1 + after->report.average.imbalance_ratio);
     text += Tile("Expert work of the busiest rank",

@@ -60,8 +60,8 @@ class EplbCommands(unittest.TestCase):
     def test_plans_tell_both_splits_bounds_and_components(self):
         loads = self.out / "loads.csv"
         loads.write_text("120,20,100\n")
-        plan = json.loads(self.eplb("plan", "--loads", loads, "--ep_size", 2, "--num_slots", 4, "--output_path",
-                                    self.out / "p.yaml", "--json"))
+        plan = json.loads(self.eplb("plan", "--loads", loads, "--ep_size", 2, "--num_slots", 4, "--policy",
+                                    "scenario", "--output_path", self.out / "p.yaml", "--json"))
         self.assertAlmostEqual(plan["imbalance_planned_optimal"], 0, 9)
         self.assertEqual((plan["num_components"], plan["duplicate_slots"], plan["bound_mean"]), (1, 0, 0))
         table = self.eplb("plan", "--loads", loads, "--ep_size", 2, "--num_slots", 4, "--output_path", self.out / "p.yaml")
