@@ -11,7 +11,7 @@ namespace wideload {
 // How long each step of the ladder lasts. With more threads than cores spinning only keeps others
 // from running: use Oversubscribed().
 struct WaitLadder {
-  int spins = 2000;                      // pause instructions, about 10 us
+  int spins = 2000;                      // pause instructions, 100 to 200 us
   int yields = 50;                       // sched_yield calls
   std::chrono::milliseconds slice{100};  // longest sleep before the caller's checks run again
 
