@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Balance of placements on recorded and sampled routing, beside the goals: a table for docs/benchmarks.md.
+
+usage: balance_table.py [--program FILE] [--data DIR] [--models DIR] [--only WORD] [--seed N]
+
+Each row is one run of `wideload eplb simulate --json`; the figures are means over iterations and layers. DATA holds the
+routing and load files (WIDELOAD_SHARED/data), MODELS the folder with wideload-14m/routing.safetensors.
+"""
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+SHARED = pathlib.Path(os.environ.get("WIDELOAD_SHARED", "../shared"))
+R1 = ["--loads", "DATA/deepseek-r1-gpqa-like-loads.safetensors:load", "--tokens_per_rank", "128", "--wobble", "0.1",
+      "--recorded", "20", "--measured", "100", "--top_k", "8"]
+GPT = ["--routing", "DATA/gpt-oss-20b-routing.safetensors"]
+PREFILL = GPT + ["--iterations", "tokens:4096", "--answer_order", "stride:101", "--record", "half"]
+DECODE = GPT + ["--iterations", "decode:4:400", "--record", "alternate_answers"]
+DRIFT = GPT + ["--iterations", "tokens:4096", "--answer_order", "file", "--record", "half"]
+LITE = ["--routing", "DATA/deepseek-v2-lite-routing.safetensors", "--iterations", "tokens:1024", "--record", "half_per_task"]
+WIDE = ["--routing", "MODELS/wideload-14m/routing.safetensors", "--iterations", "tokens:1024", "--record", "half_per_task"]
+
+CASES = [  # name, ranks, slots, options, goal
+    ("R1-like", 36, 288, R1, 0.022),
+    ("R1-like", 32, 288, R1, 0.008),
+    ("R1-like", 36, 324, R1, 0.0002),
+    ("R1-like", 64, 320, R1, 0.013),
+    ("GPT-OSS-20B prefill", 8, 40, PREFILL, 0.006),
+    ("GPT-OSS-20B prefill", 8, 48, PREFILL, 0.0003),
+    ("GPT-OSS-20B decode", 8, 40, DECODE, 0.030),
+    ("GPT-OSS-20B decode", 16, 48, DECODE, 0.085),
+    ("GPT-OSS-20B drift", 8, 40, DRIFT, 0.07),
+    ("GPT-OSS-20B drift, repair of 2", 8, 40, DRIFT + ["--repair_slots_per_layer", "2"], 0.03),
+    ("DeepSeek-V2-Lite mixed", 8, 72, LITE, 0.02),
+    ("DeepSeek-V2-Lite mixed", 16, 80, LITE, 0.05),
+    ("wideload-14m nine domains", 8, 80, WIDE, 0.05),
+    ("wideload-14m nine domains", 8, 96, WIDE, 0.006),
+]
+
+
+def simulate(options, ranks, slots, place):
+    words = [word.replace("DATA", str(options.data)).replace("MODELS", str(options.models)) for word in place]
+    command = [options.program, "eplb", "simulate", "--ep_size", str(ranks), "--num_slots", str(slots), "--policies",
+               "tensorrt_llm,scenario", "--splits", "even,optimal,optimal_fractional", "--seed", str(options.seed), "--json", *words]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode != 0:
+        sys.exit(f"{' '.join(command)}\n{run.stderr}")
+    return json.loads(run.stdout)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", default="build/release/bin/wideload")
+    parser.add_argument("--data", default=SHARED / "data")
+    parser.add_argument("--models", default=SHARED / "models")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    print(f"{'case':32} {'ranks':>5} {'slots':>5} {'greedy even':>11} {'clairvoyant':>11} {'scenario':>9} {'integer':>9}"
+          f" {'p99':>7} {'bound':>7} {'goal':>7}        {'s':>5}")
+    for name, ranks, slots, place, goal in CASES:
+        if options.only not in name:
+            continue
+        begin = time.monotonic()
+        result = simulate(options, ranks, slots, place)
+        of = {(row["policy"], row["split"]): row for row in result["results"]}
+        ours = of["scenario", "optimal_fractional"]
+        reached = "reached" if ours["imbalance_mean"] <= goal else "MISSED"
+        print(f"{name:32} {ranks:5} {slots:5} {of['tensorrt_llm', 'even']['imbalance_mean']:11.4f} {result['clairvoyant']:11.4f}"
+              f" {ours['imbalance_mean']:9.5f} {of['scenario', 'optimal']['imbalance_mean']:9.5f} {ours['imbalance_p99']:7.4f}"
+              f" {result['component_bound']:7.4f} {goal:7.4f} {reached} {time.monotonic() - begin:5.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
