@@ -77,7 +77,7 @@ std::string Joined(const std::vector<std::string>& words, const std::string& whe
 std::string FindProgram(const std::string& name) {
   std::istringstream folders(Variable("PATH"));
   for (std::string folder; std::getline(folders, folder, ':');) {
-    const std::string path = folder + "/" + name;
+    const std::string path = fmt::format("{}/{}", folder, name);
     if (::access(path.c_str(), X_OK) == 0 && !IsDirectory(path)) return path;
   }
   return {};

@@ -46,7 +46,7 @@ int32_t CountFetchedSlots(const Placement& before, const Placement& after) {
   WIDELOAD_CHECK(before.num_ranks == after.num_ranks, "placements on {} and {} ranks",
                  before.num_ranks, after.num_ranks);
   const auto experts_of = [](const Placement& placement, int32_t rank) {
-    const auto begin = placement.slot_expert.begin() + rank * placement.slots_per_rank();
+    const auto begin = placement.slot_expert.begin() + int64_t{rank} * placement.slots_per_rank();
     return std::multiset<ExpertId>(begin, begin + placement.slots_per_rank());
   };
   int32_t fetched = 0;

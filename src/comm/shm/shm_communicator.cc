@@ -149,7 +149,7 @@ ShmCommunicator::Place& ShmCommunicator::place(int rank) const {
 }
 
 std::byte* ShmCommunicator::mailbox(int rank) const {
-  return reinterpret_cast<std::byte*>(&place(num_ranks_)) + 2 * rank * mailbox_bytes_;
+  return reinterpret_cast<std::byte*>(&place(num_ranks_)) + int64_t{2} * rank * mailbox_bytes_;
 }
 
 float* ShmCommunicator::sums(int rank) const {
