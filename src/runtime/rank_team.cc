@@ -92,7 +92,8 @@ bool RankTeam::Stop() {
 
 void RankTeam::RunRound() {
   if (failure_) std::rethrow_exception(failure_);
-  waiting_since_ = failing_since_ = {};
+  stall_.reset();
+  failing_since_ = {};
   const uint32_t all_done = ++num_rounds_ * static_cast<uint32_t>(members_.size());
   round_.Increment();
   const bool all_ended = WaitFor(
@@ -109,7 +110,9 @@ bool RankTeam::KeepWaiting() {
   if (group_.Aborted()) return Since(failing_since_) < kGrace;
   const bool none_ended =
       done_.Load() == (num_rounds_ - 1) * static_cast<uint32_t>(members_.size());
-  return none_ended || Since(waiting_since_) < deadline_;
+  if (none_ended) return true;
+  if (!stall_) stall_.emplace(group_.rank(0));
+  return stall_->Elapsed() < deadline_;
 }
 
 void RankTeam::FindStuckRanks() {

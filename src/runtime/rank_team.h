@@ -6,12 +6,14 @@
 #include <chrono>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
 
 #include "base/wait.h"
 #include "comm/local/local_communicator.h"
+#include "comm/stall_timer.h"
 #include "exchange/local_fabric.h"
 #include "model/model.h"
 #include "runtime/engine_options.h"
@@ -79,8 +81,8 @@ class RankTeam {
   EventWord done_;   // rounds that ranks ended, over all ranks
   uint32_t num_rounds_ = 0;
   std::atomic<bool> stop_{false};
-  // Since when the ranks that ended this round wait for the others, or know of a failure.
-  std::chrono::steady_clock::time_point waiting_since_, failing_since_;
+  std::optional<comm::StallTimer> stall_;                // since the first rank ended this round
+  std::chrono::steady_clock::time_point failing_since_;  // a failure is known
 };
 
 }  // namespace wideload::runtime

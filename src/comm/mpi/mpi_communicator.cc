@@ -66,6 +66,8 @@ MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, bool* has
   received_.resize(count);
   pieces_.resize(count);
   beats_.resize(count);
+  progress_.resize(count);
+  beat_values_.resize(count);
   beat_requests_.resize(count, MPI_REQUEST_NULL);
   abort_requests_.resize(count, MPI_REQUEST_NULL);
   WatchPeers();
@@ -268,7 +270,10 @@ void MpiCommunicator::ReadControl() const {
     MPI_Recv(text.data(), static_cast<int>(text.size()), MPI_BYTE, peer, status.MPI_TAG, control_,
              &status);
     MPI_Get_count(&status, MPI_BYTE, &length);
-    if (status.MPI_TAG == kBeatTag) ++beats_[static_cast<size_t>(peer)];
+    if (status.MPI_TAG == kBeatTag) {
+      ++beats_[static_cast<size_t>(peer)];
+      std::memcpy(&progress_[static_cast<size_t>(peer)], text.data(), sizeof(uint32_t));
+    }
     if (status.MPI_TAG == kAbortTag && !abort_)
       abort_ = AbortReport{.rank = peer,
                            .reason = std::string(text.data(), static_cast<size_t>(length))};
@@ -290,7 +295,9 @@ void MpiCommunicator::Beat() {
     if (peer == rank_ || MPI_Test(&request, &is_done, MPI_STATUS_IGNORE) != MPI_SUCCESS ||
         is_done == 0)
       continue;
-    MPI_Isend(nullptr, 0, MPI_BYTE, peer, kBeatTag, control_, &request);
+    uint32_t& value = beat_values_[static_cast<size_t>(peer)];
+    value = own_progress_.load(std::memory_order_relaxed);
+    MPI_Isend(&value, sizeof(value), MPI_BYTE, peer, kBeatTag, control_, &request);
   }
 }
 
@@ -298,6 +305,13 @@ uint32_t MpiCommunicator::BeatsOf(int peer) const {
   ReadControl();
   const std::scoped_lock lock(control_mutex_);
   return beats_[static_cast<size_t>(peer)];
+}
+
+uint32_t MpiCommunicator::ProgressOf(int peer) const {
+  if (peer == rank_) return own_progress_.load(std::memory_order_relaxed);
+  ReadControl();
+  const std::scoped_lock lock(control_mutex_);
+  return progress_[static_cast<size_t>(peer)];
 }
 
 }  // namespace wideload::comm

@@ -34,6 +34,8 @@ class MpiCommunicator final : public Communicator {
   std::optional<AbortReport> Aborted() const override;
   void Beat() override;
   uint32_t BeatsOf(int peer) const override;
+  std::atomic<uint32_t>& progress() override { return own_progress_; }
+  uint32_t ProgressOf(int peer) const override;
 
  private:
   static constexpr size_t kReasonBytes = 1000;
@@ -55,7 +57,7 @@ class MpiCommunicator final : public Communicator {
   void ReadControl() const;
 
   MPI_Comm data_;
-  MPI_Comm control_ = MPI_COMM_NULL;  // abort texts and beats
+  MPI_Comm control_ = MPI_COMM_NULL;  // abort texts, and beats: the sender's progress
   GroupOptions group_;
   bool* has_failed_;
   int rank_ = 0;
@@ -67,9 +69,12 @@ class MpiCommunicator final : public Communicator {
   std::vector<const float*> pieces_;                  // [num_ranks]
   std::vector<float> sums_;
   std::vector<float> block_;
+  std::atomic<uint32_t> own_progress_{0};
 
-  mutable std::mutex control_mutex_;     // guards the rest
-  mutable std::vector<uint32_t> beats_;  // [num_ranks] received
+  mutable std::mutex control_mutex_;        // guards the rest
+  mutable std::vector<uint32_t> beats_;     // [num_ranks] received
+  mutable std::vector<uint32_t> progress_;  // [num_ranks] that the last beat said
+  std::vector<uint32_t> beat_values_;       // [num_ranks] on their way
   mutable std::optional<AbortReport> abort_;
   std::vector<MPI_Request> beat_requests_;   // [num_ranks]
   std::vector<MPI_Request> abort_requests_;  // [num_ranks]
