@@ -1,0 +1,86 @@
+"""wideload between hosts: conformance and exchange tests, programs and SLURM on hosts made of namespaces. Run by ./dev test-cluster.
+
+Needs root, and minutes: not part of ./dev test.
+"""
+import os
+import pathlib
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from hosts import Cluster  # noqa: E402
+
+SOURCE = pathlib.Path(os.environ["WIDELOAD_SOURCE_DIR"])
+BIN = pathlib.Path(os.environ.get("WIDELOAD_BIN", SOURCE / "build/release/bin"))
+
+
+class OnHosts(unittest.TestCase):
+    """Makes the cluster of a class once; HOSTS x RANKS."""
+
+    HOSTS, RANKS = 2, 2
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory(prefix="wideload-cluster.")
+        cls.addClassCleanup(folder.cleanup)
+        cls.cluster = Cluster(cls.HOSTS, folder.name)
+        cls.addClassCleanup(cls.cluster.close)
+        cls.folder = pathlib.Path(folder.name)
+
+    def run_ranks(self, *command, variables=(), options=(), expected=0, timeout=300):
+        code, output = self.cluster.mpirun(self.RANKS, [str(word) for word in command],
+                                           [f"WIDELOAD_SOURCE_DIR={SOURCE}", f"WIDELOAD_TEST_FOLDER={self.folder}", *variables],
+                                           options, timeout)
+        self.assertEqual(code, expected, output[-4000:])
+        self.assertEqual(self.cluster.leftovers(), [])
+        return output
+
+
+class TwoHosts(OnHosts):
+    def test_communicators_conform(self):
+        self.run_ranks(BIN / "communicator_mpi_conformance_test", "--gtest_brief=1")
+
+    def test_fabrics_conform(self):
+        self.run_ranks(BIN / "fabric_mpi_conformance_test", "--gtest_brief=1")
+
+    def test_the_exchange_gives_the_bits_of_one_loop(self):
+        self.run_ranks(BIN / "exchange_mpi_test", "--gtest_brief=1")
+
+    def test_the_exchange_gives_the_bits_of_one_loop_on_a_slow_network_that_loses_packets(self):
+        self.cluster.limit_rate(1000)
+        self.cluster.lose(5)
+        try:
+            self.run_ranks(BIN / "exchange_mpi_test", "--gtest_brief=1", "--gtest_filter=*Large*:*AnyBuffers*")
+            self.assertGreater(self.cluster.lost_packets(), 0)
+        finally:
+            self.cluster.unlimit_rate()
+            self.cluster.lose_nothing()
+
+
+class FourHosts(OnHosts):
+    HOSTS = 4
+
+    def test_fabrics_conform(self):
+        self.run_ranks(BIN / "fabric_mpi_conformance_test", "--gtest_brief=1")
+
+    def test_the_exchange_gives_the_bits_of_one_loop(self):
+        self.run_ranks(BIN / "exchange_mpi_test", "--gtest_brief=1")
+
+
+class Speed(OnHosts):
+    """Prints figures and compares nothing but that there are some: this machine is not a network."""
+
+    RANKS = 1
+
+    def test_the_exchange_against_mpi_alltoallv(self):
+        for rate in (0, 1000):
+            if rate:
+                self.cluster.limit_rate(rate)
+            output = self.run_ranks(BIN / "bench_exchange_processes", "--pairs", 9, "--batch-ms", 30)
+            print(f"\n2 hosts, {f'{rate} Mbit/s' if rate else 'no limit'}\n{output}", file=sys.stderr)
+            self.assertEqual(output.count("dispatch + return"), 2)
+
+
+if __name__ == "__main__":
+    unittest.main()
