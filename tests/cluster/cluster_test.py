@@ -4,12 +4,14 @@ Needs root, and minutes: not part of ./dev test.
 """
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from hosts import Cluster  # noqa: E402
+from slurm import Slurm  # noqa: E402
 
 SOURCE = pathlib.Path(os.environ["WIDELOAD_SOURCE_DIR"])
 BIN = pathlib.Path(os.environ.get("WIDELOAD_BIN", SOURCE / "build/release/bin"))
@@ -68,6 +70,41 @@ class FourHosts(OnHosts):
         self.run_ranks(BIN / "exchange_mpi_test", "--gtest_brief=1")
 
 
+class UnderSlurm(OnHosts):
+    """slurmctld, slurmd and munge of Debian; PMIx brings the ranks together."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.slurm = Slurm(cls.cluster)
+        cls.addClassCleanup(cls.slurm.close)
+
+    def variables(self, *more):
+        return [f"WIDELOAD_SOURCE_DIR={SOURCE}", f"WIDELOAD_TEST_FOLDER={self.folder}", *more]
+
+    def test_srun_starts_ranks_that_exchange_between_hosts(self):
+        code, output = self.slurm.run(["srun", "-N2", "-n4", "--ntasks-per-node=2", "--mpi=pmix", BIN / "exchange_mpi_test",
+                                       "--gtest_brief=1"], self.variables())
+        self.assertEqual(code, 0, output[-3000:])
+        self.assertEqual(output.count("PASSED"), 4, output[-3000:])
+        self.assertEqual(self.cluster.leftovers(), [])
+
+    def test_the_batch_file_runs_ranks_of_all_nodes(self):
+        code, output = self.slurm.sbatch(SOURCE / "deploy/slurm/wideload.sbatch", ["--gtest_brief=1"], ["--nodes=2"],
+                                         self.variables(f"WIDELOAD={BIN}/exchange_mpi_test", "WORKER_ENV_VAR=A=1 B=2"))
+        self.assertEqual(code, 0, output[-3000:])
+        self.assertEqual({line.split(":")[0] for line in output.splitlines() if "PASSED" in line}, {"0", "1", "2", "3"})
+
+    def test_the_batch_file_says_what_it_needs(self):
+        code, output = self.slurm.sbatch(SOURCE / "deploy/slurm/wideload.sbatch")
+        self.assertEqual((code, output.strip()), (2, "wideload.sbatch: say what to run, such as: bench throughput --model DIR --dataset FILE"))
+
+    def test_a_rank_that_fails_ends_the_job_with_an_error(self):
+        code, output = self.slurm.sbatch(SOURCE / "deploy/slurm/wideload.sbatch", ["-c", "test $SLURM_PROCID != 3 || exit 7; sleep 60"],
+                                         variables=self.variables("WIDELOAD=/bin/sh"), timeout=40)
+        self.assertNotEqual(code, 0, output)
+
+
 class Speed(OnHosts):
     """Prints figures and compares nothing but that there are some: this machine is not a network."""
 
@@ -83,4 +120,5 @@ class Speed(OnHosts):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, which unittest does not take for a failed test
     unittest.main()

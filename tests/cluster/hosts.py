@@ -2,6 +2,7 @@
 
 Every host is a process that holds its namespaces; the kernel takes links and memory away with it, whatever ends this program.
 """
+import atexit
 import pathlib
 import signal
 import subprocess
@@ -60,6 +61,7 @@ class Cluster:
         self.folder = pathlib.Path(folder)
         self.hosts = []
         self.switch = None
+        atexit.register(self.close)  # Ctrl-C ends unittest without its cleanups
         try:
             self.switch = Host("switch", f"{SUBNET}.254")
             self.switch.run(["ip", "link", "add", "br0", "type", "bridge"])
@@ -157,6 +159,7 @@ class Cluster:
         if self.switch is not None:
             self.switch.close()
         self.hosts, self.switch = [], None
+        atexit.unregister(self.close)
 
 
 def end_processes_of(host):
