@@ -4,6 +4,8 @@ Needs root, and minutes: not part of ./dev test.
 """
 import os
 import pathlib
+import random
+import re
 import signal
 import sys
 import tempfile
@@ -58,6 +60,37 @@ class TwoHosts(OnHosts):
         finally:
             self.cluster.unlimit_rate()
             self.cluster.lose_nothing()
+
+
+class DeadRanks(OnHosts):
+    """One rank per host, so that nobody sees the process that dies; mpirun is told to leave the others to themselves."""
+
+    HOSTS, RANKS = 3, 1
+
+    def run_dead_rank(self, *arguments):
+        code, output = self.cluster.mpirun(self.RANKS, [BIN / "dead_rank", *map(str, arguments)],
+                                           [f"WIDELOAD_SOURCE_DIR={SOURCE}"], ["--enable-recovery"], timeout=60)
+        said = {int(rank): (float(at), text) for rank, at, text in re.findall(r"rank (\d) at ([\d.]+): (.*)", output)}
+        self.assertEqual(self.cluster.leftovers(), [])
+        return code, said, output
+
+    def test_the_others_name_a_killed_rank_within_5_seconds(self):
+        choose = random.Random(20261122)
+        for _ in range(4):
+            victim, call = choose.randrange(3), choose.randrange(400)
+            with self.subTest(victim=victim, call=call):
+                _, said, output = self.run_dead_rank(victim, call)
+                self.assertEqual(set(said), {0, 1, 2}, output)
+                died_at = said.pop(victim)[0]
+                for at, text in said.values():
+                    self.assertIn(f"of rank {victim}: it is dead", text)
+                    self.assertRegex(text, r"iteration 1, layer \d+: waited for the (counts|rows|results) of round \d+")
+                    self.assertLess(at - died_at, 5)
+
+    def test_a_stop_of_3_seconds_is_survived(self):
+        code, said, output = self.run_dead_rank(1, 100, "stop", 3)
+        self.assertEqual(code, 0, output)
+        self.assertEqual({text for _, text in said.values()}, {"came to the end"}, output)
 
 
 class FourHosts(OnHosts):
