@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 
 #include "base/error.h"
 
@@ -33,7 +32,6 @@ ShmFabric::ShmFabric(comm::Communicator& group, int64_t segment_bytes, const std
   SharedMemory& own = segments_[static_cast<size_t>(rank_)];
   try {
     own = SharedMemory::Create(NameOf(job, folder, rank_), segment_bytes);
-    std::memset(own.data(), 0, static_cast<size_t>(segment_bytes));  // touched by its reader
     group.Barrier();
     for (int r = 0; r < group.size(); ++r) {
       SharedMemory& segment = segments_[static_cast<size_t>(r)];

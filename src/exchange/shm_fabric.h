@@ -16,9 +16,9 @@ class ShmFabric final : public Fabric {
   // Makes this rank's segment and maps those of the others; no segment has a name afterwards.
   // Collective over `group`, which is only used here; all its ranks must be on this host.
   // `job` names the segments while they are made; no other living job of this host has it.
-  // `total_threads` as in LocalFabrics. Memory: shared, segment_bytes per rank, reserved and
-  // touched. Errors: kResource, kInvalid as SharedMemory (then the group is ended with that
-  // reason); comm::PeerLost.
+  // `total_threads` as in LocalFabrics. Memory: shared, segment_bytes per rank, reserved
+  // near the rank that reads it, mapped where it is used. Errors: kResource, kInvalid as
+  // SharedMemory (then the group is ended with that reason); comm::PeerLost.
   ShmFabric(comm::Communicator& group, int64_t segment_bytes, const std::string& job,
             const std::string& folder = "/dev/shm", int total_threads = 0);
 

@@ -9,21 +9,6 @@ namespace {
 
 using std::chrono::steady_clock;
 
-moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options) {
-  moe::MoeLayout layout{.num_ranks = options.num_ranks, .split = options.split};
-  const auto num_experts = static_cast<int32_t>(shape.num_experts);
-  layout.num_slots = options.num_slots > 0 ? options.num_slots : num_experts;
-  layout.placements = options.placements;
-  if (layout.placements.empty() && num_experts > 0)
-    layout.placements.assign(
-        shape.layers.size(),
-        eplb::ContiguousPlacement(num_experts, layout.num_slots, options.num_ranks));
-  layout.chunk_tokens =
-      moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens);
-  moe::ValidateLayout(shape, layout);
-  return layout;
-}
-
 // Time since `start`, which is set at the first call.
 steady_clock::duration Since(steady_clock::time_point& start) {
   const auto now = steady_clock::now();
@@ -76,6 +61,10 @@ void RankTeam::Run(const StepPlan& plan, int64_t iteration) {
   plan_ = &plan;
   iteration_ = iteration;
   RunRound();
+}
+
+void RankTeam::SetRecorder(statistics::Recorder* recorder) {
+  for (const auto& member : members_) member->rank->SetRecorder(recorder);
 }
 
 bool RankTeam::Stop() {
