@@ -100,10 +100,12 @@ void LogStart(const EngineFlags& flags, const model::Family& family, const Sessi
           ? "all experts on one rank"
           : fmt::format("{} slots for {} experts, placement {}, split {}", options.num_slots,
                         c.num_experts, flags.placement, flags.split);
+  const std::string places =
+      session.links ? fmt::format(" in processes ({})", session.links->text()) : "";
   LogInfo(
-      "{} ({}): {} ranks x {} threads, kernels {}, context {}, weights {}, KV for {} tokens per "
+      "{} ({}): {} ranks x {} threads{}, kernels {}, context {}, weights {}, KV for {} tokens per "
       "rank, {}; online balancer: none",
-      session.folder, family.name, options.num_ranks, options.threads_per_rank,
+      session.folder, family.name, options.num_ranks, options.threads_per_rank, places,
       KernelSetName(session.kernels), options.max_seq_len,
       FormatBytes(static_cast<uint64_t>(session.model->shape().weight_bytes)),
       options.num_kv_blocks * kv::kBlockTokens, layout);
@@ -168,8 +170,7 @@ compute::KernelSet CommonKernels(runtime::ProcessWorld& world,
 // there. Nothing of it has a name afterwards.
 void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, const model::Family& family,
                 int64_t max_positions, Session& session) {
-  // Ranks of one host agree on this name, those of different hosts do not.
-  const SegmentName name{.job = world.job(), .name = "weights-" + world.host_key()};
+  const SegmentName name{.job = world.job(), .name = fmt::format("weights-{}", world.host())};
   const bool is_reader = world.local_rank() == 0;
   world.Together([&] {
     if (!is_reader) return;

@@ -35,7 +35,7 @@ class EventWord {
   // Adds 1, release, and wakes sleepers; returns the new value.
   uint32_t Increment();
   // Sleeps until the value differs from `seen`, a wake-up, or the slice is over; may return early.
-  void Sleep(uint32_t seen, std::chrono::milliseconds slice);
+  void Sleep(uint32_t seen, std::chrono::microseconds slice);
 
  private:
   void Wake();

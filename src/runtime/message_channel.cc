@@ -35,8 +35,8 @@ bool IsWorthWaiting(comm::Communicator& group, int peer, comm::WaitGuard& guard)
 
 }  // namespace
 
-// The inbox of messages from `sender`: a cell for their pieces, a cell in which `sender` says how
-// many of this rank's pieces it has read, a piece.
+// The inbox of messages from `sender`: a cell for their pieces, a cell in which `sender` says which
+// of this rank's pieces it has read, a piece.
 struct MessageChannel::Inbox {
   int64_t arrived;
   int64_t was_read;
@@ -69,10 +69,9 @@ void MessageChannel::Send(int peer, std::span<const std::byte> message) {
   uint32_t& num_sent = num_sent_[static_cast<size_t>(peer)];
   std::byte* const window = fabric_.Window(peer, theirs.piece);
   const auto total = static_cast<uint64_t>(message.size());
+  std::memcpy(window, &total, sizeof(total));
   size_t used = sizeof(total);  // of the piece
-  do {
-    Await(peer, own.was_read, num_sent, Patience::kDeadline, "a sign that it has read a message");
-    if (used > 0) std::memcpy(window, &total, used);
+  while (true) {
     const size_t count = std::min(message.size(), static_cast<size_t>(piece_bytes_) - used);
     if (count > 0) std::memcpy(window + used, message.data(), count);
     fabric_.Signal(peer, {.cell = theirs.arrived,
@@ -80,8 +79,11 @@ void MessageChannel::Send(int peer, std::span<const std::byte> message) {
                           .payload_offset = theirs.piece,
                           .payload_bytes = static_cast<int64_t>(used + count)});
     message = message.subspan(count);
+    if (message.empty()) return;
+    Await(peer, {.cell = own.was_read, .tag = num_sent}, Patience::kDeadline,
+          "a sign that it has read a message");
     used = 0;
-  } while (!message.empty());
+  }
 }
 
 std::span<const std::byte> MessageChannel::Receive(int peer, Patience patience,
@@ -91,38 +93,39 @@ std::span<const std::byte> MessageChannel::Receive(int peer, Patience patience,
   uint32_t& num_received = num_received_[static_cast<size_t>(peer)];
   std::vector<std::byte>& message = messages_[static_cast<size_t>(peer)];
   uint64_t total = 0;
-  size_t done = 0;
-  bool is_first = true;
-  do {
-    Await(peer, own.arrived, num_received + 1, is_first ? patience : Patience::kDeadline, awaited);
-    const std::byte* piece = fabric_.Local(own.piece);
-    auto room = static_cast<size_t>(piece_bytes_);
-    if (is_first) {
+  size_t begin = sizeof(total);  // of the message in the piece
+  for (size_t done = 0;; begin = 0) {
+    Await(peer,
+          {.cell = own.arrived,
+           .tag = ++num_received,
+           .payload_offset = own.piece,
+           .payload_bytes = piece_bytes_},
+          begin > 0 ? patience : Patience::kDeadline, awaited);
+    const std::byte* const piece = fabric_.Local(own.piece);
+    if (begin > 0) {
       std::memcpy(&total, piece, sizeof(total));
       if (total > kMaxMessageBytes)
         Throw(ErrorKind::kCorrupt, "a message of {} bytes from rank {}", total, peer);
       message.resize(static_cast<size_t>(total));
-      piece += sizeof(total);
-      room -= sizeof(total);
     }
-    const size_t count = std::min(room, message.size() - done);
-    if (count > 0) std::memcpy(message.data() + done, piece, count);
+    const size_t count = std::min(static_cast<size_t>(piece_bytes_) - begin, message.size() - done);
+    if (count > 0) std::memcpy(message.data() + done, piece + begin, count);
     done += count;
-    fabric_.Signal(peer, {.cell = theirs.was_read, .tag = ++num_received});
-    is_first = false;
-  } while (done < message.size());
-  return message;
+    if (done == message.size()) return message;
+    fabric_.Signal(peer, {.cell = theirs.was_read, .tag = num_received});
+  }
 }
 
-void MessageChannel::Await(int peer, int64_t cell, uint32_t tag, Patience patience,
+void MessageChannel::Await(int peer, const exchange::Fabric::Message& message, Patience patience,
                            const char* awaited) {
-  if (fabric_.Test(cell, tag)) return;
+  fabric_.Expect(peer, message);
+  if (fabric_.Test(message.cell, message.tag)) return;
   comm::WaitGuard guard(group_, peer);
   const auto keep_waiting = [&] {
     return patience == Patience::kDeadline ? guard.KeepWaiting()
                                            : IsWorthWaiting(group_, peer, guard);
   };
-  if (!fabric_.Wait(cell, tag, keep_waiting)) guard.ThrowPeerLost(awaited);
+  if (!fabric_.Wait(message.cell, message.tag, keep_waiting)) guard.ThrowPeerLost(awaited);
 }
 
 }  // namespace wideload::runtime

@@ -1,5 +1,6 @@
 // Messages of any length between rank 0 and each other rank, over a Fabric of their own: one inbox
-// per sender, pieces that are acknowledged when they are read. Used by the rank's thread.
+// per sender; of a long message each piece is acknowledged before the next one comes. Used by the
+// rank's thread.
 #pragma once
 
 #include <cstddef>
@@ -23,9 +24,9 @@ class MessageChannel {
   // fabric and group are of the same rank and outlive this object.
   MessageChannel(exchange::Fabric& fabric, comm::Communicator& group);
 
-  // Sends the message; returns when its last piece is on the way, so a message that fits into the
-  // inbox never waits for the peer's answer to it. Errors: comm::PeerLost when the peer does not
-  // read the pieces before within the deadline.
+  // Sends the message; returns when its last piece is on the way. The message before it must have
+  // been read: an answer to it, or a barrier after it, has come. Errors: comm::PeerLost when the
+  // peer does not read the pieces of a long message within the deadline.
   void Send(int peer, std::span<const std::byte> message);
   // The next message of the peer, aligned to 16 bytes, valid until the next Receive from it.
   // `awaited`: what the peer owes, in words. Errors: comm::PeerLost; kCorrupt for a length that
@@ -34,7 +35,8 @@ class MessageChannel {
 
  private:
   struct Inbox;  // where things lie in a segment
-  void Await(int peer, int64_t cell, uint32_t tag, Patience patience, const char* awaited);
+  void Await(int peer, const exchange::Fabric::Message& message, Patience patience,
+             const char* awaited);
 
   exchange::Fabric& fabric_;
   comm::Communicator& group_;

@@ -1,5 +1,6 @@
 #include "runtime/process_world.h"
 
+#include <malloc.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -11,7 +12,7 @@
 #include "base/process.h"
 #include "base/shared_memory.h"
 #include "comm/shm/shm_communicator.h"
-#include "exchange/shm_fabric.h"
+#include "exchange/make_fabric.h"
 #include "runtime/wire.h"
 
 namespace wideload::runtime {
@@ -33,31 +34,20 @@ JobName NewJobName() {
   return job;
 }
 
-// Whose cores a rank shares.
-struct HostCores {
-  std::array<char, 65> host{};
+cpu_set_t ThisProcessCores() {
   cpu_set_t cores;
-};
-
-HostCores ThisHostCores() {
-  HostCores self;
-  ::gethostname(self.host.data(), self.host.size() - 1);
-  CPU_ZERO(&self.cores);
-  ::sched_getaffinity(0, sizeof(self.cores), &self.cores);
-  return self;
+  CPU_ZERO(&cores);
+  ::sched_getaffinity(0, sizeof(cores), &cores);
+  return cores;
 }
 
-// mpirun may have bound each rank to cores of its own, or none.
-int CoresPerRank(std::span<const HostCores> all, const HostCores& self) {
+// Of the host of `rank`. mpirun may have bound each rank to cores of its own, or none.
+int CoresPerRank(std::span<const cpu_set_t> cores, const comm::Hosts& hosts, int rank) {
   cpu_set_t together;
   CPU_ZERO(&together);
-  int num_ranks = 0;
-  for (const HostCores& rank : all) {
-    if (rank.host != self.host) continue;
-    CPU_OR(&together, &together, &rank.cores);
-    ++num_ranks;
-  }
-  return std::max(1, CPU_COUNT(&together) / std::max(1, num_ranks));
+  for (size_t r = 0; r < cores.size(); ++r)
+    if (hosts.AreTogether(rank, static_cast<int>(r))) CPU_OR(&together, &together, &cores[r]);
+  return std::max(1, CPU_COUNT(&together) / hosts.LocalSize(rank));
 }
 
 // How a step ended on a rank.
@@ -125,9 +115,8 @@ ProcessWorld::ProcessWorld() {
   JobName job = NewJobName();
   meeting_->Broadcast(std::as_writable_bytes(std::span(&job, 1)), 0);
   job_ = job.text.data();
-  const HostCores self = ThisHostCores();
-  host_key_ = Fingerprint(self.host.data());
-  cores_per_rank_ = CoresPerRank(Gather(self), self);
+  hosts_ = comm::FindHosts(*meeting_);
+  cores_per_rank_ = CoresPerRank(Gather(ThisProcessCores()), hosts_, rank());
   if (local_rank() == 0) RemoveDeadSegments();
 }
 
@@ -199,24 +188,29 @@ std::unique_ptr<ProcessWorld::Links> ProcessWorld::Connect(const EngineOptions& 
 ProcessWorld::Links::Links(ProcessWorld& world, const EngineOptions& options,
                            int64_t exchange_bytes)
     : world_(world) {
-  if (world.local_size() != world.size())
-    Throw(ErrorKind::kUnsupported,
-          "{} of {} ranks are on this host; the engine runs on ranks of one host so far: start all "
-          "of them on one",
-          world.local_size(), world.size());
   const int threads = world.local_size() * options.threads_per_rank;
-  group_ = std::make_unique<comm::ShmCommunicator>(
-      comm::ShmGroupOptions{.job = world.job(), .rank = world.rank(), .num_ranks = world.size()},
-      comm::GroupOptions{.total_threads = threads,
-                         .deadline = options.deadline,
-                         .is_alive = world.meeting_->options().is_alive});
+  comm::GroupOptions group{.total_threads = threads, .deadline = options.deadline};
+  if (world.hosts_.num_hosts > 1) {
+    group_ = world.mpi_.MakeCommunicator(group);
+  } else {
+    group.is_alive = world.meeting_->options().is_alive;  // also while ranks join
+    group_ = std::make_unique<comm::ShmCommunicator>(
+        comm::ShmGroupOptions{.job = world.job(), .rank = world.rank(), .num_ranks = world.size()},
+        group);
+  }
   const auto make_fabric = [&](int64_t num_bytes, const char* name) {
-    return std::make_unique<exchange::ShmFabric>(*group_, num_bytes, world.job() + name, "/dev/shm",
-                                                 threads);
+    return exchange::MakeFabric(*group_, {.segment_bytes = num_bytes,
+                                          .place = {.job = world.job() + name},
+                                          .total_threads = threads});
   };
-  orders_ = make_fabric(MessageChannel::SegmentBytes(world.size()), "-orders");
-  if (exchange_bytes > 0) exchange_ = make_fabric(exchange_bytes, "-rows");
+  orders_ = make_fabric(MessageChannel::SegmentBytes(world.size()), "-orders").fabric;
+  if (exchange_bytes > 0) {
+    exchange::MadeFabric made = make_fabric(exchange_bytes, "-rows");
+    exchange_ = std::move(made.fabric);
+    text_ = std::move(made.text);
+  }
   view = {.group = group_.get(), .exchange = exchange_.get(), .orders = orders_.get()};
+  ::malloc_trim(0);  // what the start has freed: megabytes, of each process
 }
 
 ProcessWorld::Links::~Links() {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "comm/hosts.h"
 #include "comm/mpi/mpi_session.h"
 #include "runtime/agreement.h"
 #include "runtime/process_team.h"
@@ -32,8 +33,8 @@ class ProcessWorld {
   // Among the processes of this host.
   int local_rank() const { return mpi_.local_rank(); }
   int local_size() const { return mpi_.local_size(); }
-  // The same on all processes of this host, another one on each other host.
-  const std::string& host_key() const { return host_key_; }
+  // Of this process's host among those of the run.
+  int host() const { return hosts_.host_of_rank[static_cast<size_t>(rank())]; }
   // This host's cores that its ranks may use, divided by them; at least 1.
   int cores_per_rank() const { return cores_per_rank_; }
 
@@ -61,8 +62,7 @@ class ProcessWorld {
   }
 
   // What connects the ranks of a session; its memory goes with it. `exchange_bytes`: of
-  // ExchangeSegmentBytes. Errors: kResource when shared memory does not suffice; kUnsupported for
-  // ranks on several hosts; comm::PeerLost.
+  // ExchangeSegmentBytes. Errors: kResource when shared memory does not suffice; comm::PeerLost.
   class Links;
   std::unique_ptr<Links> Connect(const EngineOptions& options, int64_t exchange_bytes);
   // Shared memory of this host that Connect takes, all ranks together.
@@ -81,7 +81,7 @@ class ProcessWorld {
   comm::MpiSession mpi_;
   std::unique_ptr<comm::Communicator> meeting_;  // waits as long as the others live
   std::string job_;
-  std::string host_key_;
+  comm::Hosts hosts_;
   int cores_per_rank_ = 1;
   bool has_failed_ = false;
   bool has_agreed_to_end_ = false;
@@ -93,12 +93,15 @@ class ProcessWorld::Links {
   ~Links();
 
   RankLinks view;
+  // How rows travel: "shared memory".
+  const std::string& text() const { return text_; }
 
  private:
   ProcessWorld& world_;
   std::unique_ptr<comm::Communicator> group_;
   std::unique_ptr<exchange::Fabric> exchange_;
   std::unique_ptr<exchange::Fabric> orders_;
+  std::string text_;
 };
 
 }  // namespace wideload::runtime

@@ -5,6 +5,7 @@
 #include <array>
 #include <chrono>
 
+#include "comm/hosts.h"
 #include "comm/mpi/mpi_communicator.h"
 
 namespace wideload::comm {
@@ -44,16 +45,14 @@ MpiSession::MpiSession() : state_(std::make_unique<State>()) {
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_rank(MPI_COMM_WORLD, &state_->rank);
   MPI_Comm_size(MPI_COMM_WORLD, &state_->size);
-  MPI_Comm host = MPI_COMM_NULL;
-  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, state_->rank, MPI_INFO_NULL, &host);
-  MPI_Comm_rank(host, &state_->local_rank);
-  MPI_Comm_size(host, &state_->local_size);
-  MPI_Comm_free(&host);
   GroupOptions patient{.deadline = std::chrono::hours(24 * 365)};
   patient.is_alive = [state = state_.get()](int) {
     return !state->has_failed || std::chrono::steady_clock::now() - state->leaving < kFarewell;
   };
   state_->farewell = MakeCommunicator(std::move(patient));
+  const Hosts hosts = FindHosts(*state_->farewell);
+  state_->local_rank = hosts.LocalRank(state_->rank);
+  state_->local_size = hosts.LocalSize(state_->rank);
 }
 
 // MPI_Finalize would wait for a dead rank without end.
