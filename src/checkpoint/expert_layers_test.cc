@@ -23,18 +23,20 @@ class ExpertLayersTest : public testing::Test {
   }
   ~ExpertLayersTest() override { std::filesystem::remove_all(folder_); }
 
-  ExpertLayers Find(const Json& more) {
+  ExpertLayers Find(const Json& more = Json::object()) {
     Json config{{"architectures", {"AnyForCausalLM"}},
                 {"vocab_size", 32},
                 {"hidden_size", 64},
                 {"num_hidden_layers", 6},
                 {"num_attention_heads", 4},
+                {"num_key_value_heads", 4},
                 {"intermediate_size", 128},
                 {"moe_intermediate_size", 32},
                 {"num_experts", 8},
                 {"num_experts_per_tok", 2},
                 {"max_position_embeddings", 64},
                 {"rms_norm_eps", 1e-6},
+                {"rope_theta", 10000},
                 {"torch_dtype", "bfloat16"}};
     config.update(more);
     WriteFileWhole(folder_ + "/config.json", config.dump());
@@ -45,7 +47,7 @@ class ExpertLayersTest : public testing::Test {
 };
 
 TEST_F(ExpertLayersTest, LeavesOutTheDenseLayersOfEveryFamily) {
-  EXPECT_THAT(Find({}).layers, ElementsAre(0, 1, 2, 3, 4, 5));
+  EXPECT_THAT(Find().layers, ElementsAre(0, 1, 2, 3, 4, 5));
   EXPECT_THAT(Find({{"first_k_dense_replace", 3}}).layers, ElementsAre(3, 4, 5));
   EXPECT_THAT(Find({{"first_k_dense_replace", 1}, {"moe_layer_freq", 2}}).layers,
               ElementsAre(2, 4));
@@ -61,7 +63,7 @@ TEST_F(ExpertLayersTest, NumbersPredictionLayersOn) {
 
 TEST_F(ExpertLayersTest, ReckonsBytesByTheQuantization) {
   const uint64_t weights = 3 * 64 * 32;
-  const ExpertLayers plain = Find({});
+  const ExpertLayers plain = Find();
   EXPECT_EQ(plain.expert_bytes, 2 * weights);
   EXPECT_FALSE(plain.from_weights);
   EXPECT_EQ(Find({{"quantization_config", {{"quant_method", "fp8"}}}}).expert_bytes, weights);

@@ -152,7 +152,7 @@ std::string TensorNames(const SafetensorsFile& file) {
 
 LoadTable LoadsOfTensor(const SafetensorsFile& file, const std::string& tensor) {
   if (!file.tensors().contains(tensor))
-    Throw(ErrorKind::kNotFound, "{}: has no tensor {}; it has {}", file.path(), tensor,
+    Throw(ErrorKind::kNotFound, "{}: has no tensor \"{}\"; it has {}", file.path(), tensor,
           TensorNames(file));
   const TensorView view = file.Get(tensor);
   const std::string where = fmt::format("{}: tensor {}", file.path(), tensor);
