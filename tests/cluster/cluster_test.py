@@ -2,11 +2,13 @@
 
 Needs root, and minutes: not part of ./dev test.
 """
+import json
 import os
 import pathlib
 import random
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -41,7 +43,52 @@ class OnHosts(unittest.TestCase):
         return output
 
 
-class TwoHosts(OnHosts):
+class Program:
+    """`wideload bench throughput` and `logits` of one model: commands, and what one process of 8 threads as ranks and one of one
+    rank write."""
+
+    MODEL = SOURCE / "testdata/models/tiny-qwen3-moe"
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        self.rows = self.folder / "rows.jsonl"
+        self.rows.write_text("".join(json.dumps({
+            "task_id": i, "input_ids": [1 + (i * 37 + j * 11) % 300 for j in range(1 + i * 13 % 90)],
+            "output_tokens": 1 + i * 5 % 12}) + "\n" for i in range(24)))
+        self.ids = self.folder / "ids.json"
+        self.ids.write_text(json.dumps([[1 + (i * 29 + j * 3) % 300 for j in range(1 + i * 23)] for i in range(4)]))
+
+    def commands(self, name):
+        common = ["-m", str(self.MODEL), "--threads", "1", "--output"]
+        return [["bench", "throughput", "--dataset", str(self.rows), "--concurrency", "16", "--max-num-tokens", "64", *common,
+                 str(self.folder / f"bench-{name}")],
+                ["logits", "--input-ids", str(self.ids), *common, str(self.folder / f"logits-{name}")]]
+
+    def run_in_one_process(self, name, *options):
+        for command in self.commands(name):
+            subprocess.run([BIN / "wideload", *command, *options], check=True, capture_output=True, timeout=200)
+
+    def files(self, name):
+        return [(self.folder / f"{what}-{name}").read_bytes() for what in ("bench", "logits")]
+
+
+class SameFiles:
+    """What the program writes on the hosts of a class."""
+
+    def test_the_program_writes_the_files_of_8_threads_and_of_one_rank(self):
+        program = Program(self.folder)
+        program.run_in_one_process("one")
+        program.run_in_one_process("threads", "--ep", "8")
+        for name, variables in (("hosts", []), ("late", ["WIDELOAD_FABRIC_DELAY_US=500"])):
+            for command in program.commands(name):
+                output = self.run_ranks(BIN / "wideload", *command, variables=variables)
+                self.assertIn(f"shared memory within {self.HOSTS} hosts, MPI between them", output)
+            self.assertEqual(program.files(name), program.files("one"), name)
+        self.assertEqual(program.files("threads"), program.files("one"))
+        self.assertGreater(len(program.files("one")[0]), 1000)
+
+
+class TwoHosts(SameFiles, OnHosts):
     def test_communicators_conform(self):
         self.run_ranks(BIN / "communicator_mpi_conformance_test", "--gtest_brief=1")
 
@@ -93,7 +140,7 @@ class DeadRanks(OnHosts):
         self.assertEqual({text for _, text in said.values()}, {"came to the end"}, output)
 
 
-class FourHosts(OnHosts):
+class FourHosts(SameFiles, OnHosts):
     HOSTS = 4
 
     def test_fabrics_conform(self):
@@ -121,6 +168,16 @@ class UnderSlurm(OnHosts):
         self.assertEqual(code, 0, output[-3000:])
         self.assertEqual(output.count("PASSED"), 4, output[-3000:])
         self.assertEqual(self.cluster.leftovers(), [])
+
+    def test_the_batch_file_runs_the_program_on_all_nodes(self):
+        program = Program(self.folder)
+        program.run_in_one_process("one")
+        for command in program.commands("slurm"):
+            code, output = self.slurm.sbatch(SOURCE / "deploy/slurm/wideload.sbatch", command, ["--nodes=2", "--ntasks-per-node=2"],
+                                             self.variables(f"WIDELOAD={BIN}/wideload"))
+            self.assertEqual(code, 0, output[-3000:])
+            self.assertIn("MPI between them", output)
+        self.assertEqual(program.files("slurm"), program.files("one"))
 
     def test_the_batch_file_runs_ranks_of_all_nodes(self):
         code, output = self.slurm.sbatch(SOURCE / "deploy/slurm/wideload.sbatch", ["--gtest_brief=1"], ["--nodes=2"],
