@@ -36,7 +36,7 @@ struct BenchCommand {
   int64_t concurrency = 64, num_requests = 0, warmup = 0;
   std::vector<int32_t> eos_ids;
 
-  void Run();
+  void Run(runtime::ProcessWorld* world);
 
   runtime::SamplingParams params;  // of every request; set by Check
   runtime::Request MakeRequest(const DatasetRow& row, size_t index) const;
@@ -326,13 +326,13 @@ void BenchCommand::Report(const Session& session, const std::vector<DatasetRow>&
     LogWarn("interrupted: {} was not written", output);
 }
 
-void BenchCommand::Run() {
+void BenchCommand::Run(runtime::ProcessWorld* world) {
   CheckFlags();
   CatchInterrupts();
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
   std::vector<DatasetRow> rows;
   Session session =
-      StartSession(engine, [&](const Session& start, const runtime::EngineOptions& options) {
+      StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions& options) {
         if (FileExists(start.folder + "/tokenizer.json"))
           tokenizer =
               std::make_unique<tokenizer::Tokenizer>(tokenizer::Tokenizer::FromFile(start.folder));
@@ -385,7 +385,9 @@ void AddBench(CLI::App& app) {
                   "the report under trtllm-bench's keys");
   sub->add_option(Names("iteration-log"), command->iteration_log,
                   "one line per iteration and rank, as TensorRT-LLM prints them");
-  sub->callback([command] { command->Run(); });
+  sub->callback([command] {
+    RunOnRanks(command->engine, [&](runtime::ProcessWorld* world) { command->Run(world); });
+  });
 }
 
 }  // namespace wideload::apps

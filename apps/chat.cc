@@ -24,7 +24,7 @@ struct ChatCommand {
   SamplingFlags sampling;
   std::string system;
 
-  void Run();
+  void Run(runtime::ProcessWorld* world);
   // Generates the assistant's turn, streaming it; returns its text.
   std::string Answer(Session& session, const tokenizer::Tokenizer& tokenizer,
                      std::vector<int32_t> prompt) const;
@@ -55,17 +55,18 @@ std::string ChatCommand::Answer(Session& session, const tokenizer::Tokenizer& to
   return text.text();
 }
 
-void ChatCommand::Run() {
+void ChatCommand::Run(runtime::ProcessWorld* world) {
   CatchInterrupts();
   std::optional<tokenizer::Tokenizer> opened;
   std::optional<tokenizer::ChatTemplate> chat_template;
   tokenizer::SpecialTexts special;
-  Session session = StartSession(engine, [&](const Session& start, const runtime::EngineOptions&) {
-    opened.emplace(tokenizer::Tokenizer::FromFile(start.folder));
-    chat_template.emplace(tokenizer::ChatTemplate::FromFolder(start.folder));
-    special = tokenizer::ReadSpecialTexts(start.folder);
-    ResolveSampling(sampling, start);
-  });
+  Session session =
+      StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions&) {
+        opened.emplace(tokenizer::Tokenizer::FromFile(start.folder));
+        chat_template.emplace(tokenizer::ChatTemplate::FromFolder(start.folder));
+        special = tokenizer::ReadSpecialTexts(start.folder);
+        ResolveSampling(sampling, start);
+      });
   const tokenizer::Tokenizer& tokenizer = opened.value();
   tokenizer::ChatInput input{.messages = {},
                              .add_generation_prompt = true,
@@ -97,7 +98,9 @@ void AddChat(CLI::App& app) {
   AddEngineFlags(*sub, command->engine);
   AddSamplingFlags(*sub, command->sampling);
   sub->add_option(Names("system"), command->system, "system message that opens the conversation");
-  sub->callback([command] { command->Run(); });
+  sub->callback([command] {
+    RunOnRanks(command->engine, [&](runtime::ProcessWorld* world) { command->Run(world); });
+  });
 }
 
 }  // namespace wideload::apps

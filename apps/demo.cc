@@ -150,7 +150,7 @@ DomainRun Demo::Serve(const std::string& domain, const std::vector<DatasetRow>& 
 
 FirstRun DemoCommand::RunContiguous() const {
   FirstRun first;
-  Session session = StartSession(engine);
+  Session session = StartSession(nullptr, engine);
   const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
   const Demo demo(session, tokenizer);
   RunRecorded(session, [&] {
@@ -185,7 +185,7 @@ void DemoCommand::RunPlanned(const std::string& placement, const FirstRun& first
   EngineFlags flags = engine;
   flags.statistic_path.clear();
   flags.placement = placement;
-  Session session = StartSession(flags);
+  Session session = StartSession(nullptr, flags);
   const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
   const Demo demo(session, tokenizer);
   for (size_t d = 0; d < first.counts.size(); ++d) {
@@ -222,6 +222,7 @@ use and the plan gave no second slot.
 }
 
 void DemoCommand::Run() {
+  RefuseSeveralProcesses();
   CatchInterrupts();
   if (engine.model.empty()) engine.model = EmbeddedModelFolder();
   std::filesystem::create_directories(output);

@@ -16,12 +16,12 @@ namespace {
 
 // Bytes per rank for keys and values.
 uint64_t KvBytes(const EngineFlags& flags, const runtime::EngineOptions& options,
-                 uint64_t bytes_per_block, uint64_t free_bytes) {
+                 int32_t num_ranks_here, uint64_t bytes_per_block, uint64_t free_bytes) {
   const std::string flag = "--kv-cache-memory";
   const auto wanted =
       static_cast<uint64_t>(options.max_batch_size * kv::BlocksFor(options.max_seq_len)) *
       bytes_per_block;
-  const auto ranks = static_cast<uint64_t>(options.num_ranks);
+  const auto ranks = static_cast<uint64_t>(num_ranks_here);
   if (flags.kv_cache_memory.empty()) return std::min(wanted, free_bytes / 2 / ranks);
   const std::string& text = flags.kv_cache_memory;
   const bool is_fraction = text.find_first_not_of("0123456789.") == std::string::npos &&
@@ -46,9 +46,9 @@ int64_t ContextLength(const EngineFlags& flags, const checkpoint::ModelConfig& c
 
 std::vector<eplb::Placement> FilePlacements(const statistics::EplbConfig& file,
                                             const EngineFlags& flags,
-                                            const checkpoint::ModelConfig& c) {
+                                            const checkpoint::ModelConfig& c, int32_t num_ranks) {
   statistics::EplbTarget target{.num_experts = static_cast<int32_t>(c.num_experts),
-                                .ep_size = flags.num_ranks};
+                                .ep_size = num_ranks};
   for (int64_t layer = 0; layer < c.num_layers; ++layer)
     if (c.IsMoeLayer(layer)) target.layers.push_back(static_cast<int32_t>(layer));
   statistics::CheckEplbConfig(file, target, flags.placement);
@@ -64,9 +64,9 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
   const auto num_experts = static_cast<int32_t>(c.num_experts);
   options.num_slots = flags.num_slots > 0 ? flags.num_slots : num_experts;
   if (c.NumMoeLayers() == 0) {
-    if (flags.num_ranks > 1 || flags.num_slots > 0)
+    if (options.num_ranks > 1 || flags.num_slots > 0)
       Throw(ErrorKind::kInvalid, "--ep is {} and --num-slots is {}; this model has no MoE layer",
-            flags.num_ranks, flags.num_slots);
+            options.num_ranks, flags.num_slots);
     if (num_experts == 0) return;
   }
   const bool is_file = flags.placement != "contiguous" && !flags.placement.starts_with("random:");
@@ -81,10 +81,10 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
       Throw(ErrorKind::kInvalid, "--num-slots is {}; {} has num_slots {}", flags.num_slots,
             flags.placement, file.num_slots);
     options.num_slots = file.num_slots;
-    options.placements = FilePlacements(file, flags, c);
+    options.placements = FilePlacements(file, flags, c, options.num_ranks);
     return;
   }
-  eplb::ValidateSizes(num_experts, options.num_slots, flags.num_ranks, "--num-slots");
+  eplb::ValidateSizes(num_experts, options.num_slots, options.num_ranks, "--num-slots");
   if (flags.placement == "contiguous") return;
   const std::string seed_text = flags.placement.substr(std::string("random:").size());
   if (seed_text.empty() || seed_text.size() > 18 ||
@@ -95,7 +95,7 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
   const uint64_t seed = std::stoull(seed_text);
   for (int64_t i = 0; i < c.NumMoeLayers(); ++i)
     options.placements.push_back(eplb::RandomPlacement(num_experts, options.num_slots,
-                                                       flags.num_ranks,
+                                                       options.num_ranks,
                                                        seed * 1000003 + static_cast<uint64_t>(i)));
 }
 
@@ -109,76 +109,11 @@ auto OfFlag(std::string_view flag, const Parse& parse) {
   }
 }
 
-runtime::EngineOptions Options(const EngineFlags& flags, const checkpoint::ModelConfig& config) {
-  runtime::EngineOptions options;
-  options.kernels = OfFlag("--kernels", [&] { return compute::ParseKernelSet(flags.kernels); });
-  options.num_ranks = flags.num_ranks;
-  options.threads_per_rank =
-      flags.threads > 0 ? flags.threads : std::max(1, NumAllowedCpus() / flags.num_ranks);
-  options.max_num_tokens = flags.max_num_tokens;
-  options.max_batch_size = flags.max_batch_size;
-  options.max_seq_len = ContextLength(flags, config);
-  options.split = OfFlag("--split", [&] { return eplb::ParseSplitMode(flags.split); });
-  options.moe_max_num_tokens = flags.moe_max_num_tokens;
-  options.deadline = std::chrono::milliseconds(static_cast<int64_t>(flags.deadline_s * 1e3));
-  ResolvePlacement(flags, config, options);
-  return options;
-}
-
-// Receive and return buffers of a rank.
-uint64_t ExchangeBytes(const checkpoint::ModelConfig& c, const runtime::EngineOptions& options) {
-  if (c.num_experts == 0) return 0;
-  const moe::MoeShape shape{
-      .hidden = c.hidden_size, .num_experts = c.num_experts, .top_k = c.top_k};
-  const moe::MoeLayout layout{
-      .num_ranks = options.num_ranks,
-      .num_slots = options.num_slots,
-      .chunk_tokens =
-          moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens)};
-  return static_cast<uint64_t>(
-      exchange::SegmentBytes(moe::MakeExchangeShape(shape, layout, options.kernels)));
-}
-
-// Adds up weights, KV and buffers, refuses what does not fit, and sets the number of KV blocks.
-void PlanMemory(const EngineFlags& flags, const model::Family& family,
-                const checkpoint::ModelConfig& c, runtime::EngineOptions& options) {
-  const uint64_t available = AvailableMemoryBytes();
-  const auto weights = static_cast<uint64_t>(family.weight_bytes(c, options.kernels));
-  const kv::CacheShape block{.num_layers = c.num_layers,
-                             .num_blocks = 1,
-                             .kv_heads = c.num_kv_heads,
-                             .head_dim = c.head_dim,
-                             .dtype = compute::ComputeDType(options.kernels)};
-  const auto block_bytes = static_cast<uint64_t>(block.BytesPerBlock());
-  const uint64_t kv_bytes =
-      KvBytes(flags, options, block_bytes, available > weights ? available - weights : 0);
-  options.num_kv_blocks = static_cast<int64_t>(kv_bytes / block_bytes);
-  if (options.num_kv_blocks < 1)
-    Throw(ErrorKind::kResource,
-          "--kv-cache-memory gives {} per rank; one block of {} tokens needs {}",
-          FormatBytes(kv_bytes), kv::kBlockTokens, FormatBytes(block_bytes));
-  const auto ranks = static_cast<uint64_t>(options.num_ranks);
-  const auto token_bytes = static_cast<uint64_t>(
-      4 * (8 * c.hidden_size + 4 * c.num_attention_heads * c.head_dim +
-           2 * c.top_k * (c.hidden_size + c.moe_intermediate_size) + c.num_experts));
-  const checkpoint::MemoryPart parts[] = {
-      {"weights", weights, ""},
-      {"KV cache", ranks * static_cast<uint64_t>(options.num_kv_blocks) * block_bytes,
-       "--kv-cache-memory"},
-      {"buffers", ranks * static_cast<uint64_t>(options.max_num_tokens) * token_bytes,
-       "--max-num-tokens"},
-      {"logits", ranks * static_cast<uint64_t>(options.max_batch_size * c.vocab_size) * 4,
-       "--max-batch-size"},
-      {"exchange", ranks * ExchangeBytes(c, options), "--moe-max-num-tokens"}};
-  checkpoint::CheckMemory(parts, available);
-}
-
 void AddLayoutFlags(CLI::App& app, EngineFlags& flags) {
-  app.add_option(
-         Names("ep"), flags.num_ranks,
-         "ranks: threads of this process, each with its own requests and share of the experts")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
+  app.add_option(Names("ep"), flags.num_ranks,
+                 "ranks, each with its own requests and share of the experts: threads of this "
+                 "process; under mpirun or srun its processes (default: these, else 1)")
+      ->check(CLI::Range(1, 1024));
   app.add_option(Names("num-slots"), flags.num_slots,
                  "expert slots over all ranks, a multiple of --ep (default: one per expert)")
       ->check(CLI::PositiveNumber);
@@ -236,12 +171,98 @@ void AddEngineFlags(CLI::App& app, EngineFlags& flags) {
   AddLayoutFlags(app, flags);
 }
 
+RankPlaces ThreadPlaces(const EngineFlags& flags) {
+  const int32_t num_ranks = std::max(1, flags.num_ranks);
+  return {.num_ranks = num_ranks,
+          .num_ranks_here = num_ranks,
+          .cores_per_rank = std::max(1, NumAllowedCpus() / num_ranks)};
+}
+
 runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
                                       const checkpoint::ModelConfig& config,
-                                      const model::Family& family) {
-  runtime::EngineOptions options = Options(flags, config);
-  PlanMemory(flags, family, config, options);
+                                      const RankPlaces& places) {
+  if (places.are_processes && flags.num_ranks != 0 && flags.num_ranks != places.num_ranks)
+    Throw(ErrorKind::kInvalid,
+          "--ep is {}; {} processes were started together and each is a rank: leave --ep away, or "
+          "start {} processes",
+          flags.num_ranks, places.num_ranks, flags.num_ranks);
+  runtime::EngineOptions options;
+  options.kernels = OfFlag("--kernels", [&] { return compute::ParseKernelSet(flags.kernels); });
+  options.num_ranks = places.num_ranks;
+  options.threads_per_rank = flags.threads > 0 ? flags.threads : places.cores_per_rank;
+  options.max_num_tokens = flags.max_num_tokens;
+  options.max_batch_size = flags.max_batch_size;
+  options.max_seq_len = ContextLength(flags, config);
+  options.split = OfFlag("--split", [&] { return eplb::ParseSplitMode(flags.split); });
+  options.moe_max_num_tokens = flags.moe_max_num_tokens;
+  options.deadline = std::chrono::milliseconds(static_cast<int64_t>(flags.deadline_s * 1e3));
+  ResolvePlacement(flags, config, options);
   return options;
+}
+
+uint64_t ExchangeBytes(const checkpoint::ModelConfig& c, const runtime::EngineOptions& options) {
+  if (c.num_experts == 0) return 0;
+  const moe::MoeShape shape{
+      .hidden = c.hidden_size, .num_experts = c.num_experts, .top_k = c.top_k};
+  const moe::MoeLayout layout{
+      .num_ranks = options.num_ranks,
+      .num_slots = options.num_slots,
+      .chunk_tokens =
+          moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens)};
+  return static_cast<uint64_t>(
+      exchange::SegmentBytes(moe::MakeExchangeShape(shape, layout, options.kernels)));
+}
+
+int64_t PlanMemory(const EngineFlags& flags, const model::Family& family,
+                   const checkpoint::ModelConfig& c, const RankPlaces& places,
+                   const runtime::EngineOptions& options) {
+  const uint64_t available = AvailableMemoryBytes();
+  const auto weights = static_cast<uint64_t>(family.weight_bytes(c, options.kernels));
+  const kv::CacheShape block{.num_layers = c.num_layers,
+                             .num_blocks = 1,
+                             .kv_heads = c.num_kv_heads,
+                             .head_dim = c.head_dim,
+                             .dtype = compute::ComputeDType(options.kernels)};
+  const auto block_bytes = static_cast<uint64_t>(block.BytesPerBlock());
+  const uint64_t kv_bytes = KvBytes(flags, options, places.num_ranks_here, block_bytes,
+                                    available > weights ? available - weights : 0);
+  const auto num_kv_blocks = static_cast<int64_t>(kv_bytes / block_bytes);
+  if (num_kv_blocks < 1)
+    Throw(ErrorKind::kResource,
+          "--kv-cache-memory gives {} per rank; one block of {} tokens needs {}",
+          FormatBytes(kv_bytes), kv::kBlockTokens, FormatBytes(block_bytes));
+  const auto ranks = static_cast<uint64_t>(places.num_ranks_here);
+  const auto token_bytes = static_cast<uint64_t>(
+      4 * (8 * c.hidden_size + 4 * c.num_attention_heads * c.head_dim +
+           2 * c.top_k * (c.hidden_size + c.moe_intermediate_size) + c.num_experts));
+  const checkpoint::MemoryPart parts[] = {
+      {"weights", weights, ""},
+      {"KV cache", ranks * static_cast<uint64_t>(num_kv_blocks) * block_bytes, "--kv-cache-memory"},
+      {"buffers", ranks * static_cast<uint64_t>(options.max_num_tokens) * token_bytes,
+       "--max-num-tokens"},
+      {"logits", ranks * static_cast<uint64_t>(options.max_batch_size * c.vocab_size) * 4,
+       "--max-batch-size"},
+      {"exchange", ranks * ExchangeBytes(c, options), "--moe-max-num-tokens"}};
+  checkpoint::CheckMemory(parts, available);
+  return num_kv_blocks;
+}
+
+std::vector<runtime::Fact> FlagFacts(const EngineFlags& flags) {
+  const bool is_file = FileExists(flags.placement);
+  const auto number = [](auto value) { return fmt::format("{}", value); };
+  return {{"--threads", number(flags.threads)},
+          {"--kernels", flags.kernels},
+          {"--max-seq-len", number(flags.max_seq_len)},
+          {"--kv-cache-memory", flags.kv_cache_memory},
+          {"--max-num-tokens", number(flags.max_num_tokens)},
+          {"--max-batch-size", number(flags.max_batch_size)},
+          {"--num-slots", number(flags.num_slots)},
+          {"--placement", is_file ? "a file with the fingerprint " +
+                                        runtime::Fingerprint(ReadFile(flags.placement))
+                                  : flags.placement},
+          {"--split", flags.split},
+          {"--moe-max-num-tokens", number(flags.moe_max_num_tokens)},
+          {"--deadline", number(flags.deadline_s)}};
 }
 
 }  // namespace wideload::apps

@@ -8,6 +8,7 @@
 
 #include "checkpoint/model_config.h"
 #include "model/registry.h"
+#include "runtime/agreement.h"
 #include "runtime/engine.h"
 
 namespace wideload::apps {
@@ -22,7 +23,7 @@ struct EngineFlags {
   int64_t max_batch_size = 64;
   bool check_weights = false;
   // layout
-  int32_t num_ranks = 1;
+  int32_t num_ranks = 0;  // 0: as many as mpirun started, else 1
   int32_t num_slots = 0;  // 0: from the placement file, else one per expert
   std::string placement = "contiguous";
   std::string split = "optimal";
@@ -35,11 +36,34 @@ struct EngineFlags {
 };
 void AddEngineFlags(CLI::App& app, EngineFlags& flags);
 
-// Errors: kInvalid naming the flag, what was given and what is allowed; kUnsupported for kernels
-// this machine cannot run; kResource when weights, KV cache and buffers together exceed the
-// machine's memory, with the sum.
+// The ranks of a run and where they are.
+struct RankPlaces {
+  int32_t num_ranks = 1;       // of the whole run
+  int32_t num_ranks_here = 1;  // on this host; its memory is shared by them
+  bool are_processes = false;
+  int32_t cores_per_rank = 1;  // 1 or more
+};
+
+// Of ranks that are threads: as --ep says.
+RankPlaces ThreadPlaces(const EngineFlags& flags);
+
+// The options but for the number of KV blocks. Errors: kInvalid naming the flag, what was given and
+// what is allowed; kUnsupported for kernels this machine cannot run.
 runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
                                       const checkpoint::ModelConfig& config,
-                                      const model::Family& family);
+                                      const RankPlaces& places);
+
+// The bytes of a rank's exchange segment.
+uint64_t ExchangeBytes(const checkpoint::ModelConfig& config,
+                       const runtime::EngineOptions& options);
+
+// The number of KV blocks of a rank. Errors: kInvalid; kResource when weights, KV cache and buffers
+// of the ranks here together exceed the machine's memory, with the sum.
+int64_t PlanMemory(const EngineFlags& flags, const model::Family& family,
+                   const checkpoint::ModelConfig& config, const RankPlaces& places,
+                   const runtime::EngineOptions& options);
+
+// What processes of a run must have been given alike, as flags and values.
+std::vector<runtime::Fact> FlagFacts(const EngineFlags& flags);
 
 }  // namespace wideload::apps

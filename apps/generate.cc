@@ -28,7 +28,7 @@ struct GenerateCommand {
   std::vector<std::string> stop;
   bool json = false;
 
-  void Run();
+  void Run(runtime::ProcessWorld* world);
 
  private:
   // The text to continue. Errors: kInvalid for flags that contradict each other.
@@ -78,13 +78,13 @@ runtime::Request GenerateCommand::MakeRequest(const std::string& text,
   return request;
 }
 
-void GenerateCommand::Run() {
+void GenerateCommand::Run(runtime::ProcessWorld* world) {
   const std::string prompt_text = Text();
   CatchInterrupts();
   std::optional<tokenizer::Tokenizer> opened;
   runtime::Request request;
   Session session =
-      StartSession(engine, [&](const Session& start, const runtime::EngineOptions& options) {
+      StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions& options) {
         opened.emplace(tokenizer::Tokenizer::FromFile(start.folder));
         request = MakeRequest(prompt_text, *opened, start, options);
       });
@@ -148,7 +148,9 @@ void AddGenerate(CLI::App& app) {
                   "log probabilities of each token and of the n most likely");
   sub->add_flag(Names("json"), command->json,
                 "one JSON document: text, ids, finish_reason, prompt_tokens, logprobs");
-  sub->callback([command] { command->Run(); });
+  sub->callback([command] {
+    RunOnRanks(command->engine, [&](runtime::ProcessWorld* world) { command->Run(world); });
+  });
 }
 
 }  // namespace wideload::apps

@@ -25,6 +25,10 @@ void CatchInterrupts() {
 
 int InterruptSignal() { return g_signal; }
 
+void NoteInterrupt(int signal) {
+  if (g_signal == 0) g_signal = signal;
+}
+
 int InterruptExitCode() { return g_signal == 0 ? 0 : 128 + g_signal; }
 
 }  // namespace wideload::apps

@@ -8,6 +8,8 @@ namespace wideload::apps {
 void CatchInterrupts();
 // The signal that arrived, or 0.
 int InterruptSignal();
+// As if this signal had arrived here, unless one has: another rank of the run was told to end.
+void NoteInterrupt(int signal);
 // 128 + signal, as shells expect, or 0 when there was none.
 int InterruptExitCode();
 

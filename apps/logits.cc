@@ -21,7 +21,7 @@ struct LogitsCommand {
   std::string input;
   std::string output;
 
-  void Run();
+  void Run(runtime::ProcessWorld* world);
 };
 
 runtime::Request MakeRequest(const std::vector<int32_t>& ids) {
@@ -32,15 +32,16 @@ runtime::Request MakeRequest(const std::vector<int32_t>& ids) {
   return request;
 }
 
-void LogitsCommand::Run() {
+void LogitsCommand::Run(runtime::ProcessWorld* world) {
   const std::vector<std::vector<int32_t>> lists = ReadIdLists(input);
   CatchInterrupts();
   CheckWritable(output);
-  Session session = StartSession(engine, [&](const Session& start,
-                                             const runtime::EngineOptions& options) {
-    for (size_t i = 0; i < lists.size(); ++i)
-      RefuseInvalid(MakeRequest(lists[i]), start, options, fmt::format("{}: list {}", input, i));
-  });
+  Session session =
+      StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions& options) {
+        for (size_t i = 0; i < lists.size(); ++i)
+          RefuseInvalid(MakeRequest(lists[i]), start, options,
+                        fmt::format("{}: list {}", input, i));
+      });
   const int64_t vocab = session.config.vocab_size;
   std::vector<Buffer> logits;
   for (const auto& ids : lists)
@@ -81,7 +82,9 @@ void AddLogits(CLI::App& app) {
   sub->add_option(Names("output"), command->output,
                   "safetensors file: logits.0, logits.1, ... [T, vocab] fp32")
       ->required();
-  sub->callback([command] { command->Run(); });
+  sub->callback([command] {
+    RunOnRanks(command->engine, [&](runtime::ProcessWorld* world) { command->Run(world); });
+  });
 }
 
 }  // namespace wideload::apps

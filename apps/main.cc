@@ -2,14 +2,9 @@
 // and exit codes.
 #include <fmt/ranges.h>
 
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
-#include <iostream>
 #include <string>
 #include <vector>
 
-#include "base/error.h"
 #include "command_line.h"
 #include "commands.h"
 #include "interrupt.h"
@@ -46,15 +41,12 @@ std::string FailureMessage(const CLI::App* app, const CLI::Error& error) {
 int Run(CLI::App& app, int argc, char** argv) {
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RuntimeError& e) {
+    return e.get_exit_code();  // a run of several processes that has said what there is to say
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
-  } catch (const wideload::Error& e) {
-    std::fprintf(stderr, "wideload: error: %s\n", e.what());
-    const int interrupted = wideload::apps::InterruptExitCode();
-    return interrupted != 0 ? interrupted : ExitCode(e.kind());
   } catch (const std::exception& e) {
-    std::fprintf(stderr, "wideload: internal error: %s\n", e.what());
-    return 1;
+    return wideload::apps::ReportFailure(e);
   }
   return wideload::apps::InterruptExitCode();
 }
@@ -72,12 +64,5 @@ int main(int argc, char** argv) {
        {apps::AddGenerate, apps::AddChat, apps::AddLogits, apps::AddTokenize, apps::AddInspect,
         apps::AddBench, apps::AddDemo, apps::AddEplb, apps::AddDoctor})
     add(app);
-  const int code = Run(app, argc, argv);
-  // A result that could not be written is a failed run.
-  if (code == 0 && (!std::cout.flush() || std::fflush(stdout) != 0 || std::ferror(stdout) != 0)) {
-    std::fprintf(stderr, "wideload: error: standard output: cannot write: %s\n",
-                 std::strerror(errno));
-    return 1;
-  }
-  return code;
+  return apps::FinishOutput(Run(app, argc, argv));
 }

@@ -7,6 +7,7 @@
 
 #include "base/cpu_info.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "checkpoint/checkpoint.h"
@@ -14,39 +15,54 @@
 #include "comm/mpi/launch.h"
 #include "command_line.h"
 #include "embedded_model.h"
+#include "interrupt.h"
 #include "kv/paged_cache.h"
 #include "model/registry.h"
+#include "version.h"
 
 namespace wideload::apps {
 namespace {
 
-// Each of several processes would load and answer for itself.
-void RefuseSeveralProcesses() {
-  if (comm::DetectLaunch(std::getenv) == comm::Launch::kAlone) return;
-  Throw(
-      ErrorKind::kUnsupported,
-      "this process was started by mpirun or srun as one of several; the engine runs its ranks as "
-      "threads of one process: start it without them, with --ep N for N ranks");
-}
-
+// Reads the weights into `arena`, or memory of its own, with progress.
 void LoadModel(const EngineFlags& flags, const model::Family& family, int64_t max_positions,
-               Session& session) {
+               Arena* arena, Session& session) {
   ThreadPool pool("load", NumAllowedCpus());
   checkpoint::Checkpoint weights(session.folder);
   if (flags.check_weights) checkpoint::CheckWeights(weights, {}, pool);
   checkpoint::LoadProgress progress("loading weights", weights.TotalBytes());
   int64_t reported = 0;
-  model::WeightLoader loader(
-      weights, {.kernels = session.kernels, .pool = &pool, .progress = [&](int64_t done, int64_t) {
-                  progress.Add(static_cast<uint64_t>(done - reported));
-                  reported = done;
-                }});
+  model::WeightLoader loader(weights, {.kernels = session.kernels,
+                                       .pool = &pool,
+                                       .progress =
+                                           [&](int64_t done, int64_t) {
+                                             progress.Add(static_cast<uint64_t>(done - reported));
+                                             reported = done;
+                                           },
+                                       .arena = arena});
   session.model = family.load(session.config, loader, max_positions);
   progress.Finish();
   const std::vector<std::string> unused = weights.UnusedTensors();
   if (!unused.empty())
     LogWarn("{}: {} tensors are not used by {}, the first is {}", session.folder, unused.size(),
             family.name, unused.front());
+}
+
+// The bytes of an arena for the model. Errors: what is wrong with names and shapes.
+int64_t MeasureModel(const model::Family& family, int64_t max_positions, const Session& session) {
+  checkpoint::Checkpoint weights(session.folder);
+  model::WeightLoader loader(weights,
+                             {.kernels = session.kernels, .mode = model::LoadMode::kMeasure});
+  family.load(session.config, loader, max_positions);
+  return loader.stored_bytes();
+}
+
+// Builds the model over weights that another process has read.
+void AttachModel(const model::Family& family, int64_t max_positions, Session& session) {
+  checkpoint::Checkpoint weights(session.folder);
+  Arena arena(session.weights.bytes());
+  model::WeightLoader loader(
+      weights, {.kernels = session.kernels, .mode = model::LoadMode::kAttach, .arena = &arena});
+  session.model = family.load(session.config, loader, max_positions);
 }
 
 // Refuses a folder that cannot be written before the model is loaded.
@@ -84,43 +100,240 @@ void LogStart(const EngineFlags& flags, const model::Family& family, const Sessi
           ? "all experts on one rank"
           : fmt::format("{} slots for {} experts, placement {}, split {}", options.num_slots,
                         c.num_experts, flags.placement, flags.split);
+  const std::string places =
+      session.links ? fmt::format(" in processes ({})", session.links->text()) : "";
   LogInfo(
-      "{} ({}): {} ranks x {} threads, kernels {}, context {}, weights {}, KV for {} tokens per "
+      "{} ({}): {} ranks x {} threads{}, kernels {}, context {}, weights {}, KV for {} tokens per "
       "rank, {}; online balancer: none",
-      session.folder, family.name, options.num_ranks, options.threads_per_rank,
+      session.folder, family.name, options.num_ranks, options.threads_per_rank, places,
       KernelSetName(session.kernels), options.max_seq_len,
       FormatBytes(static_cast<uint64_t>(session.model->shape().weight_bytes)),
       options.num_kv_blocks * kv::kBlockTokens, layout);
 }
 
+// What the flags say of the folder, but for the options.
+Session OpenFolder(const EngineFlags& flags) {
+  Session session;
+  session.folder = flags.model.empty() ? EmbeddedModelFolder() : flags.model;
+  session.config = checkpoint::ReadModelConfig(session.folder);
+  session.generation = checkpoint::ReadGenerationConfig(session.folder);
+  return session;
+}
+
+Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
+  Session session = OpenFolder(flags);
+  const model::Family& family = model::FindFamily(session.config.architecture);
+  const RankPlaces places = ThreadPlaces(flags);
+  runtime::EngineOptions options = ResolveOptions(flags, session.config, places);
+  options.num_kv_blocks = PlanMemory(flags, family, session.config, places, options);
+  session.kernels = options.kernels;
+  PrepareRecording(flags, session);
+  if (check) check(session, options);
+  LoadModel(flags, family, options.max_seq_len, nullptr, session);
+  session.engine = std::make_unique<runtime::Engine>(*session.model, options);
+  StartRecording(session);
+  LogStart(flags, family, session);
+  return session;
+}
+
+// Names, types and shapes of all tensors.
+std::string TensorsOf(const std::string& folder) {
+  const checkpoint::Checkpoint weights(folder);
+  std::string text;
+  for (const std::string& name : weights.Names()) {
+    const TensorView& view = weights.Peek(name);
+    text += fmt::format("{} {} {}\n", name, DTypeName(view.dtype()), view.shape().ToString());
+  }
+  return text;
+}
+
+// What must be the same on all ranks, and is compared before any work.
+std::vector<runtime::Fact> FactsOf(const EngineFlags& flags, const Session& session) {
+  std::vector<runtime::Fact> facts = {
+      {"the version of wideload", kVersion},
+      {"the fingerprint of the model's config.json",
+       runtime::Fingerprint(ReadFile(session.folder + "/config.json"))},
+      {"the fingerprint of the model's tensors (names, types, shapes)",
+       runtime::Fingerprint(TensorsOf(session.folder))}};
+  const std::vector<runtime::Fact> of_flags = FlagFacts(flags);
+  facts.insert(facts.end(), of_flags.begin(), of_flags.end());
+  return facts;
+}
+
+// The kernel set of all ranks: what each can run, unless the flags say one.
+compute::KernelSet CommonKernels(runtime::ProcessWorld& world,
+                                 const runtime::EngineOptions& options) {
+  return runtime::CommonKernelSet(world.Gather(options.kernels));
+}
+
+// The first rank of each host reads the weights into shared memory, the others of the host use them
+// there. Nothing of it has a name afterwards.
+void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, const model::Family& family,
+                int64_t max_positions, Session& session) {
+  const SegmentName name{.job = world.job(), .name = fmt::format("weights-{}", world.host())};
+  const bool is_reader = world.local_rank() == 0;
+  world.Together([&] {
+    if (!is_reader) return;
+    session.weights = SharedMemory::Create(name, MeasureModel(family, max_positions, session));
+    Arena arena(session.weights.bytes());
+    LoadModel(flags, family, max_positions, &arena, session);
+  });
+  world.Together([&] {
+    if (is_reader) return;
+    session.weights = SharedMemory::Attach(name);
+    AttachModel(family, max_positions, session);
+  });
+  session.weights.Unlink();
+}
+
+// Refuses before work what this host's shared memory cannot hold.
+void CheckSharedMemoryOf(const runtime::ProcessWorld& world, const model::Family& family,
+                         const runtime::EngineOptions& options, const Session& session) {
+  if (world.local_rank() != 0) return;
+  const auto exchange_bytes = static_cast<int64_t>(ExchangeBytes(session.config, options));
+  const SharedMemoryPart parts[] = {
+      {"weights", MeasureModel(family, options.max_seq_len, session)},
+      {fmt::format("exchange and messages of {} ranks", world.local_size()),
+       world.LinkBytes(exchange_bytes)}};
+  CheckSharedMemory(parts);
+}
+
+// What StartOnProcesses makes step by step.
+struct Start {
+  Session session;
+  runtime::EngineOptions options;
+  const model::Family* family = nullptr;
+};
+
+// Reads flags and config, compares them, and settles what the machines decide together.
+void AgreeOnStart(runtime::ProcessWorld& world, const EngineFlags& flags, Start& start) {
+  const RankPlaces places{.num_ranks = world.size(),
+                          .num_ranks_here = world.local_size(),
+                          .are_processes = true,
+                          .cores_per_rank = world.cores_per_rank()};
+  std::vector<runtime::Fact> facts;
+  Session& session = start.session;
+  runtime::EngineOptions& options = start.options;
+  world.Together([&] {
+    session = OpenFolder(flags);
+    start.family = &model::FindFamily(session.config.architecture);
+    options = ResolveOptions(flags, session.config, places);
+    facts = FactsOf(flags, session);
+  });
+  world.Agree(facts);
+  options.kernels = session.kernels = CommonKernels(world, options);
+  options.threads_per_rank = std::ranges::min(world.Gather(options.threads_per_rank));
+  world.Together([&] {
+    options.num_kv_blocks = PlanMemory(flags, *start.family, session.config, places, options);
+    CheckSharedMemoryOf(world, *start.family, options, session);
+  });
+  options.num_kv_blocks = std::ranges::min(world.Gather(options.num_kv_blocks));
+}
+
+Session StartOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags,
+                         const CheckBeforeLoad& check) {
+  if (world.is_leader()) world.BeginSession();
+  Start start;
+  AgreeOnStart(world, flags, start);
+  Session& session = start.session;
+  const runtime::EngineOptions& options = start.options;
+  world.Together([&] {
+    if (!world.is_leader()) return;
+    PrepareRecording(flags, session);
+    if (check) check(session, options);
+  });
+  ShareModel(world, flags, *start.family, options.max_seq_len, session);
+  world.Together([&] {
+    session.links = world.Connect(options, runtime::ExchangeSegmentBytes(*session.model, options));
+    session.links->view.pending_signal = InterruptSignal;
+    session.links->view.on_signal = NoteInterrupt;
+    if (!world.is_leader())
+      session.server =
+          std::make_unique<runtime::RankServer>(*session.model, options, session.links->view);
+  });
+  if (world.is_leader()) {
+    session.engine =
+        std::make_unique<runtime::Engine>(*session.model, options, session.links->view);
+    StartRecording(session);
+    LogStart(flags, *start.family, session);
+  }
+  return std::move(session);
+}
+
+// Rank 0's part of a run of processes.
+int Lead(runtime::ProcessWorld& world, const std::function<void(runtime::ProcessWorld*)>& command) {
+  int code = 0;
+  try {
+    command(world.size() > 1 ? &world : nullptr);
+    code = FinishOutput(InterruptExitCode());
+  } catch (const std::exception& failure) {
+    code = ReportFailure(failure);
+  }
+  world.End(code);
+  return code;
+}
+
+// That of the others: serve sessions until rank 0 ends the run.
+int Serve(runtime::ProcessWorld& world, const EngineFlags& flags) {
+  try {
+    while (true) {
+      if (const std::optional<int> code = world.NextPhase()) return *code;
+      const Session session = StartSession(&world, flags);
+      session.server->Serve();
+    }
+  } catch (const std::exception& failure) {
+    // What all ranks have thrown rank 0 tells of.
+    const auto* const error = dynamic_cast<const Error*>(&failure);
+    if (world.has_agreed_to_end() && error != nullptr) return ExitCode(error->kind());
+    world.NoteFailure();
+    return ReportFailure(failure);
+  }
+}
+
 void EndIfRankIsStuck(const Session& session, const std::exception& failure) {
   if (session.engine->stuck_ranks().empty()) return;
-  std::fprintf(stderr, "wideload: error: %s\n", failure.what());
+  ReportFailure(failure);
   std::fflush(nullptr);
   std::_Exit(ExitCode(ErrorKind::kRunFailed));
 }
 
 }  // namespace
 
-Session StartSession(const EngineFlags& flags, const CheckBeforeLoad& check) {
+Session StartSession(runtime::ProcessWorld* world, const EngineFlags& flags,
+                     const CheckBeforeLoad& check) {
   const auto start = std::chrono::steady_clock::now();
-  RefuseSeveralProcesses();
-  Session session;
-  session.folder = flags.model.empty() ? EmbeddedModelFolder() : flags.model;
-  session.config = checkpoint::ReadModelConfig(session.folder);
-  session.generation = checkpoint::ReadGenerationConfig(session.folder);
-  const model::Family& family = model::FindFamily(session.config.architecture);
-  const runtime::EngineOptions options = ResolveOptions(flags, session.config, family);
-  session.kernels = options.kernels;
-  PrepareRecording(flags, session);
-  if (check) check(session, options);
-  LoadModel(flags, family, options.max_seq_len, session);
-  session.engine = std::make_unique<runtime::Engine>(*session.model, options);
-  StartRecording(session);
+  Session session =
+      world == nullptr ? StartOnThreads(flags, check) : StartOnProcesses(*world, flags, check);
   session.load_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  LogStart(flags, family, session);
   return session;
+}
+
+void RefuseSeveralProcesses() {
+  if (comm::DetectLaunch(std::getenv) == comm::Launch::kAlone) return;
+  Throw(ErrorKind::kUnsupported,
+        "this process was started by mpirun or srun as one of several; this command runs its ranks "
+        "as threads of one process: start it without them");
+}
+
+void RunOnRanks(const EngineFlags& flags,
+                const std::function<void(runtime::ProcessWorld*)>& command) {
+  const comm::Launch launch = comm::DetectLaunch(std::getenv);
+  if (launch == comm::Launch::kAlone) return command(nullptr);
+  if (launch == comm::Launch::kSlurmWithoutPmi)
+    Throw(ErrorKind::kUnsupported,
+          "srun started this process as one of several that MPI cannot bring together; use srun "
+          "--mpi=pmix (srun --mpi=list shows what there is)");
+  int code = 0;
+  {
+    runtime::ProcessWorld world;
+    if (!world.is_leader()) {
+      SetLogPrefix(fmt::format("[rank {}] ", world.rank()));
+      CatchInterrupts();
+    }
+    code = world.is_leader() ? Lead(world, command) : Serve(world, flags);
+  }
+  if (code != 0) throw CLI::RuntimeError(code);
 }
 
 void RunUnrecorded(Session& session, const std::function<void()>& work) {

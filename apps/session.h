@@ -8,26 +8,33 @@
 #include <string>
 #include <vector>
 
+#include "base/shared_memory.h"
 #include "checkpoint/generation_config.h"
 #include "checkpoint/model_config.h"
 #include "engine_flags.h"
 #include "model/model.h"
 #include "runtime/engine.h"
+#include "runtime/process_world.h"
+#include "runtime/rank_server.h"
 #include "statistics/recorder.h"
 
 namespace wideload::apps {
 
-// A model in memory and the engine that runs it. The engine goes first.
+// A model in memory and the engine that runs it, or, in a process that is a rank other than 0, what
+// serves that engine. These go first.
 struct Session {
   std::string folder;
   checkpoint::ModelConfig config;
   checkpoint::GenerationConfig generation;
   compute::KernelSet kernels = compute::KernelSet::kReference;
+  SharedMemory weights;  // of a model that processes of this host share
   std::unique_ptr<model::Model> model;
   std::optional<statistics::RecordSettings> record;  // what the flags or the environment ask for
   statistics::ExistingFolder existing = statistics::ExistingFolder::kRefuse;
   std::unique_ptr<statistics::Recorder> recorder;
-  std::unique_ptr<runtime::Engine> engine;
+  std::unique_ptr<runtime::ProcessWorld::Links> links;  // of ranks that are processes
+  std::unique_ptr<runtime::Engine> engine;              // null on ranks other than 0
+  std::unique_ptr<runtime::RankServer> server;          // only there
   double load_seconds = 0;
 };
 
@@ -36,9 +43,20 @@ struct Session {
 using CheckBeforeLoad = std::function<void(const Session&, const runtime::EngineOptions&)>;
 
 // Checks the flags and the memory, loads the model with progress on stderr, starts the ranks, and
-// says in one line what is active. Errors: everything that is wrong with flags, files or memory,
-// before work; what `check` throws.
-Session StartSession(const EngineFlags& flags, const CheckBeforeLoad& check = {});
+// says in one line what is active. With a world the ranks are its processes: collective, `check` of
+// rank 0 only; null: threads. Errors: everything that is wrong with flags, files or memory, before
+// work; what `check` throws; a rank that differs from rank 0.
+Session StartSession(runtime::ProcessWorld* world, const EngineFlags& flags,
+                     const CheckBeforeLoad& check = {});
+
+// Runs `command`, which uses the engine: with null when this process is alone; when mpirun or srun
+// started several, with their world on rank 0, while the others serve its sessions. Then all end
+// with the same exit code and CLI::RuntimeError carries it, if it is not 0. Errors: what `command`
+// throws, when alone; kUnsupported when the processes cannot meet.
+void RunOnRanks(const EngineFlags& flags,
+                const std::function<void(runtime::ProcessWorld*)>& command);
+// Errors: kUnsupported when this process is one of several.
+void RefuseSeveralProcesses();
 
 // Errors: kInvalid "`place`: reason" when the engine would refuse the request.
 void RefuseInvalid(const runtime::Request& request, const Session& session,

@@ -13,6 +13,7 @@
 namespace wideload {
 namespace {
 
+constexpr const char* kPattern = "[%H:%M:%S.%e] [%^%l%$] %v";
 constexpr std::array<std::string_view, 5> kNames = {"trace", "debug", "info", "warn", "error"};
 
 spdlog::logger& Logger() {
@@ -21,7 +22,7 @@ spdlog::logger& Logger() {
         std::getenv("NO_COLOR") ? spdlog::color_mode::never : spdlog::color_mode::automatic;
     auto made = std::make_shared<spdlog::logger>(
         "wideload", std::make_shared<spdlog::sinks::stderr_color_sink_mt>(mode));
-    made->set_pattern("[%H:%M:%S.%e] [%^%l%$] %v");
+    made->set_pattern(kPattern);
     made->set_level(spdlog::level::info);
     return made;
   }();
@@ -39,6 +40,20 @@ void SetLogLevel(std::string_view name) {
     if (kNames[i] == name) return Logger().set_level(SpdlogLevel(static_cast<LogLevel>(i)));
   Throw(ErrorKind::kInvalid, "log level is {}; allowed: {}", name, fmt::join(kNames, ", "));
 }
+
+namespace {
+std::string& Prefix() {
+  static std::string prefix;
+  return prefix;
+}
+}  // namespace
+
+void SetLogPrefix(const std::string& prefix) {
+  Prefix() = prefix;
+  Logger().set_pattern(prefix + kPattern);
+}
+
+const std::string& LogPrefix() { return Prefix(); }
 
 bool LogEnabled(LogLevel level) { return Logger().should_log(SpdlogLevel(level)); }
 

@@ -14,6 +14,10 @@ enum class LogLevel { kTrace, kDebug, kInfo, kWarn, kError };
 // Sets the lowest level that is printed (default: info). Errors: kInvalid for an unknown name, with
 // the allowed ones.
 void SetLogLevel(std::string_view name);
+// Put before every line, and by callers before what they print beside the log ("[rank 3] ";
+// default: nothing). Before other threads log.
+void SetLogPrefix(const std::string& prefix);
+const std::string& LogPrefix();
 bool LogEnabled(LogLevel level);
 void LogLine(LogLevel level, const std::string& line);
 

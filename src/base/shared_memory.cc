@@ -240,6 +240,27 @@ void SharedMemory::Unlink() {
   if (HasThatFile(path, fd_)) ::unlink(path.c_str());
 }
 
+void CheckSharedMemory(std::span<const SharedMemoryPart> parts, const std::string& folder) {
+  struct statvfs space {};
+  if (::statvfs(folder.c_str(), &space) != 0)
+    Throw(ErrorKind::kIo, "{}: cannot be asked for its size: {}", folder, std::strerror(errno));
+  uint64_t sum = 0;
+  std::string list;
+  for (const SharedMemoryPart& part : parts) {
+    sum += static_cast<uint64_t>(part.bytes) + kHeaderBytes;
+    list += fmt::format("{}{} {}", list.empty() ? "" : " + ", part.name,
+                        FormatBytes(static_cast<uint64_t>(part.bytes)));
+  }
+  const uint64_t free = uint64_t{space.f_bavail} * space.f_frsize;
+  if (sum <= free) return;
+  Throw(ErrorKind::kResource,
+        "the shared memory of this run needs {} ({}); {} has {} free of {}. Give it more (mount -o "
+        "remount,size=SIZE {}; in a container --shm-size=SIZE), or start one process with --ep: "
+        "threads need none",
+        FormatBytes(sum), list, folder, FormatBytes(free),
+        FormatBytes(uint64_t{space.f_blocks} * space.f_frsize), folder);
+}
+
 int RemoveDeadSegments(const std::string& folder) {
   DIR* const listing = ::opendir(folder.c_str());
   if (listing == nullptr) return 0;

@@ -64,6 +64,16 @@ class SharedMemory {
   int32_t maker_pid_ = 0;         // a forked child does not unlink what its parent made
 };
 
+// One use of shared memory that a start will make, for CheckSharedMemory.
+struct SharedMemoryPart {
+  std::string name;  // "weights"
+  int64_t bytes = 0;
+};
+// Does nothing when the parts together fit into what `folder` has free. Errors: kResource with
+// every part, the sum, what is there and what to do.
+void CheckSharedMemory(std::span<const SharedMemoryPart> parts,
+                       const std::string& folder = "/dev/shm");
+
 // Removes every segment of `folder` whose owner is dead and that nobody maps. Files that are no
 // segments stay. Returns how many went. Errors: none; what cannot be opened or removed stays.
 int RemoveDeadSegments(const std::string& folder = "/dev/shm");

@@ -68,16 +68,10 @@ float RopeAttentionFactor(const RopeConfig& config) {
   return static_cast<float>(Mscale(config.factor, 1.0));
 }
 
-RopeTables MakeRopeTable(const RopeConfig& config, int64_t head_dim, int64_t max_positions) {
-  WIDELOAD_CHECK(max_positions > 0, "a table of {} positions", max_positions);
+void FillRopeTables(const RopeConfig& config, int64_t head_dim, RopeTables& tables) {
   const std::vector<float> frequencies = RopeFrequencies(config, head_dim);
   const float attention_factor = RopeAttentionFactor(config);
-  const Shape shape{max_positions, head_dim / 2};
-  RopeTables tables{.cos_buffer = Buffer(DType::kF32, shape),
-                    .sin_buffer = Buffer(DType::kF32, shape),
-                    .max_positions = max_positions,
-                    .num_pairs = head_dim / 2};
-  for (int64_t p = 0; p < max_positions; ++p) {
+  for (int64_t p = 0; p < tables.max_positions; ++p) {
     auto* cos_row = tables.cos().row<float>(p);
     auto* sin_row = tables.sin().row<float>(p);
     for (size_t i = 0; i < frequencies.size(); ++i) {
@@ -88,6 +82,16 @@ RopeTables MakeRopeTable(const RopeConfig& config, int64_t head_dim, int64_t max
       sin_row[i] = static_cast<float>(std::sin(static_cast<double>(angle))) * attention_factor;
     }
   }
+}
+
+RopeTables MakeRopeTable(const RopeConfig& config, int64_t head_dim, int64_t max_positions) {
+  WIDELOAD_CHECK(max_positions > 0, "a table of {} positions", max_positions);
+  const Shape shape{max_positions, head_dim / 2};
+  RopeTables tables{.cos_buffer = Buffer(DType::kF32, shape),
+                    .sin_buffer = Buffer(DType::kF32, shape),
+                    .max_positions = max_positions,
+                    .num_pairs = head_dim / 2};
+  FillRopeTables(config, head_dim, tables);
   return tables;
 }
 

@@ -29,7 +29,11 @@ std::vector<float> RopeFrequencies(const RopeConfig& config, int64_t head_dim);
 // mscale fields of DeepSeek's configs.
 float RopeAttentionFactor(const RopeConfig& config);
 
-// Angles are products in fp32, as the reference models take them. head_dim must be even.
+// Fills tables of this size. Angles are products in fp32, as the reference models take them.
+// head_dim must be even.
+void FillRopeTables(const RopeConfig& config, int64_t head_dim, RopeTables& tables);
+
+// Tables of their own memory, filled.
 // Errors: kResource when the machine refuses the memory, 4 x head_dim x max_positions bytes.
 RopeTables MakeRopeTable(const RopeConfig& config, int64_t head_dim, int64_t max_positions);
 

@@ -94,55 +94,64 @@ int64_t PackedGateUpBytes(KernelSet kernels, int64_t i, int64_t k) {
   return 2 * PackedBytes(kernels, i, k);
 }
 
+int64_t PackedShape::num_bytes() const {
+  return gate_up ? PackedGateUpBytes(kernels, n / 2, k) : PackedBytes(kernels, n, k, precision);
+}
+
+PackedMatrix::PackedMatrix(const PackedShape& shape, Buffer storage)
+    : shape_(shape),
+      data_(storage.num_bytes() > 0 ? std::move(storage) : Buffer(shape.num_bytes())) {
+  WIDELOAD_CHECK(data_.num_bytes() == shape.num_bytes(), "{} bytes for a matrix of {}",
+                 data_.num_bytes(), shape.num_bytes());
+}
+
 PackedMatrix PackedMatrix::Pack(KernelSet kernels, std::span<const TensorView> parts,
-                                ThreadPool& pool, MatrixPrecision precision) {
+                                ThreadPool& pool, MatrixPrecision precision, Buffer storage) {
   WIDELOAD_CHECK(!parts.empty(), "a matrix of no parts");
-  PackedMatrix matrix;
-  matrix.kernels_ = kernels;
-  matrix.precision_ = precision;
-  matrix.k_ = parts[0].dim(1);
+  PackedShape shape{.kernels = kernels, .k = parts[0].dim(1), .precision = precision};
   for (const TensorView& part : parts) {
-    CheckWeight(part, matrix.k_);
-    matrix.n_ += part.dim(0);
+    CheckWeight(part, shape.k);
+    shape.n += part.dim(0);
   }
-  matrix.data_ = Buffer(PackedBytes(kernels, matrix.n_, matrix.k_, precision));
+  PackedMatrix matrix(shape, std::move(storage));
   const auto column_of = [&](int64_t i) {
     size_t part = 0;
     while (i >= parts[part].dim(0)) i -= parts[part++].dim(0);
     return ColumnOf(parts[part], i);
   };
-  PackColumns(matrix.data_.data(), StoresF32(kernels, precision), matrix.n_, matrix.k_, pool,
+  PackColumns(matrix.data_.data(), StoresF32(kernels, precision), shape.n, shape.k, pool,
               column_of);
   return matrix;
 }
 
 PackedMatrix PackedMatrix::PackGateUp(KernelSet kernels, const TensorView& gate,
-                                      const TensorView& up, ThreadPool& pool) {
+                                      const TensorView& up, ThreadPool& pool, Buffer storage) {
   CheckWeight(gate, gate.dim(1));
   CheckWeight(up, gate.dim(1));
   WIDELOAD_CHECK(gate.dim(0) == up.dim(0), "gate has {} rows, up {}", gate.dim(0), up.dim(0));
-  PackedMatrix matrix;
-  matrix.kernels_ = kernels;
-  matrix.gate_up_ = true;
-  matrix.n_ = 2 * gate.dim(0);
-  matrix.k_ = gate.dim(1);
-  matrix.data_ = Buffer(PackedGateUpBytes(kernels, gate.dim(0), matrix.k_));
+  const PackedShape shape{
+      .kernels = kernels, .n = 2 * gate.dim(0), .k = gate.dim(1), .gate_up = true};
+  PackedMatrix matrix(shape, std::move(storage));
   // Group 2 g holds gate's columns 16 g and on, group 2 g + 1 up's.
   const auto column_of = [&](int64_t i) -> Column {
     const int64_t row = i / (2 * kGroupColumns) * kGroupColumns + i % kGroupColumns;
     if (row >= gate.dim(0)) return {};
     return ColumnOf(i / kGroupColumns % 2 == 0 ? gate : up, row);
   };
-  PackColumns(matrix.data_.data(), StoresF32(kernels, matrix.precision_),
-              2 * RoundUp(gate.dim(0), kGroupColumns), matrix.k_, pool, column_of);
+  PackColumns(matrix.data_.data(), StoresF32(kernels, shape.precision),
+              2 * RoundUp(gate.dim(0), kGroupColumns), shape.k, pool, column_of);
   return matrix;
 }
 
+PackedMatrix PackedMatrix::Over(const PackedShape& shape, Buffer packed) {
+  WIDELOAD_CHECK(packed.num_bytes() > 0, "a matrix over no memory");
+  return PackedMatrix(shape, std::move(packed));
+}
+
 void PackedMatrix::CopyFrom(const PackedMatrix& other) {
-  WIDELOAD_CHECK(n_ == other.n_ && k_ == other.k_ && kernels_ == other.kernels_ &&
-                     precision_ == other.precision_ && gate_up_ == other.gate_up_,
-                 "a packed [{}, {}] for {} takes no [{}, {}] for {}", n_, k_,
-                 KernelSetName(kernels_), other.n_, other.k_, KernelSetName(other.kernels_));
+  WIDELOAD_CHECK(shape_ == other.shape_, "a packed [{}, {}] for {} takes no [{}, {}] for {}", n(),
+                 k(), KernelSetName(kernels()), other.n(), other.k(),
+                 KernelSetName(other.kernels()));
   if (num_bytes() > 0) std::memcpy(data_.data(), other.data(), static_cast<size_t>(num_bytes()));
 }
 

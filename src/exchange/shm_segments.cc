@@ -1,7 +1,5 @@
 #include "exchange/shm_segments.h"
 
-#include <cstring>
-
 #include "base/error.h"
 
 namespace wideload::exchange {
@@ -20,7 +18,6 @@ ShmSegments::ShmSegments(comm::Communicator& group, const std::vector<bool>& is_
   SharedMemory& own = segments_[self];
   try {
     own = SharedMemory::Create(NameOf(place, group.rank()), segment_bytes);
-    std::memset(own.data(), 0, static_cast<size_t>(segment_bytes));  // touched by its reader
     group.Barrier();
     for (size_t r = 0; r < segments_.size(); ++r) {
       if (!is_here[r]) continue;

@@ -22,7 +22,8 @@ class ShmSegments {
  public:
   // Makes this rank's segment and maps those of the ranks r with is_here[r], which say the same of
   // this one; no segment has a name afterwards. Collective over `group`, also for ranks that are
-  // alone; `group` is only used here. Memory: shared, segment_bytes per rank, reserved and touched.
+  // alone; `group` is only used here. Memory: shared, segment_bytes per rank, reserved near the
+  // rank that reads it, mapped where it is used.
   // Errors: kResource, kInvalid as SharedMemory (then the group is ended with that reason);
   // comm::PeerLost.
   ShmSegments(comm::Communicator& group, const std::vector<bool>& is_here, int64_t segment_bytes,

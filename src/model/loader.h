@@ -1,5 +1,6 @@
 // Reads weights of a checkpoint into packed matrices, checking shapes and counting bytes for
-// progress. Used while a model is built.
+// progress; or finds them in memory where another process has packed them; or only adds up how much
+// memory they take. The same calls in the same order do all three. Used while a model is built.
 #pragma once
 
 #include <functional>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/rope_table.h"
 #include "compute/matrix.h"
 
 namespace wideload::model {
@@ -15,10 +17,18 @@ namespace wideload::model {
 // Called with the bytes read so far of the total, from one thread.
 using Progress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
 
+enum class LoadMode {
+  kRead,     // read and pack
+  kAttach,   // the arena's block was filled by a kRead of the same model: nothing is read
+  kMeasure,  // for stored_bytes(): nothing is read or kept, the model made is of no use
+};
+
 struct LoadOptions {
   compute::KernelSet kernels = compute::KernelSet::kReference;
-  ThreadPool* pool = nullptr;
-  Progress progress;  // may be empty
+  ThreadPool* pool = nullptr;  // only for kRead
+  Progress progress = {};      // may be empty
+  LoadMode mode = LoadMode::kRead;
+  Arena* arena = nullptr;  // where what is kept lies; null with kRead: in memory of its own
 };
 
 class WeightLoader {
@@ -37,21 +47,33 @@ class WeightLoader {
       compute::MatrixPrecision precision = compute::MatrixPrecision::kCompute);
   compute::PackedMatrix GateUp(const std::string& gate, const std::string& up, int64_t rows,
                                int64_t k);
-  // The tensor as it lies in the file; the checkpoint must outlive its use.
-  TensorView Raw(const std::string& name, const Shape& shape);
+  // A copy of the tensor as it is, and its type.
+  struct Table {
+    Buffer data;
+    DType dtype = DType::kF32;
+  };
+  Table Raw(const std::string& name, const Shape& shape);
+  checkpoint::RopeTables Rope(const checkpoint::RopeConfig& config, int64_t head_dim,
+                              int64_t max_positions);
 
-  ThreadPool& pool() const { return *options_.pool; }
   compute::KernelSet kernels() const { return options_.kernels; }
+  // Of the weights so far.
   int64_t packed_bytes() const { return packed_bytes_; }
+  // Of an arena that holds all that was kept so far.
+  int64_t stored_bytes() const { return stored_bytes_; }
 
  private:
   TensorView Take(const std::string& name, const Shape& shape);
+  Buffer Store(int64_t num_bytes);
+  bool is_reading() const { return options_.mode == LoadMode::kRead; }
+  compute::PackedMatrix Found(const compute::PackedShape& shape);
 
   checkpoint::Checkpoint& checkpoint_;
   LoadOptions options_;
   int64_t done_bytes_ = 0;
   int64_t total_bytes_ = 0;
   int64_t packed_bytes_ = 0;
+  int64_t stored_bytes_ = 0;
 };
 
 }  // namespace wideload::model

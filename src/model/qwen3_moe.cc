@@ -1,6 +1,7 @@
 #include "model/qwen3_moe.h"
 
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "checkpoint/rope_table.h"
@@ -61,13 +62,12 @@ std::string LayerName(int64_t layer, std::string_view rest) {
 Qwen3Moe::Qwen3Moe(const ModelConfig& config, WeightLoader& loader, int64_t max_positions)
     : config_(config),
       eps_(static_cast<float>(config.rms_norm_eps)),
-      rope_(checkpoint::MakeRopeTable(config.rope, config.head_dim, max_positions)) {
+      rope_(loader.Rope(config.rope, config.head_dim, max_positions)) {
   const ModelConfig& c = config_;
   const std::string embedding = "model.embed_tokens.weight";
-  const TensorView table = loader.Raw(embedding, {c.vocab_size, c.hidden_size});
-  embedding_ = Buffer(table.num_bytes());
-  embedding_dtype_ = table.dtype();
-  std::copy_n(static_cast<const std::byte*>(table.raw()), table.num_bytes(), embedding_.data());
+  WeightLoader::Table table = loader.Raw(embedding, {c.vocab_size, c.hidden_size});
+  embedding_ = std::move(table.data);
+  embedding_dtype_ = table.dtype;
   const WeightLoader::Part head[] = {
       {c.tie_word_embeddings ? embedding : "lm_head.weight", c.vocab_size}};
   lm_head_ = loader.Matrix(head, c.hidden_size);
@@ -83,7 +83,7 @@ Qwen3Moe::Qwen3Moe(const ModelConfig& config, WeightLoader& loader, int64_t max_
                 .normalize = c.norm_topk_prob};
   for (int64_t layer = 0; layer < c.num_layers; ++layer)
     layers_.push_back(LoadLayer(loader, layer));
-  shape_.weight_bytes = loader.packed_bytes() + table.num_bytes();
+  shape_.weight_bytes = loader.packed_bytes();
 }
 
 LayerWeights Qwen3Moe::LoadLayer(WeightLoader& loader, int64_t layer) {

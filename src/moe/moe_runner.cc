@@ -39,6 +39,15 @@ MoeRunner::MoeRunner(const MoeShape& shape, const MoeLayout& layout, exchange::E
     choosers_.emplace_back(placement, layout.split);
 }
 
+void MoeRunner::BeginIteration(int64_t iteration) {
+  iteration_ = iteration;
+  std::fill(routed_counts_.begin(), routed_counts_.end(), 0);
+}
+
+void MoeRunner::CountRouted(bool is_counting) {
+  routed_counts_.assign(is_counting ? computed_rows_.size() * counts_.size() : 0, 0);
+}
+
 void MoeRunner::Forward(const compute::Exec& exec, Workspace& workspace, int32_t moe_index,
                         const MoeWeights& weights, const TensorView& x, const TensorView& h) {
   group_.SetWhere(
@@ -86,9 +95,11 @@ void MoeRunner::Route(const compute::Exec& exec, Workspace& workspace, const Moe
 void MoeRunner::Publish(const Pass& pass, int64_t chunk) {
   std::fill(counts_.begin(), counts_.end(), 0);
   for (const int32_t expert : pass.Ids(chunk)) ++counts_[static_cast<size_t>(expert)];
-  if (recorder_)
-    recorder_->Record(EpRank(group_.rank()), iteration_,
-                      LayerId(shape_.layers[static_cast<size_t>(pass.moe_index)]), counts_);
+  if (!routed_counts_.empty()) {
+    int32_t* const routed =
+        routed_counts_.data() + static_cast<size_t>(pass.moe_index) * counts_.size();
+    for (size_t e = 0; e < counts_.size(); ++e) routed[e] += counts_[e];
+  }
   exchange_.PublishCounts(counts_, pass.Begin(chunk + 1) < pass.rows.dim(0));
 }
 

@@ -10,7 +10,6 @@
 #include "compute/ops.h"
 #include "exchange/exchange.h"
 #include "moe/layout.h"
-#include "statistics/recorder.h"
 
 namespace wideload::moe {
 
@@ -34,10 +33,13 @@ class MoeRunner {
   void Forward(const compute::Exec& exec, Workspace& workspace, int32_t moe_index,
                const MoeWeights& weights, const TensorView& x, const TensorView& h);
 
-  // The iteration that Forward belongs to, for messages and statistics.
-  void BeginIteration(int64_t iteration) { iteration_ = iteration; }
-  // Told of every chunk's routed counts; must outlive the runner. Null: nothing is recorded.
-  void SetRecorder(statistics::Recorder* recorder) { recorder_ = recorder; }
+  // The iteration that Forward belongs to, for messages; what was counted starts anew.
+  void BeginIteration(int64_t iteration);
+  // Whether routed_counts() is kept; not at first.
+  void CountRouted(bool is_counting);
+  // Entries that this rank's tokens routed to each expert (not slot) in the last iteration [MoE
+  // layers * E]; empty when they are not counted.
+  std::span<const int32_t> routed_counts() const { return routed_counts_; }
   // Rows that this rank's slots computed in each MoE layer of the last iteration [MoE layers].
   std::span<const int64_t> computed_rows() const { return computed_rows_; }
 
@@ -54,10 +56,10 @@ class MoeRunner {
   MoeLayout layout_;
   exchange::Exchange& exchange_;
   comm::Communicator& group_;
-  statistics::Recorder* recorder_ = nullptr;
   int64_t iteration_ = 0;
   std::vector<eplb::SlotChooser> choosers_;   // [MoE layers]
   std::vector<int32_t> counts_;               // [E] of a chunk
+  std::vector<int32_t> routed_counts_;        // [MoE layers * E] or empty
   std::vector<int64_t> computed_rows_;        // [MoE layers]
   std::vector<int32_t> slots_;                // [C * K]
   std::vector<compute::ExpertGroup> groups_;  // [slots per rank]

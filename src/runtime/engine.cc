@@ -37,10 +37,16 @@ std::string RefusalReason(const Request& request, const EngineOptions& options,
 }
 
 Engine::Engine(const model::Model& model, const EngineOptions& options)
+    : Engine(model, options, std::make_unique<Team>(model, options)) {}
+
+Engine::Engine(const model::Model& model, const EngineOptions& options, const RankLinks& links)
+    : Engine(model, options, std::make_unique<Team>(model, options, links)) {}
+
+Engine::Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team)
     : options_(options),
       vocab_size_(model.shape().vocab_size),
       scheduler_(std::make_unique<Scheduler>(MakeSchedulerOptions(options))),
-      team_(std::make_unique<RankTeam>(model, options)),
+      team_(std::move(team)),
       rank_rows_(static_cast<size_t>(options.num_ranks)) {
   info_.ranks.resize(static_cast<size_t>(options.num_ranks));
   events_.reserve(static_cast<size_t>(options.num_ranks * options.max_batch_size) + 1);
@@ -61,9 +67,7 @@ void Engine::LeaveToStuckRanks() {
   [[maybe_unused]] const auto* scheduler = scheduler_.release();
 }
 
-void Engine::SetRecorder(statistics::Recorder* recorder) {
-  for (size_t r = 0; r < team_->size(); ++r) team_->rank(r).SetRecorder(recorder);
-}
+void Engine::SetRecorder(statistics::Recorder* recorder) { team_->SetRecorder(recorder); }
 
 RequestId Engine::Submit(Request request) {
   const RequestId id = next_id_++;
@@ -74,8 +78,15 @@ RequestId Engine::Submit(Request request) {
   return id;
 }
 
+void Engine::Retire(RequestId id) {
+  scheduler_->Retire(id);
+  team_->Forget(id);
+}
+
 void Engine::Cancel(RequestId id) {
-  if (scheduler_->Retire(id)) pending_.push_back({.id = id, .finish = FinishReason::kCancelled});
+  if (scheduler_->Find(id) == nullptr) return;
+  Retire(id);
+  pending_.push_back({.id = id, .finish = FinishReason::kCancelled});
 }
 
 std::span<const Event> Engine::Step() {
@@ -93,15 +104,16 @@ std::span<const Event> Engine::Step() {
 
 void Engine::Collect(const StepPlan& plan) {
   for (size_t r = 0; r < plan.ranks.size(); ++r) {
+    const RankResult result = team_->result(r);
     for (size_t i = 0; i < plan.ranks[r].size(); ++i) {
       const PlanEntry& entry = plan.ranks[r][i];
-      const RankOutput& output = team_->rank(r).outputs()[i];
+      const RankOutput& output = result.outputs[i];
       const Sequence& sequence = *entry.sequence;
       const RequestId id = sequence.id;
       CountEntry(info_.ranks[r], entry);
       DeliverPromptLogits(entry, output);
       if (entry.sample && output.token < 0) {
-        scheduler_->Retire(id);
+        Retire(id);
         events_.push_back({.id = id,
                            .finish = FinishReason::kError,
                            .error = "the model's logits are not finite (NaN)"});
@@ -114,7 +126,7 @@ void Engine::Collect(const StepPlan& plan) {
                            .finish = finish,
                            .error = {},
                            .logprobs = output.logprobs});
-      if (finish != FinishReason::kNone) scheduler_->Retire(id);
+      if (finish != FinishReason::kNone) Retire(id);
     }
   }
 }
@@ -128,10 +140,10 @@ void Engine::DeliverPromptLogits(const PlanEntry& entry, const RankOutput& outpu
 }
 
 void Engine::MeasureImbalance() {
-  const size_t layers = team_->rank(0).computed_rows().size();
+  const size_t layers = team_->result(0).computed_rows.size();
   for (size_t layer = 0; layer < layers; ++layer) {
     for (size_t r = 0; r < rank_rows_.size(); ++r)
-      rank_rows_[r] = static_cast<double>(team_->rank(r).computed_rows()[layer]);
+      rank_rows_[r] = static_cast<double>(team_->result(r).computed_rows[layer]);
     imbalance_sum_ += eplb::ImbalanceRatio(rank_rows_);
   }
   num_imbalances_ += static_cast<int64_t>(layers);
@@ -142,16 +154,14 @@ ExchangeFigures Engine::exchange_figures() const {
                           .imbalance_sum = imbalance_sum_,
                           .num_imbalances = num_imbalances_};
   for (size_t r = 0; r < team_->size(); ++r) {
-    const exchange::Exchange* exchange = team_->rank(r).exchange();
+    const RankExchange* exchange = team_->result(r).exchange;
     if (exchange == nullptr) return figures;
-    figures.num_rounds = exchange->traffic().num_rounds;
-    figures.num_rows += exchange->traffic().num_rows;
-    figures.num_returns += exchange->traffic().num_returns;
+    figures.num_rounds = exchange->traffic.num_rounds;
+    figures.num_rows += exchange->traffic.num_rows;
+    figures.num_returns += exchange->traffic.num_returns;
     for (size_t kind = 0; kind < figures.waits.size(); ++kind) {
-      const comm::WaitStatistics& waits =
-          exchange->wait_statistics(static_cast<exchange::WaitKind>(kind));
-      figures.waits[kind].num_waits += waits.num_waits;
-      figures.waits[kind].total_ns += waits.total_ns;
+      figures.waits[kind].num_waits += exchange->waits[kind].num_waits;
+      figures.waits[kind].total_ns += exchange->waits[kind].total_ns;
     }
   }
   return figures;

@@ -1,6 +1,6 @@
 // The engine: takes requests, runs iterations on all ranks in step, gives back events. R ranks are
-// R threads of this process, each with its own pool, KV cache and scratch; all share the model's
-// weights. Submit, Cancel and Step are called from one thread.
+// R threads of this process, or R processes of which this one is rank 0; each has its own pool, KV
+// cache and scratch. Submit, Cancel and Step are called from one thread.
 #pragma once
 
 #include <functional>
@@ -11,8 +11,8 @@
 #include "model/model.h"
 #include "runtime/engine_options.h"
 #include "runtime/exchange_figures.h"
-#include "runtime/rank_team.h"
 #include "runtime/scheduler.h"
+#include "runtime/team.h"
 
 namespace wideload::runtime {
 
@@ -37,7 +37,11 @@ class Engine {
   // Starts the rank threads. `model` must outlive the engine. Errors: kInvalid for a layout that
   // does not fit the model; what ended a rank at its start.
   Engine(const model::Model& model, const EngineOptions& options);
-  // Ends the threads. While a rank is stuck, what its thread uses is left in memory.
+  // The same with ranks that are processes: this one is rank 0, each other one runs a RankServer.
+  // Collective. `links` must outlive the engine.
+  Engine(const model::Model& model, const EngineOptions& options, const RankLinks& links);
+  // Ends the threads, or lets the other processes go. While a rank is stuck, what its thread uses
+  // is left in memory.
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -69,7 +73,7 @@ class Engine {
   void SetRecorder(statistics::Recorder* recorder);
   // Rows that a rank computed in each MoE layer of the last iteration [MoE layers].
   std::span<const int64_t> ComputedRows(int32_t rank) const {
-    return team_->rank(static_cast<size_t>(rank)).computed_rows();
+    return team_->result(static_cast<size_t>(rank)).computed_rows;
   }
   // Since the start; call between iterations.
   ExchangeFigures exchange_figures() const;
@@ -79,16 +83,18 @@ class Engine {
   const EngineOptions& options() const { return options_; }
 
  private:
+  Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team);
   void Collect(const StepPlan& plan);
   void DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output);
   void MeasureImbalance();
+  void Retire(RequestId id);
   void LeaveToStuckRanks();
 
   EngineOptions options_;
   int64_t vocab_size_;
   // These two are used by the rank threads; a stuck one keeps them (see the destructor).
   std::unique_ptr<Scheduler> scheduler_;
-  std::unique_ptr<RankTeam> team_;
+  std::unique_ptr<Team> team_;
   std::vector<Event> pending_;  // events known before the next iteration
   std::vector<Event> events_;
   LogitsSink logits_sink_;

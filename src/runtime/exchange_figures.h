@@ -10,6 +10,12 @@
 
 namespace wideload::runtime {
 
+// Of one rank, since its start.
+struct RankExchange {
+  exchange::ExchangeTraffic traffic;
+  std::array<comm::WaitStatistics, exchange::kNumWaitKinds> waits{};  // by exchange::WaitKind
+};
+
 // Sums over all ranks, except where said.
 struct ExchangeFigures {
   int64_t num_iterations = 0;  // of the engine

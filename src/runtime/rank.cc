@@ -4,6 +4,21 @@
 
 namespace wideload::runtime {
 
+moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options) {
+  moe::MoeLayout layout{.num_ranks = options.num_ranks, .split = options.split};
+  const auto num_experts = static_cast<int32_t>(shape.num_experts);
+  layout.num_slots = options.num_slots > 0 ? options.num_slots : num_experts;
+  layout.placements = options.placements;
+  if (layout.placements.empty() && num_experts > 0)
+    layout.placements.assign(
+        shape.layers.size(),
+        eplb::ContiguousPlacement(num_experts, layout.num_slots, options.num_ranks));
+  layout.chunk_tokens =
+      moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens);
+  moe::ValidateLayout(shape, layout);
+  return layout;
+}
+
 Rank::Rank(const model::Model& model, const RankOptions& options)
     : model_(model),
       options_(options),
@@ -38,7 +53,17 @@ void Rank::Start() {
 
 void Rank::SetRecorder(statistics::Recorder* recorder) {
   recorder_ = recorder;
-  if (moe_) moe_->SetRecorder(recorder);
+  CountRouted(recorder != nullptr);
+}
+
+void Rank::CountRouted(bool is_counting) {
+  if (moe_) moe_->CountRouted(is_counting);
+}
+
+RankResult Rank::result() const {
+  return {.outputs = outputs_,
+          .computed_rows = moe_ ? moe_->computed_rows() : std::span<const int64_t>(),
+          .exchange = exchange_ ? &exchange_figures_ : nullptr};
 }
 
 void Rank::Run(std::span<const PlanEntry> entries, int64_t iteration) {
@@ -57,8 +82,17 @@ void Rank::Run(std::span<const PlanEntry> entries, int64_t iteration) {
                            .sequences = sequences_,
                            .logits_rows = logits_rows_};
   const TensorView logits = model_.Forward(context, batch);
-  if (recorder_) recorder_->EndIteration(EpRank(options_.rank), iteration);
+  if (recorder_) recorder_->RecordIteration(EpRank(options_.rank), iteration, routed_counts());
   SampleAll(entries, logits);
+  ReadExchangeFigures();
+}
+
+void Rank::ReadExchangeFigures() {
+  if (!exchange_) return;
+  exchange_figures_.traffic = exchange_->traffic();
+  for (size_t kind = 0; kind < exchange_figures_.waits.size(); ++kind)
+    exchange_figures_.waits[kind] =
+        exchange_->wait_statistics(static_cast<exchange::WaitKind>(kind));
 }
 
 void Rank::BuildBatch(std::span<const PlanEntry> entries) {

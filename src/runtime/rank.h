@@ -10,10 +10,16 @@
 #include "base/thread_pool.h"
 #include "kv/paged_cache.h"
 #include "model/model.h"
+#include "runtime/engine_options.h"
+#include "runtime/exchange_figures.h"
 #include "runtime/sampler.h"
 #include "runtime/scheduler.h"
+#include "statistics/recorder.h"
 
 namespace wideload::runtime {
+
+// How the options lay the experts out. Errors: kInvalid for placements that do not fit the model.
+moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options);
 
 struct RankOptions {
   int32_t rank = 0;
@@ -36,6 +42,13 @@ struct RankOutput {
                       // the last if sampled
 };
 
+// What a rank made of its part of an iteration; valid until the next one.
+struct RankResult {
+  std::span<const RankOutput> outputs;     // one per entry
+  std::span<const int64_t> computed_rows;  // of each MoE layer; empty when there is none
+  const RankExchange* exchange = nullptr;  // null when there is none
+};
+
 class Rank {
  public:
   Rank(const model::Model& model, const RankOptions& options);
@@ -50,19 +63,20 @@ class Rank {
 
   // Told of this rank's routed counts, iteration by iteration; null: nothing is recorded.
   void SetRecorder(statistics::Recorder* recorder);
-  // Rows computed per MoE layer in the last iteration; empty when the model has no experts.
-  std::span<const int64_t> computed_rows() const {
-    return moe_ ? moe_->computed_rows() : std::span<const int64_t>();
+  // Whether the routed counts of each iteration are kept, [MoE layers * experts]; not at first. A
+  // recorder asks for them by itself.
+  void CountRouted(bool is_counting);
+  std::span<const int32_t> routed_counts() const {
+    return moe_ ? moe_->routed_counts() : std::span<const int32_t>();
   }
-  // Null when the model has no experts.
-  const exchange::Exchange* exchange() const { return exchange_ ? &*exchange_ : nullptr; }
-
-  std::span<const RankOutput> outputs() const { return outputs_; }
+  // Of the last iteration; outputs may be more than it had entries.
+  RankResult result() const;
   const model::Model& model() const { return model_; }
   const Workspace& workspace() const { return workspace_; }
 
  private:
   void BuildBatch(std::span<const PlanEntry> entries);
+  void ReadExchangeFigures();
   void SampleAll(std::span<const PlanEntry> entries, const TensorView& logits);
 
   const model::Model& model_;
@@ -80,6 +94,7 @@ class Rank {
   std::vector<int32_t> first_logit_;  // per entry: its first row in the logits, or -1
   std::vector<compute::KvSequence> sequences_;
   std::vector<RankOutput> outputs_;
+  RankExchange exchange_figures_;
 };
 
 }  // namespace wideload::runtime

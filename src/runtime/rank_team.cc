@@ -5,25 +5,6 @@
 #include "base/error.h"
 
 namespace wideload::runtime {
-namespace {
-
-moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options) {
-  moe::MoeLayout layout{.num_ranks = options.num_ranks, .split = options.split};
-  const auto num_experts = static_cast<int32_t>(shape.num_experts);
-  layout.num_slots = options.num_slots > 0 ? options.num_slots : num_experts;
-  layout.placements = options.placements;
-  if (layout.placements.empty() && num_experts > 0)
-    layout.placements.assign(
-        shape.layers.size(),
-        eplb::ContiguousPlacement(num_experts, layout.num_slots, options.num_ranks));
-  layout.chunk_tokens =
-      moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens);
-  moe::ValidateLayout(shape, layout);
-  return layout;
-}
-
-}  // namespace
-
 RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
     : deadline_(options.deadline),
       moe_layout_(MakeMoeLayout(model.shape().moe, options)),
@@ -67,6 +48,10 @@ void RankTeam::Run(const StepPlan& plan, int64_t iteration) {
   plan_ = &plan;
   iteration_ = iteration;
   RunRound();
+}
+
+void RankTeam::SetRecorder(statistics::Recorder* recorder) {
+  for (const auto& member : members_) member->rank->SetRecorder(recorder);
 }
 
 bool RankTeam::Stop() {

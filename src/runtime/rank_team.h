@@ -45,8 +45,11 @@ class RankTeam {
 
   // Ranks whose thread neither ended the last plan nor noticed that the others had failed.
   std::span<const int32_t> stuck_ranks() const { return stuck_ranks_; }
-  Rank& rank(size_t r) { return *members_[r]->rank; }
-  const Rank& rank(size_t r) const { return *members_[r]->rank; }
+  // Of the last iteration. r < size().
+  RankResult result(size_t r) const { return members_[r]->rank->result(); }
+  void SetRecorder(statistics::Recorder* recorder);
+  // The plans to come do not have this sequence any more.
+  void Forget(RequestId) {}
   size_t size() const { return members_.size(); }
 
   // Ranks that get on with their work notice at their next wait that another one has failed, those

@@ -63,7 +63,7 @@ TEST(LoadsOfTensor, ReadsAnyNumberType) {
   EXPECT_THAT(Refusal([&] { LoadsOfTensor(file, "bool"); }), HasSubstr("must hold numbers"));
   EXPECT_THAT(Refusal([&] { LoadsOfTensor(file, "cube"); }), HasSubstr("[layers, experts]"));
   EXPECT_THAT(Refusal([&] { LoadsOfTensor(file, "none"); }),
-              HasSubstr("has no tensor none; it has b"));
+              HasSubstr("has no tensor \"none\"; it has b"));
 }
 
 TEST(LoadCsv, ReadsWithAndWithoutLayerColumn) {

@@ -115,6 +115,16 @@ void Recorder::EndIteration(EpRank rank, int64_t iteration) {
   own.num_ended.store(next, std::memory_order_release);
 }
 
+void Recorder::RecordIteration(EpRank rank, int64_t iteration, std::span<const int32_t> counts) {
+  if (!Wants(iteration)) return;
+  WIDELOAD_CHECK(std::ssize(counts) == counts_per_iteration_, "{} counts; {} per iteration",
+                 counts.size(), counts_per_iteration_);
+  const auto row = static_cast<size_t>(options_.num_experts);
+  for (size_t i = 0; i < options_.layers.size(); ++i)
+    Record(rank, iteration, LayerId(options_.layers[i]), counts.subspan(i * row, row));
+  EndIteration(rank, iteration);
+}
+
 int64_t Recorder::num_dropped() const {
   int64_t ended = std::numeric_limits<int64_t>::max();
   for (const auto& rank : ranks_)

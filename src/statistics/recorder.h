@@ -71,6 +71,9 @@ class Recorder {
   // gaps. Called by the thread of `rank`.
   void EndIteration(EpRank rank, int64_t iteration);
 
+  // Record of every layer, then EndIteration: counts [layers * num_experts] of the whole iteration.
+  void RecordIteration(EpRank rank, int64_t iteration, std::span<const int32_t> counts);
+
   // The iterations that all ranks have ended, counts per expert and rank; num_iterations may be 0.
   ExpertStatistics Statistics() const;
   // Iterations of the range that did not fit into max_bytes.

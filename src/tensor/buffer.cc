@@ -38,7 +38,18 @@ Buffer::Buffer(int64_t num_bytes) : num_bytes_(num_bytes) {
   std::memset(data_, 0, size);
 }
 
+Buffer Buffer::Over(std::span<std::byte> memory) {
+  WIDELOAD_CHECK(reinterpret_cast<uintptr_t>(memory.data()) % kAlignment == 0,
+                 "a buffer over memory at {}", fmt::ptr(memory.data()));
+  Buffer buffer;
+  buffer.data_ = memory.data();
+  buffer.num_bytes_ = static_cast<int64_t>(memory.size());
+  buffer.is_view_ = true;
+  return buffer;
+}
+
 Buffer::~Buffer() {
+  if (is_view_) return;
   if (IsMapped(num_bytes_)) {
     ::munmap(data_, static_cast<size_t>(num_bytes_));
   } else {
@@ -47,11 +58,14 @@ Buffer::~Buffer() {
 }
 
 Buffer::Buffer(Buffer&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), num_bytes_(std::exchange(other.num_bytes_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      num_bytes_(std::exchange(other.num_bytes_, 0)),
+      is_view_(std::exchange(other.is_view_, false)) {}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(num_bytes_, other.num_bytes_);
+  std::swap(is_view_, other.is_view_);
   return *this;
 }
 
@@ -60,6 +74,18 @@ TensorView Buffer::View(DType dtype, const Shape& shape) const {
   WIDELOAD_CHECK(view.num_bytes() <= num_bytes_, "view of {} bytes in a buffer of {}",
                  view.num_bytes(), num_bytes_);
   return view;
+}
+
+int64_t Arena::PieceBytes(int64_t num_bytes) { return RoundUp(num_bytes, kAlignment); }
+
+Buffer Arena::Take(int64_t num_bytes) {
+  const int64_t need = PieceBytes(num_bytes);
+  WIDELOAD_CHECK(num_bytes >= 0 && need <= static_cast<int64_t>(block_.size()) - used_bytes_,
+                 "a piece of {} bytes after {} of {}", num_bytes, used_bytes_, block_.size());
+  const std::span<std::byte> piece =
+      block_.subspan(static_cast<size_t>(used_bytes_), static_cast<size_t>(num_bytes));
+  used_bytes_ += need;
+  return Buffer::Over(piece);
 }
 
 std::byte* Workspace::TakeBytes(int64_t num_bytes) {

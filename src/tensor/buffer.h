@@ -1,4 +1,5 @@
-// Memory that is owned: a 64-byte aligned Buffer, and a Workspace for the scratch of one iteration.
+// Memory for tensors: a 64-byte aligned Buffer, an Arena that cuts a block into Buffers, and a
+// Workspace for the scratch of one iteration.
 // Not thread-safe.
 #pragma once
 
@@ -18,6 +19,8 @@ class Buffer {
   Buffer() = default;
   // Errors: kResource when the machine refuses.
   explicit Buffer(int64_t num_bytes);
+  // A view of memory that somebody else owns, 64-byte aligned; it must outlive the buffer.
+  static Buffer Over(std::span<std::byte> memory);
   Buffer(DType dtype, const Shape& shape) : Buffer(shape.num_elements() * DTypeBytes(dtype)) {}
   ~Buffer();
   Buffer(Buffer&& other) noexcept;
@@ -30,6 +33,23 @@ class Buffer {
  private:
   std::byte* data_ = nullptr;
   int64_t num_bytes_ = 0;
+  bool is_view_ = false;
+};
+
+// Pieces of one block of memory, handed out in order: the same calls over copies of a block, or
+// over one block that processes share, give the same pieces. The block must outlive them.
+class Arena {
+ public:
+  explicit Arena(std::span<std::byte> block) : block_(block) {}
+
+  // A 64-byte aligned piece, as a view. The block must have room for it.
+  Buffer Take(int64_t num_bytes);
+  // What a piece takes of a block that begins 64-byte aligned.
+  static int64_t PieceBytes(int64_t num_bytes);
+
+ private:
+  std::span<std::byte> block_;
+  int64_t used_bytes_ = 0;
 };
 
 // Scratch memory of one iteration: Take hands out 64-byte aligned pieces, Reset takes all of them

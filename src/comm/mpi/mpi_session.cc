@@ -69,6 +69,8 @@ MpiSession::~MpiSession() {
   }
 }
 
+void MpiSession::NoteFault() { state_->has_failed = true; }
+
 int MpiSession::rank() const { return state_->rank; }
 int MpiSession::size() const { return state_->size; }
 int MpiSession::local_rank() const { return state_->local_rank; }

@@ -24,6 +24,9 @@ class MpiSession {
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
 
+  // The run has failed in a way that MPI does not know of: the end counts as one after a fault.
+  void NoteFault();
+
   int rank() const;
   int size() const;
   // Among the processes of this host, as HostId tells hosts apart.

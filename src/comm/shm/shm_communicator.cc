@@ -115,9 +115,12 @@ void ShmCommunicator::Join() {
   const auto all_here = [&](uint32_t joined) {
     return joined >= static_cast<uint32_t>(num_ranks_);
   };
-  const auto keep_waiting = [&] {
-    return steady_clock::now() < end && !Aborted() && (rank_ == 0 || IsAlive(memory_.owner()));
+  const auto all_live = [&] {
+    for (int r = 0; r < num_ranks_; ++r)
+      if (group_.is_alive && !group_.is_alive(r)) return false;
+    return rank_ == 0 || IsAlive(memory_.owner());
   };
+  const auto keep_waiting = [&] { return steady_clock::now() < end && !Aborted() && all_live(); };
   if (WaitFor(control().joined, ladder_, all_here, keep_waiting)) return;
   if (const auto report = Aborted())
     Throw(ErrorKind::kRunFailed, "rank {}: rank {} ended the group: {}", rank_, report->rank,

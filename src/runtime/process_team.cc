@@ -1,0 +1,117 @@
+#include "runtime/process_team.h"
+
+#include "base/error.h"
+
+namespace wideload::runtime {
+
+int64_t ExchangeSegmentBytes(const model::Model& model, const EngineOptions& options) {
+  const moe::MoeShape& shape = model.shape().moe;
+  if (shape.num_experts == 0) return 0;
+  return exchange::SegmentBytes(
+      moe::MakeExchangeShape(shape, MakeMoeLayout(shape, options), options.kernels));
+}
+
+std::unique_ptr<Rank> MakeProcessRank(const model::Model& model, const EngineOptions& options,
+                                      const moe::MoeLayout& layout, const RankLinks& links) {
+  return std::make_unique<Rank>(model, RankOptions{.rank = links.group->rank(),
+                                                   .num_ranks = options.num_ranks,
+                                                   .threads = options.threads_per_rank,
+                                                   .kernels = options.kernels,
+                                                   .max_num_tokens = options.max_num_tokens,
+                                                   .max_batch_size = options.max_batch_size,
+                                                   .num_kv_blocks = options.num_kv_blocks,
+                                                   .moe_layout = &layout,
+                                                   .group = links.group,
+                                                   .fabric = links.exchange});
+}
+
+ProcessTeam::ProcessTeam(const model::Model& model, const EngineOptions& options,
+                         const RankLinks& links)
+    : layout_(MakeMoeLayout(model.shape().moe, options)),
+      links_(links),
+      vocab_size_(model.shape().vocab_size),
+      channel_(*links.orders, *links.group),
+      rank_(MakeProcessRank(model, options, layout_, links)),
+      peers_(static_cast<size_t>(links.group->size()) - 1) {
+  WIDELOAD_CHECK(links.group->rank() == 0 && links.group->size() == options.num_ranks,
+                 "rank {} of {} leads {} ranks", links.group->rank(), links.group->size(),
+                 options.num_ranks);
+}
+
+ProcessTeam::~ProcessTeam() { Stop(); }
+
+void ProcessTeam::Start() {
+  try {
+    OrderWriter::Write(OrderKind::kStart, bytes_);
+    for (const Peer& peer : peers_) channel_.Send(PeerRank(peer), bytes_);
+    rank_->Start();
+    links_.group->Barrier();
+    is_running_ = true;
+  } catch (const std::exception& failure) {
+    EndGroup(failure);
+    throw;
+  }
+}
+
+void ProcessTeam::Run(const StepPlan& plan, int64_t iteration) {
+  if (failure_) std::rethrow_exception(failure_);
+  try {
+    RunAll(plan, iteration);
+  } catch (const std::exception& failure) {
+    EndGroup(failure);
+    throw;
+  }
+}
+
+void ProcessTeam::RunAll(const StepPlan& plan, int64_t iteration) {
+  const bool is_recorded = recorder_ != nullptr && recorder_->Wants(iteration);
+  for (Peer& peer : peers_) {
+    const auto r = static_cast<size_t>(PeerRank(peer));
+    peer.orders.WriteStep(plan.ranks[r], iteration, is_recorded, bytes_);
+    channel_.Send(static_cast<int>(r), bytes_);
+  }
+  rank_->Run(plan.ranks[0], iteration);
+  for (Peer& peer : peers_) TakeAnswer(peer, plan, iteration);
+}
+
+void ProcessTeam::TakeAnswer(Peer& peer, const StepPlan& plan, int64_t iteration) {
+  const int r = PeerRank(peer);
+  const std::span<const std::byte> bytes =
+      channel_.Receive(r, MessageChannel::Patience::kDeadline, "the outputs of the iteration");
+  peer.answer.Read(bytes, plan.ranks[static_cast<size_t>(r)], vocab_size_);
+  const AnswerExtras& extras = peer.answer.extras();
+  if (extras.signal != 0 && links_.on_signal) links_.on_signal(extras.signal);
+  if (recorder_ != nullptr) recorder_->RecordIteration(EpRank(r), iteration, extras.routed_counts);
+}
+
+void ProcessTeam::EndGroup(const std::exception& failure) {
+  failure_ = std::current_exception();
+  is_running_ = false;
+  links_.group->Abort(failure.what());
+}
+
+bool ProcessTeam::Stop() {
+  if (!std::exchange(is_running_, false)) return true;
+  try {
+    OrderWriter::Write(OrderKind::kStop, bytes_);
+    for (const Peer& peer : peers_) channel_.Send(PeerRank(peer), bytes_);
+  } catch (const std::exception& failure) {
+    EndGroup(failure);
+  }
+  return true;
+}
+
+RankResult ProcessTeam::result(size_t r) const {
+  return r == 0 ? rank_->result() : peers_[r - 1].answer.result();
+}
+
+void ProcessTeam::SetRecorder(statistics::Recorder* recorder) {
+  recorder_ = recorder;
+  rank_->SetRecorder(recorder);
+}
+
+void ProcessTeam::Forget(RequestId id) {
+  for (Peer& peer : peers_) peer.orders.Forget(id);
+}
+
+}  // namespace wideload::runtime

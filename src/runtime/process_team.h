@@ -1,0 +1,85 @@
+// The ranks of an engine as processes, seen from rank 0: it computes its own part of each plan and
+// tells the others theirs. Used by the engine's thread, which is rank 0's thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "exchange/fabric.h"
+#include "model/model.h"
+#include "runtime/engine_options.h"
+#include "runtime/message_channel.h"
+#include "runtime/rank.h"
+#include "runtime/step_answer.h"
+#include "runtime/step_order.h"
+
+namespace wideload::runtime {
+
+// How a rank that is a process reaches the others. All of the same rank; they outlive its team or
+// server.
+struct RankLinks {
+  comm::Communicator* group = nullptr;
+  exchange::Fabric* exchange = nullptr;  // of ExchangeSegmentBytes; null when there are no experts
+  exchange::Fabric* orders = nullptr;    // of MessageChannel::SegmentBytes
+  // Of the other ranks: the signal that has asked this process to end, or 0. May be empty.
+  std::function<int()> pending_signal = {};
+  // Of rank 0: told when another rank says that a signal has asked it to end. May be empty.
+  std::function<void(int)> on_signal = {};
+};
+
+// 0 when the model has no experts. Errors: as MakeMoeLayout.
+int64_t ExchangeSegmentBytes(const model::Model& model, const EngineOptions& options);
+
+// The rank of this process. `layout` must outlive it.
+std::unique_ptr<Rank> MakeProcessRank(const model::Model& model, const EngineOptions& options,
+                                      const moe::MoeLayout& layout, const RankLinks& links);
+
+class ProcessTeam {
+ public:
+  // `model` and `links` must outlive the team. Errors: kInvalid for a layout that does not fit.
+  ProcessTeam(const model::Model& model, const EngineOptions& options, const RankLinks& links);
+  ~ProcessTeam();
+  ProcessTeam(const ProcessTeam&) = delete;
+  ProcessTeam& operator=(const ProcessTeam&) = delete;
+
+  // Returns when every rank is up. Errors: comm::PeerLost; what ended rank 0.
+  void Start();
+  // Every rank carries out its part of the plan; returns when all have. Errors: what ended rank 0,
+  // comm::PeerLost with what ended another rank; the same again at every later call.
+  void Run(const StepPlan& plan, int64_t iteration);
+  // Tells the other ranks that no plan follows, unless the group has ended. Always true: a rank
+  // that does not answer is the group's matter.
+  bool Stop();
+
+  std::span<const int32_t> stuck_ranks() const { return {}; }
+  RankResult result(size_t r) const;
+  void SetRecorder(statistics::Recorder* recorder);
+  void Forget(RequestId id);
+  size_t size() const { return peers_.size() + 1; }
+
+ private:
+  struct Peer {  // a rank other than 0
+    OrderWriter orders;
+    AnswerReader answer;
+  };
+  int PeerRank(const Peer& peer) const { return static_cast<int>(&peer - peers_.data()) + 1; }
+  void RunAll(const StepPlan& plan, int64_t iteration);
+  void TakeAnswer(Peer& peer, const StepPlan& plan, int64_t iteration);
+  void EndGroup(const std::exception& failure);
+
+  moe::MoeLayout layout_;
+  RankLinks links_;
+  int64_t vocab_size_;
+  MessageChannel channel_;
+  std::unique_ptr<Rank> rank_;
+  std::vector<Peer> peers_;
+  std::vector<std::byte> bytes_;
+  statistics::Recorder* recorder_ = nullptr;
+  std::exception_ptr failure_;
+  bool is_running_ = false;  // the others wait for orders
+};
+
+}  // namespace wideload::runtime

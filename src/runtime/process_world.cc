@@ -1,0 +1,220 @@
+#include "runtime/process_world.h"
+
+#include <malloc.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <random>
+
+#include "base/error.h"
+#include "base/process.h"
+#include "base/shared_memory.h"
+#include "comm/shm/shm_communicator.h"
+#include "exchange/make_fabric.h"
+#include "runtime/wire.h"
+
+namespace wideload::runtime {
+namespace {
+
+// Rank 0 may be asked by a person and the others may read weights for minutes; who dies is noticed
+// all the same.
+constexpr std::chrono::hours kPatient{24 * 365};
+
+struct JobName {
+  std::array<char, 64> text{};
+};
+
+JobName NewJobName() {
+  std::random_device random;
+  JobName job;
+  fmt::format_to_n(job.text.data(), job.text.size() - 1, "run-{}-{:08x}{:08x}", ::getpid(),
+                   random(), random());
+  return job;
+}
+
+cpu_set_t ThisProcessCores() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  ::sched_getaffinity(0, sizeof(cores), &cores);
+  return cores;
+}
+
+// Of the host of `rank`. mpirun may have bound each rank to cores of its own, or none.
+int CoresPerRank(std::span<const cpu_set_t> cores, const comm::Hosts& hosts, int rank) {
+  cpu_set_t together;
+  CPU_ZERO(&together);
+  for (size_t r = 0; r < cores.size(); ++r)
+    if (hosts.AreTogether(rank, static_cast<int>(r))) CPU_OR(&together, &together, &cores[r]);
+  return std::max(1, CPU_COUNT(&together) / hosts.LocalSize(rank));
+}
+
+// How a step ended on a rank.
+struct Outcome {
+  bool has_failed = false;
+  bool is_told = false;  // of another rank's failure
+  ErrorKind kind = ErrorKind::kRunFailed;
+  std::string text;
+};
+
+Outcome Try(const std::function<void()>& work) {
+  try {
+    work();
+    return {};
+  } catch (const comm::PeerLost& lost) {
+    return {true, lost.details().is_told, lost.kind(), lost.what()};
+  } catch (const Error& error) {
+    return {true, false, error.kind(), error.what()};
+  } catch (const std::exception& error) {
+    return {true, false, ErrorKind::kRunFailed, error.what()};
+  }
+}
+
+std::vector<std::byte> Pack(const Outcome& outcome) {
+  std::vector<std::byte> bytes;
+  ByteWriter writer(bytes);
+  writer.Put(outcome.has_failed);
+  writer.Put(outcome.is_told);
+  writer.Put(outcome.kind);
+  writer.PutText(outcome.text);
+  return bytes;
+}
+
+Outcome Unpack(std::span<const std::byte> bytes) {
+  ByteReader reader(bytes);
+  Outcome outcome;
+  outcome.has_failed = reader.Take<bool>();
+  outcome.is_told = reader.Take<bool>();
+  outcome.kind = reader.Take<ErrorKind>();
+  outcome.text = reader.TakeText();
+  return outcome;
+}
+
+// The pieces of AllGatherV, each a vector of its own and so aligned for a ByteReader.
+std::vector<std::vector<std::byte>> GatherPieces(comm::Communicator& group,
+                                                 std::span<const std::byte> mine) {
+  std::vector<std::byte> all;
+  std::vector<int64_t> offsets;
+  group.AllGatherV(mine, all, offsets);
+  std::vector<std::vector<std::byte>> pieces;
+  for (size_t r = 0; r + 1 < offsets.size(); ++r)
+    pieces.emplace_back(all.begin() + offsets[r], all.begin() + offsets[r + 1]);
+  return pieces;
+}
+
+}  // namespace
+
+struct ProcessWorld::Phase {
+  int32_t is_end = 0;
+  int32_t exit_code = 0;
+};
+
+ProcessWorld::ProcessWorld() {
+  meeting_ = mpi_.MakeCommunicator({.deadline = kPatient});
+  JobName job = NewJobName();
+  meeting_->Broadcast(std::as_writable_bytes(std::span(&job, 1)), 0);
+  job_ = job.text.data();
+  hosts_ = comm::FindHosts(*meeting_);
+  cores_per_rank_ = CoresPerRank(Gather(ThisProcessCores()), hosts_, rank());
+  if (local_rank() == 0) RemoveDeadSegments();
+}
+
+ProcessWorld::~ProcessWorld() {
+  if (!has_failed_) return;
+  mpi_.NoteFault();
+  RemoveDeadSegments();
+}
+
+void ProcessWorld::BeginSession() {
+  Phase phase;
+  meeting_->Broadcast(std::as_writable_bytes(std::span(&phase, 1)), 0);
+}
+
+std::optional<int> ProcessWorld::NextPhase() {
+  Phase phase;
+  meeting_->Broadcast(std::as_writable_bytes(std::span(&phase, 1)), 0);
+  if (phase.is_end == 0) return std::nullopt;
+  return phase.exit_code;
+}
+
+void ProcessWorld::End(int exit_code) {
+  if (has_failed_ || has_agreed_to_end_) return;
+  Phase phase{.is_end = 1, .exit_code = exit_code};
+  try {
+    meeting_->Broadcast(std::as_writable_bytes(std::span(&phase, 1)), 0);
+  } catch (const comm::PeerLost&) {
+    NoteFailure();
+  }
+}
+
+void ProcessWorld::Together(const std::function<void()>& work) {
+  const Outcome mine = Try(work);
+  std::optional<size_t> first;
+  std::vector<Outcome> outcomes;
+  for (const auto& piece : GatherPieces(*meeting_, Pack(mine))) outcomes.push_back(Unpack(piece));
+  for (const bool is_told : {false, true})
+    for (size_t r = 0; r < outcomes.size() && !first; ++r)
+      if (outcomes[r].has_failed && outcomes[r].is_told == is_told) first = r;
+  if (!first) return;
+  has_agreed_to_end_ = true;
+  const Outcome& failure = outcomes[*first];
+  throw Error(failure.kind,
+              *first == 0 ? failure.text : fmt::format("rank {}: {}", *first, failure.text));
+}
+
+void ProcessWorld::Agree(std::span<const Fact> facts) {
+  std::vector<std::vector<Fact>> all;
+  for (const auto& piece : GatherPieces(*meeting_, PackFacts(facts)))
+    all.push_back(UnpackFacts(piece));
+  Together([&] {
+    const std::string difference = FirstDifference(all);
+    if (!difference.empty()) Throw(ErrorKind::kInvalid, "{}", difference);
+  });
+}
+
+void ProcessWorld::NoteFailure() { has_failed_ = true; }
+
+int64_t ProcessWorld::LinkBytes(int64_t exchange_bytes) const {
+  return local_size() * (exchange_bytes + MessageChannel::SegmentBytes(size()) +
+                         2 * comm::ShmGroupOptions().mailbox_bytes);
+}
+
+std::unique_ptr<ProcessWorld::Links> ProcessWorld::Connect(const EngineOptions& options,
+                                                           int64_t exchange_bytes) {
+  return std::make_unique<Links>(*this, options, exchange_bytes);
+}
+
+ProcessWorld::Links::Links(ProcessWorld& world, const EngineOptions& options,
+                           int64_t exchange_bytes)
+    : world_(world) {
+  const int threads = world.local_size() * options.threads_per_rank;
+  comm::GroupOptions group{.total_threads = threads, .deadline = options.deadline};
+  if (world.hosts_.num_hosts > 1) {
+    group_ = world.mpi_.MakeCommunicator(group);
+  } else {
+    group.is_alive = world.meeting_->options().is_alive;  // also while ranks join
+    group_ = std::make_unique<comm::ShmCommunicator>(
+        comm::ShmGroupOptions{.job = world.job(), .rank = world.rank(), .num_ranks = world.size()},
+        group);
+  }
+  const auto make_fabric = [&](int64_t num_bytes, const char* name) {
+    return exchange::MakeFabric(*group_, {.segment_bytes = num_bytes,
+                                          .place = {.job = world.job() + name},
+                                          .total_threads = threads});
+  };
+  orders_ = make_fabric(MessageChannel::SegmentBytes(world.size()), "-orders").fabric;
+  if (exchange_bytes > 0) {
+    exchange::MadeFabric made = make_fabric(exchange_bytes, "-rows");
+    exchange_ = std::move(made.fabric);
+    text_ = std::move(made.text);
+  }
+  view = {.group = group_.get(), .exchange = exchange_.get(), .orders = orders_.get()};
+  ::malloc_trim(0);  // what the start has freed: megabytes, of each process
+}
+
+ProcessWorld::Links::~Links() {
+  if (group_->Aborted()) world_.NoteFailure();
+}
+
+}  // namespace wideload::runtime

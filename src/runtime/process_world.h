@@ -1,0 +1,107 @@
+// The processes that mpirun or srun started as the ranks of one run: how they meet, do the steps of
+// a start together, connect, and end with the same exit code. MPI only brings them together and to
+// their end; what an iteration needs goes through the links. Used by one thread per process.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "comm/hosts.h"
+#include "comm/mpi/mpi_session.h"
+#include "runtime/agreement.h"
+#include "runtime/process_team.h"
+
+namespace wideload::runtime {
+
+class ProcessWorld {
+ public:
+  // Starts MPI and meets the others; only where comm::DetectLaunch says kMpi. Removes the shared
+  // memory that dead runs have left. Collective. Errors: as MpiSession.
+  ProcessWorld();
+  // Collective unless the run has failed. Then it also removes what dead ranks have left.
+  ~ProcessWorld();
+  ProcessWorld(const ProcessWorld&) = delete;
+  ProcessWorld& operator=(const ProcessWorld&) = delete;
+
+  int rank() const { return mpi_.rank(); }
+  int size() const { return mpi_.size(); }
+  bool is_leader() const { return rank() == 0; }
+  // Among the processes of this host.
+  int local_rank() const { return mpi_.local_rank(); }
+  int local_size() const { return mpi_.local_size(); }
+  // Of this process's host among those of the run.
+  int host() const { return hosts_.host_of_rank[static_cast<size_t>(rank())]; }
+  // This host's cores that its ranks may use, divided by them; at least 1.
+  int cores_per_rank() const { return cores_per_rank_; }
+
+  // --- Phases. Rank 0 leads; the others wait for what comes next.
+  // Of rank 0: the others leave NextPhase and take part in a session.
+  void BeginSession();
+  // Of the others: nothing when a session begins, the exit code when the run ends.
+  std::optional<int> NextPhase();
+  // Of rank 0, last: the others end with this exit code, too. Not after a failure, when they end by
+  // themselves.
+  void End(int exit_code);
+
+  // --- Steps of a session. Collective, in the same order on all ranks.
+  // Runs `work` and returns when all ranks have. When it threw on some, all throw what the first of
+  // them threw, named by its rank; then has_agreed_to_end(). Errors: that; comm::PeerLost.
+  void Together(const std::function<void()>& work);
+  // Errors: kInvalid on all ranks when one differs from rank 0.
+  void Agree(std::span<const Fact> facts);
+  // all [size()]: value of each rank.
+  template <class T>
+  std::vector<T> Gather(const T& value) {
+    std::vector<T> all(static_cast<size_t>(size()));
+    meeting_->AllGatherValue(value, std::span<T>(all));
+    return all;
+  }
+
+  // What connects the ranks of a session; its memory goes with it. `exchange_bytes`: of
+  // ExchangeSegmentBytes. Errors: kResource when shared memory does not suffice; comm::PeerLost.
+  class Links;
+  std::unique_ptr<Links> Connect(const EngineOptions& options, int64_t exchange_bytes);
+  // Shared memory of this host that Connect takes, all ranks together.
+  int64_t LinkBytes(int64_t exchange_bytes) const;
+  // Names the shared memory of this run: no other run of this host has it.
+  const std::string& job() const { return job_; }
+
+  // Something ended this run on this rank: nobody is waited for at the end for long.
+  void NoteFailure();
+  // All ranks threw the same error out of a step: rank 0 tells of it.
+  bool has_agreed_to_end() const { return has_agreed_to_end_; }
+
+ private:
+  struct Phase;
+
+  comm::MpiSession mpi_;
+  std::unique_ptr<comm::Communicator> meeting_;  // waits as long as the others live
+  std::string job_;
+  comm::Hosts hosts_;
+  int cores_per_rank_ = 1;
+  bool has_failed_ = false;
+  bool has_agreed_to_end_ = false;
+};
+
+class ProcessWorld::Links {
+ public:
+  Links(ProcessWorld& world, const EngineOptions& options, int64_t exchange_bytes);
+  ~Links();
+
+  RankLinks view;
+  // How rows travel: "shared memory".
+  const std::string& text() const { return text_; }
+
+ private:
+  ProcessWorld& world_;
+  std::unique_ptr<comm::Communicator> group_;
+  std::unique_ptr<exchange::Fabric> exchange_;
+  std::unique_ptr<exchange::Fabric> orders_;
+  std::string text_;
+};
+
+}  // namespace wideload::runtime

@@ -1,0 +1,46 @@
+#include "runtime/rank_server.h"
+
+#include "base/error.h"
+
+namespace wideload::runtime {
+
+RankServer::RankServer(const model::Model& model, const EngineOptions& options,
+                       const RankLinks& links)
+    : layout_(MakeMoeLayout(model.shape().moe, options)),
+      links_(links),
+      channel_(*links.orders, *links.group),
+      orders_(options, model.shape().vocab_size),
+      rank_(MakeProcessRank(model, options, layout_, links)) {}
+
+void RankServer::Serve() {
+  try {
+    while (ServeOne()) {
+    }
+  } catch (const std::exception& failure) {
+    links_.group->Abort(failure.what());
+    throw;
+  }
+}
+
+// False once no order follows.
+bool RankServer::ServeOne() {
+  const StepOrder& order =
+      orders_.Read(channel_.Receive(0, MessageChannel::Patience::kWhileAlive, "the next order"));
+  if (order.kind == OrderKind::kStop) return false;
+  if (order.kind == OrderKind::kStart) {
+    rank_->Start();
+    links_.group->Barrier();
+    return true;
+  }
+  if (std::exchange(counts_routed_, order.count_routed) != order.count_routed)
+    rank_->CountRouted(order.count_routed);
+  rank_->Run(order.entries, order.iteration);
+  WriteAnswer(order.entries, rank_->result(),
+              {.signal = links_.pending_signal ? links_.pending_signal() : 0,
+               .routed_counts = rank_->routed_counts()},
+              bytes_);
+  channel_.Send(0, bytes_);
+  return true;
+}
+
+}  // namespace wideload::runtime

@@ -1,0 +1,78 @@
+#include "runtime/step_answer.h"
+
+#include "base/error.h"
+#include "runtime/wire.h"
+
+namespace wideload::runtime {
+namespace {
+
+struct AnswerHead {
+  uint64_t num_outputs = 0;
+  int32_t signal = 0;
+  uint32_t has_exchange = 0;
+  RankExchange exchange;
+};
+
+bool WantsLogits(const PlanEntry& entry) { return entry.sequence->request.prompt_logits; }
+
+}  // namespace
+
+void WriteAnswer(std::span<const PlanEntry> entries, const RankResult& result,
+                 const AnswerExtras& extras, std::vector<std::byte>& bytes) {
+  ByteWriter writer(bytes);
+  AnswerHead head{.num_outputs = entries.size(), .signal = extras.signal};
+  if (result.exchange != nullptr) {
+    head.has_exchange = 1;
+    head.exchange = *result.exchange;
+  }
+  writer.Put(head);
+  writer.PutAll(result.computed_rows);
+  writer.PutAll(extras.routed_counts);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const RankOutput& output = result.outputs[i];
+    writer.Put(output.token);
+    writer.PutAll(std::span<const TokenLogprob>(output.logprobs));
+    if (!WantsLogits(entries[i])) continue;
+    writer.PutAll(std::span<const float>(
+        output.logits.data<float>(), static_cast<size_t>(output.logits.shape().num_elements())));
+  }
+}
+
+void AnswerReader::Read(std::span<const std::byte> bytes, std::span<const PlanEntry> entries,
+                        int64_t vocab_size) {
+  ByteReader reader(bytes);
+  const auto head = reader.Take<AnswerHead>();
+  if (head.num_outputs != entries.size())
+    Throw(ErrorKind::kCorrupt, "an answer with {} outputs for {} entries", head.num_outputs,
+          entries.size());
+  exchange_ = head.exchange;
+  has_exchange_ = head.has_exchange != 0;
+  computed_rows_ = reader.TakeAll<int64_t>();
+  extras_ = {.signal = head.signal, .routed_counts = reader.TakeAll<int32_t>()};
+  if (outputs_.size() < entries.size()) outputs_.resize(entries.size());
+  for (size_t i = 0; i < entries.size(); ++i) {
+    RankOutput& output = outputs_[i];
+    output.token = reader.Take<int32_t>();
+    const auto logprobs = reader.TakeAll<TokenLogprob>();
+    output.logprobs.assign(logprobs.begin(), logprobs.end());
+    output.logits = {};
+    if (!WantsLogits(entries[i])) continue;
+    const std::span<const float> logits = reader.TakeAll<float>();
+    if (logits.size() != static_cast<size_t>(entries[i].count * vocab_size))
+      Throw(ErrorKind::kCorrupt, "an answer with {} logits for {} positions of {}", logits.size(),
+            entries[i].count, vocab_size);
+    // A TensorView does not say whether its bytes may be written; these are only read.
+    output.logits =
+        TensorView(DType::kF32, {entries[i].count, vocab_size}, const_cast<float*>(logits.data()));
+  }
+  if (!reader.is_at_end())
+    Throw(ErrorKind::kCorrupt, "an answer of {} bytes is too long", bytes.size());
+}
+
+RankResult AnswerReader::result() const {
+  return {.outputs = outputs_,
+          .computed_rows = computed_rows_,
+          .exchange = has_exchange_ ? &exchange_ : nullptr};
+}
+
+}  // namespace wideload::runtime

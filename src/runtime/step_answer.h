@@ -1,0 +1,41 @@
+// What a process answers to an order: what its rank's part of the iteration gave, as bytes. Pure.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "runtime/rank.h"
+
+namespace wideload::runtime {
+
+// What an answer holds beside the rank's result.
+struct AnswerExtras {
+  int32_t signal = 0;                        // that asked this process to end; 0: none
+  std::span<const int32_t> routed_counts{};  // [MoE layers * experts] when asked for
+};
+
+// `entries` are those of the order; logits are sent for those with prompt_logits. `bytes` is
+// overwritten.
+void WriteAnswer(std::span<const PlanEntry> entries, const RankResult& result,
+                 const AnswerExtras& extras, std::vector<std::byte>& bytes);
+
+class AnswerReader {
+ public:
+  // Keeps views of `bytes`, which must stay until the next Read. Errors: kCorrupt when the answer
+  // does not fit the entries that were asked for.
+  void Read(std::span<const std::byte> bytes, std::span<const PlanEntry> entries,
+            int64_t vocab_size);
+
+  RankResult result() const;
+  const AnswerExtras& extras() const { return extras_; }
+
+ private:
+  std::vector<RankOutput> outputs_;
+  std::span<const int64_t> computed_rows_;
+  RankExchange exchange_;
+  bool has_exchange_ = false;
+  AnswerExtras extras_;
+};
+
+}  // namespace wideload::runtime

@@ -1,0 +1,188 @@
+#include "runtime/step_order.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "kv/paged_cache.h"
+#include "runtime/wire.h"
+
+namespace wideload::runtime {
+namespace {
+
+// What comes before an entry's new tokens and blocks.
+struct EntryHead {
+  RequestId id = -1;
+  int64_t start = 0;
+  int64_t count = 0;
+  int64_t first_block = 0;  // where the blocks sent now belong
+  uint32_t is_new = 0;
+  uint32_t sample = 0;
+};
+
+struct NewSequence {
+  SamplingParams sampling;
+  int64_t max_tokens = 0;
+  uint64_t index = 0;
+  int64_t prompt_length = 0;
+  uint64_t prompt_logits = 0;
+};
+
+}  // namespace
+
+void OrderWriter::Write(OrderKind kind, std::vector<std::byte>& bytes) {
+  ByteWriter(bytes).Put(kind);
+}
+
+void OrderWriter::WriteStep(std::span<const PlanEntry> entries, int64_t iteration,
+                            bool count_routed, std::vector<std::byte>& bytes) {
+  ByteWriter writer(bytes);
+  writer.Put(OrderKind::kStep);
+  writer.Put(static_cast<uint32_t>(count_routed));
+  writer.Put(iteration);
+  writer.PutAll(std::span<const RequestId>(forgotten_));
+  forgotten_.clear();
+  writer.Put(static_cast<uint64_t>(entries.size()));
+  for (const PlanEntry& entry : entries) {
+    const Sequence& sequence = *entry.sequence;
+    const auto [it, is_new] = known_.try_emplace(sequence.id);
+    Known& known = it->second;
+    // After a preemption other blocks may have been given, from the first on.
+    if (known.num_preemptions != sequence.num_preemptions) known.num_blocks = 0;
+    writer.Put(EntryHead{.id = sequence.id,
+                         .start = entry.start,
+                         .count = entry.count,
+                         .first_block = static_cast<int64_t>(known.num_blocks),
+                         .is_new = is_new,
+                         .sample = entry.sample});
+    if (is_new)
+      writer.Put(NewSequence{.sampling = sequence.request.sampling,
+                             .max_tokens = sequence.request.max_tokens,
+                             .index = sequence.request.index,
+                             .prompt_length = static_cast<int64_t>(sequence.request.prompt.size()),
+                             .prompt_logits = sequence.request.prompt_logits});
+    writer.PutAll(std::span<const int32_t>(sequence.tokens).subspan(known.num_tokens));
+    writer.PutAll(std::span<const int32_t>(sequence.blocks).subspan(known.num_blocks));
+    known = {.num_tokens = sequence.tokens.size(),
+             .num_blocks = sequence.blocks.size(),
+             .num_preemptions = sequence.num_preemptions};
+  }
+}
+
+void OrderWriter::Forget(RequestId id) {
+  if (known_.erase(id) > 0) forgotten_.push_back(id);
+}
+
+// One order.
+class OrderReader::Parser {
+ public:
+  Parser(OrderReader& owner, std::span<const std::byte> bytes) : owner_(owner), reader_(bytes) {}
+
+  void Parse() {
+    StepOrder& order = owner_.order_;
+    order.entries.clear();
+    order.kind = reader_.Take<OrderKind>();
+    if (order.kind == OrderKind::kStep) {
+      order.count_routed = reader_.Take<uint32_t>() != 0;
+      order.iteration = reader_.Take<int64_t>();
+      for (const RequestId id : reader_.TakeAll<RequestId>())
+        Require(owner_.sequences_.erase(id) == 1, "forgets sequence {}, which is not there", id);
+      const auto num_entries = reader_.Take<uint64_t>();
+      Require(num_entries <= static_cast<uint64_t>(owner_.options_.max_batch_size),
+              "has {} entries", num_entries);
+      for (uint64_t i = 0; i < num_entries; ++i) ParseEntry();
+    }
+    Require(reader_.is_at_end(), "is longer than its {} entries", order.entries.size());
+  }
+
+ private:
+  template <class... Args>
+  void Require(bool condition, fmt::format_string<Args...> format, Args&&... args) const {
+    if (condition) return;
+    Throw(ErrorKind::kCorrupt, "the order for iteration {} {}", owner_.order_.iteration,
+          fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  void ParseEntry() {
+    const auto head = reader_.Take<EntryHead>();
+    Sequence& sequence = head.is_new != 0 ? AddSequence(head.id) : Find(head.id);
+    TakeTokens(sequence);
+    TakeBlocks(sequence, head.first_block);
+    const auto length = static_cast<int64_t>(sequence.tokens.size());
+    Require(
+        head.start >= 0 && head.count > 0 && head.start <= length - head.count &&
+            kv::BlocksFor(head.start + head.count) <= static_cast<int64_t>(sequence.blocks.size()),
+        "computes positions {} to {} of sequence {}, which has {} tokens and {} blocks", head.start,
+        head.start + head.count, head.id, length, sequence.blocks.size());
+    owner_.order_.entries.push_back({.sequence = &sequence,
+                                     .start = head.start,
+                                     .count = head.count,
+                                     .sample = head.sample != 0});
+  }
+
+  Sequence& Find(RequestId id) const {
+    const auto it = owner_.sequences_.find(id);
+    Require(it != owner_.sequences_.end(), "continues sequence {}, which is not there", id);
+    return *it->second;
+  }
+
+  Sequence& AddSequence(RequestId id) {
+    const auto start = reader_.Take<NewSequence>();
+    const int64_t limit = owner_.options_.max_seq_len;
+    Require(start.prompt_length > 0 && start.prompt_length <= limit && start.max_tokens >= 0 &&
+                start.max_tokens <= limit - start.prompt_length,
+            "begins sequence {} of {} and {} tokens", id, start.prompt_length, start.max_tokens);
+    auto sequence = std::make_unique<Sequence>();
+    sequence->id = id;
+    sequence->request.prompt.resize(static_cast<size_t>(start.prompt_length));
+    sequence->request.sampling = start.sampling;
+    sequence->request.max_tokens = start.max_tokens;
+    sequence->request.index = start.index;
+    sequence->request.prompt_logits = start.prompt_logits != 0;
+    const int64_t length = start.prompt_length + start.max_tokens;
+    sequence->tokens.reserve(static_cast<size_t>(length));
+    sequence->blocks.reserve(static_cast<size_t>(kv::BlocksFor(length)));
+    const auto [it, is_new] = owner_.sequences_.emplace(id, std::move(sequence));
+    Require(is_new, "begins sequence {}, which is there", id);
+    return *it->second;
+  }
+
+  void TakeTokens(Sequence& sequence) {
+    const size_t begin = sequence.tokens.size();
+    for (const int32_t token : reader_.TakeAll<int32_t>()) {
+      Require(token >= 0 && token < owner_.vocab_size_, "has token {} of sequence {}", token,
+              sequence.id);
+      sequence.tokens.push_back(token);
+    }
+    std::vector<int32_t>& prompt = sequence.request.prompt;
+    Require(sequence.tokens.size() >= prompt.size(), "begins sequence {} with {} of {} tokens",
+            sequence.id, sequence.tokens.size(), prompt.size());
+    if (begin == 0) std::copy_n(sequence.tokens.begin(), prompt.size(), prompt.begin());
+  }
+
+  void TakeBlocks(Sequence& sequence, int64_t first) {
+    Require(first >= 0 && first <= static_cast<int64_t>(sequence.blocks.size()),
+            "gives sequence {} blocks from {} on; it has {}", sequence.id, first,
+            sequence.blocks.size());
+    sequence.blocks.resize(static_cast<size_t>(first));
+    for (const int32_t block : reader_.TakeAll<int32_t>()) {
+      Require(block >= 0 && block < owner_.options_.num_kv_blocks, "gives sequence {} block {}",
+              sequence.id, block);
+      sequence.blocks.push_back(block);
+    }
+  }
+
+  OrderReader& owner_;
+  ByteReader reader_;
+};
+
+OrderReader::OrderReader(const EngineOptions& options, int64_t vocab_size)
+    : options_(options), vocab_size_(vocab_size) {
+  order_.entries.reserve(static_cast<size_t>(options.max_batch_size));
+}
+
+const StepOrder& OrderReader::Read(std::span<const std::byte> bytes) {
+  Parser(*this, bytes).Parse();
+  return order_;
+}
+
+}  // namespace wideload::runtime

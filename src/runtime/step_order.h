@@ -1,0 +1,66 @@
+// What rank 0 tells another process to do in an iteration, as bytes. The other keeps a copy of each
+// of its sequences, so that a decode step costs some forty bytes per sequence. Pure; each object is
+// used by one thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "runtime/engine_options.h"
+#include "runtime/scheduler.h"
+
+namespace wideload::runtime {
+
+enum class OrderKind : int32_t { kStart, kStep, kStop };
+
+// Of the side that gives orders: one per rank that takes them. It remembers what the other side
+// knows of each sequence.
+class OrderWriter {
+ public:
+  // The next order, for this rank's part of a plan. `bytes` is overwritten.
+  void WriteStep(std::span<const PlanEntry> entries, int64_t iteration, bool count_routed,
+                 std::vector<std::byte>& bytes);
+  static void Write(OrderKind kind, std::vector<std::byte>& bytes);
+  // The sequence is in no plan to come; the next order says so.
+  void Forget(RequestId id);
+
+ private:
+  struct Known {
+    size_t num_tokens = 0;
+    size_t num_blocks = 0;
+    int64_t num_preemptions = 0;
+  };
+  std::map<RequestId, Known> known_;
+  std::vector<RequestId> forgotten_;
+};
+
+struct StepOrder {
+  OrderKind kind = OrderKind::kStop;
+  int64_t iteration = -1;
+  bool count_routed = false;
+  std::vector<PlanEntry> entries;  // of the reader's own sequences
+};
+
+class OrderReader {
+ public:
+  OrderReader(const EngineOptions& options, int64_t vocab_size);
+
+  // Valid until the next call. Errors: kCorrupt naming what an order may not say; then this object
+  // is unusable.
+  const StepOrder& Read(std::span<const std::byte> bytes);
+
+  size_t num_sequences() const { return sequences_.size(); }
+
+ private:
+  class Parser;
+
+  EngineOptions options_;
+  int64_t vocab_size_;
+  std::map<RequestId, std::unique_ptr<Sequence>> sequences_;
+  StepOrder order_;
+};
+
+}  // namespace wideload::runtime

@@ -1,0 +1,184 @@
+#include "runtime/step_order.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "base/error.h"
+#include "kv/paged_cache.h"
+
+namespace wideload::runtime {
+namespace {
+
+constexpr int64_t kVocab = 50;
+
+EngineOptions SmallOptions() {
+  EngineOptions options;
+  options.num_ranks = 2;
+  options.max_num_tokens = 40;
+  options.max_batch_size = 4;
+  options.num_kv_blocks = 8;  // few: requests are preempted
+  options.max_seq_len = 100;
+  return options;
+}
+
+Scheduler MakeScheduler(const EngineOptions& o) {
+  return Scheduler({.num_ranks = o.num_ranks,
+                    .max_num_tokens = o.max_num_tokens,
+                    .max_batch_size = o.max_batch_size,
+                    .num_kv_blocks = o.num_kv_blocks,
+                    .max_seq_len = o.max_seq_len});
+}
+
+Request MakeRequest(uint64_t index, size_t prompt_length, int64_t max_tokens) {
+  Request request;
+  for (size_t i = 0; i < prompt_length; ++i)
+    request.prompt.push_back(static_cast<int32_t>((index * 7 + i) % kVocab));
+  request.max_tokens = max_tokens;
+  request.sampling = {.temperature = 0.5, .seed = index, .num_logprobs = 2};
+  request.index = index;
+  request.prompt_logits = index % 3 == 0;
+  return request;
+}
+
+void ExpectSame(const PlanEntry& read, const PlanEntry& wanted) {
+  EXPECT_EQ(read.start, wanted.start);
+  EXPECT_EQ(read.count, wanted.count);
+  EXPECT_EQ(read.sample, wanted.sample);
+  const Sequence& a = *read.sequence;
+  const Sequence& b = *wanted.sequence;
+  EXPECT_EQ(a.id, b.id);
+  EXPECT_EQ(a.tokens, b.tokens);
+  EXPECT_EQ(a.blocks, b.blocks);
+  EXPECT_EQ(a.request.prompt, b.request.prompt);
+  EXPECT_EQ(a.request.max_tokens, b.request.max_tokens);
+  EXPECT_EQ(a.request.index, b.request.index);
+  EXPECT_EQ(a.request.prompt_logits, b.request.prompt_logits);
+  EXPECT_EQ(a.request.sampling.temperature, b.request.sampling.temperature);
+  EXPECT_EQ(a.request.sampling.seed, b.request.sampling.seed);
+  EXPECT_EQ(a.request.sampling.num_logprobs, b.request.sampling.num_logprobs);
+}
+
+// What a rank that only reads orders knows is what the scheduler knows, through admission, decode,
+// preemption, cancellation and the end of requests.
+TEST(StepOrder, CarriesEveryPlanOfARunWithPreemption) {
+  const EngineOptions options = SmallOptions();
+  Scheduler scheduler = MakeScheduler(options);
+  OrderWriter writers[2];
+  OrderReader readers[2] = {{options, kVocab}, {options, kVocab}};
+  std::mt19937 random(5);
+  RequestId next = 0;
+  std::vector<std::byte> bytes;
+  int64_t iteration = 0;
+  const auto retire = [&](RequestId id) {
+    scheduler.Retire(id);
+    for (OrderWriter& writer : writers) writer.Forget(id);
+  };
+  for (; iteration < 400 && (next < 60 || !scheduler.idle()); ++iteration) {
+    if (next < 60 && random() % 2 == 0) {
+      const auto index = static_cast<uint64_t>(next);
+      ASSERT_EQ(scheduler.Add(next++, MakeRequest(index, 1 + random() % 45, random() % 50)), "");
+    }
+    if (random() % 16 == 0 && next > 0) retire(static_cast<RequestId>(random()) % next);
+    const StepPlan& plan = scheduler.Plan();
+    for (size_t r = 0; r < 2; ++r) {
+      writers[r].WriteStep(plan.ranks[r], iteration, r == 1, bytes);
+      const StepOrder& order = readers[r].Read(bytes);
+      EXPECT_EQ(order.kind, OrderKind::kStep);
+      EXPECT_EQ(order.iteration, iteration);
+      EXPECT_EQ(order.count_routed, r == 1);
+      ASSERT_EQ(order.entries.size(), plan.ranks[r].size());
+      for (size_t i = 0; i < order.entries.size(); ++i)
+        ExpectSame(order.entries[i], plan.ranks[r][i]);
+    }
+    for (const auto& entries : plan.ranks)
+      for (const PlanEntry& entry : entries) {
+        const int32_t token = entry.sample ? static_cast<int32_t>(random() % kVocab) : -1;
+        const RequestId id = entry.sequence->id;
+        if (scheduler.Complete(entry, token) != FinishReason::kNone) retire(id);
+      }
+  }
+  EXPECT_GT(scheduler.num_preemptions(), 3);
+  EXPECT_TRUE(scheduler.idle());
+  for (size_t r = 0; r < 2; ++r) {
+    writers[r].WriteStep({}, iteration, false, bytes);
+    readers[r].Read(bytes);
+    EXPECT_EQ(readers[r].num_sequences(), 0);
+  }
+}
+
+TEST(StepOrder, TakesFewBytesForADecode) {
+  const EngineOptions options = SmallOptions();
+  Scheduler scheduler = MakeScheduler(options);
+  ASSERT_EQ(scheduler.Add(0, MakeRequest(1, 30, 20)), "");
+  OrderWriter writer;
+  std::vector<std::byte> bytes;
+  for (int i = 0; i < 3; ++i) {
+    const StepPlan& plan = scheduler.Plan();
+    writer.WriteStep(plan.ranks[0], i, false, bytes);
+    scheduler.Complete(plan.ranks[0][0], 5);
+  }
+  EXPECT_LT(bytes.size(), 150);
+}
+
+class BadOrder : public testing::Test {
+ protected:
+  BadOrder() {
+    EXPECT_EQ(scheduler_.Add(0, MakeRequest(1, 30, 20)), "");
+    plan_ = &scheduler_.Plan();
+  }
+  // The order as written after `change`, read by a rank that knows nothing.
+  void ExpectRefused(const std::function<void(Sequence&, PlanEntry&)>& change,
+                     const std::string& reason) {
+    PlanEntry entry = plan_->ranks[0][0];
+    Sequence sequence = *entry.sequence;
+    entry.sequence = &sequence;
+    change(sequence, entry);
+    std::vector<std::byte> bytes;
+    OrderWriter writer;
+    writer.WriteStep({&entry, 1}, 0, false, bytes);
+    try {
+      OrderReader(SmallOptions(), kVocab).Read(bytes);
+      FAIL() << "taken";
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), testing::HasSubstr(reason));
+    }
+  }
+
+  Scheduler scheduler_ = MakeScheduler(SmallOptions());
+  const StepPlan* plan_ = nullptr;
+};
+
+TEST_F(BadOrder, IsRefusedByName) {
+  ExpectRefused([](Sequence& s, PlanEntry&) { s.tokens[3] = kVocab; }, "has token 50");
+  ExpectRefused([](Sequence& s, PlanEntry&) { s.tokens[3] = -1; }, "has token -1");
+  ExpectRefused([](Sequence& s, PlanEntry&) { s.blocks[0] = 8; }, "block 8");
+  ExpectRefused([](Sequence& s, PlanEntry&) { s.blocks.pop_back(); }, "computes positions");
+  ExpectRefused([](Sequence&, PlanEntry& e) { ++e.count; }, "computes positions");
+  ExpectRefused([](Sequence&, PlanEntry& e) { e.start = -1; }, "computes positions");
+  ExpectRefused([](Sequence& s, PlanEntry&) { s.request.max_tokens = 71; }, "begins sequence");
+  ExpectRefused([](Sequence& s, PlanEntry&) { s.tokens.pop_back(); }, "29 of 30 tokens");
+}
+
+TEST_F(BadOrder, IsRefusedWhereverItIsCutOff) {
+  std::vector<std::byte> bytes;
+  OrderWriter writer;
+  writer.WriteStep(plan_->ranks[0], 0, false, bytes);
+  for (size_t size = 0; size < bytes.size(); ++size)
+    EXPECT_THROW(OrderReader(SmallOptions(), kVocab).Read(std::span(bytes).first(size)), Error)
+        << size;
+  bytes.resize(bytes.size() + 8);
+  EXPECT_THROW(OrderReader(SmallOptions(), kVocab).Read(bytes), Error);
+}
+
+TEST_F(BadOrder, MayNotContinueWhatIsNotThere) {
+  std::vector<std::byte> bytes;
+  OrderWriter writer;
+  writer.WriteStep(plan_->ranks[0], 0, false, bytes);
+  writer.WriteStep(plan_->ranks[0], 1, false, bytes);
+  EXPECT_THROW(OrderReader(SmallOptions(), kVocab).Read(bytes), Error);
+}
+
+}  // namespace
+}  // namespace wideload::runtime

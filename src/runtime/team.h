@@ -1,0 +1,56 @@
+// The ranks of an engine, whatever they are: threads of this process or processes. Used by the
+// engine's thread.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <variant>
+
+#include "runtime/process_team.h"
+#include "runtime/rank_team.h"
+
+namespace wideload::runtime {
+
+class Team {
+  template <class Call>
+  auto Visit(Call call) const {
+    return std::visit([&](const auto& team) { return call(*team); }, team_);
+  }
+
+ public:
+  Team(const model::Model& model, const EngineOptions& options)
+      : team_(std::make_unique<RankTeam>(model, options)) {}
+  Team(const model::Model& model, const EngineOptions& options, const RankLinks& links)
+      : team_(std::make_unique<ProcessTeam>(model, options, links)) {}
+
+  // The contracts are those of RankTeam and ProcessTeam.
+  void Start() {
+    Visit([](auto& team) { team.Start(); });
+  }
+  void Run(const StepPlan& plan, int64_t iteration) {
+    Visit([&](auto& team) { team.Run(plan, iteration); });
+  }
+  bool Stop() {
+    return Visit([](auto& team) { return team.Stop(); });
+  }
+  std::span<const int32_t> stuck_ranks() const {
+    return Visit([](auto& team) { return team.stuck_ranks(); });
+  }
+  RankResult result(size_t r) const {
+    return Visit([r](auto& team) { return team.result(r); });
+  }
+  void SetRecorder(statistics::Recorder* recorder) {
+    Visit([&](auto& team) { team.SetRecorder(recorder); });
+  }
+  void Forget(RequestId id) {
+    Visit([id](auto& team) { team.Forget(id); });
+  }
+  size_t size() const {
+    return Visit([](auto& team) { return team.size(); });
+  }
+
+ private:
+  std::variant<std::unique_ptr<RankTeam>, std::unique_ptr<ProcessTeam>> team_;
+};
+
+}  // namespace wideload::runtime

@@ -1,0 +1,157 @@
+// Runs of N processes under mpirun, each with one rank killed at a random moment between its start
+// and the middle of its work: the run must end within 5 s of that with a failure, name the dead
+// rank once it has begun to compute, and leave no process and no shared memory.
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <regex>
+#include <thread>
+
+#include "base/error.h"
+#include "support/program_run.h"
+
+namespace wideload {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kTimeToEnd{5000};
+constexpr milliseconds kTimeToStart{60'000};
+constexpr const char* kStarted = "online balancer";  // of the line that every start prints
+
+struct Options {
+  int rounds = 20;
+  int ranks = 4;
+  uint64_t seed = 1;
+  int longest_ms = 2500;
+  std::string model = WIDELOAD_MODELS_DIR "/wideload-14m";
+};
+
+// Requests enough for minutes.
+std::string WriteDataset() {
+  const std::string path =
+      (std::filesystem::temp_directory_path() / fmt::format("soak-{}.jsonl", ::getpid())).string();
+  std::ofstream out(path);
+  for (int i = 0; i < 2000; ++i)
+    out << fmt::format("{{\"task_id\": {}, \"input_ids\": [{}], \"output_tokens\": 1000}}\n", i,
+                       i + 1);
+  return path;
+}
+
+class Soak {
+ public:
+  explicit Soak(const Options& options)
+      : options_(options),
+        program_(WideloadProgram()),
+        dataset_(WriteDataset()),
+        random_(options.seed) {}
+  ~Soak() { std::filesystem::remove(dataset_); }
+
+  // Returns the number of rounds that failed.
+  int Run() {
+    const size_t num_before = SharedMemoryNames("").size();
+    int num_failed = 0;
+    for (int round = 0; round < options_.rounds; ++round) {
+      const std::string wrong = Round(round);
+      if (wrong.empty()) continue;
+      ++num_failed;
+      std::printf("round %d FAILED: %s\n", round, wrong.c_str());
+    }
+    std::printf("%d rounds of %d processes, %d failed, %d of them killed while they computed\n",
+                options_.rounds, options_.ranks, num_failed, num_computing_);
+    std::printf("slowest end %.2f s after the kill; names in /dev/shm before and after: %zu, %zu\n",
+                slowest_s_, num_before, SharedMemoryNames("").size());
+    return num_failed;
+  }
+
+ private:
+  // "" or what was wrong.
+  std::string Round(int round) {
+    const auto victim = static_cast<size_t>(random_() % static_cast<uint64_t>(options_.ranks));
+    const milliseconds delay(random_() % static_cast<uint64_t>(options_.longest_ms));
+    std::vector<std::string> command = MpirunCommand(options_.ranks, program_);
+    for (const char* argument : {"bench", "throughput", "--threads", "1", "-m"})
+      command.emplace_back(argument);
+    command.insert(command.end(), {options_.model, "--dataset", dataset_});
+    ProgramRun run(command);
+    const std::vector<pid_t> ranks = AwaitRanks(run);
+    if (ranks.empty()) return "the ranks did not start: " + run.Stderr();
+    run.WaitFor(delay);
+    const bool was_computing = run.Stderr().find(kStarted) != std::string::npos;
+    num_computing_ += was_computing ? 1 : 0;
+    ::kill(ranks[victim], SIGKILL);
+    const auto killed = Clock::now();
+    const std::optional<int> code = run.WaitFor(2 * kTimeToEnd);
+    while (std::any_of(ranks.begin(), ranks.end(), IsRunning) && Clock::now() - killed < kTimeToEnd)
+      std::this_thread::sleep_for(milliseconds(5));
+    const double seconds = std::chrono::duration<double>(Clock::now() - killed).count();
+    slowest_s_ = std::max(slowest_s_, seconds);
+    std::printf("round %d: rank %zu after %lld ms%s: code %d after %.2f s\n", round, victim,
+                static_cast<long long>(delay.count()), was_computing ? ", computing" : "",
+                code.value_or(-1), seconds);
+    return Judge(run, ranks, victim, was_computing, code, seconds);
+  }
+
+  std::vector<pid_t> AwaitRanks(ProgramRun& run) {
+    const auto end = Clock::now() + kTimeToStart;
+    while (Clock::now() < end && !run.HasEnded()) {
+      const std::vector<pid_t> ranks = run.Ranks(program_, options_.ranks);
+      if (std::find(ranks.begin(), ranks.end(), -1) == ranks.end()) return ranks;
+      std::this_thread::sleep_for(milliseconds(2));
+    }
+    return {};
+  }
+
+  static std::string Judge(ProgramRun& run, const std::vector<pid_t>& ranks, size_t victim,
+                           bool was_computing, std::optional<int> code, double seconds) {
+    if (!code) return "it did not end";
+    if (*code == 0) return "it ended as if nothing had happened";
+    if (seconds * 1000 > static_cast<double>(kTimeToEnd.count())) return "it ended too late";
+    for (const pid_t pid : ranks)
+      if (IsRunning(pid)) return fmt::format("process {} still runs", pid);
+    const auto left = SharedMemoryNames(fmt::format("wideload.run-{}-", ranks[0]));
+    if (!left.empty()) return "it left " + left.front();
+    const std::regex named(
+        fmt::format("iteration \\d+, layer \\d+: waited for .*rank {}(: it)? is dead", victim));
+    if (was_computing && !std::regex_search(run.Stderr(), named))
+      return "nobody named the rank: " + run.Stderr();
+    return "";
+  }
+
+  Options options_;
+  std::string program_;
+  std::string dataset_;
+  std::mt19937_64 random_;
+  int num_computing_ = 0;
+  double slowest_s_ = 0;
+};
+
+}  // namespace
+}  // namespace wideload
+
+int main(int argc, char** argv) {
+  wideload::Options options;
+  CLI::App app("Kills a rank of a run of processes at a random moment, again and again.");
+  app.add_option("--rounds", options.rounds, "runs")->capture_default_str();
+  app.add_option("--ranks", options.ranks, "processes of each")->capture_default_str();
+  app.add_option("--seed", options.seed, "of the choice of ranks and moments")
+      ->capture_default_str();
+  app.add_option("--longest-ms", options.longest_ms, "latest moment after the processes are there")
+      ->capture_default_str();
+  app.add_option("--model", options.model, "folder")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  try {
+    return wideload::Soak(options).Run() == 0 ? 0 : 1;
+  } catch (const wideload::Error& error) {
+    std::fprintf(stderr, "soak_processes: %s\n", error.what());
+    return 2;
+  }
+}
