@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "checkpoint/expert_layers.h"
 #include "checkpoint/model_config.h"
 #include "command_line.h"
 #include "eplb/even_split.h"
@@ -56,6 +57,7 @@ struct Findings {
   int32_t layer_updates_per_iter = 0;
   bool is_contiguous = false;
   uint64_t expert_bytes = 0;
+  bool from_weights = false;
   std::vector<Layout> layouts;  // one, or one per number of ranks when nobody tells it
 };
 
@@ -86,13 +88,14 @@ Findings Inspect(const CheckFlags& flags, const checkpoint::ModelConfig& model) 
                  .is_contiguous = config.layers.empty()};
   if (model.num_experts == 0)
     Throw(ErrorKind::kInvalid, "{}: is a dense model; a placement needs experts", flags.model);
-  for (int64_t layer = 0; layer < model.num_layers; ++layer)
-    if (model.IsMoeLayer(layer)) found.target.layers.push_back(static_cast<int32_t>(layer));
+  const checkpoint::ExpertLayers experts = checkpoint::FindExpertLayers(flags.model, model);
+  found.target.layers = experts.layers;
+  found.target.extra_layers = experts.extra_layers;
+  found.expert_bytes = experts.expert_bytes;
+  found.from_weights = experts.from_weights;
   statistics::CheckEplbConfig(config, found.target, flags.file);
-  // gate, up and down projection
-  found.expert_bytes = 3 * static_cast<uint64_t>(model.hidden_size) *
-                       static_cast<uint64_t>(model.moe_intermediate_size) *
-                       static_cast<uint64_t>(DTypeBytes(model.dtype));
+  for (const int32_t layer : experts.extra_layers)
+    if (config.layers.contains(layer)) found.target.layers.push_back(layer);
   for (int32_t ranks = 2; ranks <= found.target.num_experts; ++ranks)
     if (ep_size ? ranks == *ep_size : config.num_slots % ranks == 0)
       found.layouts.push_back(LayoutOn(ranks, config, flags.file, found));
@@ -119,7 +122,8 @@ std::string FindingsText(const CheckFlags& flags, const checkpoint::ModelConfig&
   text += fmt::format("placement: {}; {} of {} slots of a layer redundant\n",
                       found.is_contiguous ? "contiguous (no layers in the file)" : "as listed",
                       found.num_slots - found.target.num_experts, found.num_slots);
-  text += fmt::format("expert weights: {} an expert\n", FormatBytes(found.expert_bytes));
+  text += fmt::format("expert weights: {} an expert, {}\n", FormatBytes(found.expert_bytes),
+                      found.from_weights ? "as stored" : "reckoned from config.json");
   for (const Layout& layout : found.layouts) text += LayoutText(layout, found);
   text += found.layer_updates_per_iter == 0
               ? std::string("balancing: static (layer_updates_per_iter 0)\n")
@@ -146,7 +150,9 @@ Json FindingsJson(const checkpoint::ModelConfig& model, const Findings& found) {
                 {"num_slots", found.num_slots},
                 {"layer_updates_per_iter", found.layer_updates_per_iter},
                 {"is_contiguous", found.is_contiguous},
+                {"layers", found.target.layers},
                 {"expert_bytes", found.expert_bytes},
+                {"from_weights", found.from_weights},
                 {"tensorrt_llm_activates", TensorRtLlmActivates(model.architecture)}};
   if (found.layouts.size() == 1) {
     document.update(LayoutJson(found.layouts.front()));

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,11 +18,13 @@
 namespace wideload::apps {
 namespace {
 
+constexpr int32_t kNoLimit = 1 << 20;
+
 struct RepairFlags {
   std::string from, output;
   LoadFlags loads;
   int32_t ep_size = 0;
-  int32_t max_fetched_slots = 1 << 20;
+  std::optional<int32_t> max_fetched_slots;
   double until = 0.01;
   std::vector<int32_t> dead_ranks;
   uint64_t seed = 1;
@@ -79,7 +82,7 @@ std::vector<LayerRepair> StartRepairs(const RepairFlags& flags,
 
 void RepairLayers(const RepairFlags& flags, const RecordedLoads& recorded,
                   std::vector<LayerRepair>& repairs) {
-  const eplb::RepairOptions options{.max_fetched_slots = flags.max_fetched_slots,
+  const eplb::RepairOptions options{.max_fetched_slots = flags.max_fetched_slots.value_or(kNoLimit),
                                     .until = flags.until,
                                     .rank_speed = RankSpeeds(flags.dead_ranks, flags.ep_size),
                                     .seed = flags.seed};
@@ -200,10 +203,12 @@ void Repair(RepairFlags flags) {
   WriteResult(flags, config, repairs);
   const RepairTotals totals = TotalsOf(flags, repairs);
   if (totals.num_above > 0)
-    LogWarn(
-        "{} of {} layers stay above --until {}: --max_fetched_slots is {}, or no change gains "
-        "enough",
-        totals.num_above, totals.num_layers, flags.until, flags.max_fetched_slots);
+    LogWarn("{} of {} layers stay above --until {}: {}", totals.num_above, totals.num_layers,
+            flags.until,
+            flags.max_fetched_slots
+                ? fmt::format("--max_fetched_slots is {}, or no change gains enough",
+                              *flags.max_fetched_slots)
+                : "no change of one or two slots gains enough");
   if (flags.json)
     WriteFileWhole("-", DumpJson(RepairJson(flags, repairs), 2) + "\n");
   else if (flags.output == "-")

@@ -16,10 +16,10 @@ constexpr int64_t kLine = 128;
 // is out of order is missed instead of taken for another.
 constexpr int64_t kTagValues = 4;
 
-// A wait polls: MPI wakes nobody. It yields at first, then sleeps an eighth of the time it has
-// waited, within these bounds.
-constexpr microseconds kYieldTime{300};
-constexpr microseconds kShortestSleep{20};
+// A wait polls: MPI wakes nobody, and large messages only move while it does. It gives its core
+// away between two looks at first, longer than a round on a fast network takes, then sleeps an
+// eighth of the time it has waited.
+constexpr microseconds kYieldTime{2000};
 constexpr microseconds kLongestSleep{500};
 // Between two looks for a dead peer, an abort and the deadline.
 constexpr microseconds kCheckInterval{5000};
@@ -138,7 +138,7 @@ bool MpiFabric::Wait(int64_t cell, uint32_t tag, FunctionRef<bool()> keep_waitin
     }
     // A rank of this host wakes it.
     const uint32_t seen = word.Load();
-    if (seen != tag) word.Sleep(seen, std::clamp(waited / 8, kShortestSleep, kLongestSleep));
+    if (seen != tag) word.Sleep(seen, std::min(waited / 8, kLongestSleep));
   }
   return true;
 }

@@ -5,19 +5,6 @@
 #include "base/error.h"
 
 namespace wideload::runtime {
-namespace {
-
-using std::chrono::steady_clock;
-
-// Time since `start`, which is set at the first call.
-steady_clock::duration Since(steady_clock::time_point& start) {
-  const auto now = steady_clock::now();
-  if (start == steady_clock::time_point()) start = now;
-  return now - start;
-}
-
-}  // namespace
-
 RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
     : deadline_(options.deadline),
       moe_layout_(MakeMoeLayout(model.shape().moe, options)),
@@ -82,7 +69,7 @@ bool RankTeam::Stop() {
 void RankTeam::RunRound() {
   if (failure_) std::rethrow_exception(failure_);
   stall_.reset();
-  failing_since_ = {};
+  failing_.reset();
   const uint32_t all_done = ++num_rounds_ * static_cast<uint32_t>(members_.size());
   round_.Increment();
   const bool all_ended = WaitFor(
@@ -96,7 +83,10 @@ void RankTeam::RunRound() {
 // A rank that has ended needed something of every other in each layer, so what the others have left
 // to do is as little as between two waits of the exchange: the same deadline holds.
 bool RankTeam::KeepWaiting() {
-  if (group_.Aborted()) return Since(failing_since_) < kGrace;
+  if (group_.Aborted()) {
+    if (!failing_) failing_.emplace(group_.rank(0));
+    return failing_->Elapsed() < kGrace;
+  }
   const bool none_ended =
       done_.Load() == (num_rounds_ - 1) * static_cast<uint32_t>(members_.size());
   if (none_ended) return true;

@@ -52,8 +52,9 @@ class RankTeam {
   void Forget(RequestId) {}
   size_t size() const { return members_.size(); }
 
-  // How long ranks have to notice that another one has failed.
-  static constexpr std::chrono::milliseconds kGrace{2000};
+  // Ranks that get on with their work notice at their next wait that another one has failed, those
+  // that wait within a wait slice; after so long in which none gets on, who has not is stuck.
+  static constexpr std::chrono::milliseconds kGrace{600};
 
  private:
   struct Member {
@@ -84,8 +85,8 @@ class RankTeam {
   EventWord done_;   // rounds that ranks ended, over all ranks
   uint32_t num_rounds_ = 0;
   std::atomic<bool> stop_{false};
-  std::optional<comm::StallTimer> stall_;                // since the first rank ended this round
-  std::chrono::steady_clock::time_point failing_since_;  // a failure is known
+  std::optional<comm::StallTimer> stall_;    // since the first rank ended this round
+  std::optional<comm::StallTimer> failing_;  // since a failure is known
 };
 
 }  // namespace wideload::runtime

@@ -191,6 +191,10 @@ void CheckLayers(const EplbConfig& config, const std::string& source) {
   }
 }
 
+bool Contains(const std::vector<int32_t>& layers, int32_t layer) {
+  return std::find(layers.begin(), layers.end(), layer) != layers.end();
+}
+
 constexpr std::string_view kPlannedEpSize = "# ep_size: ";
 
 // The last line that is such a comment and nothing else.
@@ -273,7 +277,7 @@ void CheckEplbConfig(const EplbConfig& config, const EplbTarget& target,
             "MoE layers",
             source, layer, target.layers.size());
   for (const auto& [layer, slots] : config.layers)
-    if (std::find(target.layers.begin(), target.layers.end(), layer) == target.layers.end())
+    if (!Contains(target.layers, layer) && !Contains(target.extra_layers, layer))
       Throw(ErrorKind::kInvalid,
             "{}: initial_global_assignments.{} is no MoE layer of the model; allowed: {}", source,
             layer, fmt::join(target.layers, ", "));

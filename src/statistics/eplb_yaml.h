@@ -52,7 +52,8 @@ void WriteEplbYaml(const std::string& path, const EplbConfig& config);
 struct EplbTarget {
   int32_t num_experts = 0;
   int32_t ep_size = 0;
-  std::vector<int32_t> layers = {};  // MoE layers of the model, ascending
+  std::vector<int32_t> layers = {};        // MoE layers of the model, ascending
+  std::vector<int32_t> extra_layers = {};  // others that a file may have: prediction layers
 };
 
 // Errors: kInvalid naming source, layer, found and allowed: a file of another model (expert count,

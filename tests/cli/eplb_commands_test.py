@@ -166,6 +166,24 @@ class EplbCommands(unittest.TestCase):
         self.assertEqual(found["layouts"][3]["bytes_per_rank"], 10 * 5 * found["expert_bytes"])
         self.assertIn("     8 ranks:   10 slots each", self.eplb("check", plan, "--model", MODEL))
 
+    def test_checks_a_model_with_dense_and_prediction_layers(self):
+        model = self.out / "model"
+        model.mkdir()
+        config = json.loads((MODEL / "config.json").read_text())
+        config.update(first_k_dense_replace=2, num_nextn_predict_layers=1, quantization_config={"quant_method": "fp8"})
+        (model / "config.json").write_text(json.dumps(config))
+        plan = self.out / "plan.yaml"
+        for layers, count in (((2, 3, 4), 3), ((2, 3, 4, 5), 4)):
+            plan.write_text("num_slots: 64\ninitial_global_assignments:\n" +
+                            "".join(f"  {layer}: {list(range(64))}\n" for layer in layers))
+            found = json.loads(self.eplb("check", plan, "--model", model, "--ep_size", 8, "--json"))
+            self.assertEqual((found["layers"], found["from_weights"]), (list(layers), False))
+            weights = 3 * config["hidden_size"] * config["moe_intermediate_size"]
+            self.assertEqual((found["expert_bytes"], found["bytes_per_rank"]), (weights, 8 * count * weights))
+        plan.write_text(plan.read_text().replace("  5:", "  0:"))
+        self.assertIn("assignments.0 is no MoE layer of the model; allowed: 2, 3, 4",
+                      self.eplb("check", plan, "--model", model, "--ep_size", 8, code=2))
+
     def test_numbers_layers_as_the_model_does(self):
         loads, plan = self.out / "loads.csv", self.out / "plan.yaml"
         loads.write_text("0,0\n4,1\n1,4\n")

@@ -123,7 +123,9 @@ void MpiCommunicator::SendPulses() {
                    pulse_requests_[static_cast<size_t>(peer)]);
 }
 
-MPI_Comm MpiCommunicator::Duplicate() const {
+// MPI would wait for a dead rank without end; the barrier does not.
+MPI_Comm MpiCommunicator::Duplicate() {
+  Barrier();
   MPI_Comm copy = MPI_COMM_NULL;
   if (MPI_Comm_dup(data_, &copy) != MPI_SUCCESS)
     Throw(ErrorKind::kRunFailed, "MPI_Comm_dup of {} ranks failed", num_ranks_);

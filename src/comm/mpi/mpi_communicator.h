@@ -41,7 +41,7 @@ class MpiCommunicator final : public Communicator {
 
   // Messages among the same ranks that do not meet those of this one. The caller frees it.
   // Collective.
-  MPI_Comm Duplicate() const;
+  MPI_Comm Duplicate();
 
  private:
   static constexpr size_t kReasonBytes = 1000;

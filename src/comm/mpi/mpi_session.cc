@@ -4,6 +4,7 @@
 
 #include <array>
 #include <chrono>
+#include <optional>
 
 #include "comm/hosts.h"
 #include "comm/mpi/mpi_communicator.h"
@@ -22,9 +23,9 @@ struct MpiSession::State {
   int size = 1;
   int local_rank = 0;
   int local_size = 1;
-  bool has_failed = false;                        // a communicator has lost a peer
-  std::chrono::steady_clock::time_point leaving;  // when the end began
-  std::unique_ptr<Communicator> farewell;         // of all ranks, for the end
+  bool has_failed = false;                                       // a communicator has lost a peer
+  std::optional<std::chrono::steady_clock::time_point> leaving;  // when the end began
+  std::unique_ptr<Communicator> farewell;                        // of all ranks, for the end
 };
 
 std::string MpiVersion() {
@@ -47,7 +48,8 @@ MpiSession::MpiSession() : state_(std::make_unique<State>()) {
   MPI_Comm_size(MPI_COMM_WORLD, &state_->size);
   GroupOptions patient{.deadline = std::chrono::hours(24 * 365)};
   patient.is_alive = [state = state_.get()](int) {
-    return !state->has_failed || std::chrono::steady_clock::now() - state->leaving < kFarewell;
+    return !state->has_failed || !state->leaving ||
+           std::chrono::steady_clock::now() - *state->leaving < kFarewell;
   };
   state_->farewell = MakeCommunicator(std::move(patient));
   const Hosts hosts = FindHosts(*state_->farewell);
@@ -81,6 +83,8 @@ std::unique_ptr<Communicator> MpiSession::MakeCommunicator(GroupOptions group, i
   if (group.deadline.count() <= 0)
     Throw(ErrorKind::kInvalid, "the deadline of a group is {} ms; it must be positive",
           group.deadline.count());
+  // MPI would wait for a dead rank without end; this barrier does not.
+  if (state_->farewell) state_->farewell->Barrier();
   MPI_Comm members = MPI_COMM_NULL;
   const int color = rank() < count ? 0 : MPI_UNDEFINED;
   if (MPI_Comm_split(MPI_COMM_WORLD, color, rank(), &members) != MPI_SUCCESS)
