@@ -191,8 +191,10 @@ void AddLayoutFlags(CLI::App& app, EngineFlags& flags) {
   app.add_option(Names("moe-max-num-tokens"), flags.moe_max_num_tokens,
                  "tokens of all ranks that go through an MoE layer at once (default: all)")
       ->check(CLI::PositiveNumber);
-  app.add_option(Names("deadline"), flags.deadline_s,
-                 "seconds that a rank waits for another before the run ends")
+  app.add_option(
+         Names("deadline"), flags.deadline_s,
+         "seconds that a rank waits for another, while none gets on with its work, before the "
+         "run ends")
       ->check(CLI::Range(0.1, 86400.0))
       ->capture_default_str();
 

@@ -27,7 +27,7 @@ struct EngineFlags {
   std::string placement = "contiguous";
   std::string split = "optimal";
   int64_t moe_max_num_tokens = 0;
-  double deadline_s = 60;
+  double deadline_s = 4;
   // statistics
   std::string statistic_path;
   std::string statistic_iter_range;

@@ -1,11 +1,13 @@
 // `wideload eplb check`: whether a placement file will load with a model, and what it costs.
 #include <array>
 #include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "checkpoint/expert_layers.h"
 #include "checkpoint/model_config.h"
 #include "command_line.h"
 #include "eplb/even_split.h"
@@ -35,71 +37,98 @@ bool TensorRtLlmActivates(const std::string& architecture) {
                      });
 }
 
-// ep_size of the file or of the command line.
-int32_t EpSizeOf(const CheckFlags& flags, const statistics::EplbConfig& config) {
+// ep_size of the command line or of the file; nothing when neither tells.
+std::optional<int32_t> EpSizeOf(const CheckFlags& flags, const statistics::EplbConfig& config) {
   if (flags.ep_size > 0) return flags.ep_size;
-  if (config.ep_size) return *config.ep_size;
-  Throw(ErrorKind::kInvalid, "--ep_size is missing; {} does not tell it", flags.file);
+  return config.KnownEpSize();
 }
+
+// What a file costs on one number of ranks.
+struct Layout {
+  int32_t ep_size = 0;
+  int64_t duplicate_slots = 0;
+  uint64_t bytes_per_rank = 0;
+  uint64_t bytes_per_rank_contiguous = 0;  // with one slot per expert
+};
 
 struct Findings {
   statistics::EplbTarget target;
   int32_t num_slots = 0;
   int32_t layer_updates_per_iter = 0;
   bool is_contiguous = false;
-  int64_t duplicate_slots = 0;
   uint64_t expert_bytes = 0;
-  uint64_t bytes_per_rank = 0;
-  uint64_t bytes_per_rank_contiguous = 0;  // with one slot per expert
+  bool from_weights = false;
+  std::vector<Layout> layouts;  // one, or one per number of ranks when nobody tells it
 };
+
+Layout LayoutOn(int32_t ep_size, const statistics::EplbConfig& config, const std::string& source,
+                const Findings& found) {
+  Layout layout{.ep_size = ep_size};
+  statistics::EplbTarget target = found.target;
+  target.ep_size = ep_size;
+  for (const int32_t layer : target.layers)
+    layout.duplicate_slots +=
+        eplb::CountDuplicateSlots(statistics::LayerPlacement(config, layer, target, source));
+  const uint64_t layers = target.layers.size();
+  const auto ranks = static_cast<uint64_t>(ep_size);
+  layout.bytes_per_rank =
+      static_cast<uint64_t>(found.num_slots) / ranks * layers * found.expert_bytes;
+  layout.bytes_per_rank_contiguous =
+      (static_cast<uint64_t>(target.num_experts) + ranks - 1) / ranks * layers * found.expert_bytes;
+  return layout;
+}
 
 Findings Inspect(const CheckFlags& flags, const checkpoint::ModelConfig& model) {
   const statistics::EplbConfig config = statistics::ReadEplbYaml(flags.file);
+  const std::optional<int32_t> ep_size = EpSizeOf(flags, config);
   Findings found{.target = {.num_experts = static_cast<int32_t>(model.num_experts),
-                            .ep_size = EpSizeOf(flags, config)},
+                            .ep_size = ep_size.value_or(config.ep_size.value_or(1))},
                  .num_slots = config.num_slots,
                  .layer_updates_per_iter = config.layer_updates_per_iter,
                  .is_contiguous = config.layers.empty()};
   if (model.num_experts == 0)
     Throw(ErrorKind::kInvalid, "{}: is a dense model; a placement needs experts", flags.model);
-  for (int64_t layer = 0; layer < model.num_layers; ++layer)
-    if (model.IsMoeLayer(layer)) found.target.layers.push_back(static_cast<int32_t>(layer));
+  const checkpoint::ExpertLayers experts = checkpoint::FindExpertLayers(flags.model, model);
+  found.target.layers = experts.layers;
+  found.target.extra_layers = experts.extra_layers;
+  found.expert_bytes = experts.expert_bytes;
+  found.from_weights = experts.from_weights;
   statistics::CheckEplbConfig(config, found.target, flags.file);
-  for (const int32_t layer : found.target.layers)
-    found.duplicate_slots += eplb::CountDuplicateSlots(
-        statistics::LayerPlacement(config, layer, found.target, flags.file));
-  // gate, up and down projection
-  found.expert_bytes = 3 * static_cast<uint64_t>(model.hidden_size) *
-                       static_cast<uint64_t>(model.moe_intermediate_size) *
-                       static_cast<uint64_t>(DTypeBytes(model.dtype));
-  const uint64_t layers = found.target.layers.size();
-  const auto ranks = static_cast<uint64_t>(found.target.ep_size);
-  found.bytes_per_rank =
-      static_cast<uint64_t>(config.num_slots) / ranks * layers * found.expert_bytes;
-  found.bytes_per_rank_contiguous =
-      (static_cast<uint64_t>(model.num_experts) + ranks - 1) / ranks * layers * found.expert_bytes;
+  for (const int32_t layer : experts.extra_layers)
+    if (config.layers.contains(layer)) found.target.layers.push_back(layer);
+  for (int32_t ranks = 2; ranks <= found.target.num_experts; ++ranks)
+    if (ep_size ? ranks == *ep_size : config.num_slots % ranks == 0)
+      found.layouts.push_back(LayoutOn(ranks, config, flags.file, found));
+  if (ep_size && found.layouts.empty())
+    found.layouts.push_back(LayoutOn(*ep_size, config, flags.file, found));
   return found;
+}
+
+std::string LayoutText(const Layout& layout, const Findings& found) {
+  return fmt::format(
+      "{:>6} ranks: {:>4} slots each, {:>9} a rank ({:>9} with one slot per expert), "
+      "{} useless duplicates on one rank (all layers)\n",
+      layout.ep_size, found.num_slots / layout.ep_size, FormatBytes(layout.bytes_per_rank),
+      FormatBytes(layout.bytes_per_rank_contiguous), layout.duplicate_slots);
 }
 
 std::string FindingsText(const CheckFlags& flags, const checkpoint::ModelConfig& model,
                          const Findings& found) {
-  std::string text =
-      fmt::format("{}: loads with {} ({}, {} experts, top-{}, {} MoE layers) on {} ranks.\n",
-                  flags.file, flags.model, model.architecture, model.num_experts, model.top_k,
-                  found.target.layers.size(), found.target.ep_size);
-  text += fmt::format(
-      "placement: {}; {} slots a rank, {} of {} slots redundant, {} of them useless "
-      "duplicates on one rank (all layers)\n",
-      found.is_contiguous ? "contiguous (no layers in the file)" : "as listed",
-      found.num_slots / found.target.ep_size, found.num_slots - found.target.num_experts,
-      found.num_slots, found.duplicate_slots);
+  std::string text = fmt::format(
+      "{}: loads with {} ({}, {} experts, top-{}, {} MoE layers){}.\n", flags.file, flags.model,
+      model.architecture, model.num_experts, model.top_k, found.target.layers.size(),
+      found.layouts.size() == 1 ? fmt::format(" on {} ranks", found.layouts.front().ep_size)
+                                : " on any of these numbers of ranks (--ep_size looks at one)");
+  text += fmt::format("placement: {}; {} of {} slots of a layer redundant\n",
+                      found.is_contiguous ? "contiguous (no layers in the file)" : "as listed",
+                      found.num_slots - found.target.num_experts, found.num_slots);
+  text += fmt::format("expert weights: {} an expert, {}\n", FormatBytes(found.expert_bytes),
+                      found.from_weights ? "as stored" : "reckoned from config.json");
+  for (const Layout& layout : found.layouts) text += LayoutText(layout, found);
   text += found.layer_updates_per_iter == 0
               ? std::string("balancing: static (layer_updates_per_iter 0)\n")
               : fmt::format("balancing: online, {} layers per iteration\n",
                             found.layer_updates_per_iter);
-  text += fmt::format("expert weights: {} an expert, {} a rank; {} with one slot per expert\n",
-                      FormatBytes(found.expert_bytes), FormatBytes(found.bytes_per_rank),
-                      FormatBytes(found.bytes_per_rank_contiguous));
   text += TensorRtLlmActivates(model.architecture)
               ? "TensorRT-LLM: activates it with attention DP, moe_ep_size > 1 and a quantization "
                 "that supports EPLB\n"
@@ -107,19 +136,31 @@ std::string FindingsText(const CheckFlags& flags, const checkpoint::ModelConfig&
   return text;
 }
 
+Json LayoutJson(const Layout& layout) {
+  return {{"ep_size", layout.ep_size},
+          {"duplicate_slots", layout.duplicate_slots},
+          {"bytes_per_rank", layout.bytes_per_rank},
+          {"bytes_per_rank_contiguous", layout.bytes_per_rank_contiguous}};
+}
+
 Json FindingsJson(const checkpoint::ModelConfig& model, const Findings& found) {
-  return {{"architecture", model.architecture},
-          {"num_experts", model.num_experts},
-          {"num_moe_layers", found.target.layers.size()},
-          {"ep_size", found.target.ep_size},
-          {"num_slots", found.num_slots},
-          {"layer_updates_per_iter", found.layer_updates_per_iter},
-          {"is_contiguous", found.is_contiguous},
-          {"duplicate_slots", found.duplicate_slots},
-          {"expert_bytes", found.expert_bytes},
-          {"bytes_per_rank", found.bytes_per_rank},
-          {"bytes_per_rank_contiguous", found.bytes_per_rank_contiguous},
-          {"tensorrt_llm_activates", TensorRtLlmActivates(model.architecture)}};
+  Json document{{"architecture", model.architecture},
+                {"num_experts", model.num_experts},
+                {"num_moe_layers", found.target.layers.size()},
+                {"num_slots", found.num_slots},
+                {"layer_updates_per_iter", found.layer_updates_per_iter},
+                {"is_contiguous", found.is_contiguous},
+                {"layers", found.target.layers},
+                {"expert_bytes", found.expert_bytes},
+                {"from_weights", found.from_weights},
+                {"tensorrt_llm_activates", TensorRtLlmActivates(model.architecture)}};
+  if (found.layouts.size() == 1) {
+    document.update(LayoutJson(found.layouts.front()));
+    return document;
+  }
+  document["layouts"] = Json::array();
+  for (const Layout& layout : found.layouts) document["layouts"].push_back(LayoutJson(layout));
+  return document;
 }
 
 void Check(const CheckFlags& flags) {
@@ -137,7 +178,9 @@ void AddEplbCheck(CLI::App& group) {
   const auto flags = std::make_shared<CheckFlags>();  // shared by the parser and the callback
   command->add_option("file", flags->file, "EPLB YAML")->required();
   command->add_option(Names("model", "m"), flags->model, "the model's folder")->required();
-  command->add_option(Names("ep-size"), flags->ep_size, "ranks (default: what the file says)")
+  command
+      ->add_option(Names("ep-size"), flags->ep_size,
+                   "ranks (default: those of the file, else every number that divides its slots)")
       ->check(CLI::PositiveNumber);
   command->add_flag("--json", flags->json, "one JSON document instead of the text");
   command->callback([flags] { Check(*flags); });

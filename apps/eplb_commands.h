@@ -3,11 +3,14 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "eplb/scenario.h"
 #include "statistics/load_files.h"
 
 namespace wideload::apps {
@@ -36,7 +39,9 @@ struct LoadFlags {
   StatisticsFlags statistics;
   std::string loads;
   std::string routing;
-  int32_t num_experts = 0;  // of a routing file; 0: one more than the largest id
+  int32_t num_experts = 0;           // of a routing file; 0: one more than the largest id
+  int64_t tokens_per_iteration = 0;  // of a routing file; 0: kTokensPerIteration
+  std::string layers;                // which rows of the source, or how the model counts them
 };
 void AddLoadFlags(CLI::App& command, LoadFlags& flags);
 
@@ -49,11 +54,23 @@ struct RecordedLoads {
   int32_t ep_size = 0;  // ranks that recorded; 0 when the source does not tell
   std::map<int32_t, RecordedLayer> layers;
 };
-// A routing file is cut into iterations of tokens_per_iteration; a shorter last one counts in the
-// total only, unless there is no other. A load table is one iteration.
-// Errors: as the readers; kInvalid unless exactly one source is given.
+// A routing file is cut into iterations; a shorter last one counts in the total only, unless there
+// is no other. A load table is one iteration. --layers with as many layers as the source has gives
+// these the model's own numbers; with fewer it takes those out of the source.
+// Errors: as the readers; kInvalid unless exactly one source is given and the flags fit it.
 inline constexpr int64_t kTokensPerIteration = 1024;
-RecordedLoads ReadRecordedLoads(const LoadFlags& flags,
-                                int64_t tokens_per_iteration = kTokensPerIteration);
+RecordedLoads ReadRecordedLoads(const LoadFlags& flags);
+
+bool HasLoad(std::span<const double> loads);
+// The iterations in which the layer has any load.
+eplb::Scenarios LoadedBatches(const RecordedLayer& layer);
+
+// Calls work(layer) for each number below num_layers, on all cores; which thread is not defined.
+// Errors: the first layer's that threw, once all are done.
+void ForEachLayer(size_t num_layers, const std::function<void(size_t)>& work);
+// Processor time of the calling thread.
+double ThreadMilliseconds();
+// "3-60" or "0,2,5-7". Errors: kInvalid naming --layers unless ascending.
+std::vector<int32_t> ParseLayers(const std::string& text);
 
 }  // namespace wideload::apps

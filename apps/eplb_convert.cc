@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "command_line.h"
 #include "eplb_commands.h"
@@ -21,6 +22,7 @@ struct ConvertFlags {
   int32_t num_experts = 0;
   int64_t tokens_per_iteration = 0;
   bool replace = false;
+  bool json = false;
 };
 
 enum class Format { kFolder, kYaml, kCsv, kJson, kTensor, kRouting };
@@ -41,6 +43,9 @@ Format InputFormat(const std::string& path) {
 }
 
 Format OutputFormat(const std::string& path) {
+  if (path == "-")
+    Throw(ErrorKind::kInvalid,
+          "output is -: standard output has no ending that tells a format; use a file name");
   if (IsYaml(path)) return Format::kYaml;
   if (path.ends_with(".csv")) return Format::kCsv;
   if (path.ends_with(".json")) return Format::kJson;
@@ -118,26 +123,58 @@ void WriteLoadTensor(const std::string& path, const statistics::LoadTable& table
   WriteSafetensors(path, std::vector<std::pair<std::string, TensorView>>{{"load", view}});
 }
 
-void WriteFolder(const ConvertFlags& flags) {
+// What was written.
+struct Written {
+  size_t num_layers = 0;
+  int32_t num_experts = 0;
+  const char* holds = "loads";
+};
+
+Written WriteFolder(const ConvertFlags& flags) {
   const auto existing =
       flags.replace ? statistics::ExistingFolder::kReplace : statistics::ExistingFolder::kRefuse;
   statistics::CheckStatisticsFolder(flags.output, existing);
   const Format input = InputFormat(flags.input);
-  if (input == Format::kFolder) {
-    StatisticsFlags folder = flags.statistics;
-    folder.path = flags.input;
-    statistics::WriteStatistics(flags.output, ReadFlaggedStatistics(folder, false), existing);
-    return;
-  }
-  if (input != Format::kRouting) RefusePair(flags, "iterations");
-  if (flags.tokens_per_iteration == 0)
+  if (input != Format::kFolder && input != Format::kRouting) RefusePair(flags, "iterations");
+  if (input == Format::kRouting && flags.tokens_per_iteration == 0)
     Throw(ErrorKind::kInvalid,
           "--tokens_per_iteration is missing; a routing file has no iterations of its own");
-  statistics::WriteStatistics(
-      flags.output,
-      statistics::CutIntoIterations(statistics::ReadRouting(flags.input, flags.num_experts),
-                                    flags.tokens_per_iteration),
-      existing);
+  StatisticsFlags folder = flags.statistics;
+  folder.path = flags.input;
+  const statistics::ExpertStatistics recorded =
+      input == Format::kFolder
+          ? ReadFlaggedStatistics(folder, false)
+          : statistics::CutIntoIterations(statistics::ReadRouting(flags.input, flags.num_experts),
+                                          flags.tokens_per_iteration);
+  statistics::WriteStatistics(flags.output, recorded, existing);
+  return {.num_layers = recorded.num_layers(),
+          .num_experts = recorded.num_experts,
+          .holds = "statistics"};
+}
+
+Written WriteTable(const ConvertFlags& flags, Format output, const statistics::LoadTable& table) {
+  if (output == Format::kJson)
+    WriteFileWhole(flags.output, statistics::FormatSglangCounts(table));
+  else if (output == Format::kCsv)
+    WriteFileWhole(flags.output, statistics::FormatLoadCsv(table));
+  else
+    WriteLoadTensor(flags.output, table);
+  return {.num_layers = table.layers.size(), .num_experts = table.num_experts};
+}
+
+Written WriteFile(const ConvertFlags& flags, Format output) {
+  const Content content = ReadContent(flags);
+  const bool as_placement =
+      output == Format::kYaml || (output == Format::kJson && content.placements && !content.loads);
+  if (!as_placement) return WriteTable(flags, output, LoadsIn(flags, content));
+  if (!content.placements) RefusePair(flags, "placement");
+  if (output == Format::kYaml)
+    statistics::WriteEplbYaml(flags.output, *content.placements);
+  else
+    WriteFileWhole(flags.output, statistics::FormatSglangPlacement(*content.placements));
+  return {.num_layers = content.placements->layers.size(),
+          .num_experts = content.placements->num_experts(),
+          .holds = "placement"};
 }
 
 void CheckFlagsFit(const ConvertFlags& flags) {
@@ -162,24 +199,16 @@ void CheckFlagsFit(const ConvertFlags& flags) {
 void Convert(const ConvertFlags& flags) {
   CheckFlagsFit(flags);
   const Format output = OutputFormat(flags.output);
-  if (output == Format::kFolder) {
-    WriteFolder(flags);
-  } else {
-    const Content content = ReadContent(flags);
-    if (output == Format::kYaml) {
-      if (!content.placements) RefusePair(flags, "placement");
-      statistics::WriteEplbYaml(flags.output, *content.placements);
-    } else if (output == Format::kJson) {
-      WriteFileWhole(flags.output, content.placements && !content.loads
-                                       ? statistics::FormatSglangPlacement(*content.placements)
-                                       : statistics::FormatSglangCounts(LoadsIn(flags, content)));
-    } else if (output == Format::kCsv) {
-      WriteFileWhole(flags.output, statistics::FormatLoadCsv(LoadsIn(flags, content)));
-    } else {
-      WriteLoadTensor(flags.output, LoadsIn(flags, content));
-    }
-  }
+  if (output != Format::kFolder) CheckWritable(flags.output);
+  const Written written = output == Format::kFolder ? WriteFolder(flags) : WriteFile(flags, output);
   LogInfo("wrote {}", flags.output);
+  if (!flags.json) return;
+  const Json document{{"input", flags.input},
+                      {"output", flags.output},
+                      {"holds", written.holds},
+                      {"num_layers", written.num_layers},
+                      {"num_experts", written.num_experts}};
+  WriteFileWhole("-", DumpJson(document, 2) + "\n");
 }
 
 }  // namespace
@@ -214,6 +243,7 @@ void AddEplbConvert(CLI::App& group) {
       ->check(CLI::PositiveNumber);
   command->add_flag("--replace", flags->replace,
                     "replace the statistics that the output folder holds");
+  command->add_flag("--json", flags->json, "one JSON document that says what was written");
   command->callback([flags] { Convert(*flags); });
 }
 

@@ -1,14 +1,11 @@
 // `wideload eplb diagnose`: whether balancing is worth it for a recorded load, what limits it and
 // which sizes to take.
-#include <exception>
 #include <memory>
-#include <thread>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "base/thread_pool.h"
 #include "command_line.h"
 #include "eplb/diagnosis.h"
 #include "eplb/routing_sampler.h"
@@ -24,7 +21,7 @@ struct DiagnoseFlags {
   int32_t top_k = 8;
   int64_t tokens_per_rank = 128;
   double wobble = 0.1;
-  int64_t tokens_per_iteration = kTokensPerIteration;
+  int32_t max_layers = 8;
   uint64_t seed = 1;
   bool json = false;
 };
@@ -36,10 +33,6 @@ struct Halves {
   eplb::Scenarios recorded;
   eplb::Scenarios measured;
 };
-
-bool HasLoad(const std::vector<double>& loads) {
-  return std::any_of(loads.begin(), loads.end(), [](double load) { return load > 0; });
-}
 
 // The first half of the iterations to plan from, the second to measure on.
 Halves SplitInHalves(const std::vector<std::vector<double>>& iterations, int32_t num_experts) {
@@ -66,39 +59,37 @@ std::vector<std::vector<double>> DrawIterations(const DiagnoseFlags& flags,
   return iterations;
 }
 
-// Layers with load, each with its two halves.
-std::vector<Halves> HalvesOfLayers(const DiagnoseFlags& flags, const RecordedLoads& recorded) {
-  std::vector<Halves> layers;
-  for (const auto& [layer, loads] : recorded.layers) {
-    if (!HasLoad(loads.total)) continue;
+// Of the layers with load, max_layers in equal steps with the first and the last among them.
+std::vector<int32_t> SampledLayers(const RecordedLoads& recorded, int32_t max_layers) {
+  std::vector<int32_t> loaded;
+  for (const auto& [layer, loads] : recorded.layers)
+    if (HasLoad(loads.total)) loaded.push_back(layer);
+  const auto all = static_cast<int32_t>(loaded.size());
+  if (max_layers == 0 || all <= max_layers) return loaded;
+  std::vector<int32_t> sampled;
+  for (int32_t i = 0; i < max_layers; ++i)
+    sampled.push_back(loaded[static_cast<size_t>(
+        max_layers == 1 ? all / 2 : static_cast<int64_t>(i) * (all - 1) / (max_layers - 1))]);
+  return sampled;
+}
+
+// The two halves of each of these layers.
+std::vector<Halves> HalvesOfLayers(const DiagnoseFlags& flags, const RecordedLoads& recorded,
+                                   const std::vector<int32_t>& layers) {
+  std::vector<Halves> halves(layers.size());
+  ForEachLayer(layers.size(), [&](size_t i) {
+    const RecordedLayer& loads = recorded.layers.at(layers[i]);
     const bool draws = !flags.loads.loads.empty();
-    layers.push_back(
-        SplitInHalves(draws ? DrawIterations(flags, loads.total, layer) : loads.iterations,
-                      recorded.num_experts));
-    if (layers.back().recorded.size() == 0)
+    halves[i] =
+        SplitInHalves(draws ? DrawIterations(flags, loads.total, layers[i]) : loads.iterations,
+                      recorded.num_experts);
+    if (halves[i].recorded.size() == 0)
       Throw(ErrorKind::kInvalid,
             "layer {} has {} iterations with load; at least 2 are needed, one to plan from and one "
             "to measure on",
-            layer, layers.back().measured.size());
-  }
-  if (layers.empty()) Throw(ErrorKind::kInvalid, "no layer has any load; nothing to diagnose");
-  return layers;
-}
-
-// Runs `work` for every layer on all cores.
-template <class Work>
-void ForEachLayer(size_t num_layers, const Work& work) {
-  std::vector<std::exception_ptr> errors(num_layers);
-  ThreadPool pool("diagnose", static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
-  pool.Run(static_cast<int64_t>(num_layers), [&](int64_t i, int) {
-    try {
-      work(static_cast<size_t>(i));
-    } catch (...) {
-      errors[static_cast<size_t>(i)] = std::current_exception();
-    }
+            layers[i], halves[i].measured.size());
   });
-  for (const std::exception_ptr& error : errors)
-    if (error) std::rethrow_exception(error);
+  return halves;
 }
 
 eplb::SizeFigures MeasureAllLayers(const DiagnoseFlags& flags, const std::vector<Halves>& layers,
@@ -130,8 +121,9 @@ double ChoicesPerIteration(const std::vector<Halves>& layers) {
   return choices / iterations;
 }
 
-eplb::DiagnosisFigures Measure(const DiagnoseFlags& flags, const RecordedLoads& recorded) {
-  const std::vector<Halves> layers = HalvesOfLayers(flags, recorded);
+eplb::DiagnosisFigures Measure(const DiagnoseFlags& flags, const RecordedLoads& recorded,
+                               const std::vector<int32_t>& sampled) {
+  const std::vector<Halves> layers = HalvesOfLayers(flags, recorded, sampled);
   const eplb::Sizes asked{.num_slots = flags.num_slots, .num_ranks = flags.ep_size};
   eplb::DiagnosisFigures figures{.num_experts = recorded.num_experts,
                                  .choices_per_iteration = ChoicesPerIteration(layers),
@@ -158,7 +150,8 @@ Json SizeJson(const eplb::SizeFigures& figures) {
           {"fewest_components", figures.fewest_components}};
 }
 
-Json DiagnosisJson(const eplb::DiagnosisFigures& figures, const eplb::Diagnosis& diagnosis) {
+Json DiagnosisJson(const eplb::DiagnosisFigures& figures, const eplb::Diagnosis& diagnosis,
+                   const std::vector<int32_t>& sampled) {
   Json others = Json::array();
   for (const eplb::SizeFigures& other : figures.others) others.push_back(SizeJson(other));
   return {{"worth", eplb::WorthName(diagnosis.worth)},
@@ -169,6 +162,7 @@ Json DiagnosisJson(const eplb::DiagnosisFigures& figures, const eplb::Diagnosis&
           {"asked", SizeJson(figures.asked)},
           {"others", others},
           {"num_experts", figures.num_experts},
+          {"layers", sampled},
           {"routed_tokens_per_iteration", figures.choices_per_iteration},
           {"imbalance_contiguous", figures.imbalance_now},
           {"sampling_floor", figures.sampling_floor},
@@ -176,7 +170,7 @@ Json DiagnosisJson(const eplb::DiagnosisFigures& figures, const eplb::Diagnosis&
 }
 
 void Diagnose(DiagnoseFlags flags) {
-  const RecordedLoads recorded = ReadRecordedLoads(flags.loads, flags.tokens_per_iteration);
+  const RecordedLoads recorded = ReadRecordedLoads(flags.loads);
   if (flags.ep_size == 0) flags.ep_size = recorded.ep_size;
   if (flags.ep_size == 0)
     Throw(ErrorKind::kInvalid, "--ep_size is missing; only a statistics folder tells it");
@@ -188,9 +182,14 @@ void Diagnose(DiagnoseFlags flags) {
         "a load table has no iterations: {} are drawn per layer with {} tokens a rank, top-{}, "
         "and a wobble of {} per expert and iteration",
         kDrawnIterations, flags.tokens_per_rank, flags.top_k, flags.wobble);
-  const eplb::DiagnosisFigures figures = Measure(flags, recorded);
+  const std::vector<int32_t> sampled = SampledLayers(recorded, flags.max_layers);
+  if (sampled.empty()) Throw(ErrorKind::kInvalid, "no layer has any load; nothing to diagnose");
+  if (sampled.size() < recorded.layers.size())
+    LogInfo("looking at {} of {} layers: {} (--max_layers 0: all with load)", sampled.size(),
+            recorded.layers.size(), fmt::join(sampled, ", "));
+  const eplb::DiagnosisFigures figures = Measure(flags, recorded, sampled);
   const eplb::Diagnosis diagnosis = eplb::Decide(figures);
-  WriteFileWhole("-", flags.json ? DumpJson(DiagnosisJson(figures, diagnosis), 2) + "\n"
+  WriteFileWhole("-", flags.json ? DumpJson(DiagnosisJson(figures, diagnosis, sampled), 2) + "\n"
                                  : eplb::DiagnosisText(figures, diagnosis));
 }
 
@@ -208,9 +207,9 @@ void AddEplbDiagnose(CLI::App& group) {
                    "slots to look at beside others (default: as few as the ranks allow)")
       ->check(CLI::PositiveNumber);
   command
-      ->add_option(Names("tokens-per-iteration"), flags->tokens_per_iteration,
-                   "tokens of a batch, to cut a --routing file into")
-      ->check(CLI::PositiveNumber)
+      ->add_option(Names("max-layers"), flags->max_layers,
+                   "layers to look at, in equal steps from the first with load to the last; 0: all")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command
       ->add_option(Names("tokens-per-rank"), flags->tokens_per_rank,

@@ -35,6 +35,14 @@ void AddLoadFlags(CLI::App& command, LoadFlags& flags) {
       .add_option(Names("num-experts"), flags.num_experts,
                   "experts of a --routing file (default: one more than the largest id)")
       ->check(CLI::PositiveNumber);
+  command
+      .add_option(Names("tokens-per-iteration"), flags.tokens_per_iteration,
+                  fmt::format("tokens of an iteration, to cut a --routing file into (default: {})",
+                              kTokensPerIteration))
+      ->check(CLI::PositiveNumber);
+  command.add_option(Names("layers"), flags.layers,
+                     "layers of the model that the rows of the source are, like 3-60; or, when "
+                     "fewer than the source has, those to take");
 }
 
 namespace {
@@ -71,9 +79,7 @@ RecordedLoads OfRouting(const statistics::Routing& routing, int64_t tokens_per_i
   return result;
 }
 
-}  // namespace
-
-RecordedLoads ReadRecordedLoads(const LoadFlags& flags, int64_t tokens_per_iteration) {
+void CheckSource(const LoadFlags& flags) {
   const int sources =
       !flags.statistics.path.empty() + !flags.loads.empty() + !flags.routing.empty();
   if (sources != 1)
@@ -87,10 +93,48 @@ RecordedLoads ReadRecordedLoads(const LoadFlags& flags, int64_t tokens_per_itera
           "--iter_start, --iter_stop and --eplb_config need --expert_statistic_path");
   if (flags.routing.empty() && flags.num_experts != 0)
     Throw(ErrorKind::kInvalid, "--num_experts needs --routing");
+  if (flags.routing.empty() && flags.tokens_per_iteration != 0)
+    Throw(ErrorKind::kInvalid, "--tokens_per_iteration needs --routing");
+}
+
+RecordedLoads ReadSource(const LoadFlags& flags) {
   if (!flags.statistics.path.empty())
     return OfStatistics(ReadFlaggedStatistics(flags.statistics, true));
   if (!flags.loads.empty()) return OfTable(statistics::ReadLoads(flags.loads));
-  return OfRouting(statistics::ReadRouting(flags.routing, flags.num_experts), tokens_per_iteration);
+  return OfRouting(
+      statistics::ReadRouting(flags.routing, flags.num_experts),
+      flags.tokens_per_iteration == 0 ? kTokensPerIteration : flags.tokens_per_iteration);
+}
+
+void ChooseLayers(const std::string& text, RecordedLoads& recorded) {
+  const std::vector<int32_t> wanted = ParseLayers(text);
+  std::map<int32_t, RecordedLayer> chosen;
+  if (wanted.size() == recorded.layers.size()) {
+    auto next = wanted.begin();
+    for (auto& [layer, loads] : recorded.layers) chosen[*next++] = std::move(loads);
+  } else {
+    for (const int32_t layer : wanted) {
+      const auto found = recorded.layers.find(layer);
+      if (found == recorded.layers.end())
+        Throw(
+            ErrorKind::kInvalid,
+            "--layers {} names layer {}, which the source lacks; allowed: some of the layers {} to "
+            "{} it has, or new numbers for all {} of them",
+            text, layer, recorded.layers.begin()->first, recorded.layers.rbegin()->first,
+            recorded.layers.size());
+      chosen[layer] = std::move(found->second);
+    }
+  }
+  recorded.layers = std::move(chosen);
+}
+
+}  // namespace
+
+RecordedLoads ReadRecordedLoads(const LoadFlags& flags) {
+  CheckSource(flags);
+  RecordedLoads recorded = ReadSource(flags);
+  if (!flags.layers.empty()) ChooseLayers(flags.layers, recorded);
+  return recorded;
 }
 
 }  // namespace wideload::apps

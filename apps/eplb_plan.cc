@@ -1,16 +1,12 @@
 // `wideload eplb plan`: a placement file from recorded loads; takes the place of TensorRT-LLM's
 // generate_eplb_config.py.
-#include <chrono>
 #include <cstdio>
-#include <exception>
 #include <memory>
-#include <thread>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "base/thread_pool.h"
 #include "command_line.h"
 #include "eplb/even_split.h"
 #include "eplb/placement_figures.h"
@@ -44,21 +40,8 @@ struct LayerPlan {
   eplb::PlacementBounds bounds;
   int32_t slots_changed = 0;
   bool has_load = false;
-  double plan_ms = 0;
-  std::exception_ptr error;
+  double plan_ms = 0;  // processor time
 };
-
-bool HasLoad(std::span<const double> loads) {
-  return std::any_of(loads.begin(), loads.end(), [](double load) { return load > 0; });
-}
-
-eplb::Scenarios BatchesOf(const RecordedLayer& loads) {
-  eplb::Scenarios batches{
-      .num_experts = static_cast<int32_t>(loads.total.size()), .loads = {}, .weights = {}};
-  for (const std::vector<double>& iteration : loads.iterations)
-    if (HasLoad(iteration)) batches.Add(iteration);
-  return batches;
-}
 
 // As many slots as the plan: by slot. Else the slots whose rank lacks their expert.
 int32_t SlotsChanged(const eplb::Placement& now, const eplb::Placement& planned) {
@@ -68,7 +51,7 @@ int32_t SlotsChanged(const eplb::Placement& now, const eplb::Placement& planned)
 
 void PlanLayer(const PlanFlags& flags, const eplb::Policy& policy, LayerPlan& plan) {
   plan.has_load = HasLoad(plan.loads->total);
-  const auto start = std::chrono::steady_clock::now();
+  const double start = ThreadMilliseconds();
   plan.placement = policy.plan({.loads = plan.loads->total,
                                 .scenarios = plan.loads->iterations,
                                 .num_slots = flags.num_slots,
@@ -76,9 +59,8 @@ void PlanLayer(const PlanFlags& flags, const eplb::Policy& policy, LayerPlan& pl
                                 .num_nodes = flags.num_nodes,
                                 .num_groups = flags.num_groups,
                                 .seed = flags.seed});
-  plan.plan_ms =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  const eplb::Scenarios batches = BatchesOf(*plan.loads);
+  plan.plan_ms = ThreadMilliseconds() - start;
+  const eplb::Scenarios batches = LoadedBatches(*plan.loads);
   plan.figures_now = eplb::JudgePlacement(plan.now, batches);
   plan.figures = eplb::JudgePlacement(plan.placement, batches);
   plan.bounds =
@@ -115,31 +97,12 @@ std::vector<LayerPlan> StartPlans(const PlanFlags& flags, const RecordedLoads& r
 std::vector<LayerPlan> PlanLayers(const PlanFlags& flags, const RecordedLoads& recorded) {
   const eplb::Policy& policy = eplb::FindPolicy(flags.policy);
   std::vector<LayerPlan> plans = StartPlans(flags, recorded);
-  ThreadPool pool("plan", static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
-  const auto start = std::chrono::steady_clock::now();
-  pool.Run(std::ssize(plans), [&](int64_t i, int) {
-    LayerPlan& plan = plans[static_cast<size_t>(i)];
-    try {
-      PlanLayer(flags, policy, plan);
-    } catch (...) {
-      plan.error = std::current_exception();
-    }
-  });
-  const std::chrono::duration<double, std::milli> elapsed =
-      std::chrono::steady_clock::now() - start;
-  double slowest_ms = 0;
-  for (const LayerPlan& plan : plans) {
-    if (plan.error) std::rethrow_exception(plan.error);
-    slowest_ms = std::max(slowest_ms, plan.plan_ms);
-  }
-  LogInfo(
-      "planned and judged {} layers in {:.1f} ms on {} threads; the slowest plan took {:.2f} ms",
-      plans.size(), elapsed.count(), pool.num_threads(), slowest_ms);
+  ForEachLayer(plans.size(), [&](size_t i) { PlanLayer(flags, policy, plans[i]); });
   return plans;
 }
 
 // One row of the table: a layer, or the means (of imbalances, bounds and components) and sums (of
-// slots) over layers.
+// slots and time) over layers.
 struct PlanRow {
   double now_even = 0;
   double now_optimal = 0;
@@ -151,6 +114,7 @@ struct PlanRow {
   double num_components = 0;
   int64_t duplicate_slots = 0;
   int64_t slots_changed = 0;
+  double plan_ms = 0;
 };
 
 PlanRow RowOf(const LayerPlan& plan) {
@@ -163,7 +127,8 @@ PlanRow RowOf(const LayerPlan& plan) {
           .num_components_now = static_cast<double>(plan.figures_now.num_components),
           .num_components = static_cast<double>(plan.figures.num_components),
           .duplicate_slots = plan.figures.duplicate_slots,
-          .slots_changed = plan.slots_changed};
+          .slots_changed = plan.slots_changed,
+          .plan_ms = plan.plan_ms};
 }
 
 PlanRow TotalOf(const std::vector<LayerPlan>& plans) {
@@ -177,6 +142,7 @@ PlanRow TotalOf(const std::vector<LayerPlan>& plans) {
       total.*mean += row.*mean / static_cast<double>(plans.size());
     total.duplicate_slots += row.duplicate_slots;
     total.slots_changed += row.slots_changed;
+    total.plan_ms += row.plan_ms;
   }
   return total;
 }
@@ -184,10 +150,10 @@ PlanRow TotalOf(const std::vector<LayerPlan>& plans) {
 std::string RowText(const std::string& label, const PlanRow& row) {
   return fmt::format(
       "{:>6} {:>8.4f} {:>8.4f} {:>8.4f} {:>8.4f} {:>8.4f} {:>9.4f} {:>6.4g} {:>6.4g} "
-      "{:>10} {:>8}",
+      "{:>10} {:>8} {:>9.2f}",
       label, row.now_even, row.now_optimal, row.planned_even, row.planned_optimal,
       row.replica_capacity_bound, row.component_bound, row.num_components_now, row.num_components,
-      row.duplicate_slots, row.slots_changed);
+      row.duplicate_slots, row.slots_changed, row.plan_ms);
 }
 
 std::string PlanText(const PlanFlags& flags, const std::vector<LayerPlan>& plans) {
@@ -195,14 +161,14 @@ std::string PlanText(const PlanFlags& flags, const std::vector<LayerPlan>& plans
       "{}: {} slots on {} ranks. Imbalance ratios under an even split and the optimal split of "
       "each\n"
       "batch, mean over the recorded iterations; bounds of any plan (that of the mean is 0).\n"
-      "{:>6} {:>17} {:>17} {:>18} {:>13} {:>10} {:>8}\n"
-      "{:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>6} {:>6} {:>10} {:>8}\n",
+      "{:>6} {:>17} {:>17} {:>18} {:>13} {:>10} {:>8} {:>9}\n"
+      "{:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>6} {:>6} {:>10} {:>8} {:>9}\n",
       flags.policy, flags.num_slots, flags.ep_size, "", "now", "planned", "bounds", "components",
-      "duplicate", "slots", "layer", "even", "optimal", "even", "optimal", "replicas", "component",
-      "now", "plan", "slots", "changed");
+      "duplicate", "slots", "plan", "layer", "even", "optimal", "even", "optimal", "replicas",
+      "component", "now", "plan", "slots", "changed", "ms");
   for (const LayerPlan& plan : plans)
     text += RowText(fmt::to_string(plan.layer), RowOf(plan)) +
-            (plan.has_load ? "\n" : "  no load recorded\n");
+            (plan.has_load ? "\n" : "  no load recorded: placed as for equal loads\n");
   return text + RowText("all", TotalOf(plans)) + "\n";
 }
 
@@ -217,7 +183,8 @@ Json RowJson(const PlanRow& row) {
           {"num_components_now", row.num_components_now},
           {"num_components", row.num_components},
           {"duplicate_slots", row.duplicate_slots},
-          {"slots_changed", row.slots_changed}};
+          {"slots_changed", row.slots_changed},
+          {"plan_ms", row.plan_ms}};
 }
 
 Json PlanJson(const PlanFlags& flags, const std::vector<LayerPlan>& plans) {
@@ -226,6 +193,7 @@ Json PlanJson(const PlanFlags& flags, const std::vector<LayerPlan>& plans) {
     Json row = RowJson(RowOf(plan));
     row["layer"] = plan.layer;
     row["has_load"] = plan.has_load;
+    if (!plan.has_load) row["placed_as_for"] = "equal loads";
     layers.push_back(std::move(row));
   }
   Json document = RowJson(TotalOf(plans));
@@ -236,19 +204,33 @@ Json PlanJson(const PlanFlags& flags, const std::vector<LayerPlan>& plans) {
   return document;
 }
 
+std::string PoliciesOfNodes() {
+  std::vector<std::string_view> names;
+  for (const eplb::Policy& policy : eplb::Policies())
+    if (policy.looks_at_nodes) names.push_back(policy.name);
+  return fmt::to_string(fmt::join(names, ", "));
+}
+
 void WarnOfLayersWithoutLoad(const std::vector<LayerPlan>& plans) {
   std::vector<int32_t> layers;
   for (const LayerPlan& plan : plans)
     if (!plan.has_load) layers.push_back(plan.layer);
   if (!layers.empty())
-    LogWarn("no load was recorded for layers {}: their experts are placed as for equal loads",
-            fmt::join(layers, ", "));
+    LogWarn(
+        "no load was recorded for layers {}: their experts are placed as for equal loads (--layers "
+        "leaves layers without experts out)",
+        fmt::join(layers, ", "));
 }
 
 void Plan(PlanFlags flags) {
   if (flags.json && flags.output == "-")
     Throw(ErrorKind::kInvalid, "--json and --output_path -: only one can have standard output");
-  eplb::FindPolicy(flags.policy);
+  if (!eplb::FindPolicy(flags.policy).looks_at_nodes && flags.num_nodes * flags.num_groups > 1)
+    Throw(ErrorKind::kInvalid,
+          "--nodes {} --num_groups {}: the policy {} does not look at nodes and groups; 1 is "
+          "allowed, or a policy that does: {}",
+          flags.num_nodes, flags.num_groups, flags.policy, PoliciesOfNodes());
+  CheckWritable(flags.output);
   const RecordedLoads recorded = ReadRecordedLoads(flags.loads);
   if (flags.ep_size == 0) flags.ep_size = recorded.ep_size;
   if (flags.ep_size == 0)
@@ -259,6 +241,8 @@ void Plan(PlanFlags flags) {
   const std::vector<LayerPlan> plans = PlanLayers(flags, recorded);
   statistics::EplbConfig config{.num_slots = flags.num_slots,
                                 .layer_updates_per_iter = flags.layer_updates_per_iter};
+  // The default's files equal those of TensorRT-LLM's generator byte for byte.
+  if (flags.policy != "tensorrt_llm") config.planned_ep_size = flags.ep_size;
   for (const LayerPlan& plan : plans) {
     std::vector<int32_t>& slots = config.layers[plan.layer];
     for (const ExpertId expert : plan.placement.slot_expert) slots.push_back(expert.value);

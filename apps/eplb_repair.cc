@@ -1,121 +1,220 @@
-// `wideload eplb repair`: changes a placement file as little as new loads ask for.
+// `wideload eplb repair`: changes a placement file as little as new loads, or dead ranks, ask for.
+#include <algorithm>
 #include <cstdio>
-#include <exception>
 #include <memory>
+#include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/json.h"
-#include "base/thread_pool.h"
+#include "base/log.h"
 #include "command_line.h"
 #include "eplb/repair.h"
 #include "eplb_commands.h"
 #include "statistics/eplb_yaml.h"
-#include "statistics/load_files.h"
 
 namespace wideload::apps {
 namespace {
 
+constexpr int32_t kNoLimit = 1 << 20;
+
 struct RepairFlags {
-  std::string from, loads, output;
+  std::string from, output;
+  LoadFlags loads;
   int32_t ep_size = 0;
-  int32_t max_fetched_slots = 1 << 20;
+  std::optional<int32_t> max_fetched_slots;
   double until = 0.01;
+  std::vector<int32_t> dead_ranks;
   uint64_t seed = 1;
   bool json = false;
 };
 
 struct LayerRepair {
   int32_t layer = 0;
+  bool has_load = false;
   eplb::RepairResult result;
-  std::exception_ptr error;
+  double repair_ms = 0;  // processor time
 };
 
-std::vector<LayerRepair> RepairLayers(const RepairFlags& flags,
+int32_t EpSizeOf(const RepairFlags& flags, const statistics::EplbConfig& config,
+                 const RecordedLoads& recorded) {
+  if (flags.ep_size > 0) return flags.ep_size;
+  if (config.KnownEpSize()) return *config.KnownEpSize();
+  if (recorded.ep_size > 0) return recorded.ep_size;
+  Throw(ErrorKind::kInvalid, "--ep_size is missing; {} does not tell for how many ranks it is",
+        flags.from);
+}
+
+std::vector<double> RankSpeeds(const std::vector<int32_t>& dead_ranks, int32_t ep_size) {
+  std::vector<double> speeds(static_cast<size_t>(ep_size), 1.0);
+  for (const int32_t rank : dead_ranks) {
+    if (rank < 0 || rank >= ep_size)
+      Throw(ErrorKind::kInvalid, "--dead_ranks names rank {}; allowed: 0 to {}", rank, ep_size - 1);
+    speeds[static_cast<size_t>(rank)] = 0;
+  }
+  return speeds;
+}
+
+// The layers of the file that have loads, in both or refused.
+std::vector<LayerRepair> StartRepairs(const RepairFlags& flags,
                                       const statistics::EplbConfig& config,
-                                      const statistics::LoadTable& loads) {
-  statistics::EplbTarget target;
-  target.num_experts = loads.num_experts;
-  target.ep_size = flags.ep_size;
+                                      const RecordedLoads& recorded) {
+  if (!config.layers.empty() && config.num_experts() != recorded.num_experts)
+    Throw(ErrorKind::kInvalid,
+          "{}: places {} experts; the loads are of {} (is it the file of another model?)",
+          flags.from, config.num_experts(), recorded.num_experts);
+  const statistics::EplbTarget target{.num_experts = recorded.num_experts,
+                                      .ep_size = flags.ep_size};
+  eplb::ValidateSizes(target.num_experts, config.num_slots, target.ep_size, flags.from);
   std::vector<LayerRepair> repairs;
-  for (const auto& [layer, row] : loads.layers) {
-    double sum = 0;
-    for (const double load : row) sum += load;
-    if (sum <= 0) continue;
+  for (const auto& [layer, loads] : recorded.layers) {
+    const bool has_load = HasLoad(loads.total);
+    if (!has_load && !config.layers.contains(layer)) continue;
     LayerRepair& repair = repairs.emplace_back();
     repair.layer = layer;
+    repair.has_load = has_load;
     repair.result.placement = statistics::LayerPlacement(config, layer, target, flags.from);
   }
-  ThreadPool pool("repair", static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
-  pool.Run(static_cast<int64_t>(repairs.size()), [&](int64_t i, int) {
-    LayerRepair& repair = repairs[static_cast<size_t>(i)];
-    try {
-      eplb::Scenarios scenarios{loads.num_experts, {}, {}};
-      scenarios.Add(loads.layers.at(repair.layer));
-      eplb::RepairOptions options;
-      options.max_fetched_slots = flags.max_fetched_slots;
-      options.until = flags.until;
-      options.seed = flags.seed;
-      const eplb::Placement now = repair.result.placement;
-      repair.result = eplb::RepairPlacement(now, scenarios, options);
-    } catch (...) {
-      repair.error = std::current_exception();
-    }
-  });
-  for (const LayerRepair& repair : repairs)
-    if (repair.error) std::rethrow_exception(repair.error);
   return repairs;
 }
 
-Json ReportOf(const std::vector<LayerRepair>& repairs) {
-  Json layers = Json::array();
-  double fetched = 0;
-  double before = 0;
-  double after = 0;
-  const auto count = static_cast<double>(repairs.size());
-  for (const LayerRepair& repair : repairs) {
-    layers.push_back({{"layer", repair.layer},
-                      {"fetched_slots", repair.result.fetched_slots},
-                      {"imbalance_before", repair.result.imbalance_before},
-                      {"imbalance_after", repair.result.imbalance_after}});
-    fetched += repair.result.fetched_slots / count;
-    before += repair.result.imbalance_before / count;
-    after += repair.result.imbalance_after / count;
-  }
-  return {{"layers", layers},
-          {"slots_fetched_per_layer", fetched},
-          {"imbalance_before", before},
-          {"imbalance_after", after}};
+void RepairLayers(const RepairFlags& flags, const RecordedLoads& recorded,
+                  std::vector<LayerRepair>& repairs) {
+  const eplb::RepairOptions options{.max_fetched_slots = flags.max_fetched_slots.value_or(kNoLimit),
+                                    .until = flags.until,
+                                    .rank_speed = RankSpeeds(flags.dead_ranks, flags.ep_size),
+                                    .seed = flags.seed};
+  ForEachLayer(repairs.size(), [&](size_t i) {
+    LayerRepair& repair = repairs[i];
+    const RecordedLayer& loads = recorded.layers.at(repair.layer);
+    eplb::Scenarios batches = LoadedBatches(loads);
+    eplb::RepairOptions layer_options = options;
+    if (!repair.has_load) {  // experts of dead ranks need a slot all the same
+      batches.Add(std::vector<double>(loads.total.size(), 1.0));
+      layer_options.max_fetched_slots = 0;
+    }
+    const double start = ThreadMilliseconds();
+    repair.result = eplb::RepairPlacement(repair.result.placement, batches, layer_options);
+    repair.repair_ms = ThreadMilliseconds() - start;
+  });
 }
 
-void Repair(const RepairFlags& flags) {
-  if (flags.until < 0)
-    Throw(ErrorKind::kInvalid, "--until is {}; it must be 0 or more", flags.until);
-  if (flags.max_fetched_slots < 0)
-    Throw(ErrorKind::kInvalid, "--max-fetched-slots is {}; it must be 0 or more",
-          flags.max_fetched_slots);
-  statistics::EplbConfig config = statistics::ReadEplbYaml(flags.from);
-  const statistics::LoadTable loads = statistics::ReadLoads(flags.loads);
-  const std::vector<LayerRepair> repairs = RepairLayers(flags, config, loads);
-  if (repairs.empty()) Throw(ErrorKind::kInvalid, "{} has no layer with load", flags.loads);
+struct RepairTotals {
+  int32_t num_layers = 0;  // with load
+  int32_t num_above = 0;   // of them, those that stay above --until
+  double imbalance_before = 0;
+  double imbalance_after = 0;
+  int64_t fetched_slots = 0;
+  double repair_ms = 0;
+
+  double FetchedPerLayer() const { return static_cast<double>(fetched_slots) / num_layers; }
+};
+
+RepairTotals TotalsOf(const RepairFlags& flags, const std::vector<LayerRepair>& repairs) {
+  RepairTotals totals;
+  for (const LayerRepair& repair : repairs) {
+    totals.fetched_slots += repair.result.fetched_slots;
+    totals.repair_ms += repair.repair_ms;
+    if (!repair.has_load) continue;
+    ++totals.num_layers;
+    totals.num_above += repair.result.imbalance_after > flags.until ? 1 : 0;
+    totals.imbalance_before += repair.result.imbalance_before;
+    totals.imbalance_after += repair.result.imbalance_after;
+  }
+  totals.imbalance_before /= totals.num_layers;
+  totals.imbalance_after /= totals.num_layers;
+  return totals;
+}
+
+Json RepairJson(const RepairFlags& flags, const std::vector<LayerRepair>& repairs) {
+  Json layers = Json::array();
+  for (const LayerRepair& repair : repairs) {
+    Json row{{"layer", repair.layer},
+             {"has_load", repair.has_load},
+             {"fetched_slots", repair.result.fetched_slots},
+             {"repair_ms", repair.repair_ms}};
+    if (repair.has_load) {
+      row["imbalance_before"] = repair.result.imbalance_before;
+      row["imbalance_after"] = repair.result.imbalance_after;
+    }
+    layers.push_back(std::move(row));
+  }
+  const RepairTotals totals = TotalsOf(flags, repairs);
+  return {{"ep_size", flags.ep_size},
+          {"num_slots", repairs.front().result.placement.num_slots()},
+          {"dead_ranks", flags.dead_ranks},
+          {"until", flags.until},
+          {"layers", layers},
+          {"layers_above_until", totals.num_above},
+          {"slots_fetched", totals.fetched_slots},
+          {"slots_fetched_per_layer", totals.FetchedPerLayer()},
+          {"imbalance_before", totals.imbalance_before},
+          {"imbalance_after", totals.imbalance_after},
+          {"repair_ms_per_layer", totals.repair_ms / static_cast<double>(repairs.size())}};
+}
+
+std::string RepairText(const RepairFlags& flags, const std::vector<LayerRepair>& repairs) {
+  std::string text = fmt::format(
+      "Imbalance ratio under the optimal split of each batch, mean over batches; slots whose "
+      "expert "
+      "a rank must fetch.\n{:>6} {:>8} {:>8} {:>8} {:>9}\n",
+      "layer", "before", "after", "fetched", "repair ms");
+  for (const LayerRepair& repair : repairs)
+    text +=
+        repair.has_load
+            ? fmt::format("{:>6} {:>8.4f} {:>8.4f} {:>8} {:>9.2f}\n", repair.layer,
+                          repair.result.imbalance_before, repair.result.imbalance_after,
+                          repair.result.fetched_slots, repair.repair_ms)
+            : fmt::format("{:>6} {:>8} {:>8} {:>8} {:>9.2f}  no load recorded: left as it is\n",
+                          repair.layer, "-", "-", repair.result.fetched_slots, repair.repair_ms);
+  const RepairTotals totals = TotalsOf(flags, repairs);
+  return text +
+         fmt::format("{:>6} {:>8.4f} {:>8.4f} {:>8} {:>9.2f}\n", "all", totals.imbalance_before,
+                     totals.imbalance_after, totals.fetched_slots, totals.repair_ms) +
+         fmt::format("{} layers with load; {:.2f} slots fetched per layer\n", totals.num_layers,
+                     totals.FetchedPerLayer());
+}
+
+void WriteResult(const RepairFlags& flags, statistics::EplbConfig config,
+                 const std::vector<LayerRepair>& repairs) {
   for (const LayerRepair& repair : repairs) {
     std::vector<int32_t>& slots = config.layers[repair.layer];
     slots.clear();
     for (const ExpertId expert : repair.result.placement.slot_expert) slots.push_back(expert.value);
   }
+  config.planned_ep_size = flags.ep_size;
   statistics::WriteEplbYaml(flags.output, config);
-  const Json report = ReportOf(repairs);
-  if (flags.output == "-") return;
+}
+
+void Repair(RepairFlags flags) {
+  if (flags.json && flags.output == "-")
+    Throw(ErrorKind::kInvalid, "--json and --output_path -: only one can have standard output");
+  CheckWritable(flags.output);
+  const statistics::EplbConfig config = statistics::ReadEplbYaml(flags.from);
+  const RecordedLoads recorded = ReadRecordedLoads(flags.loads);
+  flags.ep_size = EpSizeOf(flags, config, recorded);
+  std::vector<LayerRepair> repairs = StartRepairs(flags, config, recorded);
+  const auto has_load = [](const LayerRepair& repair) { return repair.has_load; };
+  if (std::none_of(repairs.begin(), repairs.end(), has_load))
+    Throw(ErrorKind::kInvalid, "no layer has any load; nothing to repair {} for", flags.from);
+  RepairLayers(flags, recorded, repairs);
+  WriteResult(flags, config, repairs);
+  const RepairTotals totals = TotalsOf(flags, repairs);
+  if (totals.num_above > 0)
+    LogWarn("{} of {} layers stay above --until {}: {}", totals.num_above, totals.num_layers,
+            flags.until,
+            flags.max_fetched_slots
+                ? fmt::format("--max_fetched_slots is {}, or no change gains enough",
+                              *flags.max_fetched_slots)
+                : "no change of one or two slots gains enough");
   if (flags.json)
-    std::printf("%s\n", DumpJson(report, 2).c_str());
+    WriteFileWhole("-", DumpJson(RepairJson(flags, repairs), 2) + "\n");
+  else if (flags.output == "-")
+    std::fputs(RepairText(flags, repairs).c_str(), stderr);
   else
-    std::printf(
-        "%zu layers: imbalance under the optimal split %.4f before, %.4f after; %.2f slots "
-        "fetched per layer\n",
-        repairs.size(), report["imbalance_before"].get<double>(),
-        report["imbalance_after"].get<double>(), report["slots_fetched_per_layer"].get<double>());
+    WriteFileWhole("-", RepairText(flags, repairs));
 }
 
 }  // namespace
@@ -123,15 +222,31 @@ void Repair(const RepairFlags& flags) {
 void AddEplbRepair(CLI::App& group) {
   CLI::App* command =
       group.add_subcommand("repair", "change a placement file by few slots for new loads");
-  const auto flags = std::make_shared<RepairFlags>();
-  command->add_option(Names("from"), flags->from, "EPLB YAML file in use")->required();
-  command->add_option(Names("loads"), flags->loads, "FILE:TENSOR or a table")->required();
-  command->add_option(Names("ep-size"), flags->ep_size, "ranks")->required();
-  command->add_option(Names("output-path"), flags->output, "file to write; -: stdout")->required();
-  command->add_option(Names("until"), flags->until, "mean imbalance at which to stop");
-  command->add_option(Names("max-fetched-slots"), flags->max_fetched_slots, "per layer");
-  command->add_option(Names("seed"), flags->seed, "of the search");
-  command->add_flag(Names("json"), flags->json, "one JSON document");
+  const auto flags = std::make_shared<RepairFlags>();  // shared by the parser and the callback
+  command->add_option(Names("from"), flags->from, "EPLB YAML in use; - is stdin")->required();
+  AddLoadFlags(*command, flags->loads);
+  command
+      ->add_option(Names("ep-size"), flags->ep_size,
+                   "ranks (default: those of the file, else those that recorded)")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option(Names("until"), flags->until,
+                   "imbalance ratio of a layer under the optimal split at which to stop")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      ->add_option(Names("max-fetched-slots"), flags->max_fetched_slots,
+                   "slots of a layer that may get another expert (default: no limit)")
+      ->check(CLI::NonNegativeNumber);
+  command
+      ->add_option(Names("dead-ranks"), flags->dead_ranks,
+                   "comma separated ranks that compute nothing; experts only they hold get slots "
+                   "elsewhere first, whatever the limit")
+      ->delimiter(',');
+  command->add_option(Names("seed"), flags->seed, "of the search")->capture_default_str();
+  command->add_option(Names("output-path"), flags->output, "EPLB YAML to write; - is stdout")
+      ->required();
+  command->add_flag("--json", flags->json, "one JSON document instead of the table");
   command->callback([flags] { Repair(*flags); });
 }
 

@@ -52,6 +52,7 @@ void Report(const ReportFlags& flags) {
     Throw(ErrorKind::kInvalid, "--html with --per_expert; the page shows ranks and experts both");
   if (flags.html == "-" && flags.json)
     Throw(ErrorKind::kInvalid, "--json and --html -: only one can have standard output");
+  if (!flags.html.empty()) CheckWritable(flags.html);
   const statistics::ExpertStatistics recorded = ReadFlaggedStatistics(flags.statistics, true);
   statistics::ReportOptions options{.ep_size = flags.ep_size, .per_expert = flags.per_expert};
   statistics::EplbConfig projection;

@@ -1,24 +1,22 @@
 // `wideload eplb simulate`: what placements and splits would have brought on recorded routing.
-#include <cstdio>
-#include <ctime>
-#include <exception>
+#include <algorithm>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/json.h"
-#include "base/thread_pool.h"
+#include "base/log.h"
 #include "command_line.h"
 #include "eplb/bounds.h"
+#include "eplb/even_split.h"
+#include "eplb/placement_figures.h"
 #include "eplb/policy.h"
 #include "eplb/repair.h"
-#include "eplb/routing_sampler.h"
-#include "eplb/scenario_planner.h"
 #include "eplb/simulate.h"
 #include "eplb_commands.h"
-#include "statistics/load_files.h"
+#include "eplb_traces.h"
 
 namespace wideload::apps {
 namespace {
@@ -26,108 +24,54 @@ namespace {
 using namespace eplb;
 
 struct SimulateFlags {
+  TraceFlags trace;
   int32_t ep_size = 0;
   int32_t num_slots = 0;
-  int32_t num_experts = 0;
-  int32_t top_k = 8;
   std::vector<std::string> policies = {"contiguous", "tensorrt_llm", "scenario"};
   std::vector<std::string> splits = {"even", "optimal", "optimal_fractional"};
-  std::string routing, loads;
-  std::string iterations = "tokens:4096", answer_order = "file", record = "half";
-  int64_t tokens_per_rank = 128;
-  double wobble = 0.1;
-  int32_t recorded = 20;
-  int32_t measured = 100;
+  int32_t num_nodes = 1;
+  int32_t num_groups = 1;
   int32_t repair_slots = 0;
+  double shared_expert_cost = 0;
+  std::vector<int32_t> dead_ranks;
   uint64_t seed = 1;
   bool json = false;
 };
 
 struct LayerOutcome {
-  std::vector<SimulatedRun> runs;
+  std::vector<SimulatedRun> runs;  // policies outermost, then splits
+  std::vector<double> plan_ms;     // [policies]
   std::vector<double> clairvoyant;
   double component_bound = 0;
   double floor = 0;
-  std::exception_ptr error;
+  double choices = 0;  // routed tokens of a measured iteration, mean
 };
 
-double ThreadMicroseconds() {
-  timespec time{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) * 1e6 + static_cast<double>(time.tv_nsec) / 1e3;
+std::vector<std::vector<double>> RowsOf(const Scenarios& scenarios) {
+  std::vector<std::vector<double>> rows;
+  for (int32_t i = 0; i < scenarios.size(); ++i)
+    rows.emplace_back(scenarios.At(i).begin(), scenarios.At(i).end());
+  return rows;
 }
 
-// "PREFIX:a[:b]" -> {a, b}. Errors: kInvalid naming the flag.
-std::vector<int64_t> NumbersAfter(const std::string& text, const std::string& prefix, size_t count,
-                                  const std::string& flag) {
-  std::vector<int64_t> numbers;
-  const std::string form = prefix + (count == 2 ? ":STEP:LENGTH" : ":N");
-  size_t at = prefix.size();
-  while (at < text.size() && text[at] == ':') {
-    size_t end = at + 1;
-    while (end < text.size() && text[end] >= '0' && text[end] <= '9' && end - at <= 12) ++end;
-    if (end == at + 1) break;
-    numbers.push_back(std::stoll(text.substr(at + 1, end - at - 1)));
-    at = end;
-  }
-  if (at != text.size() || numbers.size() != count)
-    Throw(ErrorKind::kInvalid, "{} is \"{}\"; it must be {}", flag, text, form);
-  return numbers;
-}
-
-IterationRule RuleOf(const SimulateFlags& flags) {
-  IterationRule rule;
-  if (flags.iterations.starts_with("decode")) {
-    rule.kind = IterationRule::Kind::kDecode;
-    const auto numbers = NumbersAfter(flags.iterations, "decode", 2, "--iterations");
-    rule.decode_step = numbers[0];
-    rule.decode_length = numbers[1];
-  } else {
-    rule.tokens = NumbersAfter(flags.iterations, "tokens", 1, "--iterations")[0];
-  }
-  if (flags.answer_order != "file")
-    rule.answer_stride = NumbersAfter(flags.answer_order, "stride", 1, "--answer-order")[0];
-  using Record = IterationRule::Record;
-  if (flags.record == "half")
-    rule.record = Record::kHalf;
-  else if (flags.record == "half_per_task")
-    rule.record = Record::kHalfPerTask;
-  else if (flags.record == "alternate_answers")
-    rule.record = Record::kAlternateAnswers;
-  else
-    Throw(ErrorKind::kInvalid,
-          "--record is \"{}\"; allowed: half, half_per_task, alternate_answers", flags.record);
-  return rule;
-}
-
-RoutingTrace TraceOf(statistics::Routing routing) {
-  RoutingTrace trace{routing.num_layers, routing.top_k, routing.num_experts, {}};
-  for (statistics::RoutingTask& task : routing.tasks)
-    trace.tasks.push_back({std::move(task.document_tokens), std::move(task.ids)});
-  return trace;
-}
-
-SimulatedPolicy PolicyOf(const std::string& name, const SimulateFlags& flags) {
+SimulatedPolicy PolicyOf(const std::string& name, const SimulateFlags& flags, double& plan_ms) {
+  const Policy& policy = FindPolicy(name);
   SimulatedPolicy out;
   out.name = name;
-  if (name == "scenario") {
-    PlanOptions options;
-    options.num_ranks = flags.ep_size;
-    options.num_slots = flags.num_slots;
-    options.seed = flags.seed;
-    out.plan = [options](const Scenarios& recorded) { return PlanPlacement(recorded, options); };
-  } else {
-    const Policy& policy = FindPolicy(name);
-    out.plan = [&policy, &flags](const Scenarios& recorded) {
-      const std::vector<double> mean = recorded.Mean();
-      PolicyInput input;
-      input.loads = mean;
-      input.num_slots = flags.num_slots;
-      input.num_ranks = flags.ep_size;
-      input.seed = flags.seed;
-      return policy.plan(input);
-    };
-  }
+  out.plan = [&policy, &flags, &plan_ms](const Scenarios& recorded) {
+    const std::vector<double> mean = recorded.Mean();
+    const std::vector<std::vector<double>> rows = RowsOf(recorded);
+    const double start = ThreadMilliseconds();
+    Placement placement = policy.plan({.loads = mean,
+                                       .scenarios = rows,
+                                       .num_slots = flags.num_slots,
+                                       .num_ranks = flags.ep_size,
+                                       .num_nodes = flags.num_nodes,
+                                       .num_groups = flags.num_groups,
+                                       .seed = flags.seed});
+    plan_ms = ThreadMilliseconds() - start;
+    return placement;
+  };
   if (flags.repair_slots > 0 && name != "contiguous")
     out.repair = [&flags](const Placement& now, const Scenarios& seen) {
       RepairOptions options;
@@ -138,144 +82,246 @@ SimulatedPolicy PolicyOf(const std::string& name, const SimulateFlags& flags) {
   return out;
 }
 
-LayerTrace SampledTrace(const SimulateFlags& flags, const std::vector<double>& loads,
-                        uint64_t layer) {
-  LayerTrace trace{static_cast<int32_t>(loads.size()), flags.top_k, {}, {}};
-  RoutingSampler sampler(loads, flags.top_k, flags.seed * 1000003 + layer);
-  for (int32_t i = 0; i < flags.recorded + flags.measured; ++i)
-    (i < flags.recorded ? trace.recorded : trace.measured)
-        .push_back(sampler.Sample(flags.tokens_per_rank * flags.ep_size, flags.wobble));
-  return trace;
-}
-
-void RunLayer(const SimulateFlags& flags, const LayerTrace& trace, LayerOutcome& outcome) {
-  SimulateOptions options;
-  options.num_ranks = flags.ep_size;
-  options.num_slots = flags.num_slots;
+SimulateOptions OptionsOf(const SimulateFlags& flags) {
+  SimulateOptions options{.num_ranks = flags.ep_size,
+                          .num_slots = flags.num_slots,
+                          .splits = {},
+                          .shared_expert_cost = flags.shared_expert_cost,
+                          .dead_ranks = flags.dead_ranks};
   for (const std::string& split : flags.splits)
     options.splits.push_back(ParseSimulatedSplit(split));
+  return options;
+}
+
+LayerOutcome RunLayer(const SimulateFlags& flags, const LayerTrace& trace) {
+  const SimulateOptions options = OptionsOf(flags);
+  LayerOutcome outcome;
+  outcome.plan_ms.resize(flags.policies.size());
   std::vector<SimulatedPolicy> policies;
-  std::vector<double> plan_us(flags.policies.size(), 0.0);
-  for (size_t i = 0; i < flags.policies.size(); ++i) {
-    policies.push_back(PolicyOf(flags.policies[i], flags));
-    policies[i].plan = [plan = policies[i].plan, &us = plan_us[i]](const Scenarios& recorded) {
-      const double start = ThreadMicroseconds();
-      Placement placement = plan(recorded);
-      us = ThreadMicroseconds() - start;
-      return placement;
-    };
-  }
+  for (size_t i = 0; i < flags.policies.size(); ++i)
+    policies.push_back(PolicyOf(flags.policies[i], flags, outcome.plan_ms[i]));
   outcome.runs = SimulateLayer(trace, options, policies);
-  for (size_t r = 0; r < outcome.runs.size(); ++r)
-    outcome.runs[r].plan_us = plan_us[r / flags.splits.size()];
-  outcome.clairvoyant = ClairvoyantImbalance(trace, flags.ep_size, flags.num_slots);
-  outcome.component_bound =
-      ComponentBound(RecordedScenarios(trace), {flags.num_slots, flags.ep_size});
-  outcome.floor = SamplingFloor(static_cast<int64_t>(trace.measured.front().size()), flags.ep_size);
+  const Sizes live = LiveSizes(options);
+  if (live.num_slots >= trace.num_experts)
+    outcome.clairvoyant = ClairvoyantImbalance(trace, live.num_ranks, live.num_slots);
+  outcome.component_bound = ComponentBound(RecordedScenarios(trace), live);
+  for (const std::vector<uint16_t>& iteration : trace.measured)
+    outcome.choices +=
+        static_cast<double>(iteration.size()) / static_cast<double>(trace.measured.size());
+  outcome.floor = SamplingFloor(static_cast<int64_t>(outcome.choices), live.num_ranks);
+  return outcome;
 }
 
-std::vector<LayerOutcome> RunLayers(const SimulateFlags& flags) {
-  RoutingTrace trace;
-  std::vector<std::vector<double>> loads;
-  const IterationRule rule = RuleOf(flags);
-  if (!flags.routing.empty()) {
-    trace = TraceOf(statistics::ReadRouting(flags.routing, flags.num_experts));
-    ValidateIterationRule(trace, rule);
-  } else {
-    for (const auto& [layer, row] : statistics::ReadLoads(flags.loads).layers)
-      for (const double load : row)
-        if (load > 0) {
-          loads.emplace_back(row.begin(), row.end());
-          break;
-        }
-  }
-  const size_t layers =
-      flags.routing.empty() ? loads.size() : static_cast<size_t>(trace.num_layers);
-  if (layers == 0) Throw(ErrorKind::kInvalid, "{} has no layer with load", flags.loads);
-  std::vector<LayerOutcome> outcomes(layers);
-  ThreadPool pool("simulate", static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
-  pool.Run(static_cast<int64_t>(layers), [&](int64_t l, int) {
-    const auto i = static_cast<size_t>(l);
-    try {
-      RunLayer(flags,
-               flags.routing.empty() ? SampledTrace(flags, loads[i], i)
-                                     : MakeLayerTrace(trace, rule, static_cast<int32_t>(l)),
-               outcomes[i]);
-    } catch (...) {
-      outcomes[i].error = std::current_exception();
+// One policy and split over all layers.
+class RunOfLayers {
+ public:
+  RunOfLayers(const std::vector<LayerOutcome>& outcomes, size_t index)
+      : outcomes_(outcomes), index_(index) {}
+
+  const SimulatedRun& first() const { return outcomes_.front().runs[index_]; }
+
+  // Over iterations and layers.
+  template <class Values>
+  MeanAndP99 Summary(const Values& values) const {
+    std::vector<double> all;
+    for (const LayerOutcome& outcome : outcomes_) {
+      const std::vector<double>& more = values(outcome.runs[index_]);
+      all.insert(all.end(), more.begin(), more.end());
     }
-  });
-  for (const LayerOutcome& outcome : outcomes)
-    if (outcome.error) std::rethrow_exception(outcome.error);
-  return outcomes;
+    return Summarise(std::move(all));
+  }
+  // Over layers.
+  template <class Value>
+  double Mean(const Value& value) const {
+    double sum = 0;
+    for (const LayerOutcome& outcome : outcomes_)
+      sum += static_cast<double>(value(outcome.runs[index_]));
+    return sum / static_cast<double>(outcomes_.size());
+  }
+
+ private:
+  const std::vector<LayerOutcome>& outcomes_;
+  size_t index_;
+};
+
+int32_t CountComponents(const Placement& placement) {
+  return JudgePlacement(placement, {placement.num_experts, {}, {}}).num_components;
 }
 
-Json ReportOf(const std::vector<LayerOutcome>& outcomes) {
+// Slots whose expert a slot of another node holds too, less one per expert: what nodes copy.
+int32_t CrossNodeReplicas(const Placement& placement, int32_t num_nodes) {
+  std::vector<std::vector<bool>> holds(
+      static_cast<size_t>(num_nodes),
+      std::vector<bool>(static_cast<size_t>(placement.num_experts), false));
+  const int32_t ranks_per_node = placement.num_ranks / num_nodes;
+  for (int32_t s = 0; s < placement.num_slots(); ++s)
+    holds[static_cast<size_t>(placement.RankOf(SlotId(s)).value / ranks_per_node)]
+         [static_cast<size_t>(placement.slot_expert[static_cast<size_t>(s)].value)] = true;
+  int32_t pairs = 0;
+  for (const std::vector<bool>& node : holds)
+    pairs += static_cast<int32_t>(std::count(node.begin(), node.end(), true));
+  return pairs - placement.num_experts;
+}
+
+Json SharedJson(const RunOfLayers& run) {
+  const auto home = [](const SimulatedRun& r) -> const auto& { return r.shared.imbalance_home; };
+  const auto filled = [](const SimulatedRun& r) -> const auto& { return r.shared.imbalance; };
+  return {{"imbalance_home_mean", run.Summary(home).mean},
+          {"imbalance_mean", run.Summary(filled).mean},
+          {"imbalance_p99", run.Summary(filled).p99},
+          {"rows_moved", run.Mean([](const SimulatedRun& r) { return r.shared.rows_moved; })}};
+}
+
+Json ResultJson(const SimulateFlags& flags, const std::vector<LayerOutcome>& outcomes,
+                size_t index) {
+  const RunOfLayers run(outcomes, index);
+  const auto imbalance = [](const SimulatedRun& r) -> const auto& { return r.imbalance; };
+  const MeanAndP99 summary = run.Summary(imbalance);
+  double plan_ms = 0;
+  for (const LayerOutcome& outcome : outcomes)
+    plan_ms += outcome.plan_ms[index / flags.splits.size()] / static_cast<double>(outcomes.size());
+  Json result{
+      {"policy", run.first().policy},
+      {"split", SimulatedSplitName(run.first().split)},
+      {"imbalance_mean", summary.mean},
+      {"imbalance_p99", summary.p99},
+      {"slots_fetched_per_layer", run.Mean([](const SimulatedRun& r) { return r.fetched_slots; })},
+      {"num_components",
+       run.Mean([](const SimulatedRun& r) { return CountComponents(r.planned); })},
+      {"duplicate_slots",
+       run.Mean([](const SimulatedRun& r) { return CountDuplicateSlots(r.planned); })},
+      {"plan_ms_per_layer", plan_ms}};
+  if (run.first().split == SimulatedSplit::kOptimal) {
+    const auto fraction = [](const SimulatedRun& r) -> const auto& {
+      return r.imbalance_fractional;
+    };
+    result["imbalance_fractional_mean"] = run.Summary(fraction).mean;
+    result["iterations_above_ceil"] =
+        run.Mean([](const SimulatedRun& r) { return r.num_above_ceil; });
+  }
+  if (!flags.dead_ranks.empty())
+    result["slots_fetched_first_per_layer"] =
+        run.Mean([](const SimulatedRun& r) { return r.slots_fetched_first; });
+  if (flags.num_nodes > 1 && flags.dead_ranks.empty())
+    result["cross_node_replicas_per_layer"] = run.Mean(
+        [&](const SimulatedRun& r) { return CrossNodeReplicas(r.planned, flags.num_nodes); });
+  if (flags.shared_expert_cost > 0) result["shared_expert"] = SharedJson(run);
+  return result;
+}
+
+Json ReportOf(const SimulateFlags& flags, const LayerTraces& traces,
+              const std::vector<LayerOutcome>& outcomes) {
   const double layers = static_cast<double>(outcomes.size());
   Json results = Json::array();
-  for (size_t r = 0; r < outcomes.front().runs.size(); ++r) {
-    std::vector<double> all;
-    double fetched = 0;
-    double plan_us = 0;
-    for (const LayerOutcome& outcome : outcomes) {
-      const SimulatedRun& run = outcome.runs[r];
-      all.insert(all.end(), run.imbalance.begin(), run.imbalance.end());
-      fetched += run.fetched_slots / layers;
-      plan_us += run.plan_us / layers;
-    }
-    const MeanAndP99 summary = Summarise(std::move(all));
-    results.push_back({{"policy", outcomes.front().runs[r].policy},
-                       {"split", SimulatedSplitName(outcomes.front().runs[r].split)},
-                       {"imbalance_mean", summary.mean},
-                       {"imbalance_p99", summary.p99},
-                       {"slots_fetched_per_layer", fetched},
-                       {"plan_ms_per_layer", plan_us / 1000}});
-  }
+  for (size_t r = 0; r < outcomes.front().runs.size(); ++r)
+    results.push_back(ResultJson(flags, outcomes, r));
   std::vector<double> clairvoyant;
   double floor = 0;
   double component_bound = 0;
+  double choices = 0;
   for (const LayerOutcome& outcome : outcomes) {
     clairvoyant.insert(clairvoyant.end(), outcome.clairvoyant.begin(), outcome.clairvoyant.end());
     floor += outcome.floor / layers;
     component_bound += outcome.component_bound / layers;
+    choices += outcome.choices / layers;
   }
-  return {{"results", results},
-          {"layers", outcomes.size()},
-          {"iterations", outcomes.front().clairvoyant.size()},
-          {"floor", floor},
-          {"clairvoyant", Summarise(std::move(clairvoyant)).mean},
-          {"component_bound", component_bound}};
+  Json report{{"results", results},
+              {"layers", outcomes.size()},
+              {"layers_without_load", traces.without_load()},
+              {"iterations", outcomes.front().runs.front().imbalance.size()},
+              {"num_experts", traces.num_experts()},
+              {"ep_size", flags.ep_size},
+              {"num_slots", flags.num_slots},
+              {"seed", flags.seed},
+              {"routed_tokens_per_iteration", choices},
+              {"floor", floor},
+              {"clairvoyant", nullptr},
+              {"component_bound", component_bound}};
+  if (!clairvoyant.empty()) report["clairvoyant"] = Summarise(std::move(clairvoyant)).mean;
+  return report;
 }
 
-void PrintReport(const Json& report) {
-  std::printf("%-14s %-19s %10s %10s %9s %9s\n", "policy", "split", "imbalance", "p99", "fetched",
-              "plan ms");
-  for (const Json& r : report["results"])
-    std::printf("%-14s %-19s %10.5f %10.4f %9.2f %9.2f\n", r["policy"].get<std::string>().c_str(),
-                r["split"].get<std::string>().c_str(), r["imbalance_mean"].get<double>(),
-                r["imbalance_p99"].get<double>(), r["slots_fetched_per_layer"].get<double>(),
-                r["plan_ms_per_layer"].get<double>());
-  std::printf(
-      "%d layers, %d iterations measured; static floor %.4f, clairvoyant %.4f, component "
-      "bound %.4f\n",
-      report["layers"].get<int>(), report["iterations"].get<int>(), report["floor"].get<double>(),
-      report["clairvoyant"].get<double>(), report["component_bound"].get<double>());
+std::string ResultText(const Json& r) {
+  std::string text = fmt::format(
+      "{:<14} {:<19} {:>9.5f} {:>8.4f} {:>8.2f} {:>10.4g} {:>9.2f}", r["policy"].get<std::string>(),
+      r["split"].get<std::string>(), r["imbalance_mean"].get<double>(),
+      r["imbalance_p99"].get<double>(), r["slots_fetched_per_layer"].get<double>(),
+      r["num_components"].get<double>(), r["plan_ms_per_layer"].get<double>());
+  const auto more = [&](const char* key) {
+    if (r.contains(key)) text += fmt::format(" {:>9.3f}", r[key].get<double>());
+  };
+  more("slots_fetched_first_per_layer");
+  more("cross_node_replicas_per_layer");
+  if (r.contains("shared_expert")) {
+    const Json& shared = r["shared_expert"];
+    text += fmt::format(" {:>9.5f} {:>9.5f} {:>7.3f}", shared["imbalance_home_mean"].get<double>(),
+                        shared["imbalance_mean"].get<double>(), shared["rows_moved"].get<double>());
+  }
+  return text + "\n";
+}
+
+std::string ReportText(const SimulateFlags& flags, const Json& report) {
+  std::string text = fmt::format("{:<14} {:<19} {:>9} {:>8} {:>8} {:>10} {:>9}", "policy", "split",
+                                 "imbalance", "p99", "fetched", "components", "plan ms");
+  if (!flags.dead_ranks.empty()) text += fmt::format(" {:>9}", "at death");
+  if (flags.num_nodes > 1 && flags.dead_ranks.empty()) text += fmt::format(" {:>9}", "crossing");
+  if (flags.shared_expert_cost > 0)
+    text += fmt::format(" {:>9} {:>9} {:>7}", "+ shared", "filled", "moved");
+  text += "\n";
+  double above_ceil = 0;
+  for (const Json& result : report["results"]) {
+    text += ResultText(result);
+    above_ceil += result.value("iterations_above_ceil", 0.0);
+  }
+  text += fmt::format(
+      "{} layers, {} iterations of {:.0f} routed tokens measured on {} ranks with {} slots; static "
+      "floor {:.4f}, component bound {:.4f}",
+      report["layers"].get<int64_t>(), report["iterations"].get<int64_t>(),
+      report["routed_tokens_per_iteration"].get<double>(), flags.ep_size, flags.num_slots,
+      report["floor"].get<double>(), report["component_bound"].get<double>());
+  if (!report["clairvoyant"].is_null())
+    text += fmt::format(", clairvoyant {:.4f}", report["clairvoyant"].get<double>());
+  if (std::find(flags.splits.begin(), flags.splits.end(), "optimal") != flags.splits.end())
+    text += above_ceil == 0 ? "\noptimal: the busiest rank has the fractional optimum rounded up"
+                            : "\noptimal: MORE than the fractional optimum rounded up";
+  return text + "\n";
+}
+
+// What can be refused before a file is read.
+void CheckNames(const SimulateFlags& flags) {
+  if (flags.policies.empty() || flags.splits.empty())
+    Throw(ErrorKind::kInvalid, "--policies and --splits need at least one name each");
+  bool looks_at_nodes = false;
+  for (const std::string& name : flags.policies) looks_at_nodes |= FindPolicy(name).looks_at_nodes;
+  if (flags.num_nodes * flags.num_groups > 1 && !looks_at_nodes)
+    Throw(ErrorKind::kInvalid,
+          "--nodes {} --num_groups {}: none of --policies {} looks at nodes and groups; deepseek "
+          "does",
+          flags.num_nodes, flags.num_groups, fmt::join(flags.policies, ","));
+  if (flags.ep_size % flags.num_nodes != 0)
+    Throw(ErrorKind::kInvalid, "--nodes is {}; it must divide --ep_size {}", flags.num_nodes,
+          flags.ep_size);
+  LiveSizes(OptionsOf(flags));
+}
+
+void CheckSource(const SimulateFlags& flags, const LayerTraces& traces) {
+  ValidateSizes(traces.num_experts(), flags.num_slots, flags.ep_size, "simulate");
+  for (const SimulatedSplit split : OptionsOf(flags).splits)
+    if (split == SimulatedSplit::kRoundRobin && !traces.has_tokens())
+      Throw(ErrorKind::kInvalid,
+            "--splits round_robin needs tokens in their order; a statistics folder has counts");
+  if (!traces.without_load().empty())
+    LogWarn("layers {} have no load and are left out", fmt::join(traces.without_load(), ", "));
 }
 
 void Simulate(const SimulateFlags& flags) {
-  if (flags.routing.empty() == flags.loads.empty())
-    Throw(ErrorKind::kInvalid, "give one of --routing FILE and --loads FILE:TENSOR");
-  if (flags.recorded < 1 || flags.measured < 1 || flags.tokens_per_rank < 1)
-    Throw(ErrorKind::kInvalid,
-          "--recorded {}, --measured {} and --tokens-per-rank {} must be 1 or more", flags.recorded,
-          flags.measured, flags.tokens_per_rank);
-  if (flags.policies.empty() || flags.splits.empty())
-    Throw(ErrorKind::kInvalid, "--policies and --splits need at least one name each");
-  const Json report = ReportOf(RunLayers(flags));
-  if (flags.json)
-    std::printf("%s\n", DumpJson(report, 2).c_str());
-  else
-    PrintReport(report);
+  CheckNames(flags);
+  const LayerTraces traces(flags.trace, flags.ep_size, flags.seed);
+  CheckSource(flags, traces);
+  std::vector<LayerOutcome> outcomes(traces.layers().size());
+  ForEachLayer(outcomes.size(), [&](size_t i) { outcomes[i] = RunLayer(flags, traces.Make(i)); });
+  const Json report = ReportOf(flags, traces, outcomes);
+  WriteFileWhole("-", flags.json ? DumpJson(report, 2) + "\n" : ReportText(flags, report));
 }
 
 }  // namespace
@@ -283,29 +329,48 @@ void Simulate(const SimulateFlags& flags) {
 void AddEplbSimulate(CLI::App& group) {
   CLI::App* command = group.add_subcommand(
       "simulate", "replay routed tokens: imbalance of policies and splits, causally");
-  const auto flags = std::make_shared<SimulateFlags>();
-  command->add_option(Names("ep-size"), flags->ep_size, "ranks")->required();
-  command->add_option(Names("num-slots"), flags->num_slots, "slots of all ranks")->required();
-  command->add_option(Names("policies"), flags->policies, "comma separated")->delimiter(',');
+  const auto flags = std::make_shared<SimulateFlags>();  // shared by the parser and the callback
+  command->add_option(Names("ep-size"), flags->ep_size, "ranks")
+      ->required()
+      ->check(CLI::PositiveNumber);
+  command->add_option(Names("num-slots"), flags->num_slots, "slots of all ranks per layer")
+      ->required()
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option(Names("policies"), flags->policies,
+                   "comma separated, of contiguous, tensorrt_llm, deepseek, scenario (default: all "
+                   "but deepseek)")
+      ->delimiter(',');
   command
       ->add_option(Names("splits"), flags->splits,
-                   "of even, round_robin, optimal, optimal_fractional")
+                   "comma separated, of even, round_robin, optimal (whole tokens), "
+                   "optimal_fractional (default: all but round_robin)")
       ->delimiter(',');
-  command->add_option(Names("routing"), flags->routing, "safetensors with token-level routing");
-  command->add_option(Names("loads"), flags->loads, "FILE:TENSOR, tokens are drawn from it");
-  command->add_option(Names("num-experts"), flags->num_experts, "0: 1 + the largest id");
-  command->add_option(Names("iterations"), flags->iterations, "tokens:N or decode:STEP:LENGTH");
-  command->add_option(Names("answer-order"), flags->answer_order, "file or stride:K");
-  command->add_option(Names("record"), flags->record, "half, half_per_task, alternate_answers");
-  command->add_option(Names("tokens-per-rank"), flags->tokens_per_rank, "with --loads");
-  command->add_option(Names("wobble"), flags->wobble, "with --loads: log-normal sigma");
-  command->add_option(Names("recorded"), flags->recorded, "with --loads: iterations");
-  command->add_option(Names("measured"), flags->measured, "with --loads: iterations");
-  command->add_option(Names("top-k"), flags->top_k, "with --loads: experts per token");
-  command->add_option(Names("repair-slots-per-layer"), flags->repair_slots,
-                      "fetches per layer and iteration; 0: planned once");
-  command->add_option(Names("seed"), flags->seed, "of sampling and search");
-  command->add_flag(Names("json"), flags->json, "one JSON document");
+  AddTraceFlags(*command, flags->trace);
+  command
+      ->add_option(Names("repair-slots-per-layer"), flags->repair_slots,
+                   "slots of a layer that repair may change after each iteration; 0: planned once")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option(Names("nodes"), flags->num_nodes, "nodes the ranks are spread over")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option(Names("num-groups"), flags->num_groups, "expert groups of the router")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option(Names("shared-expert-cost"), flags->shared_expert_cost,
+                   "also with a shared expert whose rows cost so many routed rows and go to the "
+                   "least busy ranks; 0: none")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      ->add_option(Names("dead-ranks"), flags->dead_ranks,
+                   "comma separated ranks that die when measuring begins")
+      ->delimiter(',');
+  command->add_option(Names("seed"), flags->seed, "for drawing, planning and repair")
+      ->capture_default_str();
+  command->add_flag("--json", flags->json, "one JSON document instead of the table");
   command->callback([flags] { Simulate(*flags); });
 }
 

@@ -12,109 +12,27 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
 #include <fstream>
-#include <memory>
-#include <numeric>
-#include <random>
 
+#include "bench/exchange_rank.h"
 #include "comm/local/rank_threads.h"
-#include "exchange/exchange.h"
 #include "exchange/local_fabric.h"
 
 namespace wideload {
 namespace {
-
-constexpr int kNumExperts = 128;
-
-exchange::ExchangeShape ShapeFor(int num_ranks, int64_t rows_per_peer) {
-  return {.num_ranks = num_ranks,
-          .max_rows = rows_per_peer * num_ranks,
-          .top_k = 1,
-          .row_bytes = kBenchRowBytes,
-          .return_row_bytes = kBenchRowBytes,
-          .num_experts = kNumExperts,
-          .num_slots = num_ranks,
-          .num_buffers = 1};
-}
-
-// One rank of our side.
-class Rank {
- public:
-  Rank(const BenchBatch& batch, exchange::Fabric& fabric, comm::Communicator& group)
-      : batch_(batch),
-        exchange_(ShapeFor(group.size(), batch.rows_per_peer), fabric, group),
-        num_rows_(batch.rows_per_peer * group.size()),
-        tokens_(static_cast<size_t>(num_rows_ * kBenchRowBytes), std::byte(group.rank())),
-        results_(tokens_.size(), std::byte(group.rank())),
-        slots_(static_cast<size_t>(num_rows_)),
-        counts_(kNumExperts) {
-    for (size_t i = 0; i < slots_.size(); ++i)
-      slots_[i] = static_cast<int32_t>(i % static_cast<size_t>(group.size()));
-    std::shuffle(slots_.begin(), slots_.end(), std::mt19937(static_cast<unsigned>(group.rank())));
-  }
-
-  void Iterate() {
-    exchange_.PublishCounts(counts_, true);
-    exchange_.WaitCounts();
-    exchange_.Dispatch({.rows = tokens_.data(),
-                        .row_stride = kBenchRowBytes,
-                        .num_tokens = num_rows_,
-                        .slots = slots_});
-    const auto received = exchange_.Receive();
-    if (batch_.reads_rows)
-      for (const exchange::Exchange::SlotRows& slot : received)
-        for (const std::byte* row : slot.x_rows) Read(row);
-    if (batch_.with_return) WriteResults(received);
-    exchange_.Return();
-    const auto returns = exchange_.WaitReturns();
-    if (batch_.with_return && batch_.reads_rows)
-      for (const std::byte* row : returns) Read(row);
-  }
-
- private:
-  // What an expert would store.
-  void WriteResults(std::span<const exchange::Exchange::SlotRows> received) {
-    const std::byte* result = results_.data();
-    for (const exchange::Exchange::SlotRows& slot : received)
-      for (std::byte* row : slot.y_rows) {
-        std::memcpy(row, result, static_cast<size_t>(kBenchRowBytes));
-        result += kBenchRowBytes;
-      }
-  }
-
-  void Read(const std::byte* row) {
-    uint64_t sum = 0;
-    for (int64_t i = 0; i < kBenchRowBytes; i += 8) {
-      uint64_t word = 0;
-      std::memcpy(&word, row + i, sizeof(word));
-      sum += word;
-    }
-    sum_ = sum_ + sum;
-  }
-
-  BenchBatch batch_;
-  exchange::Exchange exchange_;
-  int64_t num_rows_;
-  std::vector<std::byte> tokens_;
-  std::vector<std::byte> results_;
-  std::vector<int32_t> slots_;
-  std::vector<int32_t> counts_;
-  volatile uint64_t sum_ = 0;
-};
 
 // Our side; segments are made once, as in a server.
 class OwnSide {
  public:
   OwnSide(int num_ranks, int64_t rows_per_peer)
       : num_ranks_(num_ranks),
-        fabrics_(num_ranks, SegmentBytes(ShapeFor(num_ranks, rows_per_peer))) {}
+        fabrics_(num_ranks, SegmentBytes(BenchShape(num_ranks, rows_per_peer))) {}
 
   double Run(const BenchBatch& batch) {
     comm::LocalGroup group(num_ranks_, {});
     double us = 0;
     const comm::RankOutcome outcome = comm::RunRanks(group, [&](comm::Communicator& communicator) {
-      Rank rank(batch, fabrics_.rank(communicator.rank()), communicator);
+      ExchangeRank rank(batch, fabrics_.rank(communicator.rank()), communicator);
       for (int64_t i = 0; i < std::max<int64_t>(2, batch.iterations / 10); ++i) rank.Iterate();
       communicator.Barrier();
       const auto start = std::chrono::steady_clock::now();

@@ -56,10 +56,15 @@ function(wideload_test TARGET)
 endfunction()
 
 # Registers TARGET, started as RANKS processes by mpirun, with ctest under the label `ranks`. More processes than cores are
-# fine, root included. Only where find_package(MPI) has found MPI.
+# fine, root included. With HOSTS the processes take each other for those of so many hosts: TARGET must then understand
+# `--hosts N` (tests/support/mpi_ranks.h). Only where find_package(MPI) has found MPI.
 function(wideload_mpi_test TARGET)
-  cmake_parse_arguments(ARG "" "RANKS" "ARGS" ${ARGN})
+  cmake_parse_arguments(ARG "" "RANKS;HOSTS" "ARGS" ${ARGN})
   set(name ranks.${TARGET}_${ARG_RANKS})
+  if(ARG_HOSTS)
+    string(APPEND name "_on_${ARG_HOSTS}_hosts")
+    list(PREPEND ARG_ARGS --hosts ${ARG_HOSTS})
+  endif()
   add_test(NAME ${name} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ARG_RANKS} $<TARGET_FILE:${TARGET}> ${ARG_ARGS})
   math(EXPR timeout "120 * ${WIDELOAD_TEST_TIMEOUT_FACTOR}")
   set_tests_properties(${name} PROPERTIES LABELS ranks TIMEOUT ${timeout} ENVIRONMENT

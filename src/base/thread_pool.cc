@@ -31,7 +31,7 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::Run(int64_t num_tasks, FunctionRef<void(int64_t, int)> task) {
   if (threads_.empty() || num_tasks <= 1) {
-    for (int64_t i = 0; i < num_tasks; ++i) task(i, 0);
+    for (int64_t i = 0; i < num_tasks; ++i) Do(task, i, 0);
     return;
   }
   task_ = &task;
@@ -60,8 +60,13 @@ void ThreadPool::WorkOn(int thread) {
   while (true) {
     const int64_t i = next_task_.fetch_add(1, std::memory_order_relaxed);
     if (i >= num_tasks_) return;
-    (*task_)(i, thread);
+    Do(*task_, i, thread);
   }
+}
+
+void ThreadPool::Do(const FunctionRef<void(int64_t, int)>& task, int64_t i, int thread) {
+  task(i, thread);
+  if (progress_ != nullptr) progress_->fetch_add(1, std::memory_order_relaxed);
 }
 
 void NameThisThread(const std::string& name) {

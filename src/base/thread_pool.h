@@ -46,6 +46,10 @@ class ThreadPool {
 
   int num_threads() const { return static_cast<int>(threads_.size()) + 1; }
 
+  // Adds 1 to `counter` for each task that ends, from now on: others can see that work gets done.
+  // Must outlive the pool; not during Run.
+  void CountProgress(std::atomic<uint32_t>& counter) { progress_ = &counter; }
+
   // Calls task(i, thread) once for each i in [0, num_tasks), in increasing order of start, and
   // returns when all are done. `thread` is in [0, num_threads()): an index into per-thread scratch.
   // Tasks must not throw.
@@ -64,10 +68,12 @@ class ThreadPool {
  private:
   void ThreadMain(int thread);
   void WorkOn(int thread);
+  void Do(const FunctionRef<void(int64_t, int)>& task, int64_t i, int thread);
 
   WaitLadder ladder_;
   const FunctionRef<void(int64_t, int)>* task_ = nullptr;
   int64_t num_tasks_ = 0;
+  std::atomic<uint32_t>* progress_ = nullptr;
   std::atomic<int64_t> next_task_{0};
   EventWord round_;  // raised once per Run
   EventWord done_;   // number of pool threads that finished, over all rounds

@@ -40,11 +40,11 @@ void EventWord::Wake() {
             0);
 }
 
-void EventWord::Sleep(uint32_t seen, std::chrono::milliseconds slice) {
+void EventWord::Sleep(uint32_t seen, std::chrono::microseconds slice) {
   sleepers_.fetch_add(1, std::memory_order_seq_cst);
   if (value_.load(std::memory_order_seq_cst) == seen) {
-    const timespec timeout{.tv_sec = slice.count() / 1000,
-                           .tv_nsec = (slice.count() % 1000) * 1'000'000};
+    const timespec timeout{.tv_sec = slice.count() / 1'000'000,
+                           .tv_nsec = (slice.count() % 1'000'000) * 1000};
     ::syscall(SYS_futex, reinterpret_cast<uint32_t*>(&value_), FUTEX_WAIT, seen, &timeout, nullptr,
               0);
   }

@@ -11,7 +11,11 @@ namespace wideload {
 // How long each step of the ladder lasts. With more threads than cores spinning only keeps others
 // from running: use Oversubscribed().
 struct WaitLadder {
-  int spins = 2000;                      // pause instructions, 100 to 200 us
+  // Pause instructions, 100 to 200 us in all, with a sched_yield after every kPausesPerYield: where
+  // the scheduler keeps both sides of a wait on one core, the waiting one must not keep the other
+  // from running for long.
+  int spins = 2000;
+  static constexpr int kPausesPerYield = 64;
   int yields = 50;                       // sched_yield calls
   std::chrono::milliseconds slice{100};  // longest sleep before the caller's checks run again
 
@@ -31,7 +35,7 @@ class EventWord {
   // Adds 1, release, and wakes sleepers; returns the new value.
   uint32_t Increment();
   // Sleeps until the value differs from `seen`, a wake-up, or the slice is over; may return early.
-  void Sleep(uint32_t seen, std::chrono::milliseconds slice);
+  void Sleep(uint32_t seen, std::chrono::microseconds slice);
 
  private:
   void Wake();
@@ -51,7 +55,7 @@ template <class Ready, class KeepWaiting>
 bool WaitFor(EventWord& word, const WaitLadder& ladder, Ready ready, KeepWaiting keep_waiting) {
   for (int i = 0; i < ladder.spins; ++i) {
     if (ready(word.Load())) return true;
-    CpuPause();
+    i % WaitLadder::kPausesPerYield == WaitLadder::kPausesPerYield - 1 ? YieldThread() : CpuPause();
   }
   for (int i = 0; i < ladder.yields; ++i) {
     if (ready(word.Load())) return true;

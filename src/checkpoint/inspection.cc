@@ -43,19 +43,6 @@ constexpr std::array<Rule, 16> kRules = {{{"vision", kOther},
                                           {".feed_forward.", "dense MLP"},
                                           {"", kOther}}};
 
-// The number after ".layers.", or -1.
-int64_t LayerOf(std::string_view name) {
-  constexpr std::string_view kMark = "layers.";
-  const size_t mark = name.find(kMark);
-  if (mark == std::string_view::npos) return -1;
-  int64_t layer = -1;
-  for (size_t i = mark + kMark.size(); i < name.size() && layer < 1000000; ++i) {
-    if (std::isdigit(static_cast<unsigned char>(name[i])) == 0) break;
-    layer = std::max<int64_t>(layer, 0) * 10 + (name[i] - '0');
-  }
-  return layer;
-}
-
 std::string PatternOf(std::string_view name) {
   std::string pattern;
   size_t begin = 0;
@@ -160,6 +147,18 @@ std::optional<uint64_t> Inspection::KvBytesPerToken() const {
   if (!config || !unsupported.empty()) return std::nullopt;
   return static_cast<uint64_t>(config->num_layers * 2 * config->num_kv_heads * config->head_dim *
                                DTypeBytes(DType::kBF16));
+}
+
+int64_t LayerOf(std::string_view name) {
+  constexpr std::string_view kMark = "layers.";
+  const size_t mark = name.find(kMark);
+  if (mark == std::string_view::npos) return -1;
+  int64_t layer = -1;
+  for (size_t i = mark + kMark.size(); i < name.size() && layer < 1000000; ++i) {
+    if (std::isdigit(static_cast<unsigned char>(name[i])) == 0) break;
+    layer = std::max<int64_t>(layer, 0) * 10 + (name[i] - '0');
+  }
+  return layer;
 }
 
 std::string_view PartOf(std::string_view tensor_name, int64_t num_layers) {

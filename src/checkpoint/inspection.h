@@ -58,4 +58,7 @@ Inspection InspectFolder(const std::string& folder,
 // `num_layers`: layers from there on are extra prediction layers; 0: unknown.
 std::string_view PartOf(std::string_view tensor_name, int64_t num_layers);
 
+// The number after "layers." in the name, or -1.
+int64_t LayerOf(std::string_view tensor_name);
+
 }  // namespace wideload::checkpoint

@@ -2,6 +2,7 @@
 // Communicator per rank, used by that rank's thread alone; Abort and Aborted may be called by any.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -56,8 +57,9 @@ class PeerLost : public Error {
 // What waits of a group have in common.
 struct GroupOptions {
   int total_threads = 0;  // that compete for this machine's cores; 0: one per rank
-  std::chrono::milliseconds deadline{60'000};  // longest wait for a peer
-  std::function<bool(int)> is_alive = {};      // false: this rank is dead for sure; may be empty
+  // Longest wait for a peer while no rank of the group gets on with its work.
+  std::chrono::milliseconds deadline{4'000};
+  std::function<bool(int)> is_alive = {};  // false: this rank is dead for sure; may be empty
 };
 
 // Every collective is called by all ranks of the group in the same order. Each may throw PeerLost.
@@ -91,6 +93,11 @@ class Communicator {
   virtual void Beat() = 0;
   // How often `peer` called Beat; a rank that is lost does not.
   virtual uint32_t BeatsOf(int peer) const = 0;
+  // Counts the pieces of work that this rank has done, none longer than a second or so: others wait
+  // as long as some rank gets on (ThreadPool::CountProgress). Any thread adds to it.
+  virtual std::atomic<uint32_t>& progress() = 0;
+  // As far as is known here: of a rank on another host, what its last beat said.
+  virtual uint32_t ProgressOf(int peer) const = 0;
 
   // Rank r's bytes, of any size each, at all[offsets[r] .. offsets[r + 1]). Memory: grows `all` and
   // `offsets` where needed.

@@ -16,6 +16,7 @@ WaitGuard::WaitGuard(Communicator& group, int peer)
     : group_(group),
       peer_(peer),
       start_(steady_clock::now()),
+      stall_(group),
       last_beat_(start_ - kBeatAge),
       beats_seen_(group.BeatsOf(peer)) {}
 
@@ -38,10 +39,10 @@ bool WaitGuard::KeepWaiting() {
     return false;
   }
   const bool is_peer_waiting = IsPeerWaiting();
-  const auto elapsed = steady_clock::now() - start_;
-  if (elapsed < options.deadline) return true;
-  if (is_peer_waiting && elapsed < options.deadline + options.deadline / 4) return true;
-  const double seconds = std::chrono::duration<double>(elapsed).count();
+  const auto stalled = stall_.Elapsed();
+  if (stalled < options.deadline) return true;
+  if (is_peer_waiting && stalled < options.deadline + options.deadline / 4) return true;
+  const double seconds = std::chrono::duration<double>(steady_clock::now() - start_).count();
   GiveUp(fmt::format("no answer for {:.1f} s{}", seconds,
                      is_peer_waiting ? " (it is waiting, too)" : ""),
          false);

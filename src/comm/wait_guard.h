@@ -1,11 +1,12 @@
 // What one wait for a peer checks between its slices: the group's abort word, whether the peer
-// lives, the deadline. Used by one thread.
+// lives, whether the group gets on, the deadline. Used by one thread.
 #pragma once
 
 #include <chrono>
 #include <string>
 
 #include "comm/communicator.h"
+#include "comm/stall_timer.h"
 
 namespace wideload::comm {
 
@@ -13,8 +14,9 @@ class WaitGuard {
  public:
   WaitGuard(Communicator& group, int peer);
 
-  // False when the wait should end; then ThrowPeerLost. A peer that passes the deadline but is seen
-  // waiting itself gets up to a quarter more, so that who waits for the lost rank names it.
+  // False when the wait should end; then ThrowPeerLost. The deadline is for the time in which no
+  // rank of the group gets on with its work. A peer that passes it but is seen waiting itself gets
+  // up to a quarter more, so that who waits for the lost rank names it.
   bool KeepWaiting();
 
   // Ends the wait for a reason found elsewhere.
@@ -32,6 +34,7 @@ class WaitGuard {
   Communicator& group_;
   int peer_;
   std::chrono::steady_clock::time_point start_;
+  StallTimer stall_;
   std::chrono::steady_clock::time_point last_beat_;
   uint32_t beats_seen_;
   std::string cause_;

@@ -62,11 +62,11 @@ Placement PlanScenario(const PolicyInput& input) {
 }
 
 constexpr std::array kPolicies = {
-    Policy{"contiguous", "experts in order, as without a balancer", PlanContiguous},
-    Policy{"tensorrt_llm", "TensorRT-LLM's greedy policy, slot for slot", PlanTensorRtLlm},
-    Policy{"deepseek", "DeepSeek's rebalance_experts, global or hierarchical over nodes",
+    Policy{"contiguous", "experts in order, as without a balancer", false, PlanContiguous},
+    Policy{"tensorrt_llm", "TensorRT-LLM's greedy policy, slot for slot", false, PlanTensorRtLlm},
+    Policy{"deepseek", "DeepSeek's rebalance_experts, global or hierarchical over nodes", true,
            PlanDeepSeek},
-    Policy{"scenario", "made for the optimal per-batch split, over recorded iterations",
+    Policy{"scenario", "made for the optimal per-batch split, over recorded iterations", false,
            PlanScenario},
 };
 

@@ -28,6 +28,7 @@ struct PolicyInput {
 struct Policy {
   std::string_view name;
   std::string_view summary;  // one line for --help
+  bool looks_at_nodes;       // at num_nodes and num_groups; the others ignore them
   Placement (*plan)(const PolicyInput& input);
 };
 

@@ -148,7 +148,7 @@ void FillRank(const Placement& current, std::vector<ExpertId> experts, int32_t f
 
 int32_t NumScenarios(const PlanOptions& options) {
   if (options.num_scenarios > 0) return options.num_scenarios;
-  return options.num_ranks <= 16 ? 256 : options.num_ranks <= 64 ? 128 : 64;
+  return options.num_ranks <= 8 ? 256 : options.num_ranks <= 36 ? 128 : 64;
 }
 
 int64_t WorkFor(int32_t num_ranks) {

@@ -20,7 +20,7 @@ struct PlanOptions {
   // joined by variations of them up to this many; 0: as many as the number of ranks leaves time
   // for.
   int32_t num_scenarios = 0;
-  double variation = 0.2;  // each expert's load times exp(variation x N(0, 1))
+  double variation = 0.15;  // each expert's load times exp(variation x N(0, 1))
   double tail = 5;  // what is minimised: mean of h + tail x h^2, h the imbalance of a scenario
   // With a placement in the slots: what one fetched slot must gain in mean imbalance, and the ranks
   // are relabelled so that few slots change.

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "eplb/bounds.h"
 #include "eplb/placement.h"
 #include "eplb/scenario.h"
 
@@ -66,27 +67,46 @@ struct SimulatedPolicy {
   std::function<Placement(const Placement& now, const Scenarios& seen)> repair;
 };
 
+// What the shared expert adds: every token has one more row, which any rank can compute.
+struct SharedExpertRun {
+  std::vector<double> imbalance_home;  // [measured iterations] rows computed where the token is
+  std::vector<double> imbalance;       // [measured iterations] rows fill up the least busy ranks
+  double rows_moved = 0;               // share of the rows that leave the token's rank
+};
+
 struct SimulatedRun {
   std::string policy;
   SimulatedSplit split = SimulatedSplit::kEven;
-  std::vector<double> imbalance;  // [measured iterations]
-  double fetched_slots = 0;       // per iteration, by repair
-  double plan_us = 0;             // left 0; callers that time fill it in
+  std::vector<double> imbalance;    // [measured iterations]
+  double fetched_slots = 0;         // per iteration, by repair
+  int32_t slots_fetched_first = 0;  // when ranks died: for experts that lost their last slot
+  // kOptimal: the imbalance of the fractional optimum, and iterations in which a rank got more
+  // tokens than its busiest rank's rounded up.
+  std::vector<double> imbalance_fractional = {};
+  int32_t num_above_ceil = 0;
+  SharedExpertRun shared = {};  // empty without a shared expert
+  Placement planned = {};       // what was in the slots when measuring began; dead ranks left out
 };
 
 struct SimulateOptions {
   int32_t num_ranks = 1;
   int32_t num_slots = 1;
   std::vector<SimulatedSplit> splits;
-  ScenarioStoreOptions store;
+  ScenarioStoreOptions store = {};
+  double shared_expert_cost = 0;         // of a shared row, in routed rows; 0: no shared expert
+  std::vector<int32_t> dead_ranks = {};  // of the plan; they die when measuring begins
 };
+// The sizes that are left when the dead ranks are gone.
+// Errors: kInvalid for a rank out of range, named twice, or all of them.
+Sizes LiveSizes(const SimulateOptions& options);
 
 // Tokens of each expert in one iteration.
 std::vector<double> CountTokens(const LayerTrace& trace, const std::vector<uint16_t>& iteration);
 Scenarios RecordedScenarios(const LayerTrace& trace);
 
 // One run per policy and split, policies outermost. Tokens are dealt to source ranks in equal
-// contiguous shares (round robin depends on it).
+// contiguous shares (round robin and the shared expert depend on it).
+// Errors: those of the policies, LiveSizes, and of RepairPlacement when live slots are too few.
 std::vector<SimulatedRun> SimulateLayer(const LayerTrace& trace, const SimulateOptions& options,
                                         const std::vector<SimulatedPolicy>& policies);
 

@@ -97,6 +97,10 @@ void Exchange::InitSegment() {
   };
   for (int r = 0; r < shape_.num_ranks; ++r) {
     reset(layout_.AbortCell(r), 0);
+    fabric_.Expect(r, {.cell = layout_.AbortCell(r),
+                       .tag = 1,
+                       .payload_offset = layout_.AbortText(r),
+                       .payload_bytes = ExchangeLayout::kAbortTextBytes});
     for (int64_t round = 0; round < layout_.num_counts_buffers(); ++round)
       reset(layout_.CountsCell(round, r), shape_.first_epoch);
     for (int64_t round = 0; round < shape_.num_buffers; ++round) {
@@ -171,6 +175,11 @@ void Exchange::PublishCounts(std::span<const int32_t> counts, bool more) {
   const int rank = group_.rank();
   const int64_t payload = layout_.CountsPayload(round, rank);
   const int32_t more_value = more ? 1 : 0;
+  for (int source = 0; source < shape_.num_ranks; ++source)
+    fabric_.Expect(source, {.cell = layout_.CountsCell(round, source),
+                            .tag = TagOf(round),
+                            .payload_offset = layout_.CountsPayload(round, source),
+                            .payload_bytes = layout_.counts_payload_bytes()});
   for (int i = 1; i <= shape_.num_ranks; ++i) {
     const int dst = (rank + i) % shape_.num_ranks;
     std::byte* window = fabric_.Window(dst, payload);
@@ -250,6 +259,20 @@ void Exchange::SignalRows(int dst) {
                        .payload_bytes = layout_.RegionPayloadBytes(num_rows)});
 }
 
+// Rows and results of this round: their places are free, and what comes back is known.
+void Exchange::ExpectRound(int64_t round) {
+  for (int peer = 0; peer < shape_.num_ranks; ++peer) {
+    fabric_.Expect(peer, {.cell = layout_.RegionCell(round, peer),
+                          .tag = TagOf(round),
+                          .payload_offset = layout_.RegionHeader(round, peer),
+                          .payload_bytes = layout_.region_bytes() - ExchangeLayout::kCellBytes});
+    fabric_.Expect(peer, {.cell = layout_.ReturnCell(round, peer),
+                          .tag = TagOf(round),
+                          .payload_offset = layout_.ReturnRow(round, plan_.comb_offset(peer)),
+                          .payload_bytes = plan_.NumPairs(peer) * layout_.return_stride()});
+  }
+}
+
 void Exchange::Dispatch(const Chunk& chunk) {
   const int64_t round = num_dispatched_;
   WIDELOAD_CHECK(round < num_counted_, "Dispatch of round {} before WaitCounts", round);
@@ -263,6 +286,7 @@ void Exchange::Dispatch(const Chunk& chunk) {
                  "{} slots for {} tokens of {} each", chunk.slots.size(), chunk.num_tokens,
                  shape_.top_k);
   plan_.Make(chunk.num_tokens, chunk.slots);
+  ExpectRound(round);
   const bool is_non_temporal =
       plan_.num_rows() * shape_.row_bytes * shape_.num_ranks > kNonTemporalBytes;
   for (int i = 1; i <= shape_.num_ranks; ++i) {

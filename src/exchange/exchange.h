@@ -112,6 +112,7 @@ class Exchange {
   void Await(WaitKind kind, int peer, int64_t cell, int64_t round);
   bool IsToldToEnd(std::string& reason) const;
   void TellPeersToEnd(const std::string& reason);
+  void ExpectRound(int64_t round);
   void WriteMetas(const Chunk& chunk, int dst);
   void CopyRowsTo(const Chunk& chunk, int dst, bool is_non_temporal);
   void SignalRows(int dst);

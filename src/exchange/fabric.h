@@ -1,7 +1,8 @@
 // The transport under the exchange: one segment of memory per rank, the same layout on all ranks,
 // written by peers and announced by flags. Implementations: memory of one process (local_fabric.h),
-// memory that processes share (shm_fabric.h); the seam also fits one message per announcement. A
-// Fabric belongs to one rank; Window may be used by any of its threads, the rest by the rank's own.
+// memory that processes share (shm_fabric.h), one message per announcement between hosts
+// (mpi_fabric.h); make_fabric.h chooses. A Fabric belongs to one rank; Window may be used by any of
+// its threads, the rest by the rank's own.
 #pragma once
 
 #include <cstddef>
@@ -31,8 +32,8 @@ class Fabric {
   virtual bool IsReachable(int dst) const = 0;
 
   // An announcement: payload bytes [payload_offset, payload_offset + payload_bytes) of the window
-  // are complete at dst before the EventWord at `cell` of dst's segment becomes `tag`. The payload
-  // never covers the cell.
+  // are complete at dst before the EventWord at `cell` of dst's segment becomes `tag`. Cells lie at
+  // the start of a 128-byte line; the payload never covers one.
   struct Message {
     int64_t cell = 0;
     uint32_t tag = 0;
@@ -43,6 +44,12 @@ class Fabric {
   // fenced by the thread that made them) is covered. The payload must not change until something
   // that dst announces proves that it was read. Never waits for dst.
   virtual void Signal(int dst, const Message& message) = 0;
+
+  // Says what `source` will announce to this rank: where its payload goes, and how large it is at
+  // most. Called once for each announcement, for those of one cell in their order, before Test or
+  // Wait asks for it, and best as soon as that place is free: what travels as a message is then
+  // received in place. The same cell and tag again, while that one is awaited: no effect.
+  virtual void Expect(int source, const Message& message) = 0;
 
   // True when the EventWord at `cell` of this rank's own segment is `tag`; then the payload
   // announced with it may be read.

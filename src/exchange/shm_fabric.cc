@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 
 #include "base/error.h"
 
@@ -16,10 +15,6 @@ EventWord& CellAt(std::byte* segment, int64_t cell) {
   return *reinterpret_cast<EventWord*>(segment + cell);
 }
 
-SegmentName NameOf(const std::string& job, const std::string& folder, int rank) {
-  return {.job = job, .name = fmt::format("exchange-{}", rank), .folder = folder};
-}
-
 }  // namespace
 
 ShmFabric::ShmFabric(comm::Communicator& group, int64_t segment_bytes, const std::string& job,
@@ -27,30 +22,9 @@ ShmFabric::ShmFabric(comm::Communicator& group, int64_t segment_bytes, const std
     : rank_(group.rank()),
       segment_bytes_(segment_bytes),
       ladder_(WaitLadder::For(std::max(group.size(), total_threads))),
-      segments_(static_cast<size_t>(group.size())),
-      windows_(segments_.size()) {
+      segments_(group, std::vector<bool>(static_cast<size_t>(group.size()), true), segment_bytes,
+                {.job = job, .folder = folder}) {
   ladder_.slice = kSlice;
-  SharedMemory& own = segments_[static_cast<size_t>(rank_)];
-  try {
-    own = SharedMemory::Create(NameOf(job, folder, rank_), segment_bytes);
-    std::memset(own.data(), 0, static_cast<size_t>(segment_bytes));  // touched by its reader
-    group.Barrier();
-    for (int r = 0; r < group.size(); ++r) {
-      SharedMemory& segment = segments_[static_cast<size_t>(r)];
-      if (r != rank_) segment = SharedMemory::Attach(NameOf(job, folder, r));
-      if (segment.size() != segment_bytes)
-        Throw(ErrorKind::kInvalid, "segments have {} bytes on rank {} and {} on rank {}",
-              segment_bytes, rank_, segment.size(), r);
-      windows_[static_cast<size_t>(r)] = segment.data();
-    }
-  } catch (const comm::PeerLost&) {
-    throw;
-  } catch (const Error& error) {
-    group.Abort(error.what());
-    throw;
-  }
-  group.Barrier();
-  own.Unlink();
 }
 
 void ShmFabric::Signal(int dst, const Message& message) {

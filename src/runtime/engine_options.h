@@ -24,7 +24,8 @@ struct EngineOptions {
   eplb::SplitMode split = eplb::SplitMode::kOptimal;
   int64_t moe_max_num_tokens =
       0;  // tokens of all ranks that go through an MoE layer at once; 0: all
-  std::chrono::milliseconds deadline{60'000};  // longest wait for another rank
+  // Longest wait for another rank while no rank gets on with its work.
+  std::chrono::milliseconds deadline{4'000};
 };
 
 }  // namespace wideload::runtime

@@ -14,6 +14,7 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
               .kv_heads = model.shape().kv_heads,
               .head_dim = model.shape().head_dim,
               .dtype = compute::ComputeDType(options.kernels)}) {
+  if (options.group != nullptr) pool_.CountProgress(options.group->progress());
   for (int32_t i = 0; i < options.threads; ++i) samplers_.emplace_back(model.shape().vocab_size);
   const auto max_tokens = static_cast<size_t>(options.max_num_tokens);
   const auto max_batch = static_cast<size_t>(options.max_batch_size);

@@ -7,8 +7,6 @@
 namespace wideload::runtime {
 namespace {
 
-using std::chrono::steady_clock;
-
 moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options) {
   moe::MoeLayout layout{.num_ranks = options.num_ranks, .split = options.split};
   const auto num_experts = static_cast<int32_t>(shape.num_experts);
@@ -22,13 +20,6 @@ moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& op
       moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens);
   moe::ValidateLayout(shape, layout);
   return layout;
-}
-
-// Time since `start`, which is set at the first call.
-steady_clock::duration Since(steady_clock::time_point& start) {
-  const auto now = steady_clock::now();
-  if (start == steady_clock::time_point()) start = now;
-  return now - start;
 }
 
 }  // namespace
@@ -92,7 +83,8 @@ bool RankTeam::Stop() {
 
 void RankTeam::RunRound() {
   if (failure_) std::rethrow_exception(failure_);
-  waiting_since_ = failing_since_ = {};
+  stall_.reset();
+  failing_.reset();
   const uint32_t all_done = ++num_rounds_ * static_cast<uint32_t>(members_.size());
   round_.Increment();
   const bool all_ended = WaitFor(
@@ -106,10 +98,15 @@ void RankTeam::RunRound() {
 // A rank that has ended needed something of every other in each layer, so what the others have left
 // to do is as little as between two waits of the exchange: the same deadline holds.
 bool RankTeam::KeepWaiting() {
-  if (group_.Aborted()) return Since(failing_since_) < kGrace;
+  if (group_.Aborted()) {
+    if (!failing_) failing_.emplace(group_.rank(0));
+    return failing_->Elapsed() < kGrace;
+  }
   const bool none_ended =
       done_.Load() == (num_rounds_ - 1) * static_cast<uint32_t>(members_.size());
-  return none_ended || Since(waiting_since_) < deadline_;
+  if (none_ended) return true;
+  if (!stall_) stall_.emplace(group_.rank(0));
+  return stall_->Elapsed() < deadline_;
 }
 
 void RankTeam::FindStuckRanks() {

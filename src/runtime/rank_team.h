@@ -6,12 +6,14 @@
 #include <chrono>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
 
 #include "base/wait.h"
 #include "comm/local/local_communicator.h"
+#include "comm/stall_timer.h"
 #include "exchange/local_fabric.h"
 #include "model/model.h"
 #include "runtime/engine_options.h"
@@ -47,8 +49,9 @@ class RankTeam {
   const Rank& rank(size_t r) const { return *members_[r]->rank; }
   size_t size() const { return members_.size(); }
 
-  // How long ranks have to notice that another one has failed.
-  static constexpr std::chrono::milliseconds kGrace{2000};
+  // Ranks that get on with their work notice at their next wait that another one has failed, those
+  // that wait within a wait slice; after so long in which none gets on, who has not is stuck.
+  static constexpr std::chrono::milliseconds kGrace{600};
 
  private:
   struct Member {
@@ -79,8 +82,8 @@ class RankTeam {
   EventWord done_;   // rounds that ranks ended, over all ranks
   uint32_t num_rounds_ = 0;
   std::atomic<bool> stop_{false};
-  // Since when the ranks that ended this round wait for the others, or know of a failure.
-  std::chrono::steady_clock::time_point waiting_since_, failing_since_;
+  std::optional<comm::StallTimer> stall_;    // since the first rank ended this round
+  std::optional<comm::StallTimer> failing_;  // since a failure is known
 };
 
 }  // namespace wideload::runtime

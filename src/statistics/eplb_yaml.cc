@@ -191,6 +191,29 @@ void CheckLayers(const EplbConfig& config, const std::string& source) {
   }
 }
 
+bool Contains(const std::vector<int32_t>& layers, int32_t layer) {
+  return std::find(layers.begin(), layers.end(), layer) != layers.end();
+}
+
+constexpr std::string_view kPlannedEpSize = "# ep_size: ";
+
+// The last line that is such a comment and nothing else.
+std::optional<int32_t> PlannedEpSize(std::string_view text) {
+  std::optional<int32_t> found;
+  for (size_t at = text.find(kPlannedEpSize); at != std::string_view::npos;
+       at = text.find(kPlannedEpSize, at + 1)) {
+    if (at != 0 && text[at - 1] != '\n') continue;
+    const std::string_view line = text.substr(at, text.find('\n', at) - at);
+    int32_t value = 0;
+    const auto [end, error] =
+        std::from_chars(line.data() + kPlannedEpSize.size(), line.data() + line.size(), value);
+    if (error == std::errc() && end == line.data() + line.size() && value >= 1 &&
+        value <= kMaxEplbSlots)
+      found = value;
+  }
+  return found;
+}
+
 }  // namespace
 
 int32_t EplbConfig::num_experts() const {
@@ -209,6 +232,7 @@ EplbConfig ParseEplbYaml(std::string_view text, const std::string& source) {
     parser.HandleNextDocument(handler);  // a second document is refused
     EplbConfig config = handler.Finish();
     CheckLayers(config, source);
+    config.planned_ep_size = PlannedEpSize(text);
     return config;
   } catch (const YAML::Exception& e) {
     Throw(ErrorKind::kCorrupt, "{}:{}: not valid YAML: {}", source, e.mark.line + 1, e.msg);
@@ -226,6 +250,8 @@ std::string FormatEplbYaml(const EplbConfig& config) {
     text += fmt::format("  {}: [{}]\n", layer, fmt::join(slots, ", "));
   text += fmt::format("layer_updates_per_iter: {}\nnum_slots: {}\n", config.layer_updates_per_iter,
                       config.num_slots);
+  if (config.planned_ep_size)
+    text += fmt::format("{}{}\n", kPlannedEpSize, *config.planned_ep_size);
   return text;
 }
 
@@ -251,7 +277,7 @@ void CheckEplbConfig(const EplbConfig& config, const EplbTarget& target,
             "MoE layers",
             source, layer, target.layers.size());
   for (const auto& [layer, slots] : config.layers)
-    if (std::find(target.layers.begin(), target.layers.end(), layer) == target.layers.end())
+    if (!Contains(target.layers, layer) && !Contains(target.extra_layers, layer))
       Throw(ErrorKind::kInvalid,
             "{}: initial_global_assignments.{} is no MoE layer of the model; allowed: {}", source,
             layer, fmt::join(target.layers, ", "));

@@ -19,11 +19,16 @@ namespace wideload::statistics {
 struct EplbConfig {
   int32_t num_slots = 0;
   int32_t layer_updates_per_iter = 0;
-  std::optional<int32_t> ep_size = {};  // written by some tools, never by us
+  std::optional<int32_t> ep_size = {};  // written by some tools, never by us; binding
+  // From a line "# ep_size: N": the ranks it was made for. TensorRT-LLM refuses keys that it does
+  // not know, and skips comments. Only a default for who does not say otherwise.
+  std::optional<int32_t> planned_ep_size = {};
   std::map<int32_t, std::vector<int32_t>> layers = {};
 
   // 1 + the largest expert id; 0 without layers.
   int32_t num_experts() const;
+  // The binding ep_size, else the planned one.
+  std::optional<int32_t> KnownEpSize() const { return ep_size ? ep_size : planned_ep_size; }
   bool operator==(const EplbConfig&) const = default;
 };
 
@@ -37,7 +42,8 @@ inline constexpr int32_t kMaxEplbLayers = 1 << 13;
 EplbConfig ParseEplbYaml(std::string_view text, const std::string& source);
 EplbConfig ReadEplbYaml(const std::string& path);
 
-// Byte for byte the generator's layout: sorted keys, one line per layer. Ends with a newline.
+// Byte for byte the generator's layout: sorted keys, one line per layer; then the comment of
+// planned_ep_size if there is one. Ends with a newline.
 std::string FormatEplbYaml(const EplbConfig& config);
 // Whole or not at all; "-" is standard output. Errors: kIo.
 void WriteEplbYaml(const std::string& path, const EplbConfig& config);
@@ -46,7 +52,8 @@ void WriteEplbYaml(const std::string& path, const EplbConfig& config);
 struct EplbTarget {
   int32_t num_experts = 0;
   int32_t ep_size = 0;
-  std::vector<int32_t> layers = {};  // MoE layers of the model, ascending
+  std::vector<int32_t> layers = {};        // MoE layers of the model, ascending
+  std::vector<int32_t> extra_layers = {};  // others that a file may have: prediction layers
 };
 
 // Errors: kInvalid naming source, layer, found and allowed: a file of another model (expert count,

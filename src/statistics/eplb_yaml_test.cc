@@ -43,6 +43,19 @@ TEST(EplbYaml, ReadsListsInBlockStyleAndWithoutLayers) {
   EXPECT_TRUE(ParseEplbYaml("num_slots: 8\n", "f").layers.empty());
 }
 
+TEST(EplbYaml, RemembersTheRanksOfAPlanInACommentThatBindsNobody) {
+  const std::string text = std::string(kText) + "# ep_size: 2\n";
+  const EplbConfig config = ParseEplbYaml(text, "f.yaml");
+  EXPECT_EQ(config.planned_ep_size, 2);
+  EXPECT_EQ(config.KnownEpSize(), 2);
+  EXPECT_FALSE(config.ep_size.has_value());
+  EXPECT_EQ(FormatEplbYaml(config), text);
+  CheckEplbConfig(config, {.num_experts = 3, .ep_size = 4, .layers = {3, 7}}, "f.yaml");
+  for (const char* other :
+       {"# ep_size: 0\n", "# ep_size: 2 \n", "# ep_size: -1\n", "  # ep_size: 2\n"})
+    EXPECT_FALSE(ParseEplbYaml(std::string(kText) + other, "f").planned_ep_size) << other;
+}
+
 TEST(EplbYaml, RefusesByNameWithLine) {
   EXPECT_THAT(Refusal("num_slots: 4\nnum_slots: 4\n"),
               HasSubstr("f.yaml:2: duplicate key \"num_slots\""));

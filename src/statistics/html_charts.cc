@@ -151,7 +151,8 @@ std::string HeatMapSvg(const HeatMap& map) {
 }
 
 std::string HeatMapLegend() {
-  std::string legend = "<p class=\"legend\">Tokens of a rank relative to the layer's mean: ";
+  std::string legend =
+      "<p class=\"legend\">Tokens of a rank over all iterations, relative to the layer's mean: ";
   for (const Band& band : kBands)
     legend += fmt::format(
         "<span><svg class=\"key\" viewBox=\"0 0 12 12\" aria-hidden=\"true\"><rect class=\"{}\" "

@@ -134,7 +134,26 @@ Json JsonNumber(double value) {
 
 }  // namespace
 
+namespace {
+
+// "a, b, c and 5 more", in the order of the alphabet.
+std::string TensorNames(const SafetensorsFile& file) {
+  constexpr size_t kShown = 8;
+  std::vector<std::string> names;
+  for (const auto& [name, view] : file.tensors()) names.push_back(name);
+  const size_t shown = std::min(kShown, names.size());
+  std::string text =
+      fmt::to_string(fmt::join(names.begin(), names.begin() + static_cast<int64_t>(shown), ", "));
+  if (shown < names.size()) text += fmt::format(" and {} more", names.size() - shown);
+  return text.empty() ? "none" : text;
+}
+
+}  // namespace
+
 LoadTable LoadsOfTensor(const SafetensorsFile& file, const std::string& tensor) {
+  if (!file.tensors().contains(tensor))
+    Throw(ErrorKind::kNotFound, "{}: has no tensor {}; it has {}", file.path(), tensor,
+          TensorNames(file));
   const TensorView view = file.Get(tensor);
   const std::string where = fmt::format("{}: tensor {}", file.path(), tensor);
   if (view.shape().rank() != 2 || view.dim(0) < 1 || view.dim(0) > kMaxLayers || view.dim(1) < 1 ||

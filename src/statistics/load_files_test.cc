@@ -62,7 +62,8 @@ TEST(LoadsOfTensor, ReadsAnyNumberType) {
               HasSubstr("tensor negative[0, 1] is -1; it must be finite and at least 0"));
   EXPECT_THAT(Refusal([&] { LoadsOfTensor(file, "bool"); }), HasSubstr("must hold numbers"));
   EXPECT_THAT(Refusal([&] { LoadsOfTensor(file, "cube"); }), HasSubstr("[layers, experts]"));
-  EXPECT_THAT(Refusal([&] { LoadsOfTensor(file, "none"); }), HasSubstr("no tensor none"));
+  EXPECT_THAT(Refusal([&] { LoadsOfTensor(file, "none"); }),
+              HasSubstr("has no tensor none; it has b"));
 }
 
 TEST(LoadCsv, ReadsWithAndWithoutLayerColumn) {

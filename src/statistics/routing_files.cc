@@ -67,12 +67,13 @@ void AddTask(const SafetensorsFile& file, const std::string& ids, const std::str
 
 void SetNumExperts(const SafetensorsFile& file, int32_t num_experts, Routing& routing) {
   int32_t largest = -1;
-  for (const RoutingTask& task : routing.tasks)
+  for (const RoutingTask& task : routing.tasks) {
     for (const uint16_t id : task.ids) largest = std::max(largest, int32_t{id});
+    if (num_experts > 0 && largest >= num_experts)
+      Throw(ErrorKind::kInvalid, "{}: tensor {} holds expert {}; allowed: 0 to {} (num_experts)",
+            file.path(), task.name, largest, num_experts - 1);
+  }
   if (largest < 0) Throw(ErrorKind::kInvalid, "{}: holds no token", file.path());
-  if (num_experts > 0 && largest >= num_experts)
-    Throw(ErrorKind::kInvalid, "{}: holds expert {}; allowed: 0 to {} (num_experts)", file.path(),
-          largest, num_experts - 1);
   routing.num_experts = num_experts > 0 ? num_experts : largest + 1;
 }
 

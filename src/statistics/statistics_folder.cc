@@ -267,7 +267,7 @@ void CheckStatisticsFolder(const std::string& folder, ExistingFolder existing) {
   const std::string path = WithoutTrailingSlash(folder);
   const std::string parent = fs::absolute(path).parent_path().string();
   if (!IsDirectory(parent) || ::access(parent.c_str(), W_OK) != 0)
-    Throw(ErrorKind::kIo, "{}: cannot write: {} must be a folder that can be written", path,
+    Throw(ErrorKind::kInvalid, "{}: cannot write: {} must be a folder that can be written", path,
           parent);
   if (!FileExists(path)) return;
   if (!IsDirectory(path)) Throw(ErrorKind::kInvalid, "{}: is a file; it must be a folder", path);

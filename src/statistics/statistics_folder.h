@@ -38,7 +38,7 @@ ExpertStatistics ParseStatistics(std::string_view meta_json, const std::string& 
 enum class ExistingFolder { kRefuse, kReplace };
 
 // Errors, before any work is done: kInvalid when `folder` holds another run's files (unless
-// replaced) or anything that is no statistics file; kIo when its parent is missing or not writable.
+// replaced) or anything that is no statistics file, or its parent is missing or not writable.
 void CheckStatisticsFolder(const std::string& folder, ExistingFolder existing);
 
 // Writes one rank file per row of ranks, always counts per expert. The folder appears whole:

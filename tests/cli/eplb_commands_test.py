@@ -158,6 +158,155 @@ class EplbCommands(unittest.TestCase):
         self.assertIn("places 32 experts; the model has 64",
                       self.eplb("check", plan, "-m", MODEL, "--ep_size", 8, code=2))
 
+    def test_lists_every_number_of_ranks_when_nobody_tells_it(self):
+        plan = self.out / "plan.yaml"
+        plan.write_text("num_slots: 80\n")
+        found = json.loads(self.eplb("check", plan, "--model", MODEL, "--json"))
+        self.assertEqual([layout["ep_size"] for layout in found["layouts"]], [2, 4, 5, 8, 10, 16, 20, 40])
+        self.assertEqual(found["layouts"][3]["bytes_per_rank"], 10 * 5 * found["expert_bytes"])
+        self.assertIn("     8 ranks:   10 slots each", self.eplb("check", plan, "--model", MODEL))
+
+    def test_checks_a_model_with_dense_and_prediction_layers(self):
+        model = self.out / "model"
+        model.mkdir()
+        config = json.loads((MODEL / "config.json").read_text())
+        config.update(first_k_dense_replace=2, num_nextn_predict_layers=1, quantization_config={"quant_method": "fp8"})
+        (model / "config.json").write_text(json.dumps(config))
+        plan = self.out / "plan.yaml"
+        for layers, count in (((2, 3, 4), 3), ((2, 3, 4, 5), 4)):
+            plan.write_text("num_slots: 64\ninitial_global_assignments:\n" +
+                            "".join(f"  {layer}: {list(range(64))}\n" for layer in layers))
+            found = json.loads(self.eplb("check", plan, "--model", model, "--ep_size", 8, "--json"))
+            self.assertEqual((found["layers"], found["from_weights"]), (list(layers), False))
+            weights = 3 * config["hidden_size"] * config["moe_intermediate_size"]
+            self.assertEqual((found["expert_bytes"], found["bytes_per_rank"]), (weights, 8 * count * weights))
+        plan.write_text(plan.read_text().replace("  5:", "  0:"))
+        self.assertIn("assignments.0 is no MoE layer of the model; allowed: 2, 3, 4",
+                      self.eplb("check", plan, "--model", model, "--ep_size", 8, code=2))
+
+    def test_numbers_layers_as_the_model_does(self):
+        loads, plan = self.out / "loads.csv", self.out / "plan.yaml"
+        loads.write_text("0,0\n4,1\n1,4\n")
+        for layers, keys in (("1-2", "1 2"), ("2", "2"), ("3,5-6", "3 5 6")):
+            self.eplb("plan", "--loads", loads, "--ep_size", 2, "--layers", layers, "--output_path", plan)
+            found = [line.split(":")[0].strip() for line in plan.read_text().splitlines() if line.startswith("  ")]
+            self.assertEqual(found, keys.split())
+
+    def test_tells_the_time_per_layer(self):
+        plan = json.loads(self.eplb("plan", "--expert_statistic_path", SMALL, "--policy", "scenario", "--output_path",
+                                    self.out / "p.yaml", "--json"))
+        self.assertTrue(all(row["plan_ms"] > 0 for row in plan["layers"]))
+        self.assertAlmostEqual(plan["plan_ms"], sum(row["plan_ms"] for row in plan["layers"]), 9)
+
+    def recorded_plan(self, policy="scenario"):
+        """A plan of 40 slots on 8 ranks from the first half of SMALL."""
+        plan = self.out / "plan.yaml"
+        self.eplb("plan", "--expert_statistic_path", SMALL, "--iter_stop", 103, "--ep_size", 8, "--num_slots", 40,
+                  "--policy", policy, "--output_path", plan)
+        return plan
+
+    def repair(self, plan, *more):
+        return json.loads(self.eplb("repair", "--from", plan, "--expert_statistic_path", SMALL, "--iter_start", 103,
+                                    "--output_path", self.out / "new.yaml", "--json", *more))
+
+    def slots(self, path):
+        return {int(line.split(":")[0]): json.loads(line.split(":")[1])
+                for line in path.read_text().splitlines() if line.startswith("  ")}
+
+    def test_repairs_until_and_within_the_budget(self):
+        plan = self.recorded_plan("tensorrt_llm")
+        self.assertIn("--ep_size is missing", self.eplb("repair", "--from", plan, "--loads", self.table(), "--output_path",
+                                                        self.out / "new.yaml", code=2))
+        far = self.repair(plan, "--ep_size", 8, "--until", 0.02)
+        self.assertEqual((far["layers_above_until"], far["num_slots"]), (0, 40))
+        self.assertTrue(all(row["imbalance_after"] <= 0.02 for row in far["layers"]))
+        self.assertGreater(far["slots_fetched"], 0)
+        near = self.repair(plan, "--ep_size", 8, "--until", 0, "--max_fetched_slots", 1)
+        before, after = self.slots(plan), self.slots(self.out / "new.yaml")
+        for row in near["layers"]:
+            self.assertLessEqual(row["fetched_slots"], 1)
+            self.assertLessEqual(row["imbalance_after"], row["imbalance_before"])
+            pairs = zip(before[row["layer"]], after[row["layer"]])
+            self.assertEqual(sum(a != b for a, b in pairs), row["fetched_slots"])
+        same = self.repair(plan, "--ep_size", 8, "--max_fetched_slots", 0)
+        self.assertEqual((same["slots_fetched"], self.slots(self.out / "new.yaml")), (0, before))
+
+    def table(self):
+        path = self.out / "table.csv"
+        self.eplb("convert", SMALL, path)
+        return path
+
+    def test_repair_knows_the_ranks_of_a_plan_and_of_a_repaired_plan(self):
+        plan = self.recorded_plan()
+        self.assertEqual(plan.read_text().splitlines()[-1], "# ep_size: 8")
+        command = ["repair", "--loads", self.table(), "--output_path", self.out / "new.yaml", "--json"]
+        self.assertEqual(json.loads(self.eplb(*command, "--from", plan))["ep_size"], 8)
+        self.assertEqual(json.loads(self.eplb(*command, "--from", self.out / "new.yaml"))["ep_size"], 8)
+
+    def test_repair_covers_experts_of_dead_ranks_whatever_the_budget(self):
+        plan = self.recorded_plan()
+        found = self.repair(plan, "--dead_ranks", "2", "--max_fetched_slots", 0)
+        for layer, slots in self.slots(self.out / "new.yaml").items():
+            live = slots[:10] + slots[15:]
+            self.assertEqual(set(live), set(range(32)), layer)
+            self.assertEqual(slots[10:15], self.slots(plan)[layer][10:15])
+        self.assertEqual(found["dead_ranks"], [2])
+        self.assertGreater(found["slots_fetched"], 0)
+
+    def test_repair_writes_to_standard_output(self):
+        plan = self.recorded_plan()
+        text = self.eplb("repair", "--from", plan, "--loads", self.table(), "--output_path", "-")
+        self.assertTrue(text.startswith("initial_global_assignments:\n  3: ["))
+
+    def simulate(self, *more):
+        return json.loads(self.eplb("simulate", "--expert_statistic_path", SMALL, "--ep_size", 8, "--num_slots", 40,
+                                    "--policies", "tensorrt_llm,deepseek,scenario", "--splits",
+                                    "even,optimal,optimal_fractional", "--json", *more))
+
+    def test_simulates_every_policy_and_split(self):
+        found = self.simulate("--shared_expert_cost", 1)
+        self.assertEqual([(r["policy"], r["split"]) for r in found["results"]],
+                         [(p, s) for p in ("tensorrt_llm", "deepseek", "scenario")
+                          for s in ("even", "optimal", "optimal_fractional")])
+        self.assertEqual((found["layers"], found["iterations"], found["num_experts"]), (3, 3, 32))
+        for even, optimal, fractional in zip(*[iter(found["results"])] * 3):
+            self.assertEqual(optimal["iterations_above_ceil"], 0)
+            self.assertAlmostEqual(optimal["imbalance_fractional_mean"], fractional["imbalance_mean"], 9)
+            self.assertLessEqual(fractional["imbalance_mean"], optimal["imbalance_mean"])
+            self.assertLessEqual(optimal["imbalance_mean"], even["imbalance_mean"])
+            for result in (even, optimal, fractional):
+                self.assertLessEqual(result["imbalance_mean"], result["imbalance_p99"])
+                shared = result["shared_expert"]
+                self.assertLessEqual(shared["imbalance_mean"], shared["imbalance_home_mean"] + 1e-9)
+        for key in ("floor", "clairvoyant", "component_bound", "routed_tokens_per_iteration"):
+            self.assertGreaterEqual(found[key], 0)
+
+    def test_simulates_dead_ranks_nodes_and_repair(self):
+        dead = self.simulate("--dead_ranks", "3")["results"][0]
+        self.assertGreater(dead["slots_fetched_first_per_layer"], 0)
+        self.assertGreater(dead["imbalance_mean"], self.simulate()["results"][0]["imbalance_mean"])
+        nodes = {r["policy"]: r["cross_node_replicas_per_layer"]
+                 for r in self.simulate("--nodes", 2, "--num_groups", 4)["results"]}
+        self.assertEqual(nodes["deepseek"], 0)
+        self.assertGreater(nodes["tensorrt_llm"], 0)
+        repaired = self.simulate("--repair_slots_per_layer", 2)["results"][0]
+        self.assertTrue(0 < repaired["slots_fetched_per_layer"] <= 2)
+
+    def test_says_what_it_converted(self):
+        found = json.loads(self.eplb("convert", SMALL, self.out / "loads.csv", "--json"))
+        self.assertEqual((found["holds"], found["num_layers"], found["num_experts"]), ("loads", 3, 32))
+        self.eplb("convert", SMALL, self.out / "folder", "--json")
+        placement = json.loads(self.eplb("convert", SMALL / "expected_eplb_8x40.yaml", self.out / "a.json", "--json"))
+        self.assertEqual(placement["holds"], "placement")
+
+    def test_diagnoses_layers_in_equal_steps(self):
+        loads = self.out / "loads.csv"
+        loads.write_text("0,0,0,0\n" + "4,1,2,1\n" * 20)
+        command = ["diagnose", "--loads", loads, "--ep_size", 2, "--top_k", 2, "--json"]
+        self.assertEqual(json.loads(self.eplb(*command))["layers"], [1, 3, 6, 9, 11, 14, 17, 20])
+        self.assertEqual(json.loads(self.eplb(*command, "--max_layers", 0))["layers"], list(range(1, 21)))
+        self.assertEqual(json.loads(self.eplb(*command, "--max_layers", 1))["layers"], [11])
+
     def test_refuses_by_name(self):
         refused = [(["plan", "--output_path", "-"], "exactly one is allowed"),
                    (["plan", "--loads", SMALL / "none.csv", "--ep_size", 2, "--output_path", "-"], "no such file"),

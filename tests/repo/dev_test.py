@@ -5,7 +5,7 @@ import subprocess
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-VERBS = ["demo", "build", "test", "bench", "format", "tidy", "fuzz", "soak", "clean", "help"]
+VERBS = ["demo", "build", "test", "test-cluster", "bench", "format", "tidy", "fuzz", "soak", "clean", "help"]
 
 
 def dev(*arguments, cwd="/"):

@@ -3,50 +3,80 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "base/error.h"
 #include "support/random_layout.h"
 #include "support/random_model.h"
 #include "support/test_data.h"
 
-int main(int argc, char** argv) {
-  using namespace wideload;
+namespace wideload {
+namespace {
+
+struct Soak {
   int64_t runs = 5000;
   uint64_t seed = 1;
-  CLI::App app("random layouts against one rank, bit for bit");
-  app.add_option("--runs", runs, "layouts to try")->capture_default_str();
-  app.add_option("--seed", seed, "of the first layout")->capture_default_str();
-  CLI11_PARSE(app, argc, argv);
+  int64_t done = 0;
+
+  // Tries `batch` layouts of the model. Returns whether all gave the bits of one rank.
+  bool Try(const std::string& folder, compute::KernelSet kernels, size_t num_requests,
+           int64_t batch);
+};
+
+// What is wrong with a layout; "" if nothing is.
+std::string Difference(const testing_support::TestModel& model,
+                       const testing_support::RandomLayout& layout,
+                       const std::vector<runtime::Request>& requests,
+                       const std::vector<testing_support::Outcome>& expected) {
+  try {
+    return CompareLayout(model, layout, requests, expected);
+  } catch (const Error& error) {
+    return fmt::format("{}: {}", layout.Describe(), error.what());
+  }
+}
+
+bool Soak::Try(const std::string& folder, compute::KernelSet kernels, size_t num_requests,
+               int64_t batch) {
+  if (done >= runs) return true;
+  const testing_support::TestModel model = testing_support::LoadTestModel(folder, kernels);
+  const auto requests =
+      testing_support::DrawRequests(model, num_requests, seed + static_cast<uint64_t>(done));
+  const auto expected = testing_support::RunRequests(
+      *model.model, testing_support::TestOptions(model.config, kernels), requests);
+  for (int64_t i = 0; i < batch && done < runs; ++i, ++done) {
+    const auto layout = testing_support::DrawLayout(model, kernels, requests.size(),
+                                                    seed + static_cast<uint64_t>(done));
+    const std::string difference = Difference(model, layout, requests, expected);
+    if (difference.empty()) continue;
+    std::printf("%s, layout %lld: %s\n", folder.c_str(), static_cast<long long>(done),
+                difference.c_str());
+    return false;
+  }
+  std::fprintf(stderr, "%lld of %lld layouts\n", static_cast<long long>(done),
+               static_cast<long long>(runs));
+  return true;
+}
+
+bool Run(Soak& soak) {
   const std::string random_folder = testing_support::TemporaryFolder("soak");
   testing_support::WriteRandomModel(random_folder, 20);
-  const std::string folders[] = {random_folder,
-                                 testing_support::SourcePath("testdata/models/tiny-qwen3-moe"),
-                                 testing_support::SourcePath("models/wideload-14m")};
-  int64_t done = 0;
-  while (done < runs) {
-    for (const compute::KernelSet kernels : compute::SupportedKernelSets()) {
-      for (size_t f = 0; f < std::size(folders); ++f) {
-        const testing_support::TestModel model =
-            testing_support::LoadTestModel(folders[f], kernels);
-        const auto requests = testing_support::DrawRequests(model, f == 2 ? 5 : 10,
-                                                            seed + static_cast<uint64_t>(done));
-        const auto expected = testing_support::RunRequests(
-            *model.model, testing_support::TestOptions(model.config, kernels), requests);
-        const int64_t batch = f == 2 ? 10 : 50;  // the trained model takes longest
-        for (int64_t i = 0; i < batch && done < runs; ++i, ++done) {
-          const auto layout = testing_support::DrawLayout(model, kernels, requests.size(),
-                                                          seed + static_cast<uint64_t>(done));
-          const std::string difference =
-              testing_support::CompareLayout(model, layout, requests, expected);
-          if (!difference.empty()) {
-            std::printf("%s, layout %lld: %s\n", folders[f].c_str(), static_cast<long long>(done),
-                        difference.c_str());
-            return 1;
-          }
-        }
-        std::fprintf(stderr, "%lld of %lld layouts\n", static_cast<long long>(done),
-                     static_cast<long long>(runs));
-      }
-    }
-  }
-  std::printf("%lld layouts, no bit differs\n", static_cast<long long>(done));
-  return 0;
+  const std::string small_folder = testing_support::SourcePath("testdata/models/tiny-qwen3-moe");
+  const std::string trained_folder = testing_support::SourcePath("models/wideload-14m");
+  while (soak.done < soak.runs)
+    for (const compute::KernelSet kernels : compute::SupportedKernelSets())
+      if (!soak.Try(random_folder, kernels, 10, 50) || !soak.Try(small_folder, kernels, 10, 50) ||
+          !soak.Try(trained_folder, kernels, 5, 10))  // takes longest
+        return false;
+  std::printf("%lld layouts, no bit differs\n", static_cast<long long>(soak.done));
+  return true;
+}
+
+}  // namespace
+}  // namespace wideload
+
+int main(int argc, char** argv) {
+  wideload::Soak soak;
+  CLI::App app("random layouts against one rank, bit for bit");
+  app.add_option("--runs", soak.runs, "layouts to try")->capture_default_str();
+  app.add_option("--seed", soak.seed, "of the first layout")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  return wideload::Run(soak) ? 0 : 1;
 }

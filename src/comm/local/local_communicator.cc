@@ -37,6 +37,10 @@ class LocalGroup::Rank final : public Communicator {
   uint32_t BeatsOf(int peer) const override {
     return Peer(peer).beats_.load(std::memory_order_relaxed);
   }
+  std::atomic<uint32_t>& progress() override { return progress_; }
+  uint32_t ProgressOf(int peer) const override {
+    return Peer(peer).progress_.load(std::memory_order_relaxed);
+  }
 
   void Barrier() override {
     Step();
@@ -139,6 +143,7 @@ class LocalGroup::Rank final : public Communicator {
   std::vector<float> block_;
   alignas(128) EventWord steps_;  // step_, published
   alignas(128) std::atomic<uint32_t> beats_{0};
+  alignas(128) std::atomic<uint32_t> progress_{0};
 };
 
 LocalGroup::LocalGroup(int num_ranks, GroupOptions options)

@@ -1,7 +1,5 @@
 #include "comm/mpi/mpi_communicator.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -9,7 +7,7 @@
 #include <cstring>
 #include <thread>
 
-#include "base/file.h"
+#include "base/host.h"
 #include "comm/tree_sum.h"
 #include "comm/wait_guard.h"
 #include "parallel/mapping.h"
@@ -21,7 +19,7 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-enum Tag { kData = 0, kAbortTag = 1, kBeatTag = 2 };
+enum Tag { kData = 0, kAbortTag = 1, kBeatTag = 2, kPulseTag = 3 };
 
 constexpr microseconds kYieldTime{50};
 // MPI wakes nobody: a wait that lasts polls, at longer and longer intervals.
@@ -30,21 +28,21 @@ constexpr microseconds kLongestSleep{500};
 // Between two looks for a dead peer, an abort and the deadline.
 constexpr milliseconds kCheckInterval{5};
 
+// A rank of another host that says nothing for so many of this rank's own beats is dead: 3.75 s, so
+// that a stop of 3 s is survived and a death is noticed within 5.
+constexpr milliseconds kPulsePace{250};
+constexpr int kDeadBeats = 15;
+
 // Where a process lives and who it is there.
 struct HostedProcess {
-  std::array<char, 40> boot_id{};  // one per start of a machine's kernel
-  std::array<char, 40> pid_space{};
+  HostId host;
   ProcessStamp process;
 };
 
-HostedProcess ThisHostedProcess() {
-  HostedProcess self{.process = ThisProcess()};
-  const std::string boot_id = ReadFile("/proc/sys/kernel/random/boot_id");
-  boot_id.copy(self.boot_id.data(), self.boot_id.size() - 1);
-  const auto length =
-      ::readlink("/proc/self/ns/pid", self.pid_space.data(), self.pid_space.size() - 1);
-  if (length < 0) self.pid_space[0] = '?';
-  return self;
+int SizeOf(MPI_Comm members) {
+  int size = 0;
+  MPI_Comm_size(members, &size);
+  return size;
 }
 
 int Count(size_t num_bytes) {
@@ -55,9 +53,12 @@ int Count(size_t num_bytes) {
 }  // namespace
 
 MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, bool* has_failed)
-    : data_(members), group_(std::move(group)), has_failed_(has_failed) {
+    : data_(members),
+      group_(std::move(group)),
+      has_failed_(has_failed),
+      num_ranks_(SizeOf(members)),
+      pulse_counts_(num_ranks_) {
   MPI_Comm_rank(data_, &rank_);
-  MPI_Comm_size(data_, &num_ranks_);
   MPI_Comm_dup(data_, &control_);
   MPI_Comm_set_errhandler(data_, MPI_ERRORS_RETURN);
   MPI_Comm_set_errhandler(control_, MPI_ERRORS_RETURN);
@@ -66,36 +67,70 @@ MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, bool* has
   received_.resize(count);
   pieces_.resize(count);
   beats_.resize(count);
+  progress_.resize(count);
+  beat_values_.resize(count);
   beat_requests_.resize(count, MPI_REQUEST_NULL);
   abort_requests_.resize(count, MPI_REQUEST_NULL);
+  pulse_values_.resize(count);
+  pulse_requests_.resize(count, MPI_REQUEST_NULL);
   WatchPeers();
 }
 
-// A group that has lost a peer may have messages under way: their memory stays for good.
+// A group that has lost a peer may have messages under way: their memory stays for good. Beats and
+// pulses may be under way at any end, and MPI would give them to the next communicator that gets
+// the number of a freed one: control_ keeps its number.
 MpiCommunicator::~MpiCommunicator() {
+  pulse_.reset();
+  new std::vector<uint32_t>(std::move(beat_values_));
+  new std::vector<uint32_t>(std::move(pulse_values_));
   if (is_broken_ || abort_) {
     new std::vector<Message>(std::move(sent_));
     new std::vector<Message>(std::move(received_));
     new std::string(std::move(abort_text_));
     return;
   }
-  ReadControl();
-  MPI_Comm_free(&control_);
   MPI_Comm_free(&data_);
 }
 
 void MpiCommunicator::WatchPeers() {
-  const HostedProcess self = ThisHostedProcess();
+  const HostedProcess self{.host = ThisHost(), .process = ThisProcess()};
   std::vector<HostedProcess> all(static_cast<size_t>(num_ranks_));
   AllGatherValue(self, std::span(all));
+  bool are_all_here = true;
   for (const HostedProcess& peer : all) {
-    const bool is_here = peer.boot_id == self.boot_id && peer.pid_space == self.pid_space;
+    const bool is_here = peer.host == self.host;
     is_here ? watches_.emplace_back(peer.process) : watches_.emplace_back();
+    are_all_here = are_all_here && is_here;
   }
   group_.is_alive = [this, other = std::move(group_.is_alive)](int peer) {
     const std::optional<ProcessWatch>& watch = watches_[static_cast<size_t>(peer)];
-    return !(watch && watch->HasEnded()) && (!other || other(peer));
+    const bool has_ended =
+        watch ? watch->HasEnded() : pulse_counts_.SilentBeats(peer) >= kDeadBeats;
+    return !has_ended && (!other || other(peer));
   };
+  if (!are_all_here) pulse_ = std::make_unique<Pulse>(kPulsePace, [this] { SendPulses(); });
+}
+
+// To ranks of other hosts, also while this rank computes. What has come from them is taken in
+// first: their silence is counted from there.
+void MpiCommunicator::SendPulses() {
+  ReadControl();
+  pulse_counts_.CountBeat();
+  const std::scoped_lock lock(control_mutex_);
+  for (int peer = 0; peer < num_ranks_; ++peer)
+    if (!watches_[static_cast<size_t>(peer)])
+      SendProgress(peer, kPulseTag, pulse_values_[static_cast<size_t>(peer)],
+                   pulse_requests_[static_cast<size_t>(peer)]);
+}
+
+// MPI would wait for a dead rank without end; the barrier does not.
+MPI_Comm MpiCommunicator::Duplicate() {
+  Barrier();
+  MPI_Comm copy = MPI_COMM_NULL;
+  if (MPI_Comm_dup(data_, &copy) != MPI_SUCCESS)
+    Throw(ErrorKind::kRunFailed, "MPI_Comm_dup of {} ranks failed", num_ranks_);
+  MPI_Comm_set_errhandler(copy, MPI_ERRORS_RETURN);
+  return copy;
 }
 
 void MpiCommunicator::Send(int peer, std::span<const std::byte> bytes) {
@@ -268,7 +303,10 @@ void MpiCommunicator::ReadControl() const {
     MPI_Recv(text.data(), static_cast<int>(text.size()), MPI_BYTE, peer, status.MPI_TAG, control_,
              &status);
     MPI_Get_count(&status, MPI_BYTE, &length);
+    pulse_counts_.Heard(peer);
     if (status.MPI_TAG == kBeatTag) ++beats_[static_cast<size_t>(peer)];
+    if (status.MPI_TAG == kBeatTag || status.MPI_TAG == kPulseTag)
+      std::memcpy(&progress_[static_cast<size_t>(peer)], text.data(), sizeof(uint32_t));
     if (status.MPI_TAG == kAbortTag && !abort_)
       abort_ = AbortReport{.rank = peer,
                            .reason = std::string(text.data(), static_cast<size_t>(length))};
@@ -281,23 +319,33 @@ std::optional<AbortReport> MpiCommunicator::Aborted() const {
   return abort_;
 }
 
-// Not before the last beat has left: a peer that does not listen is not flooded.
+// Not before the last one has left: a peer that does not listen is not flooded.
+void MpiCommunicator::SendProgress(int peer, int tag, uint32_t& value, MPI_Request& request) {
+  int is_done = 1;
+  if (MPI_Test(&request, &is_done, MPI_STATUS_IGNORE) != MPI_SUCCESS || is_done == 0) return;
+  value = own_progress_.load(std::memory_order_relaxed);
+  MPI_Isend(&value, sizeof(value), MPI_BYTE, peer, tag, control_, &request);
+}
+
 void MpiCommunicator::Beat() {
   const std::scoped_lock lock(control_mutex_);
-  for (int peer = 0; peer < num_ranks_; ++peer) {
-    MPI_Request& request = beat_requests_[static_cast<size_t>(peer)];
-    int is_done = 1;
-    if (peer == rank_ || MPI_Test(&request, &is_done, MPI_STATUS_IGNORE) != MPI_SUCCESS ||
-        is_done == 0)
-      continue;
-    MPI_Isend(nullptr, 0, MPI_BYTE, peer, kBeatTag, control_, &request);
-  }
+  for (int peer = 0; peer < num_ranks_; ++peer)
+    if (peer != rank_)
+      SendProgress(peer, kBeatTag, beat_values_[static_cast<size_t>(peer)],
+                   beat_requests_[static_cast<size_t>(peer)]);
 }
 
 uint32_t MpiCommunicator::BeatsOf(int peer) const {
   ReadControl();
   const std::scoped_lock lock(control_mutex_);
   return beats_[static_cast<size_t>(peer)];
+}
+
+uint32_t MpiCommunicator::ProgressOf(int peer) const {
+  if (peer == rank_) return own_progress_.load(std::memory_order_relaxed);
+  ReadControl();
+  const std::scoped_lock lock(control_mutex_);
+  return progress_[static_cast<size_t>(peer)];
 }
 
 }  // namespace wideload::comm

@@ -5,6 +5,7 @@
 #include <mpi.h>
 
 #include <atomic>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -14,6 +15,7 @@
 #include "base/process.h"
 #include "base/wait.h"
 #include "comm/communicator.h"
+#include "comm/mpi/pulse.h"
 
 namespace wideload::comm {
 
@@ -34,6 +36,12 @@ class MpiCommunicator final : public Communicator {
   std::optional<AbortReport> Aborted() const override;
   void Beat() override;
   uint32_t BeatsOf(int peer) const override;
+  std::atomic<uint32_t>& progress() override { return own_progress_; }
+  uint32_t ProgressOf(int peer) const override;
+
+  // Messages among the same ranks that do not meet those of this one. The caller frees it.
+  // Collective.
+  MPI_Comm Duplicate();
 
  private:
   static constexpr size_t kReasonBytes = 1000;
@@ -46,6 +54,8 @@ class MpiCommunicator final : public Communicator {
   };
 
   void WatchPeers();
+  void SendPulses();
+  void SendProgress(int peer, int tag, uint32_t& value, MPI_Request& request);
   void Send(int peer, std::span<const std::byte> bytes);
   void Expect(int peer, size_t num_bytes);
   void Await(Message& message, int peer, const char* what);
@@ -55,7 +65,7 @@ class MpiCommunicator final : public Communicator {
   void ReadControl() const;
 
   MPI_Comm data_;
-  MPI_Comm control_ = MPI_COMM_NULL;  // abort texts and beats
+  MPI_Comm control_ = MPI_COMM_NULL;  // abort texts; beats and pulses: the sender's progress
   GroupOptions group_;
   bool* has_failed_;
   int rank_ = 0;
@@ -67,13 +77,21 @@ class MpiCommunicator final : public Communicator {
   std::vector<const float*> pieces_;                  // [num_ranks]
   std::vector<float> sums_;
   std::vector<float> block_;
+  std::atomic<uint32_t> own_progress_{0};
+  mutable PulseCounts pulse_counts_;
 
-  mutable std::mutex control_mutex_;     // guards the rest
-  mutable std::vector<uint32_t> beats_;  // [num_ranks] received
+  mutable std::mutex control_mutex_;        // guards the rest
+  mutable std::vector<uint32_t> beats_;     // [num_ranks] received
+  mutable std::vector<uint32_t> progress_;  // [num_ranks] that the last one said
+  std::vector<uint32_t> beat_values_;       // [num_ranks] on their way
   mutable std::optional<AbortReport> abort_;
   std::vector<MPI_Request> beat_requests_;   // [num_ranks]
   std::vector<MPI_Request> abort_requests_;  // [num_ranks]
+  std::vector<uint32_t> pulse_values_;       // [num_ranks] on their way
+  std::vector<MPI_Request> pulse_requests_;  // [num_ranks]
   std::string abort_text_;
+
+  std::unique_ptr<Pulse> pulse_;  // none: all ranks are on this host
 };
 
 }  // namespace wideload::comm

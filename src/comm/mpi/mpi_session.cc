@@ -4,7 +4,9 @@
 
 #include <array>
 #include <chrono>
+#include <optional>
 
+#include "comm/hosts.h"
 #include "comm/mpi/mpi_communicator.h"
 
 namespace wideload::comm {
@@ -21,9 +23,9 @@ struct MpiSession::State {
   int size = 1;
   int local_rank = 0;
   int local_size = 1;
-  bool has_failed = false;                        // a communicator has lost a peer
-  std::chrono::steady_clock::time_point leaving;  // when the end began
-  std::unique_ptr<Communicator> farewell;         // of all ranks, for the end
+  bool has_failed = false;                                       // a communicator has lost a peer
+  std::optional<std::chrono::steady_clock::time_point> leaving;  // when the end began
+  std::unique_ptr<Communicator> farewell;                        // of all ranks, for the end
 };
 
 std::string MpiVersion() {
@@ -44,16 +46,15 @@ MpiSession::MpiSession() : state_(std::make_unique<State>()) {
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_rank(MPI_COMM_WORLD, &state_->rank);
   MPI_Comm_size(MPI_COMM_WORLD, &state_->size);
-  MPI_Comm host = MPI_COMM_NULL;
-  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, state_->rank, MPI_INFO_NULL, &host);
-  MPI_Comm_rank(host, &state_->local_rank);
-  MPI_Comm_size(host, &state_->local_size);
-  MPI_Comm_free(&host);
   GroupOptions patient{.deadline = std::chrono::hours(24 * 365)};
   patient.is_alive = [state = state_.get()](int) {
-    return !state->has_failed || std::chrono::steady_clock::now() - state->leaving < kFarewell;
+    return !state->has_failed || !state->leaving ||
+           std::chrono::steady_clock::now() - *state->leaving < kFarewell;
   };
   state_->farewell = MakeCommunicator(std::move(patient));
+  const Hosts hosts = FindHosts(*state_->farewell);
+  state_->local_rank = hosts.LocalRank(state_->rank);
+  state_->local_size = hosts.LocalSize(state_->rank);
 }
 
 // MPI_Finalize would wait for a dead rank without end.
@@ -80,6 +81,8 @@ std::unique_ptr<Communicator> MpiSession::MakeCommunicator(GroupOptions group, i
   if (group.deadline.count() <= 0)
     Throw(ErrorKind::kInvalid, "the deadline of a group is {} ms; it must be positive",
           group.deadline.count());
+  // MPI would wait for a dead rank without end; this barrier does not.
+  if (state_->farewell) state_->farewell->Barrier();
   MPI_Comm members = MPI_COMM_NULL;
   const int color = rank() < count ? 0 : MPI_UNDEFINED;
   if (MPI_Comm_split(MPI_COMM_WORLD, color, rank(), &members) != MPI_SUCCESS)

@@ -26,15 +26,15 @@ class MpiSession {
 
   int rank() const;
   int size() const;
-  // Among the processes of this host.
+  // Among the processes of this host, as HostId tells hosts apart.
   int local_rank() const;
   int local_size() const;
 
   // A group of the first num_ranks ranks (0: all); null on the others. No wait of it blocks within
-  // MPI: all of them are bounded by group.deadline, and end when a process of this host dies
-  // (ranks of other hosts: by the deadline). Collective over all ranks, in the same order.
-  // Must not outlive the session. Errors: kInvalid for a bad num_ranks or deadline; kRunFailed when
-  // MPI fails.
+  // MPI: all of them are bounded by group.deadline, and end when a rank dies: a process of
+  // this host at once, one of another host after 4 s without a sign of life. Collective over all
+  // ranks, in the same order. Must not outlive the session. Errors: kInvalid for a bad num_ranks or
+  // deadline; kRunFailed when MPI fails.
   std::unique_ptr<Communicator> MakeCommunicator(GroupOptions group, int num_ranks = 0);
 
  private:

@@ -1,5 +1,6 @@
 // What is left of MPI in a build without it: a clear refusal.
 #include "comm/mpi/mpi_session.h"
+#include "comm/mpi/peer_messages.h"
 
 namespace wideload::comm {
 
@@ -18,5 +19,19 @@ int MpiSession::size() const { return 1; }
 int MpiSession::local_rank() const { return 0; }
 int MpiSession::local_size() const { return 1; }
 std::unique_ptr<Communicator> MpiSession::MakeCommunicator(GroupOptions, int) { return nullptr; }
+
+struct PeerMessages::State {};
+
+PeerMessages::PeerMessages(Communicator&) {
+  Throw(ErrorKind::kUnsupported,
+        "this program was built without MPI and cannot send messages between hosts; install Open "
+        "MPI (libopenmpi-dev, openmpi-bin) and build again, or keep all ranks on one host");
+}
+PeerMessages::~PeerMessages() = default;
+int PeerMessages::max_tag() const { return 0; }
+void PeerMessages::Send(int, int, std::span<const std::byte>) {}
+void PeerMessages::Receive(int, int, std::span<std::byte>, int64_t) {}
+void PeerMessages::Progress(FunctionRef<void(int64_t)>) {}
+bool PeerMessages::Close() { return true; }
 
 }  // namespace wideload::comm

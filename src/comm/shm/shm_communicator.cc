@@ -40,6 +40,7 @@ struct ShmCommunicator::Control {
 struct ShmCommunicator::Place {
   alignas(kLine) EventWord steps;
   std::atomic<uint32_t> beats;
+  alignas(kLine) std::atomic<uint32_t> progress;
   alignas(kLine) std::atomic<int32_t> is_taken;
   ProcessStamp process;
 };
@@ -266,6 +267,12 @@ void ShmCommunicator::Beat() { place(rank_).beats.fetch_add(1, std::memory_order
 
 uint32_t ShmCommunicator::BeatsOf(int peer) const {
   return place(peer).beats.load(std::memory_order_relaxed);
+}
+
+std::atomic<uint32_t>& ShmCommunicator::progress() { return place(rank_).progress; }
+
+uint32_t ShmCommunicator::ProgressOf(int peer) const {
+  return place(peer).progress.load(std::memory_order_relaxed);
 }
 
 }  // namespace wideload::comm

@@ -46,6 +46,8 @@ class ShmCommunicator final : public Communicator {
   std::optional<AbortReport> Aborted() const override;
   void Beat() override;
   uint32_t BeatsOf(int peer) const override;
+  std::atomic<uint32_t>& progress() override;
+  uint32_t ProgressOf(int peer) const override;
 
  private:
   struct Control;  // what lies in the segment: of the group

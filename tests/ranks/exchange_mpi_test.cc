@@ -1,0 +1,121 @@
+// The exchange between processes that mpirun started, on one host or taking each other for hosts:
+// the bits of one loop over whatever fabric is chosen for them.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <random>
+
+#include "exchange/make_fabric.h"
+#include "support/mpi_ranks.h"
+#include "tests/ranks/exchange_load.h"
+
+namespace wideload::exchange {
+namespace {
+
+void ExpectOracleOverMpi(const Load& load, std::chrono::microseconds delay = {}) {
+  SCOPED_TRACE(load.Name());
+  const auto outcome = RunMpiRanks(load.num_ranks, {}, [&](comm::Communicator& group) {
+    const FabricOptions options{.segment_bytes = SegmentBytes(ShapeOf(load)),
+                                .place = {.job = CommonJobName(group)},
+                                .delay = delay};
+    const MadeFabric made = MakeFabric(group, options);
+    Exchange exchange(ShapeOf(load), *made.fabric, group);
+    std::vector<float> values(static_cast<size_t>(load.num_layers * load.num_tokens * load.hidden));
+    RunRank(load, exchange, group, values);
+    group.AllReduceSum(values);  // every token is computed by one rank and zero on the others
+    const std::vector<float> expected = Oracle(load);
+    EXPECT_EQ(std::memcmp(values.data(), expected.data(), expected.size() * sizeof(float)), 0);
+  });
+  EXPECT_TRUE(outcome.ok()) << outcome.error;
+}
+
+TEST(ExchangeOverMpi, GivesTheBitsOfOneLoopForAnyBuffersAndChunkSize) {
+  for (const int num_buffers : {1, 2, 3}) {
+    for (const int64_t max_rows : {5, 64}) {
+      Load load;
+      load.num_ranks = NumMpiRanks();
+      load.num_buffers = num_buffers;
+      load.max_rows = max_rows;
+      load.num_slots = 27;
+      load.is_random_placement = num_buffers == 2;
+      load.is_skewed = true;
+      ExpectOracleOverMpi(load);
+    }
+  }
+}
+
+TEST(ExchangeOverMpi, GivesTheBitsOfOneLoopForLargeRoundsAndMaskedTokens) {
+  Load load;
+  load.num_ranks = NumMpiRanks();
+  load.hidden = 2051;
+  load.max_rows = 400;
+  load.num_tokens = 900;
+  load.num_layers = 2;
+  load.routing = Routing::kMasked;
+  ExpectOracleOverMpi(load);
+}
+
+TEST(ExchangeOverMpi, GivesTheBitsOfOneLoopOverASlowNetwork) {
+  Load load;
+  load.num_ranks = NumMpiRanks();
+  load.max_rows = 8;
+  ExpectOracleOverMpi(load, std::chrono::milliseconds(3));
+}
+
+TEST(ExchangeOverMpi, GivesTheBitsOfOneLoopWhenTagsWrap) {
+  Load load;
+  load.num_ranks = NumMpiRanks();
+  load.max_rows = 4;
+  load.first_epoch = 0U - 3U;
+  ExpectOracleOverMpi(load);
+}
+
+TEST(ExchangeOverMpi, GivesTheBitsOfOneLoopForRandomLoads) {
+  std::mt19937_64 random(20261122);
+  const auto pick = [&](int low, int high) {
+    return static_cast<int>(random() % static_cast<uint64_t>(high - low + 1)) + low;
+  };
+  for (int i = 0; i < 8; ++i) {
+    Load load;
+    load.num_ranks = pick(1, NumMpiRanks());
+    load.num_buffers = pick(1, 4);
+    load.max_rows = pick(1, 30);
+    load.num_experts = pick(24, 40);
+    load.num_slots = load.num_experts + pick(0, load.num_experts);
+    load.is_random_placement = pick(0, 1) == 1;
+    load.top_k = pick(1, 8);
+    load.hidden = pick(1, 70);
+    load.num_tokens = pick(0, 120);
+    load.routing = static_cast<Routing>(pick(0, 3));
+    load.share = static_cast<Share>(pick(0, 2));
+    load.is_skewed = pick(0, 1) == 1;
+    load.is_pipelined = pick(0, 1) == 1;
+    load.seed = random();
+    ExpectOracleOverMpi(load);
+  }
+}
+
+// What one rank finds is told to all of them, whatever lies between.
+TEST(ExchangeOverMpi, EndsOnAllRanksWhenOneFails) {
+  Load load;
+  load.num_ranks = NumMpiRanks();
+  if (load.num_ranks == 1) GTEST_SKIP() << "nobody waits";
+  const auto outcome = RunMpiRanks(load.num_ranks, {}, [&](comm::Communicator& group) {
+    const FabricOptions options{.segment_bytes = SegmentBytes(ShapeOf(load)),
+                                .place = {.job = CommonJobName(group)}};
+    const MadeFabric made = MakeFabric(group, options);
+    Exchange exchange(ShapeOf(load), *made.fabric, group);
+    std::vector<float> values(static_cast<size_t>(load.num_layers * load.num_tokens * load.hidden));
+    RunRank(load, exchange, group, values, [](int rank, const char* call, int64_t round) {
+      if (rank == 1 && round == 1 && std::strcmp(call, "Receive") == 0)
+        Throw(ErrorKind::kResource, "no memory for the rows of slot 7");
+    });
+    ADD_FAILURE() << "rank " << group.rank() << " came to the end";
+  });
+  EXPECT_EQ(outcome.error, "no memory for the rows of slot 7");
+}
+
+}  // namespace
+}  // namespace wideload::exchange
+
+int main(int argc, char** argv) { return wideload::RunMpiTests(argc, argv); }
