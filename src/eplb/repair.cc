@@ -13,9 +13,6 @@ namespace {
 
 size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
-// Scenarios that moves are chosen by: the recorded ones and variations of them, as when planning.
-constexpr int32_t kNumScenarios = 64;
-constexpr double kVariation = 0.15;
 // More vectors than this change a repair little and cost time.
 constexpr int32_t kMaxScenarios = 16;
 
@@ -99,8 +96,7 @@ RepairResult RepairPlacement(const Placement& now, const Scenarios& scenarios,
   RepairResult result{now, 0, 0, 0};
   const int32_t covered = CoverOrphans(used.Mean(), speed, result.placement);
   const Placement start = result.placement;
-  const Scenarios varied = VaryScenarios(used, kNumScenarios, kVariation, options.seed);
-  PlanSearch search(varied, start, {.seed = options.seed, .current = &start, .rank_speed = speed});
+  PlanSearch search(used, start, {.seed = options.seed, .current = &start, .rank_speed = speed});
   result.imbalance_before = OptimalImbalance(start, used, speed);
   while (search.objective() > options.until &&
          search.Step(options.proposals, options.max_fetched_slots, options.min_gain)) {
