@@ -30,8 +30,9 @@ std::vector<DelayedFabric::Expected>::iterator DelayedFabric::Find(int64_t cell,
 }
 
 void DelayedFabric::Expect(int source, const Message& message) {
+  const bool is_there = inner_->Test(message.cell, message.tag);
   inner_->Expect(source, message);
-  if (is_delayed_(source) && Find(message.cell, message.tag) == expected_.end())
+  if (!is_there && is_delayed_(source) && Find(message.cell, message.tag) == expected_.end())
     expected_.push_back({.cell = message.cell, .tag = message.tag, .due = {}});
 }
 

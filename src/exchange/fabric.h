@@ -48,7 +48,7 @@ class Fabric {
   // Says what `source` will announce to this rank: where its payload goes, and how large it is at
   // most. Called once for each announcement, for those of one cell in their order, before Test or
   // Wait asks for it, and best as soon as that place is free: what travels as a message is then
-  // received in place. The same cell and tag again, while that one is awaited: no effect.
+  // received in place. The same cell and tag again, and a tag that the cell holds: no effect.
   virtual void Expect(int source, const Message& message) = 0;
 
   // True when the EventWord at `cell` of this rank's own segment is `tag`; then the payload

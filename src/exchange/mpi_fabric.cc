@@ -88,7 +88,7 @@ void MpiFabric::Signal(int dst, const Message& message) {
 }
 
 void MpiFabric::Expect(int source, const Message& message) {
-  if (IsReachable(source)) return;
+  if (IsReachable(source) || CellAt(rank_, message.cell).Load() == message.tag) return;
   const auto is_awaited = [&](const Awaited& a) {
     return a.source == source && a.cell == message.cell && a.tag == message.tag;
   };

@@ -129,6 +129,17 @@ TEST_P(FabricConformance, KeepsTheOrderOfAnnouncementsThatNobodyExpectedYet) {
   });
 }
 
+TEST_P(FabricConformance, ExpectingWhatIsThereOrIsAwaitedChangesNothing) {
+  Run([&](Fabric& fabric) {
+    ExpectFromAll(fabric, 0);  // what fresh cells hold
+    for (uint32_t tag = 1; tag <= 9; ++tag) {
+      ExpectFromAll(fabric, tag);
+      Round(fabric, tag, 100);
+      ExpectFromAll(fabric, tag);
+    }
+  });
+}
+
 TEST_P(FabricConformance, TestIsFalseForAnyOtherTag) {
   Run([&](Fabric& fabric) {
     const int self = fabric.rank();
