@@ -167,7 +167,7 @@ compute::KernelSet CommonKernels(runtime::ProcessWorld& world,
 }
 
 // The first rank of each host reads the weights into shared memory, the others of the host use them
-// there. Nothing of it has a name afterwards.
+// there. It has lost its name before they are read: whoever is killed meanwhile leaves nothing.
 void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, const model::Family& family,
                 int64_t max_positions, Session& session) {
   const SegmentName name{.job = world.job(), .name = fmt::format("weights-{}", world.host())};
@@ -175,15 +175,19 @@ void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, const mo
   world.Together([&] {
     if (!is_reader) return;
     session.weights = SharedMemory::Create(name, MeasureModel(family, max_positions, session));
+  });
+  world.Together([&] {
+    if (!is_reader) session.weights = SharedMemory::Attach(name);
+  });
+  session.weights.Unlink();
+  world.Together([&] {
+    if (!is_reader) return;
     Arena arena(session.weights.bytes());
     LoadModel(flags, family, max_positions, &arena, session);
   });
   world.Together([&] {
-    if (is_reader) return;
-    session.weights = SharedMemory::Attach(name);
-    AttachModel(family, max_positions, session);
+    if (!is_reader) AttachModel(family, max_positions, session);
   });
-  session.weights.Unlink();
 }
 
 // Refuses before work what this host's shared memory cannot hold.

@@ -31,7 +31,7 @@ struct Options {
 
 struct Figures {
   double tokens_per_s = 0;
-  int64_t pss_bytes = 0;  // the most that was seen
+  int64_t pss_bytes = 0;  // median of the samples
 };
 
 class Comparison {
@@ -99,11 +99,14 @@ class Comparison {
     ProgramRun run(command);
     Figures figures;
     const int num_processes = are_processes ? options_.ranks : 1;
-    while (!run.WaitFor(milliseconds(500))) {
-      int64_t sum = 0;
-      for (const pid_t pid : run.Ranks(program_, num_processes)) sum += pid > 0 ? PssBytes(pid) : 0;
-      figures.pss_bytes = std::max(figures.pss_bytes, sum);
+    std::vector<int64_t> samples;
+    while (!run.WaitFor(milliseconds(250))) {
+      samples.push_back(0);
+      for (const pid_t pid : run.Ranks(program_, num_processes))
+        samples.back() += pid > 0 ? PssBytes(pid) : 0;
     }
+    std::sort(samples.begin(), samples.end());
+    figures.pss_bytes = samples.at(samples.size() / 2);
     if (*run.WaitFor(milliseconds(0)) != 0) Throw(ErrorKind::kRunFailed, "{}", run.Stderr());
     figures.tokens_per_s =
         ParseJson(ReadFile(report), report)["performance"]["system_output_throughput_tok_s"]

@@ -1,7 +1,6 @@
 #include "eplb/cut_pool.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 #include <utility>
 
@@ -10,8 +9,6 @@
 namespace wideload::eplb {
 namespace {
 
-// Scenarios are worked on in groups of this many.
-constexpr int32_t kLanes = 8;
 // Bounds are compared with the limit after every so many cuts.
 constexpr int32_t kCutsPerStage = 16;
 // Cuts are sorted anew after this many changes of the placement.
@@ -19,41 +16,20 @@ constexpr int32_t kChangesPerSort = 8;
 // A set of ranks this full counts as close to binding.
 constexpr float kTightLevel = 0.97F;
 
-// Eight floats; element by element the same results on every instruction set.
-using Lanes [[gnu::vector_size(4 * kLanes)]] = float;
-
-void Load(const float* from, Lanes& lanes) { std::memcpy(&lanes, from, sizeof(lanes)); }
-
-void Store(const Lanes& lanes, float* to) { std::memcpy(to, &lanes, sizeof(lanes)); }
-
 }  // namespace
-
-ScenarioLanes::ScenarioLanes(const Scenarios& scenarios, double total_speed)
-    : num_lanes_((scenarios.size() + kLanes - 1) / kLanes * kLanes),
-      loads_(static_cast<size_t>(scenarios.num_experts) * static_cast<size_t>(num_lanes_), 0.0F),
-      weights_(scenarios.weights) {
-  const double weight_sum = std::accumulate(weights_.begin(), weights_.end(), 0.0);
-  for (double& weight : weights_) weight /= weight_sum;
-  for (int32_t k = 0; k < scenarios.size(); ++k) {
-    const std::span<const double> load = scenarios.At(k);
-    const double sum = std::accumulate(load.begin(), load.end(), 0.0);
-    if (sum <= 0) continue;
-    for (size_t e = 0; e < load.size(); ++e)
-      loads_[e * static_cast<size_t>(num_lanes_) + static_cast<size_t>(k)] =
-          static_cast<float>(load[e] * total_speed / sum);
-  }
-}
 
 CutPool::CutPool(const ScenarioLanes& lanes, int32_t num_ranks, std::vector<double> rank_speed,
                  int32_t max_cuts)
     : lanes_(lanes),
+      kernels_(BestLaneKernels()),
       rank_speed_(std::move(rank_speed)),
       num_words_((num_ranks + 63) / 64),
       max_cuts_(max_cuts),
       masks_(Index(max_cuts) * Index(num_words_)),
       inverse_speed_(Index(max_cuts)),
       rows_(Index(max_cuts) * Index(lanes.num_lanes())),
-      last_use_(Index(max_cuts)) {
+      last_use_(Index(max_cuts)),
+      no_load_(Index(lanes.num_lanes())) {
   for (std::vector<float>& sign : sign_) sign.resize(Index(max_cuts));
 }
 
@@ -73,9 +49,9 @@ void CutPool::FillRow(int32_t cut, std::span<const uint64_t> hosts) {
     const bool hosted = std::any_of(expert_hosts, expert_hosts + num_words_,
                                     [](uint64_t word) { return word != 0; });
     if (!hosted || !Inside(expert_hosts, cut)) continue;
-    const float* loads = lanes_.Loads(e);
-    for (int32_t k = 0; k < lanes_.num_lanes(); ++k) row[k] += loads[k];
+    kernels_.add_scaled(lanes_.Loads(e), 1.0F, lanes_.num_lanes(), row);
   }
+  work_ += experts * (3 + 2 * lanes_.num_blocks());
 }
 
 void CutPool::Reset(std::span<const uint64_t> hosts) {
@@ -112,39 +88,29 @@ void CutPool::FindSigns(std::span<const HostChange> changes, int32_t begin, int3
   }
 }
 
-void CutPool::RaiseBounds(std::span<const HostChange> changes, int32_t begin, int32_t end,
-                          std::span<float> bounds) {
+// Raises bounds by the cuts [begin, end). Returns what the bounds make the objective at least.
+double CutPool::RaiseBounds(std::span<const HostChange> changes, int32_t begin, int32_t end,
+                            std::span<float> bounds) {
   FindSigns(changes, begin, end);
-  const size_t stride = Index(lanes_.num_lanes());
-  for (int32_t lane = 0; lane < lanes_.num_lanes(); lane += kLanes) {
-    Lanes first = {};
-    Lanes second = {};
-    Lanes bound;
-    Load(bounds.data() + lane, bound);
-    if (!changes.empty()) Load(lanes_.Loads(changes[0].expert) + lane, first);
-    if (changes.size() > 1) Load(lanes_.Loads(changes[1].expert) + lane, second);
-    const float* row = Row(begin) + lane;
-    for (size_t cut = Index(begin); cut < Index(end); ++cut, row += stride) {
-      Lanes level;
-      Load(row, level);
-      level = (level + first * sign_[0][cut] + second * sign_[1][cut]) * inverse_speed_[cut];
-      bound = level > bound ? level : bound;
-    }
-    Store(bound, bounds.data() + lane);
-  }
+  const auto loads = [&](size_t i) {
+    return i < changes.size() ? lanes_.Loads(changes[i].expert) : no_load_.data();
+  };
+  work_ += (end - begin) * (6 + 3 * lanes_.num_blocks());
+  const LaneCuts cuts = {.rows = Row(begin),
+                         .inverse_speed = inverse_speed_.data() + begin,
+                         .sign = {sign_[0].data() + begin, sign_[1].data() + begin},
+                         .load = {loads(0), loads(1)},
+                         .num_cuts = end - begin,
+                         .num_lanes = lanes_.num_lanes()};
+  return static_cast<double>(kernels_.raise_bounds(cuts, lanes_.CostsFrom(0), bounds.data()));
 }
 
 double CutPool::Bounds(std::span<const HostChange> changes, double limit, std::span<float> bounds) {
   std::fill(bounds.begin(), bounds.end(), 1.0F);
-  double mean = 0;
-  for (int32_t begin = 0; begin < num_cuts_; begin += kCutsPerStage) {
-    RaiseBounds(changes, begin, std::min(num_cuts_, begin + kCutsPerStage), bounds);
-    mean = 0;
-    for (int32_t k = 0; k < lanes_.num_scenarios(); ++k)
-      mean += lanes_.weight(k) * (static_cast<double>(bounds[Index(k)]) - 1);
-    if (mean > limit) break;
-  }
-  return mean;
+  double cost = 0;
+  for (int32_t begin = 0; begin < num_cuts_ && !(cost > limit); begin += kCutsPerStage)
+    cost = RaiseBounds(changes, begin, std::min(num_cuts_, begin + kCutsPerStage), bounds);
+  return cost;
 }
 
 // Brings the cuts that come closest to binding some scenario to the front, where they end most
@@ -176,11 +142,10 @@ void CutPool::Apply(std::span<const HostChange> changes) {
       const bool before = Inside(change.before, cut);
       const bool after = Inside(change.after, cut);
       if (before == after) continue;
-      float* row = Row(cut);
-      const float sign = after ? 1.0F : -1.0F;
-      for (int32_t k = 0; k < lanes_.num_lanes(); ++k) row[k] += sign * loads[k];
+      kernels_.add_scaled(loads, after ? 1.0F : -1.0F, lanes_.num_lanes(), Row(cut));
     }
   }
+  work_ += num_cuts_ * (6 + 2 * lanes_.num_blocks());
   if (++unsorted_ < kChangesPerSort) return;
   unsorted_ = 0;
   SortByTightness();

@@ -10,32 +10,12 @@
 #include <vector>
 
 #include "eplb/placement.h"
-#include "eplb/scenario.h"
+#include "eplb/scenario_lanes.h"
 
 namespace wideload::eplb {
 
 // A set of ranks as a bit mask, word by word.
 using RankMask = std::vector<uint64_t>;
-
-// Scenario loads, scaled so that the mean rank carries 1, experts major; lanes beyond the scenarios
-// are zero.
-class ScenarioLanes {
- public:
-  // total_speed: sum over ranks that are alive (the number of ranks when all have speed 1).
-  ScenarioLanes(const Scenarios& scenarios, double total_speed);
-
-  int32_t num_scenarios() const { return static_cast<int32_t>(weights_.size()); }
-  int32_t num_lanes() const { return num_lanes_; }
-  const float* Loads(int32_t expert) const {
-    return loads_.data() + static_cast<size_t>(expert) * static_cast<size_t>(num_lanes_);
-  }
-  double weight(int32_t scenario) const { return weights_[static_cast<size_t>(scenario)]; }
-
- private:
-  int32_t num_lanes_;
-  std::vector<float> loads_;     // [num_experts * num_lanes]
-  std::vector<double> weights_;  // [num_scenarios], sum 1
-};
 
 // One expert's ranks before and after a change.
 struct HostChange {
@@ -55,11 +35,14 @@ class CutPool {
   void AddCut(const RankMask& ranks, std::span<const uint64_t> hosts);
 
   // Lower bounds of every scenario's busiest rank / mean after the changes (up to two experts).
-  // Writes bounds [num_lanes], each at least 1. Returns the mean over scenarios of bound - 1; stops
-  // early, with what it has, once that exceeds `limit`.
+  // Writes bounds [num_lanes], each at least 1. Returns what they make the objective at least;
+  // stops early, with what it has, once that exceeds `limit`.
   double Bounds(std::span<const HostChange> changes, double limit, std::span<float> bounds);
   // Makes the changes permanent.
   void Apply(std::span<const HostChange> changes);
+
+  // Work so far, see SearchOptions::max_work.
+  int64_t work() const { return work_; }
 
   int32_t num_words() const { return num_words_; }
   int32_t num_cuts() const { return num_cuts_; }
@@ -70,12 +53,13 @@ class CutPool {
   bool Inside(const uint64_t* hosts, int32_t cut) const;
   void FillRow(int32_t cut, std::span<const uint64_t> hosts);
   void FindSigns(std::span<const HostChange> changes, int32_t begin, int32_t end);
-  void RaiseBounds(std::span<const HostChange> changes, int32_t begin, int32_t end,
-                   std::span<float> bounds);
+  double RaiseBounds(std::span<const HostChange> changes, int32_t begin, int32_t end,
+                     std::span<float> bounds);
   void SortByTightness();
   static size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
   const ScenarioLanes& lanes_;
+  const LaneKernels& kernels_;
   std::vector<double> rank_speed_;
   int32_t num_words_;
   int32_t max_cuts_;
@@ -85,6 +69,8 @@ class CutPool {
   std::vector<float> rows_;           // [max_cuts * num_lanes] load confined to the cut
   std::vector<int64_t> last_use_;     // [max_cuts]
   std::vector<float> sign_[2];        // [max_cuts] -1, 0, 1 per changed expert
+  std::vector<float> no_load_;        // [num_lanes] zeros
+  int64_t work_ = 0;
   int64_t clock_ = 0;
   int32_t unsorted_ = 0;  // changes since the tightest cuts were moved to the front
 };

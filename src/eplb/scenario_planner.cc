@@ -15,8 +15,12 @@ namespace {
 
 // The assignment of ranks costs ranks^3; beyond this the greedy one is taken.
 constexpr int32_t kMaxOptimalRanks = 256;
-// Solves of one scenario that a plan may cost, over the ranks: keeps the time of a plan bounded.
-constexpr int64_t kSolveBudget = 400000;
+// Work of a search, see SearchOptions: keeps a plan below 60 ms up to so many ranks, and its time
+// proportional to ranks beyond.
+constexpr int64_t kMaxWork = 45'000'000;
+constexpr int32_t kRanksOfMaxWork = 64;
+// A search has come to its end when so many proposals in a row were of no use.
+constexpr int64_t kMaxIdleMoves = 10000;
 
 size_t Index(int64_t i) { return static_cast<size_t>(i); }
 
@@ -142,6 +146,15 @@ void FillRank(const Placement& current, std::vector<ExpertId> experts, int32_t f
   for (size_t i = 0; i < open.size(); ++i) out.slot_expert[Index(open[i])] = experts[i];
 }
 
+int32_t NumScenarios(const PlanOptions& options) {
+  if (options.num_scenarios > 0) return options.num_scenarios;
+  return options.num_ranks <= 8 ? 256 : options.num_ranks <= 36 ? 128 : 64;
+}
+
+int64_t WorkFor(int32_t num_ranks) {
+  return kMaxWork * std::max(num_ranks, kRanksOfMaxWork) / kRanksOfMaxWork;
+}
+
 // The better of the constructive plans on these scenarios.
 Placement StartPlan(const Scenarios& scenarios, const PlanOptions& options) {
   const std::vector<double> mean = scenarios.Mean();
@@ -195,7 +208,7 @@ Placement RelabelRanks(const Placement& current, const Placement& planned) {
 Placement PlanPlacement(const Scenarios& scenarios, const PlanOptions& options) {
   ValidateSizes(scenarios.num_experts, options.num_slots, options.num_ranks, "scenario plan");
   const Scenarios varied =
-      VaryScenarios(scenarios, options.num_scenarios, options.variation, options.seed);
+      VaryScenarios(scenarios, NumScenarios(options), options.variation, options.seed);
   if (varied.size() == 0)
     Throw(ErrorKind::kInvalid, "scenario plan: {} scenarios are given, none with load",
           scenarios.size());
@@ -204,10 +217,12 @@ Placement PlanPlacement(const Scenarios& scenarios, const PlanOptions& options) 
   if (options.max_moves == 0) return start;
   PlanSearch search(varied, start,
                     {.max_moves = options.max_moves,
-                     .max_solves = kSolveBudget / options.num_ranks,
+                     .max_idle_moves = kMaxIdleMoves,
+                     .max_work = WorkFor(options.num_ranks),
                      .seed = options.seed,
                      .fetch_price = options.fetch_price,
-                     .current = options.current});
+                     .current = options.current,
+                     .tail = options.tail});
   search.Run();
   return search.placement();
 }

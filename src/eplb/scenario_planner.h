@@ -15,11 +15,13 @@ struct PlanOptions {
   int32_t num_ranks = 1;
   int32_t num_slots = 1;
   uint64_t seed = 1;
-  int64_t max_moves = 10000;  // proposals of the search; 0: the component-aware plan alone
+  int64_t max_moves = 100000;  // proposals of the search; 0: the component-aware plan alone
   // Recorded batches are few, and a search that knows only these learns them by heart: they are
-  // joined by variations of them up to this many.
-  int32_t num_scenarios = 64;
-  double variation = 0.12;  // each expert's load times exp(variation x N(0, 1))
+  // joined by variations of them up to this many; 0: as many as the number of ranks leaves time
+  // for.
+  int32_t num_scenarios = 0;
+  double variation = 0.15;  // each expert's load times exp(variation x N(0, 1))
+  double tail = 5;  // what is minimised: mean of h + tail x h^2, h the imbalance of a scenario
   // With a placement in the slots: what one fetched slot must gain in mean imbalance, and the ranks
   // are relabelled so that few slots change.
   const Placement* current = nullptr;  // not owned

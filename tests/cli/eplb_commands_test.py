@@ -137,7 +137,7 @@ class EplbCommands(unittest.TestCase):
 
     def test_cuts_routing_into_iterations(self):
         folder = self.out / "run"
-        routing = MODEL / "routing.safetensors"
+        routing = SHARED / "models/wideload-14m/routing.safetensors"
         if not routing.exists():
             self.skipTest(f"{routing} is not there")
         self.eplb("convert", routing, folder, "--tokens_per_iteration", 1024)

@@ -200,9 +200,12 @@ TEST_P(CommunicatorConformance, ASilentRankIsNamedWithinTheDeadline) {
 
 TEST_P(CommunicatorConformance, ADeadRankIsNamedBeforeTheDeadline) {
   if (num_ranks() == 1) GTEST_SKIP() << "nobody waits";
-  GroupOptions options{.deadline = std::chrono::hours(1), .is_alive = [](int r) { return r != 0; }};
+  const auto has_met = std::make_shared<std::atomic<bool>>(false);  // owners: body and is_alive
+  GroupOptions options{.deadline = std::chrono::hours(1),
+                       .is_alive = [has_met](int r) { return r != 0 || !*has_met; }};
   const RankOutcome outcome = Run(
-      [](Communicator& group) {
+      [has_met](Communicator& group) {
+        *has_met = true;
         if (group.rank() != 0) group.Barrier();
       },
       std::move(options));

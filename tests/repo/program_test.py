@@ -48,12 +48,10 @@ class Doctor(unittest.TestCase):
 
 
 class Launch(unittest.TestCase):
-    def test_a_rank_of_mpirun_is_refused_before_the_model_is_read(self):
-        for variables in ({"OMPI_COMM_WORLD_RANK": "1"}, {"PMIX_RANK": "0"}, {"SLURM_STEP_NUM_TASKS": "2"}):
-            result = run("generate", "-p", "x", "-n", "1", "-m", "missing", **variables)
-            self.assertEqual(result.returncode, 2, result.stderr)
-            self.assertIn("--ep", result.stderr)
-            self.assertIn("mpirun", result.stderr)
+    def test_tasks_of_srun_that_cannot_meet_are_refused_before_the_model_is_read(self):
+        result = run("generate", "-p", "x", "-n", "1", "-m", "missing", SLURM_STEP_NUM_TASKS="2")
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertIn("--mpi=pmix", result.stderr)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-// Runs of N processes under mpirun, each with one rank killed at a random moment between its start
-// and the middle of its work: the run must end within 5 s of that with a failure, name the dead
-// rank once it has begun to compute, and leave no process and no shared memory.
+// Runs of N processes under mpirun, each with one rank killed at a random moment, in turns after
+// the processes are there and after they compute: the run must end within 5 s of that with a
+// failure, name the dead rank once it has begun to compute, and leave no process and no shared
+// memory.
 #include <signal.h>
 
 #include <CLI/CLI.hpp>
@@ -83,6 +84,7 @@ class Soak {
     ProgramRun run(command);
     const std::vector<pid_t> ranks = AwaitRanks(run);
     if (ranks.empty()) return "the ranks did not start: " + run.Stderr();
+    if (round % 2 == 0 && !AwaitStart(run)) return "it did not start: " + run.Stderr();
     run.WaitFor(delay);
     const bool was_computing = run.Stderr().find(kStarted) != std::string::npos;
     num_computing_ += was_computing ? 1 : 0;
@@ -107,6 +109,14 @@ class Soak {
       std::this_thread::sleep_for(milliseconds(2));
     }
     return {};
+  }
+
+  // True once the ranks compute.
+  static bool AwaitStart(ProgramRun& run) {
+    const auto end = Clock::now() + kTimeToStart;
+    while (Clock::now() < end && !run.WaitFor(milliseconds(10)))
+      if (run.Stderr().find(kStarted) != std::string::npos) return true;
+    return false;
   }
 
   static std::string Judge(ProgramRun& run, const std::vector<pid_t>& ranks, size_t victim,

@@ -93,6 +93,9 @@ void ShmCommunicator::AttachTo(const ShmGroupOptions& options) {
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kNotFound) throw;
     }
+    if (group_.is_alive && !group_.is_alive(0))
+      Throw(ErrorKind::kRunFailed, "rank {}: rank 0 of job '{}' ended before the group met", rank_,
+            options.job);
     if (steady_clock::now() >= end)
       Throw(ErrorKind::kRunFailed, "rank {}: rank 0 of job '{}' has not come within {:.1f} s",
             rank_, options.job, std::chrono::duration<double>(group_.deadline).count());
@@ -115,10 +118,12 @@ void ShmCommunicator::Join() {
   const auto all_here = [&](uint32_t joined) {
     return joined >= static_cast<uint32_t>(num_ranks_);
   };
+  int dead = -1;
   const auto all_live = [&] {
-    for (int r = 0; r < num_ranks_; ++r)
-      if (group_.is_alive && !group_.is_alive(r)) return false;
-    return rank_ == 0 || IsAlive(memory_.owner());
+    for (int r = 0; r < num_ranks_ && dead < 0 && group_.is_alive; ++r)
+      if (!group_.is_alive(r)) dead = r;
+    if (rank_ != 0 && dead < 0 && !IsAlive(memory_.owner())) dead = 0;
+    return dead < 0;
   };
   const auto keep_waiting = [&] { return steady_clock::now() < end && !Aborted() && all_live(); };
   if (WaitFor(control().joined, ladder_, all_here, keep_waiting)) return;
@@ -129,9 +134,11 @@ void ShmCommunicator::Join() {
   for (int r = 0; r < num_ranks_; ++r)
     if (place(r).is_taken.load() == 0)
       missing += fmt::format("{}{}", missing.empty() ? "" : ", ", r);
-  const std::string reason = fmt::format(
-      "{} of {} ranks have joined the group within {:.1f} s; missing: {}", control().joined.Load(),
-      num_ranks_, std::chrono::duration<double>(group_.deadline).count(), missing);
+  const std::string reason =
+      dead >= 0 ? fmt::format("rank {} ended before the group met", dead)
+                : fmt::format("{} of {} ranks have joined the group within {:.1f} s; missing: {}",
+                              control().joined.Load(), num_ranks_,
+                              std::chrono::duration<double>(group_.deadline).count(), missing);
   Abort(reason);
   Throw(ErrorKind::kRunFailed, "rank {}: {}", rank_, reason);
 }
