@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <iostream>
 #include <memory>
-#include <optional>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -57,17 +56,19 @@ std::string ChatCommand::Answer(Session& session, const tokenizer::Tokenizer& to
 
 void ChatCommand::Run(runtime::ProcessWorld* world) {
   CatchInterrupts();
-  std::optional<tokenizer::Tokenizer> opened;
-  std::optional<tokenizer::ChatTemplate> chat_template;
+  std::unique_ptr<const tokenizer::Tokenizer> opened;
+  std::unique_ptr<const tokenizer::ChatTemplate> chat_template;
   tokenizer::SpecialTexts special;
   Session session =
       StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions&) {
-        opened.emplace(tokenizer::Tokenizer::FromFile(start.folder));
-        chat_template.emplace(tokenizer::ChatTemplate::FromFolder(start.folder));
+        opened = std::make_unique<const tokenizer::Tokenizer>(
+            tokenizer::Tokenizer::FromFile(start.folder));
+        chat_template = std::make_unique<const tokenizer::ChatTemplate>(
+            tokenizer::ChatTemplate::FromFolder(start.folder));
         special = tokenizer::ReadSpecialTexts(start.folder);
         ResolveSampling(sampling, start);
       });
-  const tokenizer::Tokenizer& tokenizer = opened.value();
+  const tokenizer::Tokenizer& tokenizer = *opened;
   tokenizer::ChatInput input{.messages = {},
                              .add_generation_prompt = true,
                              .bos_token = special.bos_token,

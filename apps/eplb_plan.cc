@@ -87,7 +87,7 @@ std::vector<LayerPlan> StartPlans(const PlanFlags& flags, const RecordedLoads& r
     plan.loads = &loads;
     plan.now =
         layout ? statistics::LayerPlacement(*layout, layer, target,
-                                            *flags.loads.statistics.eplb_config)
+                                            flags.loads.statistics.eplb_config.value_or(""))
                : eplb::ContiguousPlacement(recorded.num_experts, flags.num_slots, flags.ep_size);
   }
   return plans;

@@ -78,53 +78,92 @@ runtime::Request GenerateCommand::MakeRequest(const std::string& text,
   return request;
 }
 
+// One prompt on its way through the engine: shows text as it comes and keeps the result.
+class Generation {
+ public:
+  Generation(const GenerateCommand& command, const tokenizer::Tokenizer& tokenizer,
+             Session& session)
+      : command_(command),
+        tokenizer_(tokenizer),
+        engine_(*session.engine),
+        text_(tokenizer, command.stop) {}
+
+  // Errors: kRunFailed with what the engine says of the request.
+  void Run(runtime::Request request);
+  void Finish();
+
+ private:
+  void Take(const runtime::Event& event);
+  void TakeToken(const runtime::Event& event);
+  void Show(const std::string& piece) const;
+
+  const GenerateCommand& command_;
+  const tokenizer::Tokenizer& tokenizer_;
+  runtime::Engine& engine_;
+  runtime::TextStream text_;
+  runtime::RequestId id_ = -1;
+  Json result_;
+};
+
+void Generation::Run(runtime::Request request) {
+  result_ = {{"prompt_tokens", request.prompt.size()},
+             {"ids", Json::array()},
+             {"finish_reason", "length"}};
+  id_ = engine_.Submit(std::move(request));
+  while (!engine_.idle()) {
+    for (const runtime::Event& event : engine_.Step()) Take(event);
+    if (InterruptSignal() != 0) engine_.Cancel(id_);
+  }
+}
+
+void Generation::Take(const runtime::Event& event) {
+  if (event.finish == runtime::FinishReason::kError)
+    Throw(ErrorKind::kRunFailed, "{}", event.error);
+  if (event.finish != runtime::FinishReason::kNone && !text_.stopped())
+    result_["finish_reason"] = FinishReasonName(event.finish);
+  if (event.token >= 0) TakeToken(event);
+}
+
+void Generation::TakeToken(const runtime::Event& event) {
+  result_["ids"].push_back(event.token);
+  if (!event.logprobs.empty()) {
+    result_["logprobs"].push_back(LogprobsJson(tokenizer_, event));
+    if (!command_.json) LogInfo("{}", DumpJson(result_["logprobs"].back()));
+  }
+  // The end-of-sequence token is no text.
+  if (event.finish != runtime::FinishReason::kStop) Show(text_.Feed(event.token));
+  if (!text_.stopped()) return;
+  result_["finish_reason"] = "stop";
+  engine_.Cancel(id_);
+}
+
+void Generation::Show(const std::string& piece) const {
+  if (command_.json) return;
+  std::fwrite(piece.data(), 1, piece.size(), stdout);
+  std::fflush(stdout);
+}
+
+void Generation::Finish() {
+  Show(text_.Flush() + "\n");
+  if (!command_.json) return;
+  result_["text"] = text_.text();
+  std::cout << DumpJson(result_, 2) << std::endl;
+}
+
 void GenerateCommand::Run(runtime::ProcessWorld* world) {
   const std::string prompt_text = Text();
   CatchInterrupts();
-  std::optional<tokenizer::Tokenizer> opened;
+  std::unique_ptr<const tokenizer::Tokenizer> tokenizer;
   runtime::Request request;
   Session session =
       StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions& options) {
-        opened.emplace(tokenizer::Tokenizer::FromFile(start.folder));
-        request = MakeRequest(prompt_text, *opened, start, options);
+        tokenizer = std::make_unique<const tokenizer::Tokenizer>(
+            tokenizer::Tokenizer::FromFile(start.folder));
+        request = MakeRequest(prompt_text, *tokenizer, start, options);
       });
-  const tokenizer::Tokenizer& tokenizer = opened.value();
-  const size_t length = request.prompt.size();
-  runtime::TextStream text(tokenizer, stop);
-  const auto show = [&](const std::string& piece) {
-    if (json) return;
-    std::fwrite(piece.data(), 1, piece.size(), stdout);
-    std::fflush(stdout);
-  };
-  Json result = {{"prompt_tokens", length}, {"ids", Json::array()}, {"finish_reason", "length"}};
-  const runtime::RequestId id = session.engine->Submit(std::move(request));
-  RunRecorded(session, [&] {
-    while (!session.engine->idle()) {
-      for (const runtime::Event& event : session.engine->Step()) {
-        if (event.finish == runtime::FinishReason::kError)
-          Throw(ErrorKind::kRunFailed, "{}", event.error);
-        if (event.finish != runtime::FinishReason::kNone && !text.stopped())
-          result["finish_reason"] = FinishReasonName(event.finish);
-        if (event.token < 0) continue;
-        result["ids"].push_back(event.token);
-        if (!event.logprobs.empty()) {
-          result["logprobs"].push_back(LogprobsJson(tokenizer, event));
-          if (!json) LogInfo("{}", DumpJson(result["logprobs"].back()));
-        }
-        if (event.finish != runtime::FinishReason::kStop)
-          show(text.Feed(event.token));  // the end-of-sequence token is no text
-        if (text.stopped()) {
-          result["finish_reason"] = "stop";
-          session.engine->Cancel(id);
-        }
-      }
-      if (InterruptSignal() != 0) session.engine->Cancel(id);
-    }
-  });
-  show(text.Flush() + "\n");
-  if (!json) return;
-  result["text"] = text.text();
-  std::cout << DumpJson(result, 2) << std::endl;
+  Generation generation(*this, *tokenizer, session);
+  RunRecorded(session, [&] { generation.Run(std::move(request)); });
+  generation.Finish();
 }
 
 }  // namespace

@@ -442,7 +442,7 @@ runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Sessio
   params.num_logprobs = flags.logprobs.value_or(-1);
   const std::string wrong = InvalidField(params, session.config.vocab_size);
   if (!wrong.empty()) RefuseSampling(wrong, flags, session);
-  if (flags.logprobs.value_or(0) < 0)
+  if (flags.logprobs && *flags.logprobs < 0)
     RefuseSampling(fmt::format("logprobs is {}; allowed: 0 and above", *flags.logprobs), flags,
                    session);
   return params;

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "base/error.h"
+#include "base/keep_for_good.h"
 
 namespace wideload::exchange {
 namespace {
@@ -67,8 +68,8 @@ void MpiFabric::MakeWindows() {
 
 MpiFabric::~MpiFabric() {
   if (messages_.Close()) return;
-  new ShmSegments(std::move(shared_));
-  new std::vector<Buffer>(std::move(own_memory_));
+  KeepForGood(std::move(shared_));
+  KeepForGood(std::move(own_memory_));
 }
 
 int MpiFabric::TagOf(const Message& message) const {

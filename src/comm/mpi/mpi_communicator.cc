@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/host.h"
+#include "base/keep_for_good.h"
 #include "comm/tree_sum.h"
 #include "comm/wait_guard.h"
 #include "parallel/mapping.h"
@@ -81,12 +82,12 @@ MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, bool* has
 // the number of a freed one: control_ keeps its number.
 MpiCommunicator::~MpiCommunicator() {
   pulse_.reset();
-  new std::vector<uint32_t>(std::move(beat_values_));
-  new std::vector<uint32_t>(std::move(pulse_values_));
+  KeepForGood(std::move(beat_values_));
+  KeepForGood(std::move(pulse_values_));
   if (is_broken_ || abort_) {
-    new std::vector<Message>(std::move(sent_));
-    new std::vector<Message>(std::move(received_));
-    new std::string(std::move(abort_text_));
+    KeepForGood(std::move(sent_));
+    KeepForGood(std::move(received_));
+    KeepForGood(std::move(abort_text_));
     return;
   }
   MPI_Comm_free(&data_);

@@ -19,6 +19,7 @@ int MpiSession::rank() const { return 0; }
 int MpiSession::size() const { return 1; }
 int MpiSession::local_rank() const { return 0; }
 int MpiSession::local_size() const { return 1; }
+// NOLINTNEXTLINE(performance-unnecessary-value-param): the interface's
 std::unique_ptr<Communicator> MpiSession::MakeCommunicator(GroupOptions, int) { return nullptr; }
 
 struct PeerMessages::State {};
