@@ -41,7 +41,7 @@ struct LayerRepair {
 int32_t EpSizeOf(const RepairFlags& flags, const statistics::EplbConfig& config,
                  const RecordedLoads& recorded) {
   if (flags.ep_size > 0) return flags.ep_size;
-  if (config.KnownEpSize()) return *config.KnownEpSize();
+  if (const std::optional<int32_t> known = config.KnownEpSize()) return *known;
   if (recorded.ep_size > 0) return recorded.ep_size;
   Throw(ErrorKind::kInvalid, "--ep_size is missing; {} does not tell for how many ranks it is",
         flags.from);
