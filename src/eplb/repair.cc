@@ -11,6 +11,8 @@
 namespace wideload::eplb {
 namespace {
 
+constexpr int kIdleSteps = 6;
+
 size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
 // More vectors than this change a repair little and cost time.
@@ -98,9 +100,10 @@ RepairResult RepairPlacement(const Placement& now, const Scenarios& scenarios,
   const Placement start = result.placement;
   PlanSearch search(used, start, {.seed = options.seed, .current = &start, .rank_speed = speed});
   result.imbalance_before = OptimalImbalance(start, used, speed);
-  while (search.objective() > options.until &&
-         search.Step(options.proposals, options.max_fetched_slots, options.min_gain)) {
-  }
+  // A step looks at a sample of the moves: one that finds none is no proof that there is none.
+  for (int idle = 0; idle < kIdleSteps && search.objective() > options.until;)
+    idle =
+        search.Step(options.proposals, options.max_fetched_slots, options.min_gain) ? 0 : idle + 1;
   result.placement = search.placement();
   result.imbalance_after = OptimalImbalance(result.placement, used, speed);
   result.fetched_slots = covered + search.num_fetches();
