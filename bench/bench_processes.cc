@@ -107,7 +107,7 @@ class Comparison {
     }
     std::sort(samples.begin(), samples.end());
     figures.pss_bytes = samples.at(samples.size() / 2);
-    if (*run.WaitFor(milliseconds(0)) != 0) Throw(ErrorKind::kRunFailed, "{}", run.Stderr());
+    if (run.WaitFor(milliseconds(0)) != 0) Throw(ErrorKind::kRunFailed, "{}", run.Stderr());
     figures.tokens_per_s =
         ParseJson(ReadFile(report), report)["performance"]["system_output_throughput_tok_s"]
             .get<double>();

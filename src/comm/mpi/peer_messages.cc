@@ -50,7 +50,7 @@ PeerMessages::PeerMessages(Communicator& group) : state_(std::make_unique<State>
   state_->comm = mpi->Duplicate();
   int* value = nullptr;
   int is_set = 0;
-  MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &value, &is_set);
+  MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, static_cast<void*>(&value), &is_set);
   state_->max_tag = is_set != 0 ? *value : 32767;  // what every MPI allows
 }
 
