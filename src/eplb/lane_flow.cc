@@ -108,7 +108,7 @@ double LaneFlow::LevelBlock(int32_t block, std::span<const float> lower, double 
       return excess;
     before = excess;
     for (int32_t i = 0; i < kSweepsPerLook; ++i) kernels_.level(experts, heights, tokens);
-    work_ += kSweepsPerLook * hosts * 5 + num_ranks_ * 2;
+    work_ += kSweepsPerLook * hosts * 5 + int64_t{2} * num_ranks_;
   }
 }
 
