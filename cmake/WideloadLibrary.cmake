@@ -31,9 +31,8 @@ function(wideload_library NAME)
   endif()
 endfunction()
 
-# Registers a test program with ctest under one of the labels of CONTRIBUTING.md and makes it part of the aggregate target
-# LABEL_tests, so that a build can be limited to one kind of test (sanitizers). Tests find testdata/ and models/ by
-# WIDELOAD_SOURCE_DIR. One program may be registered several times with other ARGS under another NAME.
+# Registers a test program with ctest under one of the labels of CONTRIBUTING.md as LABEL.TARGET. Tests find testdata/ and
+# models/ by WIDELOAD_SOURCE_DIR. One program may be registered several times with other ARGS under another NAME.
 function(wideload_test TARGET)
   cmake_parse_arguments(ARG "" "LABEL;TIMEOUT;NAME" "ARGS" ${ARGN})
   if(NOT ARG_LABEL OR ARG_UNPARSED_ARGUMENTS)
@@ -49,10 +48,12 @@ function(wideload_test TARGET)
   add_test(NAME ${ARG_LABEL}.${ARG_NAME} COMMAND ${TARGET} ${ARG_ARGS})
   set_tests_properties(${ARG_LABEL}.${ARG_NAME} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${timeout}
     ENVIRONMENT "WIDELOAD_SOURCE_DIR=${CMAKE_SOURCE_DIR}")
-  if(NOT TARGET ${ARG_LABEL}_tests)
-    add_custom_target(${ARG_LABEL}_tests)
-  endif()
-  add_dependencies(${ARG_LABEL}_tests ${TARGET})
+  wideload_light_optimization(${TARGET})
+endfunction()
+
+# What a test adds to the modules is compiled with -Og in a release build, which takes a third less time than -O2.
+function(wideload_light_optimization TARGET)
+  target_compile_options(${TARGET} PRIVATE $<$<CONFIG:Release>:-Og>)
 endfunction()
 
 # Registers TARGET, started as RANKS processes by mpirun, with ctest under the label `ranks`. More processes than cores are
@@ -69,10 +70,7 @@ function(wideload_mpi_test TARGET)
   math(EXPR timeout "120 * ${WIDELOAD_TEST_TIMEOUT_FACTOR}")
   set_tests_properties(${name} PROPERTIES LABELS ranks TIMEOUT ${timeout} ENVIRONMENT
     "WIDELOAD_SOURCE_DIR=${CMAKE_SOURCE_DIR};OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_hwloc_base_binding_policy=none;OMPI_MCA_mpi_yield_when_idle=1")
-  if(NOT TARGET ranks_tests)
-    add_custom_target(ranks_tests)
-  endif()
-  add_dependencies(ranks_tests ${TARGET})
+  wideload_light_optimization(${TARGET})
 endfunction()
 
 # A program of this repository that is neither the product nor a test: PREFIX_NAME from SOURCES, linked with the modules

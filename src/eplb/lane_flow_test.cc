@@ -8,6 +8,7 @@
 
 #include "eplb/component_plan.h"
 #include "eplb/random.h"
+#include "eplb/testing.h"
 #include "eplb/water_filling.h"
 
 namespace wideload::eplb {
@@ -17,19 +18,6 @@ namespace {
 constexpr double kLeftOver = 0.02;
 // Sums of a few hundred floats.
 constexpr double kFloatRounding = 1e-4;
-
-Scenarios RandomScenarios(int32_t experts, int32_t count, uint64_t seed) {
-  Random random(seed);
-  std::vector<double> base;
-  for (int32_t e = 0; e < experts; ++e) base.push_back(100 * std::exp(random.Normal()));
-  Scenarios scenarios{experts, {}, {}};
-  for (int32_t k = 0; k < count; ++k) {
-    std::vector<double> load;
-    for (const double b : base) load.push_back(std::floor(b * std::exp(0.3 * random.Normal())));
-    scenarios.Add(load);
-  }
-  return scenarios;
-}
 
 std::vector<LaneKernels> UsableKernels() {
   std::vector<LaneKernels> usable = {BaselineLaneKernels()};
@@ -55,8 +43,8 @@ TEST(LaneKernels, GiveTheSameBitsOnEveryInstructionSet) {
   const std::vector<float> pair_factor = {0.5F, 0, 1 / 3.0F};
   const LaneExperts experts = {
       begin.data(), slot.data(), rank.data(), speed.data(), inverse.data(), pair_factor.data(), 3};
-  const std::vector<float> rows = RandomFloats(6 * kLanes, 1);
-  const std::vector<float> load = RandomFloats(2 * kLanes, 2);
+  const std::vector<float> rows = RandomFloats(size_t{6} * kLanes, 1);
+  const std::vector<float> load = RandomFloats(size_t{2} * kLanes, 2);
   const std::vector<float> sign = {1, 0, -1};
   const LaneCuts cuts = {
       rows.data(), speed.data(), {sign.data(), sign.data()}, {load.data(), load.data()},
@@ -64,10 +52,10 @@ TEST(LaneKernels, GiveTheSameBitsOnEveryInstructionSet) {
   const LaneCosts costs = {load.data(), 3};
   std::vector<std::vector<float>> results;
   for (const LaneKernels& kernels : UsableKernels()) {
-    std::vector<float> heights = RandomFloats(4 * kLanes, 3);
-    std::vector<float> tokens = RandomFloats(7 * kLanes, 4);
+    std::vector<float> heights = RandomFloats(size_t{4} * kLanes, 3);
+    std::vector<float> tokens = RandomFloats(size_t{7} * kLanes, 4);
     for (int sweep = 0; sweep < 10; ++sweep) kernels.level(experts, heights.data(), tokens.data());
-    std::vector<float> bounds(2 * kLanes, 1.0F);
+    std::vector<float> bounds(size_t{2} * kLanes, 1.0F);
     std::vector<float> sums = {kernels.raise_bounds(cuts, costs, bounds.data())};
     sums.push_back(kernels.cost_above(bounds.data(), rows.data(), costs));
     kernels.add_scaled(load.data(), 0.3F, 2 * kLanes, bounds.data());

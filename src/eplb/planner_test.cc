@@ -14,6 +14,7 @@
 #include "eplb/simulate.h"
 #include "eplb/split_graph.h"
 #include "eplb/tensorrt_llm_policy.h"
+#include "eplb/testing.h"
 #include "eplb/water_filling.h"
 
 namespace wideload::eplb {
@@ -21,20 +22,6 @@ namespace {
 
 // The whole optimum may exceed the fractional one by the rounding of doubles only.
 constexpr double kRounding = 1e-6;
-
-// Skewed loads that wobble from batch to batch.
-Scenarios RandomScenarios(int32_t experts, int32_t count, uint64_t seed) {
-  Random random(seed);
-  std::vector<double> base;
-  for (int32_t e = 0; e < experts; ++e) base.push_back(100 * std::exp(random.Normal()));
-  Scenarios scenarios{experts, {}, {}};
-  for (int32_t k = 0; k < count; ++k) {
-    std::vector<double> load;
-    for (const double b : base) load.push_back(std::floor(b * std::exp(0.3 * random.Normal())));
-    scenarios.Add(load);
-  }
-  return scenarios;
-}
 
 bool HasDuplicateOnARank(const Placement& placement) {
   for (int32_t r = 0; r < placement.num_ranks; ++r) {

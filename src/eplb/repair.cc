@@ -6,7 +6,6 @@
 #include "base/error.h"
 #include "eplb/plan_search.h"
 #include "eplb/scenario_planner.h"
-#include "eplb/water_filling.h"
 
 namespace wideload::eplb {
 namespace {
@@ -70,20 +69,6 @@ Scenarios Heaviest(const Scenarios& scenarios) {
   return heaviest;
 }
 
-// Weighted mean over scenarios of the imbalance under the optimal split.
-double OptimalImbalance(const Placement& placement, const Scenarios& scenarios,
-                        const std::vector<double>& rank_speed) {
-  WaterFilling split(placement, {rank_speed, 0});
-  double sum = 0;
-  double weight = 0;
-  for (int32_t i = 0; i < scenarios.size(); ++i) {
-    split.Solve(scenarios.At(i));
-    sum += scenarios.weights[Index(i)] * split.imbalance();
-    weight += scenarios.weights[Index(i)];
-  }
-  return sum / weight;
-}
-
 }  // namespace
 
 RepairResult RepairPlacement(const Placement& now, const Scenarios& scenarios,
@@ -99,13 +84,13 @@ RepairResult RepairPlacement(const Placement& now, const Scenarios& scenarios,
   const int32_t covered = CoverOrphans(used.Mean(), speed, result.placement);
   const Placement start = result.placement;
   PlanSearch search(used, start, {.seed = options.seed, .current = &start, .rank_speed = speed});
-  result.imbalance_before = OptimalImbalance(start, used, speed);
+  result.imbalance_before = MeanOptimalImbalance(start, used, speed);
   // A step looks at a sample of the moves: one that finds none is no proof that there is none.
   for (int idle = 0; idle < kIdleSteps && search.objective() > options.until;)
     idle =
         search.Step(options.proposals, options.max_fetched_slots, options.min_gain) ? 0 : idle + 1;
   result.placement = search.placement();
-  result.imbalance_after = OptimalImbalance(result.placement, used, speed);
+  result.imbalance_after = MeanOptimalImbalance(result.placement, used, speed);
   result.fetched_slots = covered + search.num_fetches();
   return result;
 }

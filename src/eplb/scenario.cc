@@ -96,8 +96,9 @@ double ScenarioStore::Drift(const Placement& placement, double planned_imbalance
   return MeanOptimalImbalance(placement, newest) - planned_imbalance;
 }
 
-double MeanOptimalImbalance(const Placement& placement, const Scenarios& scenarios) {
-  WaterFilling split(placement);
+double MeanOptimalImbalance(const Placement& placement, const Scenarios& scenarios,
+                            const std::vector<double>& rank_speed) {
+  WaterFilling split(placement, {rank_speed, 0});
   double sum = 0;
   double weight = 0;
   for (int32_t i = 0; i < scenarios.size(); ++i) {

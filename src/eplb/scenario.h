@@ -65,7 +65,9 @@ class ScenarioStore {
   std::vector<Entry> entries_;
 };
 
-// Weighted mean over scenarios of the imbalance under the optimal split.
-double MeanOptimalImbalance(const Placement& placement, const Scenarios& scenarios);
+// Weighted mean over scenarios of the imbalance under the optimal split. rank_speed [num_ranks], or
+// empty for 1 each; a rank with 0 computes nothing.
+double MeanOptimalImbalance(const Placement& placement, const Scenarios& scenarios,
+                            const std::vector<double>& rank_speed = {});
 
 }  // namespace wideload::eplb

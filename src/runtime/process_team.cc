@@ -11,27 +11,14 @@ int64_t ExchangeSegmentBytes(const model::Model& model, const EngineOptions& opt
       moe::MakeExchangeShape(shape, MakeMoeLayout(shape, options), options.kernels));
 }
 
-std::unique_ptr<Rank> MakeProcessRank(const model::Model& model, const EngineOptions& options,
-                                      const moe::MoeLayout& layout, const RankLinks& links) {
-  return std::make_unique<Rank>(model, RankOptions{.rank = links.group->rank(),
-                                                   .num_ranks = options.num_ranks,
-                                                   .threads = options.threads_per_rank,
-                                                   .kernels = options.kernels,
-                                                   .max_num_tokens = options.max_num_tokens,
-                                                   .max_batch_size = options.max_batch_size,
-                                                   .num_kv_blocks = options.num_kv_blocks,
-                                                   .moe_layout = &layout,
-                                                   .group = links.group,
-                                                   .fabric = links.exchange});
-}
-
 ProcessTeam::ProcessTeam(const model::Model& model, const EngineOptions& options,
                          const RankLinks& links)
     : layout_(MakeMoeLayout(model.shape().moe, options)),
       links_(links),
       vocab_size_(model.shape().vocab_size),
       channel_(*links.orders, *links.group),
-      rank_(MakeProcessRank(model, options, layout_, links)),
+      rank_(std::make_unique<Rank>(
+          model, MakeRankOptions(options, layout_, *links.group, links.exchange))),
       peers_(static_cast<size_t>(links.group->size()) - 1) {
   WIDELOAD_CHECK(links.group->rank() == 0 && links.group->size() == options.num_ranks,
                  "rank {} of {} leads {} ranks", links.group->rank(), links.group->size(),

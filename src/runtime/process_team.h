@@ -33,10 +33,6 @@ struct RankLinks {
 // 0 when the model has no experts. Errors: as MakeMoeLayout.
 int64_t ExchangeSegmentBytes(const model::Model& model, const EngineOptions& options);
 
-// The rank of this process. `layout` must outlive it.
-std::unique_ptr<Rank> MakeProcessRank(const model::Model& model, const EngineOptions& options,
-                                      const moe::MoeLayout& layout, const RankLinks& links);
-
 class ProcessTeam {
  public:
   // `model` and `links` must outlive the team. Errors: kInvalid for a layout that does not fit.

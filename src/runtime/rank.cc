@@ -19,6 +19,20 @@ moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& op
   return layout;
 }
 
+RankOptions MakeRankOptions(const EngineOptions& options, const moe::MoeLayout& layout,
+                            comm::Communicator& group, exchange::Fabric* fabric) {
+  return {.rank = group.rank(),
+          .num_ranks = options.num_ranks,
+          .threads = options.threads_per_rank,
+          .kernels = options.kernels,
+          .max_num_tokens = options.max_num_tokens,
+          .max_batch_size = options.max_batch_size,
+          .num_kv_blocks = options.num_kv_blocks,
+          .moe_layout = &layout,
+          .group = &group,
+          .fabric = fabric};
+}
+
 Rank::Rank(const model::Model& model, const RankOptions& options)
     : model_(model),
       options_(options),

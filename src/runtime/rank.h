@@ -34,6 +34,10 @@ struct RankOptions {
   exchange::Fabric* fabric = nullptr;   // of this rank; null when the model has no experts
 };
 
+// The part of the engine's options that a rank has; `layout` must outlive the rank.
+RankOptions MakeRankOptions(const EngineOptions& options, const moe::MoeLayout& layout,
+                            comm::Communicator& group, exchange::Fabric* fabric);
+
 // What came out of one plan entry.
 struct RankOutput {
   int32_t token = -1;  // sampled, or -1

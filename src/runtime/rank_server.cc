@@ -10,7 +10,8 @@ RankServer::RankServer(const model::Model& model, const EngineOptions& options,
       links_(links),
       channel_(*links.orders, *links.group),
       orders_(options, model.shape().vocab_size),
-      rank_(MakeProcessRank(model, options, layout_, links)) {}
+      rank_(std::make_unique<Rank>(
+          model, MakeRankOptions(options, layout_, *links.group, links.exchange))) {}
 
 void RankServer::Serve() {
   try {

@@ -5,6 +5,7 @@
 #include "base/error.h"
 
 namespace wideload::runtime {
+
 RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
     : deadline_(options.deadline),
       moe_layout_(MakeMoeLayout(model.shape().moe, options)),
@@ -20,17 +21,9 @@ RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
         options.num_ranks * options.threads_per_rank);
   for (int32_t r = 0; r < options.num_ranks; ++r) {
     members_.push_back(std::make_unique<Member>());
-    members_.back()->rank = std::make_unique<Rank>(
-        model, RankOptions{.rank = r,
-                           .num_ranks = options.num_ranks,
-                           .threads = options.threads_per_rank,
-                           .kernels = options.kernels,
-                           .max_num_tokens = options.max_num_tokens,
-                           .max_batch_size = options.max_batch_size,
-                           .num_kv_blocks = options.num_kv_blocks,
-                           .moe_layout = &moe_layout_,
-                           .group = &group_.rank(r),
-                           .fabric = fabrics_ ? &fabrics_->rank(r) : nullptr});
+    members_.back()->rank =
+        std::make_unique<Rank>(model, MakeRankOptions(options, moe_layout_, group_.rank(r),
+                                                      fabrics_ ? &fabrics_->rank(r) : nullptr));
   }
 }
 

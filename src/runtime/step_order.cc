@@ -81,6 +81,8 @@ class OrderReader::Parser {
     StepOrder& order = owner_.order_;
     order.entries.clear();
     order.kind = reader_.Take<OrderKind>();
+    Require(order.kind >= OrderKind::kStart && order.kind <= OrderKind::kStop, "is of kind {}",
+            static_cast<int32_t>(order.kind));
     if (order.kind == OrderKind::kStep) {
       order.count_routed = reader_.Take<uint32_t>() != 0;
       order.iteration = reader_.Take<int64_t>();

@@ -172,6 +172,14 @@ TEST_F(BadOrder, IsRefusedWhereverItIsCutOff) {
   EXPECT_THROW(OrderReader(SmallOptions(), kVocab).Read(bytes), Error);
 }
 
+TEST_F(BadOrder, IsRefusedWhenItIsOfNoKind) {
+  for (const int kind : {-1, 3}) {
+    std::vector<std::byte> bytes;
+    OrderWriter::Write(static_cast<OrderKind>(kind), bytes);
+    EXPECT_THROW(OrderReader(SmallOptions(), kVocab).Read(bytes), Error) << kind;
+  }
+}
+
 TEST_F(BadOrder, MayNotContinueWhatIsNotThere) {
   std::vector<std::byte> bytes;
   OrderWriter writer;

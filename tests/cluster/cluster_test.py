@@ -195,18 +195,31 @@ class UnderSlurm(OnHosts):
         self.assertNotEqual(code, 0, output)
 
 
-class Speed(OnHosts):
+class Figures:
     """Prints figures and compares nothing but that there are some: this machine is not a network."""
 
-    RANKS = 1
+    RATES = (0,)  # Mbit/s, 0: no limit
 
     def test_the_exchange_against_mpi_alltoallv(self):
-        for rate in (0, 1000):
+        for rate in self.RATES:
             if rate:
                 self.cluster.limit_rate(rate)
             output = self.run_ranks(BIN / "bench_exchange_processes", "--pairs", 9, "--batch-ms", 30)
-            print(f"\n2 hosts, {f'{rate} Mbit/s' if rate else 'no limit'}\n{output}", file=sys.stderr)
+            print(f"\n{self.HOSTS} hosts x {self.RANKS}, {f'{rate} Mbit/s' if rate else 'no limit'}\n{output}", file=sys.stderr)
             self.assertEqual(output.count("dispatch + return"), 2)
+
+
+class Speed(Figures, OnHosts):
+    RANKS = 1
+    RATES = (0, 1000)
+
+
+class SpeedTwoByTwo(Figures, OnHosts):
+    pass
+
+
+class SpeedFourByTwo(Figures, OnHosts):
+    HOSTS = 4
 
 
 if __name__ == "__main__":

@@ -254,6 +254,60 @@ class LayerRun {
 
 }  // namespace
 
+std::vector<Load> LoadsOfAnyBuffersAndChunkSize(int num_ranks) {
+  std::vector<Load> loads;
+  for (const int num_buffers : {1, 2, 3}) {
+    for (const int64_t max_rows : {5, 64}) {
+      Load& load = loads.emplace_back();
+      load.num_ranks = num_ranks;
+      load.num_buffers = num_buffers;
+      load.max_rows = max_rows;
+      load.num_slots = 27;
+      load.is_random_placement = num_buffers == 2;
+      load.is_skewed = true;
+    }
+  }
+  return loads;
+}
+
+Load LargeMaskedLoad(int num_ranks, int num_layers) {
+  Load load;
+  load.num_ranks = num_ranks;
+  load.hidden = 2051;
+  load.max_rows = 400;
+  load.num_tokens = 900;
+  load.num_layers = num_layers;
+  load.routing = Routing::kMasked;
+  return load;
+}
+
+Load RandomLoad(std::mt19937_64& random, int max_ranks) {
+  const auto pick = [&](int low, int high) {
+    return static_cast<int>(random() % static_cast<uint64_t>(high - low + 1)) + low;
+  };
+  Load load;
+  load.num_ranks = pick(1, max_ranks);
+  load.num_buffers = pick(1, 4);
+  load.max_rows = pick(1, 30);
+  load.num_experts = pick(8, 40);
+  load.num_slots = load.num_experts + pick(0, load.num_experts);
+  load.is_random_placement = pick(0, 1) == 1;
+  load.top_k = pick(1, 8);
+  // Steps over the experts must not meet: 8 to 40 experts, at most 8 steps of 3.
+  load.num_experts = std::max(load.num_experts, load.top_k * 3);
+  load.num_slots = std::max(load.num_slots, load.num_experts);
+  load.hidden = pick(1, 70);
+  load.num_tokens = pick(0, 120);
+  load.num_layers = pick(1, 4);
+  load.routing = static_cast<Routing>(pick(0, 3));
+  load.share = static_cast<Share>(pick(0, 2));
+  load.is_skewed = pick(0, 1) == 1;
+  load.is_pipelined = pick(0, 1) == 1;
+  load.first_epoch = static_cast<uint32_t>(random());
+  load.seed = random();
+  return load;
+}
+
 std::string Load::Name() const {
   return fmt::format(
       "ranks {} buffers {} rows {} experts {} slots {} random {} top_k {} tokens {} routing {} "

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,13 @@ struct Load {
 
   std::string Name() const;
 };
+
+// Loads that every medium must carry. 1 to 3 buffers, chunks of 5 and 64 tokens:
+std::vector<Load> LoadsOfAnyBuffersAndChunkSize(int num_ranks);
+// Rounds of megabytes, rows that end within a line, some tokens without an expert.
+Load LargeMaskedLoad(int num_ranks, int num_layers);
+// Every field drawn at random, of max_ranks ranks or fewer.
+Load RandomLoad(std::mt19937_64& random, int max_ranks);
 
 ExchangeShape ShapeOf(const Load& load);
 eplb::Placement PlacementOf(const Load& load);

@@ -30,29 +30,11 @@ void ExpectOracleOverMpi(const Load& load, std::chrono::microseconds delay = {})
 }
 
 TEST(ExchangeOverMpi, GivesTheBitsOfOneLoopForAnyBuffersAndChunkSize) {
-  for (const int num_buffers : {1, 2, 3}) {
-    for (const int64_t max_rows : {5, 64}) {
-      Load load;
-      load.num_ranks = NumMpiRanks();
-      load.num_buffers = num_buffers;
-      load.max_rows = max_rows;
-      load.num_slots = 27;
-      load.is_random_placement = num_buffers == 2;
-      load.is_skewed = true;
-      ExpectOracleOverMpi(load);
-    }
-  }
+  for (const Load& load : LoadsOfAnyBuffersAndChunkSize(NumMpiRanks())) ExpectOracleOverMpi(load);
 }
 
 TEST(ExchangeOverMpi, GivesTheBitsOfOneLoopForLargeRoundsAndMaskedTokens) {
-  Load load;
-  load.num_ranks = NumMpiRanks();
-  load.hidden = 2051;
-  load.max_rows = 400;
-  load.num_tokens = 900;
-  load.num_layers = 2;
-  load.routing = Routing::kMasked;
-  ExpectOracleOverMpi(load);
+  ExpectOracleOverMpi(LargeMaskedLoad(NumMpiRanks(), 2));
 }
 
 TEST(ExchangeOverMpi, GivesTheBitsOfOneLoopOverASlowNetwork) {
@@ -72,27 +54,7 @@ TEST(ExchangeOverMpi, GivesTheBitsOfOneLoopWhenTagsWrap) {
 
 TEST(ExchangeOverMpi, GivesTheBitsOfOneLoopForRandomLoads) {
   std::mt19937_64 random(20261122);
-  const auto pick = [&](int low, int high) {
-    return static_cast<int>(random() % static_cast<uint64_t>(high - low + 1)) + low;
-  };
-  for (int i = 0; i < 8; ++i) {
-    Load load;
-    load.num_ranks = pick(1, NumMpiRanks());
-    load.num_buffers = pick(1, 4);
-    load.max_rows = pick(1, 30);
-    load.num_experts = pick(24, 40);
-    load.num_slots = load.num_experts + pick(0, load.num_experts);
-    load.is_random_placement = pick(0, 1) == 1;
-    load.top_k = pick(1, 8);
-    load.hidden = pick(1, 70);
-    load.num_tokens = pick(0, 120);
-    load.routing = static_cast<Routing>(pick(0, 3));
-    load.share = static_cast<Share>(pick(0, 2));
-    load.is_skewed = pick(0, 1) == 1;
-    load.is_pipelined = pick(0, 1) == 1;
-    load.seed = random();
-    ExpectOracleOverMpi(load);
-  }
+  for (int i = 0; i < 8; ++i) ExpectOracleOverMpi(RandomLoad(random, NumMpiRanks()));
 }
 
 // What one rank finds is told to all of them, whatever lies between.

@@ -48,29 +48,12 @@ class ExchangeProcesses : public testing::TestWithParam<int> {};
 INSTANTIATE_TEST_SUITE_P(Ranks, ExchangeProcesses, testing::Values(1, 2, 4, 8));
 
 TEST_P(ExchangeProcesses, GiveTheBitsOfOneLoop) {
-  for (const int num_buffers : {1, 2, 3}) {
-    for (const int64_t max_rows : {5, 64}) {
-      Load load;
-      load.num_ranks = GetParam();
-      load.num_buffers = num_buffers;
-      load.max_rows = max_rows;
-      load.num_slots = 27;
-      load.is_random_placement = num_buffers == 2;
-      load.is_skewed = true;
-      ExpectOracleOverProcesses(load);
-    }
-  }
+  for (const Load& load : LoadsOfAnyBuffersAndChunkSize(GetParam()))
+    ExpectOracleOverProcesses(load);
 }
 
 TEST(ExchangeProcesses, GiveTheBitsOfOneLoopForLargeRoundsAndMaskedTokens) {
-  Load load;
-  load.num_ranks = 3;
-  load.hidden = 2051;
-  load.max_rows = 400;
-  load.num_tokens = 900;
-  load.num_layers = 1;
-  load.routing = Routing::kMasked;
-  ExpectOracleOverProcesses(load);
+  ExpectOracleOverProcesses(LargeMaskedLoad(3, 1));
 }
 
 // At 20 calls chosen by a fixed seed one rank is killed; the deadline of a minute is longer than

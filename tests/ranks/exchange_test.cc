@@ -113,31 +113,8 @@ TEST(Exchange, CopiesLargeRoundsPastTheCaches) {
 
 TEST(Exchange, GivesTheBitsOfOneLoopForRandomLoads) {
   std::mt19937_64 random(20261121);
-  const auto pick = [&](int low, int high) {
-    return static_cast<int>(random() % static_cast<uint64_t>(high - low + 1)) + low;
-  };
   for (int i = 0; i < 60; ++i) {
-    Load load;
-    load.num_ranks = pick(1, 9);
-    load.num_buffers = pick(1, 4);
-    load.max_rows = pick(1, 30);
-    load.num_experts = pick(8, 40);
-    load.num_slots = load.num_experts + pick(0, load.num_experts);
-    load.is_random_placement = pick(0, 1) == 1;
-    load.top_k = pick(1, 8);
-    // Steps over the experts must not meet: 8 to 40 experts, at most 8 steps of 3.
-    load.num_experts = std::max(load.num_experts, load.top_k * 3);
-    load.num_slots = std::max(load.num_slots, load.num_experts);
-    load.hidden = pick(1, 70);
-    load.num_tokens = pick(0, 120);
-    load.num_layers = pick(1, 4);
-    load.routing = static_cast<Routing>(pick(0, 3));
-    load.share = static_cast<Share>(pick(0, 2));
-    load.is_skewed = pick(0, 1) == 1;
-    load.is_pipelined = pick(0, 1) == 1;
-    load.first_epoch = static_cast<uint32_t>(random());
-    load.seed = random();
-    ExpectOracle(load);
+    ExpectOracle(RandomLoad(random, 9));
     if (HasFatalFailure()) return;
   }
 }

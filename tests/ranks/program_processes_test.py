@@ -229,6 +229,18 @@ class OneVoice(ProcessesTest):
         self.refused_pair(self.bench(), ["bench", "throughput", "-m", other, "--dataset", rows, "--concurrency", "16",
                                          "--max-num-tokens", "64", "--threads", "1"], "rank 1: .*config.json is")
 
+    def test_a_rank_with_other_weights_is_refused_by_name(self):
+        rows = self.dataset()
+        trained_on = self.model(TINY)
+        weights = trained_on / "model-00002-of-00004.safetensors"
+        data = bytearray(weights.read_bytes())
+        begin = 8 + int.from_bytes(data[:8], "little")
+        data[begin:] = bytes(byte ^ 1 for byte in data[begin:])
+        weights.unlink()
+        weights.write_bytes(data)
+        self.refused_pair(self.bench(), ["bench", "throughput", "-m", trained_on, "--dataset", rows, "--concurrency", "16",
+                                         "--max-num-tokens", "64", "--threads", "1"], "rank 1: .*tensors .*is")
+
     def test_a_shared_memory_that_is_too_small_is_refused_with_the_sum(self):
         script = 'mount -t tmpfs -o size=24m tmpfs /dev/shm && exec "$@"'
         if subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", "true"], capture_output=True).returncode != 0:

@@ -1,0 +1,26 @@
+// Loads for the tests of this module.
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "eplb/random.h"
+#include "eplb/scenario.h"
+
+namespace wideload::eplb {
+
+// Skewed loads that wobble from batch to batch.
+inline Scenarios RandomScenarios(int32_t experts, int32_t count, uint64_t seed) {
+  Random random(seed);
+  std::vector<double> base;
+  for (int32_t e = 0; e < experts; ++e) base.push_back(100 * std::exp(random.Normal()));
+  Scenarios scenarios{experts, {}, {}};
+  for (int32_t k = 0; k < count; ++k) {
+    std::vector<double> load;
+    for (const double b : base) load.push_back(std::floor(b * std::exp(0.3 * random.Normal())));
+    scenarios.Add(load);
+  }
+  return scenarios;
+}
+
+}  // namespace wideload::eplb
