@@ -3,8 +3,9 @@
 
 usage: balance_table.py [--program FILE] [--data DIR] [--models DIR] [--only WORD] [--seed N]
 
-Each row is one run of `wideload eplb simulate --json`; the figures are means over iterations and layers. DATA holds the
-routing and load files (WIDELOAD_SHARED/data), MODELS the folder with wideload-14m/routing.safetensors.
+Each row is one run of `wideload eplb simulate --json`; the figures are means over iterations and layers. The last row is
+`eplb plan` for one workload and `eplb repair --until 0.01` for another. DATA holds the routing and load files
+(WIDELOAD_SHARED/data), MODELS the folder with wideload-14m/routing.safetensors.
 """
 import argparse
 import json
@@ -12,6 +13,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 
 SHARED = pathlib.Path(os.environ.get("WIDELOAD_SHARED", "../shared"))
@@ -42,14 +44,34 @@ CASES = [  # name, ranks, slots, options, goal
 ]
 
 
-def simulate(options, ranks, slots, place):
-    words = [word.replace("DATA", str(options.data)).replace("MODELS", str(options.models)) for word in place]
-    command = [options.program, "eplb", "simulate", "--ep_size", str(ranks), "--num_slots", str(slots), "--policies",
-               "tensorrt_llm,scenario", "--splits", "even,optimal,optimal_fractional", "--seed", str(options.seed), "--json", *words]
+REPAIR = ("R1 1k1k -> 8k1k", 32, 288, "DATA/deepseek-r1-expert-counts.safetensors:", 2)  # goal: fetches per layer
+
+
+def eplb(options, *words):
+    words = [str(word).replace("DATA", str(options.data)).replace("MODELS", str(options.models)) for word in words]
+    command = [options.program, "eplb", *words, "--seed", str(options.seed), "--json"]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(f"{' '.join(command)}\n{run.stderr}")
     return json.loads(run.stdout)
+
+
+def simulate(options, ranks, slots, place):
+    return eplb(options, "simulate", "--ep_size", ranks, "--num_slots", slots, "--policies", "tensorrt_llm,scenario",
+                "--splits", "even,optimal,optimal_fractional", *place)
+
+
+def repair(options):
+    name, ranks, slots, loads, goal = REPAIR
+    with tempfile.TemporaryDirectory() as folder:
+        plan, repaired = pathlib.Path(folder, "plan.yaml"), pathlib.Path(folder, "repaired.yaml")
+        eplb(options, "plan", "--loads", loads + "1k1k", "--policy", "scenario", "--ep_size", ranks, "--num_slots", slots,
+             "--output_path", plan)
+        result = eplb(options, "repair", "--from", plan, "--loads", loads + "8k1k", "--until", 0.01, "--output_path", repaired)
+    reached = result["slots_fetched_per_layer"] <= goal and result["layers_above_until"] == 0
+    print(f"{name}, {ranks} ranks, {slots} slots, repair --until 0.01: imbalance {result['imbalance_before']:.4f} ->"
+          f" {result['imbalance_after']:.4f}, {result['layers_above_until']} layers above, {result['slots_fetched_per_layer']:.2f}"
+          f" slots fetched per layer (goal {goal}) {'reached' if reached else 'MISSED'}, {result['repair_ms_per_layer']:.2f} ms a layer")
 
 
 def main():
@@ -73,6 +95,8 @@ def main():
         print(f"{name:32} {ranks:5} {slots:5} {of['tensorrt_llm', 'even']['imbalance_mean']:11.4f} {result['clairvoyant']:11.4f}"
               f" {ours['imbalance_mean']:9.5f} {of['scenario', 'optimal']['imbalance_mean']:9.5f} {ours['imbalance_p99']:7.4f}"
               f" {result['component_bound']:7.4f} {goal:7.4f} {reached} {time.monotonic() - begin:5.0f}", flush=True)
+    if options.only in REPAIR[0]:
+        repair(options)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
 #include "eplb/bounds.h"
 #include "eplb/component_plan.h"
 #include "eplb/integer_split.h"
+#include "eplb/placement_figures.h"
 #include "eplb/random.h"
 #include "eplb/repair.h"
 #include "eplb/scenario_planner.h"
@@ -112,7 +113,7 @@ TEST(RelabelRanks, FindsARenamedPlacementAgain) {
   Placement renamed = plan;
   std::rotate(renamed.slot_expert.begin(), renamed.slot_expert.begin() + 15,
               renamed.slot_expert.end());
-  EXPECT_GT(FetchedSlots(plan, renamed), 0);
+  EXPECT_GT(CountFetchedSlots(plan, renamed), 0);
   EXPECT_EQ(RelabelRanks(plan, renamed), plan);
 }
 
@@ -125,7 +126,7 @@ TEST(RepairPlacement, KeepsWithinItsBudgetAndNeverMakesItWorse) {
       options.max_fetched_slots = budget;
       const RepairResult result = RepairPlacement(now, drifted, options);
       ValidatePlacement(result.placement, "repaired");
-      EXPECT_EQ(result.fetched_slots, FetchedSlots(now, result.placement));
+      EXPECT_EQ(result.fetched_slots, CountFetchedSlots(now, result.placement));
       EXPECT_LE(result.fetched_slots, budget);
       EXPECT_NEAR(result.imbalance_before, MeanOptimalImbalance(now, drifted), kRounding);
       EXPECT_NEAR(result.imbalance_after, MeanOptimalImbalance(result.placement, drifted),

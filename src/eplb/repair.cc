@@ -4,8 +4,10 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "eplb/placement_figures.h"
 #include "eplb/plan_search.h"
 #include "eplb/scenario_planner.h"
+#include "eplb/target_repair.h"
 
 namespace wideload::eplb {
 namespace {
@@ -69,6 +71,21 @@ Scenarios Heaviest(const Scenarios& scenarios) {
   return heaviest;
 }
 
+// Where steps one by one missed the target or took several fetches for it, fewer may do.
+void FetchFewer(const Placement& start, const Scenarios& scenarios,
+                const std::vector<double>& rank_speed, const RepairOptions& options,
+                RepairResult& result) {
+  const bool reached =
+      MeanOptimalImbalance(result.placement, scenarios, rank_speed) <= options.until;
+  if (reached && result.fetched_slots <= 1) return;
+  const int32_t limit =
+      reached ? result.fetched_slots - 1 : std::min(options.max_fetched_slots, start.num_slots());
+  const auto found = RepairToTarget(start, scenarios, {options.until, limit, rank_speed});
+  if (!found) return;
+  result.placement = *found;
+  result.fetched_slots = CountFetchedSlots(start, *found);
+}
+
 }  // namespace
 
 RepairResult RepairPlacement(const Placement& now, const Scenarios& scenarios,
@@ -83,15 +100,17 @@ RepairResult RepairPlacement(const Placement& now, const Scenarios& scenarios,
   RepairResult result{now, 0, 0, 0};
   const int32_t covered = CoverOrphans(used.Mean(), speed, result.placement);
   const Placement start = result.placement;
-  PlanSearch search(used, start, {.seed = options.seed, .current = &start, .rank_speed = speed});
   result.imbalance_before = MeanOptimalImbalance(start, used, speed);
+  PlanSearch search(used, start, {.seed = options.seed, .current = &start, .rank_speed = speed});
   // A step looks at a sample of the moves: one that finds none is no proof that there is none.
   for (int idle = 0; idle < kIdleSteps && search.objective() > options.until;)
     idle =
         search.Step(options.proposals, options.max_fetched_slots, options.min_gain) ? 0 : idle + 1;
   result.placement = search.placement();
+  result.fetched_slots = search.num_fetches();
+  if (options.until > 0) FetchFewer(start, used, speed, options, result);
   result.imbalance_after = MeanOptimalImbalance(result.placement, used, speed);
-  result.fetched_slots = covered + search.num_fetches();
+  result.fetched_slots += covered;
   return result;
 }
 

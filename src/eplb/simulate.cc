@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "eplb/even_split.h"
 #include "eplb/integer_split.h"
+#include "eplb/placement_figures.h"
 #include "eplb/repair.h"
 #include "eplb/shared_expert.h"
 #include "eplb/slot_chooser.h"
@@ -279,7 +280,7 @@ void SimulatePolicy(const LayerTrace& trace, const SimulateOptions& options,
     if (!policy.repair) continue;
     store.Add(counts);
     Placement repaired = policy.repair(placement, store.Get());
-    fetched += FetchedSlots(placement, repaired);
+    fetched += CountFetchedSlots(placement, repaired);
     placement = std::move(repaired);
   }
   const auto iterations = static_cast<double>(std::max<size_t>(1, trace.measured.size()));
@@ -385,23 +386,6 @@ std::vector<double> ClairvoyantImbalance(const LayerTrace& trace, int32_t num_ra
         EvenSplitImbalance(TensorRtLlmPlacement(loads, num_slots, num_ranks), counts));
   }
   return imbalance;
-}
-
-int32_t FetchedSlots(const Placement& before, const Placement& after) {
-  int32_t fetched = 0;
-  const int32_t slots = after.slots_per_rank();
-  for (int32_t r = 0; r < after.num_ranks; ++r) {
-    std::multiset<ExpertId> held;
-    for (int32_t s = r * slots; s < (r + 1) * slots; ++s) held.insert(before.slot_expert[Index(s)]);
-    for (int32_t s = r * slots; s < (r + 1) * slots; ++s) {
-      const auto found = held.find(after.slot_expert[Index(s)]);
-      if (found == held.end())
-        ++fetched;
-      else
-        held.erase(found);
-    }
-  }
-  return fetched;
 }
 
 MeanAndP99 Summarise(std::vector<double> values) {

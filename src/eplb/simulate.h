@@ -115,10 +115,6 @@ std::vector<SimulatedRun> SimulateLayer(const LayerTrace& trace, const SimulateO
 std::vector<double> ClairvoyantImbalance(const LayerTrace& trace, int32_t num_ranks,
                                          int32_t num_slots);
 
-// Slots whose expert is not on that rank before: what a rank must fetch. Reordering within a rank
-// costs nothing.
-int32_t FetchedSlots(const Placement& before, const Placement& after);
-
 // Mean and 99th percentile (nearest rank) of values.
 struct MeanAndP99 {
   double mean = 0;

@@ -1,0 +1,249 @@
+#include "eplb/target_repair.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <span>
+#include <utility>
+
+#include "eplb/capped_flow.h"
+#include "eplb/lane_flow.h"
+
+namespace wideload::eplb {
+namespace {
+
+// States of the same number of fetches that are followed up, and changes of each that are tried.
+constexpr size_t kBeam = 3;
+constexpr size_t kCandidates = 48;
+constexpr double kTolerance = 1e-7;
+
+size_t Index(int32_t i) { return static_cast<size_t>(i); }
+
+struct State {
+  Placement placement;
+  std::vector<BatchSplit> splits;  // one per scenario
+  double above = 0;                // tokens above capacity, weighted mean over scenarios
+  int32_t fetches = 0;
+};
+
+struct Candidate {
+  double promise = 0;  // tokens it may take off, per fetch
+  int32_t fetches = 0;
+  SlotChange change;
+};
+
+class TargetSearch {
+ public:
+  TargetSearch(const Placement& start, const Scenarios& scenarios, const TargetOptions& options)
+      : scenarios_(scenarios),
+        options_(options),
+        flow_(Capacities(options)),
+        held_(Index(start.num_experts) * Index(start.num_ranks)),
+        of_fetches_(Index(options.max_fetched_slots) + 1) {
+    for (int32_t s = 0; s < start.num_slots(); ++s) held_[HeldAt(start, s, ExpertAt(start, s))] = 1;
+    of_fetches_[0].push_back(Split(start));
+  }
+
+  std::optional<Placement> Run() {
+    for (size_t fetches = 0; fetches < of_fetches_.size(); ++fetches) {
+      const State* best = nullptr;
+      double lowest = options_.until;
+      for (const State& state : of_fetches_[fetches]) {
+        const double imbalance =
+            MeanOptimalImbalance(state.placement, scenarios_, options_.rank_speed);
+        if (imbalance > lowest) continue;
+        lowest = imbalance;
+        best = &state;
+      }
+      if (best != nullptr) return best->placement;
+      const std::vector<State> states = std::move(of_fetches_[fetches]);
+      for (const State& state : states) Expand(state);
+    }
+    return std::nullopt;
+  }
+
+ private:
+  static std::vector<double> Capacities(const TargetOptions& options) {
+    std::vector<double> capacity = options.rank_speed;
+    for (double& c : capacity) c *= 1 + options.until;
+    return capacity;
+  }
+  static int32_t ExpertAt(const Placement& placement, int32_t slot) {
+    return placement.slot_expert[Index(slot)].value;
+  }
+  static size_t HeldAt(const Placement& placement, int32_t slot, int32_t expert) {
+    return Index(expert) * Index(placement.num_ranks) + Index(placement.RankOf(SlotId(slot)).value);
+  }
+  bool MustFetch(const Placement& placement, int32_t slot, int32_t expert) const {
+    return held_[HeldAt(placement, slot, expert)] == 0;
+  }
+
+  // Every expert's tokens on its first slot, then as well as they fit. Loads are scaled to a mean
+  // of 1 per rank of speed 1.
+  State Split(const Placement& start) {
+    hosts_.Find(start, options_.rank_speed);
+    const double speed =
+        std::accumulate(options_.rank_speed.begin(), options_.rank_speed.end(), 0.0);
+    State state{start, {}, 0, 0};
+    for (int32_t k = 0; k < scenarios_.size(); ++k) {
+      const std::span<const double> load = scenarios_.At(k);
+      const double scale = speed / std::accumulate(load.begin(), load.end(), 0.0);
+      BatchSplit& split = state.splits.emplace_back();
+      split.tokens.assign(start.slot_expert.size(), 0.0);
+      split.rank_load.assign(Index(start.num_ranks), 0.0);
+      for (int32_t e = 0; e < start.num_experts; ++e) {
+        const int32_t slot = hosts_.Of(e).front();
+        split.tokens[Index(slot)] = load[Index(e)] * scale;
+        split.rank_load[Index(start.RankOf(SlotId(slot)).value)] += load[Index(e)] * scale;
+      }
+    }
+    Fit(state);
+    return state;
+  }
+
+  void Fit(State& state) {
+    state.above = 0;
+    double weight = 0;
+    for (size_t k = 0; k < state.splits.size(); ++k) {
+      state.above += scenarios_.weights[k] * flow_.Fit(state.placement, hosts_, state.splits[k]);
+      weight += scenarios_.weights[k];
+    }
+    state.above /= weight;
+  }
+
+  void Expand(const State& state) {
+    hosts_.Find(state.placement, options_.rank_speed);
+    FindCandidates(state);
+    for (const Candidate& candidate : candidates_) {
+      const int32_t fetches = state.fetches + candidate.fetches;
+      if (fetches > options_.max_fetched_slots) continue;
+      State next = state;
+      next.fetches = fetches;
+      Apply(candidate.change, next);
+      if (next.above < state.above - kTolerance) Keep(std::move(next));
+    }
+  }
+
+  void Keep(State state) {
+    std::vector<State>& beam = of_fetches_[Index(state.fetches)];
+    const auto place =
+        std::lower_bound(beam.begin(), beam.end(), state.above,
+                         [](const State& s, double above) { return s.above < above - kTolerance; });
+    if (place != beam.end() && place->above < state.above + kTolerance) return;
+    if (place == beam.end() && beam.size() == kBeam) return;
+    beam.insert(place, std::move(state));
+    if (beam.size() > kBeam) beam.pop_back();
+  }
+
+  // The changes that may help the scenario with most tokens above capacity, most promising first.
+  void FindCandidates(const State& state) {
+    const BatchSplit* split = &state.splits.front();
+    double most = -1;
+    for (const BatchSplit& other : state.splits) {
+      BatchSplit copy = other;
+      const double above = flow_.Fit(state.placement, hosts_, copy);
+      if (above <= most) continue;
+      most = above;
+      split = &other;
+    }
+    BatchSplit copy = *split;
+    above_ = flow_.Fit(state.placement, hosts_, copy);
+    candidates_.clear();
+    for (int32_t a = 0; a < state.placement.num_slots(); ++a) {
+      const int32_t rank = state.placement.RankOf(SlotId(a)).value;
+      if (!flow_.IsFull(rank) || split->tokens[Index(a)] <= kTolerance) continue;
+      for (int32_t b = 0; b < state.placement.num_slots(); ++b) AddCandidates(state, *split, a, b);
+    }
+    const auto more = [](const Candidate& x, const Candidate& y) { return x.promise > y.promise; };
+    std::stable_sort(candidates_.begin(), candidates_.end(), more);
+    candidates_.resize(std::min(candidates_.size(), kCandidates));
+  }
+
+  bool Holds(const State& state, int32_t expert, int32_t rank) const {
+    for (const int32_t s : hosts_.Of(expert))
+      if (state.placement.RankOf(SlotId(s)).value == rank) return true;
+    return false;
+  }
+
+  // Slot a is on a full rank, b on one with room: a copy of a's expert for b, or a swap.
+  void AddCandidates(const State& state, const BatchSplit& split, int32_t a, int32_t b) {
+    const Placement& placement = state.placement;
+    const int32_t rank_a = placement.RankOf(SlotId(a)).value;
+    const int32_t rank_b = placement.RankOf(SlotId(b)).value;
+    if (options_.rank_speed[Index(rank_b)] <= 0 || flow_.IsFull(rank_b)) return;
+    const int32_t expert_a = ExpertAt(placement, a);
+    const int32_t expert_b = ExpertAt(placement, b);
+    if (Holds(state, expert_a, rank_b)) return;
+    const double room = flow_.Room(split, rank_b);
+    const double tokens_a = split.tokens[Index(a)];
+    const double tokens_b = split.tokens[Index(b)];
+    const int32_t fetch = MustFetch(placement, b, expert_a) - MustFetch(placement, b, expert_b);
+    const std::span<const int32_t> hosts_b = hosts_.Of(expert_b);
+    const bool spare = hosts_b.size() > 1 || hosts_b.front() != b;
+    if (spare && fetch > 0) {
+      double total = 0;
+      for (const int32_t s : hosts_.Of(expert_a)) total += split.tokens[Index(s)];
+      const double promise = std::min({total, above_, room + tokens_b}) - tokens_b / 2;
+      candidates_.push_back({promise, fetch, {1, {b, -1}, {expert_a, -1}, {expert_b, -1}}});
+    }
+    if (tokens_a <= tokens_b || Holds(state, expert_b, rank_a)) return;
+    const int32_t fetches =
+        fetch + MustFetch(placement, a, expert_b) - MustFetch(placement, a, expert_a);
+    if (fetches <= 0) return;
+    const double promise = std::min({tokens_a - tokens_b, above_, room});
+    candidates_.push_back(
+        {promise / fetches, fetches, {2, {a, b}, {expert_b, expert_a}, {expert_a, expert_b}}});
+  }
+
+  void Apply(const SlotChange& change, State& state) {
+    for (int32_t i = 0; i < change.num_slots; ++i)
+      state.placement.slot_expert[Index(change.slot[i])] = ExpertId(change.expert[i]);
+    hosts_.Find(state.placement, options_.rank_speed);
+    for (BatchSplit& split : state.splits) {
+      if (change.num_slots == 2)
+        Swap(change, state.placement, split);
+      else
+        HandOver(change.slot[0], change.old_expert[0], state.placement, split);
+    }
+    Fit(state);
+  }
+
+  static void Swap(const SlotChange& change, const Placement& placement, BatchSplit& split) {
+    double& tokens_a = split.tokens[Index(change.slot[0])];
+    double& tokens_b = split.tokens[Index(change.slot[1])];
+    const double moved = tokens_a - tokens_b;
+    split.rank_load[Index(placement.RankOf(SlotId(change.slot[0])).value)] -= moved;
+    split.rank_load[Index(placement.RankOf(SlotId(change.slot[1])).value)] += moved;
+    std::swap(tokens_a, tokens_b);
+  }
+
+  // What the slot had of `expert` goes to the slot of it with the most room.
+  void HandOver(int32_t slot, int32_t expert, const Placement& placement, BatchSplit& split) {
+    const auto rank_of = [&placement](int32_t s) { return placement.RankOf(SlotId(s)).value; };
+    int32_t best = hosts_.Of(expert).front();
+    for (const int32_t s : hosts_.Of(expert))
+      if (flow_.Room(split, rank_of(s)) > flow_.Room(split, rank_of(best))) best = s;
+    const double tokens = std::exchange(split.tokens[Index(slot)], 0.0);
+    split.tokens[Index(best)] += tokens;
+    split.rank_load[Index(rank_of(slot))] -= tokens;
+    split.rank_load[Index(rank_of(best))] += tokens;
+  }
+
+  const Scenarios& scenarios_;
+  const TargetOptions& options_;
+  CappedFlow flow_;
+  HostSlots hosts_;                             // of the placement looked at last
+  std::vector<uint8_t> held_;                   // [num_experts * num_ranks] in the start
+  std::vector<std::vector<State>> of_fetches_;  // the beam of each number of fetches
+  std::vector<Candidate> candidates_;
+  double above_ = 0;
+};
+
+}  // namespace
+
+std::optional<Placement> RepairToTarget(const Placement& start, const Scenarios& scenarios,
+                                        const TargetOptions& options) {
+  return TargetSearch(start, scenarios, options).Run();
+}
+
+}  // namespace wideload::eplb

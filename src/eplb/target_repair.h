@@ -1,0 +1,27 @@
+// The fewest fetches that bring a placement under a target: how many tokens do not fit when no rank
+// may carry more than the target tells (a maximum flow) says how far a placement is from it, also
+// where several sets of ranks bind at once, and each change is judged by what it takes off that.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "eplb/placement.h"
+#include "eplb/scenario.h"
+
+namespace wideload::eplb {
+
+struct TargetOptions {
+  double until = 0.01;  // mean optimal-split imbalance that is low enough
+  int32_t max_fetched_slots = 0;
+  std::vector<double> rank_speed;  // [num_ranks] >= 0; 0: a dead rank
+};
+
+// `start` with as few slots fetched as a beam search finds (a slot is fetched when its rank does
+// not hold its expert in `start`); nothing when it finds no placement under the target. Every
+// expert needs a live slot in `start`, and a scenario some load. Pure; no randomness.
+std::optional<Placement> RepairToTarget(const Placement& start, const Scenarios& scenarios,
+                                        const TargetOptions& options);
+
+}  // namespace wideload::eplb
