@@ -37,9 +37,9 @@ std::vector<int64_t> ExpertSlots(const std::vector<DeepSeekPlan>& plans, size_t 
                                  size_t most) {
   std::vector<int64_t> slots(plans.size() * num_experts * most, -1);
   for (size_t l = 0; l < plans.size(); ++l)
-    for (size_t e = 0; e < num_experts; ++e)
-      std::copy(plans[l].expert_slots[e].begin(), plans[l].expert_slots[e].end(),
-                slots.data() + (l * num_experts + e) * most);
+    for (size_t s = 0; s < plans[l].slot_expert.size(); ++s)
+      slots[(l * num_experts + Index(plans[l].slot_expert[s])) * most +
+            Index(plans[l].slot_replica[s])] = static_cast<int64_t>(s);
   return slots;
 }
 
