@@ -1,7 +1,6 @@
 // The commands of `wideload eplb`, one per file, and where they take their loads from.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -10,18 +9,19 @@
 #include <string>
 #include <vector>
 
+#include "command_line.h"
 #include "eplb/scenario.h"
 #include "statistics/load_files.h"
 
 namespace wideload::apps {
 
-void AddEplbReport(CLI::App& group);
-void AddEplbPlan(CLI::App& group);
-void AddEplbConvert(CLI::App& group);
-void AddEplbCheck(CLI::App& group);
-void AddEplbSimulate(CLI::App& group);
-void AddEplbRepair(CLI::App& group);
-void AddEplbDiagnose(CLI::App& group);
+void AddEplbReport(Command group);
+void AddEplbPlan(Command group);
+void AddEplbConvert(Command group);
+void AddEplbCheck(Command group);
+void AddEplbSimulate(Command group);
+void AddEplbRepair(Command group);
+void AddEplbDiagnose(Command group);
 
 // A statistics folder and the iterations wanted of it.
 struct StatisticsFlags {
@@ -30,7 +30,7 @@ struct StatisticsFlags {
   std::optional<int64_t> iter_stop;
   std::optional<std::string> eplb_config;  // the file of a run that counted slots
 };
-CLI::Option* AddStatisticsFlags(CLI::App& command, StatisticsFlags& flags);
+Option AddStatisticsFlags(Command command, StatisticsFlags& flags);
 // Errors: as ReadStatistics.
 statistics::ExpertStatistics ReadFlaggedStatistics(const StatisticsFlags& flags, bool sum_ranks);
 
@@ -43,7 +43,7 @@ struct LoadFlags {
   int64_t tokens_per_iteration = 0;  // of a routing file; 0: kTokensPerIteration
   std::string layers;                // which rows of the source, or how the model counts them
 };
-void AddLoadFlags(CLI::App& command, LoadFlags& flags);
+void AddLoadFlags(Command command, LoadFlags& flags);
 
 struct RecordedLayer {
   std::vector<double> total;                    // [num_experts]

@@ -1,13 +1,11 @@
 // `wideload eplb plan`: a placement file from recorded loads; takes the place of TensorRT-LLM's
 // generate_eplb_config.py.
 #include <cstdio>
-#include <memory>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "command_line.h"
 #include "eplb/even_split.h"
 #include "eplb/placement_figures.h"
 #include "eplb/policy.h"
@@ -267,35 +265,30 @@ std::string PolicyHelp() {
 
 }  // namespace
 
-void AddEplbPlan(CLI::App& group) {
-  CLI::App* command =
-      group.add_subcommand("plan", "make a placement file (EPLB YAML) from recorded loads");
-  const auto flags = std::make_shared<PlanFlags>();  // shared by the parser and the callback
-  AddLoadFlags(*command, flags->loads);
-  command->add_option(Names("ep-size"), flags->ep_size, "ranks (default: those that recorded)")
-      ->check(CLI::PositiveNumber);
+void AddEplbPlan(Command group) {
+  const Command command =
+      group.Subcommand("plan", "make a placement file (EPLB YAML) from recorded loads");
+  PlanFlags& flags = command.Runs<PlanFlags>(Plan);
+  AddLoadFlags(command, flags.loads);
+  command.Add("--ep-size", flags.ep_size, "ranks (default: those that recorded)").Positive();
   command
-      ->add_option(Names("num-slots"), flags->num_slots,
-                   "slots of all ranks per layer (default: one per expert)")
-      ->check(CLI::PositiveNumber);
-  command->add_option(Names("policy"), flags->policy, PolicyHelp())->capture_default_str();
-  command->add_option(Names("nodes"), flags->num_nodes, "nodes the ranks are spread over")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option(Names("num-groups"), flags->num_groups, "expert groups of the router")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+      .Add("--num-slots", flags.num_slots, "slots of all ranks per layer (default: one per expert)")
+      .Positive();
+  command.Add("--policy", flags.policy, PolicyHelp()).ShowDefault();
+  command.Add("--nodes", flags.num_nodes, "nodes the ranks are spread over")
+      .Positive()
+      .ShowDefault();
+  command.Add("--num-groups", flags.num_groups, "expert groups of the router")
+      .Positive()
+      .ShowDefault();
   command
-      ->add_option(Names("layer-updates-per-iter"), flags->layer_updates_per_iter,
-                   "written to the file: layers the engine may re-place per iteration, 0 = static")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option(Names("seed"), flags->seed, "for policies that search at random")
-      ->capture_default_str();
-  command->add_option(Names("output-path"), flags->output, "EPLB YAML to write; - is stdout")
-      ->required();
-  command->add_flag("--json", flags->json, "one JSON document instead of the table");
-  command->callback([flags] { Plan(*flags); });
+      .Add("--layer-updates-per-iter", flags.layer_updates_per_iter,
+           "written to the file: layers the engine may re-place per iteration, 0 = static")
+      .NonNegative()
+      .ShowDefault();
+  command.Add("--seed", flags.seed, "for policies that search at random").ShowDefault();
+  command.Add("--output-path", flags.output, "EPLB YAML to write; - is stdout").Required();
+  command.Add("--json", flags.json, "one JSON document instead of the table");
 }
 
 }  // namespace wideload::apps

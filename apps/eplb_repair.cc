@@ -1,7 +1,6 @@
 // `wideload eplb repair`: changes a placement file as little as new loads, or dead ranks, ask for.
 #include <algorithm>
 #include <cstdio>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,7 +9,6 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "command_line.h"
 #include "eplb/repair.h"
 #include "eplb_commands.h"
 #include "statistics/eplb_yaml.h"
@@ -219,35 +217,33 @@ void Repair(RepairFlags flags) {
 
 }  // namespace
 
-void AddEplbRepair(CLI::App& group) {
-  CLI::App* command =
-      group.add_subcommand("repair", "change a placement file by few slots for new loads");
-  const auto flags = std::make_shared<RepairFlags>();  // shared by the parser and the callback
-  command->add_option(Names("from"), flags->from, "EPLB YAML in use; - is stdin")->required();
-  AddLoadFlags(*command, flags->loads);
+void AddEplbRepair(Command group) {
+  const Command command =
+      group.Subcommand("repair", "change a placement file by few slots for new loads");
+  RepairFlags& flags = command.Runs<RepairFlags>(Repair);
+  command.Add("--from", flags.from, "EPLB YAML in use; - is stdin").Required();
+  AddLoadFlags(command, flags.loads);
   command
-      ->add_option(Names("ep-size"), flags->ep_size,
-                   "ranks (default: those of the file, else those that recorded)")
-      ->check(CLI::PositiveNumber);
+      .Add("--ep-size", flags.ep_size,
+           "ranks (default: those of the file, else those that recorded)")
+      .Positive();
   command
-      ->add_option(Names("until"), flags->until,
-                   "imbalance ratio of a layer under the optimal split at which to stop")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+      .Add("--until", flags.until,
+           "imbalance ratio of a layer under the optimal split at which to stop")
+      .NonNegative()
+      .ShowDefault();
   command
-      ->add_option(Names("max-fetched-slots"), flags->max_fetched_slots,
-                   "slots of a layer that may get another expert (default: no limit)")
-      ->check(CLI::NonNegativeNumber);
+      .Add("--max-fetched-slots", flags.max_fetched_slots,
+           "slots of a layer that may get another expert (default: no limit)")
+      .NonNegative();
   command
-      ->add_option(Names("dead-ranks"), flags->dead_ranks,
-                   "comma separated ranks that compute nothing; experts only they hold get slots "
-                   "elsewhere first, whatever the limit")
-      ->delimiter(',');
-  command->add_option(Names("seed"), flags->seed, "of the search")->capture_default_str();
-  command->add_option(Names("output-path"), flags->output, "EPLB YAML to write; - is stdout")
-      ->required();
-  command->add_flag("--json", flags->json, "one JSON document instead of the table");
-  command->callback([flags] { Repair(*flags); });
+      .Add("--dead-ranks", flags.dead_ranks,
+           "comma separated ranks that compute nothing; experts only they hold get slots "
+           "elsewhere first, whatever the limit")
+      .CommaSeparated();
+  command.Add("--seed", flags.seed, "of the search").ShowDefault();
+  command.Add("--output-path", flags.output, "EPLB YAML to write; - is stdout").Required();
+  command.Add("--json", flags.json, "one JSON document instead of the table");
 }
 
 }  // namespace wideload::apps

@@ -1,6 +1,5 @@
 // `wideload eplb simulate`: what placements and splits would have brought on recorded routing.
 #include <algorithm>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -8,7 +7,6 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "command_line.h"
 #include "eplb/bounds.h"
 #include "eplb/even_split.h"
 #include "eplb/placement_figures.h"
@@ -326,52 +324,45 @@ void Simulate(const SimulateFlags& flags) {
 
 }  // namespace
 
-void AddEplbSimulate(CLI::App& group) {
-  CLI::App* command = group.add_subcommand(
+void AddEplbSimulate(Command group) {
+  const Command command = group.Subcommand(
       "simulate", "replay routed tokens: imbalance of policies and splits, causally");
-  const auto flags = std::make_shared<SimulateFlags>();  // shared by the parser and the callback
-  command->add_option(Names("ep-size"), flags->ep_size, "ranks")
-      ->required()
-      ->check(CLI::PositiveNumber);
-  command->add_option(Names("num-slots"), flags->num_slots, "slots of all ranks per layer")
-      ->required()
-      ->check(CLI::PositiveNumber);
+  SimulateFlags& flags = command.Runs<SimulateFlags>(Simulate);
+  command.Add("--ep-size", flags.ep_size, "ranks").Required().Positive();
+  command.Add("--num-slots", flags.num_slots, "slots of all ranks per layer").Required().Positive();
   command
-      ->add_option(Names("policies"), flags->policies,
-                   "comma separated, of contiguous, tensorrt_llm, deepseek, scenario (default: all "
-                   "but deepseek)")
-      ->delimiter(',');
+      .Add("--policies", flags.policies,
+           "comma separated, of contiguous, tensorrt_llm, deepseek, scenario (default: all "
+           "but deepseek)")
+      .CommaSeparated();
   command
-      ->add_option(Names("splits"), flags->splits,
-                   "comma separated, of even, round_robin, optimal (whole tokens), "
-                   "optimal_fractional (default: all but round_robin)")
-      ->delimiter(',');
-  AddTraceFlags(*command, flags->trace);
+      .Add("--splits", flags.splits,
+           "comma separated, of even, round_robin, optimal (whole tokens), "
+           "optimal_fractional (default: all but round_robin)")
+      .CommaSeparated();
+  AddTraceFlags(command, flags.trace);
   command
-      ->add_option(Names("repair-slots-per-layer"), flags->repair_slots,
-                   "slots of a layer that repair may change after each iteration; 0: planned once")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option(Names("nodes"), flags->num_nodes, "nodes the ranks are spread over")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option(Names("num-groups"), flags->num_groups, "expert groups of the router")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+      .Add("--repair-slots-per-layer", flags.repair_slots,
+           "slots of a layer that repair may change after each iteration; 0: planned once")
+      .NonNegative()
+      .ShowDefault();
+  command.Add("--nodes", flags.num_nodes, "nodes the ranks are spread over")
+      .Positive()
+      .ShowDefault();
+  command.Add("--num-groups", flags.num_groups, "expert groups of the router")
+      .Positive()
+      .ShowDefault();
   command
-      ->add_option(Names("shared-expert-cost"), flags->shared_expert_cost,
-                   "also with a shared expert whose rows cost so many routed rows and go to the "
-                   "least busy ranks; 0: none")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+      .Add("--shared-expert-cost", flags.shared_expert_cost,
+           "also with a shared expert whose rows cost so many routed rows and go to the "
+           "least busy ranks; 0: none")
+      .NonNegative()
+      .ShowDefault();
   command
-      ->add_option(Names("dead-ranks"), flags->dead_ranks,
-                   "comma separated ranks that die when measuring begins")
-      ->delimiter(',');
-  command->add_option(Names("seed"), flags->seed, "for drawing, planning and repair")
-      ->capture_default_str();
-  command->add_flag("--json", flags->json, "one JSON document instead of the table");
-  command->callback([flags] { Simulate(*flags); });
+      .Add("--dead-ranks", flags.dead_ranks, "comma separated ranks that die when measuring begins")
+      .CommaSeparated();
+  command.Add("--seed", flags.seed, "for drawing, planning and repair").ShowDefault();
+  command.Add("--json", flags.json, "one JSON document instead of the table");
 }
 
 }  // namespace wideload::apps
