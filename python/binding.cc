@@ -76,8 +76,8 @@ Maps RebalanceExperts(const In<float, 2>& weight, const std::array<int32_t, 4>& 
           ToNumpy(std::move(replicas), {layers, experts})};
 }
 
-// sizes: num_slots, num_groups, num_nodes, num_ranks.
-Out<int64_t> Plan(const In<double, 3>& loads, const std::array<int32_t, 4>& sizes,
+// sizes: num_slots, num_groups, num_nodes, num_ranks, max_cross_slots.
+Out<int64_t> Plan(const In<double, 3>& loads, const std::array<int32_t, 5>& sizes,
                   const std::string& policy_name, uint64_t seed, int32_t num_threads) {
   const Batches<double> batches(loads);
   std::vector<int64_t> slots(Index(batches.layers()) * Index(sizes[0]));
@@ -99,6 +99,7 @@ Out<int64_t> Plan(const In<double, 3>& loads, const std::array<int32_t, 4>& size
                                                .num_ranks = sizes[3],
                                                .num_nodes = sizes[2],
                                                .num_groups = sizes[1],
+                                               .max_cross_slots = sizes[4],
                                                .seed = seed});
       CopySlots(placement, slots.data() + Index(l) * Index(sizes[0]));
     });

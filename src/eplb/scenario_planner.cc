@@ -33,7 +33,9 @@ constexpr double kNarrowWeight = 8;
 size_t Index(int64_t i) { return static_cast<size_t>(i); }
 
 // overlap[a * ranks + b]: slots of `planned` rank b that `current` rank a holds already.
-std::vector<int32_t> Overlaps(const Placement& current, const Placement& planned) {
+// Far below 0 where the ranks are of different nodes.
+std::vector<int32_t> Overlaps(const Placement& current, const Placement& planned,
+                              int32_t ranks_per_node) {
   const auto ranks = Index(planned.num_ranks);
   std::vector<std::vector<int32_t>> holders(Index(planned.num_experts));
   for (int32_t s = 0; s < current.num_slots(); ++s)
@@ -42,6 +44,10 @@ std::vector<int32_t> Overlaps(const Placement& current, const Placement& planned
   for (int32_t s = 0; s < planned.num_slots(); ++s)
     for (const int32_t rank : holders[Index(planned.slot_expert[Index(s)].value)])
       ++overlap[Index(rank) * ranks + Index(planned.RankOf(SlotId(s)).value)];
+  for (size_t a = 0; a < ranks && ranks_per_node > 0; ++a)
+    for (size_t b = 0; b < ranks; ++b)
+      if (a / Index(ranks_per_node) != b / Index(ranks_per_node))
+        overlap[a * ranks + b] = -planned.num_slots() - 1;
   return overlap;
 }
 
@@ -165,11 +171,14 @@ int64_t WorkFor(int32_t num_ranks) {
 }
 
 // The better of the constructive plans on these scenarios.
-Placement StartPlan(const Scenarios& scenarios, const PlanOptions& options) {
+Placement StartPlan(const Scenarios& scenarios, const PlanOptions& options, const NodeRule& nodes) {
   const std::vector<double> mean = scenarios.Mean();
-  Placement best = ComponentPlan(mean, options.num_slots, options.num_ranks);
-  Placement other =
-      ComponentPlan(mean, options.num_slots, options.num_ranks, ReplicaRule::kHottestTwice);
+  const auto plan = [&](ReplicaRule rule) {
+    return nodes.home.empty() ? ComponentPlan(mean, options.num_slots, options.num_ranks, rule)
+                              : NodePlan(mean, nodes, options.num_slots, options.num_ranks, rule);
+  };
+  Placement best = plan(ReplicaRule::kHighestPerSlot);
+  Placement other = plan(ReplicaRule::kHottestTwice);
   if (MeanOptimalImbalance(other, scenarios) < MeanOptimalImbalance(best, scenarios)) return other;
   return best;
 }
@@ -186,8 +195,8 @@ Scenarios NarrowAndWide(const Scenarios& recorded, const PlanOptions& options, d
 
 // Makes `plan` better for the scenarios within the work that is left, and takes off what it needed.
 // Returns the objective.
-double Search(const Scenarios& scenarios, const PlanOptions& options, int64_t& work_left,
-              Placement& plan) {
+double Search(const Scenarios& scenarios, const PlanOptions& options, const NodeRule& nodes,
+              int64_t& work_left, Placement& plan) {
   PlanSearch search(scenarios, plan,
                     {.max_moves = options.max_moves,
                      .max_idle_moves = kMaxIdleMoves,
@@ -195,7 +204,8 @@ double Search(const Scenarios& scenarios, const PlanOptions& options, int64_t& w
                      .seed = options.seed,
                      .fetch_price = options.fetch_price,
                      .current = options.current,
-                     .tail = options.tail});
+                     .tail = options.tail,
+                     .nodes = nodes});
   search.Run();
   plan = search.placement();
   work_left -= search.work();
@@ -228,8 +238,8 @@ Scenarios VaryScenarios(const Scenarios& recorded, int32_t count, double variati
   return varied;
 }
 
-Placement RelabelRanks(const Placement& current, const Placement& planned) {
-  const std::vector<int32_t> overlap = Overlaps(current, planned);
+Placement RelabelRanks(const Placement& current, const Placement& planned, int32_t ranks_per_node) {
+  const std::vector<int32_t> overlap = Overlaps(current, planned, ranks_per_node);
   const std::vector<int32_t> planned_rank = planned.num_ranks <= kMaxOptimalRanks
                                                 ? AssignRanks(overlap, planned.num_ranks)
                                                 : AssignRanksGreedily(overlap, planned.num_ranks);
@@ -249,12 +259,15 @@ Placement PlanPlacement(const Scenarios& scenarios, const PlanOptions& options) 
   if (varied.size() == 0)
     Throw(ErrorKind::kInvalid, "scenario plan: {} scenarios are given, none with load",
           scenarios.size());
-  Placement plan = StartPlan(varied, options);
-  if (options.current != nullptr) plan = RelabelRanks(*options.current, plan);
+  const int32_t cross_slots =
+      options.max_cross_slots < 0 ? options.nodes.num_nodes : options.max_cross_slots;
+  const NodeRule nodes = MakeNodeRule(varied, options.nodes, options.num_ranks, cross_slots);
+  Placement plan = StartPlan(varied, options, nodes);
+  if (options.current != nullptr) plan = RelabelRanks(*options.current, plan, nodes.ranks_per_node);
   if (options.max_moves == 0) return plan;
   int64_t work_left = WorkFor(options.num_ranks);
   double variation = options.variation;
-  for (int widenings = 0; Search(varied, options, work_left, plan) < kSolved; ++widenings) {
+  for (int widenings = 0; Search(varied, options, nodes, work_left, plan) < kSolved; ++widenings) {
     if (widenings == kMaxWidenings || work_left <= 0) break;
     variation *= 2;
     varied = NarrowAndWide(scenarios, options, variation);
