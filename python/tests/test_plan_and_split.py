@@ -226,7 +226,7 @@ class Simulate(unittest.TestCase):
         scenario = by["scenario", "optimal"]
         self.assertEqual(scenario["imbalance"].shape, (2, 6))  # the second half of 12 iterations
         self.assertLess(scenario["imbalance_mean"], by["scenario", "even"]["imbalance_mean"])
-        self.assertLessEqual(by["scenario", "optimal_fractional"]["imbalance_mean"], scenario["imbalance_mean"])
+        self.assertLessEqual(by["scenario", "optimal_fractional"]["imbalance_mean"], scenario["imbalance_mean"] + 1e-12)
         self.assertEqual(scenario["imbalance_p99"], scenario["imbalance"].max())  # of 12 values
         self.assertGreater(answer["clairvoyant"], 0)
 
