@@ -254,11 +254,10 @@ void WriteOutput(const std::string& path, const std::vector<DatasetRow>& rows, c
                  const tokenizer::Tokenizer* tokenizer) {
   std::string lines;
   for (size_t i = 0; i < rows.size(); ++i) {
-    nlohmann::ordered_json line;
-    line["task_id"] = nlohmann::ordered_json::parse(rows[i].task_id);
-    line["ids"] = run.ids()[i];
-    if (tokenizer) line["text"] = tokenizer->Decode(run.ids()[i]);
-    lines += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+    const std::vector<int32_t>& ids = run.ids()[i];
+    lines += fmt::format(R"({{"task_id":{},"ids":[{}])", rows[i].task_id, fmt::join(ids, ","));
+    if (tokenizer) lines += ",\"text\":" + DumpJson(tokenizer->Decode(ids));
+    lines += "}\n";
   }
   WriteFileWhole(path, lines);
 }

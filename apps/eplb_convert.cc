@@ -177,9 +177,7 @@ Written WriteFile(const ConvertFlags& flags, Format output) {
 
 void CheckFlagsFit(const ConvertFlags& flags) {
   const Format input = InputFormat(flags.input);
-  const bool has_window =
-      flags.statistics.iter_start || flags.statistics.iter_stop || flags.statistics.eplb_config;
-  if (has_window && input != Format::kFolder)
+  if (flags.statistics.HasWindow() && input != Format::kFolder)
     Throw(ErrorKind::kInvalid,
           "--iter_start, --iter_stop and --eplb_config need a statistics folder as input; it is {}",
           flags.input);

@@ -169,9 +169,7 @@ Json DiagnosisJson(const eplb::DiagnosisFigures& figures, const eplb::Diagnosis&
 
 void Diagnose(DiagnoseFlags flags) {
   const RecordedLoads recorded = ReadRecordedLoads(flags.loads);
-  if (flags.ep_size == 0) flags.ep_size = recorded.ep_size;
-  if (flags.ep_size == 0)
-    Throw(ErrorKind::kInvalid, "--ep_size is missing; only a statistics folder tells it");
+  flags.ep_size = EpSizeOf(flags.ep_size, recorded);
   if (flags.num_slots == 0)
     flags.num_slots = (recorded.num_experts + flags.ep_size - 1) / flags.ep_size * flags.ep_size;
   eplb::ValidateSizes(recorded.num_experts, flags.num_slots, flags.ep_size, "--num_slots");

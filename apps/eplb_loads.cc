@@ -84,9 +84,7 @@ void CheckSource(const LoadFlags& flags) {
     Throw(ErrorKind::kInvalid,
           "found {} of --expert_statistic_path, --loads and --routing; exactly one is allowed",
           sources);
-  const bool has_window =
-      flags.statistics.iter_start || flags.statistics.iter_stop || flags.statistics.eplb_config;
-  if (flags.statistics.path.empty() && has_window)
+  if (flags.statistics.path.empty() && flags.statistics.HasWindow())
     Throw(ErrorKind::kInvalid,
           "--iter_start, --iter_stop and --eplb_config need --expert_statistic_path");
   if (flags.routing.empty() && flags.num_experts != 0)
@@ -127,6 +125,12 @@ void ChooseLayers(const std::string& text, RecordedLoads& recorded) {
 }
 
 }  // namespace
+
+int32_t EpSizeOf(int32_t ep_size, const RecordedLoads& recorded) {
+  if (ep_size == 0 && recorded.ep_size == 0)
+    Throw(ErrorKind::kInvalid, "--ep_size is missing; only a statistics folder tells it");
+  return ep_size != 0 ? ep_size : recorded.ep_size;
+}
 
 RecordedLoads ReadRecordedLoads(const LoadFlags& flags) {
   CheckSource(flags);

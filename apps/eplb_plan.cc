@@ -1,6 +1,5 @@
 // `wideload eplb plan`: a placement file from recorded loads; takes the place of TensorRT-LLM's
 // generate_eplb_config.py.
-#include <cstdio>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -20,12 +19,10 @@ struct PlanFlags {
   int32_t ep_size = 0;
   int32_t num_slots = 0;
   std::string policy = "tensorrt_llm";
-  int32_t num_nodes = 1;
-  int32_t num_groups = 1;
+  NodeFlags nodes;
   int32_t layer_updates_per_iter = 0;
   uint64_t seed = 0;
-  std::string output;
-  bool json = false;
+  PlacementOutput output;
 };
 
 struct LayerPlan {
@@ -54,8 +51,8 @@ void PlanLayer(const PlanFlags& flags, const eplb::Policy& policy, LayerPlan& pl
                                 .scenarios = plan.loads->iterations,
                                 .num_slots = flags.num_slots,
                                 .num_ranks = flags.ep_size,
-                                .num_nodes = flags.num_nodes,
-                                .num_groups = flags.num_groups,
+                                .num_nodes = flags.nodes.num_nodes,
+                                .num_groups = flags.nodes.num_groups,
                                 .seed = flags.seed});
   plan.plan_ms = ThreadMilliseconds() - start;
   const eplb::Scenarios batches = LoadedBatches(*plan.loads);
@@ -202,13 +199,6 @@ Json PlanJson(const PlanFlags& flags, const std::vector<LayerPlan>& plans) {
   return document;
 }
 
-std::string PoliciesOfNodes() {
-  std::vector<std::string_view> names;
-  for (const eplb::Policy& policy : eplb::Policies())
-    if (policy.looks_at_nodes) names.push_back(policy.name);
-  return fmt::to_string(fmt::join(names, ", "));
-}
-
 void WarnOfLayersWithoutLoad(const std::vector<LayerPlan>& plans) {
   std::vector<int32_t> layers;
   for (const LayerPlan& plan : plans)
@@ -221,18 +211,10 @@ void WarnOfLayersWithoutLoad(const std::vector<LayerPlan>& plans) {
 }
 
 void Plan(PlanFlags flags) {
-  if (flags.json && flags.output == "-")
-    Throw(ErrorKind::kInvalid, "--json and --output_path -: only one can have standard output");
-  if (!eplb::FindPolicy(flags.policy).looks_at_nodes && flags.num_nodes * flags.num_groups > 1)
-    Throw(ErrorKind::kInvalid,
-          "--nodes {} --num_groups {}: the policy {} does not look at nodes and groups; 1 is "
-          "allowed, or a policy that does: {}",
-          flags.num_nodes, flags.num_groups, flags.policy, PoliciesOfNodes());
-  CheckWritable(flags.output);
+  CheckNodeFlags(flags.nodes, "--policy", {flags.policy});
+  CheckPlacementOutput(flags.output);
   const RecordedLoads recorded = ReadRecordedLoads(flags.loads);
-  if (flags.ep_size == 0) flags.ep_size = recorded.ep_size;
-  if (flags.ep_size == 0)
-    Throw(ErrorKind::kInvalid, "--ep_size is missing; only a statistics folder tells it");
+  flags.ep_size = EpSizeOf(flags.ep_size, recorded);
   if (flags.num_slots == 0) flags.num_slots = recorded.num_experts;
   eplb::ValidateSizes(recorded.num_experts, flags.num_slots, flags.ep_size, "--num_slots");
 
@@ -241,18 +223,11 @@ void Plan(PlanFlags flags) {
                                 .layer_updates_per_iter = flags.layer_updates_per_iter};
   // The default's files equal those of TensorRT-LLM's generator byte for byte.
   if (flags.policy != "tensorrt_llm") config.planned_ep_size = flags.ep_size;
-  for (const LayerPlan& plan : plans) {
-    std::vector<int32_t>& slots = config.layers[plan.layer];
-    for (const ExpertId expert : plan.placement.slot_expert) slots.push_back(expert.value);
-  }
-  statistics::WriteEplbYaml(flags.output, config);
+  for (const LayerPlan& plan : plans) config.SetLayer(plan.layer, plan.placement);
+  statistics::WriteEplbYaml(flags.output.path, config);
   WarnOfLayersWithoutLoad(plans);
-  if (flags.json)
-    WriteFileWhole("-", DumpJson(PlanJson(flags, plans), 2) + "\n");
-  else if (flags.output == "-")
-    std::fputs(PlanText(flags, plans).c_str(), stderr);
-  else
-    WriteFileWhole("-", PlanText(flags, plans));
+  PrintPlacementReport(flags.output, flags.output.json ? DumpJson(PlanJson(flags, plans), 2) + "\n"
+                                                       : PlanText(flags, plans));
 }
 
 std::string PolicyHelp() {
@@ -275,20 +250,14 @@ void AddEplbPlan(Command group) {
       .Add("--num-slots", flags.num_slots, "slots of all ranks per layer (default: one per expert)")
       .Positive();
   command.Add("--policy", flags.policy, PolicyHelp()).ShowDefault();
-  command.Add("--nodes", flags.num_nodes, "nodes the ranks are spread over")
-      .Positive()
-      .ShowDefault();
-  command.Add("--num-groups", flags.num_groups, "expert groups of the router")
-      .Positive()
-      .ShowDefault();
+  AddNodeFlags(command, flags.nodes);
   command
       .Add("--layer-updates-per-iter", flags.layer_updates_per_iter,
            "written to the file: layers the engine may re-place per iteration, 0 = static")
       .NonNegative()
       .ShowDefault();
   command.Add("--seed", flags.seed, "for policies that search at random").ShowDefault();
-  command.Add("--output-path", flags.output, "EPLB YAML to write; - is stdout").Required();
-  command.Add("--json", flags.json, "one JSON document instead of the table");
+  AddPlacementOutput(command, flags.output);
 }
 
 }  // namespace wideload::apps

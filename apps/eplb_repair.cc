@@ -1,6 +1,5 @@
 // `wideload eplb repair`: changes a placement file as little as new loads, or dead ranks, ask for.
 #include <algorithm>
-#include <cstdio>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,14 +18,14 @@ namespace {
 constexpr int32_t kNoLimit = 1 << 20;
 
 struct RepairFlags {
-  std::string from, output;
+  std::string from;
   LoadFlags loads;
   int32_t ep_size = 0;
   std::optional<int32_t> max_fetched_slots;
   double until = 0.01;
   std::vector<int32_t> dead_ranks;
   uint64_t seed = 1;
-  bool json = false;
+  PlacementOutput output;
 };
 
 struct LayerRepair {
@@ -177,19 +176,13 @@ std::string RepairText(const RepairFlags& flags, const std::vector<LayerRepair>&
 
 void WriteResult(const RepairFlags& flags, statistics::EplbConfig config,
                  const std::vector<LayerRepair>& repairs) {
-  for (const LayerRepair& repair : repairs) {
-    std::vector<int32_t>& slots = config.layers[repair.layer];
-    slots.clear();
-    for (const ExpertId expert : repair.result.placement.slot_expert) slots.push_back(expert.value);
-  }
+  for (const LayerRepair& repair : repairs) config.SetLayer(repair.layer, repair.result.placement);
   config.planned_ep_size = flags.ep_size;
-  statistics::WriteEplbYaml(flags.output, config);
+  statistics::WriteEplbYaml(flags.output.path, config);
 }
 
 void Repair(RepairFlags flags) {
-  if (flags.json && flags.output == "-")
-    Throw(ErrorKind::kInvalid, "--json and --output_path -: only one can have standard output");
-  CheckWritable(flags.output);
+  CheckPlacementOutput(flags.output);
   const statistics::EplbConfig config = statistics::ReadEplbYaml(flags.from);
   const RecordedLoads recorded = ReadRecordedLoads(flags.loads);
   flags.ep_size = EpSizeOf(flags, config, recorded);
@@ -207,12 +200,9 @@ void Repair(RepairFlags flags) {
                 ? fmt::format("--max_fetched_slots is {}, or no change gains enough",
                               *flags.max_fetched_slots)
                 : "no change of one or two slots gains enough");
-  if (flags.json)
-    WriteFileWhole("-", DumpJson(RepairJson(flags, repairs), 2) + "\n");
-  else if (flags.output == "-")
-    std::fputs(RepairText(flags, repairs).c_str(), stderr);
-  else
-    WriteFileWhole("-", RepairText(flags, repairs));
+  PrintPlacementReport(flags.output, flags.output.json
+                                         ? DumpJson(RepairJson(flags, repairs), 2) + "\n"
+                                         : RepairText(flags, repairs));
 }
 
 }  // namespace
@@ -242,8 +232,7 @@ void AddEplbRepair(Command group) {
            "elsewhere first, whatever the limit")
       .CommaSeparated();
   command.Add("--seed", flags.seed, "of the search").ShowDefault();
-  command.Add("--output-path", flags.output, "EPLB YAML to write; - is stdout").Required();
-  command.Add("--json", flags.json, "one JSON document instead of the table");
+  AddPlacementOutput(command, flags.output);
 }
 
 }  // namespace wideload::apps

@@ -78,9 +78,7 @@ void CheckSource(const TraceFlags& flags) {
   if (of_loads && flags.loads.empty())
     Throw(ErrorKind::kInvalid,
           "--tokens_per_rank, --wobble, --recorded and --measured need --loads");
-  const bool of_statistics =
-      flags.statistics.iter_start || flags.statistics.iter_stop || flags.statistics.eplb_config;
-  if (of_statistics && flags.statistics.path.empty())
+  if (flags.statistics.HasWindow() && flags.statistics.path.empty())
     Throw(ErrorKind::kInvalid,
           "--iter_start, --iter_stop and --eplb_config need --expert_statistic_path");
 }
