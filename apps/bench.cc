@@ -12,12 +12,12 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "command_line.h"
 #include "commands.h"
 #include "dataset.h"
 #include "interrupt.h"
 #include "kv/paged_cache.h"
 #include "runtime/bench_report.h"
+#include "sampling_flags.h"
 #include "session.h"
 #include "tokenizer/tokenizer.h"
 #include "version.h"
@@ -254,11 +254,10 @@ void WriteOutput(const std::string& path, const std::vector<DatasetRow>& rows, c
                  const tokenizer::Tokenizer* tokenizer) {
   std::string lines;
   for (size_t i = 0; i < rows.size(); ++i) {
-    nlohmann::ordered_json line;
-    line["task_id"] = nlohmann::ordered_json::parse(rows[i].task_id);
-    line["ids"] = run.ids()[i];
-    if (tokenizer) line["text"] = tokenizer->Decode(run.ids()[i]);
-    lines += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+    const std::vector<int32_t>& ids = run.ids()[i];
+    lines += fmt::format(R"({{"task_id":{},"ids":[{}])", rows[i].task_id, fmt::join(ids, ","));
+    if (tokenizer) lines += ",\"text\":" + DumpJson(tokenizer->Decode(ids));
+    lines += "}\n";
   }
   WriteFileWhole(path, lines);
 }
@@ -358,36 +357,28 @@ void BenchCommand::Run(runtime::ProcessWorld* world) {
 
 }  // namespace
 
-void AddBench(CLI::App& app) {
-  CLI::App* group = app.add_subcommand("bench", "measure serving");
-  group->require_subcommand(1);
-  CLI::App* sub = group->add_subcommand(
-      "throughput", "run the requests of a dataset and report tokens per second");
-  const auto command =
-      std::make_shared<BenchCommand>();  // owners: the options and the callback of the command
-  AddEngineFlags(*sub, command->engine);
-  AddSamplingFlags(*sub, command->sampling);
-  sub->add_option(Names("dataset"), command->dataset,
-                  "JSON lines {task_id, prompt | input_ids, output_tokens}; - is standard input")
-      ->required();
-  sub->add_option(Names("concurrency"), command->concurrency, "requests in flight")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  sub->add_option(Names("num-requests"), command->num_requests, "rows to run (default: all)")
-      ->check(CLI::PositiveNumber);
-  sub->add_option(Names("warmup"), command->warmup, "rows to run before, not counted")
-      ->check(CLI::NonNegativeNumber);
-  sub->add_option(Names("eos-id"), command->eos_ids,
-                  "end a request at this token (default: none, output_tokens are generated)");
-  sub->add_option(Names("output"), command->output,
-                  "JSON lines {task_id, ids, text} of what was generated, in order of the dataset");
-  sub->add_option(Names("report-json"), command->report_json,
-                  "the report under trtllm-bench's keys");
-  sub->add_option(Names("iteration-log"), command->iteration_log,
-                  "one line per iteration and rank, as TensorRT-LLM prints them");
-  sub->callback([command] {
-    RunOnRanks(command->engine, [&](runtime::ProcessWorld* world) { command->Run(world); });
-  });
+void AddBench(Command program) {
+  const Command group = program.Subcommand("bench", "measure serving");
+  group.RequireSubcommand();
+  const Command command =
+      group.Subcommand("throughput", "run the requests of a dataset and report tokens per second");
+  BenchCommand& bench = RunsOnRanks<BenchCommand>(command);
+  AddEngineFlags(command, bench.engine);
+  AddSamplingFlags(command, bench.sampling);
+  command
+      .Add("--dataset", bench.dataset,
+           "JSON lines {task_id, prompt | input_ids, output_tokens}; - is standard input")
+      .Required();
+  command.Add("--concurrency", bench.concurrency, "requests in flight").Positive().ShowDefault();
+  command.Add("--num-requests", bench.num_requests, "rows to run (default: all)").Positive();
+  command.Add("--warmup", bench.warmup, "rows to run before, not counted").NonNegative();
+  command.Add("--eos-id", bench.eos_ids,
+              "end a request at this token (default: none, output_tokens are generated)");
+  command.Add("--output", bench.output,
+              "JSON lines {task_id, ids, text} of what was generated, in order of the dataset");
+  command.Add("--report-json", bench.report_json, "the report under trtllm-bench's keys");
+  command.Add("--iteration-log", bench.iteration_log,
+              "one line per iteration and rank, as TensorRT-LLM prints them");
 }
 
 }  // namespace wideload::apps

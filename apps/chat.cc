@@ -8,10 +8,10 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "command_line.h"
 #include "commands.h"
 #include "interrupt.h"
 #include "runtime/text_stream.h"
+#include "sampling_flags.h"
 #include "session.h"
 #include "tokenizer/chat_template.h"
 
@@ -91,17 +91,13 @@ void ChatCommand::Run(runtime::ProcessWorld* world) {
 
 }  // namespace
 
-void AddChat(CLI::App& app) {
-  CLI::App* sub = app.add_subcommand(
+void AddChat(Command program) {
+  const Command command = program.Subcommand(
       "chat", "a conversation on the terminal, through the model's chat template");
-  const auto command =
-      std::make_shared<ChatCommand>();  // owners: the options and the callback of the command
-  AddEngineFlags(*sub, command->engine);
-  AddSamplingFlags(*sub, command->sampling);
-  sub->add_option(Names("system"), command->system, "system message that opens the conversation");
-  sub->callback([command] {
-    RunOnRanks(command->engine, [&](runtime::ProcessWorld* world) { command->Run(world); });
-  });
+  ChatCommand& chat = RunsOnRanks<ChatCommand>(command);
+  AddEngineFlags(command, chat.engine);
+  AddSamplingFlags(command, chat.sampling);
+  command.Add("--system", chat.system, "system message that opens the conversation");
 }
 
 }  // namespace wideload::apps

@@ -1,20 +1,91 @@
-// What the subcommands share: spelling of options, the --json rule, output to a path or "-".
+// The command line: the program, its commands and their options, each declared in one statement and
+// bound to a variable. Stands for the library that parses, CLI11, which is expensive to compile:
+// only command_line.cc includes it. Main thread only.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include <cstdint>
 #include <exception>
+#include <functional>
+#include <memory>
 #include <string>
-#include <string_view>
+
+namespace CLI {  // NOLINT(readability-identifier-naming): the library's
+class App;
+class Option;
+}  // namespace CLI
 
 namespace wideload::apps {
 
-// "ep-size" -> "--ep-size,--ep_size"; with a short form "m" -> "-m,--model". Every option is
-// declared through this.
-std::string Names(std::string_view dashed, std::string_view short_form = "");
+// One option of a command. Each call adds a rule and returns the option, for the next rule. A value
+// that breaks a rule is refused before the command runs.
+class Option {
+ public:
+  Option Required() const;
+  Option Positive() const;
+  Option NonNegative() const;
+  template <class T>
+  Option Range(T min, T max) const;  // both allowed; of int32_t, int64_t or double
+  Option CommaSeparated() const;     // of a vector: "a,b" is two values
+  Option OneValueEach() const;       // of a vector: the option is repeated for each value
+  Option ShowDefault() const;        // the help tells the value that the variable has now
 
-// One function per subcommand file: declares the subcommand and its options, and sets a callback
-// that runs it. Errors leave as wideload::Error; main prints them and exits with ExitCode(kind).
-void AddVersionOption(CLI::App& app);
+ private:
+  friend class Command;
+  explicit Option(CLI::Option* option) : option_(option) {}
+
+  CLI::Option* option_;  // of the command's parser
+};
+
+// The program or one of its commands; lives as long as the Program.
+class Command {
+ public:
+  Command Subcommand(const std::string& name, const std::string& summary) const;
+  void RequireSubcommand() const;
+
+  // An option that sets `value`, which must live until the program has run. `names` are separated
+  // by commas: "--ep-size", "-m,--model", or bare for an argument told by its place ("file");
+  // --ep-size can be spelled --ep_size, too. T: std::string, int32_t, int64_t, uint64_t, double;
+  // std::optional of these but uint64_t, empty when not given; a vector of std::string or int32_t;
+  // bool, which is a flag without a value.
+  template <class T>
+  Option Add(const std::string& names, T& value, const std::string& help) const;
+
+  // Makes the command call run(Flags&) once the command line has been read, Errors included.
+  // Returns the Flags, for Add to bind; they live as long as the command.
+  template <class Flags, class Run>
+  Flags& Runs(Run run) const {
+    const auto flags = std::make_shared<Flags>();  // owners: the copies of the callback
+    OnRun([flags, run] { std::invoke(run, *flags); });
+    return *flags;
+  }
+
+ private:
+  friend class Program;
+  explicit Command(CLI::App* app) : app_(app) {}
+  void OnRun(std::function<void()> run) const;
+
+  CLI::App* app_;
+};
+
+class Program {
+ public:
+  // Its --version is that of version.h.
+  Program(const std::string& name, const std::string& summary);
+  ~Program();
+  Program(Program&&) = delete;
+
+  Command command() const { return Command(app_.get()); }
+
+  // Reads the command line and runs the command it names. Prints what is wrong with it, or what the
+  // command throws, and returns the exit code.
+  int Run(int argc, char** argv);
+
+ private:
+  std::unique_ptr<CLI::App> app_;
+};
+
+// Leaves the running command: Program::Run returns `code`, which is not 0, and prints nothing.
+[[noreturn]] void EndSilently(int code);
 
 // Prints "wideload: error: ..." and returns the exit code that goes with it, that of an interrupt
 // if there was one.

@@ -1,19 +1,19 @@
-// The subcommands of the program, one per file of this folder. To add one: declare it here, add it
-// to the list in main.cc.
+// The commands of the program, one per file of this folder, each of which declares its options and
+// what it runs (command_line.h). To add one: declare it here, add it to the list in main.cc.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "command_line.h"
 
 namespace wideload::apps {
 
-void AddGenerate(CLI::App& app);
-void AddChat(CLI::App& app);
-void AddLogits(CLI::App& app);
-void AddTokenize(CLI::App& app);
-void AddInspect(CLI::App& app);
-void AddBench(CLI::App& app);
-void AddDemo(CLI::App& app);
-void AddEplb(CLI::App& app);
-void AddDoctor(CLI::App& app);
+void AddGenerate(Command program);
+void AddChat(Command program);
+void AddLogits(Command program);
+void AddTokenize(Command program);
+void AddInspect(Command program);
+void AddBench(Command program);
+void AddDemo(Command program);
+void AddEplb(Command program);
+void AddDoctor(Command program);
 
 }  // namespace wideload::apps

@@ -7,11 +7,9 @@
 #include <filesystem>
 #include <iostream>
 #include <map>
-#include <memory>
 
 #include "base/error.h"
 #include "base/file.h"
-#include "command_line.h"
 #include "commands.h"
 #include "dataset.h"
 #include "demo_balance.h"
@@ -266,24 +264,18 @@ what the ranks did in the second.
 
 }  // namespace
 
-void AddDemo(CLI::App& app) {
-  CLI::App* sub = app.add_subcommand(
+void AddDemo(Command program) {
+  const Command command = program.Subcommand(
       "demo", "nine kinds of text on eight ranks: expert parallelism and imbalance on one screen");
-  const auto command = std::make_shared<DemoCommand>();  // owners: the options and the callback
-  command->engine.num_ranks = 8;
-  sub->add_option(Names("threads"), command->engine.threads,
-                  "threads of a rank (default: cores / ranks)")
-      ->check(CLI::Range(1, 64));
-  sub->add_option(Names("kernels"), command->engine.kernels,
-                  "auto, reference, avx2, avx512, avx512_bf16 or amx")
-      ->capture_default_str();
-  sub->add_option(Names("prompts"), command->prompts, "prompts of each domain")
-      ->check(CLI::Range(1, 48))
-      ->capture_default_str();
-  sub->add_option(Names("output"), command->output,
-                  "folder for the statistics and the placement file")
-      ->capture_default_str();
-  sub->callback([command] { command->Run(); });
+  DemoCommand& demo = command.Runs<DemoCommand>(&DemoCommand::Run);
+  demo.engine.num_ranks = 8;
+  command.Add("--threads", demo.engine.threads, "threads of a rank (default: cores / ranks)")
+      .Range(1, 64);
+  command.Add("--kernels", demo.engine.kernels, "auto, reference, avx2, avx512, avx512_bf16 or amx")
+      .ShowDefault();
+  command.Add("--prompts", demo.prompts, "prompts of each domain").Range(1, 48).ShowDefault();
+  command.Add("--output", demo.output, "folder for the statistics and the placement file")
+      .ShowDefault();
 }
 
 }  // namespace wideload::apps

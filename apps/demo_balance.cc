@@ -66,8 +66,7 @@ statistics::EplbConfig PlanFromTraining(const statistics::ExpertStatistics& reco
     const eplb::Placement placement =
         eplb::FindPolicy("tensorrt_llm")
             .plan({.loads = loads, .num_slots = num_slots, .num_ranks = num_ranks});
-    for (const ExpertId expert : placement.slot_expert)
-      plan.layers[recorded.layers[layer]].push_back(expert.value);
+    plan.SetLayer(recorded.layers[layer], placement);
   }
   return plan;
 }

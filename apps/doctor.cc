@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <memory>
 #include <set>
 #include <sstream>
 #include <string>
@@ -20,7 +19,6 @@
 #include "base/memory.h"
 #include "comm/mpi/launch.h"
 #include "comm/mpi/mpi_session.h"
-#include "command_line.h"
 #include "commands.h"
 #include "compute/exec.h"
 
@@ -294,15 +292,14 @@ struct DoctorCommand {
 
 }  // namespace
 
-void AddDoctor(CLI::App& app) {
-  CLI::App* sub =
-      app.add_subcommand("doctor", "what this machine offers to a run, and what to change");
-  auto command = std::make_shared<DoctorCommand>();  // owners: the options and the callback
-  sub->add_option(Names("ep"), command->num_ranks, "ranks of the run to look at the machine for")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  sub->add_flag("--json", command->json, "one JSON document on stdout");
-  sub->callback([command] { command->Run(); });
+void AddDoctor(Command program) {
+  const Command command =
+      program.Subcommand("doctor", "what this machine offers to a run, and what to change");
+  DoctorCommand& doctor = command.Runs<DoctorCommand>(&DoctorCommand::Run);
+  command.Add("--ep", doctor.num_ranks, "ranks of the run to look at the machine for")
+      .Positive()
+      .ShowDefault();
+  command.Add("--json", doctor.json, "one JSON document on stdout");
 }
 
 }  // namespace wideload::apps

@@ -7,7 +7,6 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "checkpoint/memory_plan.h"
-#include "command_line.h"
 #include "kv/paged_cache.h"
 #include "statistics/eplb_yaml.h"
 
@@ -109,66 +108,66 @@ auto OfFlag(std::string_view flag, const Parse& parse) {
   }
 }
 
-void AddLayoutFlags(CLI::App& app, EngineFlags& flags) {
-  app.add_option(Names("ep"), flags.num_ranks,
-                 "ranks, each with its own requests and share of the experts: threads of this "
-                 "process; under mpirun or srun its processes (default: these, else 1)")
-      ->check(CLI::Range(1, 1024));
-  app.add_option(Names("num-slots"), flags.num_slots,
-                 "expert slots over all ranks, a multiple of --ep (default: one per expert)")
-      ->check(CLI::PositiveNumber);
-  app.add_option(Names("placement"), flags.placement,
-                 "contiguous, random:SEED, or an EPLB YAML file")
-      ->capture_default_str();
-  app.add_option(Names("split"), flags.split,
-                 "which replica takes a token: optimal, round_robin or first")
-      ->capture_default_str();
-  app.add_option(Names("moe-max-num-tokens"), flags.moe_max_num_tokens,
-                 "tokens of all ranks that go through an MoE layer at once (default: all)")
-      ->check(CLI::PositiveNumber);
-  app.add_option(
-         Names("deadline"), flags.deadline_s,
-         "seconds that a rank waits for another, while none gets on with its work, before the "
-         "run ends")
-      ->check(CLI::Range(0.1, 86400.0))
-      ->capture_default_str();
+void AddLayoutFlags(Command command, EngineFlags& flags) {
+  command
+      .Add("--ep", flags.num_ranks,
+           "ranks, each with its own requests and share of the experts: threads of this "
+           "process; under mpirun or srun its processes (default: these, else 1)")
+      .Range(1, 1024);
+  command
+      .Add("--num-slots", flags.num_slots,
+           "expert slots over all ranks, a multiple of --ep (default: one per expert)")
+      .Positive();
+  command.Add("--placement", flags.placement, "contiguous, random:SEED, or an EPLB YAML file")
+      .ShowDefault();
+  command.Add("--split", flags.split, "which replica takes a token: optimal, round_robin or first")
+      .ShowDefault();
+  command
+      .Add("--moe-max-num-tokens", flags.moe_max_num_tokens,
+           "tokens of all ranks that go through an MoE layer at once (default: all)")
+      .Positive();
+  command
+      .Add("--deadline", flags.deadline_s,
+           "seconds that a rank waits for another, while none gets on with its work, before the "
+           "run ends")
+      .Range(0.1, 86400.0)
+      .ShowDefault();
 
-  app.add_option(
-      Names("expert-statistic-path"), flags.statistic_path,
+  command.Add(
+      "--expert-statistic-path", flags.statistic_path,
       "folder to record routed counts into, in TensorRT-LLM's format (or EXPERT_STATISTIC_PATH)");
-  app.add_option(
-      Names("expert-statistic-iter-range"), flags.statistic_iter_range,
+  command.Add(
+      "--expert-statistic-iter-range", flags.statistic_iter_range,
       "iterations A-B to record, B excluded (or EXPERT_STATISTIC_ITER_RANGE; default: all)");
-  app.add_flag(Names("replace-expert-statistics"), flags.replace_statistics,
-               "replace the folder when it holds another run's statistics");
+  command.Add("--replace-expert-statistics", flags.replace_statistics,
+              "replace the folder when it holds another run's statistics");
 }
 
 }  // namespace
 
-void AddEngineFlags(CLI::App& app, EngineFlags& flags) {
-  app.add_option(Names("model", "m"), flags.model,
-                 "Hugging Face folder (default: the embedded model wideload-14m)");
-  app.add_option(Names("threads"), flags.threads, "threads of a rank (default: cores / ranks)")
-      ->check(CLI::Range(1, 4096));
-  app.add_option(Names("kernels"), flags.kernels,
-                 "auto, reference, avx2, avx512, avx512_bf16 or amx")
-      ->capture_default_str();
-  app.add_option(Names("max-seq-len"), flags.max_seq_len,
-                 "tokens of one request, prompt and generated (default: the model's context)")
-      ->check(CLI::PositiveNumber);
-  app.add_option(Names("kv-cache-memory"), flags.kv_cache_memory,
-                 "KV cache of a rank: a size (64M) or a fraction of the free memory shared by the "
-                 "ranks (0.5)");
-  app.add_option(Names("max-num-tokens"), flags.max_num_tokens,
-                 "tokens a rank computes in an iteration")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
-      ->capture_default_str();
-  app.add_option(Names("max-batch-size"), flags.max_batch_size, "requests running on a rank")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
-      ->capture_default_str();
-  app.add_flag(Names("check-weights"), flags.check_weights,
-               "look at every weight before the start and refuse NaN and infinity");
-  AddLayoutFlags(app, flags);
+void AddEngineFlags(Command command, EngineFlags& flags) {
+  command.Add("-m,--model", flags.model,
+              "Hugging Face folder (default: the embedded model wideload-14m)");
+  command.Add("--threads", flags.threads, "threads of a rank (default: cores / ranks)")
+      .Range(1, 4096);
+  command.Add("--kernels", flags.kernels, "auto, reference, avx2, avx512, avx512_bf16 or amx")
+      .ShowDefault();
+  command
+      .Add("--max-seq-len", flags.max_seq_len,
+           "tokens of one request, prompt and generated (default: the model's context)")
+      .Positive();
+  command.Add("--kv-cache-memory", flags.kv_cache_memory,
+              "KV cache of a rank: a size (64M) or a fraction of the free memory shared by the "
+              "ranks (0.5)");
+  command.Add("--max-num-tokens", flags.max_num_tokens, "tokens a rank computes in an iteration")
+      .Range(int64_t{1}, int64_t{1} << 20)
+      .ShowDefault();
+  command.Add("--max-batch-size", flags.max_batch_size, "requests running on a rank")
+      .Range(int64_t{1}, int64_t{1} << 16)
+      .ShowDefault();
+  command.Add("--check-weights", flags.check_weights,
+              "look at every weight before the start and refuse NaN and infinity");
+  AddLayoutFlags(command, flags);
 }
 
 RankPlaces ThreadPlaces(const EngineFlags& flags) {

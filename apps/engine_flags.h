@@ -2,11 +2,11 @@
 // machine.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
 
 #include "checkpoint/model_config.h"
+#include "command_line.h"
 #include "model/registry.h"
 #include "runtime/agreement.h"
 #include "runtime/engine.h"
@@ -34,7 +34,7 @@ struct EngineFlags {
   std::string statistic_iter_range;
   bool replace_statistics = false;
 };
-void AddEngineFlags(CLI::App& app, EngineFlags& flags);
+void AddEngineFlags(Command command, EngineFlags& flags);
 
 // The ranks of a run and where they are.
 struct RankPlaces {

@@ -5,15 +5,15 @@
 
 namespace wideload::apps {
 
-void AddEplb(CLI::App& app) {
-  CLI::App* group =
-      app.add_subcommand("eplb",
+void AddEplb(Command program) {
+  const Command group =
+      program.Subcommand("eplb",
                          "plan, simulate, repair, diagnose, report, convert and check "
                          "placements of experts from recorded loads");
-  group->require_subcommand(1);
+  group.RequireSubcommand();
   for (const auto add : {AddEplbReport, AddEplbPlan, AddEplbConvert, AddEplbCheck, AddEplbSimulate,
                          AddEplbRepair, AddEplbDiagnose})
-    add(*group);
+    add(group);
 }
 
 }  // namespace wideload::apps

@@ -1,6 +1,5 @@
 // `wideload eplb check`: whether a placement file will load with a model, and what it costs.
 #include <array>
-#include <memory>
 #include <optional>
 
 #include "base/error.h"
@@ -9,7 +8,6 @@
 #include "base/memory.h"
 #include "checkpoint/expert_layers.h"
 #include "checkpoint/model_config.h"
-#include "command_line.h"
 #include "eplb/even_split.h"
 #include "eplb_commands.h"
 #include "statistics/eplb_yaml.h"
@@ -172,18 +170,17 @@ void Check(const CheckFlags& flags) {
 
 }  // namespace
 
-void AddEplbCheck(CLI::App& group) {
-  CLI::App* command = group.add_subcommand(
-      "check", "will this placement file load with a model, and what it costs");
-  const auto flags = std::make_shared<CheckFlags>();  // shared by the parser and the callback
-  command->add_option("file", flags->file, "EPLB YAML")->required();
-  command->add_option(Names("model", "m"), flags->model, "the model's folder")->required();
+void AddEplbCheck(Command group) {
+  const Command command =
+      group.Subcommand("check", "will this placement file load with a model, and what it costs");
+  CheckFlags& flags = command.Runs<CheckFlags>(Check);
+  command.Add("file", flags.file, "EPLB YAML").Required();
+  command.Add("-m,--model", flags.model, "the model's folder").Required();
   command
-      ->add_option(Names("ep-size"), flags->ep_size,
-                   "ranks (default: those of the file, else every number that divides its slots)")
-      ->check(CLI::PositiveNumber);
-  command->add_flag("--json", flags->json, "one JSON document instead of the text");
-  command->callback([flags] { Check(*flags); });
+      .Add("--ep-size", flags.ep_size,
+           "ranks (default: those of the file, else every number that divides its slots)")
+      .Positive();
+  command.Add("--json", flags.json, "one JSON document instead of the text");
 }
 
 }  // namespace wideload::apps

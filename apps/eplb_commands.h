@@ -1,7 +1,6 @@
 // The commands of `wideload eplb`, one per file, and where they take their loads from.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -10,18 +9,19 @@
 #include <string>
 #include <vector>
 
+#include "command_line.h"
 #include "eplb/scenario.h"
 #include "statistics/load_files.h"
 
 namespace wideload::apps {
 
-void AddEplbReport(CLI::App& group);
-void AddEplbPlan(CLI::App& group);
-void AddEplbConvert(CLI::App& group);
-void AddEplbCheck(CLI::App& group);
-void AddEplbSimulate(CLI::App& group);
-void AddEplbRepair(CLI::App& group);
-void AddEplbDiagnose(CLI::App& group);
+void AddEplbReport(Command group);
+void AddEplbPlan(Command group);
+void AddEplbConvert(Command group);
+void AddEplbCheck(Command group);
+void AddEplbSimulate(Command group);
+void AddEplbRepair(Command group);
+void AddEplbDiagnose(Command group);
 
 // A statistics folder and the iterations wanted of it.
 struct StatisticsFlags {
@@ -29,8 +29,10 @@ struct StatisticsFlags {
   std::optional<int64_t> iter_start;
   std::optional<int64_t> iter_stop;
   std::optional<std::string> eplb_config;  // the file of a run that counted slots
+
+  bool HasWindow() const { return iter_start || iter_stop || eplb_config; }
 };
-CLI::Option* AddStatisticsFlags(CLI::App& command, StatisticsFlags& flags);
+Option AddStatisticsFlags(Command command, StatisticsFlags& flags);
 // Errors: as ReadStatistics.
 statistics::ExpertStatistics ReadFlaggedStatistics(const StatisticsFlags& flags, bool sum_ranks);
 
@@ -43,7 +45,7 @@ struct LoadFlags {
   int64_t tokens_per_iteration = 0;  // of a routing file; 0: kTokensPerIteration
   std::string layers;                // which rows of the source, or how the model counts them
 };
-void AddLoadFlags(CLI::App& command, LoadFlags& flags);
+void AddLoadFlags(Command command, LoadFlags& flags);
 
 struct RecordedLayer {
   std::vector<double> total;                    // [num_experts]
@@ -60,6 +62,30 @@ struct RecordedLoads {
 // Errors: as the readers; kInvalid unless exactly one source is given and the flags fit it.
 inline constexpr int64_t kTokensPerIteration = 1024;
 RecordedLoads ReadRecordedLoads(const LoadFlags& flags);
+// --ep_size if it was given, else the ranks that recorded. Errors: kInvalid when neither tells.
+int32_t EpSizeOf(int32_t ep_size, const RecordedLoads& recorded);
+
+// How ranks and experts are grouped, for policies that look at it.
+struct NodeFlags {
+  int32_t num_nodes = 1;
+  int32_t num_groups = 1;
+};
+void AddNodeFlags(Command command, NodeFlags& flags);
+// Errors: kInvalid when there is more than one node or group and no policy that `flag` names looks
+// at them; kNotFound for a policy that there is not.
+void CheckNodeFlags(const NodeFlags& flags, std::string_view flag,
+                    const std::vector<std::string>& policies);
+
+// Where a command that makes a placement file puts it, and how it tells what is in it.
+struct PlacementOutput {
+  std::string path;
+  bool json = false;
+};
+void AddPlacementOutput(Command command, PlacementOutput& output);
+// Errors: kInvalid when both want standard output; kIo when the file cannot be written.
+void CheckPlacementOutput(const PlacementOutput& output);
+// To standard output, or to standard error when the file is there.
+void PrintPlacementReport(const PlacementOutput& output, const std::string& text);
 
 bool HasLoad(std::span<const double> loads);
 // The iterations in which the layer has any load.

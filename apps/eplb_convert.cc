@@ -1,12 +1,10 @@
 // `wideload eplb convert`: recorded loads and placements between the formats of several engines.
 #include <cmath>
-#include <memory>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "command_line.h"
 #include "eplb_commands.h"
 #include "statistics/eplb_yaml.h"
 #include "statistics/statistics_folder.h"
@@ -179,9 +177,7 @@ Written WriteFile(const ConvertFlags& flags, Format output) {
 
 void CheckFlagsFit(const ConvertFlags& flags) {
   const Format input = InputFormat(flags.input);
-  const bool has_window =
-      flags.statistics.iter_start || flags.statistics.iter_stop || flags.statistics.eplb_config;
-  if (has_window && input != Format::kFolder)
+  if (flags.statistics.HasWindow() && input != Format::kFolder)
     Throw(ErrorKind::kInvalid,
           "--iter_start, --iter_stop and --eplb_config need a statistics folder as input; it is {}",
           flags.input);
@@ -213,38 +209,35 @@ void Convert(const ConvertFlags& flags) {
 
 }  // namespace
 
-void AddEplbConvert(CLI::App& group) {
-  CLI::App* command = group.add_subcommand(
+void AddEplbConvert(Command group) {
+  const Command command = group.Subcommand(
       "convert", "convert loads and placements between the formats of several engines");
-  const auto flags = std::make_shared<ConvertFlags>();  // shared by the parser and the callback
+  ConvertFlags& flags = command.Runs<ConvertFlags>(Convert);
   command
-      ->add_option("input", flags->input,
-                   "statistics folder, EPLB FILE.yaml, loads FILE.csv or FILE.safetensors:TENSOR, "
-                   "routing FILE.safetensors, SGLang FILE.json")
-      ->required();
+      .Add("input", flags.input,
+           "statistics folder, EPLB FILE.yaml, loads FILE.csv or FILE.safetensors:TENSOR, "
+           "routing FILE.safetensors, SGLang FILE.json")
+      .Required();
   command
-      ->add_option("output", flags->output,
-                   "FILE.yaml (placement), FILE.csv, FILE.safetensors (tensor load), FILE.json "
-                   "(SGLang), else a statistics folder")
-      ->required();
-  command->add_option(Names("iter-start"), flags->statistics.iter_start,
-                      "first iteration of a statistics folder to use");
-  command->add_option(Names("iter-stop"), flags->statistics.iter_stop,
-                      "one past the last iteration to use");
-  command->add_option(Names("eplb-config"), flags->statistics.eplb_config,
-                      "EPLB YAML the engine ran with, if its folder counts slots");
+      .Add("output", flags.output,
+           "FILE.yaml (placement), FILE.csv, FILE.safetensors (tensor load), FILE.json "
+           "(SGLang), else a statistics folder")
+      .Required();
+  command.Add("--iter-start", flags.statistics.iter_start,
+              "first iteration of a statistics folder to use");
+  command.Add("--iter-stop", flags.statistics.iter_stop, "one past the last iteration to use");
+  command.Add("--eplb-config", flags.statistics.eplb_config,
+              "EPLB YAML the engine ran with, if its folder counts slots");
   command
-      ->add_option(Names("num-experts"), flags->num_experts,
-                   "experts of a routing file (default: one more than the largest id)")
-      ->check(CLI::PositiveNumber);
+      .Add("--num-experts", flags.num_experts,
+           "experts of a routing file (default: one more than the largest id)")
+      .Positive();
   command
-      ->add_option(Names("tokens-per-iteration"), flags->tokens_per_iteration,
-                   "cut a routing file into iterations of so many tokens for a statistics folder")
-      ->check(CLI::PositiveNumber);
-  command->add_flag("--replace", flags->replace,
-                    "replace the statistics that the output folder holds");
-  command->add_flag("--json", flags->json, "one JSON document that says what was written");
-  command->callback([flags] { Convert(*flags); });
+      .Add("--tokens-per-iteration", flags.tokens_per_iteration,
+           "cut a routing file into iterations of so many tokens for a statistics folder")
+      .Positive();
+  command.Add("--replace", flags.replace, "replace the statistics that the output folder holds");
+  command.Add("--json", flags.json, "one JSON document that says what was written");
 }
 
 }  // namespace wideload::apps

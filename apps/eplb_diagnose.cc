@@ -1,12 +1,10 @@
 // `wideload eplb diagnose`: whether balancing is worth it for a recorded load, what limits it and
 // which sizes to take.
-#include <memory>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "command_line.h"
 #include "eplb/diagnosis.h"
 #include "eplb/routing_sampler.h"
 #include "eplb_commands.h"
@@ -171,9 +169,7 @@ Json DiagnosisJson(const eplb::DiagnosisFigures& figures, const eplb::Diagnosis&
 
 void Diagnose(DiagnoseFlags flags) {
   const RecordedLoads recorded = ReadRecordedLoads(flags.loads);
-  if (flags.ep_size == 0) flags.ep_size = recorded.ep_size;
-  if (flags.ep_size == 0)
-    Throw(ErrorKind::kInvalid, "--ep_size is missing; only a statistics folder tells it");
+  flags.ep_size = EpSizeOf(flags.ep_size, recorded);
   if (flags.num_slots == 0)
     flags.num_slots = (recorded.num_experts + flags.ep_size - 1) / flags.ep_size * flags.ep_size;
   eplb::ValidateSizes(recorded.num_experts, flags.num_slots, flags.ep_size, "--num_slots");
@@ -195,39 +191,36 @@ void Diagnose(DiagnoseFlags flags) {
 
 }  // namespace
 
-void AddEplbDiagnose(CLI::App& group) {
-  CLI::App* command = group.add_subcommand(
+void AddEplbDiagnose(Command group) {
+  const Command command = group.Subcommand(
       "diagnose", "is balancing worth it here, what limits it, which slots and ranks to take");
-  const auto flags = std::make_shared<DiagnoseFlags>();  // shared by the parser and the callback
-  AddLoadFlags(*command, flags->loads);
-  command->add_option(Names("ep-size"), flags->ep_size, "ranks (default: those that recorded)")
-      ->check(CLI::PositiveNumber);
+  DiagnoseFlags& flags = command.Runs<DiagnoseFlags>(Diagnose);
+  AddLoadFlags(command, flags.loads);
+  command.Add("--ep-size", flags.ep_size, "ranks (default: those that recorded)").Positive();
   command
-      ->add_option(Names("num-slots"), flags->num_slots,
-                   "slots to look at beside others (default: as few as the ranks allow)")
-      ->check(CLI::PositiveNumber);
+      .Add("--num-slots", flags.num_slots,
+           "slots to look at beside others (default: as few as the ranks allow)")
+      .Positive();
   command
-      ->add_option(Names("max-layers"), flags->max_layers,
-                   "layers to look at, in equal steps from the first with load to the last; 0: all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+      .Add("--max-layers", flags.max_layers,
+           "layers to look at, in equal steps from the first with load to the last; 0: all")
+      .NonNegative()
+      .ShowDefault();
   command
-      ->add_option(Names("tokens-per-rank"), flags->tokens_per_rank,
-                   "tokens of a rank and batch, drawn for --loads")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option(Names("top-k"), flags->top_k, "experts per token, drawn for --loads")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+      .Add("--tokens-per-rank", flags.tokens_per_rank,
+           "tokens of a rank and batch, drawn for --loads")
+      .Positive()
+      .ShowDefault();
+  command.Add("--top-k", flags.top_k, "experts per token, drawn for --loads")
+      .Positive()
+      .ShowDefault();
   command
-      ->add_option(Names("wobble"), flags->wobble,
-                   "how much an expert's share varies between batches drawn for --loads")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option(Names("seed"), flags->seed, "for drawing and planning")
-      ->capture_default_str();
-  command->add_flag("--json", flags->json, "one JSON document instead of three sentences");
-  command->callback([flags] { Diagnose(*flags); });
+      .Add("--wobble", flags.wobble,
+           "how much an expert's share varies between batches drawn for --loads")
+      .NonNegative()
+      .ShowDefault();
+  command.Add("--seed", flags.seed, "for drawing and planning").ShowDefault();
+  command.Add("--json", flags.json, "one JSON document instead of three sentences");
 }
 
 }  // namespace wideload::apps

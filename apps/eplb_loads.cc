@@ -1,20 +1,19 @@
 // Where the eplb commands take their loads from.
 #include "base/error.h"
-#include "command_line.h"
 #include "eplb_commands.h"
 #include "statistics/statistics_folder.h"
 
 namespace wideload::apps {
 
-CLI::Option* AddStatisticsFlags(CLI::App& command, StatisticsFlags& flags) {
-  command.add_option(Names("iter-start"), flags.iter_start,
-                     "first iteration of the folder to use (default: the first recorded)");
-  command.add_option(Names("iter-stop"), flags.iter_stop,
-                     "one past the last iteration to use (default: all recorded)");
-  command.add_option(Names("eplb-config"), flags.eplb_config,
-                     "EPLB YAML the engine ran with, if it counted slots instead of experts");
-  return command.add_option(Names("expert-statistic-path"), flags.path,
-                            "folder with meta_info.json and rank*.safetensors");
+Option AddStatisticsFlags(Command command, StatisticsFlags& flags) {
+  command.Add("--iter-start", flags.iter_start,
+              "first iteration of the folder to use (default: the first recorded)");
+  command.Add("--iter-stop", flags.iter_stop,
+              "one past the last iteration to use (default: all recorded)");
+  command.Add("--eplb-config", flags.eplb_config,
+              "EPLB YAML the engine ran with, if it counted slots instead of experts");
+  return command.Add("--expert-statistic-path", flags.path,
+                     "folder with meta_info.json and rank*.safetensors");
 }
 
 statistics::ExpertStatistics ReadFlaggedStatistics(const StatisticsFlags& flags, bool sum_ranks) {
@@ -24,25 +23,24 @@ statistics::ExpertStatistics ReadFlaggedStatistics(const StatisticsFlags& flags,
                                                  .eplb_config_path = flags.eplb_config});
 }
 
-void AddLoadFlags(CLI::App& command, LoadFlags& flags) {
+void AddLoadFlags(Command command, LoadFlags& flags) {
   AddStatisticsFlags(command, flags.statistics);
-  command.add_option(Names("loads"), flags.loads,
-                     "load table [layers, experts]: FILE.safetensors:TENSOR, FILE.csv or FILE.json "
-                     "(SGLang's logical_count)");
-  command.add_option(Names("routing"), flags.routing,
-                     "safetensors file of expert ids per token, layer and k");
+  command.Add("--loads", flags.loads,
+              "load table [layers, experts]: FILE.safetensors:TENSOR, FILE.csv or FILE.json "
+              "(SGLang's logical_count)");
+  command.Add("--routing", flags.routing, "safetensors file of expert ids per token, layer and k");
   command
-      .add_option(Names("num-experts"), flags.num_experts,
-                  "experts of a --routing file (default: one more than the largest id)")
-      ->check(CLI::PositiveNumber);
+      .Add("--num-experts", flags.num_experts,
+           "experts of a --routing file (default: one more than the largest id)")
+      .Positive();
   command
-      .add_option(Names("tokens-per-iteration"), flags.tokens_per_iteration,
-                  fmt::format("tokens of an iteration, to cut a --routing file into (default: {})",
-                              kTokensPerIteration))
-      ->check(CLI::PositiveNumber);
-  command.add_option(Names("layers"), flags.layers,
-                     "layers of the model that the rows of the source are, like 3-60; or, when "
-                     "fewer than the source has, those to take");
+      .Add("--tokens-per-iteration", flags.tokens_per_iteration,
+           fmt::format("tokens of an iteration, to cut a --routing file into (default: {})",
+                       kTokensPerIteration))
+      .Positive();
+  command.Add("--layers", flags.layers,
+              "layers of the model that the rows of the source are, like 3-60; or, when "
+              "fewer than the source has, those to take");
 }
 
 namespace {
@@ -86,9 +84,7 @@ void CheckSource(const LoadFlags& flags) {
     Throw(ErrorKind::kInvalid,
           "found {} of --expert_statistic_path, --loads and --routing; exactly one is allowed",
           sources);
-  const bool has_window =
-      flags.statistics.iter_start || flags.statistics.iter_stop || flags.statistics.eplb_config;
-  if (flags.statistics.path.empty() && has_window)
+  if (flags.statistics.path.empty() && flags.statistics.HasWindow())
     Throw(ErrorKind::kInvalid,
           "--iter_start, --iter_stop and --eplb_config need --expert_statistic_path");
   if (flags.routing.empty() && flags.num_experts != 0)
@@ -129,6 +125,12 @@ void ChooseLayers(const std::string& text, RecordedLoads& recorded) {
 }
 
 }  // namespace
+
+int32_t EpSizeOf(int32_t ep_size, const RecordedLoads& recorded) {
+  if (ep_size == 0 && recorded.ep_size == 0)
+    Throw(ErrorKind::kInvalid, "--ep_size is missing; only a statistics folder tells it");
+  return ep_size != 0 ? ep_size : recorded.ep_size;
+}
 
 RecordedLoads ReadRecordedLoads(const LoadFlags& flags) {
   CheckSource(flags);

@@ -1,13 +1,10 @@
 // `wideload eplb plan`: a placement file from recorded loads; takes the place of TensorRT-LLM's
 // generate_eplb_config.py.
-#include <cstdio>
-#include <memory>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "command_line.h"
 #include "eplb/even_split.h"
 #include "eplb/placement_figures.h"
 #include "eplb/policy.h"
@@ -22,12 +19,10 @@ struct PlanFlags {
   int32_t ep_size = 0;
   int32_t num_slots = 0;
   std::string policy = "tensorrt_llm";
-  int32_t num_nodes = 1;
-  int32_t num_groups = 1;
+  NodeFlags nodes;
   int32_t layer_updates_per_iter = 0;
   uint64_t seed = 0;
-  std::string output;
-  bool json = false;
+  PlacementOutput output;
 };
 
 struct LayerPlan {
@@ -56,8 +51,8 @@ void PlanLayer(const PlanFlags& flags, const eplb::Policy& policy, LayerPlan& pl
                                 .scenarios = plan.loads->iterations,
                                 .num_slots = flags.num_slots,
                                 .num_ranks = flags.ep_size,
-                                .num_nodes = flags.num_nodes,
-                                .num_groups = flags.num_groups,
+                                .num_nodes = flags.nodes.num_nodes,
+                                .num_groups = flags.nodes.num_groups,
                                 .seed = flags.seed});
   plan.plan_ms = ThreadMilliseconds() - start;
   const eplb::Scenarios batches = LoadedBatches(*plan.loads);
@@ -204,13 +199,6 @@ Json PlanJson(const PlanFlags& flags, const std::vector<LayerPlan>& plans) {
   return document;
 }
 
-std::string PoliciesOfNodes() {
-  std::vector<std::string_view> names;
-  for (const eplb::Policy& policy : eplb::Policies())
-    if (policy.looks_at_nodes) names.push_back(policy.name);
-  return fmt::to_string(fmt::join(names, ", "));
-}
-
 void WarnOfLayersWithoutLoad(const std::vector<LayerPlan>& plans) {
   std::vector<int32_t> layers;
   for (const LayerPlan& plan : plans)
@@ -223,18 +211,10 @@ void WarnOfLayersWithoutLoad(const std::vector<LayerPlan>& plans) {
 }
 
 void Plan(PlanFlags flags) {
-  if (flags.json && flags.output == "-")
-    Throw(ErrorKind::kInvalid, "--json and --output_path -: only one can have standard output");
-  if (!eplb::FindPolicy(flags.policy).looks_at_nodes && flags.num_nodes * flags.num_groups > 1)
-    Throw(ErrorKind::kInvalid,
-          "--nodes {} --num_groups {}: the policy {} does not look at nodes and groups; 1 is "
-          "allowed, or a policy that does: {}",
-          flags.num_nodes, flags.num_groups, flags.policy, PoliciesOfNodes());
-  CheckWritable(flags.output);
+  CheckNodeFlags(flags.nodes, "--policy", {flags.policy});
+  CheckPlacementOutput(flags.output);
   const RecordedLoads recorded = ReadRecordedLoads(flags.loads);
-  if (flags.ep_size == 0) flags.ep_size = recorded.ep_size;
-  if (flags.ep_size == 0)
-    Throw(ErrorKind::kInvalid, "--ep_size is missing; only a statistics folder tells it");
+  flags.ep_size = EpSizeOf(flags.ep_size, recorded);
   if (flags.num_slots == 0) flags.num_slots = recorded.num_experts;
   eplb::ValidateSizes(recorded.num_experts, flags.num_slots, flags.ep_size, "--num_slots");
 
@@ -243,18 +223,11 @@ void Plan(PlanFlags flags) {
                                 .layer_updates_per_iter = flags.layer_updates_per_iter};
   // The default's files equal those of TensorRT-LLM's generator byte for byte.
   if (flags.policy != "tensorrt_llm") config.planned_ep_size = flags.ep_size;
-  for (const LayerPlan& plan : plans) {
-    std::vector<int32_t>& slots = config.layers[plan.layer];
-    for (const ExpertId expert : plan.placement.slot_expert) slots.push_back(expert.value);
-  }
-  statistics::WriteEplbYaml(flags.output, config);
+  for (const LayerPlan& plan : plans) config.SetLayer(plan.layer, plan.placement);
+  statistics::WriteEplbYaml(flags.output.path, config);
   WarnOfLayersWithoutLoad(plans);
-  if (flags.json)
-    WriteFileWhole("-", DumpJson(PlanJson(flags, plans), 2) + "\n");
-  else if (flags.output == "-")
-    std::fputs(PlanText(flags, plans).c_str(), stderr);
-  else
-    WriteFileWhole("-", PlanText(flags, plans));
+  PrintPlacementReport(flags.output, flags.output.json ? DumpJson(PlanJson(flags, plans), 2) + "\n"
+                                                       : PlanText(flags, plans));
 }
 
 std::string PolicyHelp() {
@@ -267,35 +240,24 @@ std::string PolicyHelp() {
 
 }  // namespace
 
-void AddEplbPlan(CLI::App& group) {
-  CLI::App* command =
-      group.add_subcommand("plan", "make a placement file (EPLB YAML) from recorded loads");
-  const auto flags = std::make_shared<PlanFlags>();  // shared by the parser and the callback
-  AddLoadFlags(*command, flags->loads);
-  command->add_option(Names("ep-size"), flags->ep_size, "ranks (default: those that recorded)")
-      ->check(CLI::PositiveNumber);
+void AddEplbPlan(Command group) {
+  const Command command =
+      group.Subcommand("plan", "make a placement file (EPLB YAML) from recorded loads");
+  PlanFlags& flags = command.Runs<PlanFlags>(Plan);
+  AddLoadFlags(command, flags.loads);
+  command.Add("--ep-size", flags.ep_size, "ranks (default: those that recorded)").Positive();
   command
-      ->add_option(Names("num-slots"), flags->num_slots,
-                   "slots of all ranks per layer (default: one per expert)")
-      ->check(CLI::PositiveNumber);
-  command->add_option(Names("policy"), flags->policy, PolicyHelp())->capture_default_str();
-  command->add_option(Names("nodes"), flags->num_nodes, "nodes the ranks are spread over")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option(Names("num-groups"), flags->num_groups, "expert groups of the router")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+      .Add("--num-slots", flags.num_slots, "slots of all ranks per layer (default: one per expert)")
+      .Positive();
+  command.Add("--policy", flags.policy, PolicyHelp()).ShowDefault();
+  AddNodeFlags(command, flags.nodes);
   command
-      ->add_option(Names("layer-updates-per-iter"), flags->layer_updates_per_iter,
-                   "written to the file: layers the engine may re-place per iteration, 0 = static")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option(Names("seed"), flags->seed, "for policies that search at random")
-      ->capture_default_str();
-  command->add_option(Names("output-path"), flags->output, "EPLB YAML to write; - is stdout")
-      ->required();
-  command->add_flag("--json", flags->json, "one JSON document instead of the table");
-  command->callback([flags] { Plan(*flags); });
+      .Add("--layer-updates-per-iter", flags.layer_updates_per_iter,
+           "written to the file: layers the engine may re-place per iteration, 0 = static")
+      .NonNegative()
+      .ShowDefault();
+  command.Add("--seed", flags.seed, "for policies that search at random").ShowDefault();
+  AddPlacementOutput(command, flags.output);
 }
 
 }  // namespace wideload::apps

@@ -1,7 +1,5 @@
 // `wideload eplb repair`: changes a placement file as little as new loads, or dead ranks, ask for.
 #include <algorithm>
-#include <cstdio>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,7 +8,6 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "command_line.h"
 #include "eplb/repair.h"
 #include "eplb_commands.h"
 #include "statistics/eplb_yaml.h"
@@ -21,14 +18,14 @@ namespace {
 constexpr int32_t kNoLimit = 1 << 20;
 
 struct RepairFlags {
-  std::string from, output;
+  std::string from;
   LoadFlags loads;
   int32_t ep_size = 0;
   std::optional<int32_t> max_fetched_slots;
   double until = 0.01;
   std::vector<int32_t> dead_ranks;
   uint64_t seed = 1;
-  bool json = false;
+  PlacementOutput output;
 };
 
 struct LayerRepair {
@@ -179,19 +176,13 @@ std::string RepairText(const RepairFlags& flags, const std::vector<LayerRepair>&
 
 void WriteResult(const RepairFlags& flags, statistics::EplbConfig config,
                  const std::vector<LayerRepair>& repairs) {
-  for (const LayerRepair& repair : repairs) {
-    std::vector<int32_t>& slots = config.layers[repair.layer];
-    slots.clear();
-    for (const ExpertId expert : repair.result.placement.slot_expert) slots.push_back(expert.value);
-  }
+  for (const LayerRepair& repair : repairs) config.SetLayer(repair.layer, repair.result.placement);
   config.planned_ep_size = flags.ep_size;
-  statistics::WriteEplbYaml(flags.output, config);
+  statistics::WriteEplbYaml(flags.output.path, config);
 }
 
 void Repair(RepairFlags flags) {
-  if (flags.json && flags.output == "-")
-    Throw(ErrorKind::kInvalid, "--json and --output_path -: only one can have standard output");
-  CheckWritable(flags.output);
+  CheckPlacementOutput(flags.output);
   const statistics::EplbConfig config = statistics::ReadEplbYaml(flags.from);
   const RecordedLoads recorded = ReadRecordedLoads(flags.loads);
   flags.ep_size = EpSizeOf(flags, config, recorded);
@@ -209,45 +200,39 @@ void Repair(RepairFlags flags) {
                 ? fmt::format("--max_fetched_slots is {}, or no change gains enough",
                               *flags.max_fetched_slots)
                 : "no change of one or two slots gains enough");
-  if (flags.json)
-    WriteFileWhole("-", DumpJson(RepairJson(flags, repairs), 2) + "\n");
-  else if (flags.output == "-")
-    std::fputs(RepairText(flags, repairs).c_str(), stderr);
-  else
-    WriteFileWhole("-", RepairText(flags, repairs));
+  PrintPlacementReport(flags.output, flags.output.json
+                                         ? DumpJson(RepairJson(flags, repairs), 2) + "\n"
+                                         : RepairText(flags, repairs));
 }
 
 }  // namespace
 
-void AddEplbRepair(CLI::App& group) {
-  CLI::App* command =
-      group.add_subcommand("repair", "change a placement file by few slots for new loads");
-  const auto flags = std::make_shared<RepairFlags>();  // shared by the parser and the callback
-  command->add_option(Names("from"), flags->from, "EPLB YAML in use; - is stdin")->required();
-  AddLoadFlags(*command, flags->loads);
+void AddEplbRepair(Command group) {
+  const Command command =
+      group.Subcommand("repair", "change a placement file by few slots for new loads");
+  RepairFlags& flags = command.Runs<RepairFlags>(Repair);
+  command.Add("--from", flags.from, "EPLB YAML in use; - is stdin").Required();
+  AddLoadFlags(command, flags.loads);
   command
-      ->add_option(Names("ep-size"), flags->ep_size,
-                   "ranks (default: those of the file, else those that recorded)")
-      ->check(CLI::PositiveNumber);
+      .Add("--ep-size", flags.ep_size,
+           "ranks (default: those of the file, else those that recorded)")
+      .Positive();
   command
-      ->add_option(Names("until"), flags->until,
-                   "imbalance ratio of a layer under the optimal split at which to stop")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+      .Add("--until", flags.until,
+           "imbalance ratio of a layer under the optimal split at which to stop")
+      .NonNegative()
+      .ShowDefault();
   command
-      ->add_option(Names("max-fetched-slots"), flags->max_fetched_slots,
-                   "slots of a layer that may get another expert (default: no limit)")
-      ->check(CLI::NonNegativeNumber);
+      .Add("--max-fetched-slots", flags.max_fetched_slots,
+           "slots of a layer that may get another expert (default: no limit)")
+      .NonNegative();
   command
-      ->add_option(Names("dead-ranks"), flags->dead_ranks,
-                   "comma separated ranks that compute nothing; experts only they hold get slots "
-                   "elsewhere first, whatever the limit")
-      ->delimiter(',');
-  command->add_option(Names("seed"), flags->seed, "of the search")->capture_default_str();
-  command->add_option(Names("output-path"), flags->output, "EPLB YAML to write; - is stdout")
-      ->required();
-  command->add_flag("--json", flags->json, "one JSON document instead of the table");
-  command->callback([flags] { Repair(*flags); });
+      .Add("--dead-ranks", flags.dead_ranks,
+           "comma separated ranks that compute nothing; experts only they hold get slots "
+           "elsewhere first, whatever the limit")
+      .CommaSeparated();
+  command.Add("--seed", flags.seed, "of the search").ShowDefault();
+  AddPlacementOutput(command, flags.output);
 }
 
 }  // namespace wideload::apps

@@ -1,10 +1,8 @@
 // `wideload eplb report`: the text of TensorRT-LLM's report_load_statistics.py.
-#include <memory>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "command_line.h"
 #include "eplb_commands.h"
 #include "statistics/html_report.h"
 #include "statistics/report.h"
@@ -91,24 +89,21 @@ void Report(const ReportFlags& flags) {
 
 }  // namespace
 
-void AddEplbReport(CLI::App& group) {
-  CLI::App* command = group.add_subcommand(
+void AddEplbReport(Command group) {
+  const Command command = group.Subcommand(
       "report", "how unequal the recorded load was: per layer mean, std and imbalance ratio");
-  const auto flags = std::make_shared<ReportFlags>();  // shared by the parser and the callback
-  AddStatisticsFlags(*command, flags->statistics)->required();
-  command->add_flag(Names("per-expert"), flags->per_expert,
-                    "figures over experts (slots of a projection) instead of ranks");
-  command->add_option(Names("projection-eplb-config-path"), flags->projection,
-                      "report what the load would have been under this EPLB YAML");
-  command
-      ->add_option(Names("ep-size"), flags->ep_size,
-                   "ranks to report for (default: those that recorded)")
-      ->check(CLI::PositiveNumber);
-  command->add_option(Names("html"), flags->html,
-                      "also write one HTML page with heat map, load curve and before/after; - is "
-                      "stdout instead of the table");
-  command->add_flag("--json", flags->json, "one JSON document instead of the table");
-  command->callback([flags] { Report(*flags); });
+  ReportFlags& flags = command.Runs<ReportFlags>(Report);
+  AddStatisticsFlags(command, flags.statistics).Required();
+  command.Add("--per-expert", flags.per_expert,
+              "figures over experts (slots of a projection) instead of ranks");
+  command.Add("--projection-eplb-config-path", flags.projection,
+              "report what the load would have been under this EPLB YAML");
+  command.Add("--ep-size", flags.ep_size, "ranks to report for (default: those that recorded)")
+      .Positive();
+  command.Add("--html", flags.html,
+              "also write one HTML page with heat map, load curve and before/after; - is "
+              "stdout instead of the table");
+  command.Add("--json", flags.json, "one JSON document instead of the table");
 }
 
 }  // namespace wideload::apps

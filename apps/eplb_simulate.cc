@@ -1,6 +1,5 @@
 // `wideload eplb simulate`: what placements and splits would have brought on recorded routing.
 #include <algorithm>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -8,7 +7,6 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "command_line.h"
 #include "eplb/bounds.h"
 #include "eplb/even_split.h"
 #include "eplb/placement_figures.h"
@@ -29,8 +27,7 @@ struct SimulateFlags {
   int32_t num_slots = 0;
   std::vector<std::string> policies = {"contiguous", "tensorrt_llm", "scenario"};
   std::vector<std::string> splits = {"even", "optimal", "optimal_fractional"};
-  int32_t num_nodes = 1;
-  int32_t num_groups = 1;
+  NodeFlags nodes;
   int32_t repair_slots = 0;
   double shared_expert_cost = 0;
   std::vector<int32_t> dead_ranks;
@@ -66,8 +63,8 @@ SimulatedPolicy PolicyOf(const std::string& name, const SimulateFlags& flags, do
                                        .scenarios = rows,
                                        .num_slots = flags.num_slots,
                                        .num_ranks = flags.ep_size,
-                                       .num_nodes = flags.num_nodes,
-                                       .num_groups = flags.num_groups,
+                                       .num_nodes = flags.nodes.num_nodes,
+                                       .num_groups = flags.nodes.num_groups,
                                        .seed = flags.seed});
     plan_ms = ThreadMilliseconds() - start;
     return placement;
@@ -202,9 +199,9 @@ Json ResultJson(const SimulateFlags& flags, const std::vector<LayerOutcome>& out
   if (!flags.dead_ranks.empty())
     result["slots_fetched_first_per_layer"] =
         run.Mean([](const SimulatedRun& r) { return r.slots_fetched_first; });
-  if (flags.num_nodes > 1 && flags.dead_ranks.empty())
+  if (flags.nodes.num_nodes > 1 && flags.dead_ranks.empty())
     result["cross_node_replicas_per_layer"] = run.Mean(
-        [&](const SimulatedRun& r) { return CrossNodeReplicas(r.planned, flags.num_nodes); });
+        [&](const SimulatedRun& r) { return CrossNodeReplicas(r.planned, flags.nodes.num_nodes); });
   if (flags.shared_expert_cost > 0) result["shared_expert"] = SharedJson(run);
   return result;
 }
@@ -264,7 +261,8 @@ std::string ReportText(const SimulateFlags& flags, const Json& report) {
   std::string text = fmt::format("{:<14} {:<19} {:>9} {:>8} {:>8} {:>10} {:>9}", "policy", "split",
                                  "imbalance", "p99", "fetched", "components", "plan ms");
   if (!flags.dead_ranks.empty()) text += fmt::format(" {:>9}", "at death");
-  if (flags.num_nodes > 1 && flags.dead_ranks.empty()) text += fmt::format(" {:>9}", "crossing");
+  if (flags.nodes.num_nodes > 1 && flags.dead_ranks.empty())
+    text += fmt::format(" {:>9}", "crossing");
   if (flags.shared_expert_cost > 0)
     text += fmt::format(" {:>9} {:>9} {:>7}", "+ shared", "filled", "moved");
   text += "\n";
@@ -291,15 +289,9 @@ std::string ReportText(const SimulateFlags& flags, const Json& report) {
 void CheckNames(const SimulateFlags& flags) {
   if (flags.policies.empty() || flags.splits.empty())
     Throw(ErrorKind::kInvalid, "--policies and --splits need at least one name each");
-  bool looks_at_nodes = false;
-  for (const std::string& name : flags.policies) looks_at_nodes |= FindPolicy(name).looks_at_nodes;
-  if (flags.num_nodes * flags.num_groups > 1 && !looks_at_nodes)
-    Throw(ErrorKind::kInvalid,
-          "--nodes {} --num_groups {}: none of --policies {} looks at nodes and groups; deepseek "
-          "does",
-          flags.num_nodes, flags.num_groups, fmt::join(flags.policies, ","));
-  if (flags.ep_size % flags.num_nodes != 0)
-    Throw(ErrorKind::kInvalid, "--nodes is {}; it must divide --ep_size {}", flags.num_nodes,
+  CheckNodeFlags(flags.nodes, "--policies", flags.policies);
+  if (flags.ep_size % flags.nodes.num_nodes != 0)
+    Throw(ErrorKind::kInvalid, "--nodes is {}; it must divide --ep_size {}", flags.nodes.num_nodes,
           flags.ep_size);
   LiveSizes(OptionsOf(flags));
 }
@@ -326,52 +318,40 @@ void Simulate(const SimulateFlags& flags) {
 
 }  // namespace
 
-void AddEplbSimulate(CLI::App& group) {
-  CLI::App* command = group.add_subcommand(
+void AddEplbSimulate(Command group) {
+  const Command command = group.Subcommand(
       "simulate", "replay routed tokens: imbalance of policies and splits, causally");
-  const auto flags = std::make_shared<SimulateFlags>();  // shared by the parser and the callback
-  command->add_option(Names("ep-size"), flags->ep_size, "ranks")
-      ->required()
-      ->check(CLI::PositiveNumber);
-  command->add_option(Names("num-slots"), flags->num_slots, "slots of all ranks per layer")
-      ->required()
-      ->check(CLI::PositiveNumber);
+  SimulateFlags& flags = command.Runs<SimulateFlags>(Simulate);
+  command.Add("--ep-size", flags.ep_size, "ranks").Required().Positive();
+  command.Add("--num-slots", flags.num_slots, "slots of all ranks per layer").Required().Positive();
   command
-      ->add_option(Names("policies"), flags->policies,
-                   "comma separated, of contiguous, tensorrt_llm, deepseek, scenario (default: all "
-                   "but deepseek)")
-      ->delimiter(',');
+      .Add("--policies", flags.policies,
+           "comma separated, of contiguous, tensorrt_llm, deepseek, scenario (default: all "
+           "but deepseek)")
+      .CommaSeparated();
   command
-      ->add_option(Names("splits"), flags->splits,
-                   "comma separated, of even, round_robin, optimal (whole tokens), "
-                   "optimal_fractional (default: all but round_robin)")
-      ->delimiter(',');
-  AddTraceFlags(*command, flags->trace);
+      .Add("--splits", flags.splits,
+           "comma separated, of even, round_robin, optimal (whole tokens), "
+           "optimal_fractional (default: all but round_robin)")
+      .CommaSeparated();
+  AddTraceFlags(command, flags.trace);
   command
-      ->add_option(Names("repair-slots-per-layer"), flags->repair_slots,
-                   "slots of a layer that repair may change after each iteration; 0: planned once")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option(Names("nodes"), flags->num_nodes, "nodes the ranks are spread over")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option(Names("num-groups"), flags->num_groups, "expert groups of the router")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+      .Add("--repair-slots-per-layer", flags.repair_slots,
+           "slots of a layer that repair may change after each iteration; 0: planned once")
+      .NonNegative()
+      .ShowDefault();
+  AddNodeFlags(command, flags.nodes);
   command
-      ->add_option(Names("shared-expert-cost"), flags->shared_expert_cost,
-                   "also with a shared expert whose rows cost so many routed rows and go to the "
-                   "least busy ranks; 0: none")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+      .Add("--shared-expert-cost", flags.shared_expert_cost,
+           "also with a shared expert whose rows cost so many routed rows and go to the "
+           "least busy ranks; 0: none")
+      .NonNegative()
+      .ShowDefault();
   command
-      ->add_option(Names("dead-ranks"), flags->dead_ranks,
-                   "comma separated ranks that die when measuring begins")
-      ->delimiter(',');
-  command->add_option(Names("seed"), flags->seed, "for drawing, planning and repair")
-      ->capture_default_str();
-  command->add_flag("--json", flags->json, "one JSON document instead of the table");
-  command->callback([flags] { Simulate(*flags); });
+      .Add("--dead-ranks", flags.dead_ranks, "comma separated ranks that die when measuring begins")
+      .CommaSeparated();
+  command.Add("--seed", flags.seed, "for drawing, planning and repair").ShowDefault();
+  command.Add("--json", flags.json, "one JSON document instead of the table");
 }
 
 }  // namespace wideload::apps

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "command_line.h"
 #include "eplb/routing_sampler.h"
 
 namespace wideload::apps {
@@ -79,9 +78,7 @@ void CheckSource(const TraceFlags& flags) {
   if (of_loads && flags.loads.empty())
     Throw(ErrorKind::kInvalid,
           "--tokens_per_rank, --wobble, --recorded and --measured need --loads");
-  const bool of_statistics =
-      flags.statistics.iter_start || flags.statistics.iter_stop || flags.statistics.eplb_config;
-  if (of_statistics && flags.statistics.path.empty())
+  if (flags.statistics.HasWindow() && flags.statistics.path.empty())
     Throw(ErrorKind::kInvalid,
           "--iter_start, --iter_stop and --eplb_config need --expert_statistic_path");
 }
@@ -93,55 +90,52 @@ T Given(T value, T fallback) {
 
 }  // namespace
 
-void AddTraceFlags(CLI::App& command, TraceFlags& flags) {
-  command.add_option(Names("routing"), flags.routing,
-                     "safetensors file of expert ids per token, layer and k");
+void AddTraceFlags(Command command, TraceFlags& flags) {
+  command.Add("--routing", flags.routing, "safetensors file of expert ids per token, layer and k");
   command
-      .add_option(Names("num-experts"), flags.num_experts,
-                  "with --routing: experts (default: one more than the largest id)")
-      ->check(CLI::PositiveNumber);
-  command.add_option(Names("iterations"), flags.iterations,
-                     fmt::format("with --routing: tokens:N, N tokens each, or decode:STEP:LENGTH, "
-                                 "token 0, STEP, 2 x STEP.. of every answer of at least LENGTH "
-                                 "tokens (default: {})",
-                                 kIterations));
-  command.add_option(Names("answer-order"), flags.answer_order,
-                     "with --routing: file (default), or stride:K, answers i x K mod their number");
-  command.add_option(Names("record"), flags.record,
-                     "with --routing, what plans are made from: half (default), half_per_task, "
-                     "alternate_answers; the others are measured");
-  command.add_option(Names("loads"), flags.loads,
-                     "load table [layers, experts] to draw tokens from: FILE.safetensors:TENSOR, "
-                     "FILE.csv or FILE.json");
+      .Add("--num-experts", flags.num_experts,
+           "with --routing: experts (default: one more than the largest id)")
+      .Positive();
+  command.Add("--iterations", flags.iterations,
+              fmt::format("with --routing: tokens:N, N tokens each, or decode:STEP:LENGTH, "
+                          "token 0, STEP, 2 x STEP.. of every answer of at least LENGTH "
+                          "tokens (default: {})",
+                          kIterations));
+  command.Add("--answer-order", flags.answer_order,
+              "with --routing: file (default), or stride:K, answers i x K mod their number");
+  command.Add("--record", flags.record,
+              "with --routing, what plans are made from: half (default), half_per_task, "
+              "alternate_answers; the others are measured");
+  command.Add("--loads", flags.loads,
+              "load table [layers, experts] to draw tokens from: FILE.safetensors:TENSOR, "
+              "FILE.csv or FILE.json");
   command
-      .add_option(
-          Names("tokens-per-rank"), flags.tokens_per_rank,
+      .Add(
+          "--tokens-per-rank", flags.tokens_per_rank,
           fmt::format("with --loads: tokens of a rank and iteration (default: {})", kTokensPerRank))
-      ->check(CLI::PositiveNumber);
+      .Positive();
   command
-      .add_option(
-          Names("wobble"), flags.wobble,
-          fmt::format("with --loads: sigma of the log-normal factor on every expert's share "
-                      "in an iteration (default: {})",
-                      kWobble))
-      ->check(CLI::NonNegativeNumber);
+      .Add("--wobble", flags.wobble,
+           fmt::format("with --loads: sigma of the log-normal factor on every expert's share "
+                       "in an iteration (default: {})",
+                       kWobble))
+      .NonNegative();
   command
-      .add_option(Names("recorded"), flags.recorded,
-                  fmt::format("with --loads: iterations to plan from (default: {})", kRecorded))
-      ->check(CLI::PositiveNumber);
+      .Add("--recorded", flags.recorded,
+           fmt::format("with --loads: iterations to plan from (default: {})", kRecorded))
+      .Positive();
   command
-      .add_option(Names("measured"), flags.measured,
-                  fmt::format("with --loads: iterations to measure (default: {})", kMeasured))
-      ->check(CLI::PositiveNumber);
+      .Add("--measured", flags.measured,
+           fmt::format("with --loads: iterations to measure (default: {})", kMeasured))
+      .Positive();
   command
-      .add_option(
-          Names("top-k"), flags.top_k,
-          fmt::format("with --loads: experts per token (default: {}); the other sources tell "
-                      "theirs",
-                      kTopK))
-      ->check(CLI::PositiveNumber);
+      .Add("--top-k", flags.top_k,
+           fmt::format("with --loads: experts per token (default: {}); the other sources tell "
+                       "theirs",
+                       kTopK))
+      .Positive();
   AddStatisticsFlags(command, flags.statistics);
-  command.add_option(Names("layers"), flags.layers, "layers of the source to take, like 3-60");
+  command.Add("--layers", flags.layers, "layers of the source to take, like 3-60");
 }
 
 LayerTraces::LayerTraces(const TraceFlags& flags, int32_t ep_size, uint64_t seed) : seed_(seed) {

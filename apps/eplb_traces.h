@@ -2,12 +2,12 @@
 // tokens are drawn from, or a statistics folder. Layers may be made on several threads.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "command_line.h"
 #include "eplb/simulate.h"
 #include "eplb_commands.h"
 
@@ -26,7 +26,7 @@ struct TraceFlags {
   int32_t top_k = 0;  // of --loads; of the others it must be theirs
   std::string layers;
 };
-void AddTraceFlags(CLI::App& command, TraceFlags& flags);
+void AddTraceFlags(Command command, TraceFlags& flags);
 
 class LayerTraces {
  public:

@@ -8,10 +8,10 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "command_line.h"
 #include "commands.h"
 #include "interrupt.h"
 #include "runtime/text_stream.h"
+#include "sampling_flags.h"
 #include "session.h"
 #include "tokenizer/tokenizer.h"
 
@@ -168,28 +168,21 @@ void GenerateCommand::Run(runtime::ProcessWorld* world) {
 
 }  // namespace
 
-void AddGenerate(CLI::App& app) {
-  CLI::App* sub =
-      app.add_subcommand("generate", "continue a prompt; text goes to standard output as it comes");
-  const auto command =
-      std::make_shared<GenerateCommand>();  // owners: the options and the callback of the command
-  AddEngineFlags(*sub, command->engine);
-  AddSamplingFlags(*sub, command->sampling);
-  // Through a function: an empty text is a text, and not the same as none.
-  sub->add_option_function<std::string>(
-      Names("prompt", "p"), [command](const std::string& text) { command->prompt = text; },
-      "text to continue");
-  sub->add_option(Names("prompt-file", "f"), command->prompt_file,
-                  "file with the text to continue; - is standard input");
-  sub->add_option(Names("stop"), command->stop, "end before this text; may be given several times")
-      ->allow_extra_args(false);
-  sub->add_option(Names("logprobs"), command->sampling.logprobs,
-                  "log probabilities of each token and of the n most likely");
-  sub->add_flag(Names("json"), command->json,
-                "one JSON document: text, ids, finish_reason, prompt_tokens, logprobs");
-  sub->callback([command] {
-    RunOnRanks(command->engine, [&](runtime::ProcessWorld* world) { command->Run(world); });
-  });
+void AddGenerate(Command program) {
+  const Command command =
+      program.Subcommand("generate", "continue a prompt; text goes to standard output as it comes");
+  GenerateCommand& generate = RunsOnRanks<GenerateCommand>(command);
+  AddEngineFlags(command, generate.engine);
+  AddSamplingFlags(command, generate.sampling);
+  command.Add("-p,--prompt", generate.prompt, "text to continue");
+  command.Add("-f,--prompt-file", generate.prompt_file,
+              "file with the text to continue; - is standard input");
+  command.Add("--stop", generate.stop, "end before this text; may be given several times")
+      .OneValueEach();
+  command.Add("--logprobs", generate.sampling.logprobs,
+              "log probabilities of each token and of the n most likely");
+  command.Add("--json", generate.json,
+              "one JSON document: text, ids, finish_reason, prompt_tokens, logprobs");
 }
 
 }  // namespace wideload::apps

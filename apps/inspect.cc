@@ -1,6 +1,5 @@
 // `wideload inspect`: what a model folder holds, and why it cannot be run if it cannot.
 #include <algorithm>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -9,7 +8,6 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "checkpoint/inspection.h"
-#include "command_line.h"
 #include "commands.h"
 #include "embedded_model.h"
 #include "model/registry.h"
@@ -180,14 +178,13 @@ struct InspectCommand {
 
 }  // namespace
 
-void AddInspect(CLI::App& app) {
-  CLI::App* sub = app.add_subcommand(
+void AddInspect(Command program) {
+  const Command command = program.Subcommand(
       "inspect", "family, shapes, bytes per part, context, and what is unsupported and why");
-  auto command = std::make_shared<InspectCommand>();  // owners: the options and the callback
-  sub->add_option("folder,-m,--model", command->folder,
-                  "Hugging Face folder (default: the embedded model)");
-  sub->add_flag("--json", command->json, "one JSON document on stdout");
-  sub->callback([command] { command->Run(); });
+  InspectCommand& inspect = command.Runs<InspectCommand>(&InspectCommand::Run);
+  command.Add("folder,-m,--model", inspect.folder,
+              "Hugging Face folder (default: the embedded model)");
+  command.Add("--json", inspect.json, "one JSON document on stdout");
 }
 
 }  // namespace wideload::apps

@@ -6,7 +6,6 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "command_line.h"
 #include "commands.h"
 #include "id_lists.h"
 #include "interrupt.h"
@@ -72,19 +71,16 @@ void LogitsCommand::Run(runtime::ProcessWorld* world) {
 
 }  // namespace
 
-void AddLogits(CLI::App& app) {
-  CLI::App* sub = app.add_subcommand("logits", "logits of every position of given token ids");
-  auto command = std::make_shared<LogitsCommand>();
-  AddEngineFlags(*sub, command->engine);
-  sub->add_option(Names("input-ids"), command->input,
-                  "JSON: list of lists of token ids; - is standard input")
-      ->required();
-  sub->add_option(Names("output"), command->output,
-                  "safetensors file: logits.0, logits.1, ... [T, vocab] fp32")
-      ->required();
-  sub->callback([command] {
-    RunOnRanks(command->engine, [&](runtime::ProcessWorld* world) { command->Run(world); });
-  });
+void AddLogits(Command program) {
+  const Command command =
+      program.Subcommand("logits", "logits of every position of given token ids");
+  LogitsCommand& logits = RunsOnRanks<LogitsCommand>(command);
+  AddEngineFlags(command, logits.engine);
+  command.Add("--input-ids", logits.input, "JSON: list of lists of token ids; - is standard input")
+      .Required();
+  command
+      .Add("--output", logits.output, "safetensors file: logits.0, logits.1, ... [T, vocab] fp32")
+      .Required();
 }
 
 }  // namespace wideload::apps

@@ -1,7 +1,6 @@
-// What generate, chat, logits and bench share: the engine's flags, loading a model, sampling flags.
+// What generate, chat, logits and bench share: loading a model and running it on its ranks.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -11,6 +10,7 @@
 #include "base/shared_memory.h"
 #include "checkpoint/generation_config.h"
 #include "checkpoint/model_config.h"
+#include "command_line.h"
 #include "engine_flags.h"
 #include "model/model.h"
 #include "runtime/engine.h"
@@ -51,10 +51,20 @@ Session StartSession(runtime::ProcessWorld* world, const EngineFlags& flags,
 
 // Runs `command`, which uses the engine: with null when this process is alone; when mpirun or srun
 // started several, with their world on rank 0, while the others serve its sessions. Then all end
-// with the same exit code and CLI::RuntimeError carries it, if it is not 0. Errors: what `command`
+// with the same exit code, by EndSilently if it is not 0. Errors: what `command`
 // throws, when alone; kUnsupported when the processes cannot meet.
 void RunOnRanks(const EngineFlags& flags,
                 const std::function<void(runtime::ProcessWorld*)>& command);
+
+// Command::Runs for a command that uses the engine: Flags has EngineFlags `engine` and Run(world),
+// which RunOnRanks calls.
+template <class Flags>
+Flags& RunsOnRanks(Command command) {
+  return command.Runs<Flags>([](Flags& flags) {
+    RunOnRanks(flags.engine, [&](runtime::ProcessWorld* world) { flags.Run(world); });
+  });
+}
+
 // Errors: kUnsupported when this process is one of several.
 void RefuseSeveralProcesses();
 
@@ -68,21 +78,5 @@ void RefuseInvalid(const runtime::Request& request, const Session& session,
 // for, at the end of `work` and before an exception is passed on.
 void RunUnrecorded(Session& session, const std::function<void()>& work);
 void RunRecorded(Session& session, const std::function<void()>& work);
-
-// Sampling options; what is not given comes from generation_config.json, then from the defaults.
-struct SamplingFlags {
-  std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty,
-      frequency_penalty;
-  std::optional<int32_t> top_k, logprobs;
-  uint64_t seed = 0;
-  std::optional<int64_t> max_tokens;
-  bool ignore_eos = false;
-};
-void AddSamplingFlags(CLI::App& app, SamplingFlags& flags);
-
-// Errors: kInvalid naming the flag, or the file that the value came from.
-runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Session& session);
-// The ids that end generation: generation_config.json's, else config.json's; none with ignore_eos.
-std::vector<int32_t> ResolveEos(const SamplingFlags& flags, const Session& session);
 
 }  // namespace wideload::apps

@@ -6,7 +6,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "command_line.h"
 #include "commands.h"
 #include "embedded_model.h"
 #include "tokenizer/tokenizer.h"
@@ -98,18 +97,16 @@ void Tokenize(const TokenizeOptions& options) {
 
 }  // namespace
 
-void AddTokenize(CLI::App& app) {
-  const auto options =
-      std::make_shared<TokenizeOptions>();  // owners: the options and the callback of the command
-  CLI::App* command = app.add_subcommand("tokenize", "turn texts into token ids, or back");
-  command->add_option(Names("model", "m"), options->model,
-                      "model folder or tokenizer.json (default: the embedded model)");
-  command->add_option(Names("input", "i"), options->input,
-                      "JSON list of strings, with --decode of lists of ids; - is standard input");
-  command->add_option(Names("output", "o"), options->output,
-                      "JSON list of lists of ids, with --decode of strings; - is standard output");
-  command->add_flag(Names("decode"), options->decode, "ids to texts, special tokens kept");
-  command->callback([options] { Tokenize(*options); });
+void AddTokenize(Command program) {
+  const Command command = program.Subcommand("tokenize", "turn texts into token ids, or back");
+  TokenizeOptions& options = command.Runs<TokenizeOptions>(Tokenize);
+  command.Add("-m,--model", options.model,
+              "model folder or tokenizer.json (default: the embedded model)");
+  command.Add("-i,--input", options.input,
+              "JSON list of strings, with --decode of lists of ids; - is standard input");
+  command.Add("-o,--output", options.output,
+              "JSON list of lists of ids, with --decode of strings; - is standard output");
+  command.Add("--decode", options.decode, "ids to texts, special tokens kept");
 }
 
 }  // namespace wideload::apps

@@ -37,9 +37,9 @@ std::vector<int64_t> ExpertSlots(const std::vector<DeepSeekPlan>& plans, size_t 
                                  size_t most) {
   std::vector<int64_t> slots(plans.size() * num_experts * most, -1);
   for (size_t l = 0; l < plans.size(); ++l)
-    for (size_t e = 0; e < num_experts; ++e)
-      std::copy(plans[l].expert_slots[e].begin(), plans[l].expert_slots[e].end(),
-                slots.data() + (l * num_experts + e) * most);
+    for (size_t s = 0; s < plans[l].slot_expert.size(); ++s)
+      slots[(l * num_experts + Index(plans[l].slot_expert[s])) * most +
+            Index(plans[l].slot_replica[s])] = static_cast<int64_t>(s);
   return slots;
 }
 
@@ -76,8 +76,8 @@ Maps RebalanceExperts(const In<float, 2>& weight, const std::array<int32_t, 4>& 
           ToNumpy(std::move(replicas), {layers, experts})};
 }
 
-// sizes: num_slots, num_groups, num_nodes, num_ranks.
-Out<int64_t> Plan(const In<double, 3>& loads, const std::array<int32_t, 4>& sizes,
+// sizes: num_slots, num_groups, num_nodes, num_ranks, max_cross_slots.
+Out<int64_t> Plan(const In<double, 3>& loads, const std::array<int32_t, 5>& sizes,
                   const std::string& policy_name, uint64_t seed, int32_t num_threads) {
   const Batches<double> batches(loads);
   std::vector<int64_t> slots(Index(batches.layers()) * Index(sizes[0]));
@@ -99,6 +99,7 @@ Out<int64_t> Plan(const In<double, 3>& loads, const std::array<int32_t, 4>& size
                                                .num_ranks = sizes[3],
                                                .num_nodes = sizes[2],
                                                .num_groups = sizes[1],
+                                               .max_cross_slots = sizes[4],
                                                .seed = seed});
       CopySlots(placement, slots.data() + Index(l) * Index(sizes[0]));
     });

@@ -27,6 +27,17 @@ class Plan(unittest.TestCase):
         placement = wideload_eplb.plan(loads, SLOTS, RANKS, policy="deepseek", num_groups=4, num_nodes=2)
         np.testing.assert_array_equal(placement, wideload_eplb.rebalance_experts(loads, SLOTS, 4, 2, RANKS)[0])
 
+    def test_scenario_keeps_groups_on_nodes_but_for_some_slots(self):
+        loads = golden.skewed_loads(6, (4, LAYERS, EXPERTS))
+        for cross in (0, 1, None):
+            placement = wideload_eplb.plan(loads, SLOTS, RANKS, num_groups=4, num_nodes=2, cross_node_slots=cross)
+            for row in placement:
+                nodes = [set(half) for half in row.reshape(2, SLOTS // 2)]
+                self.assertLessEqual(len(nodes[0] & nodes[1]), 2 if cross is None else cross)
+                for group in range(4):
+                    experts = set(range(group * EXPERTS // 4, (group + 1) * EXPERTS // 4))
+                    self.assertTrue(any(experts <= node for node in nodes), group)
+
     def test_scenario_plans_beat_parity_plans_under_the_optimal_split(self):
         loads = golden.skewed_loads(3, (8, LAYERS, EXPERTS))
         of = {
@@ -48,6 +59,8 @@ class Plan(unittest.TestCase):
             wideload_eplb.plan(loads, SLOTS, RANKS, policy="best")
         with self.assertRaisesRegex(ValueError, "num_nodes 2"):
             wideload_eplb.plan(loads, SLOTS, RANKS, policy="tensorrt_llm", num_nodes=2)
+        with self.assertRaisesRegex(ValueError, "cross_node_slots is 1"):
+            wideload_eplb.plan(loads, SLOTS, RANKS, cross_node_slots=1)
         for slots, ranks in ((15, 3), (25, 4)):
             with self.assertRaisesRegex(ValueError, "num_slots is"):
                 wideload_eplb.plan(loads, slots, ranks)
@@ -213,7 +226,7 @@ class Simulate(unittest.TestCase):
         scenario = by["scenario", "optimal"]
         self.assertEqual(scenario["imbalance"].shape, (2, 6))  # the second half of 12 iterations
         self.assertLess(scenario["imbalance_mean"], by["scenario", "even"]["imbalance_mean"])
-        self.assertLessEqual(by["scenario", "optimal_fractional"]["imbalance_mean"], scenario["imbalance_mean"])
+        self.assertLessEqual(by["scenario", "optimal_fractional"]["imbalance_mean"], scenario["imbalance_mean"] + 1e-12)
         self.assertEqual(scenario["imbalance_p99"], scenario["imbalance"].max())  # of 12 values
         self.assertGreater(answer["clairvoyant"], 0)
 

@@ -70,7 +70,18 @@ def rebalance_experts(weight, num_replicas, num_groups, num_nodes, num_gpus, *, 
     return tuple(_arrays.like(weight, array) for array in maps)
 
 
-def plan(loads, num_slots, num_ranks, *, policy="scenario", num_groups=1, num_nodes=1, seed=1, num_threads=None):
+def plan(
+    loads,
+    num_slots,
+    num_ranks,
+    *,
+    policy="scenario",
+    num_groups=1,
+    num_nodes=1,
+    cross_node_slots=None,
+    seed=1,
+    num_threads=None,
+):
     """Placements by one of `policies()`.
 
     loads: [layers, experts], or [iterations, layers, experts]: recorded batches, which "scenario" plans for one by one
@@ -78,7 +89,10 @@ def plan(loads, num_slots, num_ranks, *, policy="scenario", num_groups=1, num_no
     num_slots: slots per layer over all ranks; at least experts and a multiple of num_ranks.
     policy: "scenario" makes placements for engines that split every batch optimally (see `split`). For engines that
     deal out an expert's tokens evenly take "deepseek" or "tensorrt_llm".
-    num_groups, num_nodes: for "deepseek" only, as in `rebalance_experts`; refused with other policies.
+    num_groups, num_nodes: experts of a group stay on one node; for "deepseek", as in `rebalance_experts`, and "scenario";
+    refused with other policies.
+    cross_node_slots: slots of a layer that may hold an expert of another node (None: as many as nodes); for "scenario"
+    on several nodes only.
     seed: 0 to 2^64 - 1; for "scenario", the only one that draws random numbers.
 
     Returns int64 [layers, num_slots]. A layer without load is planned as if all loads were equal.
@@ -86,12 +100,24 @@ def plan(loads, num_slots, num_ranks, *, policy="scenario", num_groups=1, num_no
     """
     array, _ = _arrays.batches(loads, "loads")
     num_groups, num_nodes = _arrays.size(num_groups, "num_groups"), _arrays.size(num_nodes, "num_nodes")
-    if policy != "deepseek" and (num_groups, num_nodes) != (1, 1):
+    if policy not in ("deepseek", "scenario") and (num_groups, num_nodes) != (1, 1):
         raise ValueError(
             f'num_groups is {num_groups} and num_nodes {num_nodes}; policy "{policy}" plans for 1 and 1 '
-            'only, "deepseek" for any'
+            'only, "deepseek" and "scenario" for several'
         )
-    sizes = [_arrays.size(num_slots, "num_slots"), num_groups, num_nodes, _arrays.size(num_ranks, "num_ranks")]
+    if cross_node_slots is not None and (policy != "scenario" or num_nodes == 1):
+        raise ValueError(
+            f'cross_node_slots is {cross_node_slots} with policy "{policy}" and num_nodes {num_nodes}; allowed: None, '
+            'or "scenario" on several nodes'
+        )
+    cross_slots = -1 if cross_node_slots is None else _arrays.size(cross_node_slots, "cross_node_slots", 0)
+    sizes = [
+        _arrays.size(num_slots, "num_slots"),
+        num_groups,
+        num_nodes,
+        _arrays.size(num_ranks, "num_ranks"),
+        cross_slots,
+    ]
     work_us = array[0].size * (250 if policy == "scenario" else 0.15)
     slots = _core.plan(array, sizes, str(policy), _arrays.seed(seed), _arrays.threads(num_threads, work_us))
     return _arrays.like(loads, slots)

@@ -82,6 +82,7 @@ def plan(
     policy: str = "scenario",
     num_groups: int = 1,
     num_nodes: int = 1,
+    cross_node_slots: int | None = None,
     seed: int = 1,
     num_threads: int | None = None,
 ) -> NDArray[np.int64]: ...
@@ -94,6 +95,7 @@ def plan(
     policy: str = "scenario",
     num_groups: int = 1,
     num_nodes: int = 1,
+    cross_node_slots: int | None = None,
     seed: int = 1,
     num_threads: int | None = None,
 ) -> torch.Tensor: ...

@@ -45,6 +45,8 @@ struct Replicas {
 Replicas Replicate(std::span<const float> weights, int32_t num_items) {
   Replicas result;
   result.counts.assign(weights.size(), 1);
+  result.item_expert.reserve(static_cast<size_t>(num_items));
+  result.item_replica.reserve(static_cast<size_t>(num_items));
   result.item_expert.resize(weights.size());
   std::iota(result.item_expert.begin(), result.item_expert.end(), 0);
   result.item_replica.assign(weights.size(), 0);
@@ -90,17 +92,12 @@ void PlanNode(std::span<const float> loads, std::span<const int32_t> experts, in
   }
   const std::vector<int32_t> position =
       PackBalanced(item_weights, sizes.num_ranks / sizes.num_nodes);
-  for (size_t e = 0; e < experts.size(); ++e) {
-    const auto expert = static_cast<size_t>(experts[e]);
-    plan.replicas[expert] = replicas.counts[e];
-    plan.expert_slots[expert].resize(static_cast<size_t>(replicas.counts[e]));
-  }
+  for (size_t e = 0; e < experts.size(); ++e)
+    plan.replicas[static_cast<size_t>(experts[e])] = replicas.counts[e];
   for (size_t i = 0; i < position.size(); ++i) {
-    const int32_t slot = first_slot + position[i];
-    const int32_t expert = experts[static_cast<size_t>(replicas.item_expert[i])];
-    plan.slot_expert[static_cast<size_t>(slot)] = expert;
-    plan.expert_slots[static_cast<size_t>(expert)][static_cast<size_t>(replicas.item_replica[i])] =
-        slot;
+    const auto slot = static_cast<size_t>(first_slot + position[i]);
+    plan.slot_expert[slot] = experts[static_cast<size_t>(replicas.item_expert[i])];
+    plan.slot_replica[slot] = replicas.item_replica[i];
   }
 }
 
@@ -128,7 +125,7 @@ DeepSeekPlan DeepSeekRebalance(std::span<const float> loads, const DeepSeekSizes
   CheckArguments(loads, sizes);
   DeepSeekPlan plan;
   plan.slot_expert.resize(static_cast<size_t>(sizes.num_slots));
-  plan.expert_slots.resize(loads.size());
+  plan.slot_replica.resize(plan.slot_expert.size());
   plan.replicas.resize(loads.size());
   const std::vector<int32_t> order = OrderByNode(loads, sizes);
   const size_t per_node = loads.size() / static_cast<size_t>(sizes.num_nodes);

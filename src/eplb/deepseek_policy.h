@@ -17,11 +17,10 @@ struct DeepSeekSizes {
 };
 
 struct DeepSeekPlan {
-  std::vector<int32_t> slot_expert;                // [num_slots]: physical_to_logical_map
-  std::vector<std::vector<int32_t>> expert_slots;  // [num_experts][replicas], in the order the
-                                                   // replicas were made: logical_to_physical_map
-                                                   // without its padding
-  std::vector<int32_t> replicas;                   // [num_experts]: expert_count
+  std::vector<int32_t> slot_expert;   // [num_slots]: physical_to_logical_map
+  std::vector<int32_t> slot_replica;  // [num_slots] the how manieth copy of its expert, from 0: the
+                                      // slot's place in logical_to_physical_map
+  std::vector<int32_t> replicas;      // [num_experts]: expert_count
 };
 
 // Plans one layer as rebalance_experts of deepseek-ai/EPLB does: groups packed onto nodes, experts

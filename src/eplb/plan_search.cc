@@ -83,6 +83,7 @@ PlanSearch::PlanSearch(const Scenarios& scenarios, const Placement& start,
     if (rank_speed_[Index(RankOf(s))] <= 0) continue;
     live_slots_.push_back(s);
     num_fetches_ += MustFetch(s, ExpertAt(s));
+    num_crossings_ += Crosses(s, ExpertAt(s));
   }
   flow_.Reset(placement_);
   TakeLevels();
@@ -138,6 +139,42 @@ int32_t PlanSearch::FetchesOf(const SlotChange& move) const {
   return fetches;
 }
 
+// ---- nodes --------------------------------------------------------------------------------------
+
+bool PlanSearch::Crosses(int32_t slot, int32_t expert) const {
+  return !options_.nodes.home.empty() && !options_.nodes.IsHome(expert, RankOf(slot));
+}
+
+// How many more slots hold experts of other nodes after a move.
+int32_t PlanSearch::CrossingsOf(const SlotChange& move) const {
+  int32_t crossings = 0;
+  for (int32_t i = 0; i < move.num_slots; ++i)
+    crossings += static_cast<int32_t>(Crosses(move.slot[i], move.expert[i])) -
+                 static_cast<int32_t>(Crosses(move.slot[i], ExpertAt(move.slot[i])));
+  return crossings;
+}
+
+// Whether `expert` has a slot on its home node beside `slot`.
+bool PlanSearch::KeepsHome(int32_t expert, int32_t slot) const {
+  if (HoldsElsewhere(expert, slot)) return true;
+  const int32_t first = options_.nodes.home[Index(expert)] * options_.nodes.ranks_per_node;
+  for (int32_t rank = first; rank < first + options_.nodes.ranks_per_node; ++rank)
+    if (rank != RankOf(slot) && Holds(expert, rank)) return true;
+  return false;
+}
+
+bool PlanSearch::KeepsNodeRule(const SlotChange& move) const {
+  if (options_.nodes.home.empty()) return true;
+  if (num_crossings_ + CrossingsOf(move) > options_.nodes.max_cross_slots) return false;
+  for (int32_t i = 0; i < move.num_slots; ++i) {
+    const int32_t expert = ExpertAt(move.slot[i]);
+    if (Crosses(move.slot[i], expert)) continue;
+    const bool stays = move.num_slots == 2 && !Crosses(move.slot[1 - i], expert);
+    if (!stays && !KeepsHome(expert, move.slot[i])) return false;
+  }
+  return true;
+}
+
 // ---- proposals --------------------------------------------------------------------------------
 
 int32_t PlanSearch::RandomSlot(const uint64_t* mask, bool inside) {
@@ -162,7 +199,7 @@ bool PlanSearch::MakeSwap(int32_t a, int32_t b, SlotChange& move) const {
   const int32_t expert_b = ExpertAt(b);
   if (Holds(expert_a, RankOf(b)) || Holds(expert_b, RankOf(a))) return false;
   move = {2, {a, b}, {expert_b, expert_a}, {expert_a, expert_b}};
-  return true;
+  return KeepsNodeRule(move);
 }
 
 bool PlanSearch::MakeReplace(int32_t slot, int32_t expert, SlotChange& move) const {
@@ -170,7 +207,7 @@ bool PlanSearch::MakeReplace(int32_t slot, int32_t expert, SlotChange& move) con
   if (Holds(expert, RankOf(slot))) return false;
   if (NumHosts(old_expert) < 2 && !HoldsElsewhere(old_expert, slot)) return false;
   move = {1, {slot, -1}, {expert, -1}, {old_expert, -1}};
-  return true;
+  return KeepsNodeRule(move);
 }
 
 // Takes load out of the set of ranks that binds some scenario.
@@ -227,6 +264,7 @@ void PlanSearch::SetExperts(const SlotChange& move, const int32_t* experts) {
 bool PlanSearch::TryMove(const SlotChange& move) {
   FindChanges(move);
   const int32_t fetches = FetchesOf(move);
+  const int32_t crossings = CrossingsOf(move);
   const double limit =
       objective_ - kMinGain + slack_ - options_.fetch_price * (num_fetches_ + fetches);
   const std::span<const HostChange> changes(changes_, Index(num_changes_));
@@ -241,6 +279,7 @@ bool PlanSearch::TryMove(const SlotChange& move) {
   pool_.Apply(changes);
   for (const HostChange& change : changes) std::copy_n(change.after, words_, Hosts(change.expert));
   num_fetches_ += fetches;
+  num_crossings_ += crossings;
   flow_.Keep();
   TakeLevels();
   return true;

@@ -11,6 +11,7 @@
 
 #include "eplb/cut_pool.h"
 #include "eplb/lane_flow.h"
+#include "eplb/node_plan.h"
 #include "eplb/placement.h"
 #include "eplb/random.h"
 #include "eplb/scenario.h"
@@ -29,6 +30,7 @@ struct SearchOptions {
   std::vector<double> rank_speed = {};  // empty: all 1; slots of ranks with 0 are left alone
   double tail = 0;                      // see ScenarioLanes
   int32_t max_cuts = 160;
+  NodeRule nodes = {};  // kept by every move; `start` must keep it
 };
 
 class PlanSearch {
@@ -69,6 +71,10 @@ class PlanSearch {
   const uint64_t* CutOf(int32_t scenario);
   bool MustFetch(int32_t slot, int32_t expert) const;
   int32_t FetchesOf(const SlotChange& move) const;
+  bool Crosses(int32_t slot, int32_t expert) const;
+  int32_t CrossingsOf(const SlotChange& move) const;
+  bool KeepsHome(int32_t expert, int32_t slot) const;
+  bool KeepsNodeRule(const SlotChange& move) const;
 
   bool Holds(int32_t expert, int32_t rank) const;
   bool HoldsElsewhere(int32_t expert, int32_t slot) const;
@@ -100,7 +106,8 @@ class PlanSearch {
   std::vector<uint64_t> after_;       // [2 * words] scratch of FindChanges
   HostChange changes_[2];
   int32_t num_changes_ = 0;
-  int32_t num_fetches_ = 0;  // slots that must be fetched, of placement_
+  int32_t num_crossings_ = 0;  // slots with experts of other nodes
+  int32_t num_fetches_ = 0;    // slots that must be fetched, of placement_
   double objective_ = 0;
   int32_t moves_since_reset_ = 0;
   int64_t work_ = 0;  // of proposals

@@ -56,17 +56,20 @@ Placement PlanScenario(const PolicyInput& input) {
   PlanOptions options;
   options.num_ranks = input.num_ranks;
   options.num_slots = input.num_slots;
+  options.nodes = {input.num_nodes, input.num_groups};
+  options.max_cross_slots = input.max_cross_slots;
   options.seed = input.seed;
   options.current = input.previous;
   return PlanPlacement(scenarios, options);
 }
 
 constexpr std::array kPolicies = {
-    Policy{"contiguous", "experts in order, as without a balancer", false, PlanContiguous},
-    Policy{"tensorrt_llm", "TensorRT-LLM's greedy policy, slot for slot", false, PlanTensorRtLlm},
+    Policy{"contiguous", "experts in order, as without a balancer", false, false, PlanContiguous},
+    Policy{"tensorrt_llm", "TensorRT-LLM's greedy policy, slot for slot", false, false,
+           PlanTensorRtLlm},
     Policy{"deepseek", "DeepSeek's rebalance_experts, global or hierarchical over nodes", true,
-           PlanDeepSeek},
-    Policy{"scenario", "made for the optimal per-batch split, over recorded iterations", false,
+           false, PlanDeepSeek},
+    Policy{"scenario", "made for the optimal per-batch split, over recorded iterations", true, true,
            PlanScenario},
 };
 

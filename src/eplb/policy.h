@@ -19,8 +19,9 @@ struct PolicyInput {
   std::span<const std::vector<double>> scenarios = {};
   int32_t num_slots = 0;
   int32_t num_ranks = 1;
-  int32_t num_nodes = 1;   // ranks are spread evenly, node after node
-  int32_t num_groups = 1;  // expert groups of the router
+  int32_t num_nodes = 1;         // ranks are spread evenly, node after node
+  int32_t num_groups = 1;        // expert groups of the router
+  int32_t max_cross_slots = -1;  // see PlanOptions; only of policies that bound them
   uint64_t seed = 0;
   const Placement* previous = nullptr;  // what is in the slots now, if anything
 };
@@ -29,6 +30,7 @@ struct Policy {
   std::string_view name;
   std::string_view summary;  // one line for --help
   bool looks_at_nodes;       // at num_nodes and num_groups; the others ignore them
+  bool bounds_cross_slots;   // at max_cross_slots
   Placement (*plan)(const PolicyInput& input);
 };
 

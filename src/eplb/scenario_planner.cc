@@ -15,17 +15,27 @@ namespace {
 
 // The assignment of ranks costs ranks^3; beyond this the greedy one is taken.
 constexpr int32_t kMaxOptimalRanks = 256;
-// Work of a search, see SearchOptions: keeps a plan below 60 ms up to so many ranks, and its time
-// proportional to ranks beyond.
-constexpr int64_t kMaxWork = 45'000'000;
-constexpr int32_t kRanksOfMaxWork = 64;
+// Work of a search, see SearchOptions: keeps a plan below 60 ms, and its time proportional to ranks
+// beyond kManyRanks. On few ranks more of the counted work is done in a millisecond.
+constexpr int64_t kMaxWork = 40'000'000;
+constexpr int64_t kMaxWorkOnFewRanks = 58'000'000;
+constexpr int32_t kFewRanks = 16;
+constexpr int32_t kManyRanks = 64;
 // A search has come to its end when so many proposals in a row were of no use.
 constexpr int64_t kMaxIdleMoves = 10000;
+
+// A search whose objective is below this has no slope left: it goes on with variations twice as
+// wide added, so often; the narrow ones weigh more, so that they stay solved.
+constexpr double kSolved = 0.002;
+constexpr int kMaxWidenings = 2;
+constexpr double kNarrowWeight = 8;
 
 size_t Index(int64_t i) { return static_cast<size_t>(i); }
 
 // overlap[a * ranks + b]: slots of `planned` rank b that `current` rank a holds already.
-std::vector<int32_t> Overlaps(const Placement& current, const Placement& planned) {
+// Far below 0 where the ranks are of different nodes.
+std::vector<int32_t> Overlaps(const Placement& current, const Placement& planned,
+                              int32_t ranks_per_node) {
   const auto ranks = Index(planned.num_ranks);
   std::vector<std::vector<int32_t>> holders(Index(planned.num_experts));
   for (int32_t s = 0; s < current.num_slots(); ++s)
@@ -34,6 +44,10 @@ std::vector<int32_t> Overlaps(const Placement& current, const Placement& planned
   for (int32_t s = 0; s < planned.num_slots(); ++s)
     for (const int32_t rank : holders[Index(planned.slot_expert[Index(s)].value)])
       ++overlap[Index(rank) * ranks + Index(planned.RankOf(SlotId(s)).value)];
+  for (size_t a = 0; a < ranks && ranks_per_node > 0; ++a)
+    for (size_t b = 0; b < ranks; ++b)
+      if (a / Index(ranks_per_node) != b / Index(ranks_per_node))
+        overlap[a * ranks + b] = -planned.num_slots() - 1;
   return overlap;
 }
 
@@ -152,17 +166,50 @@ int32_t NumScenarios(const PlanOptions& options) {
 }
 
 int64_t WorkFor(int32_t num_ranks) {
-  return kMaxWork * std::max(num_ranks, kRanksOfMaxWork) / kRanksOfMaxWork;
+  if (num_ranks <= kFewRanks) return kMaxWorkOnFewRanks;
+  return kMaxWork * std::max(num_ranks, kManyRanks) / kManyRanks;
 }
 
 // The better of the constructive plans on these scenarios.
-Placement StartPlan(const Scenarios& scenarios, const PlanOptions& options) {
+Placement StartPlan(const Scenarios& scenarios, const PlanOptions& options, const NodeRule& nodes) {
   const std::vector<double> mean = scenarios.Mean();
-  Placement best = ComponentPlan(mean, options.num_slots, options.num_ranks);
-  Placement other =
-      ComponentPlan(mean, options.num_slots, options.num_ranks, ReplicaRule::kHottestTwice);
+  const auto plan = [&](ReplicaRule rule) {
+    return nodes.home.empty() ? ComponentPlan(mean, options.num_slots, options.num_ranks, rule)
+                              : NodePlan(mean, nodes, options.num_slots, options.num_ranks, rule);
+  };
+  Placement best = plan(ReplicaRule::kHighestPerSlot);
+  Placement other = plan(ReplicaRule::kHottestTwice);
   if (MeanOptimalImbalance(other, scenarios) < MeanOptimalImbalance(best, scenarios)) return other;
   return best;
+}
+
+// Variations as usual, which count most, and as many of another width.
+Scenarios NarrowAndWide(const Scenarios& recorded, const PlanOptions& options, double width) {
+  const int32_t half = NumScenarios(options) / 2;
+  Scenarios both = VaryScenarios(recorded, half, options.variation, options.seed);
+  for (double& weight : both.weights) weight *= kNarrowWeight;
+  const Scenarios wide = VaryScenarios(recorded, half, width, options.seed + 1);
+  for (int32_t i = 0; i < wide.size(); ++i) both.Add(wide.At(i), wide.weights[Index(i)]);
+  return both;
+}
+
+// Makes `plan` better for the scenarios within the work that is left, and takes off what it needed.
+// Returns the objective.
+double Search(const Scenarios& scenarios, const PlanOptions& options, const NodeRule& nodes,
+              int64_t& work_left, Placement& plan) {
+  PlanSearch search(scenarios, plan,
+                    {.max_moves = options.max_moves,
+                     .max_idle_moves = kMaxIdleMoves,
+                     .max_work = work_left,
+                     .seed = options.seed,
+                     .fetch_price = options.fetch_price,
+                     .current = options.current,
+                     .tail = options.tail,
+                     .nodes = nodes});
+  search.Run();
+  plan = search.placement();
+  work_left -= search.work();
+  return search.objective();
 }
 
 }  // namespace
@@ -191,8 +238,8 @@ Scenarios VaryScenarios(const Scenarios& recorded, int32_t count, double variati
   return varied;
 }
 
-Placement RelabelRanks(const Placement& current, const Placement& planned) {
-  const std::vector<int32_t> overlap = Overlaps(current, planned);
+Placement RelabelRanks(const Placement& current, const Placement& planned, int32_t ranks_per_node) {
+  const std::vector<int32_t> overlap = Overlaps(current, planned, ranks_per_node);
   const std::vector<int32_t> planned_rank = planned.num_ranks <= kMaxOptimalRanks
                                                 ? AssignRanks(overlap, planned.num_ranks)
                                                 : AssignRanksGreedily(overlap, planned.num_ranks);
@@ -207,24 +254,25 @@ Placement RelabelRanks(const Placement& current, const Placement& planned) {
 
 Placement PlanPlacement(const Scenarios& scenarios, const PlanOptions& options) {
   ValidateSizes(scenarios.num_experts, options.num_slots, options.num_ranks, "scenario plan");
-  const Scenarios varied =
+  Scenarios varied =
       VaryScenarios(scenarios, NumScenarios(options), options.variation, options.seed);
   if (varied.size() == 0)
     Throw(ErrorKind::kInvalid, "scenario plan: {} scenarios are given, none with load",
           scenarios.size());
-  Placement start = StartPlan(varied, options);
-  if (options.current != nullptr) start = RelabelRanks(*options.current, start);
-  if (options.max_moves == 0) return start;
-  PlanSearch search(varied, start,
-                    {.max_moves = options.max_moves,
-                     .max_idle_moves = kMaxIdleMoves,
-                     .max_work = WorkFor(options.num_ranks),
-                     .seed = options.seed,
-                     .fetch_price = options.fetch_price,
-                     .current = options.current,
-                     .tail = options.tail});
-  search.Run();
-  return search.placement();
+  const int32_t cross_slots =
+      options.max_cross_slots < 0 ? options.nodes.num_nodes : options.max_cross_slots;
+  const NodeRule nodes = MakeNodeRule(varied, options.nodes, options.num_ranks, cross_slots);
+  Placement plan = StartPlan(varied, options, nodes);
+  if (options.current != nullptr) plan = RelabelRanks(*options.current, plan, nodes.ranks_per_node);
+  if (options.max_moves == 0) return plan;
+  int64_t work_left = WorkFor(options.num_ranks);
+  double variation = options.variation;
+  for (int widenings = 0; Search(varied, options, nodes, work_left, plan) < kSolved; ++widenings) {
+    if (widenings == kMaxWidenings || work_left <= 0) break;
+    variation *= 2;
+    varied = NarrowAndWide(scenarios, options, variation);
+  }
+  return plan;
 }
 
 }  // namespace wideload::eplb

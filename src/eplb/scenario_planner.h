@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "eplb/node_plan.h"
 #include "eplb/placement.h"
 #include "eplb/scenario.h"
 
@@ -14,6 +15,9 @@ namespace wideload::eplb {
 struct PlanOptions {
   int32_t num_ranks = 1;
   int32_t num_slots = 1;
+  NodeSizes nodes = {};
+  // Slots that may hold experts of other nodes; negative: as many as there are nodes.
+  int32_t max_cross_slots = -1;
   uint64_t seed = 1;
   int64_t max_moves = 100000;  // proposals of the search; 0: the component-aware plan alone
   // Recorded batches are few, and a search that knows only these learns them by heart: they are
@@ -28,7 +32,7 @@ struct PlanOptions {
   double fetch_price = 0;
 };
 
-// Errors: kInvalid from ValidateSizes, and when no scenario has load.
+// Errors: kInvalid from ValidateSizes and MakeNodeRule, and when no scenario has load.
 Placement PlanPlacement(const Scenarios& scenarios, const PlanOptions& options);
 
 // At most `count` scenarios to plan with: recorded ones, evenly chosen when there are more, then
@@ -36,7 +40,9 @@ Placement PlanPlacement(const Scenarios& scenarios, const PlanOptions& options);
 Scenarios VaryScenarios(const Scenarios& recorded, int32_t count, double variation, uint64_t seed);
 
 // `planned` with its ranks renamed so that as many slots as possible hold what they hold in
-// `current` (optimal up to 256 ranks, greedy beyond), and slots ordered within ranks alike.
-Placement RelabelRanks(const Placement& current, const Placement& planned);
+// `current` (optimal up to 256 ranks, greedy beyond), and slots ordered within ranks alike. Ranks
+// stay on their node of `ranks_per_node`; 0: there are no nodes.
+Placement RelabelRanks(const Placement& current, const Placement& planned,
+                       int32_t ranks_per_node = 0);
 
 }  // namespace wideload::eplb

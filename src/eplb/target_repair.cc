@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <span>
+#include <tuple>
 #include <utility>
 
 #include "eplb/capped_flow.h"
@@ -117,21 +119,21 @@ class TargetSearch {
     for (const Candidate& candidate : candidates_) {
       const int32_t fetches = state.fetches + candidate.fetches;
       if (fetches > options_.max_fetched_slots) continue;
-      State next = state;
-      next.fetches = fetches;
-      Apply(candidate.change, next);
-      if (next.above < state.above - kTolerance) Keep(std::move(next));
+      tried_ = state;
+      tried_.fetches = fetches;
+      Apply(candidate.change, tried_);
+      if (tried_.above < state.above - kTolerance) KeepTried();
     }
   }
 
-  void Keep(State state) {
-    std::vector<State>& beam = of_fetches_[Index(state.fetches)];
+  void KeepTried() {
+    std::vector<State>& beam = of_fetches_[Index(tried_.fetches)];
     const auto place =
-        std::lower_bound(beam.begin(), beam.end(), state.above,
+        std::lower_bound(beam.begin(), beam.end(), tried_.above,
                          [](const State& s, double above) { return s.above < above - kTolerance; });
-    if (place != beam.end() && place->above < state.above + kTolerance) return;
+    if (place != beam.end() && place->above < tried_.above + kTolerance) return;
     if (place == beam.end() && beam.size() == kBeam) return;
-    beam.insert(place, std::move(state));
+    beam.insert(place, tried_);
     if (beam.size() > kBeam) beam.pop_back();
   }
 
@@ -149,31 +151,57 @@ class TargetSearch {
     BatchSplit copy = *split;
     above_ = flow_.Fit(state.placement, hosts_, copy);
     candidates_.clear();
+    lowest_promise_ = -std::numeric_limits<double>::infinity();
+    FindHolders(state.placement);
     for (int32_t a = 0; a < state.placement.num_slots(); ++a) {
       const int32_t rank = state.placement.RankOf(SlotId(a)).value;
       if (!flow_.IsFull(rank) || split->tokens[Index(a)] <= kTolerance) continue;
-      for (int32_t b = 0; b < state.placement.num_slots(); ++b) AddCandidates(state, *split, a, b);
+      for (const int32_t b : slots_with_room_) AddCandidates(state.placement, *split, a, b);
     }
-    const auto more = [](const Candidate& x, const Candidate& y) { return x.promise > y.promise; };
-    std::stable_sort(candidates_.begin(), candidates_.end(), more);
-    candidates_.resize(std::min(candidates_.size(), kCandidates));
+    KeepMostPromising();
+    std::sort(candidates_.begin(), candidates_.end(), IsBetter);
   }
 
-  bool Holds(const State& state, int32_t expert, int32_t rank) const {
-    for (const int32_t s : hosts_.Of(expert))
-      if (state.placement.RankOf(SlotId(s)).value == rank) return true;
-    return false;
+  static bool IsBetter(const Candidate& x, const Candidate& y) {
+    if (x.promise != y.promise) return x.promise > y.promise;
+    const auto key = [](const SlotChange& c) {
+      return std::tuple(c.slot[0], c.slot[1], c.expert[0]);
+    };
+    return key(x.change) < key(y.change);
+  }
+
+  void KeepMostPromising() {
+    if (candidates_.size() <= kCandidates) return;
+    const auto last = candidates_.begin() + kCandidates - 1;
+    std::nth_element(candidates_.begin(), last, candidates_.end(), IsBetter);
+    lowest_promise_ = last->promise;
+    candidates_.resize(kCandidates);
+  }
+
+  void Offer(const Candidate& candidate) {
+    if (candidate.promise < lowest_promise_) return;
+    candidates_.push_back(candidate);
+    if (candidates_.size() >= 8 * kCandidates) KeepMostPromising();
+  }
+
+  // Which ranks hold which experts, and the slots of ranks that are not full.
+  void FindHolders(const Placement& placement) {
+    holds_.assign(held_.size(), 0);
+    slots_with_room_.clear();
+    for (int32_t s = 0; s < placement.num_slots(); ++s) {
+      const int32_t rank = placement.RankOf(SlotId(s)).value;
+      if (options_.rank_speed[Index(rank)] <= 0) continue;
+      holds_[HeldAt(placement, s, ExpertAt(placement, s))] = 1;
+      if (!flow_.IsFull(rank)) slots_with_room_.push_back(s);
+    }
   }
 
   // Slot a is on a full rank, b on one with room: a copy of a's expert for b, or a swap.
-  void AddCandidates(const State& state, const BatchSplit& split, int32_t a, int32_t b) {
-    const Placement& placement = state.placement;
-    const int32_t rank_a = placement.RankOf(SlotId(a)).value;
-    const int32_t rank_b = placement.RankOf(SlotId(b)).value;
-    if (options_.rank_speed[Index(rank_b)] <= 0 || flow_.IsFull(rank_b)) return;
+  void AddCandidates(const Placement& placement, const BatchSplit& split, int32_t a, int32_t b) {
     const int32_t expert_a = ExpertAt(placement, a);
     const int32_t expert_b = ExpertAt(placement, b);
-    if (Holds(state, expert_a, rank_b)) return;
+    if (holds_[HeldAt(placement, b, expert_a)] != 0) return;
+    const int32_t rank_b = placement.RankOf(SlotId(b)).value;
     const double room = flow_.Room(split, rank_b);
     const double tokens_a = split.tokens[Index(a)];
     const double tokens_b = split.tokens[Index(b)];
@@ -184,15 +212,14 @@ class TargetSearch {
       double total = 0;
       for (const int32_t s : hosts_.Of(expert_a)) total += split.tokens[Index(s)];
       const double promise = std::min({total, above_, room + tokens_b}) - tokens_b / 2;
-      candidates_.push_back({promise, fetch, {1, {b, -1}, {expert_a, -1}, {expert_b, -1}}});
+      Offer({promise, fetch, {1, {b, -1}, {expert_a, -1}, {expert_b, -1}}});
     }
-    if (tokens_a <= tokens_b || Holds(state, expert_b, rank_a)) return;
+    if (tokens_a <= tokens_b || holds_[HeldAt(placement, a, expert_b)] != 0) return;
     const int32_t fetches =
         fetch + MustFetch(placement, a, expert_b) - MustFetch(placement, a, expert_a);
     if (fetches <= 0) return;
     const double promise = std::min({tokens_a - tokens_b, above_, room});
-    candidates_.push_back(
-        {promise / fetches, fetches, {2, {a, b}, {expert_b, expert_a}, {expert_a, expert_b}}});
+    Offer({promise / fetches, fetches, {2, {a, b}, {expert_b, expert_a}, {expert_a, expert_b}}});
   }
 
   void Apply(const SlotChange& change, State& state) {
@@ -232,10 +259,14 @@ class TargetSearch {
   const Scenarios& scenarios_;
   const TargetOptions& options_;
   CappedFlow flow_;
-  HostSlots hosts_;                             // of the placement looked at last
-  std::vector<uint8_t> held_;                   // [num_experts * num_ranks] in the start
+  HostSlots hosts_;             // of the placement looked at last
+  std::vector<uint8_t> held_;   // [num_experts * num_ranks] in the start
+  std::vector<uint8_t> holds_;  // the same of the state that is expanded
+  std::vector<int32_t> slots_with_room_;
   std::vector<std::vector<State>> of_fetches_;  // the beam of each number of fetches
   std::vector<Candidate> candidates_;
+  double lowest_promise_ = 0;  // of those kept, once there are enough
+  State tried_;
   double above_ = 0;
 };
 

@@ -11,6 +11,7 @@
 #include "eplb/max_flow.h"
 #include "eplb/placement_figures.h"
 #include "eplb/random.h"
+#include "eplb/repair.h"
 #include "eplb/testing.h"
 
 namespace wideload::eplb {
@@ -130,6 +131,23 @@ TEST(RepairToTarget, KeepsToItsLimitAndLeavesDeadRanksAlone) {
   ASSERT_TRUE(found);
   for (int32_t s = 0; s < 5; ++s)
     EXPECT_EQ(found->slot_expert[Index(s)], start.slot_expert[Index(s)]);
+}
+
+TEST(RepairPlacement, ComesUnderItsTargetWithNoMoreFetchesThanTheSearchForIt) {
+  int repaired = 0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    const Placement start = ComponentPlan(RandomScenarios(32, 1, seed).Mean(), 48, 8);
+    const Scenarios drifted = RandomScenarios(32, 1, seed + 100);
+    const RepairResult result =
+        RepairPlacement(start, drifted, {.max_fetched_slots = 48, .until = 0.02});
+    const auto found = RepairToTarget(start, drifted, {0.02, 48, std::vector<double>(8, 1.0)});
+    if (!found) continue;
+    ++repaired;
+    EXPECT_LE(result.imbalance_after, 0.02) << "seed " << seed;
+    EXPECT_LE(result.fetched_slots, CountFetchedSlots(start, *found)) << "seed " << seed;
+    EXPECT_EQ(result.fetched_slots, CountFetchedSlots(start, result.placement)) << "seed " << seed;
+  }
+  EXPECT_GE(repaired, 15);
 }
 
 }  // namespace

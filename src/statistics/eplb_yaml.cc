@@ -223,6 +223,12 @@ int32_t EplbConfig::num_experts() const {
   return count;
 }
 
+void EplbConfig::SetLayer(int32_t layer, const eplb::Placement& placement) {
+  std::vector<int32_t>& slots = layers[layer];
+  slots.clear();
+  for (const ExpertId expert : placement.slot_expert) slots.push_back(expert.value);
+}
+
 EplbConfig ParseEplbYaml(std::string_view text, const std::string& source) {
   EplbHandler handler(source);
   try {

@@ -29,6 +29,7 @@ struct EplbConfig {
   int32_t num_experts() const;
   // The binding ep_size, else the planned one.
   std::optional<int32_t> KnownEpSize() const { return ep_size ? ep_size : planned_ep_size; }
+  void SetLayer(int32_t layer, const eplb::Placement& placement);
   bool operator==(const EplbConfig&) const = default;
 };
 

@@ -309,6 +309,10 @@ class Options(CliTest):
         plan = ["eplb", "plan", "--expert_statistic_path", SMALL, "--output_path", self.folder / "new.yaml", "--nodes", 2]
         self.refused([*plan, "--policy", "tensorrt_llm"], "--nodes 2", "tensorrt_llm", "deepseek")
         self.good(*plan, "--policy", "deepseek", "--num_groups", 4)
+        simulate = ["eplb", "simulate", "--expert_statistic_path", SMALL, "--ep_size", 4, "--num_slots", 32, "--num_groups", 4]
+        self.refused([*simulate, "--policies", "contiguous,tensorrt_llm"], "--num_groups 4",
+                     "--policies contiguous,tensorrt_llm", "deepseek")
+        self.good(*simulate, "--policies", "contiguous,deepseek")
 
     def test_repair(self):
         plan = self.path("plan.yaml", "num_slots: 40\n")

@@ -24,6 +24,21 @@ class Help(CliTest):
                 self.assertIn("--help", self.good(command, "--help").stdout)
         self.assertIn("--dataset", self.good("bench", "throughput", "--help").stdout)
 
+    def commands(self, *group):
+        """The words of every command of the program or of `group`, groups included."""
+        listed = self.good(*group, "--help").stdout.partition("Subcommands:\n")[2]
+        for name in re.findall(r"^  (\w+) ", listed, re.MULTILINE):
+            yield from ((*group, name), *self.commands(*group, name))
+
+    def test_every_option_of_every_command_has_both_spellings(self):
+        commands = list(self.commands())
+        self.assertIn(("eplb", "simulate"), commands)
+        for command in commands:
+            for names in re.findall(r"^  (-\S+)", self.good(*command, "--help").stdout, re.MULTILINE):
+                dashed = [name for name in names.split(",") if "-" in name.lstrip("-")]
+                with self.subTest(command=command, names=names):
+                    self.assertLessEqual({"--" + name[2:].replace("-", "_") for name in dashed}, set(names.split(",")))
+
 
 class Generate(CliTest):
     def json(self, *flags):

@@ -1,0 +1,54 @@
+// What several eplb commands say alike: nodes and groups, and where a placement file goes.
+#include <algorithm>
+#include <cstdio>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "eplb/policy.h"
+#include "eplb_commands.h"
+
+namespace wideload::apps {
+
+void AddNodeFlags(Command command, NodeFlags& flags) {
+  command.Add("--nodes", flags.num_nodes, "nodes the ranks are spread over")
+      .Positive()
+      .ShowDefault();
+  command.Add("--num-groups", flags.num_groups, "expert groups of the router")
+      .Positive()
+      .ShowDefault();
+}
+
+void CheckNodeFlags(const NodeFlags& flags, std::string_view flag,
+                    const std::vector<std::string>& policies) {
+  bool looks_at_nodes = false;
+  for (const std::string& name : policies) looks_at_nodes |= eplb::FindPolicy(name).looks_at_nodes;
+  if (looks_at_nodes || (flags.num_nodes == 1 && flags.num_groups == 1)) return;
+  std::vector<std::string_view> allowed;
+  for (const eplb::Policy& policy : eplb::Policies())
+    if (policy.looks_at_nodes) allowed.push_back(policy.name);
+  Throw(ErrorKind::kInvalid,
+        "--nodes {} --num_groups {}: {} {} does not look at nodes and groups; 1 is allowed, or a "
+        "policy that does: {}",
+        flags.num_nodes, flags.num_groups, flag, fmt::join(policies, ","),
+        fmt::join(allowed, ", "));
+}
+
+void AddPlacementOutput(Command command, PlacementOutput& output) {
+  command.Add("--output-path", output.path, "EPLB YAML to write; - is stdout").Required();
+  command.Add("--json", output.json, "one JSON document instead of the table");
+}
+
+void CheckPlacementOutput(const PlacementOutput& output) {
+  if (output.json && output.path == "-")
+    Throw(ErrorKind::kInvalid, "--json and --output_path -: only one can have standard output");
+  CheckWritable(output.path);
+}
+
+void PrintPlacementReport(const PlacementOutput& output, const std::string& text) {
+  if (output.path == "-")
+    std::fputs(text.c_str(), stderr);
+  else
+    WriteFileWhole("-", text);
+}
+
+}  // namespace wideload::apps
