@@ -28,7 +28,6 @@ ExchangeRank::ExchangeRank(const BenchBatch& batch, exchange::Fabric& fabric,
       exchange_(BenchShape(group.size(), batch.rows_per_peer), fabric, group),
       num_rows_(batch.rows_per_peer * group.size()),
       tokens_(static_cast<size_t>(num_rows_ * kBenchRowBytes), std::byte(group.rank())),
-      results_(tokens_.size(), std::byte(group.rank())),
       slots_(static_cast<size_t>(num_rows_)),
       counts_(kNumExperts) {
   for (size_t i = 0; i < slots_.size(); ++i)
@@ -47,21 +46,18 @@ void ExchangeRank::Iterate() {
   if (batch_.reads_rows)
     for (const exchange::Exchange::SlotRows& slot : received)
       for (const std::byte* row : slot.x_rows) Read(row);
-  if (batch_.with_return) WriteResults(received);
+  if (batch_.with_return) SendBack(received);
   exchange_.Return();
   const auto returns = exchange_.WaitReturns();
   if (batch_.with_return && batch_.reads_rows)
     for (const std::byte* row : returns) Read(row);
 }
 
-// What an expert would store.
-void ExchangeRank::WriteResults(std::span<const exchange::Exchange::SlotRows> received) {
-  const std::byte* result = results_.data();
+// An expert that returns what it was given, as the other side's.
+void ExchangeRank::SendBack(std::span<const exchange::Exchange::SlotRows> received) {
   for (const exchange::Exchange::SlotRows& slot : received)
-    for (std::byte* row : slot.y_rows) {
-      std::memcpy(row, result, static_cast<size_t>(kBenchRowBytes));
-      result += kBenchRowBytes;
-    }
+    for (size_t i = 0; i < slot.y_rows.size(); ++i)
+      std::memcpy(slot.y_rows[i], slot.x_rows[i], static_cast<size_t>(kBenchRowBytes));
 }
 
 void ExchangeRank::Read(const std::byte* row) {

@@ -21,14 +21,13 @@ class ExchangeRank {
   void Iterate();
 
  private:
-  void WriteResults(std::span<const exchange::Exchange::SlotRows> received);
+  void SendBack(std::span<const exchange::Exchange::SlotRows> received);
   void Read(const std::byte* row);
 
   BenchBatch batch_;
   exchange::Exchange exchange_;
   int64_t num_rows_;
   std::vector<std::byte> tokens_;
-  std::vector<std::byte> results_;
   std::vector<int32_t> slots_;
   std::vector<int32_t> counts_;
   volatile uint64_t sum_ = 0;

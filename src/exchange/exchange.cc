@@ -55,8 +55,10 @@ Exchange::Exchange(const ExchangeShape& shape, Fabric& fabric, comm::Communicato
       x_rows_(static_cast<size_t>(shape.num_ranks * shape.max_rows * shape.top_k)),
       y_rows_(x_rows_.size()),
       slot_rows_(static_cast<size_t>(shape.slots_per_rank())) {
-  for (Sent& sent : sent_)
+  for (Sent& sent : sent_) {
+    sent.return_places.resize(static_cast<size_t>(shape.num_ranks));
     sent.return_rows.resize(static_cast<size_t>(shape.max_rows * shape.top_k));
+  }
   CompareShapes();
   InitSegment();
   group_.Barrier();
@@ -259,17 +261,23 @@ void Exchange::SignalRows(int dst) {
                        .payload_bytes = layout_.RegionPayloadBytes(num_rows)});
 }
 
-// Rows and results of this round: their places are free, and what comes back is known.
-void Exchange::ExpectRound(int64_t round) {
-  for (int peer = 0; peer < shape_.num_ranks; ++peer) {
+// Called when this rank's own rows have left, and ExpectReturns when its results have: MPI asks the
+// receiver before a large message, and the answer must not queue behind what the receiver sends.
+void Exchange::ExpectRows(int64_t round) {
+  for (int peer = 0; peer < shape_.num_ranks; ++peer)
     fabric_.Expect(peer, {.cell = layout_.RegionCell(round, peer),
                           .tag = TagOf(round),
                           .payload_offset = layout_.RegionHeader(round, peer),
                           .payload_bytes = layout_.region_bytes() - ExchangeLayout::kCellBytes});
+}
+
+void Exchange::ExpectReturns(int64_t round) {
+  for (int peer = 0; peer < shape_.num_ranks; ++peer) {
+    const ReturnPlace& place = SentOf(round).return_places[static_cast<size_t>(peer)];
     fabric_.Expect(peer, {.cell = layout_.ReturnCell(round, peer),
                           .tag = TagOf(round),
-                          .payload_offset = layout_.ReturnRow(round, plan_.comb_offset(peer)),
-                          .payload_bytes = plan_.NumPairs(peer) * layout_.return_stride()});
+                          .payload_offset = place.offset,
+                          .payload_bytes = place.num_bytes});
   }
 }
 
@@ -286,26 +294,38 @@ void Exchange::Dispatch(const Chunk& chunk) {
                  "{} slots for {} tokens of {} each", chunk.slots.size(), chunk.num_tokens,
                  shape_.top_k);
   plan_.Make(chunk.num_tokens, chunk.slots);
-  ExpectRound(round);
   const bool is_non_temporal =
       plan_.num_rows() * shape_.row_bytes * shape_.num_ranks > kNonTemporalBytes;
   for (int i = 1; i <= shape_.num_ranks; ++i) {
     const int dst = (group_.rank() + i) % shape_.num_ranks;
     WriteMetas(chunk, dst);
-    CopyRowsTo(chunk, dst, is_non_temporal);
+    if (dst != group_.rank()) CopyRowsTo(chunk, dst, is_non_temporal);
     SignalRows(dst);
   }
+  ExpectRows(round);
+  NoteSent(chunk);
+  ++traffic_.num_rounds;
+  traffic_.num_rows += plan_.num_rows();
+  ++num_dispatched_;
+}
+
+// Where what comes back will lie.
+void Exchange::NoteSent(const Chunk& chunk) {
+  const int64_t round = num_dispatched_;
   Sent& sent = SentOf(round);
-  sent.num_entries = num_entries;
-  for (int64_t i = 0; i < num_entries; ++i) {
+  sent.num_entries = static_cast<int64_t>(chunk.slots.size());
+  sent.rows = chunk.rows;
+  sent.row_stride = chunk.row_stride;
+  for (int peer = 0; peer < shape_.num_ranks; ++peer)
+    sent.return_places[static_cast<size_t>(peer)] = {
+        .offset = layout_.ReturnRow(round, plan_.comb_offset(peer)),
+        .num_bytes = plan_.NumPairs(peer) * layout_.return_stride()};
+  for (int64_t i = 0; i < sent.num_entries; ++i) {
     const int32_t index = plan_.ReturnIndex(i);
     sent.return_rows[static_cast<size_t>(i)] =
         index < 0 ? nullptr : fabric_.Local(layout_.ReturnRow(round, index));
     traffic_.num_returns += index < 0 ? 0 : 1;
   }
-  ++traffic_.num_rounds;
-  traffic_.num_rows += plan_.num_rows();
-  ++num_dispatched_;
 }
 
 void Exchange::ReadSource(int source) {
@@ -338,6 +358,13 @@ void Exchange::ReadSource(int source) {
                  source, header.num_pairs, num_pairs);
 }
 
+const std::byte* Exchange::RowFrom(int source, int64_t row, int32_t token) {
+  const int64_t round = num_received_;
+  if (source == group_.rank()) return SentOf(round).rows + token * SentOf(round).row_stride;
+  const int64_t num_rows = sources_[static_cast<size_t>(source)].num_rows;
+  return fabric_.Local(layout_.RegionRow(round, source, num_rows, row));
+}
+
 // Second half of a counting sort: slot_begin_[s + 1] holds the number of rows of slot s.
 void Exchange::IndexRows() {
   const auto num_slots = slot_rows_.size();
@@ -351,10 +378,11 @@ void Exchange::IndexRows() {
   const int64_t round = num_received_;
   for (int source = 0; source < shape_.num_ranks; ++source) {
     const Source& from = sources_[static_cast<size_t>(source)];
-    const std::byte* x = fabric_.Local(layout_.RegionRow(round, source, from.num_rows, 0));
     std::byte* y = fabric_.Window(source, layout_.ReturnRow(round, from.comb_offset));
-    for (int64_t row = 0; row < from.num_rows; ++row, x += layout_.row_stride()) {
-      const int32_t* slots = from.metas + row * layout_.meta_values() + 1;
+    for (int64_t row = 0; row < from.num_rows; ++row) {
+      const int32_t* meta = from.metas + row * layout_.meta_values();
+      const std::byte* const x = RowFrom(source, row, meta[0]);
+      const int32_t* slots = meta + 1;
       for (int k = 0; k < shape_.top_k; ++k) {
         if (slots[k] < 0) continue;
         const auto place = static_cast<size_t>(slot_begin_[static_cast<size_t>(slots[k])]++);
@@ -394,6 +422,7 @@ void Exchange::Return() {
                          .payload_offset = layout_.ReturnRow(round, source.comb_offset),
                          .payload_bytes = source.num_pairs * layout_.return_stride()});
   }
+  ExpectReturns(round);
   ++num_returned_;
 }
 

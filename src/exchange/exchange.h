@@ -62,7 +62,8 @@ class Exchange {
   };
   Counts WaitCounts();
 
-  // The tokens of one chunk. Rows are read before Dispatch returns.
+  // The tokens of one chunk. Rows for other ranks are read before Dispatch returns; those for this
+  // rank are not copied: they must stay as they are until Return of the round.
   struct Chunk {
     const std::byte* rows = nullptr;      // num_tokens rows of row_bytes
     int64_t row_stride = 0;               // bytes between them
@@ -74,8 +75,9 @@ class Exchange {
 
   // The rows for one of this rank's slots, in (source rank, row, k) order.
   struct SlotRows {
-    std::span<const std::byte* const> x_rows;  // [n] row_bytes each, to read until Return
-    std::span<std::byte* const> y_rows;        // [n] return_row_bytes each, to write until Return
+    // [n] row_bytes each, to read until Return; aligned as the rows of the chunk
+    std::span<const std::byte* const> x_rows;
+    std::span<std::byte* const> y_rows;  // [n] return_row_bytes each, to write until Return
   };
   // Waits for the rows of all ranks. [slots_per_rank], valid until Return.
   std::span<const SlotRows> Receive();
@@ -94,8 +96,15 @@ class Exchange {
   const ExchangeTraffic& traffic() const { return traffic_; }
 
  private:
+  struct ReturnPlace {  // of the results that come back from a rank
+    int64_t offset = 0;
+    int64_t num_bytes = 0;
+  };
   struct Sent {  // a round between its Dispatch and its WaitReturns
     int64_t num_entries = 0;
+    const std::byte* rows = nullptr;  // of the chunk
+    int64_t row_stride = 0;
+    std::vector<ReturnPlace> return_places;     // [R]
     std::vector<const std::byte*> return_rows;  // [C * K]
   };
   struct Source {  // what Receive found of one rank
@@ -112,12 +121,15 @@ class Exchange {
   void Await(WaitKind kind, int peer, int64_t cell, int64_t round);
   bool IsToldToEnd(std::string& reason) const;
   void TellPeersToEnd(const std::string& reason);
-  void ExpectRound(int64_t round);
+  void ExpectRows(int64_t round);
+  void ExpectReturns(int64_t round);
+  void NoteSent(const Chunk& chunk);
   void WriteMetas(const Chunk& chunk, int dst);
   void CopyRowsTo(const Chunk& chunk, int dst, bool is_non_temporal);
   void SignalRows(int dst);
   void ReadSource(int source);
   void IndexRows();
+  const std::byte* RowFrom(int source, int64_t row, int32_t token);
 
   ExchangeShape shape_;
   ExchangeLayout layout_;

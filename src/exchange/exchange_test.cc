@@ -1,11 +1,15 @@
 // One rank by hand; layouts of many ranks are in tests/ranks.
 #include "exchange/exchange.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "comm/local/local_communicator.h"
 #include "exchange/local_fabric.h"
@@ -92,6 +96,24 @@ TEST_F(OneRank, WritesAHeaderThatTellsWhatTheSegmentIs) {
   EXPECT_EQ(header.fingerprint, Fingerprint(kShape));
 }
 
+TEST_F(OneRank, ReadsItsOwnRowsWhereTheyAre) {
+  const std::array<uint64_t, 4> rows = {7, 8, 9, 10};
+  const std::array<int32_t, 4> slots = {2, -1, 0, 2};
+  exchange_.PublishCounts(counts_, false);
+  exchange_.WaitCounts();
+  exchange_.Dispatch({.rows = std::as_bytes(std::span(rows)).data(),
+                      .row_stride = 16,
+                      .num_tokens = 2,
+                      .slots = slots});
+  const auto received = exchange_.Receive();
+  const auto at = [&](size_t row) { return std::as_bytes(std::span(rows)).data() + row * 16; };
+  ASSERT_EQ(received[0].x_rows.size(), 1U);
+  EXPECT_EQ(received[0].x_rows[0], at(1));
+  ASSERT_EQ(received[2].x_rows.size(), 2U);
+  EXPECT_EQ(received[2].x_rows[0], at(0));
+  EXPECT_EQ(received[2].x_rows[1], at(1));
+}
+
 TEST_F(OneRank, AllocatesNothingPerRound) {
   const std::array<uint64_t, 4> rows = {7, 9, 11, 13};
   const std::array<int32_t, 8> slots = {2, 0, -1, 2, 1, 1, 0, 2};
@@ -102,6 +124,57 @@ TEST_F(OneRank, AllocatesNothingPerRound) {
     exchange_.WaitReturns();
   }
   EXPECT_EQ(num_allocations - before, 0);
+}
+
+// Notes the cells of calls, as "expect" and "signal", and passes them on.
+class NotedFabric final : public Fabric {
+ public:
+  NotedFabric(Fabric& inner, std::vector<std::pair<std::string, int64_t>>& calls)
+      : inner_(inner), calls_(calls) {}
+  int rank() const override { return inner_.rank(); }
+  int size() const override { return inner_.size(); }
+  int64_t segment_bytes() const override { return inner_.segment_bytes(); }
+  std::byte* Window(int dst, int64_t offset) const override { return inner_.Window(dst, offset); }
+  bool IsReachable(int dst) const override { return inner_.IsReachable(dst); }
+  void Signal(int dst, const Message& message) override {
+    calls_.emplace_back("signal", message.cell);
+    inner_.Signal(dst, message);
+  }
+  void Expect(int source, const Message& message) override {
+    calls_.emplace_back("expect", message.cell);
+    inner_.Expect(source, message);
+  }
+  bool Test(int64_t cell, uint32_t tag) override { return inner_.Test(cell, tag); }
+  bool Wait(int64_t cell, uint32_t tag, FunctionRef<bool()> keep_waiting) override {
+    return inner_.Wait(cell, tag, keep_waiting);
+  }
+
+ private:
+  Fabric& inner_;
+  std::vector<std::pair<std::string, int64_t>>& calls_;
+};
+
+TEST(Exchange, ExpectsLargeMessagesOnceItsOwnHaveLeft) {
+  comm::LocalGroup group(1, {});
+  LocalFabrics fabrics(1, SegmentBytes(kShape));
+  std::vector<std::pair<std::string, int64_t>> calls;
+  NotedFabric fabric(fabrics.rank(0), calls);
+  Exchange exchange(kShape, fabric, group.rank(0));
+  const ExchangeLayout layout(kShape);
+  const std::array<int32_t, 3> counts{};
+  exchange.PublishCounts(counts, false);
+  exchange.WaitCounts();
+  calls.clear();
+  exchange.Dispatch({});
+  const int64_t rows = layout.RegionCell(0, 0);
+  EXPECT_THAT(calls,
+              testing::ElementsAre(testing::Pair("signal", rows), testing::Pair("expect", rows)));
+  exchange.Receive();
+  calls.clear();
+  exchange.Return();
+  const int64_t results = layout.ReturnCell(0, 0);
+  EXPECT_THAT(calls, testing::ElementsAre(testing::Pair("signal", results),
+                                          testing::Pair("expect", results)));
 }
 
 TEST(SendPlan, SendsATokenOncePerRankAndCountsItsPairs) {

@@ -47,8 +47,9 @@ class Fabric {
 
   // Says what `source` will announce to this rank: where its payload goes, and how large it is at
   // most. Called once for each announcement, for those of one cell in their order, before Test or
-  // Wait asks for it, and best as soon as that place is free: what travels as a message is then
-  // received in place. The same cell and tag again, and a tag that the cell holds: no effect.
+  // Wait asks for it: what travels as a message is received in place. Best right after this rank's
+  // own announcements of the same kind, so that large messages travel both ways at once. The same
+  // cell and tag again, and a tag that the cell holds: no effect.
   virtual void Expect(int source, const Message& message) = 0;
 
   // True when the EventWord at `cell` of this rank's own segment is `tag`; then the payload

@@ -18,9 +18,10 @@ constexpr int64_t kLine = 128;
 constexpr int64_t kTagValues = 4;
 
 // A wait polls: MPI wakes nobody, and large messages only move while it does. It gives its core
-// away between two looks at first, longer than a round on a fast network takes, then sleeps an
-// eighth of the time it has waited.
+// away between two looks at first, longer than a round on a fast network takes, then sleeps a small
+// part of the time it has waited: that is how late it may see the end.
 constexpr microseconds kYieldTime{2000};
+constexpr int kSleepPart = 64;
 constexpr microseconds kLongestSleep{500};
 // Between two looks for a dead peer, an abort and the deadline.
 constexpr microseconds kCheckInterval{5000};
@@ -139,7 +140,7 @@ bool MpiFabric::Wait(int64_t cell, uint32_t tag, FunctionRef<bool()> keep_waitin
     }
     // A rank of this host wakes it.
     const uint32_t seen = word.Load();
-    if (seen != tag) word.Sleep(seen, std::min(waited / 8, kLongestSleep));
+    if (seen != tag) word.Sleep(seen, std::min(waited / kSleepPart, kLongestSleep));
   }
   return true;
 }

@@ -136,7 +136,8 @@ class LayerRun {
 
   void Dispatch(int64_t round) {
     Call("Dispatch", round);
-    std::vector<float> rows;
+    std::vector<float>& rows = rows_[static_cast<size_t>(round % load_.num_buffers)];
+    rows.clear();
     std::vector<int32_t> slots;
     const int64_t begin = ChunkBegin(round);
     const int64_t end = ChunkBegin(round + 1);
@@ -246,6 +247,9 @@ class LayerRun {
   eplb::Placement placement_;
   eplb::RoutingTable table_;
   std::vector<Token> tokens_;
+  // Of each buffer: the rows of its last chunk.
+  std::vector<std::vector<float>> rows_ =
+      std::vector<std::vector<float>>(static_cast<size_t>(load_.num_buffers));
   int64_t first_token_ = 0;
   int layer_ = 0;
   int64_t round_ = 0;

@@ -208,10 +208,10 @@ class ContentRank {
 
   void Dispatch() {
     const int64_t num_tokens = NumTokens(rank_);
-    std::vector<std::byte> rows(static_cast<size_t>(num_tokens * kStride));
+    rows_.assign(static_cast<size_t>(num_tokens * kStride), std::byte());
     for (int64_t t = 0; t < num_tokens; ++t)
-      std::memset(rows.data() + t * kStride, static_cast<int>(rank_ * 16 + t), kRowBytes);
-    exchange_.Dispatch({.rows = rows.data(),
+      std::memset(rows_.data() + t * kStride, static_cast<int>(rank_ * 16 + t), kRowBytes);
+    exchange_.Dispatch({.rows = rows_.data(),
                         .row_stride = kStride,
                         .num_tokens = num_tokens,
                         .slots = Slots(rank_)});
@@ -267,6 +267,7 @@ class ContentRank {
   Fabric& fabric_;
   comm::Communicator& group_;
   Exchange exchange_;
+  std::vector<std::byte> rows_;
   int64_t round_ = 0;
 };
 
