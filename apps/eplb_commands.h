@@ -69,10 +69,14 @@ int32_t EpSizeOf(int32_t ep_size, const RecordedLoads& recorded);
 struct NodeFlags {
   int32_t num_nodes = 1;
   int32_t num_groups = 1;
+  std::optional<int32_t> cross_node_slots;
+
+  int32_t MaxCrossSlots() const { return cross_node_slots.value_or(-1); }  // as policies take it
 };
 void AddNodeFlags(Command command, NodeFlags& flags);
 // Errors: kInvalid when there is more than one node or group and no policy that `flag` names looks
-// at them; kNotFound for a policy that there is not.
+// at them, or none that bounds cross-node slots for a bound; kNotFound for a policy that there is
+// not.
 void CheckNodeFlags(const NodeFlags& flags, std::string_view flag,
                     const std::vector<std::string>& policies);
 

@@ -16,12 +16,25 @@ void AddNodeFlags(Command command, NodeFlags& flags) {
   command.Add("--num-groups", flags.num_groups, "expert groups of the router")
       .Positive()
       .ShowDefault();
+  command
+      .Add("--cross-node-slots", flags.cross_node_slots,
+           "slots of a layer that the policy scenario may give to an expert of another node "
+           "(default: as many as nodes)")
+      .NonNegative();
 }
 
 void CheckNodeFlags(const NodeFlags& flags, std::string_view flag,
                     const std::vector<std::string>& policies) {
   bool looks_at_nodes = false;
-  for (const std::string& name : policies) looks_at_nodes |= eplb::FindPolicy(name).looks_at_nodes;
+  bool bounds_cross_slots = false;
+  for (const std::string& name : policies) {
+    looks_at_nodes |= eplb::FindPolicy(name).looks_at_nodes;
+    bounds_cross_slots |= eplb::FindPolicy(name).bounds_cross_slots;
+  }
+  if (flags.cross_node_slots && (flags.num_nodes == 1 || !bounds_cross_slots))
+    Throw(ErrorKind::kInvalid,
+          "--cross_node_slots {} with --nodes {} and {} {}; allowed: several nodes and scenario",
+          *flags.cross_node_slots, flags.num_nodes, flag, fmt::join(policies, ","));
   if (looks_at_nodes || (flags.num_nodes == 1 && flags.num_groups == 1)) return;
   std::vector<std::string_view> allowed;
   for (const eplb::Policy& policy : eplb::Policies())

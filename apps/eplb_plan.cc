@@ -53,6 +53,7 @@ void PlanLayer(const PlanFlags& flags, const eplb::Policy& policy, LayerPlan& pl
                                 .num_ranks = flags.ep_size,
                                 .num_nodes = flags.nodes.num_nodes,
                                 .num_groups = flags.nodes.num_groups,
+                                .max_cross_slots = flags.nodes.MaxCrossSlots(),
                                 .seed = flags.seed});
   plan.plan_ms = ThreadMilliseconds() - start;
   const eplb::Scenarios batches = LoadedBatches(*plan.loads);

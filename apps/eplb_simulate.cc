@@ -65,6 +65,7 @@ SimulatedPolicy PolicyOf(const std::string& name, const SimulateFlags& flags, do
                                        .num_ranks = flags.ep_size,
                                        .num_nodes = flags.nodes.num_nodes,
                                        .num_groups = flags.nodes.num_groups,
+                                       .max_cross_slots = flags.nodes.MaxCrossSlots(),
                                        .seed = flags.seed});
     plan_ms = ThreadMilliseconds() - start;
     return placement;
@@ -293,6 +294,11 @@ void CheckNames(const SimulateFlags& flags) {
   if (flags.ep_size % flags.nodes.num_nodes != 0)
     Throw(ErrorKind::kInvalid, "--nodes is {}; it must divide --ep_size {}", flags.nodes.num_nodes,
           flags.ep_size);
+  if (flags.repair_slots > 0 && flags.nodes.num_nodes > 1)
+    Throw(ErrorKind::kUnsupported,
+          "--repair_slots_per_layer {} --nodes {}: repair does not look at nodes yet; allowed: 1 "
+          "node, or no repair",
+          flags.repair_slots, flags.nodes.num_nodes);
   LiveSizes(OptionsOf(flags));
 }
 

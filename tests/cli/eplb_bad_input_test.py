@@ -309,10 +309,16 @@ class Options(CliTest):
         plan = ["eplb", "plan", "--expert_statistic_path", SMALL, "--output_path", self.folder / "new.yaml", "--nodes", 2]
         self.refused([*plan, "--policy", "tensorrt_llm"], "--nodes 2", "tensorrt_llm", "deepseek")
         self.good(*plan, "--policy", "deepseek", "--num_groups", 4)
+        self.refused([*plan, "--policy", "scenario", "--num_groups", 3], "num_groups is 3", "must divide 32")
+        self.refused([*plan, "--policy", "deepseek", "--cross_node_slots", 1], "--cross_node_slots 1", "deepseek", "scenario")
+        self.refused([*plan[:-2], "--policy", "scenario", "--cross_node_slots", 1], "--cross_node_slots 1", "--nodes 1")
+        self.good(*plan, "--policy", "scenario", "--num_groups", 4, "--cross_node_slots", 1)
         simulate = ["eplb", "simulate", "--expert_statistic_path", SMALL, "--ep_size", 4, "--num_slots", 32, "--num_groups", 4]
         self.refused([*simulate, "--policies", "contiguous,tensorrt_llm"], "--num_groups 4",
                      "--policies contiguous,tensorrt_llm", "deepseek")
         self.good(*simulate, "--policies", "contiguous,deepseek")
+        self.refused([*simulate, "--policies", "scenario", "--nodes", 2, "--repair_slots_per_layer", 1],
+                     "--repair_slots_per_layer 1 --nodes 2", "1 node")
 
     def test_repair(self):
         plan = self.path("plan.yaml", "num_slots: 40\n")

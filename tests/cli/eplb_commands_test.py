@@ -289,6 +289,9 @@ class EplbCommands(unittest.TestCase):
                  for r in self.simulate("--nodes", 2, "--num_groups", 4)["results"]}
         self.assertEqual(nodes["deepseek"], 0)
         self.assertGreater(nodes["tensorrt_llm"], 0)
+        for cross in (0, 1):
+            found = self.simulate("--nodes", 2, "--num_groups", 4, "--cross_node_slots", cross)["results"]
+            self.assertEqual({r["cross_node_replicas_per_layer"] for r in found if r["policy"] == "scenario"}, {cross})
         repaired = self.simulate("--repair_slots_per_layer", 2)["results"][0]
         self.assertTrue(0 < repaired["slots_fetched_per_layer"] <= 2)
 
