@@ -8,8 +8,8 @@
 #include "checkpoint/model_config.h"
 #include "command_line.h"
 #include "model/registry.h"
-#include "runtime/agreement.h"
 #include "runtime/engine.h"
+#include "runtime/processes/agreement.h"
 
 namespace wideload::apps {
 

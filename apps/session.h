@@ -14,8 +14,8 @@
 #include "engine_flags.h"
 #include "model/model.h"
 #include "runtime/engine.h"
-#include "runtime/process_world.h"
-#include "runtime/rank_server.h"
+#include "runtime/processes/process_world.h"
+#include "runtime/processes/rank_server.h"
 #include "statistics/recorder.h"
 
 namespace wideload::apps {

@@ -6,7 +6,7 @@
 #include <span>
 #include <variant>
 
-#include "runtime/process_team.h"
+#include "runtime/processes/process_team.h"
 #include "runtime/rank_team.h"
 
 namespace wideload::runtime {

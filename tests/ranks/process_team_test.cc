@@ -9,7 +9,7 @@
 #include "comm/local/local_communicator.h"
 #include "exchange/local_fabric.h"
 #include "runtime/engine.h"
-#include "runtime/rank_server.h"
+#include "runtime/processes/rank_server.h"
 #include "support/allocations.h"
 #include "support/test_data.h"
 #include "support/test_engine.h"

@@ -1,4 +1,4 @@
-#include "runtime/wire.h"
+#include "runtime/processes/wire.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "runtime/process_team.h"
+#include "runtime/processes/process_team.h"
 
 #include "base/error.h"
 

@@ -1,9 +1,9 @@
-#include "runtime/agreement.h"
+#include "runtime/processes/agreement.h"
 
 #include <algorithm>
 
 #include "base/error.h"
-#include "runtime/wire.h"
+#include "runtime/processes/wire.h"
 
 namespace wideload::runtime {
 

@@ -1,4 +1,4 @@
-#include "runtime/process_world.h"
+#include "runtime/processes/process_world.h"
 
 #include <malloc.h>
 #include <sched.h>
@@ -13,7 +13,7 @@
 #include "base/shared_memory.h"
 #include "comm/shm/shm_communicator.h"
 #include "exchange/make_fabric.h"
-#include "runtime/wire.h"
+#include "runtime/processes/wire.h"
 
 namespace wideload::runtime {
 namespace {

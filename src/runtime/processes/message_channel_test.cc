@@ -1,4 +1,4 @@
-#include "runtime/message_channel.h"
+#include "runtime/processes/message_channel.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "runtime/process_team.h"
+#include "runtime/processes/process_team.h"
 
 namespace wideload::runtime {
 

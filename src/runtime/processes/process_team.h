@@ -11,10 +11,10 @@
 #include "exchange/fabric.h"
 #include "model/model.h"
 #include "runtime/engine_options.h"
-#include "runtime/message_channel.h"
+#include "runtime/processes/message_channel.h"
+#include "runtime/processes/step_answer.h"
+#include "runtime/processes/step_order.h"
 #include "runtime/rank.h"
-#include "runtime/step_answer.h"
-#include "runtime/step_order.h"
 
 namespace wideload::runtime {
 

@@ -1,7 +1,7 @@
-#include "runtime/step_answer.h"
+#include "runtime/processes/step_answer.h"
 
 #include "base/error.h"
-#include "runtime/wire.h"
+#include "runtime/processes/wire.h"
 
 namespace wideload::runtime {
 namespace {

@@ -1,10 +1,10 @@
-#include "runtime/step_order.h"
+#include "runtime/processes/step_order.h"
 
 #include <algorithm>
 
 #include "base/error.h"
 #include "kv/paged_cache.h"
-#include "runtime/wire.h"
+#include "runtime/processes/wire.h"
 
 namespace wideload::runtime {
 namespace {

@@ -1,4 +1,4 @@
-#include "runtime/rank_server.h"
+#include "runtime/processes/rank_server.h"
 
 #include "base/error.h"
 

@@ -1,4 +1,4 @@
-#include "runtime/message_channel.h"
+#include "runtime/processes/message_channel.h"
 
 #include <algorithm>
 #include <cstring>

@@ -12,8 +12,8 @@
 #include "comm/communicator.h"
 #include "comm/hosts.h"
 #include "comm/mpi/mpi_session.h"
-#include "runtime/agreement.h"
-#include "runtime/process_team.h"
+#include "runtime/processes/agreement.h"
+#include "runtime/processes/process_team.h"
 
 namespace wideload::runtime {
 

@@ -1,4 +1,4 @@
-#include "runtime/step_order.h"
+#include "runtime/processes/step_order.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
