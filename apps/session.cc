@@ -183,6 +183,8 @@ void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, const mo
   world.Together([&] {
     if (!is_reader) return;
     session.weights = SharedMemory::Create(name, MeasureModel(family, max_positions, session));
+    // Alone on its host: nobody needs the name, and nobody would remove it.
+    if (world.local_size() == 1) session.weights.Unlink();
   });
   world.Together([&] {
     if (!is_reader) session.weights = SharedMemory::Attach(name);

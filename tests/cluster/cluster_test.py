@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -138,6 +139,88 @@ class DeadRanks(OnHosts):
         code, said, output = self.run_dead_rank(1, 100, "stop", 3)
         self.assertEqual(code, 0, output)
         self.assertEqual({text for _, text in said.values()}, {"came to the end"}, output)
+
+
+class KilledRank:
+    """The program on the hosts of a class, one rank of which is killed."""
+
+    # mpirun itself ends all ranks one second after a death: too early for those that hear of it by silence alone.
+    # Told to leave them alone it ends with 0 whatever they do: then each rank's shell says its exit code.
+    HAS_RECOVERY = False
+    LIMIT_S = 5
+
+    def kill(self, victim, command, when):
+        """Kills a rank when `when(output, its pid)` is true; all ranks must have ended soon after. Returns the output."""
+        program = (BIN / "wideload").resolve()
+        num_ranks = self.HOSTS * self.RANKS
+        killed = {}
+
+        def meanwhile(output):
+            end = time.monotonic() + 60
+            ranks = {}
+            while len(ranks) < num_ranks and time.monotonic() < end:
+                ranks = self.cluster.ranks(program)
+            while not when(output.read_text(errors="replace"), ranks[victim]):
+                self.assertLess(time.monotonic(), end, output.read_text(errors="replace")[-3000:])
+                time.sleep(0.001)
+            os.kill(ranks[victim], signal.SIGKILL)
+            killed["at"] = time.monotonic()
+            while self.cluster.ranks(program) and time.monotonic() < end:
+                time.sleep(0.02)
+            killed["end"] = time.monotonic()
+
+        script = self.folder / "say_code"
+        script.write_text('#!/bin/sh\n"$@"\necho "exit code $?"\n')
+        script.chmod(0o755)
+        words = [script] * self.HAS_RECOVERY + [program, *command]
+        code, output = self.cluster.mpirun(self.RANKS, [str(word) for word in words], [f"WIDELOAD_SOURCE_DIR={SOURCE}"],
+                                           ["--enable-recovery"] * self.HAS_RECOVERY, 90, meanwhile)
+        self.assertEqual(self.cluster.leftovers(), [], output[-3000:])
+        if self.HAS_RECOVERY:
+            self.assertEqual(sorted(re.findall(r"exit code (\d+)", output)), ["1"] * (self.HOSTS * self.RANKS - 1) + ["137"], output)
+        else:
+            self.assertNotEqual(code, 0, output[-3000:])
+        self.assertLess(killed["end"] - killed["at"], self.LIMIT_S, output[-3000:])
+        return output
+
+    def test_the_others_name_a_rank_that_is_killed_while_they_serve(self):
+        rows = self.folder / "long.jsonl"
+        rows.write_text("".join(json.dumps({"task_id": i, "input_ids": [1 + i % 300], "output_tokens": 400}) + "\n" for i in range(4000)))
+        command = ["bench", "throughput", "-m", Program.MODEL, "--dataset", rows, "--concurrency", "64", "--threads", "1"]
+        for victim in (self.HOSTS * self.RANKS - 1, 0):
+            with self.subTest(victim=victim):
+                began = []
+
+                def is_serving(output, _):
+                    if "MPI between" in output and not began:
+                        began.append(time.monotonic())
+                    return bool(began) and time.monotonic() - began[0] > 0.5
+                output = self.kill(victim, command, is_serving)
+                self.assertRegex(output, rf"iteration \d+, layer \d+: waited for .*rank {victim}(: it)? is dead")
+
+    def test_the_others_name_a_rank_that_is_killed_while_weights_load(self):
+        command = ["generate", "-p", "Once upon a time", "-n", "4", "--threads", "1"]
+        for victim in (self.HOSTS * self.RANKS - 1, 0):
+            with self.subTest(victim=victim):
+                def is_loading(output, pid):
+                    """The rank goes no further, and the others wait for it."""
+                    if "loading weights" not in output:
+                        return False
+                    os.kill(pid, signal.SIGSTOP)
+                    time.sleep(0.3)
+                    return True
+                output = self.kill(victim, command, is_loading)
+                self.assertNotIn("MPI between", output)
+                self.assertRegex(output, rf"rank {victim}(: it)? is dead")
+
+
+class KilledRankOfTwoHosts(KilledRank, OnHosts):
+    RANKS = 1
+    HAS_RECOVERY = True
+
+
+class KilledRankOfTwoByTwo(KilledRank, OnHosts):
+    pass
 
 
 class FourHosts(SameFiles, OnHosts):

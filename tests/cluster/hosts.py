@@ -3,6 +3,7 @@
 Every host is a process that holds its namespaces; the kernel takes links and memory away with it, whatever ends this program.
 """
 import atexit
+import os
 import pathlib
 import signal
 import subprocess
@@ -42,10 +43,13 @@ class Host:
     def run(self, command, **options):
         return run(self.enter + list(command), **options)
 
+    def segments(self):
+        """Names in its /dev/shm."""
+        return os.listdir(pathlib.Path(f"/proc/{self.holder.pid}/root", "dev/shm"))
+
     def leftovers(self):
         """Names of segments that stayed behind."""
-        names = self.run(["ls", "-A", "/dev/shm"]).split()
-        return [name for name in names if name.startswith("wideload.")]
+        return [name for name in self.segments() if name.startswith("wideload.")]
 
     def close(self):
         self.holder.send_signal(signal.SIGKILL)
@@ -104,8 +108,8 @@ class Cluster:
     def lost_packets(self):
         return sum(int(host.run(["nft", "list", "table", "inet", "loss"]).split("packets ")[1].split()[0]) for host in self.hosts)
 
-    def mpirun(self, ranks_per_host, command, variables=(), options=(), timeout=300):
-        """Runs command as ranks_per_host ranks on each host; returns (exit code, output)."""
+    def mpirun(self, ranks_per_host, command, variables=(), options=(), timeout=300, meanwhile=None):
+        """Runs command as ranks_per_host ranks on each host; returns (exit code, output). `meanwhile(output path)` runs beside it."""
         hostfile = self.folder / "hostfile"
         hostfile.write_text("".join(f"{host.name} slots={ranks_per_host}\n" for host in self.hosts))
         agent = self.folder / "agent"
@@ -122,14 +126,16 @@ class Cluster:
         for variable in (*mpi_variables(), *variables):
             words += ["-x", variable.split("=")[0]]
         words += ["-n", str(ranks_per_host * len(self.hosts)), *command]
-        return self._run_bounded(words, timeout)
+        return self._run_bounded(words, timeout, meanwhile)
 
-    def _run_bounded(self, words, timeout):
+    def _run_bounded(self, words, timeout, meanwhile):
         output = self.folder / "output"
         with open(output, "w", encoding="utf-8") as out:
             process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *map(str, words)], stdout=out, stderr=subprocess.STDOUT,
                                        stdin=subprocess.DEVNULL, start_new_session=True)
             try:
+                if meanwhile:
+                    meanwhile(output)
                 code = process.wait(timeout)
             except subprocess.TimeoutExpired:
                 code = 124
@@ -142,6 +148,21 @@ class Cluster:
                         process.kill()
                         process.wait()
         return code, output.read_text(encoding="utf-8", errors="replace")
+
+    def ranks(self, program):
+        """Processes of the hosts that run `program` under MPI: {rank: pid}."""
+        found = {}
+        spaces = [pathlib.Path(f"/proc/{host.holder.pid}/ns/net").readlink() for host in self.hosts]
+        for process in pathlib.Path("/proc").iterdir():
+            try:
+                if not process.name.isdigit() or (process / "exe").readlink() != pathlib.Path(program).resolve():
+                    continue
+                if (process / "ns/net").readlink() in spaces:
+                    variables = dict(v.split(b"=", 1) for v in (process / "environ").read_bytes().split(b"\0") if b"=" in v)
+                    found[int(variables[b"OMPI_COMM_WORLD_RANK"])] = int(process.name)
+            except (OSError, KeyError):
+                continue
+        return found
 
     def leftovers(self):
         """Segments that stayed on any host; a dying process gets a moment."""

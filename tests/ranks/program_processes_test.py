@@ -304,6 +304,25 @@ class Ends(ProcessesTest):
             with self.subTest(victim):
                 self.kill_one(4, victim, delay_s)
 
+    def test_a_rank_that_is_killed_while_weights_load_is_named(self):
+        for victim in (2, 0):
+            with self.subTest(victim):
+                ranks = Ranks(self, 4, self.bench())
+                pids = ranks.pids()
+                end = time.monotonic() + TIMEOUT_S
+                while not any(name.endswith(".weights-0") for name in segments(f"{pids[0]}-")) and time.monotonic() < end:
+                    time.sleep(0.001)
+                os.kill(pids[victim], signal.SIGSTOP)  # it goes no further, and the others wait for it
+                time.sleep(0.3)
+                self.assertNotIn(STARTED, ranks.stderr())
+                os.kill(pids[victim], signal.SIGKILL)
+                killed = time.monotonic()
+                self.assertNotEqual(ranks.end(20), 0)
+                self.assert_gone(pids, killed + 5)
+                self.assertLess(time.monotonic() - killed, 5)
+                self.assertRegex(ranks.stderr(), rf"of rank {victim}: it is dead")
+                self.assertEqual(segments(f"{pids[0]}-"), [])
+
     def test_a_rank_that_is_stopped_for_good_is_named(self):
         ranks = Ranks(self, 4, self.long_run("--deadline", "1"))
         pids = ranks.pids()
