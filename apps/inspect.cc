@@ -140,7 +140,8 @@ std::string ToText(const Inspection& inspection) {
   std::string text = Line("architecture", fmt::format("{} ({})", inspection.architecture,
                                                       FamilyName(inspection.architecture)));
   if (inspection.config) text += ConfigText(*inspection.config);
-  if (const std::optional<uint64_t> kv_bytes = inspection.KvBytesPerToken())
+  const std::optional<uint64_t> kv_bytes = inspection.KvBytesPerToken();
+  if (kv_bytes && inspection.config)
     text +=
         Line("KV cache",
              fmt::format("{} per token in bf16, {} at full context", FormatBytes(*kv_bytes),

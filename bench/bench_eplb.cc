@@ -2,11 +2,11 @@
 // loads drawn here, beside the goals.
 // Usage: bench_eplb [WORD]   only the rows whose name has WORD in it
 #include <fmt/format.h>
-#include <time.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <functional>
 #include <memory>
 #include <numeric>

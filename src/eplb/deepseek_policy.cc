@@ -95,7 +95,7 @@ void PlanNode(std::span<const float> loads, std::span<const int32_t> experts, in
   for (size_t e = 0; e < experts.size(); ++e)
     plan.replicas[static_cast<size_t>(experts[e])] = replicas.counts[e];
   for (size_t i = 0; i < position.size(); ++i) {
-    const auto slot = static_cast<size_t>(first_slot + position[i]);
+    const auto slot = static_cast<size_t>(first_slot) + static_cast<size_t>(position[i]);
     plan.slot_expert[slot] = experts[static_cast<size_t>(replicas.item_expert[i])];
     plan.slot_replica[slot] = replicas.item_replica[i];
   }

@@ -26,7 +26,7 @@ constexpr double kRounding = 1e-6;
 
 bool HasDuplicateOnARank(const Placement& placement) {
   for (int32_t r = 0; r < placement.num_ranks; ++r) {
-    const auto begin = placement.slot_expert.begin() + r * placement.slots_per_rank();
+    const auto begin = placement.slot_expert.begin() + int64_t{r} * placement.slots_per_rank();
     std::vector<ExpertId> held(begin, begin + placement.slots_per_rank());
     std::sort(held.begin(), held.end());
     if (std::adjacent_find(held.begin(), held.end()) != held.end()) return true;

@@ -96,7 +96,7 @@ class EplbHandler : public YAML::EventHandler {
   void RefuseAnchor(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) const {
     if (anchor != 0)
       Throw(ErrorKind::kCorrupt, "{}: an anchor (&name) is not allowed here", Where(mark));
-    if (tag != "" && tag != "?")
+    if (!tag.empty() && tag != "?")
       Throw(ErrorKind::kCorrupt, "{}: found a tag or quotes; plain values are allowed",
             Where(mark));
   }

@@ -1,10 +1,10 @@
 // The exchange between processes of one host: the bits of one loop, and the end of a process ends
 // the others with its name.
 #include <gtest/gtest.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <random>

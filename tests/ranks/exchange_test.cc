@@ -128,7 +128,7 @@ constexpr std::byte kCanary{0xA5};
 // Token t of rank r in round e goes to these slots.
 std::vector<int32_t> SlotsOf(int rank, int64_t round, int64_t num_tokens, int num_slots,
                              int top_k) {
-  std::mt19937 random(static_cast<uint32_t>(rank * 1000 + round));
+  std::mt19937 random(static_cast<uint32_t>(int64_t{rank} * 1000 + round));
   std::vector<int32_t> slots;
   for (int64_t i = 0; i < num_tokens * top_k; ++i)
     slots.push_back(static_cast<int32_t>(random() % static_cast<uint32_t>(num_slots + 1)) - 1);
@@ -178,7 +178,7 @@ class ContentRank {
   static constexpr int64_t kReturnBytes = 72;
   static constexpr int64_t kStride = 256;
 
-  int64_t NumTokens(int rank) const { return (rank * 3 + round_) % 8; }
+  int64_t NumTokens(int rank) const { return (int64_t{rank} * 3 + round_) % 8; }
   std::vector<int32_t> Slots(int rank) const {
     return SlotsOf(rank, round_, NumTokens(rank), kSlots * num_ranks_, kTopK);
   }
@@ -194,7 +194,7 @@ class ContentRank {
 
   void ExchangeCounts() {
     const auto count = [&](int rank, int e) {
-      return static_cast<int32_t>(rank * 100 + round_ * 10 + e);
+      return static_cast<int32_t>(int64_t{rank} * 100 + round_ * 10 + e);
     };
     std::vector<int32_t> counts;
     for (int e = 0; e < kExperts; ++e) counts.push_back(count(rank_, e));
@@ -210,7 +210,7 @@ class ContentRank {
     const int64_t num_tokens = NumTokens(rank_);
     rows_.assign(static_cast<size_t>(num_tokens * kStride), std::byte());
     for (int64_t t = 0; t < num_tokens; ++t)
-      std::memset(rows_.data() + t * kStride, static_cast<int>(rank_ * 16 + t), kRowBytes);
+      std::memset(rows_.data() + t * kStride, static_cast<int>(int64_t{rank_} * 16 + t), kRowBytes);
     exchange_.Dispatch({.rows = rows_.data(),
                         .row_stride = kStride,
                         .num_tokens = num_tokens,
