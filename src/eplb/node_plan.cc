@@ -19,6 +19,9 @@ void CheckSizes(int32_t num_experts, const NodeSizes& nodes, int32_t num_ranks) 
   if (nodes.num_nodes < 1 || num_ranks % nodes.num_nodes != 0)
     Throw(ErrorKind::kInvalid, "num_nodes is {}; it must divide {} (ranks)", nodes.num_nodes,
           num_ranks);
+  if (nodes.num_nodes > num_experts)
+    Throw(ErrorKind::kInvalid, "num_nodes is {}; there are only {} experts", nodes.num_nodes,
+          num_experts);
   if (nodes.num_groups < 1 || num_experts % nodes.num_groups != 0)
     Throw(ErrorKind::kInvalid, "num_groups is {}; it must divide {} (experts)", nodes.num_groups,
           num_experts);
@@ -61,8 +64,9 @@ class GroupPacking {
     const int32_t places = (num_groups_ + num_nodes_ - 1) / num_nodes_;
     for (const int32_t group : order) {
       int32_t best = -1;
+      const auto filled = [&](int32_t n) { return std::pair(sum[Index(n)], used[Index(n)]); };
       for (int32_t n = 0; n < num_nodes_; ++n)
-        if (used[Index(n)] < places && (best < 0 || sum[Index(n)] < sum[Index(best)])) best = n;
+        if (used[Index(n)] < places && (best < 0 || filled(n) < filled(best))) best = n;
       Move(group, best);
       sum[Index(best)] += mean_[Index(group)];
       ++used[Index(best)];

@@ -30,8 +30,9 @@ struct NodeRule {
 
 // Groups of experts onto nodes, as many on each, so that the busiest node of the scenarios is as
 // little busy as exchanges of two groups can make it. Errors: kInvalid for nodes that do not divide
-// the ranks, groups that do not divide the experts or are no multiple of the nodes (one group:
-// experts that the nodes do not divide are allowed), several groups on one node.
+// the ranks or are more than experts, groups that do not divide the experts or are no multiple of
+// the nodes (one group: experts that the nodes do not divide are allowed), several groups on one
+// node.
 NodeRule MakeNodeRule(const Scenarios& scenarios, const NodeSizes& nodes, int32_t num_ranks,
                       int32_t max_cross_slots);
 

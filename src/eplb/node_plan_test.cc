@@ -100,6 +100,20 @@ TEST(PlanPlacement, RelabelsRanksWithinTheirNode) {
     EXPECT_FALSE(NodesOfGroup(plan, group).empty()) << "group " << group;
 }
 
+// Experts without load are spread, too: no node stays empty.
+TEST(MakeNodeRule, GivesEveryNodeAnExpert) {
+  Scenarios scenarios{5, {}, {}};
+  scenarios.Add(std::vector<double>{1, 0, 0, 0, 0});
+  const NodeRule rule = MakeNodeRule(scenarios, {4, 1}, 4, 0);
+  EXPECT_EQ(std::set<int32_t>(rule.home.begin(), rule.home.end()).size(), 4u);
+  PlanOptions options;
+  options.num_ranks = 4;
+  options.num_slots = 8;
+  options.nodes = {4, 1};
+  options.num_scenarios = 1;  // one is all there is of wide ones, too
+  ValidatePlacement(PlanPlacement(scenarios, options), "plan");
+}
+
 TEST(MakeNodeRule, RefusesSizesThatDoNotDivide) {
   const Scenarios scenarios = RandomScenarios(kExperts, 2, 1);
   const auto refuses = [&scenarios](const NodeSizes& nodes, const std::string& what) {
@@ -111,6 +125,7 @@ TEST(MakeNodeRule, RefusesSizesThatDoNotDivide) {
     }
   };
   refuses({3, 1}, "num_nodes is 3");
+  EXPECT_THROW(MakeNodeRule(RandomScenarios(2, 1, 1), {4, 1}, kRanks, 0), Error);
   refuses({2, 5}, "num_groups is 5");
   refuses({4, 2}, "num_groups is 2");
   refuses({1, 4}, "num_groups is 4");

@@ -130,13 +130,18 @@ bool PlanSearch::MustFetch(int32_t slot, int32_t expert) const {
   return !home_hosts_.empty() && !Bit(home_hosts_.data() + Index(expert) * words_, RankOf(slot));
 }
 
-// How many more slots a move makes ranks fetch.
-int32_t PlanSearch::FetchesOf(const SlotChange& move) const {
-  int32_t fetches = 0;
+// How many more slots count, by (slot, expert), after a move.
+template <class Counts>
+int32_t PlanSearch::MoreSlots(const SlotChange& move, const Counts& counts) const {
+  int32_t more = 0;
   for (int32_t i = 0; i < move.num_slots; ++i)
-    fetches += static_cast<int32_t>(MustFetch(move.slot[i], move.expert[i])) -
-               static_cast<int32_t>(MustFetch(move.slot[i], ExpertAt(move.slot[i])));
-  return fetches;
+    more += static_cast<int32_t>(counts(move.slot[i], move.expert[i])) -
+            static_cast<int32_t>(counts(move.slot[i], ExpertAt(move.slot[i])));
+  return more;
+}
+
+int32_t PlanSearch::FetchesOf(const SlotChange& move) const {
+  return MoreSlots(move, [this](int32_t slot, int32_t expert) { return MustFetch(slot, expert); });
 }
 
 // ---- nodes --------------------------------------------------------------------------------------
@@ -145,13 +150,8 @@ bool PlanSearch::Crosses(int32_t slot, int32_t expert) const {
   return !options_.nodes.home.empty() && !options_.nodes.IsHome(expert, RankOf(slot));
 }
 
-// How many more slots hold experts of other nodes after a move.
 int32_t PlanSearch::CrossingsOf(const SlotChange& move) const {
-  int32_t crossings = 0;
-  for (int32_t i = 0; i < move.num_slots; ++i)
-    crossings += static_cast<int32_t>(Crosses(move.slot[i], move.expert[i])) -
-                 static_cast<int32_t>(Crosses(move.slot[i], ExpertAt(move.slot[i])));
-  return crossings;
+  return MoreSlots(move, [this](int32_t slot, int32_t expert) { return Crosses(slot, expert); });
 }
 
 // Whether `expert` has a slot on its home node beside `slot`.

@@ -71,6 +71,8 @@ class PlanSearch {
   const uint64_t* CutOf(int32_t scenario);
   bool MustFetch(int32_t slot, int32_t expert) const;
   int32_t FetchesOf(const SlotChange& move) const;
+  template <class Counts>
+  int32_t MoreSlots(const SlotChange& move, const Counts& counts) const;
   bool Crosses(int32_t slot, int32_t expert) const;
   int32_t CrossingsOf(const SlotChange& move) const;
   bool KeepsHome(int32_t expert, int32_t slot) const;

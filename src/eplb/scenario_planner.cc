@@ -185,7 +185,7 @@ Placement StartPlan(const Scenarios& scenarios, const PlanOptions& options, cons
 
 // Variations as usual, which count most, and as many of another width.
 Scenarios NarrowAndWide(const Scenarios& recorded, const PlanOptions& options, double width) {
-  const int32_t half = NumScenarios(options) / 2;
+  const int32_t half = std::max(1, NumScenarios(options) / 2);
   Scenarios both = VaryScenarios(recorded, half, options.variation, options.seed);
   for (double& weight : both.weights) weight *= kNarrowWeight;
   const Scenarios wide = VaryScenarios(recorded, half, width, options.seed + 1);
