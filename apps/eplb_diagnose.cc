@@ -32,15 +32,22 @@ struct Halves {
   eplb::Scenarios measured;
 };
 
-// The first half of the iterations to plan from, the second to measure on.
-Halves SplitInHalves(const std::vector<std::vector<double>>& iterations, int32_t num_experts) {
+enum class Order {
+  kInTime,      // the first half of the iterations to plan from, the second to measure on
+  kAlternating  // every other one to plan from, so that no drift lies between the two
+};
+
+Halves SplitInHalves(const std::vector<std::vector<double>>& iterations, int32_t num_experts,
+                     Order order) {
   std::vector<const std::vector<double>*> loaded;
   for (const std::vector<double>& iteration : iterations)
     if (HasLoad(iteration)) loaded.push_back(&iteration);
   Halves halves;
   halves.recorded.num_experts = halves.measured.num_experts = num_experts;
-  for (size_t i = 0; i < loaded.size(); ++i)
-    (i < loaded.size() / 2 ? halves.recorded : halves.measured).Add(*loaded[i]);
+  for (size_t i = 0; i < loaded.size(); ++i) {
+    const bool records = order == Order::kInTime ? i < loaded.size() / 2 : i % 2 == 1;
+    (records ? halves.recorded : halves.measured).Add(*loaded[i]);
+  }
   return halves;
 }
 
@@ -73,14 +80,14 @@ std::vector<int32_t> SampledLayers(const RecordedLoads& recorded, int32_t max_la
 
 // The two halves of each of these layers.
 std::vector<Halves> HalvesOfLayers(const DiagnoseFlags& flags, const RecordedLoads& recorded,
-                                   const std::vector<int32_t>& layers) {
+                                   const std::vector<int32_t>& layers, Order order) {
   std::vector<Halves> halves(layers.size());
   ForEachLayer(layers.size(), [&](size_t i) {
     const RecordedLayer& loads = recorded.layers.at(layers[i]);
     const bool draws = !flags.loads.loads.empty();
     halves[i] =
         SplitInHalves(draws ? DrawIterations(flags, loads.total, layers[i]) : loads.iterations,
-                      recorded.num_experts);
+                      recorded.num_experts, order);
     if (halves[i].recorded.size() == 0)
       Throw(ErrorKind::kInvalid,
             "layer {} has {} iterations with load; at least 2 are needed, one to plan from and one "
@@ -121,12 +128,15 @@ double ChoicesPerIteration(const std::vector<Halves>& layers) {
 
 eplb::DiagnosisFigures Measure(const DiagnoseFlags& flags, const RecordedLoads& recorded,
                                const std::vector<int32_t>& sampled) {
-  const std::vector<Halves> layers = HalvesOfLayers(flags, recorded, sampled);
+  const std::vector<Halves> layers = HalvesOfLayers(flags, recorded, sampled, Order::kInTime);
+  const std::vector<Halves> mixed = HalvesOfLayers(flags, recorded, sampled, Order::kAlternating);
   const eplb::Sizes asked{.num_slots = flags.num_slots, .num_ranks = flags.ep_size};
-  eplb::DiagnosisFigures figures{.num_experts = recorded.num_experts,
-                                 .choices_per_iteration = ChoicesPerIteration(layers),
-                                 .asked = MeasureAllLayers(flags, layers, asked),
-                                 .others = {}};
+  eplb::DiagnosisFigures figures{
+      .num_experts = recorded.num_experts,
+      .choices_per_iteration = ChoicesPerIteration(layers),
+      .asked = MeasureAllLayers(flags, layers, asked),
+      .imbalance_interleaved = MeasureAllLayers(flags, mixed, asked).imbalance_optimal,
+      .others = {}};
   figures.sampling_floor =
       eplb::SamplingFloor(static_cast<int64_t>(figures.choices_per_iteration), flags.ep_size);
   for (const Halves& layer : layers)
@@ -163,6 +173,7 @@ Json DiagnosisJson(const eplb::DiagnosisFigures& figures, const eplb::Diagnosis&
           {"layers", sampled},
           {"routed_tokens_per_iteration", figures.choices_per_iteration},
           {"imbalance_contiguous", figures.imbalance_now},
+          {"imbalance_interleaved", figures.imbalance_interleaved},
           {"sampling_floor", figures.sampling_floor},
           {"text", eplb::DiagnosisText(figures, diagnosis)}};
 }

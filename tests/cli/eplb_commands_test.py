@@ -2,9 +2,16 @@
 import json
 import os
 import pathlib
+import random
+import struct
 import subprocess
+import sys
 import tempfile
 import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from cli_support import write_safetensors  # noqa: E402
 
 ROOT = pathlib.Path(os.environ["WIDELOAD_SOURCE_DIR"])
 SHARED = pathlib.Path(os.environ.get("WIDELOAD_SHARED", ROOT / "../shared"))
@@ -112,6 +119,40 @@ class EplbCommands(unittest.TestCase):
         self.assertGreater(found["best"]["num_slots"], 16)
         self.assertIn("at least 2 are needed", self.eplb("diagnose", "--expert_statistic_path", SMALL, "--iter_start", 105,
                                                         code=2))
+
+    def write_statistics(self, hot_of_iteration, num_experts=16):
+        """One rank, layer 0: the hot experts of each iteration have 9 times the tokens of the others, give or take chance."""
+        generator = random.Random(1)
+        rows = [generator.choices(range(num_experts), [9 if e in hot else 1 for e in range(num_experts)], k=2000)
+                for hot in hot_of_iteration]
+        folder = self.out / "statistics"
+        folder.mkdir(exist_ok=True)
+        (folder / "meta_info.json").write_text(json.dumps({"num_experts": num_experts, "num_experts_per_token": 2}))
+        header, data = {}, b""
+        for i, row in enumerate(rows):
+            counts = struct.pack(f"<{num_experts}q", *(row.count(e) for e in range(num_experts)))
+            header[f"{i}_0"] = {"dtype": "I64", "shape": [num_experts], "data_offsets": [len(data), len(data) + len(counts)]}
+            data += counts
+        write_safetensors(folder / "rank0.safetensors", header, data)
+        return folder
+
+    def test_diagnoses_drift_only_where_the_order_of_batches_matters(self):
+        early, late = range(4), range(8, 12)
+        options = ["--ep_size", 8, "--num_slots", 24, "--json"]
+        found = json.loads(self.eplb("diagnose", "--expert_statistic_path",
+                                     self.write_statistics([early] * 8 + [late] * 8), *options))
+        self.assertEqual(found["limit"], "drift")
+        self.assertLess(found["imbalance_interleaved"], found["asked"]["imbalance_optimal"] / 2)
+        found = json.loads(self.eplb("diagnose", "--expert_statistic_path",
+                                     self.write_statistics([early, early, late, late] * 4), *options))
+        self.assertNotEqual(found["limit"], "drift")
+        # Drawn batches know no order: what a plan loses on others is their noise.
+        loads = self.out / "loads.csv"
+        loads.write_text(",".join(str(5 + expert % 7) for expert in range(64)) + "\n")
+        found = json.loads(self.eplb("diagnose", "--loads", loads, "--ep_size", 16, "--num_slots", 80, "--tokens_per_rank", 2,
+                                     "--json"))
+        self.assertEqual(found["limit"], "batch_noise")
+        self.assertGreater(found["asked"]["imbalance_optimal"], 2 * found["asked"]["imbalance_on_recorded"])
 
     def test_converts_loads_there_and_back(self):
         table, tensor, sglang, again = (self.out / name for name in ("a.csv", "b.safetensors", "c.json", "d.csv"))
