@@ -96,7 +96,9 @@ bool HasLoad(std::span<const double> loads);
 eplb::Scenarios LoadedBatches(const RecordedLayer& layer);
 
 // Calls work(layer) for each number below num_layers, on all cores; which thread is not defined.
-// Errors: the first layer's that threw, once all are done.
+// From then on SIGINT and SIGTERM let the layers at work end and start no others; what is written
+// afterwards is written whole.
+// Errors: the first layer's that threw, once all are done; kRunFailed after a signal.
 void ForEachLayer(size_t num_layers, const std::function<void(size_t)>& work);
 // Processor time of the calling thread.
 double ThreadMilliseconds();

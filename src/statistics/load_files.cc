@@ -15,10 +15,12 @@ namespace wideload::statistics {
 namespace {
 
 constexpr int32_t kMaxLayers = 1 << 13;
+constexpr double kMaxLoad = 1e30;  // kMaxTableExperts of them still add up in single precision
 
 void CheckLoad(double load, const std::string& where) {
-  if (!(load >= 0) || std::isinf(load))
-    Throw(ErrorKind::kInvalid, "{} is {}; it must be finite and at least 0", where, load);
+  if (!(load >= 0 && load <= kMaxLoad))
+    Throw(ErrorKind::kInvalid, "{} is {}; it must be finite, at least 0 and at most {}", where,
+          load, kMaxLoad);
 }
 
 std::vector<double> ParseCsvLine(std::string_view line, const std::string& where) {
@@ -172,6 +174,8 @@ LoadTable LoadsOfTensor(const SafetensorsFile& file, const std::string& tensor) 
 }
 
 LoadTable ParseLoadCsv(std::string_view text, const std::string& source) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // spreadsheets write one
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   LoadTable table;
   bool has_layers = false;
   int32_t next_layer = 0;
