@@ -174,8 +174,8 @@ std::vector<Sizes> SizesToCompare(int32_t num_experts, const Sizes& asked) {
 }
 
 SizeFigures MeasureSizes(const DiagnosisInput& input, const Sizes& sizes) {
-  const std::vector<double> mean = input.recorded.Mean();
-  const Placement greedy = TensorRtLlmPlacement(std::vector<float>(mean.begin(), mean.end()),
+  const std::vector<double> total = input.recorded.Sum();
+  const Placement greedy = TensorRtLlmPlacement(std::vector<float>(total.begin(), total.end()),
                                                 sizes.num_slots, sizes.num_ranks);
   const Placement planned = PlanPlacement(input.recorded, {.num_ranks = sizes.num_ranks,
                                                            .num_slots = sizes.num_slots,

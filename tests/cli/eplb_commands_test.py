@@ -120,11 +120,12 @@ class EplbCommands(unittest.TestCase):
         self.assertIn("at least 2 are needed", self.eplb("diagnose", "--expert_statistic_path", SMALL, "--iter_start", 105,
                                                         code=2))
 
-    def write_statistics(self, hot_of_iteration, num_experts=16):
-        """One rank, layer 0: the hot experts of each iteration have 9 times the tokens of the others, give or take chance."""
+    def write_statistics(self, hot_of_iteration, num_experts=16, tokens=(2000,)):
+        """One rank, layer 0: the hot experts of each iteration have 9 times the tokens of the others, give or take chance.
+        Iteration i has tokens[i mod their number]."""
         generator = random.Random(1)
-        rows = [generator.choices(range(num_experts), [9 if e in hot else 1 for e in range(num_experts)], k=2000)
-                for hot in hot_of_iteration]
+        rows = [generator.choices(range(num_experts), [9 if e in hot else 1 for e in range(num_experts)],
+                                  k=tokens[i % len(tokens)]) for i, hot in enumerate(hot_of_iteration)]
         folder = self.out / "statistics"
         folder.mkdir(exist_ok=True)
         (folder / "meta_info.json").write_text(json.dumps({"num_experts": num_experts, "num_experts_per_token": 2}))
@@ -335,6 +336,17 @@ class EplbCommands(unittest.TestCase):
             self.assertEqual({r["cross_node_replicas_per_layer"] for r in found if r["policy"] == "scenario"}, {cross})
         repaired = self.simulate("--repair_slots_per_layer", 2)["results"][0]
         self.assertTrue(0 < repaired["slots_fetched_per_layer"] <= 2)
+
+    def test_simulates_the_plans_that_plan_writes(self):
+        folder = self.write_statistics([range(4), range(8, 12)] * 4, tokens=(4000, 300))
+        plan = self.out / "plan.yaml"
+        sizes = ["--expert_statistic_path", folder, "--ep_size", 4]
+        for policy in ("contiguous", "tensorrt_llm", "deepseek"):
+            with self.subTest(policy):
+                self.eplb("plan", *sizes, "--num_slots", 24, "--policy", policy, "--iter_stop", 4, "--output_path", plan)
+                report = json.loads(self.eplb("report", *sizes, "--projection_eplb_config_path", plan, "--iter_start", 4, "--json"))
+                found = json.loads(self.eplb("simulate", *sizes, "--num_slots", 24, "--policies", policy, "--splits", "even", "--json"))
+                self.assertAlmostEqual(found["results"][0]["imbalance_mean"], report["average"]["imbalance_ratio"], 6)
 
     def test_says_what_it_converted(self):
         found = json.loads(self.eplb("convert", SMALL, self.out / "loads.csv", "--json"))
