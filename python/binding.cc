@@ -140,6 +140,11 @@ Out<double> SplitFractional(const In<double, 3>& loads, const In<int32_t, 2>& sl
       WaterFilling split(PlacementOf(slots, l, batches.width(), num_ranks), costs);
       for (int64_t i = 0; i < batches.iterations(); ++i) {
         split.Solve(batches.At(i, l));
+        if (split.unplaced_tokens() > 0)
+          Throw(ErrorKind::kInvalid,
+                "layer {}: {} tokens are of experts whose slots all lie on ranks with rank_speed "
+                "0; every expert with tokens needs a slot on a live rank (repair gives it one)",
+                l, split.unplaced_tokens());
         std::ranges::copy(split.slot_tokens(),
                           shares.data() + Index(i * batches.layers() + l) * num_slots);
       }

@@ -113,6 +113,10 @@ class Split(unittest.TestCase):
         placement = [[0, 1, 1, 2, 2, 0]]
         shares = wideload_eplb.split([[30, 30, 30]], placement, 3, fractional=True, rank_speed=[1, 0, 1])
         np.testing.assert_allclose(shares.reshape(3, 2).sum(1), [45, 0, 45])
+        # Experts 1 and 2 without tokens need no live slot; with tokens they do.
+        wideload_eplb.split([[30, 0, 0]], placement, 3, fractional=True, rank_speed=[1, 0, 0])
+        with self.assertRaisesRegex(ValueError, "layer 0: 20 tokens are of experts.*rank_speed 0.*live rank"):
+            wideload_eplb.split([[30, 30, 20]], placement, 3, fractional=True, rank_speed=[1, 0, 0])
 
     def test_does_not_depend_on_threads(self):
         for fractional in (False, True):

@@ -138,8 +138,8 @@ def split(
     tokens_per_active_slot * active slots) / rank_speed. With a slot cost the result is a local optimum.
 
     Returns [layers, slots], or [iterations, layers, slots]. A second slot of one expert on the same rank gets nothing.
-    Errors: ValueError for an expert without a slot, ids out of range, slots that are no multiple of num_ranks, costs
-    without fractional=True.
+    Errors: ValueError for an expert without a slot, or with tokens and no slot on a rank that is alive, ids out of range,
+    slots that are no multiple of num_ranks, costs without fractional=True.
     """
     array, has_iterations = _arrays.batches(counts, "counts", whole=not fractional)
     slots = _arrays.placement(placement, array.shape[1])

@@ -87,6 +87,25 @@ TEST(ComponentPlan, JoinsRanksIntoAsFewComponentsAsSlotsAllow) {
   }
 }
 
+// Many slots and few experts with load: hot experts have a slot on every rank, and the last of them
+// find only some ranks free.
+TEST(ComponentPlan, PutsNoExpertTwiceOnARankWhileAnotherChoiceExists) {
+  Random random(5);
+  for (int round = 0; round < 400; ++round) {
+    const int32_t ranks = 2 + random.Below(6);
+    const int32_t experts = ranks + random.Below(20);
+    const int32_t least = (experts + ranks - 1) / ranks;
+    const int32_t slots = ranks * (least + random.Below(experts - least + 1));
+    std::vector<double> loads;
+    for (int32_t e = 0; e < experts; ++e) loads.push_back(std::exp(2.5 * random.Normal()));
+    for (const ReplicaRule rule : {ReplicaRule::kHighestPerSlot, ReplicaRule::kHottestTwice}) {
+      const Placement plan = ComponentPlan(loads, slots, ranks, rule);
+      ValidatePlacement(plan, "plan");
+      EXPECT_FALSE(HasDuplicateOnARank(plan)) << experts << ' ' << slots << ' ' << ranks;
+    }
+  }
+}
+
 TEST(PlanPlacement, BeatsTheGreedyPolicyOnOtherBatchesOfTheSameKind) {
   for (uint64_t seed = 1; seed <= 5; ++seed) {
     const Scenarios all = RandomScenarios(32, 24, seed);
