@@ -8,6 +8,7 @@
 #include "eplb/even_split.h"
 #include "eplb/placement_figures.h"
 #include "eplb/policy.h"
+#include "eplb/scenario_planner.h"
 #include "eplb_commands.h"
 #include "statistics/eplb_yaml.h"
 
@@ -28,7 +29,8 @@ struct PlanFlags {
 struct LayerPlan {
   int32_t layer = 0;
   const RecordedLayer* loads = nullptr;
-  eplb::Placement now;  // the layout the loads were recorded with, or contiguous
+  eplb::Placement now;      // the layout the loads were recorded with, or contiguous
+  bool has_layout = false;  // `now` is that of the recording
   eplb::Placement placement;
   eplb::PlacementFigures figures_now;
   eplb::PlacementFigures figures;
@@ -55,6 +57,12 @@ void PlanLayer(const PlanFlags& flags, const eplb::Policy& policy, LayerPlan& pl
                                 .num_groups = flags.nodes.num_groups,
                                 .max_cross_slots = flags.nodes.MaxCrossSlots(),
                                 .seed = flags.seed});
+  // Of a policy of our own, so that a plan from scratch changes few slots of the layout in use.
+  if (plan.has_layout && flags.policy == "scenario" &&
+      plan.now.num_slots() == plan.placement.num_slots())
+    plan.placement =
+        eplb::RelabelRanks(plan.now, plan.placement,
+                           flags.nodes.num_nodes == 1 ? 0 : flags.ep_size / flags.nodes.num_nodes);
   plan.plan_ms = ThreadMilliseconds() - start;
   const eplb::Scenarios batches = LoadedBatches(*plan.loads);
   plan.figures_now = eplb::JudgePlacement(plan.now, batches);
@@ -81,6 +89,7 @@ std::vector<LayerPlan> StartPlans(const PlanFlags& flags, const RecordedLoads& r
     LayerPlan& plan = plans.emplace_back();
     plan.layer = layer;
     plan.loads = &loads;
+    plan.has_layout = layout.has_value();
     plan.now =
         layout ? statistics::LayerPlacement(*layout, layer, target,
                                             flags.loads.statistics.eplb_config.value_or(""))

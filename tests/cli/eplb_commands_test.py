@@ -1,8 +1,10 @@
 """`wideload eplb`: report, plan, convert and check as a user calls them."""
+import itertools
 import json
 import os
 import pathlib
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -81,6 +83,16 @@ class EplbCommands(unittest.TestCase):
         again = json.loads(self.eplb("plan", "--expert_statistic_path", SMALL, "--eplb_config", layout, "--num_slots", 32,
                                      "--policy", "contiguous", "--output_path", slots, "--json"))
         self.assertGreater(again["slots_changed"], 0)
+        # A scenario plan from scratch names its ranks so that as many slots as possible hold what they held.
+        self.eplb("plan", "--expert_statistic_path", SMALL, "--eplb_config", layout, "--num_slots", 32, "--policy", "scenario",
+                  "--output_path", slots)
+        held, planned = ([[json.loads(row)[r * 8:r * 8 + 8] for r in range(4)]
+                          for row in re.findall(r"\[.*\]", path.read_text())] for path in (layout, slots))
+        for before, after in zip(held, planned):
+            kept = [[len(set(a) & set(b)) for b in after] for a in before]
+            best = max(sum(kept[r][named[r]] for r in range(4)) for named in itertools.permutations(range(4)))
+            self.assertEqual(sum(kept[r][r] for r in range(4)), best)
+            self.assertEqual(sum(a == b for r in range(4) for a, b in zip(before[r], after[r])), best)
 
     def test_writes_one_page_with_heat_map_and_projection(self):
         page, plan = self.out / "page.html", SMALL / "expected_eplb_8x40.yaml"
