@@ -58,7 +58,7 @@ std::string FailureMessage(const CLI::App* app, const CLI::Error& error) {
   }
   std::string command;  // with the groups it belongs to
   for (const CLI::App* at = &reached; at->get_parent() != nullptr; at = at->get_parent())
-    command = " " + at->get_name() + command;
+    command.insert(0, at->get_name()).insert(0, " ");
   return fmt::format("wideload: error: {}\nRun wideload{} --help for the options\n", message,
                      command);
 }

@@ -215,7 +215,7 @@ TEST(SplitSharedExpert, MovesNoRowThatDoesNotMakeItsRankTheBusiest) {
             10);
   Random random(11);
   for (int round = 0; round < 300; ++round) {
-    const auto ranks = static_cast<size_t>(1 + random.Below(6));
+    const size_t ranks = 1 + static_cast<size_t>(random.Below(6));
     const double cost = std::array{1.0, 0.5, 3.0}[static_cast<size_t>(random.Below(3))];
     std::vector<int64_t> routed;
     std::vector<int32_t> tokens;

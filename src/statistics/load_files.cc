@@ -52,7 +52,7 @@ int32_t TakeLayer(std::vector<double>& values, const std::string& where) {
   return static_cast<int32_t>(layer);
 }
 
-void AddLayer(LoadTable& table, int32_t layer, std::vector<double> loads,
+void AddLayer(LoadTable& table, int32_t layer, std::vector<double>&& loads,
               const std::string& where) {
   if (loads.empty() || loads.size() > kMaxTableExperts)
     Throw(ErrorKind::kInvalid, "{}: has {} experts; allowed: 1 to {}", where, loads.size(),
