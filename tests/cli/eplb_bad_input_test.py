@@ -428,6 +428,33 @@ class LayersWithoutLoad(CliTest):
         self.good(*command)
         self.assertIn("  4: [0, 0, 1, 2]\n", plan.read_text())
 
+    def test_the_mean_of_a_plan_is_over_layers_with_load(self):
+        rows, means = ["layer,0,1,2", "3,5,1,1", "4,0,0,0", "5,1,7,2"], []
+        for text in (rows, rows[:2] + rows[3:]):
+            loads = self.path("loads.csv", "\n".join(text) + "\n")
+            found = json.loads(self.good("eplb", "plan", "--loads", loads, "--ep_size", 2, "--num_slots", 4, "--output_path",
+                                         self.folder / "plan.yaml", "--json").stdout)
+            means.append([found["imbalance_now"], found["imbalance_planned"], found["num_components"]])
+        self.assertEqual(*means)
+
+    def test_rows_of_zeros_that_a_table_begins_with_are_dense_layers(self):
+        counts = [[0] * 4, [0] * 4, [4, 3, 2, 1], [0] * 4, [1, 2, 3, 4]]
+        tensor = tensors(self.folder / "loads.safetensors", {"load": ("I64", [5, 4], sum(counts, []))})
+        plan = self.folder / "plan.yaml"
+        for loads in (f"{tensor}:load", self.path("loads.json", {"logical_count": counts})):
+            command = ["eplb", "plan", "--loads", loads, "--ep_size", 2, "--output_path", plan, "--json"]
+            for more, left_out, layers in (([], [0, 1], [2, 3, 4]), (["--layers", "0-4"], [], [0, 1, 2, 3, 4])):
+                with self.subTest(loads=str(loads), more=more):
+                    done = self.good(*command, *more)
+                    found = json.loads(done.stdout)
+                    self.assertEqual((found["layers_left_out"], [row["layer"] for row in found["layers"]]), (left_out, layers))
+                    self.assertEqual([int(line.split(":")[0]) for line in plan.read_text().splitlines() if "[" in line], layers)
+                    self.assertEqual("layers 0, 1 have no load: taken for dense layers" in done.stderr, bool(left_out))
+        none = tensors(self.folder / "none.safetensors", {"load": ("I64", [2, 4], [0] * 8)})
+        found = json.loads(self.good("eplb", "plan", "--loads", f"{none}:load", "--ep_size", 2, "--output_path", plan,
+                                     "--json").stdout)
+        self.assertEqual([row["has_load"] for row in found["layers"]], [False, False])
+
     def test_repair_leaves_them(self):
         plan = self.path("old.yaml", "num_slots: 4\ninitial_global_assignments:\n  3: [0, 1, 2, 0]\n  4: [2, 1, 0, 0]\n")
         loads, output = self.path("loads.csv", "layer,0,1,2\n3,5,1,1\n4,0,0,0\n5,0,0,0\n"), self.folder / "new.yaml"
