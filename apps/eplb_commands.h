@@ -53,12 +53,13 @@ struct RecordedLayer {
 };
 struct RecordedLoads {
   int32_t num_experts = 0;
-  int32_t ep_size = 0;  // ranks that recorded; 0 when the source does not tell
+  int32_t ep_size = 0;      // ranks that recorded; 0 when the source does not tell
+  bool has_batches = true;  // else `iterations` is all that was recorded, as one
   std::map<int32_t, RecordedLayer> layers;
 };
 // A routing file is cut into iterations; a shorter last one counts in the total only, unless there
-// is no other. A load table is one iteration. --layers with as many layers as the source has gives
-// these the model's own numbers; with fewer it takes those out of the source.
+// is no other. A load table is one iteration, unless it has steps. --layers with as many layers as
+// the source has gives these the model's own numbers; with fewer it takes those out of the source.
 // Errors: as the readers; kInvalid unless exactly one source is given and the flags fit it.
 inline constexpr int64_t kTokensPerIteration = 1024;
 RecordedLoads ReadRecordedLoads(const LoadFlags& flags);

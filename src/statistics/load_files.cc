@@ -89,20 +89,24 @@ LoadTable JsonLayers(const Json& layers, const std::string& where) {
   return table;
 }
 
-// [layers][experts], or [steps][layers][experts] summed over the steps.
+// [layers][experts], or [steps][layers][experts], which are batches.
 LoadTable JsonCounts(const Json& counts, const std::string& where) {
   const bool has_steps = counts.is_array() && !counts.empty() && counts[0].is_array() &&
                          !counts[0].empty() && counts[0][0].is_array();
   if (!has_steps) return JsonLayers(counts, where);
   LoadTable sum = JsonLayers(counts[0], where + "[0]");
+  for (const auto& [layer, loads] : sum.layers) sum.batches[layer].push_back(loads);
   for (size_t s = 1; s < counts.size(); ++s) {
     const std::string step_where = fmt::format("{}[{}]", where, s);
     const LoadTable step = JsonLayers(counts[s], step_where);
     if (step.num_experts != sum.num_experts || step.layers.size() != sum.layers.size())
       Throw(ErrorKind::kInvalid, "{} is [{}, {}]; the steps before are [{}, {}]", step_where,
             step.layers.size(), step.num_experts, sum.layers.size(), sum.num_experts);
-    for (auto& [layer, loads] : sum.layers)
-      for (size_t e = 0; e < loads.size(); ++e) loads[e] += step.layers.at(layer)[e];
+    for (auto& [layer, loads] : sum.layers) {
+      const std::vector<double>& batch = step.layers.at(layer);
+      for (size_t e = 0; e < loads.size(); ++e) loads[e] += batch[e];
+      sum.batches[layer].push_back(batch);
+    }
   }
   return sum;
 }

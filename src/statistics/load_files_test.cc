@@ -101,7 +101,11 @@ TEST(SglangJson, ReadsCountsOfStepsAndPlacements) {
   const LoadTable loads = file.loads.value_or(LoadTable{});
   EXPECT_EQ(loads.layers.at(1), (std::vector<double>{33, 44}));
   EXPECT_EQ(file.slot_expert[1], (std::vector<int32_t>{1, 0, 0}));
-  EXPECT_EQ(ParseSglangJson(FormatSglangCounts(loads), "f").loads, loads);
+  EXPECT_EQ(loads.batches.at(0), (std::vector<std::vector<double>>{{1, 2}, {10, 20}}));
+  const LoadTable again =
+      ParseSglangJson(FormatSglangCounts(loads), "f").loads.value_or(LoadTable{});
+  EXPECT_EQ(again.layers, loads.layers);
+  EXPECT_TRUE(again.batches.empty());
 }
 
 TEST(SglangJson, FillsDenseLayers) {

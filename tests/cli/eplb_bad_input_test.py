@@ -276,6 +276,8 @@ class Options(CliTest):
         for command, *found in [
                 (["plan", *loads, "--output_path", "x", "--iter_start", 3], "--iter_start", "--expert_statistic_path"),
                 (["plan", *loads, "--output_path", "x", "--num_experts", 9], "--num_experts", "--routing"),
+                (["diagnose", *folder, "--wobble", 0.1], "--wobble", "recorded"),
+                (["diagnose", *folder, "--top_k", 4], "--top_k", "--loads"),
                 (["diagnose", *loads, "--tokens_per_iteration", 9], "--tokens_per_iteration", "--routing"),
                 (["simulate", *loads, "--num_slots", 4, "--iterations", "tokens:1"], "--iterations", "--routing"),
                 (["simulate", *folder, "--ep_size", 4, "--num_slots", 40, "--wobble", 0.2], "--wobble", "--loads"),

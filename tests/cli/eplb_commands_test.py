@@ -167,6 +167,19 @@ class EplbCommands(unittest.TestCase):
         self.assertEqual(found["limit"], "batch_noise")
         self.assertGreater(found["asked"]["imbalance_optimal"], 2 * found["asked"]["imbalance_on_recorded"])
 
+    def test_takes_the_steps_of_sglang_for_batches(self):
+        steps = [[[0] * 8, [9 if e // 2 == s // 8 else 1 for e in range(8)]] for s in range(16)]  # hot experts move once
+        counts = self.out / "counts.json"
+        counts.write_text(json.dumps({"logical_count": steps}))
+        options = ["--loads", counts, "--ep_size", 4, "--json"]
+        found = json.loads(self.eplb("diagnose", *options, "--num_slots", 12))
+        self.assertEqual((found["limit"], found["routed_tokens_per_iteration"]), ("drift", 24))
+        self.eplb("plan", *options, "--output_path", self.out / "plan.yaml", "--num_slots", 12, "--policy", "scenario")
+        alone = {"logical_count": [[sum(step[l][e] for step in steps) for e in range(8)] for l in range(2)]}
+        counts.write_text(json.dumps(alone))
+        found = json.loads(self.eplb("diagnose", *options, "--num_slots", 12, "--top_k", 2, "--tokens_per_rank", 6))
+        self.assertEqual(found["routed_tokens_per_iteration"], 48)
+
     def test_converts_loads_there_and_back(self):
         table, tensor, sglang, again = (self.out / name for name in ("a.csv", "b.safetensors", "c.json", "d.csv"))
         self.eplb("convert", SMALL, table)
