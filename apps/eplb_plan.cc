@@ -294,7 +294,7 @@ void AddEplbPlan(Command group) {
   command
       .Add("--layer-updates-per-iter", flags.layer_updates_per_iter,
            "written to the file: layers the engine may re-place per iteration, 0 = static")
-      .NonNegative()
+      .Range(0, statistics::kMaxEplbLayers)
       .ShowDefault();
   command.Add("--seed", flags.seed, "for policies that search at random").ShowDefault();
   AddPlacementOutput(command, flags.output);

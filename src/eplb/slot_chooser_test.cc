@@ -57,9 +57,10 @@ bool Fits(const Placement& placement, const std::vector<int64_t>& totals, int64_
 std::vector<int32_t> EntriesOf(const Case& c, int32_t rank, uint64_t seed) {
   std::vector<int32_t> entries;
   for (int32_t e = 0; e < c.placement.num_experts; ++e)
-    entries.insert(
-        entries.end(),
-        static_cast<size_t>(c.counts[static_cast<size_t>(rank * c.placement.num_experts + e)]), e);
+    entries.insert(entries.end(),
+                   static_cast<size_t>(
+                       c.counts[static_cast<size_t>(int64_t{rank} * c.placement.num_experts + e)]),
+                   e);
   std::mt19937_64 random(seed);
   std::shuffle(entries.begin(), entries.end(), random);
   return entries;

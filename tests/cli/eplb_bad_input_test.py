@@ -345,7 +345,7 @@ class Options(CliTest):
         repair = ["repair", *loads, "--from", self.path("plan.yaml", "num_slots: 4\n"), "--output_path", self.folder / "new.yaml"]
         for command, flag, value, allowed in [
                 (plan, "--num_slots", "0", "above 0"), (plan, "--ep_size", "-2", "above 0"), (plan, "--seed", "-1", "0 to 2"),
-                (plan, "--layer_updates_per_iter", "-1", "0 or more"), (simulate, "--wobble", "nan", "0 or more"),
+                (plan, "--layer_updates_per_iter", "-1", "0 to 8192"), (plan, "--layer_updates_per_iter", "8193", "0 to 8192"), (simulate, "--wobble", "nan", "0 or more"),
                 (simulate, "--wobble", "inf", "0 or more"), (simulate, "--shared_expert_cost", "nan", "0 or more"),
                 (repair, "--until", "nan", "0 or more"), (repair, "--until", "1e999", "0 or more")]:
             with self.subTest(flag=flag, value=value):
