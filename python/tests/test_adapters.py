@@ -136,6 +136,30 @@ class VLLM(unittest.TestCase):
         before, after = (wideload_eplb.imbalance(self.loads, p, RANKS, split="optimal").mean() for p in (old, new))
         self.assertLess(after, before)
 
+    def test_repair_and_scenario_keep_groups_on_nodes(self):
+        class Repairing(vllm.WideloadEplbPolicy):
+            max_fetched_slots = 6
+            cross_node_slots = 0
+
+        class Scenario(vllm.WideloadEplbPolicy):
+            policy = "scenario"
+            cross_node_slots = 0
+
+        def nodes_of_experts(placement):
+            return [[{s * 2 // SLOTS for s in np.flatnonzero(row == e)} for e in range(EXPERTS)] for row in placement]
+
+        other = golden.skewed_loads(3, (LAYERS, EXPERTS))
+        old = vllm.DefaultEplbPolicy.rebalance_experts(other, SLOTS, 4, 2, RANKS)
+        new = Repairing.rebalance_experts(self.loads, SLOTS, 4, 2, RANKS, old)
+        self.assertTrue((new != old).any())
+        self.assertEqual(nodes_of_experts(new), nodes_of_experts(old))
+        flat = Repairing.rebalance_experts(self.loads, SLOTS, 1, 2, RANKS, old)  # vLLM's global policy
+        self.assertNotEqual(nodes_of_experts(flat), nodes_of_experts(old))
+        planned = Scenario.rebalance_experts(self.loads, SLOTS, 4, 2, RANKS)
+        for nodes in nodes_of_experts(planned):
+            for group in range(0, EXPERTS, 4):
+                self.assertEqual(len(set.union(*nodes[group : group + 4])), 1)
+
     def test_three_maps_for_older_versions(self):
         placement, table, counts = vllm.ThreeMapsEplbPolicy.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS)
         self.assertEqual(counts.sum(1).tolist(), [SLOTS] * LAYERS)

@@ -43,6 +43,16 @@ class WideloadEplbPolicy:
     # None: plan anew every time. A number: change the old placement by at most so many fetched slots per layer
     # (wideload_eplb.repair), which moves far fewer weights and balances for a split that follows each batch.
     max_fetched_slots = None
+    # Slots per layer that may hold an expert of another node, for repair and the policy "scenario" where groups are
+    # kept on nodes (num_groups is a multiple of several nodes); None: see `plan` and `repair`.
+    cross_node_slots = None
+
+    @classmethod
+    def _nodes(cls, num_groups, num_nodes):
+        """What `repair` and the policy "scenario" take: nodes only where DeepSeek's policy is hierarchical, too."""
+        if num_nodes == 1 or num_groups % num_nodes != 0:
+            return {}
+        return {"num_groups": num_groups, "num_nodes": num_nodes, "cross_node_slots": cls.cross_node_slots}
 
     @classmethod
     def rebalance_experts(cls, weight, num_replicas, num_groups, num_nodes, num_ranks, old_global_expert_indices=None):
@@ -62,9 +72,12 @@ class WideloadEplbPolicy:
             if old.shape != (weight.shape[0], num_replicas):
                 old = None
         if old is not None and cls.max_fetched_slots is not None:
-            repaired = wideload_eplb.repair(old, weight, num_ranks, max_fetched_slots=cls.max_fetched_slots)
+            nodes = cls._nodes(num_groups, num_nodes)
+            repaired = wideload_eplb.repair(old, weight, num_ranks, max_fetched_slots=cls.max_fetched_slots, **nodes)
             return _arrays.like(weight, repaired.placement)
         options = {"num_groups": num_groups, "num_nodes": num_nodes} if cls.policy == "deepseek" else {}
+        if cls.policy == "scenario":
+            options = cls._nodes(num_groups, num_nodes)
         placement = wideload_eplb.plan(weight, num_replicas, num_ranks, policy=cls.policy, **options)
         if old is None:
             return placement
