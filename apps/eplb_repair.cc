@@ -215,6 +215,21 @@ std::string RepairText(const RepairFlags& flags, const std::vector<LayerRepair>&
          CrossingText(flags, totals);
 }
 
+void WarnOfFlatLayers(const RepairFlags& flags, const std::vector<LayerRepair>& repairs) {
+  if (flags.nodes.num_nodes == 1 || flags.nodes.cross_node_slots) return;
+  int32_t num_flat = 0;
+  int32_t most = 0;
+  for (const LayerRepair& repair : repairs) {
+    num_flat += repair.result.cross_slots_before > flags.nodes.num_nodes ? 1 : 0;
+    most = std::max(most, repair.result.cross_slots_before);
+  }
+  if (num_flat > 0)
+    LogWarn(
+        "{} of {} layers held more than {} slots with experts of other nodes (up to {}) and may "
+        "keep as many: {} was not planned for these nodes",
+        num_flat, repairs.size(), flags.nodes.num_nodes, most, flags.from);
+}
+
 void WriteResult(const RepairFlags& flags, statistics::EplbConfig config,
                  const std::vector<LayerRepair>& repairs) {
   for (const LayerRepair& repair : repairs) config.SetLayer(repair.layer, repair.result.placement);
@@ -242,6 +257,7 @@ void Repair(RepairFlags flags) {
                 ? fmt::format("--max_fetched_slots is {}, or no change gains enough",
                               *flags.max_fetched_slots)
                 : "no change of one or two slots gains enough");
+  WarnOfFlatLayers(flags, repairs);
   PrintPlacementReport(flags.output, flags.output.json
                                          ? DumpJson(RepairJson(flags, repairs), 2) + "\n"
                                          : RepairText(flags, repairs));

@@ -23,7 +23,7 @@ constexpr double kSlackEnd = 0.7;
 // How often a random slot is drawn before a proposal is given up.
 constexpr int kMaxDraws = 16;
 // Moves drawn for each that is looked at, at most: most of them break the node rule.
-constexpr int32_t kDrawsOverNodes = 16;
+constexpr int32_t kDrawsOverNodes = 8;
 // Candidates of one repair step that are tried, best first, until one holds what it promises.
 constexpr size_t kMaxConfirmed = 8;
 

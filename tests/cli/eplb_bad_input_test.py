@@ -330,7 +330,9 @@ class Options(CliTest):
                              (["--nodes", 2, "--cross_node_slots=-1"], "--cross")]:
             with self.subTest(more=more):
                 self.refused([*repair, *more], *found)
-        self.good(*repair, "--nodes", 2)
+        flat = "more than 2 slots with experts of other nodes"
+        self.assertIn(f"3 of 3 layers held {flat}", self.good(*repair, "--nodes", 2, "--num_groups", 4).stderr)
+        self.assertNotIn(flat, self.good(*repair, "--nodes", 2, "--cross_node_slots", 9).stderr)
 
     def test_repair(self):
         plan = self.path("plan.yaml", "num_slots: 40\n")
