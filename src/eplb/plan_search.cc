@@ -22,6 +22,8 @@ constexpr double kSlack = 0.003;
 constexpr double kSlackEnd = 0.7;
 // How often a random slot is drawn before a proposal is given up.
 constexpr int kMaxDraws = 16;
+// Moves drawn for each that is looked at, at most: most of them break the node rule.
+constexpr int32_t kDrawsOverNodes = 8;
 // Candidates of one repair step that are tried, best first, until one holds what it promises.
 constexpr size_t kMaxConfirmed = 8;
 
@@ -345,8 +347,10 @@ bool PlanSearch::Step(int32_t proposals, int32_t max_fetches, double min_gain) {
   };
   std::vector<Candidate> candidates;
   SlotChange move;
-  for (int32_t i = 0; i < proposals; ++i) {
+  const int32_t draws = options_.nodes.home.empty() ? proposals : kDrawsOverNodes * proposals;
+  for (int32_t drawn = 0, looked_at = 0; drawn < draws && looked_at < proposals; ++drawn) {
     if (!Propose(move)) continue;
+    ++looked_at;
     const int32_t fetches = FetchesOf(move);
     if (num_fetches_ + fetches > max_fetches) continue;
     FindChanges(move);
