@@ -5,8 +5,10 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <iostream>
 #include <optional>
 #include <type_traits>
@@ -54,23 +56,55 @@ std::string FailureMessage(const CLI::App* app, const CLI::Error& error) {
       if (message.find(option->get_name()) != std::string::npos)
         message += fmt::format("; allowed: {}", option->get_type_name());
   }
-  std::string command = reached.get_parent() == nullptr ? "" : " " + reached.get_name();
+  std::string command;  // with the groups it belongs to
+  for (const CLI::App* at = &reached; at->get_parent() != nullptr; at = at->get_parent())
+    command.insert(0, at->get_name()).insert(0, " ");
   return fmt::format("wideload: error: {}\nRun wideload{} --help for the options\n", message,
                      command);
+}
+
+// Refuses what is no finite number or not allowed; `allowed` is what the message says about it.
+CLI::Validator NumberCheck(const std::string& name, const std::string& allowed,
+                           const std::function<bool(double)>& is_allowed) {
+  const auto check = [allowed, is_allowed](const std::string& text) -> std::string {
+    double value = 0;
+    if (CLI::detail::lexical_cast(text, value) && std::isfinite(value) && is_allowed(value))
+      return "";
+    return fmt::format("found {}; allowed: {}", text, allowed);
+  };
+  return CLI::Validator(check, name);
+}
+
+// std::stoull and the like take "-1" for 2^64 - 1.
+CLI::Validator UnsignedCheck() {
+  const auto check = [](const std::string& text) -> std::string {
+    if (text.find_first_not_of("0123456789") == std::string::npos) return "";
+    return fmt::format("found {}; allowed: 0 to 2^64 - 1", text);
+  };
+  return CLI::Validator(check, "");
 }
 
 }  // namespace
 
 Option Option::Required() const { return Option(option_->required()); }
-Option Option::Positive() const { return Option(option_->check(CLI::PositiveNumber)); }
-Option Option::NonNegative() const { return Option(option_->check(CLI::NonNegativeNumber)); }
+Option Option::Positive() const {
+  return Option(option_->check(NumberCheck("POSITIVE", "above 0", [](double x) { return x > 0; })));
+}
+Option Option::NonNegative() const {
+  return Option(
+      option_->check(NumberCheck("NONNEGATIVE", "0 or more", [](double x) { return x >= 0; })));
+}
 Option Option::CommaSeparated() const { return Option(option_->delimiter(',')); }
 Option Option::OneValueEach() const { return Option(option_->allow_extra_args(false)); }
 Option Option::ShowDefault() const { return Option(option_->capture_default_str()); }
 
 template <class T>
 Option Option::Range(T min, T max) const {
-  return Option(option_->check(CLI::Range(min, max)));
+  const auto is_allowed = [min, max](double x) {
+    return x >= static_cast<double>(min) && x <= static_cast<double>(max);
+  };
+  return Option(option_->check(NumberCheck(fmt::format("{} to {}", min, max),
+                                           fmt::format("{} to {}", min, max), is_allowed)));
 }
 template Option Option::Range(int32_t min, int32_t max) const;
 template Option Option::Range(int64_t min, int64_t max) const;
@@ -87,6 +121,8 @@ Option Command::Add(const std::string& names, T& value, const std::string& help)
   const std::string all = WithUnderscores(names);
   if constexpr (std::is_same_v<T, bool>)
     return Option(app_->add_flag(all, value, help));
+  else if constexpr (std::is_same_v<T, uint64_t>)
+    return Option(app_->add_option(all, value, help)->check(UnsignedCheck()));
   else
     return Option(app_->add_option(all, value, help));
 }

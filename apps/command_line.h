@@ -21,7 +21,7 @@ namespace wideload::apps {
 class Option {
  public:
   Option Required() const;
-  Option Positive() const;
+  Option Positive() const;  // this, and the next two: finite numbers only
   Option NonNegative() const;
   template <class T>
   Option Range(T min, T max) const;  // both allowed; of int32_t, int64_t or double

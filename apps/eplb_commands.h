@@ -54,12 +54,13 @@ struct RecordedLayer {
 };
 struct RecordedLoads {
   int32_t num_experts = 0;
-  int32_t ep_size = 0;  // ranks that recorded; 0 when the source does not tell
+  int32_t ep_size = 0;      // ranks that recorded; 0 when the source does not tell
+  bool has_batches = true;  // else `iterations` is all that was recorded, as one
   std::map<int32_t, RecordedLayer> layers;
 };
 // A routing file is cut into iterations; a shorter last one counts in the total only, unless there
-// is no other. A load table is one iteration. --layers with as many layers as the source has gives
-// these the model's own numbers; with fewer it takes those out of the source.
+// is no other. A load table is one iteration, unless it has steps. --layers with as many layers as
+// the source has gives these the model's own numbers; with fewer it takes those out of the source.
 // Errors: as the readers; kInvalid unless exactly one source is given and the flags fit it.
 inline constexpr int64_t kTokensPerIteration = 1024;
 RecordedLoads ReadRecordedLoads(const LoadFlags& flags);
@@ -98,7 +99,9 @@ bool HasLoad(std::span<const double> loads);
 eplb::Scenarios LoadedBatches(const RecordedLayer& layer);
 
 // Calls work(layer) for each number below num_layers, on all cores; which thread is not defined.
-// Errors: the first layer's that threw, once all are done.
+// From then on SIGINT and SIGTERM let the layers at work end and start no others; what is written
+// afterwards is written whole.
+// Errors: the first layer's that threw, once all are done; kRunFailed after a signal.
 void ForEachLayer(size_t num_layers, const std::function<void(size_t)>& work);
 // Processor time of the calling thread.
 double ThreadMilliseconds();

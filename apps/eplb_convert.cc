@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "eplb_commands.h"
+#include "interrupt.h"
 #include "statistics/eplb_yaml.h"
 #include "statistics/statistics_folder.h"
 #include "tensor/safetensors.h"
@@ -48,6 +49,12 @@ Format OutputFormat(const std::string& path) {
   if (path.ends_with(".csv")) return Format::kCsv;
   if (path.ends_with(".json")) return Format::kJson;
   if (path.ends_with(".safetensors")) return Format::kTensor;
+  for (const char* ending : {".txt", ".tsv", ".npy", ".npz", ".pt", ".pth", ".bin", ".html"})
+    if (path.ends_with(ending) && !IsDirectory(path))
+      Throw(ErrorKind::kInvalid,
+            "{}: unknown output; allowed: FILE.yaml, FILE.csv, FILE.json, FILE.safetensors, a "
+            "statistics folder",
+            path);
   return Format::kFolder;
 }
 
@@ -196,6 +203,7 @@ void Convert(const ConvertFlags& flags) {
   CheckFlagsFit(flags);
   const Format output = OutputFormat(flags.output);
   if (output != Format::kFolder) CheckWritable(flags.output);
+  CatchInterrupts();
   const Written written = output == Format::kFolder ? WriteFolder(flags) : WriteFile(flags, output);
   LogInfo("wrote {}", flags.output);
   if (!flags.json) return;

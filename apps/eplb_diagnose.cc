@@ -16,42 +16,54 @@ struct DiagnoseFlags {
   LoadFlags loads;
   int32_t ep_size = 0;
   int32_t num_slots = 0;
-  int32_t top_k = 8;
-  int64_t tokens_per_rank = 128;
-  double wobble = 0.1;
+  std::optional<int32_t> top_k;  // this and the next two: of batches that are drawn
+  std::optional<int64_t> tokens_per_rank;
+  std::optional<double> wobble;
   int32_t max_layers = 8;
   uint64_t seed = 1;
   bool json = false;
 };
 
-// Iterations drawn for a layer when the source has none of its own.
+// What is drawn for a layer when the source has no batches of its own.
 constexpr int32_t kDrawnIterations = 40;
+constexpr int32_t kTopK = 8;
+constexpr int64_t kTokensPerRank = 128;
+constexpr double kWobble = 0.1;
 
 struct Halves {
   eplb::Scenarios recorded;
   eplb::Scenarios measured;
 };
 
-// The first half of the iterations to plan from, the second to measure on.
-Halves SplitInHalves(const std::vector<std::vector<double>>& iterations, int32_t num_experts) {
+enum class Order {
+  kInTime,      // the first half of the iterations to plan from, the second to measure on
+  kAlternating  // every other one to plan from, so that no drift lies between the two
+};
+
+Halves SplitInHalves(const std::vector<std::vector<double>>& iterations, int32_t num_experts,
+                     Order order) {
   std::vector<const std::vector<double>*> loaded;
   for (const std::vector<double>& iteration : iterations)
     if (HasLoad(iteration)) loaded.push_back(&iteration);
   Halves halves;
   halves.recorded.num_experts = halves.measured.num_experts = num_experts;
-  for (size_t i = 0; i < loaded.size(); ++i)
-    (i < loaded.size() / 2 ? halves.recorded : halves.measured).Add(*loaded[i]);
+  for (size_t i = 0; i < loaded.size(); ++i) {
+    const bool records = order == Order::kInTime ? i < loaded.size() / 2 : i % 2 == 1;
+    (records ? halves.recorded : halves.measured).Add(*loaded[i]);
+  }
   return halves;
 }
 
 std::vector<std::vector<double>> DrawIterations(const DiagnoseFlags& flags,
                                                 const std::vector<double>& loads, int32_t layer) {
-  eplb::RoutingSampler sampler(loads, flags.top_k,
+  eplb::RoutingSampler sampler(loads, flags.top_k.value_or(kTopK),
                                flags.seed * 1000003 + static_cast<uint64_t>(layer));
   std::vector<std::vector<double>> iterations;
   for (int32_t i = 0; i < kDrawnIterations; ++i) {
     std::vector<double>& counts = iterations.emplace_back(loads.size(), 0.0);
-    for (const uint16_t id : sampler.Sample(flags.tokens_per_rank * flags.ep_size, flags.wobble))
+    for (const uint16_t id :
+         sampler.Sample(flags.tokens_per_rank.value_or(kTokensPerRank) * flags.ep_size,
+                        flags.wobble.value_or(kWobble)))
       counts[id] += 1;
   }
   return iterations;
@@ -73,14 +85,13 @@ std::vector<int32_t> SampledLayers(const RecordedLoads& recorded, int32_t max_la
 
 // The two halves of each of these layers.
 std::vector<Halves> HalvesOfLayers(const DiagnoseFlags& flags, const RecordedLoads& recorded,
-                                   const std::vector<int32_t>& layers) {
+                                   const std::vector<int32_t>& layers, Order order) {
   std::vector<Halves> halves(layers.size());
   ForEachLayer(layers.size(), [&](size_t i) {
     const RecordedLayer& loads = recorded.layers.at(layers[i]);
-    const bool draws = !flags.loads.loads.empty();
-    halves[i] =
-        SplitInHalves(draws ? DrawIterations(flags, loads.total, layers[i]) : loads.iterations,
-                      recorded.num_experts);
+    halves[i] = SplitInHalves(
+        recorded.has_batches ? loads.iterations : DrawIterations(flags, loads.total, layers[i]),
+        recorded.num_experts, order);
     if (halves[i].recorded.size() == 0)
       Throw(ErrorKind::kInvalid,
             "layer {} has {} iterations with load; at least 2 are needed, one to plan from and one "
@@ -121,12 +132,15 @@ double ChoicesPerIteration(const std::vector<Halves>& layers) {
 
 eplb::DiagnosisFigures Measure(const DiagnoseFlags& flags, const RecordedLoads& recorded,
                                const std::vector<int32_t>& sampled) {
-  const std::vector<Halves> layers = HalvesOfLayers(flags, recorded, sampled);
+  const std::vector<Halves> layers = HalvesOfLayers(flags, recorded, sampled, Order::kInTime);
+  const std::vector<Halves> mixed = HalvesOfLayers(flags, recorded, sampled, Order::kAlternating);
   const eplb::Sizes asked{.num_slots = flags.num_slots, .num_ranks = flags.ep_size};
-  eplb::DiagnosisFigures figures{.num_experts = recorded.num_experts,
-                                 .choices_per_iteration = ChoicesPerIteration(layers),
-                                 .asked = MeasureAllLayers(flags, layers, asked),
-                                 .others = {}};
+  eplb::DiagnosisFigures figures{
+      .num_experts = recorded.num_experts,
+      .choices_per_iteration = ChoicesPerIteration(layers),
+      .asked = MeasureAllLayers(flags, layers, asked),
+      .imbalance_interleaved = MeasureAllLayers(flags, mixed, asked).imbalance_optimal,
+      .others = {}};
   figures.sampling_floor =
       eplb::SamplingFloor(static_cast<int64_t>(figures.choices_per_iteration), flags.ep_size);
   for (const Halves& layer : layers)
@@ -163,6 +177,7 @@ Json DiagnosisJson(const eplb::DiagnosisFigures& figures, const eplb::Diagnosis&
           {"layers", sampled},
           {"routed_tokens_per_iteration", figures.choices_per_iteration},
           {"imbalance_contiguous", figures.imbalance_now},
+          {"imbalance_interleaved", figures.imbalance_interleaved},
           {"sampling_floor", figures.sampling_floor},
           {"text", eplb::DiagnosisText(figures, diagnosis)}};
 }
@@ -173,11 +188,16 @@ void Diagnose(DiagnoseFlags flags) {
   if (flags.num_slots == 0)
     flags.num_slots = (recorded.num_experts + flags.ep_size - 1) / flags.ep_size * flags.ep_size;
   eplb::ValidateSizes(recorded.num_experts, flags.num_slots, flags.ep_size, "--num_slots");
-  if (!flags.loads.loads.empty())
+  if (recorded.has_batches && (flags.tokens_per_rank || flags.top_k || flags.wobble))
+    Throw(ErrorKind::kInvalid,
+          "--tokens_per_rank, --top_k and --wobble are for --loads without batches of its own; "
+          "here the recorded ones are measured");
+  if (!recorded.has_batches)
     LogInfo(
-        "a load table has no iterations: {} are drawn per layer with {} tokens a rank, top-{}, "
-        "and a wobble of {} per expert and iteration",
-        kDrawnIterations, flags.tokens_per_rank, flags.top_k, flags.wobble);
+        "this load table has no batches: {} are drawn per layer with {} tokens a rank, top-{}, "
+        "and a wobble of {} per expert and batch",
+        kDrawnIterations, flags.tokens_per_rank.value_or(kTokensPerRank),
+        flags.top_k.value_or(kTopK), flags.wobble.value_or(kWobble));
   const std::vector<int32_t> sampled = SampledLayers(recorded, flags.max_layers);
   if (sampled.empty()) Throw(ErrorKind::kInvalid, "no layer has any load; nothing to diagnose");
   if (sampled.size() < recorded.layers.size())
@@ -207,18 +227,20 @@ void AddEplbDiagnose(Command group) {
       .NonNegative()
       .ShowDefault();
   command
-      .Add("--tokens-per-rank", flags.tokens_per_rank,
-           "tokens of a rank and batch, drawn for --loads")
-      .Positive()
-      .ShowDefault();
-  command.Add("--top-k", flags.top_k, "experts per token, drawn for --loads")
-      .Positive()
-      .ShowDefault();
+      .Add(
+          "--tokens-per-rank", flags.tokens_per_rank,
+          fmt::format("tokens of a rank and batch, drawn for --loads without batches (default: {})",
+                      kTokensPerRank))
+      .Positive();
+  command
+      .Add("--top-k", flags.top_k,
+           fmt::format("experts per token, drawn likewise (default: {})", kTopK))
+      .Positive();
   command
       .Add("--wobble", flags.wobble,
-           "how much an expert's share varies between batches drawn for --loads")
-      .NonNegative()
-      .ShowDefault();
+           fmt::format("how much an expert's share varies between drawn batches (default: {})",
+                       kWobble))
+      .NonNegative();
   command.Add("--seed", flags.seed, "for drawing and planning").ShowDefault();
   command.Add("--json", flags.json, "one JSON document instead of three sentences");
 }

@@ -61,9 +61,14 @@ RecordedLoads OfStatistics(const statistics::ExpertStatistics& recorded) {
 }
 
 RecordedLoads OfTable(const statistics::LoadTable& table) {
-  RecordedLoads result{.num_experts = table.num_experts, .ep_size = 0, .layers = {}};
-  for (const auto& [layer, loads] : table.layers)
+  RecordedLoads result{.num_experts = table.num_experts,
+                       .ep_size = 0,
+                       .has_batches = !table.batches.empty(),
+                       .layers = {}};
+  for (const auto& [layer, loads] : table.layers) {
     result.layers[layer] = {.total = loads, .iterations = {loads}};
+    if (result.has_batches) result.layers[layer].iterations = table.batches.at(layer);
+  }
   return result;
 }
 

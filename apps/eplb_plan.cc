@@ -1,6 +1,8 @@
 // `wideload eplb plan`: a placement file from recorded loads; takes the place of TensorRT-LLM's
 // generate_eplb_config.py.
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -8,6 +10,7 @@
 #include "eplb/even_split.h"
 #include "eplb/placement_figures.h"
 #include "eplb/policy.h"
+#include "eplb/scenario_planner.h"
 #include "eplb_commands.h"
 #include "statistics/eplb_yaml.h"
 
@@ -28,7 +31,8 @@ struct PlanFlags {
 struct LayerPlan {
   int32_t layer = 0;
   const RecordedLayer* loads = nullptr;
-  eplb::Placement now;  // the layout the loads were recorded with, or contiguous
+  eplb::Placement now;      // the layout the loads were recorded with, or contiguous
+  bool has_layout = false;  // `now` is that of the recording
   eplb::Placement placement;
   eplb::PlacementFigures figures_now;
   eplb::PlacementFigures figures;
@@ -55,6 +59,12 @@ void PlanLayer(const PlanFlags& flags, const eplb::Policy& policy, LayerPlan& pl
                                 .num_groups = flags.nodes.num_groups,
                                 .max_cross_slots = flags.nodes.MaxCrossSlots(),
                                 .seed = flags.seed});
+  // Of a policy of our own, so that a plan from scratch changes few slots of the layout in use.
+  if (plan.has_layout && flags.policy == "scenario" &&
+      plan.now.num_slots() == plan.placement.num_slots())
+    plan.placement =
+        eplb::RelabelRanks(plan.now, plan.placement,
+                           flags.nodes.num_nodes == 1 ? 0 : flags.ep_size / flags.nodes.num_nodes);
   plan.plan_ms = ThreadMilliseconds() - start;
   const eplb::Scenarios batches = LoadedBatches(*plan.loads);
   plan.figures_now = eplb::JudgePlacement(plan.now, batches);
@@ -81,6 +91,7 @@ std::vector<LayerPlan> StartPlans(const PlanFlags& flags, const RecordedLoads& r
     LayerPlan& plan = plans.emplace_back();
     plan.layer = layer;
     plan.loads = &loads;
+    plan.has_layout = layout.has_value();
     plan.now =
         layout ? statistics::LayerPlacement(*layout, layer, target,
                                             flags.loads.statistics.eplb_config.value_or(""))
@@ -127,15 +138,18 @@ PlanRow RowOf(const LayerPlan& plan) {
           .plan_ms = plan.plan_ms};
 }
 
+// Means over the layers with load, sums over all.
 PlanRow TotalOf(const std::vector<LayerPlan>& plans) {
   PlanRow total;
+  const auto num_loaded = static_cast<double>(std::count_if(
+      plans.begin(), plans.end(), [](const LayerPlan& plan) { return plan.has_load; }));
   for (const LayerPlan& plan : plans) {
     const PlanRow row = RowOf(plan);
     for (double PlanRow::*mean :
          {&PlanRow::now_even, &PlanRow::now_optimal, &PlanRow::planned_even,
           &PlanRow::planned_optimal, &PlanRow::replica_capacity_bound, &PlanRow::component_bound,
           &PlanRow::num_components_now, &PlanRow::num_components})
-      total.*mean += row.*mean / static_cast<double>(plans.size());
+      if (plan.has_load) total.*mean += row.*mean / num_loaded;
     total.duplicate_slots += row.duplicate_slots;
     total.slots_changed += row.slots_changed;
     total.plan_ms += row.plan_ms;
@@ -156,7 +170,9 @@ std::string PlanText(const PlanFlags& flags, const std::vector<LayerPlan>& plans
   std::string text = fmt::format(
       "{}: {} slots on {} ranks. Imbalance ratios under an even split and the optimal split of "
       "each\n"
-      "batch, mean over the recorded iterations; bounds of any plan (that of the mean is 0).\n"
+      "batch, mean over the recorded iterations; bounds of any plan (component: an estimate for "
+      "other\n"
+      "batches of the kind; that of the mean is 0).\n"
       "{:>6} {:>17} {:>17} {:>18} {:>13} {:>10} {:>8} {:>9}\n"
       "{:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>6} {:>6} {:>10} {:>8} {:>9}\n",
       flags.policy, flags.num_slots, flags.ep_size, "", "now", "planned", "bounds", "components",
@@ -183,7 +199,8 @@ Json RowJson(const PlanRow& row) {
           {"plan_ms", row.plan_ms}};
 }
 
-Json PlanJson(const PlanFlags& flags, const std::vector<LayerPlan>& plans) {
+Json PlanJson(const PlanFlags& flags, const std::vector<LayerPlan>& plans,
+              const std::vector<int32_t>& left_out) {
   Json layers = Json::array();
   for (const LayerPlan& plan : plans) {
     Json row = RowJson(RowOf(plan));
@@ -197,6 +214,7 @@ Json PlanJson(const PlanFlags& flags, const std::vector<LayerPlan>& plans) {
   document["ep_size"] = flags.ep_size;
   document["num_slots"] = flags.num_slots;
   document["layers"] = std::move(layers);
+  document["layers_left_out"] = left_out;
   return document;
 }
 
@@ -211,10 +229,30 @@ void WarnOfLayersWithoutLoad(const std::vector<LayerPlan>& plans) {
         fmt::join(layers, ", "));
 }
 
+// Formats with a row for every layer of the model have rows of zeros for the dense layers that many
+// models begin with. Takes these out and returns them, unless --layers says which rows to take.
+std::vector<int32_t> LeaveOutDenseLayers(const LoadFlags& flags, RecordedLoads& recorded) {
+  std::vector<int32_t> dense;
+  const bool has_all_rows = !flags.loads.empty() && !flags.loads.ends_with(".csv");
+  if (!has_all_rows || !flags.layers.empty()) return dense;
+  const auto has_load = [](const auto& layer) { return HasLoad(layer.second.total); };
+  const auto first = std::find_if(recorded.layers.begin(), recorded.layers.end(), has_load);
+  if (first == recorded.layers.end()) return dense;
+  for (auto layer = recorded.layers.begin(); layer != first; ++layer) dense.push_back(layer->first);
+  recorded.layers.erase(recorded.layers.begin(), first);
+  if (!dense.empty())
+    LogInfo(
+        "{}: layers {} have no load: taken for dense layers and left out (--layers 0-{} plans "
+        "them, too)",
+        flags.loads, fmt::join(dense, ", "), recorded.layers.rbegin()->first);
+  return dense;
+}
+
 void Plan(PlanFlags flags) {
   CheckNodeFlags(flags.nodes, "--policy", {flags.policy});
   CheckPlacementOutput(flags.output);
-  const RecordedLoads recorded = ReadRecordedLoads(flags.loads);
+  RecordedLoads recorded = ReadRecordedLoads(flags.loads);
+  const std::vector<int32_t> left_out = LeaveOutDenseLayers(flags.loads, recorded);
   flags.ep_size = EpSizeOf(flags.ep_size, recorded);
   if (flags.num_slots == 0) flags.num_slots = recorded.num_experts;
   eplb::ValidateSizes(recorded.num_experts, flags.num_slots, flags.ep_size, "--num_slots");
@@ -227,8 +265,9 @@ void Plan(PlanFlags flags) {
   for (const LayerPlan& plan : plans) config.SetLayer(plan.layer, plan.placement);
   statistics::WriteEplbYaml(flags.output.path, config);
   WarnOfLayersWithoutLoad(plans);
-  PrintPlacementReport(flags.output, flags.output.json ? DumpJson(PlanJson(flags, plans), 2) + "\n"
-                                                       : PlanText(flags, plans));
+  PrintPlacementReport(flags.output, flags.output.json
+                                         ? DumpJson(PlanJson(flags, plans, left_out), 2) + "\n"
+                                         : PlanText(flags, plans));
 }
 
 std::string PolicyHelp() {

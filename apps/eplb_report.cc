@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "eplb_commands.h"
+#include "interrupt.h"
 #include "statistics/html_report.h"
 #include "statistics/report.h"
 
@@ -68,6 +69,7 @@ void Report(const ReportFlags& flags) {
   }
   if (options.ep_size == 0) options.ep_size = recorded.ep_size;
   const statistics::LoadReport report = statistics::MakeLoadReport(recorded, options);
+  CatchInterrupts();
   if (!flags.html.empty()) {
     WriteFileWhole(flags.html,
                    statistics::FormatHtmlReport(

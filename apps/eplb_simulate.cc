@@ -57,10 +57,10 @@ SimulatedPolicy PolicyOf(const std::string& name, const SimulateFlags& flags, do
   out.name = name;
   if (policy.looks_at_nodes) out.nodes = flags.nodes.Sizes();
   out.plan = [&policy, &flags, &plan_ms](const Scenarios& recorded) {
-    const std::vector<double> mean = recorded.Mean();
+    const std::vector<double> total = recorded.Sum();
     const std::vector<std::vector<double>> rows = RowsOf(recorded);
     const double start = ThreadMilliseconds();
-    Placement placement = policy.plan({.loads = mean,
+    Placement placement = policy.plan({.loads = total,
                                        .scenarios = rows,
                                        .num_slots = flags.num_slots,
                                        .num_ranks = flags.ep_size,

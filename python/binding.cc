@@ -22,6 +22,7 @@
 #include "eplb/deepseek_policy.h"
 #include "eplb/integer_split.h"
 #include "eplb/policy.h"
+#include "eplb/scenario_planner.h"
 #include "eplb/simulate.h"
 #include "eplb/water_filling.h"
 
@@ -76,9 +77,11 @@ Maps RebalanceExperts(const In<float, 2>& weight, const std::array<int32_t, 4>& 
           ToNumpy(std::move(replicas), {layers, experts})};
 }
 
-// sizes: num_slots, num_groups, num_nodes, num_ranks, max_cross_slots.
+// sizes: num_slots, num_groups, num_nodes, num_ranks, max_cross_slots. current: [layers,
+// num_slots], or [layers, 0] when there is none.
 Out<int64_t> Plan(const In<double, 3>& loads, const std::array<int32_t, 5>& sizes,
-                  const std::string& policy_name, uint64_t seed, int32_t num_threads) {
+                  const std::string& policy_name, uint64_t seed, const In<int32_t, 2>& current,
+                  int32_t num_threads) {
   const Batches<double> batches(loads);
   std::vector<int64_t> slots(Index(batches.layers()) * Index(sizes[0]));
   {
@@ -93,14 +96,17 @@ Out<int64_t> Plan(const In<double, 3>& loads, const std::array<int32_t, 5>& size
         scenarios.emplace_back(load.begin(), load.end());
         for (size_t e = 0; e < total.size(); ++e) total[e] += load[e];
       }
-      const Placement placement = policy.plan({.loads = total,
-                                               .scenarios = scenarios,
-                                               .num_slots = sizes[0],
-                                               .num_ranks = sizes[3],
-                                               .num_nodes = sizes[2],
-                                               .num_groups = sizes[1],
-                                               .max_cross_slots = sizes[4],
-                                               .seed = seed});
+      Placement placement = policy.plan({.loads = total,
+                                         .scenarios = scenarios,
+                                         .num_slots = sizes[0],
+                                         .num_ranks = sizes[3],
+                                         .num_nodes = sizes[2],
+                                         .num_groups = sizes[1],
+                                         .max_cross_slots = sizes[4],
+                                         .seed = seed});
+      if (current.shape(1) != 0)
+        placement = RelabelRanks(PlacementOf(current, l, batches.width(), sizes[3]), placement,
+                                 sizes[2] == 1 ? 0 : sizes[3] / sizes[2]);
       CopySlots(placement, slots.data() + Index(l) * Index(sizes[0]));
     });
   }
@@ -140,6 +146,11 @@ Out<double> SplitFractional(const In<double, 3>& loads, const In<int32_t, 2>& sl
       WaterFilling split(PlacementOf(slots, l, batches.width(), num_ranks), costs);
       for (int64_t i = 0; i < batches.iterations(); ++i) {
         split.Solve(batches.At(i, l));
+        if (split.unplaced_tokens() > 0)
+          Throw(ErrorKind::kInvalid,
+                "layer {}: {} tokens are of experts whose slots all lie on ranks with rank_speed "
+                "0; every expert with tokens needs a slot on a live rank (repair gives it one)",
+                l, split.unplaced_tokens());
         std::ranges::copy(split.slot_tokens(),
                           shares.data() + Index(i * batches.layers() + l) * num_slots);
       }
@@ -221,7 +232,7 @@ NB_MODULE(_core, m) {
   m.def("rebalance_experts", RebalanceExperts, nb::arg("weight"), nb::arg("sizes"),
         nb::arg("num_threads"));
   m.def("plan", Plan, nb::arg("loads"), nb::arg("sizes"), nb::arg("policy"), nb::arg("seed"),
-        nb::arg("num_threads"));
+        nb::arg("current"), nb::arg("num_threads"));
   m.def("split_whole", SplitWhole, nb::arg("counts"), nb::arg("placement"), nb::arg("num_ranks"),
         nb::arg("num_threads"));
   m.def("split_fractional", SplitFractional, nb::arg("loads"), nb::arg("placement"),

@@ -67,7 +67,7 @@ SimulatedPolicy FromTable(const std::string& name, const SimulateRequest& reques
     std::vector<std::vector<double>> scenarios;
     for (int32_t i = 0; i < recorded.size(); ++i)
       scenarios.emplace_back(recorded.At(i).begin(), recorded.At(i).end());
-    return policy.plan({.loads = recorded.Mean(),
+    return policy.plan({.loads = recorded.Sum(),
                         .scenarios = scenarios,
                         .num_slots = slots,
                         .num_ranks = ranks,

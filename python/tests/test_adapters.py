@@ -130,25 +130,30 @@ class VLLM(unittest.TestCase):
 
     def test_experts_that_stay_on_a_rank_keep_their_slot(self):
         old = wideload_eplb.plan(golden.skewed_loads(3, (LAYERS, EXPERTS)), SLOTS, RANKS, policy="deepseek")
-        new = wideload_eplb.plan(self.loads, SLOTS, RANKS, policy="deepseek")
-        kept = vllm.DefaultEplbPolicy.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS, old)
         local = SLOTS // RANKS
-        stayed = 0
-        for layer, rank in np.ndindex(LAYERS, RANKS):
-            part = slice(rank * local, (rank + 1) * local)
-            before, after = old[layer, part], kept[layer, part]
-            self.assertEqual(sorted(after), sorted(new[layer, part]))
-            common = sum(min(list(before).count(e), list(after).count(e)) for e in set(before))
-            self.assertEqual((before == after).sum(), common)
-            stayed += common
-        self.assertGreater(stayed, 0)
+        for nodes, groups in ((1, 1), (2, 4)):
+            new = wideload_eplb.rebalance_experts(self.loads, SLOTS, groups, nodes, RANKS)[0]
+            kept = vllm.DefaultEplbPolicy.rebalance_experts(self.loads, SLOTS, groups, nodes, RANKS, old)
+            node_ranks = RANKS // nodes
+            for layer, node in np.ndindex(LAYERS, nodes):  # the same ranks, by other names on the same node
+                part = slice(node * node_ranks * local, (node + 1) * node_ranks * local)
+                ranks_of = [sorted(map(sorted, p[layer, part].reshape(-1, local).tolist())) for p in (new, kept)]
+                self.assertEqual(*ranks_of)
+            common = np.zeros(2, dtype=np.int64)  # slots of the renamed and of the new plan that their rank held before
+            for layer, rank in np.ndindex(LAYERS, RANKS):
+                part = slice(rank * local, (rank + 1) * local)
+                before, after = old[layer, part].tolist(), kept[layer, part].tolist()
+                held = [sum(min(before.count(e), p.count(e)) for e in set(before)) for p in (after, new[layer, part].tolist())]
+                self.assertEqual((old[layer, part] == kept[layer, part]).sum(), held[0])
+                common += held
+            self.assertGreater(common[0], common[1])
 
     def test_an_old_placement_of_another_size_is_not_used(self):
-        old = np.zeros((LAYERS, SLOTS + RANKS), dtype=np.int64)
-        np.testing.assert_array_equal(
-            vllm.DefaultEplbPolicy.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS, old),
-            vllm.DefaultEplbPolicy.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS),
-        )
+        for old in (np.zeros((LAYERS, SLOTS + RANKS), dtype=np.int64), np.full((LAYERS, SLOTS), -1)):
+            np.testing.assert_array_equal(
+                vllm.DefaultEplbPolicy.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS, old),
+                vllm.DefaultEplbPolicy.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS),
+            )
 
     def test_repairs_the_old_placement_within_the_budget(self):
         class Repairing(vllm.WideloadEplbPolicy):

@@ -27,6 +27,16 @@ class Plan(unittest.TestCase):
         placement = wideload_eplb.plan(loads, SLOTS, RANKS, policy="deepseek", num_groups=4, num_nodes=2)
         np.testing.assert_array_equal(placement, wideload_eplb.rebalance_experts(loads, SLOTS, 4, 2, RANKS)[0])
 
+    def test_names_ranks_after_what_they_hold(self):
+        loads = golden.skewed_loads(7, (4, LAYERS, EXPERTS))
+        for policy in ("tensorrt_llm", "deepseek", "scenario"):
+            plan = wideload_eplb.plan(loads, SLOTS, RANKS, policy=policy)
+            turned = np.roll(plan, SLOTS // RANKS, axis=1)  # every rank has the next one's number
+            again = wideload_eplb.plan(loads, SLOTS, RANKS, policy=policy, current=turned)
+            np.testing.assert_array_equal(again, turned)
+        with self.assertRaisesRegex(ValueError, rf"current has {SLOTS - RANKS} slots; it must have {SLOTS}"):
+            wideload_eplb.plan(loads, SLOTS, RANKS, current=plan[:, : SLOTS - RANKS])
+
     def test_scenario_keeps_groups_on_nodes_but_for_some_slots(self):
         loads = golden.skewed_loads(6, (4, LAYERS, EXPERTS))
         for cross in (0, 1, None):
@@ -113,6 +123,10 @@ class Split(unittest.TestCase):
         placement = [[0, 1, 1, 2, 2, 0]]
         shares = wideload_eplb.split([[30, 30, 30]], placement, 3, fractional=True, rank_speed=[1, 0, 1])
         np.testing.assert_allclose(shares.reshape(3, 2).sum(1), [45, 0, 45])
+        # Experts 1 and 2 without tokens need no live slot; with tokens they do.
+        wideload_eplb.split([[30, 0, 0]], placement, 3, fractional=True, rank_speed=[1, 0, 0])
+        with self.assertRaisesRegex(ValueError, "layer 0: 20 tokens are of experts.*rank_speed 0.*live rank"):
+            wideload_eplb.split([[30, 30, 20]], placement, 3, fractional=True, rank_speed=[1, 0, 0])
 
     def test_does_not_depend_on_threads(self):
         for fractional in (False, True):

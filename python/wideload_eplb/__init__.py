@@ -79,6 +79,7 @@ def plan(
     num_groups=1,
     num_nodes=1,
     cross_node_slots=None,
+    current=None,
     seed=1,
     num_threads=None,
 ):
@@ -93,6 +94,8 @@ def plan(
     refused with other policies.
     cross_node_slots: slots of a layer that may hold an expert of another node (None: as many as nodes); for "scenario"
     on several nodes only.
+    current: what the slots hold now, [layers, num_slots] or [num_slots]: ranks are renamed, within their node, so that as
+    many slots as possible hold what they held, and experts that stay on a rank keep their slot. The balance stays the same.
     seed: 0 to 2^64 - 1; for "scenario", the only one that draws random numbers.
 
     Returns int64 [layers, num_slots]. A layer without load is planned as if all loads were equal.
@@ -118,8 +121,13 @@ def plan(
         _arrays.size(num_ranks, "num_ranks"),
         cross_slots,
     ]
+    held = np.zeros((array.shape[1], 0), dtype=np.int32)
+    if current is not None:
+        held = _arrays.placement(current, array.shape[1], "current")
+        if held.shape[1] != sizes[0]:
+            raise ValueError(f"current has {held.shape[1]} slots; it must have {sizes[0]} (num_slots)")
     work_us = array[0].size * (250 if policy == "scenario" else 0.15)
-    slots = _core.plan(array, sizes, str(policy), _arrays.seed(seed), _arrays.threads(num_threads, work_us))
+    slots = _core.plan(array, sizes, str(policy), _arrays.seed(seed), held, _arrays.threads(num_threads, work_us))
     return _arrays.like(loads, slots)
 
 
@@ -138,8 +146,8 @@ def split(
     tokens_per_active_slot * active slots) / rank_speed. With a slot cost the result is a local optimum.
 
     Returns [layers, slots], or [iterations, layers, slots]. A second slot of one expert on the same rank gets nothing.
-    Errors: ValueError for an expert without a slot, ids out of range, slots that are no multiple of num_ranks, costs
-    without fractional=True.
+    Errors: ValueError for an expert without a slot, or with tokens and no slot on a rank that is alive, ids out of range,
+    slots that are no multiple of num_ranks, costs without fractional=True.
     """
     array, has_iterations = _arrays.batches(counts, "counts", whole=not fractional)
     slots = _arrays.placement(placement, array.shape[1])

@@ -83,6 +83,7 @@ def plan(
     num_groups: int = 1,
     num_nodes: int = 1,
     cross_node_slots: int | None = None,
+    current: ArrayLike | torch.Tensor | None = None,
     seed: int = 1,
     num_threads: int | None = None,
 ) -> NDArray[np.int64]: ...
@@ -96,6 +97,7 @@ def plan(
     num_groups: int = 1,
     num_nodes: int = 1,
     cross_node_slots: int | None = None,
+    current: ArrayLike | torch.Tensor | None = None,
     seed: int = 1,
     num_threads: int | None = None,
 ) -> torch.Tensor: ...

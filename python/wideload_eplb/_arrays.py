@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 _MAX_INT32 = 2**31 - 1
+_MAX_LOAD = 1e30  # any number of experts of it adds up in single precision
 _WORTH_A_THREAD_US = 5_000  # starting a pool and waking its threads takes 0.1 ms to 10 ms on a busy machine
 
 
@@ -70,10 +71,10 @@ def _expect_dimensions(array: np.ndarray, name: str, shapes: dict[int, str]) -> 
 
 
 def _expect_loads(array: np.ndarray, name: str) -> None:
-    bad = ~np.isfinite(array) | (array < 0)
+    bad = ~(array <= _MAX_LOAD) | (array < 0)  # also what is no number
     if bad.any():
         at = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(f"{name}{list(at)} is {array[at]}; loads must be finite and 0 or more")
+        raise ValueError(f"{name}{list(at)} is {array[at]}; loads must be finite, from 0 to {_MAX_LOAD}")
 
 
 def table(value: Any, name: str, dtype: type) -> np.ndarray:

@@ -7,8 +7,6 @@ Tried with vLLM 0.33.0 and the interface of 0.19 and later, which expect one map
 
 from __future__ import annotations
 
-import numpy as np
-
 import wideload_eplb
 
 from . import _arrays
@@ -16,25 +14,9 @@ from . import _arrays
 __all__ = ["DefaultEplbPolicy", "ThreeMapsEplbPolicy", "WideloadEplbPolicy"]
 
 
-def _keep_slots(placement: np.ndarray, old: np.ndarray, num_ranks: int) -> np.ndarray:
-    """placement with the slots within each rank in such an order that experts it holds already keep their place."""
-    result = placement.copy()
-    local = placement.shape[1] // num_ranks
-    for layer, begin in np.ndindex(placement.shape[0], num_ranks):
-        part = slice(begin * local, (begin + 1) * local)
-        new, before = placement[layer, part].tolist(), old[layer, part].tolist()
-        kept = [None] * local
-        for slot, expert in enumerate(before):
-            if expert in new:
-                new.remove(expert)
-                kept[slot] = expert
-        result[layer, part] = [new.pop(0) if expert is None else expert for expert in kept]
-    return result
-
-
-def _is_whole(placement: np.ndarray, num_experts: int) -> bool:
-    """Whether every slot holds an expert and every expert has a slot."""
-    return all(np.array_equal(np.unique(row), np.arange(num_experts)) for row in placement)
+def _covers(placement, num_experts: int) -> bool:
+    """Whether every layer holds every expert and nothing else."""
+    return all(set(row) == set(range(num_experts)) for row in placement.tolist())
 
 
 class WideloadEplbPolicy:
@@ -65,9 +47,10 @@ class WideloadEplbPolicy:
 
         weight: [layers, experts] tokens. num_replicas: slots per layer. num_groups: expert groups of the router.
         num_nodes: nodes. num_ranks: ranks, a multiple of num_nodes. old_global_expert_indices: [layers, slots], the
-        expert that each slot holds now, -1 for none: experts that stay on a rank keep their slot. Not used where it has
-        not the shape of the new placement, as after ranks were taken away; not repaired where an expert has no slot or a
-        slot no expert, as after ranks were added: then the placement is planned anew.
+        expert that each slot holds now, -1 for none: ranks are renamed within their node so that few slots change, and
+        experts that stay on a rank keep their slot. Not used where it has not the shape of the new placement, as after
+        ranks were taken away, or where an expert has no slot or a slot no expert, as after ranks were added: then the
+        placement is planned anew.
 
         Returns int64 [layers, num_replicas]: the expert of each slot; a tensor on the CPU if weight is a tensor.
         Errors: ValueError for sizes that do not divide and bad loads.
@@ -75,19 +58,16 @@ class WideloadEplbPolicy:
         old = None
         if old_global_expert_indices is not None:
             old = _arrays.to_numpy(old_global_expert_indices, "old_global_expert_indices")
-            if old.shape != (weight.shape[0], num_replicas):
+            if old.shape != (weight.shape[0], num_replicas) or not _covers(old, weight.shape[1]):
                 old = None
-        if old is not None and cls.max_fetched_slots is not None and _is_whole(old, weight.shape[1]):
+        if old is not None and cls.max_fetched_slots is not None:
             nodes = cls._nodes(num_groups, num_nodes)
             repaired = wideload_eplb.repair(old, weight, num_ranks, max_fetched_slots=cls.max_fetched_slots, **nodes)
             return _arrays.like(weight, repaired.placement)
         options = {"num_groups": num_groups, "num_nodes": num_nodes} if cls.policy == "deepseek" else {}
         if cls.policy == "scenario":
             options = cls._nodes(num_groups, num_nodes)
-        placement = wideload_eplb.plan(weight, num_replicas, num_ranks, policy=cls.policy, **options)
-        if old is None:
-            return placement
-        return _arrays.like(weight, _keep_slots(_arrays.to_numpy(placement, "placement"), old, num_ranks))
+        return wideload_eplb.plan(weight, num_replicas, num_ranks, policy=cls.policy, current=old, **options)
 
 
 class ThreeMapsEplbPolicy(WideloadEplbPolicy):

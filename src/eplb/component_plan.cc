@@ -1,7 +1,9 @@
 #include "eplb/component_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "parallel/mapping.h"
@@ -112,6 +114,67 @@ class GroupFiller {
   std::vector<int32_t> joined_;  // union-find over the group's ranks
 };
 
+// Exchanges second copies on a rank against experts that the rank lacks.
+class DuplicateRemover {
+ public:
+  DuplicateRemover(std::span<const double> loads, Placement& placement)
+      : loads_(loads),
+        placement_(placement),
+        slots_(Index(placement.num_experts), 0),
+        copies_(Index(placement.num_experts) * Index(placement.num_ranks), 0) {
+    for (int32_t s = 0; s < placement.num_slots(); ++s) {
+      ++slots_[Index(At(s))];
+      ++Copies(At(s), RankOf(s));
+    }
+  }
+
+  // A rank without the expert has two experts at least that the rank with two copies has not, or
+  // copies of its own to spare: while no expert has more slots than there are ranks, each exchange
+  // leaves one duplicate less.
+  void Run() {
+    for (int32_t s = 0; s < placement_.num_slots(); ++s)
+      while (Copies(At(s), RankOf(s)) > 1) {
+        const int32_t other = BestPartner(s);
+        if (other < 0) break;
+        Exchange(s, other);
+      }
+  }
+
+ private:
+  int32_t At(int32_t slot) const { return placement_.slot_expert[Index(slot)].value; }
+  int32_t RankOf(int32_t slot) const { return slot / placement_.slots_per_rank(); }
+  int32_t& Copies(int32_t expert, int32_t rank) {
+    return copies_[Index(expert) * Index(placement_.num_ranks) + Index(rank)];
+  }
+  double Share(int32_t expert) const { return loads_[Index(expert)] / slots_[Index(expert)]; }
+
+  // The slot whose exchange with `slot` takes a duplicate away and changes rank loads least.
+  int32_t BestPartner(int32_t slot) {
+    const int32_t expert = At(slot);
+    int32_t best = -1;
+    for (int32_t s = 0; s < placement_.num_slots(); ++s) {
+      if (Copies(expert, RankOf(s)) > 0) continue;
+      if (Copies(At(s), RankOf(slot)) > 0 && Copies(At(s), RankOf(s)) < 2) continue;
+      const auto change = [&](int32_t with) { return std::abs(Share(At(with)) - Share(expert)); };
+      if (best < 0 || change(s) < change(best)) best = s;
+    }
+    return best;
+  }
+
+  void Exchange(int32_t a, int32_t b) {
+    --Copies(At(a), RankOf(a));
+    --Copies(At(b), RankOf(b));
+    std::swap(placement_.slot_expert[Index(a)], placement_.slot_expert[Index(b)]);
+    ++Copies(At(a), RankOf(a));
+    ++Copies(At(b), RankOf(b));
+  }
+
+  std::span<const double> loads_;
+  Placement& placement_;
+  std::vector<int32_t> slots_;   // [num_experts]
+  std::vector<int32_t> copies_;  // [num_experts * num_ranks]
+};
+
 std::vector<Group> MakeGroups(int32_t num_experts, const Placement& placement) {
   const int32_t count = FewestComponents(num_experts, placement.num_slots(), placement.num_ranks);
   std::vector<Group> groups(Index(count));
@@ -157,6 +220,7 @@ Placement ComponentPlan(std::span<const double> loads, int32_t num_slots, int32_
     group_load[best] += loads[Index(expert)];
   }
   for (const Group& group : groups) GroupFiller(loads, group, placement).Fill(rule);
+  DuplicateRemover(loads, placement).Run();
   return placement;
 }
 

@@ -21,14 +21,18 @@ int32_t RoundUp(int32_t value, int32_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-Limit LimitOf(const SizeFigures& asked) {
+double DriftOf(const DiagnosisFigures& figures) {
+  return std::max(0.0, figures.asked.imbalance_optimal - figures.imbalance_interleaved);
+}
+
+Limit LimitOf(const DiagnosisFigures& figures) {
+  const SizeFigures& asked = figures.asked;
   if (asked.imbalance_optimal <= kBalanced) return Limit::kNothing;
   struct Cause {
     Limit limit;
     double size;
   };
-  // What is left when bounds and drift are taken off is the noise of single batches.
-  const double drift = std::max(0.0, asked.imbalance_optimal - asked.imbalance_seen);
+  const double drift = DriftOf(figures);
   const double bound = std::max(asked.replica_capacity_bound, asked.component_bound);
   const Cause causes[] = {
       {Limit::kReplicaCapacity, asked.replica_capacity_bound},
@@ -83,7 +87,6 @@ std::string LimitSentence(const DiagnosisFigures& figures, const Diagnosis& diag
   const std::string sizes =
       fmt::format("With {} slots on {} ranks", asked.sizes.num_slots, asked.sizes.num_ranks);
   const double left = 100 * asked.imbalance_optimal;
-  const double drift = 100 * std::max(0.0, asked.imbalance_optimal - asked.imbalance_seen);
   const std::string floor = fmt::format(
       "no static placement with a fixed split gets below about {:.1f} % with {:.0f} routed tokens "
       "a "
@@ -106,14 +109,19 @@ std::string LimitSentence(const DiagnosisFigures& figures, const Diagnosis& diag
           sizes, asked.fewest_components, 100 * asked.component_bound, left, floor);
     case Limit::kDrift:
       return fmt::format(
-          "{} the limit is drift: a plan shows {:.1f} % on the batches it was made from and {:.1f} "
-          "% on later ones, so {:.1f} points are for replanning or repair while serving; {}.",
-          sizes, 100 * asked.imbalance_seen, left, drift, floor);
+          "{} the limit is drift: a plan shows {:.1f} % on batches of the same time as those it "
+          "was "
+          "made from and {:.1f} % on later ones, so {:.1f} points are for replanning or repair "
+          "while "
+          "serving; {}.",
+          sizes, 100 * figures.imbalance_interleaved, left, 100 * DriftOf(figures), floor);
     case Limit::kBatchNoise:
       return fmt::format(
-          "{} the limit is the noise of single batches, {:.1f} % that neither bounds nor drift "
-          "explain: larger batches or more slots make it smaller; {}.",
-          sizes, left, floor);
+          "{} the limit is the noise of single batches: a plan shows {:.1f} % on the batches it "
+          "was "
+          "made from and {:.1f} % on others, whatever their order; larger batches, more recorded "
+          "ones or more slots make it smaller; {}.",
+          sizes, 100 * asked.imbalance_seen, left, floor);
   }
   return "";
 }
@@ -166,8 +174,8 @@ std::vector<Sizes> SizesToCompare(int32_t num_experts, const Sizes& asked) {
 }
 
 SizeFigures MeasureSizes(const DiagnosisInput& input, const Sizes& sizes) {
-  const std::vector<double> mean = input.recorded.Mean();
-  const Placement greedy = TensorRtLlmPlacement(std::vector<float>(mean.begin(), mean.end()),
+  const std::vector<double> total = input.recorded.Sum();
+  const Placement greedy = TensorRtLlmPlacement(std::vector<float>(total.begin(), total.end()),
                                                 sizes.num_slots, sizes.num_ranks);
   const Placement planned = PlanPlacement(input.recorded, {.num_ranks = sizes.num_ranks,
                                                            .num_slots = sizes.num_slots,
@@ -190,7 +198,7 @@ double ContiguousImbalance(const Scenarios& measured, int32_t num_ranks) {
 }
 
 Diagnosis Decide(const DiagnosisFigures& figures) {
-  Diagnosis diagnosis{.limit = LimitOf(figures.asked), .best = BestOf(figures)};
+  Diagnosis diagnosis{.limit = LimitOf(figures), .best = BestOf(figures)};
   const double now = 1 + figures.imbalance_now;
   diagnosis.speed_up = now / (1 + diagnosis.best.imbalance_optimal);
   diagnosis.worth = diagnosis.speed_up >= kWorthSpeedUp    ? Worth::kYes

@@ -31,7 +31,10 @@ struct DiagnosisFigures {
   double imbalance_now = 0;          // experts in order, no spare slots, even split
   double sampling_floor = 0;         // what a perfect static plan would show by chance alone
   SizeFigures asked;                 // the sizes the question is about
-  std::vector<SizeFigures> others;   // other slots and ranks
+  // imbalance_optimal of `asked` when the plan is made from every other batch and measured on the
+  // rest, so that no drift lies between the two.
+  double imbalance_interleaved = 0;
+  std::vector<SizeFigures> others;  // other slots and ranks
 };
 
 // Other sizes worth a look for the asked ones: no spare slots, one component, and one slot more per
@@ -61,9 +64,10 @@ struct Diagnosis {
 };
 
 // Worth: expert work becomes 5 % (little: 2 %) shorter with the best sizes on the asked ranks.
-// Limit: the largest of what holds the asked sizes above 0.01. Best: the fewest slots within 0.005
-// of the best on the asked ranks; half the ranks only when these stay above 0.1 on all slots and
-// halving them halves it.
+// Limit: the largest of what holds the asked sizes above 0.01: bounds; drift, which is what the
+// order of the batches costs; the noise of single batches, which is the rest. Best: the fewest
+// slots within 0.005 of the best on the asked ranks; half the ranks only when these stay above 0.1
+// on all slots and halving them halves it.
 Diagnosis Decide(const DiagnosisFigures& figures);
 
 // The decision in three sentences with figures, one per line.

@@ -19,6 +19,7 @@ DiagnosisFigures R1Like() {
                     .imbalance_seen = 0.020,
                     .component_bound = 0.017,
                     .fewest_components = 4},
+          .imbalance_interleaved = 0.021,
           .others = {{.sizes = {.num_slots = 324, .num_ranks = 36},
                       .imbalance_even = 0.1,
                       .imbalance_optimal = 0.0004},
@@ -39,14 +40,28 @@ TEST(Diagnosis, TakesTheFewestSlotsThatMakeOneComponent) {
 
 TEST(Diagnosis, NamesTheLargestLimit) {
   DiagnosisFigures figures = R1Like();
-  figures.asked.imbalance_seen = 0.002;
+  figures.imbalance_interleaved = 0.004;
   EXPECT_EQ(Decide(figures).limit, Limit::kDrift);
+  EXPECT_THAT(DiagnosisText(figures, Decide(figures)),
+              HasSubstr("0.4 % on batches of the same time as those it was made from and 2.4 % on "
+                        "later ones, so 2.0 points"));
   figures.asked.replica_capacity_bound = 0.023;
   EXPECT_EQ(Decide(figures).limit, Limit::kReplicaCapacity);
   figures.asked.imbalance_optimal = 0.004;
   EXPECT_EQ(Decide(figures).limit, Limit::kNothing);
   figures.asked = {.imbalance_optimal = 0.03, .imbalance_seen = 0.03, .component_bound = 0.005};
+  figures.imbalance_interleaved = 0.03;
   EXPECT_EQ(Decide(figures).limit, Limit::kBatchNoise);
+}
+
+TEST(Diagnosis, CallsNoDriftWhatAPlanLosesOnAnyOtherBatch) {
+  DiagnosisFigures figures = R1Like();
+  figures.asked = {.imbalance_optimal = 0.12, .imbalance_seen = 0.005, .component_bound = 0.02};
+  figures.imbalance_interleaved = 0.115;
+  const Diagnosis diagnosis = Decide(figures);
+  EXPECT_EQ(diagnosis.limit, Limit::kBatchNoise);
+  EXPECT_THAT(DiagnosisText(figures, diagnosis),
+              HasSubstr("0.5 % on the batches it was made from and 12.0 % on others"));
 }
 
 TEST(Diagnosis, IsNotWorthItWhenRanksAreEvenAnyway) {

@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <numeric>
 
 #include "base/error.h"
@@ -87,6 +89,25 @@ TEST(ComponentPlan, JoinsRanksIntoAsFewComponentsAsSlotsAllow) {
   }
 }
 
+// Many slots and few experts with load: hot experts have a slot on every rank, and the last of them
+// find only some ranks free.
+TEST(ComponentPlan, PutsNoExpertTwiceOnARankWhileAnotherChoiceExists) {
+  Random random(5);
+  for (int round = 0; round < 400; ++round) {
+    const int32_t ranks = 2 + random.Below(6);
+    const int32_t experts = ranks + random.Below(20);
+    const int32_t least = (experts + ranks - 1) / ranks;
+    const int32_t slots = ranks * (least + random.Below(experts - least + 1));
+    std::vector<double> loads;
+    for (int32_t e = 0; e < experts; ++e) loads.push_back(std::exp(2.5 * random.Normal()));
+    for (const ReplicaRule rule : {ReplicaRule::kHighestPerSlot, ReplicaRule::kHottestTwice}) {
+      const Placement plan = ComponentPlan(loads, slots, ranks, rule);
+      ValidatePlacement(plan, "plan");
+      EXPECT_FALSE(HasDuplicateOnARank(plan)) << experts << ' ' << slots << ' ' << ranks;
+    }
+  }
+}
+
 TEST(PlanPlacement, BeatsTheGreedyPolicyOnOtherBatchesOfTheSameKind) {
   for (uint64_t seed = 1; seed <= 5; ++seed) {
     const Scenarios all = RandomScenarios(32, 24, seed);
@@ -154,6 +175,28 @@ TEST(RepairPlacement, CoversTheExpertsOfADeadRankFirst) {
   EXPECT_THROW(RepairPlacement(now, scenarios, options), Error);
 }
 
+TEST(ScenarioStore, WeighsABatchByItsAge) {
+  ScenarioStore store(1, {.capacity = 8, .decay = 0.5, .floor_weight = 0.1});
+  for (const double tokens : {5.0, 6.0, 0.0, 7.0, 8.0}) store.Add(std::vector<double>{tokens});
+  const Scenarios kept = store.Get();  // the batch without tokens only aged the others
+  EXPECT_EQ(kept.loads, (std::vector<double>{5, 6, 7, 8}));
+  EXPECT_EQ(kept.weights, (std::vector<double>{0.1, 0.125, 0.5, 1}));
+}
+
+TEST(ScenarioStore, TellsDriftByTheOptimalSplitOfTheNewestBatches) {
+  // Expert 2 has both ranks: what 0 and 1 differ by up to its tokens, the split evens out.
+  const Placement placement{3, 2, {ExpertId(0), ExpertId(2), ExpertId(1), ExpertId(2)}};
+  ScenarioStore store(3, {.capacity = 8, .decay = 0.5});
+  EXPECT_EQ(store.Drift(placement, 0.25), 0);  // nothing was seen
+  store.Add(std::vector<double>{90, 0, 10});   // 0.8: older than what is asked for
+  store.Add(std::vector<double>{60, 40, 20});  // 0
+  store.Add(std::vector<double>{40, 60, 20});  // 0
+  EXPECT_NEAR(store.Drift(placement, 0.25, 2), -0.25, kRounding);
+  store.Add(std::vector<double>{80, 20, 20});  // 80 against a mean of 60
+  EXPECT_NEAR(store.Drift(placement, 0.25, 2), (1.0 / 3) / 1.5 - 0.25, kRounding);
+  EXPECT_NEAR(store.Drift(placement, 0, 1), 1.0 / 3, kRounding);
+}
+
 TEST(ScenarioStore, KeepsTheNewestAndThinsOutTheOld) {
   ScenarioStore store(1, {.capacity = 8});
   for (int32_t i = 0; i < 200; ++i) store.Add(std::vector<double>{i + 1.0});
@@ -164,6 +207,36 @@ TEST(ScenarioStore, KeepsTheNewestAndThinsOutTheOld) {
   EXPECT_LT(kept.At(0)[0], 190);
   EXPECT_GE(kept.At(0)[0], 200 - 8 * 8);
   EXPECT_TRUE(std::is_sorted(kept.weights.begin(), kept.weights.end()));
+}
+
+TEST(SplitSharedExpert, MovesNoRowThatDoesNotMakeItsRankTheBusiest) {
+  // Rank 2 has little to do beside rank 0: its rows stay, though rank 1 is idle.
+  EXPECT_EQ(SplitSharedExpert(std::vector<int64_t>{100, 0, 50}, std::vector<int32_t>{0, 0, 10})[8],
+            10);
+  Random random(11);
+  for (int round = 0; round < 300; ++round) {
+    const size_t ranks = 1 + static_cast<size_t>(random.Below(6));
+    const double cost = std::array{1.0, 0.5, 3.0}[static_cast<size_t>(random.Below(3))];
+    std::vector<int64_t> routed;
+    std::vector<int32_t> tokens;
+    for (size_t r = 0; r < ranks; ++r) {
+      routed.push_back(random.Below(60));
+      tokens.push_back(random.Below(30));
+    }
+    // One row after the other to the least busy rank: the least that whole rows allow.
+    std::vector<double> least(routed.begin(), routed.end());
+    for (int32_t i = std::accumulate(tokens.begin(), tokens.end(), 0); i > 0; --i)
+      *std::min_element(least.begin(), least.end()) += cost;
+    const double busiest = *std::max_element(least.begin(), least.end());
+    const std::vector<int32_t> rows = SplitSharedExpert(routed, tokens, cost);
+    for (size_t r = 0; r < ranks; ++r) {
+      double busy = static_cast<double>(routed[r]);
+      for (size_t from = 0; from < ranks; ++from) busy += cost * rows[from * ranks + r];
+      EXPECT_LE(busy, busiest + kRounding);
+      const auto room = std::floor((busiest - static_cast<double>(routed[r])) / cost + kRounding);
+      EXPECT_EQ(rows[r * ranks + r], std::min(tokens[r], static_cast<int32_t>(room)));
+    }
+  }
 }
 
 TEST(SplitSharedExpert, FillsTheLeastBusyRanksAndStaysAtHomeOtherwise) {

@@ -39,6 +39,13 @@ std::vector<double> Scenarios::Mean() const {
   return mean;
 }
 
+std::vector<double> Scenarios::Sum() const {
+  std::vector<double> sum(static_cast<size_t>(num_experts), 0.0);
+  for (int32_t i = 0; i < size(); ++i)
+    for (size_t e = 0; e < sum.size(); ++e) sum[e] += At(i)[e];
+  return sum;
+}
+
 ScenarioStore::ScenarioStore(int32_t num_experts, const ScenarioStoreOptions& options)
     : num_experts_(num_experts), options_(options) {
   if (options.capacity < 2)

@@ -25,6 +25,8 @@ struct Scenarios {
   void Add(std::span<const double> load, double weight = 1.0);
   // Sum over scenarios, each scaled to the same total and weighted; [num_experts].
   std::vector<double> Mean() const;
+  // Sum of the loads as they are, without weights: what TensorRT-LLM and DeepSeek plan from.
+  std::vector<double> Sum() const;
 };
 
 struct ScenarioStoreOptions {

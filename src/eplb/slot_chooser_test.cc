@@ -133,6 +133,32 @@ TEST(SlotChooser, PrefersReplicasOfTheSourceRank) {
   }
 }
 
+// As many tokens stay on their rank as the quotas allow: whatever the order of sources and slots.
+TEST(SlotChooser, KeepsAsManyTokensAtHomeAsTheQuotasAllow) {
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    const Case c = RandomCase(seed);
+    const auto experts = static_cast<size_t>(c.placement.num_experts);
+    const auto ranks = static_cast<size_t>(c.placement.num_ranks);
+    SlotChooser chooser(c.placement, SplitMode::kOptimal);
+    chooser.Prepare(c.counts);
+    std::vector<int32_t> given(experts * ranks, 0);    // tokens of an expert that a rank computes
+    std::vector<int32_t> at_home(experts * ranks, 0);  // those of them that are its own
+    for (size_t source = 0; source < ranks; ++source) {
+      const std::vector<int32_t> entries = EntriesOf(c, static_cast<int32_t>(source), seed);
+      std::vector<int32_t> slots(entries.size());
+      chooser.ChooseSlots(EpRank(static_cast<int32_t>(source)), entries, slots);
+      for (size_t i = 0; i < slots.size(); ++i) {
+        const auto rank = static_cast<size_t>(c.placement.RankOf(SlotId(slots[i])).value);
+        const size_t at = rank * experts + static_cast<size_t>(entries[i]);
+        ++given[at];
+        if (rank == source) ++at_home[at];
+      }
+    }
+    for (size_t i = 0; i < given.size(); ++i)
+      EXPECT_EQ(at_home[i], std::min(given[i], c.counts[i])) << "seed " << seed;
+  }
+}
+
 TEST(SlotChooser, GivesNegativeIdsNoSlot) {
   for (const SplitMode mode : {SplitMode::kOptimal, SplitMode::kRoundRobin, SplitMode::kFirst}) {
     SlotChooser chooser(ContiguousPlacement(4, 6, 2), mode);

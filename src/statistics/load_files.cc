@@ -15,10 +15,12 @@ namespace wideload::statistics {
 namespace {
 
 constexpr int32_t kMaxLayers = 1 << 13;
+constexpr double kMaxLoad = 1e30;  // kMaxTableExperts of them still add up in single precision
 
 void CheckLoad(double load, const std::string& where) {
-  if (!(load >= 0) || std::isinf(load))
-    Throw(ErrorKind::kInvalid, "{} is {}; it must be finite and at least 0", where, load);
+  if (!(load >= 0 && load <= kMaxLoad))
+    Throw(ErrorKind::kInvalid, "{} is {}; it must be finite, at least 0 and at most {}", where,
+          load, kMaxLoad);
 }
 
 std::vector<double> ParseCsvLine(std::string_view line, const std::string& where) {
@@ -50,7 +52,7 @@ int32_t TakeLayer(std::vector<double>& values, const std::string& where) {
   return static_cast<int32_t>(layer);
 }
 
-void AddLayer(LoadTable& table, int32_t layer, std::vector<double> loads,
+void AddLayer(LoadTable& table, int32_t layer, std::vector<double>&& loads,
               const std::string& where) {
   if (loads.empty() || loads.size() > kMaxTableExperts)
     Throw(ErrorKind::kInvalid, "{}: has {} experts; allowed: 1 to {}", where, loads.size(),
@@ -87,20 +89,24 @@ LoadTable JsonLayers(const Json& layers, const std::string& where) {
   return table;
 }
 
-// [layers][experts], or [steps][layers][experts] summed over the steps.
+// [layers][experts], or [steps][layers][experts], which are batches.
 LoadTable JsonCounts(const Json& counts, const std::string& where) {
   const bool has_steps = counts.is_array() && !counts.empty() && counts[0].is_array() &&
                          !counts[0].empty() && counts[0][0].is_array();
   if (!has_steps) return JsonLayers(counts, where);
   LoadTable sum = JsonLayers(counts[0], where + "[0]");
+  for (const auto& [layer, loads] : sum.layers) sum.batches[layer].push_back(loads);
   for (size_t s = 1; s < counts.size(); ++s) {
     const std::string step_where = fmt::format("{}[{}]", where, s);
     const LoadTable step = JsonLayers(counts[s], step_where);
     if (step.num_experts != sum.num_experts || step.layers.size() != sum.layers.size())
       Throw(ErrorKind::kInvalid, "{} is [{}, {}]; the steps before are [{}, {}]", step_where,
             step.layers.size(), step.num_experts, sum.layers.size(), sum.num_experts);
-    for (auto& [layer, loads] : sum.layers)
-      for (size_t e = 0; e < loads.size(); ++e) loads[e] += step.layers.at(layer)[e];
+    for (auto& [layer, loads] : sum.layers) {
+      const std::vector<double>& batch = step.layers.at(layer);
+      for (size_t e = 0; e < loads.size(); ++e) loads[e] += batch[e];
+      sum.batches[layer].push_back(batch);
+    }
   }
   return sum;
 }
@@ -172,6 +178,8 @@ LoadTable LoadsOfTensor(const SafetensorsFile& file, const std::string& tensor) 
 }
 
 LoadTable ParseLoadCsv(std::string_view text, const std::string& source) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // spreadsheets write one
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   LoadTable table;
   bool has_layers = false;
   int32_t next_layer = 0;

@@ -19,6 +19,8 @@ namespace wideload::statistics {
 struct LoadTable {
   int32_t num_experts = 0;
   std::map<int32_t, std::vector<double>> layers = {};  // layer index -> [num_experts], >= 0
+  // layer index -> the recorded batches that add up to it, oldest first; empty: not known
+  std::map<int32_t, std::vector<std::vector<double>>> batches = {};
   bool operator==(const LoadTable&) const = default;
 };
 
@@ -37,7 +39,7 @@ std::string FormatLoadCsv(const LoadTable& table);
 
 // What SGLang's recorder and --init-expert-location exchange.
 struct SglangFile {
-  std::optional<LoadTable> loads = {};  // "logical_count": [layers][experts] or summed over steps
+  std::optional<LoadTable> loads = {};  // "logical_count": [layers][experts], or steps of these
   std::vector<std::vector<int32_t>> slot_expert = {};  // "physical_to_logical_map" [layers][slots]
 };
 // Errors: kCorrupt and kInvalid with `source` and field; at least one of the two must be there.

@@ -58,8 +58,9 @@ TEST(LoadsOfTensor, ReadsAnyNumberType) {
   EXPECT_EQ(LoadsOfTensor(file, "f").layers.at(0), (std::vector<double>{0.5, 2}));
   EXPECT_EQ(LoadsOfTensor(file, "b").layers.at(0), (std::vector<double>{1, 2}));
   EXPECT_EQ(LoadsOfTensor(file, "u").layers.at(0), (std::vector<double>{3, 255}));
-  EXPECT_THAT(Refusal([&] { LoadsOfTensor(file, "negative"); }),
-              HasSubstr("tensor negative[0, 1] is -1; it must be finite and at least 0"));
+  EXPECT_THAT(
+      Refusal([&] { LoadsOfTensor(file, "negative"); }),
+      HasSubstr("tensor negative[0, 1] is -1; it must be finite, at least 0 and at most 1e+30"));
   EXPECT_THAT(Refusal([&] { LoadsOfTensor(file, "bool"); }), HasSubstr("must hold numbers"));
   EXPECT_THAT(Refusal([&] { LoadsOfTensor(file, "cube"); }), HasSubstr("[layers, experts]"));
   EXPECT_THAT(Refusal([&] { LoadsOfTensor(file, "none"); }),
@@ -73,6 +74,7 @@ TEST(LoadCsv, ReadsWithAndWithoutLayerColumn) {
   const LoadTable keyed = ParseLoadCsv("layer,0,1\n7,1,2\n3,4,5\n", "f.csv");
   EXPECT_EQ(keyed.layers.at(7), (std::vector<double>{1, 2}));
   EXPECT_EQ(ParseLoadCsv(FormatLoadCsv(keyed), "f.csv"), keyed);
+  EXPECT_EQ(ParseLoadCsv("\xEF\xBB\xBF" + FormatLoadCsv(keyed), "f.csv"), keyed);
 }
 
 TEST(LoadCsv, RefusesByLine) {
@@ -82,6 +84,7 @@ TEST(LoadCsv, RefusesByLine) {
   EXPECT_THAT(refusal("1,2\n1,x\n"), HasSubstr("f.csv:2: value 2 is \"x\""));
   EXPECT_THAT(refusal("1,2\n1\n"), HasSubstr("f.csv:2: has 1 experts; the layers before have 2"));
   EXPECT_THAT(refusal("1,-2\n"), HasSubstr("value 2 is -2"));
+  EXPECT_THAT(refusal("1,1.1e30\n"), HasSubstr("value 2 is 1.1e+30; it must be finite"));
   EXPECT_THAT(refusal("1,nan\n"), HasSubstr("must be finite"));
   EXPECT_THAT(refusal("layer,0\n1,2\n1,2\n"), HasSubstr("layer 1 is there twice"));
   EXPECT_THAT(refusal("layer,0\n1.5,2\n"), HasSubstr("layer is 1.5"));
@@ -95,9 +98,14 @@ TEST(SglangJson, ReadsCountsOfStepsAndPlacements) {
       R"({"logical_count": [[[1, 2], [3, 4]], [[10, 20], [30, 40]]], "rank": 0,
           "physical_to_logical_map": [[0, 1, 1], [1, 0, 0]]})",
       "f.json");
-  EXPECT_EQ(file.loads->layers.at(1), (std::vector<double>{33, 44}));
+  const LoadTable loads = file.loads.value_or(LoadTable{});
+  EXPECT_EQ(loads.layers.at(1), (std::vector<double>{33, 44}));
   EXPECT_EQ(file.slot_expert[1], (std::vector<int32_t>{1, 0, 0}));
-  EXPECT_EQ(*ParseSglangJson(FormatSglangCounts(*file.loads), "f").loads, *file.loads);
+  EXPECT_EQ(loads.batches.at(0), (std::vector<std::vector<double>>{{1, 2}, {10, 20}}));
+  const LoadTable again =
+      ParseSglangJson(FormatSglangCounts(loads), "f").loads.value_or(LoadTable{});
+  EXPECT_EQ(again.layers, loads.layers);
+  EXPECT_TRUE(again.batches.empty());
 }
 
 TEST(SglangJson, FillsDenseLayers) {

@@ -2,8 +2,10 @@
 """`wideload eplb` refuses bad input: exit code 2, nothing written, a message with file, key, found and allowed."""
 import json
 import pathlib
+import signal
 import struct
 import sys
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -184,6 +186,7 @@ class Loads(CliTest):
     def test_csv(self):
         for text, *found in [("1,2,3\n4,5\n", "loads.csv:2", r"\b2\b", r"\b3\b"), ("1,-2,3\n", "loads.csv:1", "-2"),
                              ("1,nan,3\n", "loads.csv:1", "nan"), ("1,x,3\n", "loads.csv:1", "x"), ("1,1e400,3\n", "1e400"),
+                             ("1,1e300,3\n", "loads.csv:1", r"1e\+300", r"1e\+30"),
                              ("layer,0,1\n3,1,2\n3,4,5\n", "loads.csv:3", "3"), ("layer,0,1\nx,1,2\n", "loads.csv:2", "x"),
                              ("", "loads.csv")]:
             with self.subTest(text):
@@ -273,6 +276,8 @@ class Options(CliTest):
         for command, *found in [
                 (["plan", *loads, "--output_path", "x", "--iter_start", 3], "--iter_start", "--expert_statistic_path"),
                 (["plan", *loads, "--output_path", "x", "--num_experts", 9], "--num_experts", "--routing"),
+                (["diagnose", *folder, "--wobble", 0.1], "--wobble", "recorded"),
+                (["diagnose", *folder, "--top_k", 4], "--top_k", "--loads"),
                 (["diagnose", *loads, "--tokens_per_iteration", 9], "--tokens_per_iteration", "--routing"),
                 (["simulate", *loads, "--num_slots", 4, "--iterations", "tokens:1"], "--iterations", "--routing"),
                 (["simulate", *folder, "--ep_size", 4, "--num_slots", 40, "--wobble", 0.2], "--wobble", "--loads"),
@@ -281,7 +286,8 @@ class Options(CliTest):
                 (["simulate", *loads, "--num_slots", 4, "--top_k", 4], "top_k is 4", "1 to 3"),
                 (["convert", SMALL, self.folder / "a.csv", "--num_experts", 4], "--num_experts", "routing"),
                 (["convert", SMALL, self.folder / "a.csv", "--replace"], "--replace", "folder"),
-                (["convert", SMALL, "-"], "standard output", "ending")]:
+                (["convert", SMALL, "-"], "standard output", "ending"),
+                (["convert", SMALL, self.folder / "loads.txt"], "loads.txt", "unknown output", "FILE.csv")]:
             with self.subTest(str(command)):
                 self.refused(["eplb", *command], *found)
 
@@ -346,6 +352,21 @@ class Options(CliTest):
                 self.refused([*repair, *more], *found)
         self.refused([*repair, "--loads", self.path("loads.csv", ",".join("1" * 32) + "\n")], "--ep_size is missing")
 
+    def test_numbers_that_are_none_or_out_of_range(self):
+        loads = ["--loads", self.path("loads.csv", "1,2,3,4\n"), "--ep_size", 2]
+        plan = ["plan", *loads, "--output_path", self.folder / "new.yaml"]
+        simulate = ["simulate", *loads, "--num_slots", 4, "--top_k", 2]
+        repair = ["repair", *loads, "--from", self.path("plan.yaml", "num_slots: 4\n"), "--output_path", self.folder / "new.yaml"]
+        for command, flag, value, allowed in [
+                (plan, "--num_slots", "0", "above 0"), (plan, "--ep_size", "-2", "above 0"), (plan, "--seed", "-1", "0 to 2"),
+                (plan, "--layer_updates_per_iter", "-1", "0 or more"), (simulate, "--wobble", "nan", "0 or more"),
+                (simulate, "--wobble", "inf", "0 or more"), (simulate, "--shared_expert_cost", "nan", "0 or more"),
+                (repair, "--until", "nan", "0 or more"), (repair, "--until", "1e999", "0 or more")]:
+            with self.subTest(flag=flag, value=value):
+                dashed = flag.replace("_", "-")
+                self.refused(["eplb", *command, f"{flag}={value}"], rf"{dashed}: found {value}; allowed: {allowed}",
+                             f"Run wideload eplb {command[0]} --help")
+
     def test_one_document_on_standard_output(self):
         for command in (["plan", "--expert_statistic_path", SMALL],
                         ["repair", "--expert_statistic_path", SMALL, "--from", self.path("plan.yaml", "num_slots: 40\n"),
@@ -377,6 +398,23 @@ class Outputs(CliTest):
         self.refused(["eplb", "repair", "--loads", bad, "--ep_size", 2, "--from", output, "--output_path", output], "new.yaml|bad")
         self.assertEqual(output.read_text(), "what was there\n")
 
+    def test_an_interrupted_run_leaves_what_was_there(self):
+        rows = "\n".join(",".join(str(1 + (7 * e + layer) % 50) for e in range(256)) for layer in range(300)) + "\n"
+        loads, output = self.path("loads.csv", rows), self.path("new.yaml", "what was there\n")
+        sizes = ["--loads", loads, "--ep_size", 32, "--num_slots", 288]
+        for command in (["plan", *sizes, "--policy", "scenario", "--output_path", output],
+                        ["simulate", *sizes], ["diagnose", *sizes, "--max_layers", 0]):
+            for what in (signal.SIGINT, signal.SIGTERM):
+                with self.subTest(command=command[0], signal=what):
+                    start = time.monotonic()
+                    code, stdout, stderr = self.interrupt(["eplb", *command],
+                                                          lambda out, err: time.monotonic() > start + 0.5, what)
+                    self.assertEqual(code, 128 + what, stderr)
+                    self.assertIn("interrupted; nothing was written", stderr)
+                    self.assertEqual(stdout, "")
+                    self.assertEqual(output.read_text(), "what was there\n")
+                    self.assertEqual(self.files(), ["loads.csv", "new.yaml", "stderr", "stdout"])
+
     def test_a_full_device(self):
         if not pathlib.Path("/dev/full").exists():
             self.skipTest("no /dev/full")
@@ -405,6 +443,33 @@ class LayersWithoutLoad(CliTest):
                 self.assertEqual(found["layers"][1]["placed_as_for"], "equal loads")
         self.good(*command)
         self.assertIn("  4: [0, 0, 1, 2]\n", plan.read_text())
+
+    def test_the_mean_of_a_plan_is_over_layers_with_load(self):
+        rows, means = ["layer,0,1,2", "3,5,1,1", "4,0,0,0", "5,1,7,2"], []
+        for text in (rows, rows[:2] + rows[3:]):
+            loads = self.path("loads.csv", "\n".join(text) + "\n")
+            found = json.loads(self.good("eplb", "plan", "--loads", loads, "--ep_size", 2, "--num_slots", 4, "--output_path",
+                                         self.folder / "plan.yaml", "--json").stdout)
+            means.append([found["imbalance_now"], found["imbalance_planned"], found["num_components"]])
+        self.assertEqual(*means)
+
+    def test_rows_of_zeros_that_a_table_begins_with_are_dense_layers(self):
+        counts = [[0] * 4, [0] * 4, [4, 3, 2, 1], [0] * 4, [1, 2, 3, 4]]
+        tensor = tensors(self.folder / "loads.safetensors", {"load": ("I64", [5, 4], sum(counts, []))})
+        plan = self.folder / "plan.yaml"
+        for loads in (f"{tensor}:load", self.path("loads.json", {"logical_count": counts})):
+            command = ["eplb", "plan", "--loads", loads, "--ep_size", 2, "--output_path", plan, "--json"]
+            for more, left_out, layers in (([], [0, 1], [2, 3, 4]), (["--layers", "0-4"], [], [0, 1, 2, 3, 4])):
+                with self.subTest(loads=str(loads), more=more):
+                    done = self.good(*command, *more)
+                    found = json.loads(done.stdout)
+                    self.assertEqual((found["layers_left_out"], [row["layer"] for row in found["layers"]]), (left_out, layers))
+                    self.assertEqual([int(line.split(":")[0]) for line in plan.read_text().splitlines() if "[" in line], layers)
+                    self.assertEqual("layers 0, 1 have no load: taken for dense layers" in done.stderr, bool(left_out))
+        none = tensors(self.folder / "none.safetensors", {"load": ("I64", [2, 4], [0] * 8)})
+        found = json.loads(self.good("eplb", "plan", "--loads", f"{none}:load", "--ep_size", 2, "--output_path", plan,
+                                     "--json").stdout)
+        self.assertEqual([row["has_load"] for row in found["layers"]], [False, False])
 
     def test_repair_leaves_them(self):
         plan = self.path("old.yaml", "num_slots: 4\ninitial_global_assignments:\n  3: [0, 1, 2, 0]\n  4: [2, 1, 0, 0]\n")

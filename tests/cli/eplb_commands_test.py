@@ -1,10 +1,19 @@
 """`wideload eplb`: report, plan, convert and check as a user calls them."""
+import itertools
 import json
 import os
 import pathlib
+import random
+import re
+import struct
 import subprocess
+import sys
 import tempfile
 import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from cli_support import write_safetensors  # noqa: E402
 
 ROOT = pathlib.Path(os.environ["WIDELOAD_SOURCE_DIR"])
 SHARED = pathlib.Path(os.environ.get("WIDELOAD_SHARED", ROOT / "../shared"))
@@ -74,6 +83,16 @@ class EplbCommands(unittest.TestCase):
         again = json.loads(self.eplb("plan", "--expert_statistic_path", SMALL, "--eplb_config", layout, "--num_slots", 32,
                                      "--policy", "contiguous", "--output_path", slots, "--json"))
         self.assertGreater(again["slots_changed"], 0)
+        # A scenario plan from scratch names its ranks so that as many slots as possible hold what they held.
+        self.eplb("plan", "--expert_statistic_path", SMALL, "--eplb_config", layout, "--num_slots", 32, "--policy", "scenario",
+                  "--output_path", slots)
+        held, planned = ([[json.loads(row)[r * 8:r * 8 + 8] for r in range(4)]
+                          for row in re.findall(r"\[.*\]", path.read_text())] for path in (layout, slots))
+        for before, after in zip(held, planned):
+            kept = [[len(set(a) & set(b)) for b in after] for a in before]
+            best = max(sum(kept[r][named[r]] for r in range(4)) for named in itertools.permutations(range(4)))
+            self.assertEqual(sum(kept[r][r] for r in range(4)), best)
+            self.assertEqual(sum(a == b for r in range(4) for a, b in zip(before[r], after[r])), best)
 
     def test_writes_one_page_with_heat_map_and_projection(self):
         page, plan = self.out / "page.html", SMALL / "expected_eplb_8x40.yaml"
@@ -112,6 +131,54 @@ class EplbCommands(unittest.TestCase):
         self.assertGreater(found["best"]["num_slots"], 16)
         self.assertIn("at least 2 are needed", self.eplb("diagnose", "--expert_statistic_path", SMALL, "--iter_start", 105,
                                                         code=2))
+
+    def write_statistics(self, hot_of_iteration, num_experts=16, tokens=(2000,)):
+        """One rank, layer 0: the hot experts of each iteration have 9 times the tokens of the others, give or take chance.
+        Iteration i has tokens[i mod their number]."""
+        generator = random.Random(1)
+        rows = [generator.choices(range(num_experts), [9 if e in hot else 1 for e in range(num_experts)],
+                                  k=tokens[i % len(tokens)]) for i, hot in enumerate(hot_of_iteration)]
+        folder = self.out / "statistics"
+        folder.mkdir(exist_ok=True)
+        (folder / "meta_info.json").write_text(json.dumps({"num_experts": num_experts, "num_experts_per_token": 2}))
+        header, data = {}, b""
+        for i, row in enumerate(rows):
+            counts = struct.pack(f"<{num_experts}q", *(row.count(e) for e in range(num_experts)))
+            header[f"{i}_0"] = {"dtype": "I64", "shape": [num_experts], "data_offsets": [len(data), len(data) + len(counts)]}
+            data += counts
+        write_safetensors(folder / "rank0.safetensors", header, data)
+        return folder
+
+    def test_diagnoses_drift_only_where_the_order_of_batches_matters(self):
+        early, late = range(4), range(8, 12)
+        options = ["--ep_size", 8, "--num_slots", 24, "--json"]
+        found = json.loads(self.eplb("diagnose", "--expert_statistic_path",
+                                     self.write_statistics([early] * 8 + [late] * 8), *options))
+        self.assertEqual(found["limit"], "drift")
+        self.assertLess(found["imbalance_interleaved"], found["asked"]["imbalance_optimal"] / 2)
+        found = json.loads(self.eplb("diagnose", "--expert_statistic_path",
+                                     self.write_statistics([early, early, late, late] * 4), *options))
+        self.assertNotEqual(found["limit"], "drift")
+        # Drawn batches know no order: what a plan loses on others is their noise.
+        loads = self.out / "loads.csv"
+        loads.write_text(",".join(str(5 + expert % 7) for expert in range(64)) + "\n")
+        found = json.loads(self.eplb("diagnose", "--loads", loads, "--ep_size", 16, "--num_slots", 80, "--tokens_per_rank", 2,
+                                     "--json"))
+        self.assertEqual(found["limit"], "batch_noise")
+        self.assertGreater(found["asked"]["imbalance_optimal"], 2 * found["asked"]["imbalance_on_recorded"])
+
+    def test_takes_the_steps_of_sglang_for_batches(self):
+        steps = [[[0] * 8, [9 if e // 2 == s // 8 else 1 for e in range(8)]] for s in range(16)]  # hot experts move once
+        counts = self.out / "counts.json"
+        counts.write_text(json.dumps({"logical_count": steps}))
+        options = ["--loads", counts, "--ep_size", 4, "--json"]
+        found = json.loads(self.eplb("diagnose", *options, "--num_slots", 12))
+        self.assertEqual((found["limit"], found["routed_tokens_per_iteration"]), ("drift", 24))
+        self.eplb("plan", *options, "--output_path", self.out / "plan.yaml", "--num_slots", 12, "--policy", "scenario")
+        alone = {"logical_count": [[sum(step[l][e] for step in steps) for e in range(8)] for l in range(2)]}
+        counts.write_text(json.dumps(alone))
+        found = json.loads(self.eplb("diagnose", *options, "--num_slots", 12, "--top_k", 2, "--tokens_per_rank", 6))
+        self.assertEqual(found["routed_tokens_per_iteration"], 48)
 
     def test_converts_loads_there_and_back(self):
         table, tensor, sglang, again = (self.out / name for name in ("a.csv", "b.safetensors", "c.json", "d.csv"))
@@ -319,6 +386,17 @@ class EplbCommands(unittest.TestCase):
         crossing = {r["policy"]: r["cross_node_replicas_repaired_per_layer"] for r in repaired}
         self.assertEqual(crossing["scenario"], 1)
         self.assertTrue(0 < crossing["deepseek"] <= 2, crossing)
+
+    def test_simulates_the_plans_that_plan_writes(self):
+        folder = self.write_statistics([range(4), range(8, 12)] * 4, tokens=(4000, 300))
+        plan = self.out / "plan.yaml"
+        sizes = ["--expert_statistic_path", folder, "--ep_size", 4]
+        for policy in ("contiguous", "tensorrt_llm", "deepseek"):
+            with self.subTest(policy):
+                self.eplb("plan", *sizes, "--num_slots", 24, "--policy", policy, "--iter_stop", 4, "--output_path", plan)
+                report = json.loads(self.eplb("report", *sizes, "--projection_eplb_config_path", plan, "--iter_start", 4, "--json"))
+                found = json.loads(self.eplb("simulate", *sizes, "--num_slots", 24, "--policies", policy, "--splits", "even", "--json"))
+                self.assertAlmostEqual(found["results"][0]["imbalance_mean"], report["average"]["imbalance_ratio"], 6)
 
     def test_says_what_it_converted(self):
         found = json.loads(self.eplb("convert", SMALL, self.out / "loads.csv", "--json"))
