@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "command_line.h"
+#include "eplb/node_rule.h"
 #include "eplb/scenario.h"
 #include "statistics/load_files.h"
 
@@ -66,13 +67,14 @@ RecordedLoads ReadRecordedLoads(const LoadFlags& flags);
 // --ep_size if it was given, else the ranks that recorded. Errors: kInvalid when neither tells.
 int32_t EpSizeOf(int32_t ep_size, const RecordedLoads& recorded);
 
-// How ranks and experts are grouped, for policies that look at it.
+// How ranks and experts are grouped, for policies that look at it and for repair.
 struct NodeFlags {
   int32_t num_nodes = 1;
   int32_t num_groups = 1;
   std::optional<int32_t> cross_node_slots;
 
   int32_t MaxCrossSlots() const { return cross_node_slots.value_or(-1); }  // as policies take it
+  eplb::NodeSizes Sizes() const { return {num_nodes, num_groups}; }
 };
 void AddNodeFlags(Command command, NodeFlags& flags);
 // Errors: kInvalid when there is more than one node or group and no policy that `flag` names looks

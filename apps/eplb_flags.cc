@@ -18,8 +18,8 @@ void AddNodeFlags(Command command, NodeFlags& flags) {
       .ShowDefault();
   command
       .Add("--cross-node-slots", flags.cross_node_slots,
-           "slots of a layer that the policy scenario may give to an expert of another node "
-           "(default: as many as nodes)")
+           "slots of a layer that the policy scenario and repair may give to an expert of another "
+           "node (default: as many as nodes; repair: or as many as there are, if more)")
       .NonNegative();
 }
 

@@ -24,6 +24,7 @@ struct RepairFlags {
   std::optional<int32_t> max_fetched_slots;
   double until = 0.01;
   std::vector<int32_t> dead_ranks;
+  NodeFlags nodes;
   uint64_t seed = 1;
   PlacementOutput output;
 };
@@ -54,6 +55,27 @@ std::vector<double> RankSpeeds(const std::vector<int32_t>& dead_ranks, int32_t e
   return speeds;
 }
 
+void CheckNodes(const RepairFlags& flags) {
+  if (flags.nodes.cross_node_slots && flags.nodes.num_nodes == 1)
+    Throw(ErrorKind::kInvalid, "--cross_node_slots {} with --nodes 1; allowed: several nodes",
+          *flags.nodes.cross_node_slots);
+}
+
+// Names the layer, which repair itself does not know.
+void CheckCrossSlots(const RepairFlags& flags, const LayerRepair& repair) {
+  const eplb::Placement& placement = repair.result.placement;
+  const eplb::NodeRule homes = eplb::HomesOf(placement, flags.nodes.Sizes());
+  if (!flags.nodes.cross_node_slots) return;
+  const int32_t crossing =
+      eplb::CountNodeSlots(placement, homes, RankSpeeds(flags.dead_ranks, flags.ep_size))
+          .num_crossing;
+  if (crossing > *flags.nodes.cross_node_slots)
+    Throw(ErrorKind::kInvalid,
+          "{}: layer {}: {} slots hold experts of other nodes than their home; --cross_node_slots "
+          "is {} (without it repair adds none to them)",
+          flags.from, repair.layer, crossing, *flags.nodes.cross_node_slots);
+}
+
 // The layers of the file that have loads, in both or refused.
 std::vector<LayerRepair> StartRepairs(const RepairFlags& flags,
                                       const statistics::EplbConfig& config,
@@ -73,6 +95,7 @@ std::vector<LayerRepair> StartRepairs(const RepairFlags& flags,
     repair.layer = layer;
     repair.has_load = has_load;
     repair.result.placement = statistics::LayerPlacement(config, layer, target, flags.from);
+    CheckCrossSlots(flags, repair);
   }
   return repairs;
 }
@@ -82,7 +105,9 @@ void RepairLayers(const RepairFlags& flags, const RecordedLoads& recorded,
   const eplb::RepairOptions options{.max_fetched_slots = flags.max_fetched_slots.value_or(kNoLimit),
                                     .until = flags.until,
                                     .rank_speed = RankSpeeds(flags.dead_ranks, flags.ep_size),
-                                    .seed = flags.seed};
+                                    .seed = flags.seed,
+                                    .nodes = flags.nodes.Sizes(),
+                                    .max_cross_slots = flags.nodes.MaxCrossSlots()};
   ForEachLayer(repairs.size(), [&](size_t i) {
     LayerRepair& repair = repairs[i];
     const RecordedLayer& loads = recorded.layers.at(repair.layer);
@@ -104,6 +129,8 @@ struct RepairTotals {
   double imbalance_before = 0;
   double imbalance_after = 0;
   int64_t fetched_slots = 0;
+  int64_t cross_slots_before = 0;
+  int64_t cross_slots_after = 0;
   double repair_ms = 0;
 
   double FetchedPerLayer() const { return static_cast<double>(fetched_slots) / num_layers; }
@@ -113,6 +140,8 @@ RepairTotals TotalsOf(const RepairFlags& flags, const std::vector<LayerRepair>& 
   RepairTotals totals;
   for (const LayerRepair& repair : repairs) {
     totals.fetched_slots += repair.result.fetched_slots;
+    totals.cross_slots_before += repair.result.cross_slots_before;
+    totals.cross_slots_after += repair.result.cross_slots_after;
     totals.repair_ms += repair.repair_ms;
     if (!repair.has_load) continue;
     ++totals.num_layers;
@@ -136,6 +165,10 @@ Json RepairJson(const RepairFlags& flags, const std::vector<LayerRepair>& repair
       row["imbalance_before"] = repair.result.imbalance_before;
       row["imbalance_after"] = repair.result.imbalance_after;
     }
+    if (flags.nodes.num_nodes > 1) {
+      row["cross_node_slots_before"] = repair.result.cross_slots_before;
+      row["cross_node_slots_after"] = repair.result.cross_slots_after;
+    }
     layers.push_back(std::move(row));
   }
   const RepairTotals totals = TotalsOf(flags, repairs);
@@ -150,6 +183,13 @@ Json RepairJson(const RepairFlags& flags, const std::vector<LayerRepair>& repair
           {"imbalance_before", totals.imbalance_before},
           {"imbalance_after", totals.imbalance_after},
           {"repair_ms_per_layer", totals.repair_ms / static_cast<double>(repairs.size())}};
+}
+
+std::string CrossingText(const RepairFlags& flags, const RepairTotals& totals) {
+  if (flags.nodes.num_nodes == 1) return "";
+  return fmt::format(
+      "{} nodes: {} slots of all layers held experts of other nodes than their home, {} do now\n",
+      flags.nodes.num_nodes, totals.cross_slots_before, totals.cross_slots_after);
 }
 
 std::string RepairText(const RepairFlags& flags, const std::vector<LayerRepair>& repairs) {
@@ -171,7 +211,23 @@ std::string RepairText(const RepairFlags& flags, const std::vector<LayerRepair>&
          fmt::format("{:>6} {:>8.4f} {:>8.4f} {:>8} {:>9.2f}\n", "all", totals.imbalance_before,
                      totals.imbalance_after, totals.fetched_slots, totals.repair_ms) +
          fmt::format("{} layers with load; {:.2f} slots fetched per layer\n", totals.num_layers,
-                     totals.FetchedPerLayer());
+                     totals.FetchedPerLayer()) +
+         CrossingText(flags, totals);
+}
+
+void WarnOfFlatLayers(const RepairFlags& flags, const std::vector<LayerRepair>& repairs) {
+  if (flags.nodes.num_nodes == 1 || flags.nodes.cross_node_slots) return;
+  int32_t num_flat = 0;
+  int32_t most = 0;
+  for (const LayerRepair& repair : repairs) {
+    num_flat += repair.result.cross_slots_before > flags.nodes.num_nodes ? 1 : 0;
+    most = std::max(most, repair.result.cross_slots_before);
+  }
+  if (num_flat > 0)
+    LogWarn(
+        "{} of {} layers held more than {} slots with experts of other nodes (up to {}) and may "
+        "keep as many: {} was not planned for these nodes",
+        num_flat, repairs.size(), flags.nodes.num_nodes, most, flags.from);
 }
 
 void WriteResult(const RepairFlags& flags, statistics::EplbConfig config,
@@ -182,6 +238,7 @@ void WriteResult(const RepairFlags& flags, statistics::EplbConfig config,
 }
 
 void Repair(RepairFlags flags) {
+  CheckNodes(flags);
   CheckPlacementOutput(flags.output);
   const statistics::EplbConfig config = statistics::ReadEplbYaml(flags.from);
   const RecordedLoads recorded = ReadRecordedLoads(flags.loads);
@@ -200,6 +257,7 @@ void Repair(RepairFlags flags) {
                 ? fmt::format("--max_fetched_slots is {}, or no change gains enough",
                               *flags.max_fetched_slots)
                 : "no change of one or two slots gains enough");
+  WarnOfFlatLayers(flags, repairs);
   PrintPlacementReport(flags.output, flags.output.json
                                          ? DumpJson(RepairJson(flags, repairs), 2) + "\n"
                                          : RepairText(flags, repairs));
@@ -231,6 +289,7 @@ void AddEplbRepair(Command group) {
            "comma separated ranks that compute nothing; experts only they hold get slots "
            "elsewhere first, whatever the limit")
       .CommaSeparated();
+  AddNodeFlags(command, flags.nodes);
   command.Add("--seed", flags.seed, "of the search").ShowDefault();
   AddPlacementOutput(command, flags.output);
 }

@@ -55,6 +55,7 @@ SimulatedPolicy PolicyOf(const std::string& name, const SimulateFlags& flags, do
   const Policy& policy = FindPolicy(name);
   SimulatedPolicy out;
   out.name = name;
+  if (policy.looks_at_nodes) out.nodes = flags.nodes.Sizes();
   out.plan = [&policy, &flags, &plan_ms](const Scenarios& recorded) {
     const std::vector<double> total = recorded.Sum();
     const std::vector<std::vector<double>> rows = RowsOf(recorded);
@@ -71,10 +72,10 @@ SimulatedPolicy PolicyOf(const std::string& name, const SimulateFlags& flags, do
     return placement;
   };
   if (flags.repair_slots > 0 && name != "contiguous")
-    out.repair = [&flags](const Placement& now, const Scenarios& seen) {
-      RepairOptions options;
-      options.max_fetched_slots = flags.repair_slots;
-      options.seed = flags.seed;
+    out.repair = [&policy, &flags](const Placement& now, const Scenarios& seen) {
+      RepairOptions options{.max_fetched_slots = flags.repair_slots, .seed = flags.seed};
+      if (policy.looks_at_nodes) options.nodes = flags.nodes.Sizes();
+      if (policy.bounds_cross_slots) options.max_cross_slots = flags.nodes.MaxCrossSlots();
       return RepairPlacement(now, seen, options).placement;
     };
   return out;
@@ -203,6 +204,9 @@ Json ResultJson(const SimulateFlags& flags, const std::vector<LayerOutcome>& out
   if (flags.nodes.num_nodes > 1 && flags.dead_ranks.empty())
     result["cross_node_replicas_per_layer"] = run.Mean(
         [&](const SimulatedRun& r) { return CrossNodeReplicas(r.planned, flags.nodes.num_nodes); });
+  if (result.contains("cross_node_replicas_per_layer") && flags.repair_slots > 0)
+    result["cross_node_replicas_repaired_per_layer"] = run.Mean(
+        [&](const SimulatedRun& r) { return CrossNodeReplicas(r.last, flags.nodes.num_nodes); });
   if (flags.shared_expert_cost > 0) result["shared_expert"] = SharedJson(run);
   return result;
 }
@@ -250,6 +254,7 @@ std::string ResultText(const Json& r) {
   };
   more("slots_fetched_first_per_layer");
   more("cross_node_replicas_per_layer");
+  more("cross_node_replicas_repaired_per_layer");
   if (r.contains("shared_expert")) {
     const Json& shared = r["shared_expert"];
     text += fmt::format(" {:>9.5f} {:>9.5f} {:>7.3f}", shared["imbalance_home_mean"].get<double>(),
@@ -264,6 +269,8 @@ std::string ReportText(const SimulateFlags& flags, const Json& report) {
   if (!flags.dead_ranks.empty()) text += fmt::format(" {:>9}", "at death");
   if (flags.nodes.num_nodes > 1 && flags.dead_ranks.empty())
     text += fmt::format(" {:>9}", "crossing");
+  if (flags.nodes.num_nodes > 1 && flags.dead_ranks.empty() && flags.repair_slots > 0)
+    text += fmt::format(" {:>9}", "repaired");
   if (flags.shared_expert_cost > 0)
     text += fmt::format(" {:>9} {:>9} {:>7}", "+ shared", "filled", "moved");
   text += "\n";
@@ -294,11 +301,11 @@ void CheckNames(const SimulateFlags& flags) {
   if (flags.ep_size % flags.nodes.num_nodes != 0)
     Throw(ErrorKind::kInvalid, "--nodes is {}; it must divide --ep_size {}", flags.nodes.num_nodes,
           flags.ep_size);
-  if (flags.repair_slots > 0 && flags.nodes.num_nodes > 1)
+  if (flags.repair_slots > 0 && flags.nodes.num_nodes > 1 && !flags.dead_ranks.empty())
     Throw(ErrorKind::kUnsupported,
-          "--repair_slots_per_layer {} --nodes {}: repair does not look at nodes yet; allowed: 1 "
-          "node, or no repair",
-          flags.repair_slots, flags.nodes.num_nodes);
+          "--repair_slots_per_layer {} --nodes {} --dead_ranks {}: repair after a death does not "
+          "look at nodes; allowed: two of the three",
+          flags.repair_slots, flags.nodes.num_nodes, fmt::join(flags.dead_ranks, ","));
   LiveSizes(OptionsOf(flags));
 }
 

@@ -108,7 +108,14 @@ void BindRepair(nb::module_& m) {
       .def_rw("until", &RepairOptions::until)
       .def_rw("min_gain", &RepairOptions::min_gain)
       .def_rw("rank_speed", &RepairOptions::rank_speed)
-      .def_rw("seed", &RepairOptions::seed);
+      .def_rw("seed", &RepairOptions::seed)
+      .def_rw("max_cross_slots", &RepairOptions::max_cross_slots)
+      .def_prop_rw(
+          "nodes",
+          [](const RepairOptions& o) { return std::tuple(o.nodes.num_nodes, o.nodes.num_groups); },
+          [](RepairOptions& o, const std::tuple<int32_t, int32_t>& sizes) {
+            o.nodes = {std::get<0>(sizes), std::get<1>(sizes)};
+          });
   m.def("repair", Repair, nb::arg("placement"), nb::arg("loads"), nb::arg("weights"),
         nb::arg("options"), nb::arg("num_threads"));
   m.def("bounds", Bounds, nb::arg("loads"), nb::arg("num_slots"), nb::arg("num_ranks"),

@@ -69,14 +69,39 @@ class SGLang(unittest.TestCase):
             wideload_eplb.rebalance_experts(self.steps.sum(0), SLOTS - local, 1, 1, RANKS - 1)[0],
         )
 
+    def test_all_active_ranks_are_deepseek(self):
+        for active in (np.ones(RANKS), np.array([1] * RANKS + [0, 0])):  # with room to grow
+            elastic = self.rebalance(sglang.EplbAlgorithm.elasticity_aware_hierarchical, active_ranks=active)
+            for a, b in zip(elastic, self.rebalance(sglang.EplbAlgorithm.deepseek_hierarchical)):
+                np.testing.assert_array_equal(a, b)
+        with self.assertRaisesRegex(ValueError, r"active_ranks has shape \[6\] with 5 active"):
+            self.rebalance(sglang.EplbAlgorithm.elasticity_aware, active_ranks=np.array([1, 1, 1, 1, 0, 1]))
+
     def test_active_ranks_come_from_sglang(self):
-        module = types.ModuleType("sglang.srt.elastic_ep.elastic_ep")
-        module.get_elastic_ep_state = lambda: types.SimpleNamespace(active_ranks=np.ones(RANKS, dtype=np.int32))
-        names = ("sglang", "sglang.srt", "sglang.srt.elastic_ep")
-        with mock.patch.dict(sys.modules, {**{n: types.ModuleType(n) for n in names}, module.__name__: module}):
-            elastic = self.rebalance(sglang.EplbAlgorithm.elasticity_aware)
-        for a, b in zip(elastic, self.rebalance(sglang.EplbAlgorithm.deepseek)):
-            np.testing.assert_array_equal(a, b)
+        active = types.SimpleNamespace(active_ranks=np.array([1, 1, 0, 1], dtype=np.int32))
+        expected = self.rebalance(sglang.EplbAlgorithm.elasticity_aware, active_ranks=active.active_ranks)
+        manager = types.SimpleNamespace(instance=lambda: active)
+        nobody = types.SimpleNamespace(instance=lambda: None)
+        for name, value, like in (
+            ("ElasticEPStateManager", manager, expected),
+            ("ElasticEPStateManager", nobody, self.rebalance(sglang.EplbAlgorithm.deepseek)),
+            ("get_elastic_ep_state", lambda: active, expected),
+        ):
+            modules = {n: types.ModuleType(n) for n in ("sglang", "sglang.srt", "sglang.srt.elastic_ep")}
+            module = types.ModuleType("sglang.srt.elastic_ep.elastic_ep")
+            setattr(module, name, value)
+            modules["sglang.srt.elastic_ep"].elastic_ep = module
+            with mock.patch.dict(sys.modules, {**modules, module.__name__: module}):
+                elastic = self.rebalance(sglang.EplbAlgorithm.elasticity_aware)
+            for a, b in zip(elastic, like):
+                np.testing.assert_array_equal(a, b)
+
+    def test_hierarchical_scenario_keeps_groups_on_nodes(self):
+        placement, _, _ = self.rebalance(sglang.EplbAlgorithm.scenario_hierarchical)
+        np.testing.assert_array_equal(
+            placement, wideload_eplb.plan(self.steps, SLOTS, RANKS, num_groups=4, num_nodes=2)
+        )
+        self.assertFalse((placement == self.rebalance(sglang.EplbAlgorithm.scenario)[0]).all())
 
     def test_names_are_those_of_sglang(self):
         self.assertIs(sglang.compute_algorithm("auto", 8, 4), sglang.EplbAlgorithm.deepseek_hierarchical)
@@ -140,6 +165,45 @@ class VLLM(unittest.TestCase):
         self.assertTrue((changed <= 2).all() and changed.any(), changed)
         before, after = (wideload_eplb.imbalance(self.loads, p, RANKS, split="optimal").mean() for p in (old, new))
         self.assertLess(after, before)
+
+    def test_repair_and_scenario_keep_groups_on_nodes(self):
+        class Repairing(vllm.WideloadEplbPolicy):
+            max_fetched_slots = 6
+            cross_node_slots = 0
+
+        class Scenario(vllm.WideloadEplbPolicy):
+            policy = "scenario"
+            cross_node_slots = 0
+
+        def nodes_of_experts(placement):
+            return [[{s * 2 // SLOTS for s in np.flatnonzero(row == e)} for e in range(EXPERTS)] for row in placement]
+
+        other = golden.skewed_loads(3, (LAYERS, EXPERTS))
+        old = vllm.DefaultEplbPolicy.rebalance_experts(other, SLOTS, 4, 2, RANKS)
+        new = Repairing.rebalance_experts(self.loads, SLOTS, 4, 2, RANKS, old)
+        self.assertTrue((new != old).any())
+        self.assertEqual(nodes_of_experts(new), nodes_of_experts(old))
+        flat = Repairing.rebalance_experts(self.loads, SLOTS, 1, 2, RANKS, old)  # vLLM's global policy
+        self.assertNotEqual(nodes_of_experts(flat), nodes_of_experts(old))
+        planned = Scenario.rebalance_experts(self.loads, SLOTS, 4, 2, RANKS)
+        for nodes in nodes_of_experts(planned):
+            for group in range(0, EXPERTS, 4):
+                self.assertEqual(len(set.union(*nodes[group : group + 4])), 1)
+
+    def test_plans_anew_where_the_old_placement_has_holes(self):
+        class Repairing(vllm.WideloadEplbPolicy):
+            max_fetched_slots = 0
+
+        old = vllm.DefaultEplbPolicy.rebalance_experts(golden.skewed_loads(3, (LAYERS, EXPERTS)), SLOTS, 1, 1, RANKS)
+        np.testing.assert_array_equal(Repairing.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS, old), old)
+        empty, lost = old.copy(), old.copy()
+        empty[:, -SLOTS // RANKS :] = -1  # a rank that was added
+        lost[lost == 5] = 4
+        for holes in (empty, lost):
+            np.testing.assert_array_equal(
+                Repairing.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS, holes),
+                vllm.DefaultEplbPolicy.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS, holes),
+            )
 
     def test_three_maps_for_older_versions(self):
         placement, table, counts = vllm.ThreeMapsEplbPolicy.rebalance_experts(self.loads, SLOTS, 1, 1, RANKS)

@@ -213,8 +213,32 @@ class RepairAndBounds(unittest.TestCase):
         np.testing.assert_allclose(one.replica_capacity, [97 / 25 - 1])
         self.assertGreater(one.sampling_floor[0], 0)
 
+    def test_repair_keeps_experts_on_their_nodes(self):
+        local = SLOTS // 2  # of a node
+        start = wideload_eplb.plan(self.before.sum(0), SLOTS, RANKS, policy="deepseek", num_groups=4, num_nodes=2)
+
+        def crossing(placement):  # slots whose expert's node in the start is the other one
+            home = np.array([[expert in row[local:] for expert in range(EXPERTS)] for row in start])
+            return (np.take_along_axis(home, placement, 1) != (np.arange(SLOTS) >= local)).sum(1)
+
+        self.assertEqual(crossing(start).tolist(), [0] * LAYERS)
+        nodes = dict(max_fetched_slots=8, num_groups=4, num_nodes=2)
+        flat = wideload_eplb.repair(start, self.after, RANKS, max_fetched_slots=8).placement
+        self.assertGreater(crossing(flat).max(), 2)
+        for cross_node_slots, most in ((0, 0), (1, 1), (None, 2)):
+            kept = wideload_eplb.repair(start, self.after, RANKS, cross_node_slots=cross_node_slots, **nodes)
+            self.assertTrue((kept.fetched_slots > 0).any())
+            self.assertLessEqual(crossing(kept.placement).max(), most)
+        self.assertEqual(crossing(kept.placement).max(), 2)
+        with self.assertRaisesRegex(ValueError, "cross_node_slots is 1, but [2-9]"):
+            wideload_eplb.repair(flat, self.after, RANKS, cross_node_slots=1, **nodes)
+
     def test_refuses_options_out_of_range(self):
         for message, change in (
+            ("cross_node_slots is 1 with num_nodes 1", dict(cross_node_slots=1)),
+            ("num_nodes is 3; it must divide", dict(num_nodes=3)),
+            ("num_groups is 3; it must divide", dict(num_nodes=2, num_groups=3)),
+            ("cross_node_slots is -1", dict(num_nodes=2, cross_node_slots=-1)),
             ("decay is 0", dict(decay=0)),
             ("max_fetched_slots is -1", dict(max_fetched_slots=-1)),
             ("until is nan", dict(until=float("nan"))),

@@ -202,6 +202,9 @@ def repair(
     min_gain=1e-4,
     decay=1.0,
     rank_speed=None,
+    num_groups=1,
+    num_nodes=1,
+    cross_node_slots=None,
     seed=1,
     num_threads=None,
 ):
@@ -213,8 +216,12 @@ def repair(
     until: stops at this mean imbalance under the optimal split. min_gain: what a fetched slot must save of it.
     decay: weight of a batch relative to the next younger one, in (0, 1].
     rank_speed: [ranks], each >= 0; 0 is a dead rank, whose slots keep what they hold and count for nothing.
+    num_groups, num_nodes: on several nodes an expert that has a slot on its home node keeps one there. The home of a
+    group (1: of an expert) is the node that holds most of its experts now, of several that with most slots of them.
+    cross_node_slots: slots of a layer that may hold an expert of another node; a placement that has more is refused.
+    None: as many as nodes, or as many as the placement has if these are more.
 
-    Returns a Repair; experts that stay on a rank keep their slot.
+    Returns a Repair; experts that stay on a rank keep their slot. Covering experts comes before nodes.
     Errors: ValueError for a placement that does not fit and options out of range, RuntimeError when fewer slots are
     alive than there are experts.
     """
@@ -230,6 +237,11 @@ def repair(
     options.max_fetched_slots = _arrays.size(max_fetched_slots, "max_fetched_slots", least=0)
     options.until, options.min_gain, options.seed = float(until), float(min_gain), _arrays.seed(seed)
     options.rank_speed = _arrays.speeds(rank_speed, num_ranks).tolist()
+    options.nodes = (_arrays.size(num_nodes, "num_nodes"), _arrays.size(num_groups, "num_groups"))
+    if cross_node_slots is not None:
+        if num_nodes == 1:
+            raise ValueError(f"cross_node_slots is {cross_node_slots} with num_nodes 1; allowed: None, or several nodes")
+        options.max_cross_slots = _arrays.size(cross_node_slots, "cross_node_slots", 0)
     weights = float(decay) ** np.arange(array.shape[0] - 1, -1, -1, dtype=np.float64)
     results = _core.repair(
         slots, array, np.maximum(weights, 1e-9), options, _arrays.threads(num_threads, array[0].size * 10)

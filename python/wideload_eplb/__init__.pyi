@@ -152,6 +152,9 @@ def repair(
     min_gain: float = 1e-4,
     decay: float = 1.0,
     rank_speed: ArrayLike | torch.Tensor | None = None,
+    num_groups: int = 1,
+    num_nodes: int = 1,
+    cross_node_slots: int | None = None,
     seed: int = 1,
     num_threads: int | None = None,
 ) -> Repair: ...
@@ -166,6 +169,9 @@ def repair(
     min_gain: float = 1e-4,
     decay: float = 1.0,
     rank_speed: ArrayLike | torch.Tensor | None = None,
+    num_groups: int = 1,
+    num_nodes: int = 1,
+    cross_node_slots: int | None = None,
     seed: int = 1,
     num_threads: int | None = None,
 ) -> RepairOfTensors: ...

@@ -48,6 +48,8 @@ class RepairOptions:
     min_gain: float
     rank_speed: list[float]
     seed: int
+    max_cross_slots: int
+    nodes: tuple[int, int]  # nodes, groups
     def __init__(self) -> None: ...
 
 def repair(

@@ -1,11 +1,11 @@
 """SGLang's expert balancing algorithms, same names and signatures: import this module in place of
 `sglang.srt.eplb.eplb_algorithms`.
 
-Signatures of SGLang's main branch, read in November 2026 (python/sglang/srt/eplb/eplb_algorithms/__init__.py at commit
-046f88cb). Of its algorithms "deepseek", "deepseek_hierarchical", "elasticity_aware" and "auto" are here with the same
-placements where no loads tie; "deepseek_vec" and "deepseek_vec_hierarchical" are refused. wideload's own policies are
-"scenario" (uses the recorded steps one by one; made for a split that follows the load of each batch, SGLang's
-`--ep-dispatch-algorithm lp`) and "tensorrt_llm".
+Tried with SGLang 0.5.23 (python/sglang/srt/eplb/eplb_algorithms). Of its algorithms "deepseek", "elasticity_aware", both
+with "_hierarchical", and "auto" are here with the same placements where no loads tie; "deepseek_vec" and
+"deepseek_vec_hierarchical" are refused. wideload's own policies are "scenario" (uses the recorded steps one by one; made for
+a split that follows the load of each batch, SGLang's `--ep-dispatch-algorithm lp`), "scenario_hierarchical" (the same with
+expert groups kept on nodes) and "tensorrt_llm".
 """
 
 from __future__ import annotations
@@ -27,8 +27,23 @@ class EplbAlgorithm(Enum):
     deepseek_vec = auto()
     deepseek_vec_hierarchical = auto()
     elasticity_aware = auto()
+    elasticity_aware_hierarchical = auto()
     scenario = auto()
+    scenario_hierarchical = auto()
     tensorrt_llm = auto()
+
+
+_DEEPSEEK = (
+    EplbAlgorithm.deepseek,
+    EplbAlgorithm.deepseek_hierarchical,
+    EplbAlgorithm.elasticity_aware,
+    EplbAlgorithm.elasticity_aware_hierarchical,
+)
+_HIERARCHICAL = (
+    EplbAlgorithm.deepseek_hierarchical,
+    EplbAlgorithm.elasticity_aware_hierarchical,
+    EplbAlgorithm.scenario_hierarchical,
+)
 
 
 def compute_algorithm(raw_algorithm: str, num_groups: int | None, num_nodes: int) -> EplbAlgorithm:
@@ -60,9 +75,10 @@ def rebalance_experts(
 
     tokens_per_expert: [steps, layers, experts] tokens. num_physical_experts: slots per layer;
     num_local_physical_experts: slots of one rank. num_groups: expert groups of the router (None: no groups), num_nodes:
-    nodes; used by "deepseek_hierarchical" only. algorithm: an EplbAlgorithm.
-    active_ranks: [ranks], for "elasticity_aware" only: ranks with 0 get no expert, their slots are 0 in the map and in
-    nobody's table. None: what SGLang's elastic EP state says.
+    nodes; used by the hierarchical algorithms only. algorithm: an EplbAlgorithm.
+    active_ranks: [ranks] (or longer, with 0 beyond), for "elasticity_aware" and its hierarchical form only: ranks with 0
+    get no expert, their slots are 0 in the map and in nobody's table; the plan is then global. None: what SGLang's elastic
+    EP state says.
 
     Returns int64 (physical_to_logical_map [layers, slots], logical_to_physical_map [layers, experts, X] padded with -1,
     expert_count [layers, experts]), tensors on the CPU if tokens_per_expert is one.
@@ -79,39 +95,55 @@ def rebalance_experts(
         raise ValueError(
             f"tokens_per_expert has shape {list(tokens_per_expert.shape)}; it must be [steps, layers, experts]"
         )
-    if algorithm is EplbAlgorithm.deepseek:
-        return wideload_eplb.rebalance_experts(tokens_per_expert.sum(0), slots, 1, 1, ranks)
-    if algorithm is EplbAlgorithm.deepseek_hierarchical:
-        if num_groups is None or num_groups % num_nodes != 0:
-            raise ValueError(
-                f"num_groups is {num_groups}; deepseek_hierarchical needs a multiple of {num_nodes} (num_nodes)"
-            )
-        return wideload_eplb.rebalance_experts(tokens_per_expert.sum(0), slots, num_groups, num_nodes, ranks)
-    if algorithm is EplbAlgorithm.elasticity_aware:
-        return _plan_active(tokens_per_expert.sum(0), slots, ranks, active_ranks)
-    if algorithm in (EplbAlgorithm.scenario, EplbAlgorithm.tensorrt_llm):
-        placement = wideload_eplb.plan(tokens_per_expert, slots, ranks, policy=algorithm.name)
+    if algorithm in (EplbAlgorithm.elasticity_aware, EplbAlgorithm.elasticity_aware_hierarchical):
+        active = _active_ranks(active_ranks, ranks)
+        if not active.all():
+            return _plan_active(tokens_per_expert.sum(0), slots, active)
+    groups, nodes = _groups_and_nodes(algorithm, num_groups, num_nodes)
+    if algorithm in _DEEPSEEK:
+        return wideload_eplb.rebalance_experts(tokens_per_expert.sum(0), slots, groups, nodes, ranks)
+    if algorithm in (EplbAlgorithm.scenario, EplbAlgorithm.scenario_hierarchical, EplbAlgorithm.tensorrt_llm):
+        policy = "tensorrt_llm" if algorithm is EplbAlgorithm.tensorrt_llm else "scenario"
+        on_nodes = {"num_groups": groups, "num_nodes": nodes} if nodes > 1 else {}
+        placement = wideload_eplb.plan(tokens_per_expert, slots, ranks, policy=policy, **on_nodes)
         tables = _arrays.tables(_arrays.to_numpy(placement, "placement"), tokens_per_expert.shape[2])
         return (placement, *(_arrays.like(tokens_per_expert, table) for table in tables))
     raise ValueError(
-        f"eplb algorithm {algorithm} is not offered by wideload_eplb; take deepseek, deepseek_hierarchical, "
-        "elasticity_aware, scenario or tensorrt_llm"
+        f"eplb algorithm {algorithm} is not offered by wideload_eplb; take deepseek, elasticity_aware or scenario, each also "
+        "with _hierarchical, or tensorrt_llm"
     )
 
 
-def _plan_active(weight, slots: int, ranks: int, active_ranks):
-    """DeepSeek's global plan on the active ranks; the slots of the others are filled with expert 0."""
-    if active_ranks is None:
-        from sglang.srt.elastic_ep.elastic_ep import get_elastic_ep_state
+def _groups_and_nodes(algorithm: EplbAlgorithm, num_groups: int | None, num_nodes: int) -> tuple[int, int]:
+    if algorithm not in _HIERARCHICAL:
+        return 1, 1
+    if num_groups is None or num_groups % num_nodes != 0:
+        raise ValueError(f"num_groups is {num_groups}; {algorithm.name} needs a multiple of {num_nodes} (num_nodes)")
+    return num_groups, num_nodes
 
-        active_ranks = get_elastic_ep_state().active_ranks
+
+def _active_ranks(active_ranks, ranks: int) -> np.ndarray:
+    """Which of the ranks are active, bool [ranks]."""
+    if active_ranks is None:
+        from sglang.srt.elastic_ep import elastic_ep
+
+        if hasattr(elastic_ep, "ElasticEPStateManager"):
+            state = elastic_ep.ElasticEPStateManager.instance()
+        else:
+            state = elastic_ep.get_elastic_ep_state()
+        active_ranks = np.ones(ranks) if state is None else state.active_ranks
     active = _arrays.to_numpy(active_ranks, "active_ranks") != 0
-    if active.shape != (ranks,) or not active.any():
+    if active.ndim != 1 or len(active) < ranks or active[ranks:].any() or not active.any():
         raise ValueError(
             f"active_ranks has shape {list(active.shape)} with {int(active.sum())} active; it must be "
-            f"[{ranks}] (ranks) with at least one"
+            f"[{ranks}] (ranks) with at least one, or longer with 0 beyond"
         )
-    local = slots // ranks
+    return active[:ranks]
+
+
+def _plan_active(weight, slots: int, active: np.ndarray):
+    """DeepSeek's global plan on the active ranks; the slots of the others are filled with expert 0."""
+    local = slots // len(active)
     new_slot = np.flatnonzero(np.repeat(active, local))  # slot among the active ranks -> slot
     maps = wideload_eplb.rebalance_experts(weight, len(new_slot), 1, 1, int(active.sum()))
     experts, table, counts = (_arrays.to_numpy(array, "map") for array in maps)

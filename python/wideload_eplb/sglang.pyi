@@ -13,8 +13,10 @@ class EplbAlgorithm(Enum):
     deepseek_vec = 3
     deepseek_vec_hierarchical = 4
     elasticity_aware = 5
-    scenario = 6
-    tensorrt_llm = 7
+    elasticity_aware_hierarchical = 6
+    scenario = 7
+    scenario_hierarchical = 8
+    tensorrt_llm = 9
 
 def compute_algorithm(raw_algorithm: str, num_groups: int | None, num_nodes: int) -> EplbAlgorithm: ...
 @overload

@@ -9,6 +9,7 @@ __all__ = ["DefaultEplbPolicy", "ThreeMapsEplbPolicy", "WideloadEplbPolicy"]
 class WideloadEplbPolicy:
     policy: str
     max_fetched_slots: int | None
+    cross_node_slots: int | None
     @overload
     @classmethod
     def rebalance_experts(
@@ -35,6 +36,7 @@ class WideloadEplbPolicy:
 class ThreeMapsEplbPolicy:
     policy: str
     max_fetched_slots: int | None
+    cross_node_slots: int | None
     @overload
     @classmethod
     def rebalance_experts(

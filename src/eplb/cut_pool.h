@@ -35,9 +35,11 @@ class CutPool {
   void AddCut(const RankMask& ranks, std::span<const uint64_t> hosts);
 
   // Lower bounds of every scenario's busiest rank / mean after the changes (up to two experts).
-  // Writes bounds [num_lanes], each at least 1. Returns what they make the objective at least;
-  // stops early, with what it has, once that exceeds `limit`.
-  double Bounds(std::span<const HostChange> changes, double limit, std::span<float> bounds);
+  // Writes bounds [num_lanes], each at least 1. Returns what they make the objective at least; or,
+  // as soon as that exceeds `limit` or the first of many scenarios make it very likely, infinity.
+  // present [num_scenarios]: what scenarios 0..k cost without the changes, in all.
+  double Bounds(std::span<const HostChange> changes, double limit, std::span<const double> present,
+                std::span<float> bounds);
   // Makes the changes permanent.
   void Apply(std::span<const HostChange> changes);
 
@@ -49,13 +51,18 @@ class CutPool {
 
  private:
   const uint64_t* Mask(int32_t cut) const { return masks_.data() + Index(cut) * Index(num_words_); }
-  float* Row(int32_t cut) { return rows_.data() + Index(cut) * Index(lanes_.num_lanes()); }
+  float* Levels(int32_t block, int32_t cut) {
+    return levels_.data() + (Index(block) * Index(max_cuts_) + Index(cut)) * Index(kLanes);
+  }
+  int64_t BlockStep() const { return int64_t{max_cuts_} * kLanes; }
   bool Inside(const uint64_t* hosts, int32_t cut) const;
-  void FillRow(int32_t cut, std::span<const uint64_t> hosts);
-  void FindSigns(std::span<const HostChange> changes, int32_t begin, int32_t end);
-  double RaiseBounds(std::span<const HostChange> changes, int32_t begin, int32_t end,
-                     std::span<float> bounds);
+  void FillLevels(int32_t cut, std::span<const uint64_t> hosts);
+  void AddLoad(int32_t expert, float factor, int32_t cut);
+  void FindFactors(std::span<const HostChange> changes, int32_t begin, int32_t end);
+  double RaiseBounds(std::span<const HostChange> changes, int32_t begin_block, int32_t end_block,
+                     int32_t begin, int32_t end, std::span<float> bounds);
   void SortByTightness();
+  void Permute(std::span<const int32_t> order);
   static size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
   const ScenarioLanes& lanes_;
@@ -64,12 +71,13 @@ class CutPool {
   int32_t num_words_;
   int32_t max_cuts_;
   int32_t num_cuts_ = 0;
+  std::vector<double> weight_until_;  // [num_blocks] share of the scenarios' weights up to there
   std::vector<uint64_t> masks_;       // [max_cuts * num_words]
   std::vector<float> inverse_speed_;  // [max_cuts]
-  std::vector<float> rows_;           // [max_cuts * num_lanes] load confined to the cut
-  std::vector<int64_t> last_use_;     // [max_cuts]
-  std::vector<float> sign_[2];        // [max_cuts] -1, 0, 1 per changed expert
-  std::vector<float> no_load_;        // [num_lanes] zeros
+  std::vector<float> levels_;  // [num_blocks * max_cuts * kLanes] load confined to the cut / speed
+  std::vector<int64_t> last_use_;  // [max_cuts]
+  std::vector<float> factor_[2];   // [max_cuts] what changed experts' loads add to the level
+  std::vector<float> no_load_;     // [num_lanes] zeros
   int64_t work_ = 0;
   int64_t clock_ = 0;
   int32_t unsorted_ = 0;  // changes since the tightest cuts were moved to the front

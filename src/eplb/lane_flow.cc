@@ -132,9 +132,9 @@ void LaneFlow::Reset(const Placement& placement) {
         const int32_t slot = kept_.hosts.all_slot[Index(i)];
         const int32_t rank = slot / slots_per_rank_;
         const float share = 1.0F / static_cast<float>(end - begin);
-        kernels_.add_scaled(load, share, kLanes, tokens + Index(slot) * Index(kLanes));
+        kernels_.add_scaled(load, share, kLanes, tokens + Index(slot) * Index(kLanes), kLanes);
         kernels_.add_scaled(load, share * inverse_speed_[Index(rank)], kLanes,
-                            heights + Index(rank) * Index(kLanes));
+                            heights + Index(rank) * Index(kLanes), kLanes);
       }
     }
     for (int32_t i = 0; i < kFirstSweeps; ++i) kernels_.level(experts, heights, tokens);
@@ -150,10 +150,11 @@ void LaneFlow::MoveTokens(int32_t block, int32_t from, int32_t to, float share) 
   const int32_t from_rank = from / slots_per_rank_;
   const int32_t to_rank = to / slots_per_rank_;
   kernels_.add_scaled(tokens, -share * inverse_speed_[Index(from_rank)], kLanes,
-                      heights + Index(from_rank) * Index(kLanes));
+                      heights + Index(from_rank) * Index(kLanes), kLanes);
   kernels_.add_scaled(tokens, share * inverse_speed_[Index(to_rank)], kLanes,
-                      heights + Index(to_rank) * Index(kLanes));
-  kernels_.add_scaled(tokens, share, kLanes, Tokens(tried_, block) + Index(to) * Index(kLanes));
+                      heights + Index(to_rank) * Index(kLanes), kLanes);
+  kernels_.add_scaled(tokens, share, kLanes, Tokens(tried_, block) + Index(to) * Index(kLanes),
+                      kLanes);
 }
 
 // Tokens move with their expert: to where it goes, or to its other slots.

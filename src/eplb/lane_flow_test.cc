@@ -47,8 +47,8 @@ TEST(LaneKernels, GiveTheSameBitsOnEveryInstructionSet) {
   const std::vector<float> load = RandomFloats(size_t{2} * kLanes, 2);
   const std::vector<float> sign = {1, 0, -1};
   const LaneCuts cuts = {
-      rows.data(), speed.data(), {sign.data(), sign.data()}, {load.data(), load.data()},
-      3,           2 * kLanes};
+      rows.data(), {sign.data(), sign.data()}, {load.data(), load.data()}, 3, 2 * kLanes,
+      3 * kLanes};
   const LaneCosts costs = {load.data(), 3};
   std::vector<std::vector<float>> results;
   for (const LaneKernels& kernels : UsableKernels()) {
@@ -58,7 +58,7 @@ TEST(LaneKernels, GiveTheSameBitsOnEveryInstructionSet) {
     std::vector<float> bounds(size_t{2} * kLanes, 1.0F);
     std::vector<float> sums = {kernels.raise_bounds(cuts, costs, bounds.data())};
     sums.push_back(kernels.cost_above(bounds.data(), rows.data(), costs));
-    kernels.add_scaled(load.data(), 0.3F, 2 * kLanes, bounds.data());
+    kernels.add_scaled(load.data(), 0.3F, 2 * kLanes, bounds.data(), kLanes);
     std::vector<float> all(kLanes);
     kernels.highest(heights.data(), 4, all.data());
     for (const auto* part : {&heights, &tokens, &bounds, &sums})

@@ -16,14 +16,15 @@ struct LaneCosts {
   float tail = 0;
 };
 
-// Rows of tokens confined to cuts, against the bounds of all scenarios.
+// Levels of cuts (tokens confined to a set of ranks / its speed) against the bounds of scenarios:
+// of each block of kLanes scenarios the cuts one after the other.
 struct LaneCuts {
-  const float* rows = nullptr;           // [num_cuts * num_lanes]
-  const float* inverse_speed = nullptr;  // [num_cuts]
-  const float* sign[2] = {};             // [num_cuts] times load[i] is added to a row
-  const float* load[2] = {};             // [num_lanes]
+  const float* levels = nullptr;  // block b's begin at b x block_step
+  const float* factor[2] = {};    // [num_cuts] times load[i] is added to a cut's level
+  const float* load[2] = {};      // [num_lanes]
   int32_t num_cuts = 0;
-  int32_t num_lanes = 0;  // multiple of kLanes
+  int32_t num_lanes = 0;   // multiple of kLanes
+  int64_t block_step = 0;  // floats
 };
 
 // Experts that several slots hold: hosts [begin[i], begin[i + 1]), each on another rank.
@@ -38,14 +39,15 @@ struct LaneExperts {
 };
 
 struct LaneKernels {
-  // bounds[k] = max(bounds[k], (row + sign x load) x inverse speed) over the cuts; [num_lanes],
-  // each at least 1 before. Returns the cost of imbalances of bounds[k] - 1.
+  // bounds[k] = max(bounds[k], level + sum over i of factor[i] x load[i]) over the cuts;
+  // [num_lanes], each at least 1 before. Returns the cost of imbalances of bounds[k] - 1.
   float (*raise_bounds)(const LaneCuts& cuts, const LaneCosts& costs, float* bounds);
   // Cost of `level` less that of `lower`, over k < kLanes with level above lower; both busiest rank
   // / mean, lower at least 1.
   float (*cost_above)(const float* level, const float* lower, const LaneCosts& costs);
-  // row[k] += factor x load[k], k < num_lanes
-  void (*add_scaled)(const float* load, float factor, int32_t num_lanes, float* row);
+  // row[k] += factor x load[k], k < num_lanes; block b of the row begins at b x block_step floats.
+  void (*add_scaled)(const float* load, float factor, int32_t num_lanes, float* row,
+                     int64_t block_step);
   // Shares every expert's tokens over its slots so that their ranks end equally full, one expert
   // after the other. heights [num_ranks * kLanes]: tokens / speed;
   // tokens [num_slots * kLanes].

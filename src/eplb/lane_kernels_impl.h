@@ -33,7 +33,8 @@ inline __attribute__((always_inline)) float Sum(const Block& block) {
 
 float RaiseBounds(const LaneCuts& cuts, const LaneCosts& costs, float* bounds) {
   Block cost = {};
-  for (int32_t lane = 0; lane < cuts.num_lanes; lane += kLanes) {
+  const float* block_levels = cuts.levels;
+  for (int32_t lane = 0; lane < cuts.num_lanes; lane += kLanes, block_levels += cuts.block_step) {
     Block bound;
     Block first;
     Block second;
@@ -42,13 +43,11 @@ float RaiseBounds(const LaneCuts& cuts, const LaneCosts& costs, float* bounds) {
     Load(cuts.load[0] + lane, first);
     Load(cuts.load[1] + lane, second);
     Load(costs.weights + lane, weight);
-    const float* row = cuts.rows + lane;
-    for (int32_t cut = 0; cut < cuts.num_cuts; ++cut, row += cuts.num_lanes) {
-      Block height;
-      Load(row, height);
-      height = (height + first * cuts.sign[0][cut] + second * cuts.sign[1][cut]) *
-               cuts.inverse_speed[cut];
-      bound = height > bound ? height : bound;
+    for (int32_t cut = 0; cut < cuts.num_cuts; ++cut) {
+      Block level;
+      Load(block_levels + cut * kLanes, level);
+      level += first * cuts.factor[0][cut] + second * cuts.factor[1][cut];
+      bound = level > bound ? level : bound;
     }
     Store(bound, bounds + lane);
     const Block imbalance = bound - 1;
@@ -69,13 +68,13 @@ float CostAbove(const float* level, const float* lower, const LaneCosts& costs) 
   return Sum(weight * (high - low) * ((high + low - 2) * costs.tail + 1));
 }
 
-void AddScaled(const float* load, float factor, int32_t num_lanes, float* row) {
-  for (int32_t lane = 0; lane < num_lanes; lane += kLanes) {
+void AddScaled(const float* load, float factor, int32_t num_lanes, float* row, int64_t block_step) {
+  for (int32_t lane = 0; lane < num_lanes; lane += kLanes, row += block_step) {
     Block sum;
     Block term;
-    Load(row + lane, sum);
+    Load(row, sum);
     Load(load + lane, term);
-    Store(sum + term * factor, row + lane);
+    Store(sum + term * factor, row);
   }
 }
 

@@ -5,8 +5,6 @@
 #include <span>
 #include <utility>
 
-#include "base/error.h"
-
 namespace wideload::eplb {
 namespace {
 
@@ -14,22 +12,6 @@ namespace {
 constexpr int32_t kMaxExchangedGroups = 64;
 
 size_t Index(int32_t i) { return static_cast<size_t>(i); }
-
-void CheckSizes(int32_t num_experts, const NodeSizes& nodes, int32_t num_ranks) {
-  if (nodes.num_nodes < 1 || num_ranks % nodes.num_nodes != 0)
-    Throw(ErrorKind::kInvalid, "num_nodes is {}; it must divide {} (ranks)", nodes.num_nodes,
-          num_ranks);
-  if (nodes.num_nodes > num_experts)
-    Throw(ErrorKind::kInvalid, "num_nodes is {}; there are only {} experts", nodes.num_nodes,
-          num_experts);
-  if (nodes.num_groups < 1 || num_experts % nodes.num_groups != 0)
-    Throw(ErrorKind::kInvalid, "num_groups is {}; it must divide {} (experts)", nodes.num_groups,
-          num_experts);
-  if (nodes.num_groups > 1 && (nodes.num_nodes == 1 || nodes.num_groups % nodes.num_nodes != 0))
-    Throw(ErrorKind::kInvalid,
-          "num_groups is {}; it must be 1, or a multiple of several nodes ({})", nodes.num_groups,
-          nodes.num_nodes);
-}
 
 // Loads of groups, in every scenario a part of 1.
 class GroupPacking {
@@ -132,7 +114,7 @@ class GroupPacking {
 
 NodeRule MakeNodeRule(const Scenarios& scenarios, const NodeSizes& nodes, int32_t num_ranks,
                       int32_t max_cross_slots) {
-  CheckSizes(scenarios.num_experts, nodes, num_ranks);
+  CheckNodeSizes(scenarios.num_experts, nodes, num_ranks);
   if (nodes.num_nodes == 1) return {};
   const int32_t num_groups = nodes.num_groups == 1 ? scenarios.num_experts : nodes.num_groups;
   GroupPacking packing(scenarios, num_groups, nodes.num_nodes);

@@ -22,6 +22,8 @@ constexpr double kSlack = 0.003;
 constexpr double kSlackEnd = 0.7;
 // How often a random slot is drawn before a proposal is given up.
 constexpr int kMaxDraws = 16;
+// Moves drawn for each that is looked at, at most: most of them break the node rule.
+constexpr int32_t kDrawsOverNodes = 8;
 // Candidates of one repair step that are tried, best first, until one holds what it promises.
 constexpr size_t kMaxConfirmed = 8;
 
@@ -210,6 +212,17 @@ bool PlanSearch::MakeReplace(int32_t slot, int32_t expert, SlotChange& move) con
   return KeepsNodeRule(move);
 }
 
+// Whether all ranks of `expert` but that of `slot` are in the set.
+bool PlanSearch::OthersInside(int32_t expert, int32_t slot, const uint64_t* cut) const {
+  uint64_t outside = 0;
+  for (size_t w = 0; w < words_; ++w) {
+    uint64_t hosts = Hosts(expert)[w];
+    if (slot >= 0 && Index(RankOf(slot)) / 64 == w) hosts &= ~(uint64_t{1} << (RankOf(slot) % 64));
+    outside |= hosts & ~cut[w];
+  }
+  return outside == 0;
+}
+
 // Takes load out of the set of ranks that binds some scenario.
 bool PlanSearch::ProposeAcrossCut(SlotChange& move) {
   const int32_t scenario = RandomScenario();
@@ -218,8 +231,13 @@ bool PlanSearch::ProposeAcrossCut(SlotChange& move) {
   const int32_t inside = RandomSlot(cut, true);
   const int32_t outside = RandomSlot(cut, false);
   if (inside < 0 || outside < 0) return false;
-  const bool spare_outside = NumHosts(ExpertAt(outside)) > 1;
-  if (spare_outside && random_.Below(2) == 0) return MakeReplace(outside, ExpertAt(inside), move);
+  const int32_t leaving = ExpertAt(inside);
+  const int32_t entering = ExpertAt(outside);
+  if (!OthersInside(leaving, -1, cut)) return false;
+  if (OthersInside(entering, outside, cut) &&
+      lanes_.Loads(entering)[scenario] >= lanes_.Loads(leaving)[scenario])
+    return false;
+  if (NumHosts(entering) > 1 && random_.Below(2) == 0) return MakeReplace(outside, leaving, move);
   return MakeSwap(inside, outside, move);
 }
 
@@ -268,7 +286,7 @@ bool PlanSearch::TryMove(const SlotChange& move) {
   const double limit =
       objective_ - kMinGain + slack_ - options_.fetch_price * (num_fetches_ + fetches);
   const std::span<const HostChange> changes(changes_, Index(num_changes_));
-  if (pool_.Bounds(changes, limit, bounds_) > limit) return false;
+  if (pool_.Bounds(changes, limit, share_, bounds_) > limit) return false;
   SetExperts(move, move.expert);
   if (flow_.Try(placement_, move, bounds_, limit) > limit) {
     SetExperts(move, move.old_expert);
@@ -329,14 +347,16 @@ bool PlanSearch::Step(int32_t proposals, int32_t max_fetches, double min_gain) {
   };
   std::vector<Candidate> candidates;
   SlotChange move;
-  for (int32_t i = 0; i < proposals; ++i) {
+  const int32_t draws = options_.nodes.home.empty() ? proposals : kDrawsOverNodes * proposals;
+  for (int32_t drawn = 0, looked_at = 0; drawn < draws && looked_at < proposals; ++drawn) {
     if (!Propose(move)) continue;
+    ++looked_at;
     const int32_t fetches = FetchesOf(move);
     if (num_fetches_ + fetches > max_fetches) continue;
     FindChanges(move);
     const std::span<const HostChange> changes(changes_, Index(num_changes_));
     const double needed = min_gain * std::max(1, fetches);
-    const double gain = objective_ - pool_.Bounds(changes, objective_ - needed, bounds_);
+    const double gain = objective_ - pool_.Bounds(changes, objective_ - needed, share_, bounds_);
     if (gain > needed) candidates.push_back({gain / std::max(1, fetches), move});
   }
   std::stable_sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {

@@ -55,6 +55,7 @@ class PlanSearch {
 
  private:
   bool Propose(SlotChange& move);
+  bool OthersInside(int32_t expert, int32_t slot, const uint64_t* cut) const;
   bool ProposeAcrossCut(SlotChange& move);
   bool ProposeAnywhere(SlotChange& move);
   bool MakeSwap(int32_t a, int32_t b, SlotChange& move) const;

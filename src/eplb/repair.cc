@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "base/error.h"
 #include "eplb/placement_figures.h"
@@ -20,39 +21,99 @@ size_t Index(int32_t i) { return static_cast<size_t>(i); }
 constexpr int32_t kMaxScenarios = 16;
 
 // Gives experts that only dead ranks hold the live slots that are missed least: of experts with
-// several live slots, the one with the lowest load per slot. Hottest orphan first.
-int32_t CoverOrphans(const std::vector<double>& mean, const std::vector<double>& rank_speed,
-                     Placement& placement) {
-  std::vector<int32_t> live(mean.size(), 0);
-  std::vector<int32_t> live_slots;
-  for (int32_t s = 0; s < placement.num_slots(); ++s) {
-    if (rank_speed[Index(placement.RankOf(SlotId(s)).value)] <= 0) continue;
-    ++live[Index(placement.slot_expert[Index(s)].value)];
-    live_slots.push_back(s);
-  }
-  if (live_slots.size() < mean.size())
-    Throw(ErrorKind::kResource, "repair: {} slots on live ranks; {} experts need one each",
-          live_slots.size(), mean.size());
-  std::vector<int32_t> orphans;
-  for (int32_t e = 0; e < placement.num_experts; ++e)
-    if (live[Index(e)] == 0) orphans.push_back(e);
-  std::stable_sort(orphans.begin(), orphans.end(),
-                   [&mean](int32_t a, int32_t b) { return mean[Index(a)] > mean[Index(b)]; });
-  for (const int32_t orphan : orphans) {
-    int32_t best = -1;
-    const auto loss = [&](int32_t slot) {
-      const size_t held = Index(placement.slot_expert[Index(slot)].value);
-      return mean[held] / live[held];
-    };
-    for (const int32_t s : live_slots) {
-      if (live[Index(placement.slot_expert[Index(s)].value)] < 2) continue;
-      if (best < 0 || loss(s) < loss(best)) best = s;
+// several live slots, the one with the lowest load per slot, where nodes allow it. Hottest orphan
+// first.
+class OrphanCover {
+ public:
+  OrphanCover(const std::vector<double>& mean, const std::vector<double>& rank_speed,
+              const NodeRule& nodes, Placement& placement)
+      : mean_(mean), nodes_(nodes), placement_(placement), live_(mean.size(), 0) {
+    for (int32_t s = 0; s < placement.num_slots(); ++s) {
+      if (rank_speed[Index(RankOf(s))] <= 0) continue;
+      ++live_[HeldBy(s)];
+      live_slots_.push_back(s);
     }
-    --live[Index(placement.slot_expert[Index(best)].value)];
-    placement.slot_expert[Index(best)] = ExpertId(orphan);
-    live[Index(orphan)] = 1;
+    if (live_slots_.size() < mean.size())
+      Throw(ErrorKind::kResource, "repair: {} slots on live ranks; {} experts need one each",
+            live_slots_.size(), mean.size());
+    if (!nodes.home.empty()) at_home_ = CountNodeSlots(placement, nodes, rank_speed).at_home;
   }
-  return static_cast<int32_t>(orphans.size());
+
+  // Returns how many slots it took.
+  int32_t Run() {
+    std::vector<int32_t> orphans;
+    for (int32_t e = 0; e < placement_.num_experts; ++e)
+      if (live_[Index(e)] == 0) orphans.push_back(e);
+    std::stable_sort(orphans.begin(), orphans.end(),
+                     [this](int32_t a, int32_t b) { return mean_[Index(a)] > mean_[Index(b)]; });
+    for (const int32_t orphan : orphans) Take(BestSlotFor(orphan), orphan);
+    return static_cast<int32_t>(orphans.size());
+  }
+
+ private:
+  int32_t RankOf(int32_t slot) const { return placement_.RankOf(SlotId(slot)).value; }
+  size_t HeldBy(int32_t slot) const { return Index(placement_.slot_expert[Index(slot)].value); }
+  bool IsAtHome(size_t expert, int32_t slot) const {
+    return nodes_.IsHome(static_cast<int32_t>(expert), RankOf(slot));
+  }
+
+  // How often the node rule is broken when the orphan takes the slot.
+  int32_t Breaches(int32_t orphan, int32_t slot) const {
+    if (nodes_.home.empty()) return 0;
+    const size_t held = HeldBy(slot);
+    const bool leaves_home = IsAtHome(held, slot) && at_home_[held] == 1;
+    return (leaves_home ? 1 : 0) + (IsAtHome(Index(orphan), slot) ? 0 : 1);
+  }
+
+  int32_t BestSlotFor(int32_t orphan) const {
+    const auto cost = [&](int32_t slot) {
+      return std::pair(Breaches(orphan, slot), mean_[HeldBy(slot)] / live_[HeldBy(slot)]);
+    };
+    int32_t best = -1;
+    for (const int32_t s : live_slots_) {
+      if (live_[HeldBy(s)] < 2) continue;
+      if (best < 0 || cost(s) < cost(best)) best = s;
+    }
+    return best;
+  }
+
+  void Take(int32_t slot, int32_t orphan) {
+    const size_t held = HeldBy(slot);
+    --live_[held];
+    live_[Index(orphan)] = 1;
+    if (!nodes_.home.empty()) {
+      at_home_[held] -= IsAtHome(held, slot) ? 1 : 0;
+      at_home_[Index(orphan)] += IsAtHome(Index(orphan), slot) ? 1 : 0;
+    }
+    placement_.slot_expert[Index(slot)] = ExpertId(orphan);
+  }
+
+  const std::vector<double>& mean_;
+  const NodeRule& nodes_;
+  Placement& placement_;
+  std::vector<int32_t> live_;     // [num_experts] live slots
+  std::vector<int32_t> at_home_;  // [num_experts] of them, those at home; empty without nodes
+  std::vector<int32_t> live_slots_;
+};
+
+int32_t NumCrossing(const Placement& placement, const NodeRule& nodes,
+                    const std::vector<double>& rank_speed) {
+  return nodes.home.empty() ? 0 : CountNodeSlots(placement, nodes, rank_speed).num_crossing;
+}
+
+NodeRule RuleFor(const Placement& now, const RepairOptions& options,
+                 const std::vector<double>& rank_speed) {
+  NodeRule rule = HomesOf(now, options.nodes);
+  if (rule.home.empty()) return rule;
+  const int32_t crossing = NumCrossing(now, rule, rank_speed);
+  if (options.max_cross_slots >= 0 && crossing > options.max_cross_slots)
+    Throw(ErrorKind::kInvalid,
+          "repair: cross_node_slots is {}, but {} slots hold experts of other nodes than their "
+          "home; allowed: {} or more, or no bound (repair then adds none to them)",
+          options.max_cross_slots, crossing, crossing);
+  rule.max_cross_slots =
+      options.max_cross_slots >= 0 ? options.max_cross_slots : options.nodes.num_nodes;
+  return rule;
 }
 
 // The weightiest scenarios, the newest of equals.
@@ -73,14 +134,14 @@ Scenarios Heaviest(const Scenarios& scenarios) {
 
 // Where steps one by one missed the target or took several fetches for it, fewer may do.
 void FetchFewer(const Placement& start, const Scenarios& scenarios,
-                const std::vector<double>& rank_speed, const RepairOptions& options,
-                RepairResult& result) {
+                const std::vector<double>& rank_speed, const NodeRule& nodes,
+                const RepairOptions& options, RepairResult& result) {
   const bool reached =
       MeanOptimalImbalance(result.placement, scenarios, rank_speed) <= options.until;
   if (reached && result.fetched_slots <= 1) return;
   const int32_t limit =
       reached ? result.fetched_slots - 1 : std::min(options.max_fetched_slots, start.num_slots());
-  const auto found = RepairToTarget(start, scenarios, {options.until, limit, rank_speed});
+  const auto found = RepairToTarget(start, scenarios, {options.until, limit, rank_speed, nodes});
   if (!found) return;
   result.placement = *found;
   result.fetched_slots = CountFetchedSlots(start, *found);
@@ -97,20 +158,25 @@ RepairResult RepairPlacement(const Placement& now, const Scenarios& scenarios,
   const Scenarios used = Heaviest(scenarios);
   if (used.size() == 0)
     Throw(ErrorKind::kInvalid, "repair: {} scenarios are given, none with load", scenarios.size());
-  RepairResult result{now, 0, 0, 0};
-  const int32_t covered = CoverOrphans(used.Mean(), speed, result.placement);
+  NodeRule nodes = RuleFor(now, options, speed);
+  RepairResult result{.placement = now, .cross_slots_before = NumCrossing(now, nodes, speed)};
+  const int32_t covered = OrphanCover(used.Mean(), speed, nodes, result.placement).Run();
   const Placement start = result.placement;
+  // Covering, or a placement made without nodes, may be above the bound: then it is not raised.
+  nodes.max_cross_slots = std::max(nodes.max_cross_slots, NumCrossing(start, nodes, speed));
   result.imbalance_before = MeanOptimalImbalance(start, used, speed);
-  PlanSearch search(used, start, {.seed = options.seed, .current = &start, .rank_speed = speed});
+  PlanSearch search(used, start,
+                    {.seed = options.seed, .current = &start, .rank_speed = speed, .nodes = nodes});
   // A step looks at a sample of the moves: one that finds none is no proof that there is none.
   for (int idle = 0; idle < kIdleSteps && search.objective() > options.until;)
     idle =
         search.Step(options.proposals, options.max_fetched_slots, options.min_gain) ? 0 : idle + 1;
   result.placement = search.placement();
   result.fetched_slots = search.num_fetches();
-  if (options.until > 0) FetchFewer(start, used, speed, options, result);
+  if (options.until > 0) FetchFewer(start, used, speed, nodes, options, result);
   result.imbalance_after = MeanOptimalImbalance(result.placement, used, speed);
   result.fetched_slots += covered;
+  result.cross_slots_after = NumCrossing(result.placement, nodes, speed);
   return result;
 }
 

@@ -162,7 +162,10 @@ void FillRank(const Placement& current, std::vector<ExpertId> experts, int32_t f
 
 int32_t NumScenarios(const PlanOptions& options) {
   if (options.num_scenarios > 0) return options.num_scenarios;
-  return options.num_ranks <= 8 ? 256 : options.num_ranks <= 36 ? 128 : 64;
+  return options.num_ranks <= 8    ? 512
+         : options.num_ranks <= 16 ? 256
+         : options.num_ranks <= 36 ? 128
+                                   : 64;
 }
 
 int64_t WorkFor(int32_t num_ranks) {
@@ -170,26 +173,30 @@ int64_t WorkFor(int32_t num_ranks) {
   return kMaxWork * std::max(num_ranks, kManyRanks) / kManyRanks;
 }
 
-// The better of the constructive plans on these scenarios.
-Placement StartPlan(const Scenarios& scenarios, const PlanOptions& options, const NodeRule& nodes) {
-  const std::vector<double> mean = scenarios.Mean();
+// The constructive plan for all scenarios that is the better one on those recorded.
+Placement StartPlan(const Scenarios& varied, const Scenarios& recorded, const PlanOptions& options,
+                    const NodeRule& nodes) {
+  const std::vector<double> mean = varied.Mean();
   const auto plan = [&](ReplicaRule rule) {
     return nodes.home.empty() ? ComponentPlan(mean, options.num_slots, options.num_ranks, rule)
                               : NodePlan(mean, nodes, options.num_slots, options.num_ranks, rule);
   };
   Placement best = plan(ReplicaRule::kHighestPerSlot);
   Placement other = plan(ReplicaRule::kHottestTwice);
-  if (MeanOptimalImbalance(other, scenarios) < MeanOptimalImbalance(best, scenarios)) return other;
+  if (MeanOptimalImbalance(other, recorded) < MeanOptimalImbalance(best, recorded)) return other;
   return best;
 }
 
 // Variations as usual, which count most, and as many of another width.
 Scenarios NarrowAndWide(const Scenarios& recorded, const PlanOptions& options, double width) {
   const int32_t half = std::max(1, NumScenarios(options) / 2);
-  Scenarios both = VaryScenarios(recorded, half, options.variation, options.seed);
-  for (double& weight : both.weights) weight *= kNarrowWeight;
+  const Scenarios narrow = VaryScenarios(recorded, half, options.variation, options.seed);
   const Scenarios wide = VaryScenarios(recorded, half, width, options.seed + 1);
-  for (int32_t i = 0; i < wide.size(); ++i) both.Add(wide.At(i), wide.weights[Index(i)]);
+  Scenarios both{recorded.num_experts, {}, {}};
+  for (int32_t i = 0; i < half; ++i) {
+    both.Add(narrow.At(i), kNarrowWeight * narrow.weights[Index(i)]);
+    both.Add(wide.At(i), wide.weights[Index(i)]);
+  }
   return both;
 }
 
@@ -225,11 +232,14 @@ Scenarios VaryScenarios(const Scenarios& recorded, int32_t count, double variati
   Random random(seed);
   const int64_t num_loads = std::ssize(with_load);
   const int64_t originals = std::min<int64_t>(num_loads, count);
+  int64_t recorded_so_far = 0;
   for (int64_t i = 0; i < count; ++i) {
-    const int32_t base = with_load[Index(i % originals * num_loads / originals)];
+    const bool is_recorded = (i + 1) * originals / count > recorded_so_far;
+    const int64_t turn = is_recorded ? recorded_so_far++ : (i - recorded_so_far) % originals;
+    const int32_t base = with_load[Index(turn * num_loads / originals)];
     const std::span<const double> load = recorded.At(base);
     std::vector<double> scaled(load.begin(), load.end());
-    if (i >= originals)
+    if (!is_recorded)
       for (double& tokens : scaled) tokens *= std::exp(variation * random.Normal());
     const double sum = std::accumulate(scaled.begin(), scaled.end(), 0.0);
     for (double& tokens : scaled) tokens /= sum;
@@ -262,7 +272,7 @@ Placement PlanPlacement(const Scenarios& scenarios, const PlanOptions& options) 
   const int32_t cross_slots =
       options.max_cross_slots < 0 ? options.nodes.num_nodes : options.max_cross_slots;
   const NodeRule nodes = MakeNodeRule(varied, options.nodes, options.num_ranks, cross_slots);
-  Placement plan = StartPlan(varied, options, nodes);
+  Placement plan = StartPlan(varied, scenarios, options, nodes);
   if (options.current != nullptr) plan = RelabelRanks(*options.current, plan, nodes.ranks_per_node);
   if (options.max_moves == 0) return plan;
   int64_t work_left = WorkFor(options.num_ranks);

@@ -35,8 +35,8 @@ struct PlanOptions {
 // Errors: kInvalid from ValidateSizes and MakeNodeRule, and when no scenario has load.
 Placement PlanPlacement(const Scenarios& scenarios, const PlanOptions& options);
 
-// At most `count` scenarios to plan with: recorded ones, evenly chosen when there are more, then
-// variations of them in turn, scaled to the same total.
+// `count` scenarios to plan with: recorded ones, evenly chosen when there are more, and between
+// them variations of them in turn, scaled to the same total.
 Scenarios VaryScenarios(const Scenarios& recorded, int32_t count, double variation, uint64_t seed);
 
 // `planned` with its ranks renamed so that as many slots as possible hold what they hold in

@@ -242,10 +242,11 @@ bool IsDead(const SimulateOptions& options, int32_t rank) {
 // Without the dead ranks; experts that lost their last slot get others first, and `fetched` counts
 // these.
 Placement LivePlacement(const Placement& planned, const SimulateOptions& options,
-                        const Scenarios& recorded, int32_t& fetched) {
+                        const NodeSizes& nodes, const Scenarios& recorded, int32_t& fetched) {
   if (options.dead_ranks.empty()) return planned;
   RepairOptions cover;
   cover.max_fetched_slots = 0;
+  cover.nodes = nodes;
   for (int32_t r = 0; r < planned.num_ranks; ++r)
     cover.rank_speed.push_back(IsDead(options, r) ? 0 : 1);
   const RepairResult covered = RepairPlacement(planned, recorded, cover);
@@ -261,7 +262,8 @@ void SimulatePolicy(const LayerTrace& trace, const SimulateOptions& options,
                     const SimulatedPolicy& policy, std::vector<SimulatedRun>& runs) {
   const Scenarios recorded = RecordedScenarios(trace);
   int32_t fetched_first = 0;
-  Placement placement = LivePlacement(policy.plan(recorded), options, recorded, fetched_first);
+  Placement placement =
+      LivePlacement(policy.plan(recorded), options, policy.nodes, recorded, fetched_first);
   const size_t first_run = runs.size();
   for (const SimulatedSplit split : options.splits)
     runs.push_back({.policy = policy.name,
@@ -286,6 +288,7 @@ void SimulatePolicy(const LayerTrace& trace, const SimulateOptions& options,
   const auto iterations = static_cast<double>(std::max<size_t>(1, trace.measured.size()));
   for (SimulatedRun& run : own) {
     run.fetched_slots = static_cast<double>(fetched) / iterations;
+    run.last = placement;
     run.shared.rows_moved /= iterations;
   }
 }

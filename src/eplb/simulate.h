@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "eplb/bounds.h"
+#include "eplb/node_rule.h"
 #include "eplb/placement.h"
 #include "eplb/scenario.h"
 
@@ -65,6 +66,7 @@ struct SimulatedPolicy {
   std::string name;
   std::function<Placement(const Scenarios& recorded)> plan;
   std::function<Placement(const Placement& now, const Scenarios& seen)> repair;
+  NodeSizes nodes = {};  // looked at when experts of dead ranks get other slots
 };
 
 // What the shared expert adds: every token has one more row, which any rank can compute.
@@ -86,6 +88,7 @@ struct SimulatedRun {
   int32_t num_above_ceil = 0;
   SharedExpertRun shared = {};  // empty without a shared expert
   Placement planned = {};       // what was in the slots when measuring began; dead ranks left out
+  Placement last = {};          // what repair made of it in the end; `planned` without repair
 };
 
 struct SimulateOptions {

@@ -40,6 +40,7 @@ class TargetSearch {
       : scenarios_(scenarios),
         options_(options),
         flow_(Capacities(options)),
+        slots_per_rank_(start.slots_per_rank()),
         held_(Index(start.num_experts) * Index(start.num_ranks)),
         of_fetches_(Index(options.max_fetched_slots) + 1) {
     for (int32_t s = 0; s < start.num_slots(); ++s) held_[HeldAt(start, s, ExpertAt(start, s))] = 1;
@@ -179,13 +180,35 @@ class TargetSearch {
   }
 
   void Offer(const Candidate& candidate) {
-    if (candidate.promise < lowest_promise_) return;
+    if (candidate.promise < lowest_promise_ || !KeepsNodeRule(candidate.change)) return;
     candidates_.push_back(candidate);
     if (candidates_.size() >= 8 * kCandidates) KeepMostPromising();
   }
 
+  bool IsHome(int32_t expert, int32_t slot) const {
+    return options_.nodes.IsHome(expert, slot / slots_per_rank_);
+  }
+
+  // Of the state that is expanded: at most so many slots across nodes, and no expert that has a
+  // slot at home without one.
+  bool KeepsNodeRule(const SlotChange& change) const {
+    if (options_.nodes.home.empty()) return true;
+    int32_t more_at_home = 0;
+    for (int32_t i = 0; i < change.num_slots; ++i) {
+      const int32_t old_expert = change.old_expert[i];
+      const bool leaves = IsHome(old_expert, change.slot[i]);
+      more_at_home += IsHome(change.expert[i], change.slot[i]) - leaves;
+      if (!leaves || node_slots_.at_home[Index(old_expert)] > 1) continue;
+      const bool stays = change.num_slots == 2 && IsHome(old_expert, change.slot[1 - i]);
+      if (!stays) return false;
+    }
+    return node_slots_.num_crossing - more_at_home <= options_.nodes.max_cross_slots;
+  }
+
   // Which ranks hold which experts, and the slots of ranks that are not full.
   void FindHolders(const Placement& placement) {
+    if (!options_.nodes.home.empty())
+      node_slots_ = CountNodeSlots(placement, options_.nodes, options_.rank_speed);
     holds_.assign(held_.size(), 0);
     slots_with_room_.clear();
     for (int32_t s = 0; s < placement.num_slots(); ++s) {
@@ -259,6 +282,8 @@ class TargetSearch {
   const Scenarios& scenarios_;
   const TargetOptions& options_;
   CappedFlow flow_;
+  int32_t slots_per_rank_;
+  NodeSlots node_slots_;        // of the state that is expanded, where there are nodes
   HostSlots hosts_;             // of the placement looked at last
   std::vector<uint8_t> held_;   // [num_experts * num_ranks] in the start
   std::vector<uint8_t> holds_;  // the same of the state that is expanded

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "eplb/node_rule.h"
 #include "eplb/placement.h"
 #include "eplb/scenario.h"
 
@@ -16,11 +17,13 @@ struct TargetOptions {
   double until = 0.01;  // mean optimal-split imbalance that is low enough
   int32_t max_fetched_slots = 0;
   std::vector<double> rank_speed;  // [num_ranks] >= 0; 0: a dead rank
+  NodeRule nodes = {};             // kept by every change, see NodeSlots
 };
 
 // `start` with as few slots fetched as a beam search finds (a slot is fetched when its rank does
 // not hold its expert in `start`); nothing when it finds no placement under the target. Every
-// expert needs a live slot in `start`, and a scenario some load. Pure; no randomness.
+// expert needs a live slot in `start`, and a scenario some load; `start` must keep the bound of
+// options.nodes, and experts with a slot at home keep one. Pure; no randomness.
 std::optional<Placement> RepairToTarget(const Placement& start, const Scenarios& scenarios,
                                         const TargetOptions& options);
 

@@ -323,8 +323,22 @@ class Options(CliTest):
         self.refused([*simulate, "--policies", "contiguous,tensorrt_llm"], "--num_groups 4",
                      "--policies contiguous,tensorrt_llm", "deepseek")
         self.good(*simulate, "--policies", "contiguous,deepseek")
-        self.refused([*simulate, "--policies", "scenario", "--nodes", 2, "--repair_slots_per_layer", 1],
-                     "--repair_slots_per_layer 1 --nodes 2", "1 node")
+        self.refused([*simulate, "--policies", "scenario", "--nodes", 2, "--repair_slots_per_layer", 1, "--dead_ranks", "1,2"],
+                     "--repair_slots_per_layer 1 --nodes 2 --dead_ranks 1,2", "two of the three")
+
+    def test_repair_over_nodes(self):
+        repair = ["eplb", "repair", "--from", SMALL / "expected_eplb_8x40.yaml", "--expert_statistic_path", SMALL, "--ep_size", 8,
+                  "--output_path", self.folder / "new.yaml"]
+        for more, *found in [(["--cross_node_slots", 1], "--cross_node_slots 1", "--nodes 1", "several nodes"),
+                             (["--nodes", 3], "num_nodes is 3", "divide 8"), (["--num_groups", 4], "num_groups is 4", "several nodes"),
+                             (["--nodes", 2, "--num_groups", 3], "num_groups is 3", "divide 32"),
+                             (["--nodes", 2, "--cross_node_slots", 1], "expected_eplb_8x40.yaml: layer 4: 4 slots", "--cross_node_slots is 1"),
+                             (["--nodes", 2, "--cross_node_slots=-1"], "--cross")]:
+            with self.subTest(more=more):
+                self.refused([*repair, *more], *found)
+        flat = "more than 2 slots with experts of other nodes"
+        self.assertIn(f"3 of 3 layers held {flat}", self.good(*repair, "--nodes", 2, "--num_groups", 4).stderr)
+        self.assertNotIn(flat, self.good(*repair, "--nodes", 2, "--cross_node_slots", 9).stderr)
 
     def test_repair(self):
         plan = self.path("plan.yaml", "num_slots: 40\n")

@@ -320,6 +320,27 @@ class EplbCommands(unittest.TestCase):
         self.assertEqual(found["dead_ranks"], [2])
         self.assertGreater(found["slots_fetched"], 0)
 
+    def test_repair_keeps_experts_on_their_nodes(self):
+        plan = self.out / "hierarchical.yaml"
+        self.eplb("plan", "--expert_statistic_path", SMALL, "--iter_stop", 102, "--ep_size", 8, "--num_slots", 40, "--policy",
+                  "deepseek", "--nodes", 2, "--num_groups", 4, "--output_path", plan)
+
+        def crossing(found):
+            return [row["cross_node_slots_after"] for row in found["layers"]]
+
+        for cross, most in (([], 2), (["--cross_node_slots", 0], 0), (["--cross_node_slots", 1], 1)):
+            for until in (0, 0.05):
+                found = self.repair(plan, "--nodes", 2, "--num_groups", 4, "--until", until, *cross)
+                self.assertGreater(found["slots_fetched"], 0)
+                self.assertEqual([row["cross_node_slots_before"] for row in found["layers"]], [0, 0, 0])
+                self.assertLessEqual(max(crossing(found)), most)
+                if until == 0:
+                    self.assertEqual(max(crossing(found)), most)
+        flat = self.repair(plan, "--until", 0)
+        self.assertNotIn("cross_node_slots_after", flat["layers"][0])
+        self.assertLess(flat["imbalance_after"], self.repair(plan, "--nodes", 2, "--num_groups", 4, "--until", 0,
+                                                             "--cross_node_slots", 0)["imbalance_after"])
+
     def test_repair_writes_to_standard_output(self):
         plan = self.recorded_plan()
         text = self.eplb("repair", "--from", plan, "--loads", self.table(), "--output_path", "-")
@@ -361,6 +382,10 @@ class EplbCommands(unittest.TestCase):
             self.assertEqual({r["cross_node_replicas_per_layer"] for r in found if r["policy"] == "scenario"}, {cross})
         repaired = self.simulate("--repair_slots_per_layer", 2)["results"][0]
         self.assertTrue(0 < repaired["slots_fetched_per_layer"] <= 2)
+        repaired = self.simulate("--repair_slots_per_layer", 2, "--nodes", 2, "--num_groups", 4, "--cross_node_slots", 1)["results"]
+        crossing = {r["policy"]: r["cross_node_replicas_repaired_per_layer"] for r in repaired}
+        self.assertEqual(crossing["scenario"], 1)
+        self.assertTrue(0 < crossing["deepseek"] <= 2, crossing)
 
     def test_simulates_the_plans_that_plan_writes(self):
         folder = self.write_statistics([range(4), range(8, 12)] * 4, tokens=(4000, 300))
