@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """Balance of placements on recorded and sampled routing, beside the goals: a table for docs/benchmarks.md.
 
-usage: balance_table.py [--program FILE] [--data DIR] [--models DIR] [--only WORD] [--seed N]
+usage: balance_table.py [--program FILE] [--data DIR] [--models DIR] [--only WORD] [--seed N] [--seeds K]
 
-Each row is one run of `wideload eplb simulate --json`; the figures are means over iterations and layers. The last row is
-`eplb plan` for one workload and `eplb repair --until 0.01` for another. DATA holds the routing and load files
+Each row is K runs of `wideload eplb simulate --json` with seeds N, N + 1, ..; the figures are means over iterations, layers
+and seeds, and the range over seeds of the scenario policy's. The last row is `eplb plan` for one workload and `eplb repair
+--until 0.01` for another, seed N. DATA holds the routing and load files
 (WIDELOAD_SHARED/data), MODELS the folder with wideload-14m/routing.safetensors.
 """
 import argparse
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -47,18 +49,24 @@ CASES = [  # name, ranks, slots, options, goal
 REPAIR = ("R1 1k1k -> 8k1k", 32, 288, "DATA/deepseek-r1-expert-counts.safetensors:", 2)  # goal: fetches per layer
 
 
-def eplb(options, *words):
+def eplb(options, *words, seed=None):
     words = [str(word).replace("DATA", str(options.data)).replace("MODELS", str(options.models)) for word in words]
-    command = [options.program, "eplb", *words, "--seed", str(options.seed), "--json"]
+    command = [options.program, "eplb", *words, "--seed", str(options.seed if seed is None else seed), "--json"]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(f"{' '.join(command)}\n{run.stderr}")
     return json.loads(run.stdout)
 
 
-def simulate(options, ranks, slots, place):
-    return eplb(options, "simulate", "--ep_size", ranks, "--num_slots", slots, "--policies", "tensorrt_llm,scenario",
-                "--splits", "even,optimal,optimal_fractional", *place)
+def simulate(options, ranks, slots, place, seed):
+    """Figures of one run by column."""
+    result = eplb(options, "simulate", "--ep_size", ranks, "--num_slots", slots, "--policies", "tensorrt_llm,scenario",
+                  "--splits", "even,optimal,optimal_fractional", *place, seed=seed)
+    of = {(row["policy"], row["split"]): row for row in result["results"]}
+    ours = of["scenario", "optimal_fractional"]
+    return {"greedy": of["tensorrt_llm", "even"]["imbalance_mean"], "clairvoyant": result["clairvoyant"],
+            "scenario": ours["imbalance_mean"], "integer": of["scenario", "optimal"]["imbalance_mean"],
+            "p99": ours["imbalance_p99"], "bound": result["component_bound"]}
 
 
 def repair(options):
@@ -81,20 +89,21 @@ def main():
     parser.add_argument("--models", default=SHARED / "models")
     parser.add_argument("--only", default="")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
-    print(f"{'case':32} {'ranks':>5} {'slots':>5} {'greedy even':>11} {'clairvoyant':>11} {'scenario':>9} {'integer':>9}"
-          f" {'p99':>7} {'bound':>7} {'goal':>7}        {'s':>5}")
+    print(f"{'case':32} {'ranks':>5} {'slots':>5} {'greedy even':>11} {'clairvoyant':>11} {'scenario':>9} {'(over seeds)':>17}"
+          f" {'integer':>9} {'p99':>7} {'bound':>7} {'goal':>7}        {'s':>5}")
     for name, ranks, slots, place, goal in CASES:
         if options.only not in name:
             continue
         begin = time.monotonic()
-        result = simulate(options, ranks, slots, place)
-        of = {(row["policy"], row["split"]): row for row in result["results"]}
-        ours = of["scenario", "optimal_fractional"]
-        reached = "reached" if ours["imbalance_mean"] <= goal else "MISSED"
-        print(f"{name:32} {ranks:5} {slots:5} {of['tensorrt_llm', 'even']['imbalance_mean']:11.4f} {result['clairvoyant']:11.4f}"
-              f" {ours['imbalance_mean']:9.5f} {of['scenario', 'optimal']['imbalance_mean']:9.5f} {ours['imbalance_p99']:7.4f}"
-              f" {result['component_bound']:7.4f} {goal:7.4f} {reached} {time.monotonic() - begin:5.0f}", flush=True)
+        runs = [simulate(options, ranks, slots, place, options.seed + k) for k in range(options.seeds)]
+        mean = {column: statistics.fmean(run[column] for run in runs) for column in runs[0]}
+        found = [run["scenario"] for run in runs]
+        reached = "reached" if mean["scenario"] <= goal else "MISSED"
+        print(f"{name:32} {ranks:5} {slots:5} {mean['greedy']:11.4f} {mean['clairvoyant']:11.4f} {mean['scenario']:9.5f}"
+              f" {f'({min(found):.4f}-{max(found):.4f})':>17} {mean['integer']:9.5f} {mean['p99']:7.4f} {mean['bound']:7.4f}"
+              f" {goal:7.4f} {reached:7} {time.monotonic() - begin:5.0f}", flush=True)
     if options.only in REPAIR[0]:
         repair(options)
 

@@ -15,9 +15,9 @@ namespace {
 constexpr int32_t kCutsPerStage = 16;
 // Scenarios are looked at in stages, the first of so many blocks, each further one of as many as
 // all before. A change is given up when the first n make the objective worse by more than this
-// part of it / sqrt(n): of changes for the better about one in thirty does.
+// part of it / sqrt(n), which one in a hundred changes for the better does.
 constexpr int32_t kFirstBlocks = 2;
-constexpr double kDoubt = 0.6;
+constexpr double kDoubt = 1;
 // Cuts are sorted anew after this many changes of the placement.
 constexpr int32_t kChangesPerSort = 8;
 // A set of ranks this full counts as close to binding.

@@ -17,10 +17,13 @@ namespace {
 constexpr int32_t kMaxOptimalRanks = 256;
 // Work of a search, see SearchOptions: keeps a plan below 60 ms, and its time proportional to ranks
 // beyond kManyRanks. On few ranks more of the counted work is done in a millisecond.
-constexpr int64_t kMaxWork = 40'000'000;
-constexpr int64_t kMaxWorkOnFewRanks = 58'000'000;
+constexpr int64_t kMaxWork = 35'000'000;
+constexpr int64_t kMaxWorkOnFewRanks = 50'000'000;
 constexpr int32_t kFewRanks = 16;
 constexpr int32_t kManyRanks = 64;
+// Scenarios x ranks x slots that this work suffices for. More scenarios make the search know less
+// of them by heart, until it has no time to look for the best placement.
+constexpr int64_t kScenarioRoom = 330'000;
 // A search has come to its end when so many proposals in a row were of no use.
 constexpr int64_t kMaxIdleMoves = 10000;
 
@@ -162,10 +165,10 @@ void FillRank(const Placement& current, std::vector<ExpertId> experts, int32_t f
 
 int32_t NumScenarios(const PlanOptions& options) {
   if (options.num_scenarios > 0) return options.num_scenarios;
-  return options.num_ranks <= 8    ? 512
-         : options.num_ranks <= 16 ? 256
-         : options.num_ranks <= 36 ? 128
-                                   : 64;
+  const int64_t affordable =
+      kScenarioRoom / (int64_t{options.num_ranks} * options.num_slots) / kLanes * kLanes;
+  const int64_t least = options.num_ranks < kManyRanks ? 128 : 64;
+  return static_cast<int32_t>(std::clamp<int64_t>(affordable, least, 1024));
 }
 
 int64_t WorkFor(int32_t num_ranks) {
