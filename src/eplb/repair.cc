@@ -167,10 +167,11 @@ RepairResult RepairPlacement(const Placement& now, const Scenarios& scenarios,
   result.imbalance_before = MeanOptimalImbalance(start, used, speed);
   PlanSearch search(used, start,
                     {.seed = options.seed, .current = &start, .rank_speed = speed, .nodes = nodes});
+  // With a target these steps only bound the fetches; RepairToTarget looks for the fewest.
+  const int32_t proposals = options.until > 0 ? options.proposals / 2 : options.proposals;
   // A step looks at a sample of the moves: one that finds none is no proof that there is none.
   for (int idle = 0; idle < kIdleSteps && search.objective() > options.until;)
-    idle =
-        search.Step(options.proposals, options.max_fetched_slots, options.min_gain) ? 0 : idle + 1;
+    idle = search.Step(proposals, options.max_fetched_slots, options.min_gain) ? 0 : idle + 1;
   result.placement = search.placement();
   result.fetched_slots = search.num_fetches();
   if (options.until > 0) FetchFewer(start, used, speed, nodes, options, result);
