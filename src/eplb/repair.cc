@@ -14,6 +14,8 @@ namespace wideload::eplb {
 namespace {
 
 constexpr int kIdleSteps = 6;
+// Moves x ranks x slots that a step has time for.
+constexpr int64_t kProposalRoom = 5'000'000;
 
 size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
@@ -132,6 +134,12 @@ Scenarios Heaviest(const Scenarios& scenarios) {
   return heaviest;
 }
 
+int32_t NumProposals(const Placement& now, const RepairOptions& options) {
+  if (options.proposals > 0) return options.proposals;
+  const int64_t affordable = kProposalRoom / (int64_t{now.num_ranks} * now.num_slots());
+  return static_cast<int32_t>(std::clamp<int64_t>(affordable, 500, 2000));
+}
+
 // Where steps one by one missed the target or took several fetches for it, fewer may do.
 void FetchFewer(const Placement& start, const Scenarios& scenarios,
                 const std::vector<double>& rank_speed, const NodeRule& nodes,
@@ -168,7 +176,7 @@ RepairResult RepairPlacement(const Placement& now, const Scenarios& scenarios,
   PlanSearch search(used, start,
                     {.seed = options.seed, .current = &start, .rank_speed = speed, .nodes = nodes});
   // With a target these steps only bound the fetches; RepairToTarget looks for the fewest.
-  const int32_t proposals = options.until > 0 ? options.proposals / 2 : options.proposals;
+  const int32_t proposals = NumProposals(now, options) / (options.until > 0 ? 2 : 1);
   // A step looks at a sample of the moves: one that finds none is no proof that there is none.
   for (int idle = 0; idle < kIdleSteps && search.objective() > options.until;)
     idle = search.Step(proposals, options.max_fetched_slots, options.min_gain) ? 0 : idle + 1;

@@ -18,7 +18,8 @@ struct RepairOptions {
   double until = 0;                     // stops at this mean optimal-split imbalance
   double min_gain = 1e-4;               // mean imbalance that a fetched slot must save at least
   std::vector<double> rank_speed = {};  // [num_ranks] >= 0; empty: all 1; 0: a dead rank
-  int32_t proposals = 500;              // looked at before each change
+  int32_t proposals =
+      0;  // looked at before each change; 0: 500 to 2000, more on few ranks and slots
   uint64_t seed = 1;
   // Several: experts keep a slot on the node that HomesOf finds for them, if they have one there.
   NodeSizes nodes = {};
