@@ -25,6 +25,7 @@ struct PlanFlags {
   NodeFlags nodes;
   int32_t layer_updates_per_iter = 0;
   uint64_t seed = 0;
+  std::optional<double> fetch_price;
   PlacementOutput output;
 };
 
@@ -48,23 +49,32 @@ int32_t SlotsChanged(const eplb::Placement& now, const eplb::Placement& planned)
                                                 : eplb::CountFetchedSlots(now, planned);
 }
 
+// A fetch is weighed by the policy; without a price plans are made as for empty slots, and only the
+// ranks of a policy of our own are renamed so that few slots of the layout in use change.
+eplb::Placement PlacementOf(const PlanFlags& flags, const eplb::Policy& policy,
+                            const LayerPlan& plan) {
+  const double fetch_price = flags.fetch_price.value_or(0);
+  eplb::Placement planned = policy.plan({.loads = plan.loads->total,
+                                         .scenarios = plan.loads->iterations,
+                                         .num_slots = flags.num_slots,
+                                         .num_ranks = flags.ep_size,
+                                         .num_nodes = flags.nodes.num_nodes,
+                                         .num_groups = flags.nodes.num_groups,
+                                         .max_cross_slots = flags.nodes.MaxCrossSlots(),
+                                         .seed = flags.seed,
+                                         .previous = fetch_price > 0 ? &plan.now : nullptr,
+                                         .fetch_price = fetch_price});
+  const bool renames = plan.has_layout && fetch_price == 0 && flags.policy == "scenario" &&
+                       plan.now.num_slots() == planned.num_slots();
+  if (!renames) return planned;
+  return eplb::RelabelRanks(plan.now, planned,
+                            flags.nodes.num_nodes == 1 ? 0 : flags.ep_size / flags.nodes.num_nodes);
+}
+
 void PlanLayer(const PlanFlags& flags, const eplb::Policy& policy, LayerPlan& plan) {
   plan.has_load = HasLoad(plan.loads->total);
   const double start = ThreadMilliseconds();
-  plan.placement = policy.plan({.loads = plan.loads->total,
-                                .scenarios = plan.loads->iterations,
-                                .num_slots = flags.num_slots,
-                                .num_ranks = flags.ep_size,
-                                .num_nodes = flags.nodes.num_nodes,
-                                .num_groups = flags.nodes.num_groups,
-                                .max_cross_slots = flags.nodes.MaxCrossSlots(),
-                                .seed = flags.seed});
-  // Of a policy of our own, so that a plan from scratch changes few slots of the layout in use.
-  if (plan.has_layout && flags.policy == "scenario" &&
-      plan.now.num_slots() == plan.placement.num_slots())
-    plan.placement =
-        eplb::RelabelRanks(plan.now, plan.placement,
-                           flags.nodes.num_nodes == 1 ? 0 : flags.ep_size / flags.nodes.num_nodes);
+  plan.placement = PlacementOf(flags, policy, plan);
   plan.plan_ms = ThreadMilliseconds() - start;
   const eplb::Scenarios batches = LoadedBatches(*plan.loads);
   plan.figures_now = eplb::JudgePlacement(plan.now, batches);
@@ -80,6 +90,30 @@ std::optional<statistics::EplbConfig> RecordedLayout(const PlanFlags& flags,
   const std::optional<std::string>& path = flags.loads.statistics.eplb_config;
   if (!path || recorded.ep_size != flags.ep_size) return std::nullopt;
   return statistics::ReadEplbYaml(*path);
+}
+
+// Before anything is read.
+void CheckFetchPrice(const PlanFlags& flags) {
+  if (!flags.fetch_price) return;
+  if (!eplb::FindPolicy(flags.policy).weighs_fetches)
+    Throw(ErrorKind::kInvalid, "--fetch_price {} with --policy {}; allowed: scenario",
+          *flags.fetch_price, flags.policy);
+  if (!flags.loads.statistics.eplb_config)
+    Throw(ErrorKind::kInvalid,
+          "--fetch_price {} needs --eplb_config, the layout that fetches start from",
+          *flags.fetch_price);
+}
+
+// Slots of another number or on other ranks have nothing that could stay.
+void CheckLayoutSizes(const PlanFlags& flags, const RecordedLoads& recorded) {
+  if (!flags.fetch_price) return;
+  const std::string& path = *flags.loads.statistics.eplb_config;
+  const int32_t num_slots = statistics::ReadEplbYaml(path).num_slots;
+  if (num_slots != flags.num_slots || recorded.ep_size != flags.ep_size)
+    Throw(ErrorKind::kInvalid,
+          "--fetch_price {}: {} has {} slots on {} ranks; --num_slots is {} and --ep_size {}, "
+          "which must be the same",
+          *flags.fetch_price, path, num_slots, recorded.ep_size, flags.num_slots, flags.ep_size);
 }
 
 std::vector<LayerPlan> StartPlans(const PlanFlags& flags, const RecordedLoads& recorded) {
@@ -213,6 +247,7 @@ Json PlanJson(const PlanFlags& flags, const std::vector<LayerPlan>& plans,
   document["policy"] = flags.policy;
   document["ep_size"] = flags.ep_size;
   document["num_slots"] = flags.num_slots;
+  if (flags.fetch_price) document["fetch_price"] = *flags.fetch_price;
   document["layers"] = std::move(layers);
   document["layers_left_out"] = left_out;
   return document;
@@ -250,12 +285,14 @@ std::vector<int32_t> LeaveOutDenseLayers(const LoadFlags& flags, RecordedLoads& 
 
 void Plan(PlanFlags flags) {
   CheckNodeFlags(flags.nodes, "--policy", {flags.policy});
+  CheckFetchPrice(flags);
   CheckPlacementOutput(flags.output);
   RecordedLoads recorded = ReadRecordedLoads(flags.loads);
   const std::vector<int32_t> left_out = LeaveOutDenseLayers(flags.loads, recorded);
   flags.ep_size = EpSizeOf(flags.ep_size, recorded);
   if (flags.num_slots == 0) flags.num_slots = recorded.num_experts;
   eplb::ValidateSizes(recorded.num_experts, flags.num_slots, flags.ep_size, "--num_slots");
+  CheckLayoutSizes(flags, recorded);
 
   const std::vector<LayerPlan> plans = PlanLayers(flags, recorded);
   statistics::EplbConfig config{.num_slots = flags.num_slots,
@@ -296,6 +333,12 @@ void AddEplbPlan(Command group) {
            "written to the file: layers the engine may re-place per iteration, 0 = static")
       .Range(0, statistics::kMaxEplbLayers)
       .ShowDefault();
+  command
+      .Add(
+          "--fetch-price", flags.fetch_price,
+          "mean imbalance that one fetched slot must gain over the layout of --eplb_config; of the "
+          "policy scenario (default: 0)")
+      .NonNegative();
   command.Add("--seed", flags.seed, "for policies that search at random").ShowDefault();
   AddPlacementOutput(command, flags.output);
 }

@@ -77,11 +77,12 @@ Maps RebalanceExperts(const In<float, 2>& weight, const std::array<int32_t, 4>& 
           ToNumpy(std::move(replicas), {layers, experts})};
 }
 
-// sizes: num_slots, num_groups, num_nodes, num_ranks, max_cross_slots. current: [layers,
-// num_slots], or [layers, 0] when there is none.
+// sizes: num_slots, num_groups, num_nodes, num_ranks, max_cross_slots. held: what the slots hold
+// now [layers, num_slots], or [layers, 0] when there is nothing, and the price of a fetch.
 Out<int64_t> Plan(const In<double, 3>& loads, const std::array<int32_t, 5>& sizes,
-                  const std::string& policy_name, uint64_t seed, const In<int32_t, 2>& current,
-                  int32_t num_threads) {
+                  const std::string& policy_name, uint64_t seed,
+                  const std::pair<In<int32_t, 2>, double>& held, int32_t num_threads) {
+  const bool has_current = held.first.shape(1) != 0;
   const Batches<double> batches(loads);
   std::vector<int64_t> slots(Index(batches.layers()) * Index(sizes[0]));
   {
@@ -96,17 +97,21 @@ Out<int64_t> Plan(const In<double, 3>& loads, const std::array<int32_t, 5>& size
         scenarios.emplace_back(load.begin(), load.end());
         for (size_t e = 0; e < total.size(); ++e) total[e] += load[e];
       }
-      Placement placement = policy.plan({.loads = total,
-                                         .scenarios = scenarios,
-                                         .num_slots = sizes[0],
-                                         .num_ranks = sizes[3],
-                                         .num_nodes = sizes[2],
-                                         .num_groups = sizes[1],
-                                         .max_cross_slots = sizes[4],
-                                         .seed = seed});
-      if (current.shape(1) != 0)
-        placement = RelabelRanks(PlacementOf(current, l, batches.width(), sizes[3]), placement,
-                                 sizes[2] == 1 ? 0 : sizes[3] / sizes[2]);
+      PolicyInput input{.loads = total,
+                        .scenarios = scenarios,
+                        .num_slots = sizes[0],
+                        .num_ranks = sizes[3],
+                        .num_nodes = sizes[2],
+                        .num_groups = sizes[1],
+                        .max_cross_slots = sizes[4],
+                        .seed = seed,
+                        .fetch_price = held.second};
+      Placement now, placement;
+      if (has_current) now = PlacementOf(held.first, l, batches.width(), sizes[3]);
+      if (held.second > 0) input.previous = &now;
+      placement = policy.plan(input);
+      if (has_current && held.second == 0)
+        placement = RelabelRanks(now, placement, sizes[2] == 1 ? 0 : sizes[3] / sizes[2]);
       CopySlots(placement, slots.data() + Index(l) * Index(sizes[0]));
     });
   }
@@ -232,7 +237,7 @@ NB_MODULE(_core, m) {
   m.def("rebalance_experts", RebalanceExperts, nb::arg("weight"), nb::arg("sizes"),
         nb::arg("num_threads"));
   m.def("plan", Plan, nb::arg("loads"), nb::arg("sizes"), nb::arg("policy"), nb::arg("seed"),
-        nb::arg("current"), nb::arg("num_threads"));
+        nb::arg("held"), nb::arg("num_threads"));
   m.def("split_whole", SplitWhole, nb::arg("counts"), nb::arg("placement"), nb::arg("num_ranks"),
         nb::arg("num_threads"));
   m.def("split_fractional", SplitFractional, nb::arg("loads"), nb::arg("placement"),

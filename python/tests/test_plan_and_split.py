@@ -37,6 +37,35 @@ class Plan(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, rf"current has {SLOTS - RANKS} slots; it must have {SLOTS}"):
             wideload_eplb.plan(loads, SLOTS, RANKS, current=plan[:, : SLOTS - RANKS])
 
+    def test_weighs_fetches_against_their_price(self):
+        loads = golden.skewed_loads(7, (4, LAYERS, EXPERTS))
+        now = wideload_eplb.plan(golden.skewed_loads(8, (4, LAYERS, EXPERTS)), SLOTS, RANKS)
+        fetched, imbalance = [], []
+        for price in (0, 1e-3, 1e-2, 1e9):
+            plan = wideload_eplb.plan(loads, SLOTS, RANKS, current=now, fetch_price=price)
+            fetched.append(int((plan != now).sum()))
+            imbalance.append(wideload_eplb.imbalance(loads, plan, RANKS, split="optimal_fractional").mean())
+        self.assertEqual(fetched, sorted(fetched, reverse=True))
+        self.assertGreater(fetched[0], fetched[2])
+        self.assertGreater(fetched[2], 0)
+        self.assertLess(imbalance[2], imbalance[3])
+        self.assertEqual(fetched[3], 0)
+        free = wideload_eplb.plan(loads, SLOTS, RANKS, current=now)
+        np.testing.assert_array_equal(free, wideload_eplb.plan(loads, SLOTS, RANKS, current=now, fetch_price=0))
+
+    def test_refuses_a_price_with_nothing_to_weigh(self):
+        loads = golden.skewed_loads(5, (LAYERS, EXPERTS))
+        now = wideload_eplb.plan(loads, SLOTS, RANKS)
+        for price in (-1, float("nan"), float("inf")):
+            with self.assertRaisesRegex(ValueError, "fetch_price is .*; allowed: 0 or more, finite"):
+                wideload_eplb.plan(loads, SLOTS, RANKS, current=now, fetch_price=price)
+        with self.assertRaisesRegex(ValueError, 'fetch_price is 0.1 with policy "scenario" and no current'):
+            wideload_eplb.plan(loads, SLOTS, RANKS, fetch_price=0.1)
+        with self.assertRaisesRegex(ValueError, 'fetch_price is 0.1 with policy "deepseek" and current'):
+            wideload_eplb.plan(loads, SLOTS, RANKS, policy="deepseek", current=now, fetch_price=0.1)
+        with self.assertRaisesRegex(TypeError, "fetch_price is 'dear'"):
+            wideload_eplb.plan(loads, SLOTS, RANKS, current=now, fetch_price="dear")
+
     def test_scenario_keeps_groups_on_nodes_but_for_some_slots(self):
         loads = golden.skewed_loads(6, (4, LAYERS, EXPERTS))
         for cross in (0, 1, None):

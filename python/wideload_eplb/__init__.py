@@ -80,6 +80,7 @@ def plan(
     num_nodes=1,
     cross_node_slots=None,
     current=None,
+    fetch_price=0.0,
     seed=1,
     num_threads=None,
 ):
@@ -96,10 +97,13 @@ def plan(
     on several nodes only.
     current: what the slots hold now, [layers, num_slots] or [num_slots]: ranks are renamed, within their node, so that as
     many slots as possible hold what they held, and experts that stay on a rank keep their slot. The balance stays the same.
+    fetch_price: about what one slot whose rank must fetch its expert has to gain in mean imbalance; 0 or more, above 0 for
+    "scenario" with `current` only. The search then starts from `current`, too, and changes what is worth it.
     seed: 0 to 2^64 - 1; for "scenario", the only one that draws random numbers.
 
     Returns int64 [layers, num_slots]. A layer without load is planned as if all loads were equal.
-    Errors: ValueError for an unknown policy, sizes that do not divide, negative or non-finite loads.
+    Errors: ValueError for an unknown policy, sizes that do not divide, negative or non-finite loads,
+    a fetch_price that is negative, not finite or has nothing to weigh.
     """
     array, _ = _arrays.batches(loads, "loads")
     num_groups, num_nodes = _arrays.size(num_groups, "num_groups"), _arrays.size(num_nodes, "num_nodes")
@@ -112,6 +116,12 @@ def plan(
         raise ValueError(
             f'cross_node_slots is {cross_node_slots} with policy "{policy}" and num_nodes {num_nodes}; allowed: None, '
             'or "scenario" on several nodes'
+        )
+    price = _arrays.price(fetch_price, "fetch_price")
+    if price > 0 and (policy != "scenario" or current is None):
+        raise ValueError(
+            f'fetch_price is {fetch_price} with policy "{policy}" and {"no " if current is None else ""}current; allowed: 0, '
+            'or "scenario" with current'
         )
     cross_slots = -1 if cross_node_slots is None else _arrays.size(cross_node_slots, "cross_node_slots", 0)
     sizes = [
@@ -127,7 +137,7 @@ def plan(
         if held.shape[1] != sizes[0]:
             raise ValueError(f"current has {held.shape[1]} slots; it must have {sizes[0]} (num_slots)")
     work_us = array[0].size * (250 if policy == "scenario" else 0.15)
-    slots = _core.plan(array, sizes, str(policy), _arrays.seed(seed), held, _arrays.threads(num_threads, work_us))
+    slots = _core.plan(array, sizes, str(policy), _arrays.seed(seed), (held, price), _arrays.threads(num_threads, work_us))
     return _arrays.like(loads, slots)
 
 

@@ -84,6 +84,7 @@ def plan(
     num_nodes: int = 1,
     cross_node_slots: int | None = None,
     current: ArrayLike | torch.Tensor | None = None,
+    fetch_price: float = 0.0,
     seed: int = 1,
     num_threads: int | None = None,
 ) -> NDArray[np.int64]: ...
@@ -98,6 +99,7 @@ def plan(
     num_nodes: int = 1,
     cross_node_slots: int | None = None,
     current: ArrayLike | torch.Tensor | None = None,
+    fetch_price: float = 0.0,
     seed: int = 1,
     num_threads: int | None = None,
 ) -> torch.Tensor: ...

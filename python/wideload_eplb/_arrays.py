@@ -49,6 +49,17 @@ def size(value: Any, name: str, least: int = 1) -> int:
     return number
 
 
+def price(value: Any, name: str) -> float:
+    """A finite number, 0 or more."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}; it must be a number") from None
+    if not (np.isfinite(number) and number >= 0):
+        raise ValueError(f"{name} is {number}; allowed: 0 or more, finite")
+    return number
+
+
 def seed(value: Any) -> int:
     number = operator.index(value)
     if not 0 <= number < 2**64:

@@ -7,7 +7,12 @@ def rebalance_experts(
     weight: NDArray[np.float32], sizes: list[int], num_threads: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...
 def plan(
-    loads: NDArray[np.float64], sizes: list[int], policy: str, seed: int, current: NDArray[np.int32], num_threads: int
+    loads: NDArray[np.float64],
+    sizes: list[int],
+    policy: str,
+    seed: int,
+    held: tuple[NDArray[np.int32], float],  # what the slots hold now, the price of a fetch
+    num_threads: int,
 ) -> NDArray[np.int64]: ...
 def split_whole(
     counts: NDArray[np.int64], placement: NDArray[np.int32], num_ranks: int, num_threads: int

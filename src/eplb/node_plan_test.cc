@@ -56,6 +56,26 @@ int32_t SlotsAcrossNodes(const Placement& placement) {
   return across;
 }
 
+// What the slots hold is a start only where it keeps the bound on slots across nodes.
+TEST(PlanPlacement, KeepsTheNodeRuleWhateverAFetchCosts) {
+  const Scenarios recorded = RandomScenarios(kExperts, 8, 21);
+  const Placement now = PlanPlacement(RandomScenarios(kExperts, 8, 20), OptionsFor(kNodes));
+  ASSERT_GT(SlotsAcrossNodes(now), 1);
+  for (const double price : {1e-3, 1e9}) {
+    for (const int32_t cross : {1, kNodes}) {
+      PlanOptions options = OptionsFor(cross);
+      options.current = &now;
+      options.fetch_price = price;
+      const Placement plan = PlanPlacement(recorded, options);
+      ValidatePlacement(plan, "plan");
+      EXPECT_LE(SlotsAcrossNodes(plan), cross);
+      for (int32_t group = 0; group < kGroups; ++group)
+        EXPECT_FALSE(NodesOfGroup(plan, group).empty()) << group;
+      EXPECT_EQ(plan == now, price == 1e9 && cross == kNodes);
+    }
+  }
+}
+
 TEST(PlanPlacement, KeepsGroupsOnNodesButForABoundedNumberOfSlots) {
   double within = 0;
   double bounded = 0;

@@ -304,12 +304,12 @@ bool PlanSearch::TryMove(const SlotChange& move) {
 }
 
 // How much worse the next move may make it: exponentially distributed, its mean a share of the
-// objective that falls to 0 before the end of the run.
+// objective without fetches that falls to 0 before the end of the run.
 void PlanSearch::DrawSlack(int64_t moves) {
   const double part =
       std::max(static_cast<double>(moves) / static_cast<double>(options_.max_moves),
                static_cast<double>(work()) / static_cast<double>(options_.max_work));
-  const double mean = kSlack * objective_ * std::max(0.0, 1 - part / kSlackEnd);
+  const double mean = kSlack * share_.back() * std::max(0.0, 1 - part / kSlackEnd);
   slack_ = -std::log(1 - random_.Uniform()) * mean;
 }
 

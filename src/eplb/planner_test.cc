@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/error.h"
 #include "eplb/bounds.h"
 #include "eplb/component_plan.h"
+#include "eplb/even_split.h"
 #include "eplb/integer_split.h"
 #include "eplb/placement_figures.h"
 #include "eplb/random.h"
@@ -126,6 +128,58 @@ TEST(PlanPlacement, BeatsTheGreedyPolicyOnOtherBatchesOfTheSameKind) {
     const Placement greedy =
         TensorRtLlmPlacement(std::vector<float>(mean.begin(), mean.end()), 40, 8);
     EXPECT_LT(MeanOptimalImbalance(plan, measured), MeanOptimalImbalance(greedy, measured));
+  }
+}
+
+TEST(PlanPlacement, FetchesLessTheDearerAFetchIs) {
+  int32_t fetched_before = 0;
+  double imbalance_before = 0;
+  for (const double price : {0.0, 1e-3, 1e-2, 0.1, 1e9}) {
+    int32_t fetched = 0;
+    double imbalance = 0;
+    for (uint64_t seed = 1; seed <= 5; ++seed) {
+      const Placement now = ComponentPlan(RandomScenarios(32, 1, seed).Mean(), 40, 8);
+      const Scenarios drifted = RandomScenarios(32, 6, seed + 100);
+      const PlanOptions options{.num_ranks = 8,
+                                .num_slots = 40,
+                                .seed = seed,
+                                .max_moves = 3000,
+                                .current = &now,
+                                .fetch_price = price};
+      const Placement plan = PlanPlacement(drifted, options);
+      ValidatePlacement(plan, "plan");
+      EXPECT_EQ(plan, PlanPlacement(drifted, options));
+      if (price > 0) {
+        EXPECT_EQ(CountChangedSlots(now, plan), CountFetchedSlots(now, plan));
+        EXPECT_LE(MeanOptimalImbalance(plan, drifted), MeanOptimalImbalance(now, drifted));
+      }
+      EXPECT_EQ(plan == now, price == 1e9);
+      fetched += CountFetchedSlots(now, plan);
+      imbalance += MeanOptimalImbalance(plan, drifted);
+    }
+    if (price > 0) {
+      EXPECT_LT(fetched, fetched_before) << price;
+      EXPECT_GE(imbalance, imbalance_before - kRounding) << price;
+    }
+    fetched_before = fetched;
+    imbalance_before = imbalance;
+  }
+}
+
+TEST(PlanPlacement, RefusesAPriceWithoutThePlacementItIsPaidFrom) {
+  const Scenarios scenarios = RandomScenarios(32, 2, 1);
+  const Placement now = ComponentPlan(scenarios.Mean(), 40, 8);
+  const Placement fewer = ComponentPlan(scenarios.Mean(), 32, 8);
+  PlanOptions options{.num_ranks = 8, .num_slots = 40, .max_moves = 0, .current = &now};
+  for (const double price : {-1.0, std::nan(""), std::numeric_limits<double>::infinity()}) {
+    options.fetch_price = price;
+    EXPECT_THROW(PlanPlacement(scenarios, options), Error) << price;
+  }
+  options.fetch_price = 0.1;
+  EXPECT_NO_THROW(PlanPlacement(scenarios, options));
+  for (const Placement* current : {static_cast<const Placement*>(nullptr), &fewer}) {
+    options.current = current;
+    EXPECT_THROW(PlanPlacement(scenarios, options), Error);
   }
 }
 

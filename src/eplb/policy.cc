@@ -60,17 +60,19 @@ Placement PlanScenario(const PolicyInput& input) {
   options.max_cross_slots = input.max_cross_slots;
   options.seed = input.seed;
   options.current = input.previous;
+  options.fetch_price = input.fetch_price;
   return PlanPlacement(scenarios, options);
 }
 
 constexpr std::array kPolicies = {
-    Policy{"contiguous", "experts in order, as without a balancer", false, false, PlanContiguous},
-    Policy{"tensorrt_llm", "TensorRT-LLM's greedy policy, slot for slot", false, false,
+    Policy{"contiguous", "experts in order, as without a balancer", false, false, false,
+           PlanContiguous},
+    Policy{"tensorrt_llm", "TensorRT-LLM's greedy policy, slot for slot", false, false, false,
            PlanTensorRtLlm},
     Policy{"deepseek", "DeepSeek's rebalance_experts, global or hierarchical over nodes", true,
-           false, PlanDeepSeek},
+           false, false, PlanDeepSeek},
     Policy{"scenario", "made for the optimal per-batch split, over recorded iterations", true, true,
-           PlanScenario},
+           true, PlanScenario},
 };
 
 }  // namespace

@@ -24,6 +24,7 @@ struct PolicyInput {
   int32_t max_cross_slots = -1;  // see PlanOptions; only of policies that bound them
   uint64_t seed = 0;
   const Placement* previous = nullptr;  // what is in the slots now, if anything
+  double fetch_price = 0;               // see PlanOptions; only of policies that weigh fetches
 };
 
 struct Policy {
@@ -31,6 +32,7 @@ struct Policy {
   std::string_view summary;  // one line for --help
   bool looks_at_nodes;       // at num_nodes and num_groups; the others ignore them
   bool bounds_cross_slots;   // at max_cross_slots
+  bool weighs_fetches;       // looks at fetch_price
   Placement (*plan)(const PolicyInput& input);
 };
 

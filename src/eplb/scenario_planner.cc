@@ -4,9 +4,12 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
+#include <utility>
 
 #include "base/error.h"
 #include "eplb/component_plan.h"
+#include "eplb/placement_figures.h"
 #include "eplb/plan_search.h"
 #include "eplb/random.h"
 
@@ -32,6 +35,8 @@ constexpr int64_t kMaxIdleMoves = 10000;
 constexpr double kSolved = 0.002;
 constexpr int kMaxWidenings = 2;
 constexpr double kNarrowWeight = 8;
+// The part of the work, one in so many, that goes from each of two starts.
+constexpr int64_t kStartShare = 4;
 
 size_t Index(int64_t i) { return static_cast<size_t>(i); }
 
@@ -203,23 +208,95 @@ Scenarios NarrowAndWide(const Scenarios& recorded, const PlanOptions& options, d
   return both;
 }
 
-// Makes `plan` better for the scenarios within the work that is left, and takes off what it needed.
-// Returns the objective.
-double Search(const Scenarios& scenarios, const PlanOptions& options, const NodeRule& nodes,
-              int64_t& work_left, Placement& plan) {
-  PlanSearch search(scenarios, plan,
+// A placement on its way to a plan, and the rule it keeps.
+struct Draft {
+  Placement placement;
+  NodeRule nodes;
+};
+
+// Makes `draft` better for the scenarios within `max_work`, and takes what it needed off
+// `work_left`. Returns the objective.
+double Search(const Scenarios& scenarios, const PlanOptions& options, int64_t max_work,
+              int64_t& work_left, Draft& draft) {
+  PlanSearch search(scenarios, draft.placement,
                     {.max_moves = options.max_moves,
                      .max_idle_moves = kMaxIdleMoves,
-                     .max_work = work_left,
+                     .max_work = max_work,
                      .seed = options.seed,
                      .fetch_price = options.fetch_price,
                      .current = options.current,
                      .tail = options.tail,
-                     .nodes = nodes});
+                     .nodes = draft.nodes});
   search.Run();
-  plan = search.placement();
+  draft.placement = search.placement();
   work_left -= search.work();
   return search.objective();
+}
+
+// Searches for `varied`, then, as long as they are solved, for wider variations, too.
+void SearchEverWider(Scenarios varied, const Scenarios& recorded, const PlanOptions& options,
+                     int64_t& work_left, Draft& draft) {
+  double variation = options.variation;
+  for (int widenings = 0; Search(varied, options, work_left, work_left, draft) < kSolved;
+       ++widenings) {
+    if (widenings == kMaxWidenings || work_left <= 0) break;
+    variation *= 2;
+    varied = NarrowAndWide(recorded, options, variation);
+  }
+}
+
+void CheckPrice(const PlanOptions& options, int32_t num_experts) {
+  if (!std::isfinite(options.fetch_price) || options.fetch_price < 0)
+    Throw(ErrorKind::kInvalid, "scenario plan: fetch_price is {}; allowed: 0 or more",
+          options.fetch_price);
+  if (options.fetch_price == 0) return;
+  const Placement* current = options.current;
+  if (current == nullptr)
+    Throw(ErrorKind::kInvalid, "scenario plan: fetch_price is {}, but nothing is in the slots yet",
+          options.fetch_price);
+  ValidatePlacement(*current, "scenario plan: the current placement");
+  if (current->num_slots() != options.num_slots || current->num_ranks != options.num_ranks ||
+      current->num_experts != num_experts)
+    Throw(ErrorKind::kInvalid,
+          "scenario plan: the current placement has {} experts in {} slots on {} ranks; a "
+          "fetch_price needs one with {}, {} and {}",
+          current->num_experts, current->num_slots(), current->num_ranks, num_experts,
+          options.num_slots, options.num_ranks);
+}
+
+// What the slots hold now, with the homes it tells; nothing when it breaks the rule of nodes.
+std::optional<Draft> DraftOfCurrent(const PlanOptions& options, int32_t max_cross_slots) {
+  Draft draft{*options.current, HomesOf(*options.current, options.nodes)};
+  if (draft.nodes.home.empty()) return draft;
+  draft.nodes.max_cross_slots = max_cross_slots;
+  const NodeSlots slots = CountNodeSlots(draft.placement, draft.nodes);
+  if (slots.num_crossing > max_cross_slots) return std::nullopt;
+  if (std::count(slots.at_home.begin(), slots.at_home.end(), 0) > 0) return std::nullopt;
+  return draft;
+}
+
+// A search hardly takes back the fetches of a plan made anew: a part of the work goes from there, a
+// part from what the slots hold now, and what is better then, price included, goes on.
+void ChooseStart(const Scenarios& scenarios, const PlanOptions& options, int32_t max_cross_slots,
+                 int64_t& work_left, Draft& draft) {
+  std::optional<Draft> current = DraftOfCurrent(options, max_cross_slots);
+  if (!current) return;
+  const int64_t work = work_left / kStartShare;
+  const double anew = Search(scenarios, options, work, work_left, draft);
+  if (Search(scenarios, options, work, work_left, *current) <= anew) draft = std::move(*current);
+}
+
+// Renames ranks and orders slots so that what stays on its rank is not moved; never fetches more.
+Placement KeepInPlace(const Placement& current, const Placement& planned, int32_t ranks_per_node) {
+  Placement renamed = RelabelRanks(current, planned, ranks_per_node);
+  if (CountFetchedSlots(current, renamed) <= CountFetchedSlots(current, planned)) return renamed;
+  Placement out = planned;
+  const int32_t slots = planned.slots_per_rank();
+  for (int32_t first = 0; first < planned.num_slots(); first += slots) {
+    const auto begin = planned.slot_expert.begin() + first;
+    FillRank(current, {begin, begin + slots}, first, out);
+  }
+  return out;
 }
 
 }  // namespace
@@ -267,25 +344,24 @@ Placement RelabelRanks(const Placement& current, const Placement& planned, int32
 
 Placement PlanPlacement(const Scenarios& scenarios, const PlanOptions& options) {
   ValidateSizes(scenarios.num_experts, options.num_slots, options.num_ranks, "scenario plan");
-  Scenarios varied =
+  CheckPrice(options, scenarios.num_experts);
+  const Scenarios varied =
       VaryScenarios(scenarios, NumScenarios(options), options.variation, options.seed);
   if (varied.size() == 0)
     Throw(ErrorKind::kInvalid, "scenario plan: {} scenarios are given, none with load",
           scenarios.size());
   const int32_t cross_slots =
       options.max_cross_slots < 0 ? options.nodes.num_nodes : options.max_cross_slots;
-  const NodeRule nodes = MakeNodeRule(varied, options.nodes, options.num_ranks, cross_slots);
-  Placement plan = StartPlan(varied, scenarios, options, nodes);
-  if (options.current != nullptr) plan = RelabelRanks(*options.current, plan, nodes.ranks_per_node);
-  if (options.max_moves == 0) return plan;
+  Draft draft{{}, MakeNodeRule(varied, options.nodes, options.num_ranks, cross_slots)};
+  draft.placement = StartPlan(varied, scenarios, options, draft.nodes);
+  const int32_t ranks_per_node = draft.nodes.ranks_per_node;
+  if (options.current != nullptr)
+    draft.placement = RelabelRanks(*options.current, draft.placement, ranks_per_node);
   int64_t work_left = WorkFor(options.num_ranks);
-  double variation = options.variation;
-  for (int widenings = 0; Search(varied, options, nodes, work_left, plan) < kSolved; ++widenings) {
-    if (widenings == kMaxWidenings || work_left <= 0) break;
-    variation *= 2;
-    varied = NarrowAndWide(scenarios, options, variation);
-  }
-  return plan;
+  if (options.fetch_price > 0) ChooseStart(varied, options, cross_slots, work_left, draft);
+  if (options.max_moves > 0) SearchEverWider(varied, scenarios, options, work_left, draft);
+  return options.fetch_price > 0 ? KeepInPlace(*options.current, draft.placement, ranks_per_node)
+                                 : draft.placement;
 }
 
 }  // namespace wideload::eplb

@@ -26,13 +26,15 @@ struct PlanOptions {
   int32_t num_scenarios = 0;
   double variation = 0.15;  // each expert's load times exp(variation x N(0, 1))
   double tail = 5;  // what is minimised: mean of h + tail x h^2, h the imbalance of a scenario
-  // With a placement in the slots: what one fetched slot must gain in mean imbalance, and the ranks
-  // are relabelled so that few slots change.
-  const Placement* current = nullptr;  // not owned
+  // What the slots hold now; the ranks are relabelled so that few slots change. Not owned.
+  const Placement* current = nullptr;
+  // Added to what is minimised for each slot that its rank must fetch: about what a fetch must gain
+  // in mean imbalance. Above 0, `current` itself is a start of the search, too.
   double fetch_price = 0;
 };
 
-// Errors: kInvalid from ValidateSizes and MakeNodeRule, and when no scenario has load.
+// Errors: kInvalid from ValidateSizes and MakeNodeRule, when no scenario has load, for a price that
+// is negative or not finite, and for a price without a `current` of these sizes.
 Placement PlanPlacement(const Scenarios& scenarios, const PlanOptions& options);
 
 // `count` scenarios to plan with: recorded ones, evenly chosen when there are more, and between

@@ -94,6 +94,23 @@ class EplbCommands(unittest.TestCase):
             self.assertEqual(sum(kept[r][r] for r in range(4)), best)
             self.assertEqual(sum(a == b for r in range(4) for a, b in zip(before[r], after[r])), best)
 
+    def test_plans_weigh_fetches_against_their_price(self):
+        layout, out = self.out / "layout.yaml", self.out / "p.yaml"
+        self.eplb("plan", "--expert_statistic_path", SMALL, "--num_slots", 32, "--policy", "contiguous", "--output_path", layout)
+        plan = ["plan", "--expert_statistic_path", SMALL, "--eplb_config", layout, "--num_slots", 32, "--policy", "scenario",
+                "--output_path", out, "--json"]
+        plans, files = [], []
+        for price in ([], ["--fetch_price", 0], ["--fetch-price", 0.03], ["--fetch_price", 1e6]):
+            plans.append(json.loads(self.eplb(*plan, *price)))
+            files.append(re.findall(r"\[.*\]", out.read_text()))
+        self.assertEqual(files[0], files[1])
+        self.assertEqual([found.get("fetch_price") for found in plans], [None, 0, 0.03, 1e6])
+        self.assertGreater(plans[1]["slots_changed"], plans[2]["slots_changed"])
+        self.assertGreater(plans[2]["slots_changed"], 0)
+        self.assertLess(plans[2]["imbalance_planned_optimal"], plans[2]["imbalance_now_optimal"])
+        self.assertEqual(plans[3]["slots_changed"], 0)
+        self.assertEqual(files[3], re.findall(r"\[.*\]", layout.read_text()))
+
     def test_writes_one_page_with_heat_map_and_projection(self):
         page, plan = self.out / "page.html", SMALL / "expected_eplb_8x40.yaml"
         table = self.eplb("report", "--expert_statistic_path", SMALL, "--html", page)
