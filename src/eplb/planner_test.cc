@@ -192,6 +192,14 @@ TEST(RelabelRanks, FindsARenamedPlacementAgain) {
   EXPECT_EQ(RelabelRanks(plan, renamed), plan);
 }
 
+// Slots that hold another expert.
+int32_t NumDifferent(const Placement& a, const Placement& b) {
+  int32_t different = 0;
+  for (size_t s = 0; s < a.slot_expert.size(); ++s)
+    different += a.slot_expert[s] != b.slot_expert[s];
+  return different;
+}
+
 TEST(RepairPlacement, KeepsWithinItsBudgetAndNeverMakesItWorse) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     const Placement now = ComponentPlan(RandomScenarios(32, 1, seed).Mean(), 40, 8);
@@ -202,6 +210,7 @@ TEST(RepairPlacement, KeepsWithinItsBudgetAndNeverMakesItWorse) {
       const RepairResult result = RepairPlacement(now, drifted, options);
       ValidatePlacement(result.placement, "repaired");
       EXPECT_EQ(result.fetched_slots, CountFetchedSlots(now, result.placement));
+      EXPECT_EQ(result.fetched_slots, NumDifferent(now, result.placement)) << "seed " << seed;
       EXPECT_LE(result.fetched_slots, budget);
       EXPECT_NEAR(result.imbalance_before, MeanOptimalImbalance(now, drifted), kRounding);
       EXPECT_NEAR(result.imbalance_after, MeanOptimalImbalance(result.placement, drifted),

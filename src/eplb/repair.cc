@@ -183,6 +183,8 @@ RepairResult RepairPlacement(const Placement& now, const Scenarios& scenarios,
   result.placement = search.placement();
   result.fetched_slots = search.num_fetches();
   if (options.until > 0) FetchFewer(start, used, speed, nodes, options, result);
+  // An expert that left its slot and came back to another one of its rank is not moved at all.
+  result.placement = KeepSlots(start, result.placement);
   result.imbalance_after = MeanOptimalImbalance(result.placement, used, speed);
   result.fetched_slots += covered;
   result.cross_slots_after = NumCrossing(result.placement, nodes, speed);

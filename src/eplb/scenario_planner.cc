@@ -328,18 +328,27 @@ Scenarios VaryScenarios(const Scenarios& recorded, int32_t count, double variati
   return varied;
 }
 
+Placement KeepSlots(const Placement& current, const Placement& planned) {
+  Placement out = planned;
+  const int32_t slots = planned.slots_per_rank();
+  for (int32_t r = 0; r < planned.num_ranks; ++r) {
+    const auto begin = planned.slot_expert.begin() + int64_t{r} * slots;
+    FillRank(current, {begin, begin + slots}, r * slots, out);
+  }
+  return out;
+}
+
 Placement RelabelRanks(const Placement& current, const Placement& planned, int32_t ranks_per_node) {
   const std::vector<int32_t> overlap = Overlaps(current, planned, ranks_per_node);
   const std::vector<int32_t> planned_rank = planned.num_ranks <= kMaxOptimalRanks
                                                 ? AssignRanks(overlap, planned.num_ranks)
                                                 : AssignRanksGreedily(overlap, planned.num_ranks);
-  Placement out = planned;
+  Placement renamed = planned;
   const int32_t slots = planned.slots_per_rank();
-  for (int32_t r = 0; r < planned.num_ranks; ++r) {
-    const auto begin = planned.slot_expert.begin() + int64_t{planned_rank[Index(r)]} * slots;
-    FillRank(current, {begin, begin + slots}, r * slots, out);
-  }
-  return out;
+  for (int32_t r = 0; r < planned.num_ranks; ++r)
+    std::copy_n(planned.slot_expert.begin() + int64_t{planned_rank[Index(r)]} * slots, slots,
+                renamed.slot_expert.begin() + int64_t{r} * slots);
+  return KeepSlots(current, renamed);
 }
 
 Placement PlanPlacement(const Scenarios& scenarios, const PlanOptions& options) {

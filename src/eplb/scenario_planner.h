@@ -41,6 +41,10 @@ Placement PlanPlacement(const Scenarios& scenarios, const PlanOptions& options);
 // them variations of them in turn, scaled to the same total.
 Scenarios VaryScenarios(const Scenarios& recorded, int32_t count, double variation, uint64_t seed);
 
+// `planned` with the slots within each rank in such an order that experts which the rank holds in
+// `current` stay where they are; the sizes of both are the same.
+Placement KeepSlots(const Placement& current, const Placement& planned);
+
 // `planned` with its ranks renamed so that as many slots as possible hold what they hold in
 // `current` (optimal up to 256 ranks, greedy beyond), and slots ordered within ranks alike. Ranks
 // stay on their node of `ranks_per_node`; 0: there are no nodes.
