@@ -21,8 +21,8 @@ struct PlanOptions {
   uint64_t seed = 1;
   int64_t max_moves = 100000;  // proposals of the search; 0: the component-aware plan alone
   // Recorded batches are few, and a search that knows only these learns them by heart: they are
-  // joined by variations of them up to this many; 0: as many as the number of ranks leaves time
-  // for.
+  // joined by variations of them up to this many; 0: as many as ranks and slots leave
+  // time for.
   int32_t num_scenarios = 0;
   double variation = 0.15;  // each expert's load times exp(variation x N(0, 1))
   double tail = 5;  // what is minimised: mean of h + tail x h^2, h the imbalance of a scenario
