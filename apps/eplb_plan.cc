@@ -106,8 +106,9 @@ void CheckFetchPrice(const PlanFlags& flags) {
 
 // Slots of another number or on other ranks have nothing that could stay.
 void CheckLayoutSizes(const PlanFlags& flags, const RecordedLoads& recorded) {
-  if (!flags.fetch_price) return;
-  const std::string& path = *flags.loads.statistics.eplb_config;
+  const std::optional<std::string>& layout = flags.loads.statistics.eplb_config;
+  if (!flags.fetch_price || !layout) return;
+  const std::string& path = *layout;
   const int32_t num_slots = statistics::ReadEplbYaml(path).num_slots;
   if (num_slots != flags.num_slots || recorded.ep_size != flags.ep_size)
     Throw(ErrorKind::kInvalid,
