@@ -67,6 +67,10 @@ RecordedLoads ReadRecordedLoads(const LoadFlags& flags);
 // --ep_size if it was given, else the ranks that recorded. Errors: kInvalid when neither tells.
 int32_t EpSizeOf(int32_t ep_size, const RecordedLoads& recorded);
 
+// Errors: kInvalid naming --num_slots: as ValidateSizes, and above num_experts x ep_size, with
+// which every rank holds every expert already.
+void CheckNumSlots(int32_t num_experts, int32_t num_slots, int32_t ep_size);
+
 // How ranks and experts are grouped, for policies that look at it and for repair.
 struct NodeFlags {
   int32_t num_nodes = 1;
@@ -103,6 +107,9 @@ eplb::Scenarios LoadedBatches(const RecordedLayer& layer);
 // afterwards is written whole.
 // Errors: the first layer's that threw, once all are done; kRunFailed after a signal.
 void ForEachLayer(size_t num_layers, const std::function<void(size_t)>& work);
+// For a command that catches signals and has written nothing yet. Errors: kRunFailed after a
+// signal.
+void StopIfInterrupted();
 // Processor time of the calling thread.
 double ThreadMilliseconds();
 // "3-60" or "0,2,5-7". Errors: kInvalid naming --layers unless ascending.

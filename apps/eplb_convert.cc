@@ -151,6 +151,7 @@ Written WriteFolder(const ConvertFlags& flags) {
           ? ReadFlaggedStatistics(folder, false)
           : statistics::CutIntoIterations(statistics::ReadRouting(flags.input, flags.num_experts),
                                           flags.tokens_per_iteration);
+  StopIfInterrupted();
   statistics::WriteStatistics(flags.output, recorded, existing);
   return {.num_layers = recorded.num_layers(),
           .num_experts = recorded.num_experts,
@@ -169,6 +170,7 @@ Written WriteTable(const ConvertFlags& flags, Format output, const statistics::L
 
 Written WriteFile(const ConvertFlags& flags, Format output) {
   const Content content = ReadContent(flags);
+  StopIfInterrupted();
   const bool as_placement =
       output == Format::kYaml || (output == Format::kJson && content.placements && !content.loads);
   if (!as_placement) return WriteTable(flags, output, LoadsIn(flags, content));
@@ -202,8 +204,8 @@ void CheckFlagsFit(const ConvertFlags& flags) {
 void Convert(const ConvertFlags& flags) {
   CheckFlagsFit(flags);
   const Format output = OutputFormat(flags.output);
-  if (output != Format::kFolder) CheckWritable(flags.output);
   CatchInterrupts();
+  if (output != Format::kFolder) CheckWritable(flags.output);
   const Written written = output == Format::kFolder ? WriteFolder(flags) : WriteFile(flags, output);
   LogInfo("wrote {}", flags.output);
   if (!flags.json) return;

@@ -187,7 +187,7 @@ void Diagnose(DiagnoseFlags flags) {
   flags.ep_size = EpSizeOf(flags.ep_size, recorded);
   if (flags.num_slots == 0)
     flags.num_slots = (recorded.num_experts + flags.ep_size - 1) / flags.ep_size * flags.ep_size;
-  eplb::ValidateSizes(recorded.num_experts, flags.num_slots, flags.ep_size, "--num_slots");
+  CheckNumSlots(recorded.num_experts, flags.num_slots, flags.ep_size);
   if (recorded.has_batches && (flags.tokens_per_rank || flags.top_k || flags.wobble))
     Throw(ErrorKind::kInvalid,
           "--tokens_per_rank, --top_k and --wobble are for --loads without batches of its own; "

@@ -9,6 +9,16 @@
 
 namespace wideload::apps {
 
+void CheckNumSlots(int32_t num_experts, int32_t num_slots, int32_t ep_size) {
+  eplb::ValidateSizes(num_experts, num_slots, ep_size, "--num_slots");
+  if (num_slots > int64_t{num_experts} * ep_size)
+    Throw(
+        ErrorKind::kInvalid,
+        "--num_slots is {}; at most {} are allowed: {} (experts) x {} (ep_size), with which every "
+        "rank holds every expert",
+        num_slots, int64_t{num_experts} * ep_size, num_experts, ep_size);
+}
+
 void AddNodeFlags(Command command, NodeFlags& flags) {
   command.Add("--nodes", flags.num_nodes, "nodes the ranks are spread over")
       .Positive()

@@ -12,13 +12,17 @@
 
 namespace wideload::apps {
 
+void StopIfInterrupted() {
+  if (InterruptSignal() != 0) Throw(ErrorKind::kRunFailed, "interrupted; nothing was written");
+}
+
 void ForEachLayer(size_t num_layers, const std::function<void(size_t)>& work) {
   CatchInterrupts();
   std::vector<std::exception_ptr> errors(num_layers);
   ThreadPool pool("eplb", static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
   pool.Run(static_cast<int64_t>(num_layers), [&](int64_t i, int) {
     try {
-      if (InterruptSignal() != 0) Throw(ErrorKind::kRunFailed, "interrupted; nothing was written");
+      StopIfInterrupted();
       work(static_cast<size_t>(i));
     } catch (...) {
       errors[static_cast<size_t>(i)] = std::current_exception();

@@ -292,7 +292,7 @@ void Plan(PlanFlags flags) {
   const std::vector<int32_t> left_out = LeaveOutDenseLayers(flags.loads, recorded);
   flags.ep_size = EpSizeOf(flags.ep_size, recorded);
   if (flags.num_slots == 0) flags.num_slots = recorded.num_experts;
-  eplb::ValidateSizes(recorded.num_experts, flags.num_slots, flags.ep_size, "--num_slots");
+  CheckNumSlots(recorded.num_experts, flags.num_slots, flags.ep_size);
   CheckLayoutSizes(flags, recorded);
 
   const std::vector<LayerPlan> plans = PlanLayers(flags, recorded);
@@ -335,10 +335,10 @@ void AddEplbPlan(Command group) {
       .Range(0, statistics::kMaxEplbLayers)
       .ShowDefault();
   command
-      .Add(
-          "--fetch-price", flags.fetch_price,
-          "mean imbalance that one fetched slot must gain over the layout of --eplb_config; of the "
-          "policy scenario (default: 0)")
+      .Add("--fetch-price", flags.fetch_price,
+           "about the mean imbalance that a fetched slot must gain over the layout of "
+           "--eplb_config; "
+           "for the policy scenario (default: 0)")
       .NonNegative();
   command.Add("--seed", flags.seed, "for policies that search at random").ShowDefault();
   AddPlacementOutput(command, flags.output);

@@ -51,6 +51,7 @@ void Report(const ReportFlags& flags) {
     Throw(ErrorKind::kInvalid, "--html with --per_expert; the page shows ranks and experts both");
   if (flags.html == "-" && flags.json)
     Throw(ErrorKind::kInvalid, "--json and --html -: only one can have standard output");
+  CatchInterrupts();
   if (!flags.html.empty()) CheckWritable(flags.html);
   const statistics::ExpertStatistics recorded = ReadFlaggedStatistics(flags.statistics, true);
   statistics::ReportOptions options{.ep_size = flags.ep_size, .per_expert = flags.per_expert};
@@ -69,7 +70,7 @@ void Report(const ReportFlags& flags) {
   }
   if (options.ep_size == 0) options.ep_size = recorded.ep_size;
   const statistics::LoadReport report = statistics::MakeLoadReport(recorded, options);
-  CatchInterrupts();
+  StopIfInterrupted();
   if (!flags.html.empty()) {
     WriteFileWhole(flags.html,
                    statistics::FormatHtmlReport(

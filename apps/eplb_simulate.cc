@@ -310,7 +310,7 @@ void CheckNames(const SimulateFlags& flags) {
 }
 
 void CheckSource(const SimulateFlags& flags, const LayerTraces& traces) {
-  ValidateSizes(traces.num_experts(), flags.num_slots, flags.ep_size, "simulate");
+  CheckNumSlots(traces.num_experts(), flags.num_slots, flags.ep_size);
   for (const SimulatedSplit split : OptionsOf(flags).splits)
     if (split == SimulatedSplit::kRoundRobin && !traces.has_tokens())
       Throw(ErrorKind::kInvalid,

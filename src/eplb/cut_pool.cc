@@ -67,7 +67,7 @@ void CutPool::FillLevels(int32_t cut, std::span<const uint64_t> hosts) {
                                     [](uint64_t word) { return word != 0; });
     if (hosted && Inside(expert_hosts, cut)) AddLoad(e, 1, cut);
   }
-  work_ += experts * (3 + 2 * lanes_.num_blocks());
+  work_ += int64_t{experts} * (3 + 2 * lanes_.num_blocks());
 }
 
 void CutPool::Reset(std::span<const uint64_t> hosts) {
@@ -103,7 +103,7 @@ void CutPool::FindFactors(std::span<const HostChange> changes, int32_t begin, in
                     inverse_speed_[Index(cut)]
               : 0.0F;
   }
-  work_ += (end - begin) * 6;
+  work_ += int64_t{end - begin} * 6;
 }
 
 // Raises the blocks' bounds by the cuts [begin, end). Returns what the bounds make these scenarios
@@ -195,7 +195,7 @@ void CutPool::Apply(std::span<const HostChange> changes) {
       if (before != after) AddLoad(change.expert, after ? 1.0F : -1.0F, cut);
     }
   }
-  work_ += num_cuts_ * (6 + 2 * lanes_.num_blocks());
+  work_ += int64_t{num_cuts_} * (6 + 2 * lanes_.num_blocks());
   if (++unsorted_ < kChangesPerSort) return;
   unsorted_ = 0;
   SortByTightness();

@@ -46,9 +46,8 @@ TEST(LaneKernels, GiveTheSameBitsOnEveryInstructionSet) {
   const std::vector<float> rows = RandomFloats(size_t{6} * kLanes, 1);
   const std::vector<float> load = RandomFloats(size_t{2} * kLanes, 2);
   const std::vector<float> sign = {1, 0, -1};
-  const LaneCuts cuts = {
-      rows.data(), {sign.data(), sign.data()}, {load.data(), load.data()}, 3, 2 * kLanes,
-      3 * kLanes};
+  const LaneCuts cuts = {rows.data(), {sign.data(), sign.data()}, {load.data(), load.data()}, 3,
+                         2 * kLanes,  int64_t{3} * kLanes};
   const LaneCosts costs = {load.data(), 3};
   std::vector<std::vector<float>> results;
   for (const LaneKernels& kernels : UsableKernels()) {

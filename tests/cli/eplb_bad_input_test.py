@@ -338,6 +338,15 @@ class Options(CliTest):
         self.assertIn(f"3 of 3 layers held {flat}", self.good(*repair, "--nodes", 2, "--num_groups", 4).stderr)
         self.assertNotIn(flat, self.good(*repair, "--nodes", 2, "--cross_node_slots", 9).stderr)
 
+    def test_more_slots_than_hold_every_expert_on_every_rank(self):
+        loads = ["--loads", self.path("loads.csv", "1,2,3,4\n"), "--ep_size", 4]
+        for command in (["plan", *loads, "--policy", "scenario", "--output_path", self.folder / "new.yaml"],
+                        ["simulate", *loads, "--top_k", 2], ["diagnose", *loads, "--top_k", 2]):
+            for slots, allowed in ((100_000_000, 16), (20, 16)):
+                with self.subTest(command[0], slots=slots):
+                    self.refused(["eplb", *command, "--num_slots", slots], rf"num_slots is {slots}; at most {allowed} are allowed")
+            self.good("eplb", *command, "--num_slots", 16)
+
     def test_fetch_price(self):
         layout = ["--eplb_config", self.folder / "layout.yaml"]
         self.good("eplb", "plan", "--expert_statistic_path", SMALL, "--output_path", layout[1])

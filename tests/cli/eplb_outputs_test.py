@@ -54,6 +54,32 @@ class Outputs(CliTest):
                     self.assertEqual(output.read_text(), "what was there\n")
                     self.assertEqual(self.files(), ["loads.csv", "new.yaml", "stderr", "stdout"])
 
+    def test_an_interrupted_writer_leaves_what_was_there_or_the_whole(self):
+        rows = "\n".join(",".join(str((7 * e + layer) % 50) for e in range(4096)) for layer in range(300)) + "\n"
+        loads, folder = self.path("loads.csv", rows), self.folder / "out"
+        folder.mkdir()
+        for name, command in (("new.json", ["convert", loads]), ("new.html", ["report", "--expert_statistic_path", SMALL, "--html"])):
+            output, begin = folder / name, time.monotonic()
+            self.good("eplb", *command, output)
+            whole, took = output.read_bytes(), time.monotonic() - begin
+            ends = set()
+            for what in (signal.SIGINT, signal.SIGTERM):
+                for part in (0.15, 0.3, 0.45, 0.6, 0.75, 0.9):
+                    with self.subTest(command=command[0], signal=what, part=part):
+                        output.write_bytes(b"what was there\n")
+                        start = time.monotonic()
+                        code, _, stderr = self.interrupt(["eplb", *command, output],
+                                                         lambda out, err: time.monotonic() > start + part * took, what)
+                        self.assertIn(code, (0, 128 + what, -what), stderr)
+                        self.assertIn(output.read_bytes(), (b"what was there\n", whole))
+                        if "nothing was written" in stderr:
+                            self.assertEqual(output.read_bytes(), b"what was there\n")
+                        self.assertEqual([path.name for path in folder.iterdir()], [name])
+                        ends.add(code)
+            output.unlink()
+            if command[0] == "convert":
+                self.assertTrue(ends & {128 + signal.SIGINT, 128 + signal.SIGTERM}, ends)
+
     def test_a_full_device(self):
         if not pathlib.Path("/dev/full").exists():
             self.skipTest("no /dev/full")
