@@ -30,14 +30,11 @@ def even_imbalance(loads, placement):
 class VLLM(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.policies, cls.state, cls.worker = engine_modules(
-            "vllm.distributed.eplb.policy", "vllm.distributed.eplb.eplb_state", "vllm.distributed.eplb.async_worker"
+        cls.policies, cls.state, cls.worker, cls.torch = engine_modules(
+            "vllm.distributed.eplb.policy", "vllm.distributed.eplb.eplb_state", "vllm.distributed.eplb.async_worker", "torch"
         )
-        import torch
-
-        cls.torch = torch
         cls.theirs = cls.policies.DefaultEplbPolicy
-        cls.three_maps = isinstance(cls.theirs.rebalance_experts(torch.ones(1, 2), 2, 1, 1, 2), tuple)  # up to 0.18
+        cls.three_maps = isinstance(cls.theirs.rebalance_experts(cls.torch.ones(1, 2), 2, 1, 1, 2), tuple)  # up to 0.18
         cls.ours = vllm.ThreeMapsEplbPolicy if cls.three_maps else vllm.DefaultEplbPolicy
 
     def setUp(self):
@@ -143,12 +140,9 @@ class VLLM(unittest.TestCase):
 class SGLang(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.location, cls.theirs, cls.elastic = engine_modules(
-            "sglang.srt.eplb.expert_location", "sglang.srt.eplb.eplb_algorithms", "sglang.srt.elastic_ep.elastic_ep"
+        cls.location, cls.theirs, cls.elastic, cls.torch = engine_modules(
+            "sglang.srt.eplb.expert_location", "sglang.srt.eplb.eplb_algorithms", "sglang.srt.elastic_ep.elastic_ep", "torch"
         )
-        import torch
-
-        cls.torch = torch
 
     def setUp(self):
         self.steps = self.torch.tensor(golden.skewed_loads(1, (3, LAYERS, EXPERTS)))

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <span>
 
 #include "base/error.h"
 #include "eplb/bounds.h"
@@ -190,6 +191,22 @@ TEST(RelabelRanks, FindsARenamedPlacementAgain) {
               renamed.slot_expert.end());
   EXPECT_GT(CountFetchedSlots(plan, renamed), 0);
   EXPECT_EQ(RelabelRanks(plan, renamed), plan);
+}
+
+TEST(VaryScenarios, HasEveryRecordedOneOnceEvenlyBetweenItsVariations) {
+  const Scenarios recorded = RandomScenarios(8, 5, 3);
+  const Scenarios varied = VaryScenarios(recorded, 40, 0.2, 7);
+  ASSERT_EQ(varied.size(), 40);
+  int32_t found = 0;
+  for (int32_t i = 0; i < varied.size(); ++i) {
+    const std::span<const double> load = recorded.At(std::min(found, recorded.size() - 1));
+    const double sum = std::accumulate(load.begin(), load.end(), 0.0);
+    double distance = 0;
+    for (size_t e = 0; e < load.size(); ++e) distance += std::abs(load[e] / sum - varied.At(i)[e]);
+    found += distance < kRounding;
+    EXPECT_EQ(found, (i + 1) / 8) << "scenario " << i;
+  }
+  EXPECT_EQ(VaryScenarios(recorded, 3, 0.2, 7).size(), 3);
 }
 
 // Slots that hold another expert.

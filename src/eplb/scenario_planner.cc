@@ -290,13 +290,7 @@ void ChooseStart(const Scenarios& scenarios, const PlanOptions& options, int32_t
 Placement KeepInPlace(const Placement& current, const Placement& planned, int32_t ranks_per_node) {
   Placement renamed = RelabelRanks(current, planned, ranks_per_node);
   if (CountFetchedSlots(current, renamed) <= CountFetchedSlots(current, planned)) return renamed;
-  Placement out = planned;
-  const int32_t slots = planned.slots_per_rank();
-  for (int32_t first = 0; first < planned.num_slots(); first += slots) {
-    const auto begin = planned.slot_expert.begin() + first;
-    FillRank(current, {begin, begin + slots}, first, out);
-  }
-  return out;
+  return KeepSlots(current, planned);
 }
 
 }  // namespace
