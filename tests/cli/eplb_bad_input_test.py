@@ -342,7 +342,7 @@ class Options(CliTest):
         loads = ["--loads", self.path("loads.csv", "1,2,3,4\n"), "--ep_size", 4]
         for command in (["plan", *loads, "--policy", "scenario", "--output_path", self.folder / "new.yaml"],
                         ["simulate", *loads, "--top_k", 2], ["diagnose", *loads, "--top_k", 2]):
-            for slots, allowed in ((100_000_000, 16), (20, 16)):
+            for slots, allowed in ((20, 16), (1000, 16)):
                 with self.subTest(command[0], slots=slots):
                     self.refused(["eplb", *command, "--num_slots", slots], rf"num_slots is {slots}; at most {allowed} are allowed")
             self.good("eplb", *command, "--num_slots", 16)
