@@ -48,8 +48,6 @@ std::vector<eplb::Placement> FilePlacements(const statistics::EplbConfig& file,
                                             const checkpoint::ModelConfig& c, int32_t num_ranks) {
   statistics::EplbTarget target{.num_experts = static_cast<int32_t>(c.num_experts),
                                 .ep_size = num_ranks};
-  for (int64_t layer = 0; layer < c.num_layers; ++layer)
-    if (c.IsMoeLayer(layer)) target.layers.push_back(static_cast<int32_t>(layer));
   statistics::CheckEplbConfig(file, target, flags.placement);
   std::vector<eplb::Placement> placements;
   for (const int32_t layer : target.layers)
@@ -63,9 +61,10 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
   const auto num_experts = static_cast<int32_t>(c.num_experts);
   options.num_slots = flags.num_slots > 0 ? flags.num_slots : num_experts;
   if (c.NumMoeLayers() == 0) {
-    if (options.num_ranks > 1 || flags.num_slots > 0)
-      Throw(ErrorKind::kInvalid, "--ep is {} and --num-slots is {}; this model has no MoE layer",
-            options.num_ranks, flags.num_slots);
+    if (flags.num_slots > 0)
+      Throw(ErrorKind::kInvalid, "--num-slots is {}; this model has no MoE layer", flags.num_slots);
+    if (flags.placement != "contiguous")
+      Throw(ErrorKind::kInvalid, "--placement is {}; this model has no MoE layer", flags.placement);
     if (num_experts == 0) return;
   }
   const bool is_file = flags.placement != "contiguous" && !flags.placement.starts_with("random:");
@@ -199,49 +198,42 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
   return options;
 }
 
-uint64_t ExchangeBytes(const checkpoint::ModelConfig& c, const runtime::EngineOptions& options) {
-  if (c.num_experts == 0) return 0;
-  const moe::MoeShape shape{
-      .hidden = c.hidden_size, .num_experts = c.num_experts, .top_k = c.top_k};
+uint64_t ExchangeBytes(const model::ModelSpec& spec, const runtime::EngineOptions& options) {
+  if (spec.moe.num_experts == 0) return 0;
   const moe::MoeLayout layout{
       .num_ranks = options.num_ranks,
       .num_slots = options.num_slots,
       .chunk_tokens =
           moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens)};
-  return static_cast<uint64_t>(
-      exchange::SegmentBytes(moe::MakeExchangeShape(shape, layout, options.kernels)));
+  return static_cast<uint64_t>(exchange::SegmentBytes(
+      moe::MakeExchangeShape(spec.moe, layout, compute::PrecisionOf(options.kernels))));
 }
 
-int64_t PlanMemory(const EngineFlags& flags, const model::Family& family,
-                   const checkpoint::ModelConfig& c, const RankPlaces& places,
-                   const runtime::EngineOptions& options) {
+int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, int64_t weight_bytes,
+                   const RankPlaces& places, const runtime::EngineOptions& options) {
   const uint64_t available = AvailableMemoryBytes();
-  const auto weights = static_cast<uint64_t>(family.weight_bytes(c, options.kernels));
-  const kv::CacheShape block{.num_layers = c.num_layers,
-                             .num_blocks = 1,
-                             .kv_heads = c.num_kv_heads,
-                             .head_dim = c.head_dim,
-                             .dtype = compute::ComputeDType(options.kernels)};
-  const auto block_bytes = static_cast<uint64_t>(block.BytesPerBlock());
+  const auto weights = static_cast<uint64_t>(weight_bytes);
+  const auto block_bytes = static_cast<uint64_t>(
+      kv::kBlockTokens *
+      model::KvBytesPerToken(spec, compute::PrecisionOf(options.kernels).kv_cache));
   const uint64_t kv_bytes = KvBytes(flags, options, places.num_ranks_here, block_bytes,
                                     available > weights ? available - weights : 0);
   const auto num_kv_blocks = static_cast<int64_t>(kv_bytes / block_bytes);
-  if (num_kv_blocks < 1)
-    Throw(ErrorKind::kResource,
-          "--kv-cache-memory gives {} per rank; one block of {} tokens needs {}",
-          FormatBytes(kv_bytes), kv::kBlockTokens, FormatBytes(block_bytes));
   const auto ranks = static_cast<uint64_t>(places.num_ranks_here);
-  const auto token_bytes = static_cast<uint64_t>(
-      4 * (8 * c.hidden_size + 4 * c.num_attention_heads * c.head_dim +
-           2 * c.top_k * (c.hidden_size + c.moe_intermediate_size) + c.num_experts));
+  const auto token_bytes = static_cast<uint64_t>(model::ScratchBytesPerToken(spec));
   const checkpoint::MemoryPart parts[] = {
       {"weights", weights, ""},
       {"KV cache", ranks * static_cast<uint64_t>(num_kv_blocks) * block_bytes, "--kv-cache-memory"},
       {"buffers", ranks * static_cast<uint64_t>(options.max_num_tokens) * token_bytes,
        "--max-num-tokens"},
-      {"logits", ranks * static_cast<uint64_t>(options.max_batch_size * c.vocab_size) * 4,
+      {"logits", ranks * static_cast<uint64_t>(options.max_batch_size * spec.vocab_size) * 4,
        "--max-batch-size"},
-      {"exchange", ranks * ExchangeBytes(c, options), "--moe-max-num-tokens"}};
+      {"exchange", ranks * ExchangeBytes(spec, options), "--moe-max-num-tokens"}};
+  // Weights alone may be too much, and then no size of cache is right.
+  if (num_kv_blocks < 1 && weights < available)
+    Throw(ErrorKind::kResource,
+          "--kv-cache-memory gives {} per rank; one block of {} tokens needs {}",
+          FormatBytes(kv_bytes), kv::kBlockTokens, FormatBytes(block_bytes));
   checkpoint::CheckMemory(parts, available);
   return num_kv_blocks;
 }

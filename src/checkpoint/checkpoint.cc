@@ -131,9 +131,30 @@ void Checkpoint::AddShard(const std::string& shard,
 const Checkpoint::Entry& Checkpoint::Find(const std::string& name) const {
   const auto it = tensors_.find(name);
   if (it == tensors_.end())
-    Throw(ErrorKind::kNotFound, "{}: none of its {} safetensors files holds the tensor {}", folder_,
-          files_.size(), name);
+    Throw(ErrorKind::kNotFound, "{}: none of its {} safetensors files holds the tensor {}{}",
+          folder_, files_.size(), name, Hint(name));
   return it->second;
+}
+
+// What the folder may hold instead of the tensor.
+std::string Checkpoint::Hint(const std::string& name) const {
+  constexpr std::string_view kModel = "model.";
+  constexpr std::string_view kExperts = ".experts.";
+  std::string hint;
+  for (const auto& [other, entry] : tensors_) {
+    const bool has_more = other.size() > name.size() && other.ends_with("." + name);
+    const bool has_less = name.size() > other.size() && name.starts_with(kModel) &&
+                          name.ends_with(other) && name.size() == other.size() + kModel.size();
+    if (has_more || has_less)
+      return fmt::format("; it holds {}, as checkpoints of {} do", other,
+                         has_more ? "several modalities" : "the bare model");
+  }
+  const size_t experts = name.find(kExperts);
+  if (experts == std::string::npos) return "";
+  const std::string prefix = name.substr(0, experts + kExperts.size());
+  const auto other = tensors_.lower_bound(prefix);
+  if (other == tensors_.end() || !other->first.starts_with(prefix)) return "";
+  return fmt::format("; of these experts it holds {}", other->first);
 }
 
 TensorView Checkpoint::Get(const std::string& name) const {
@@ -181,6 +202,10 @@ uint64_t Checkpoint::TotalBytes() const {
   uint64_t total = 0;
   for (const auto& [name, entry] : tensors_) total += static_cast<uint64_t>(entry.view.num_bytes());
   return total;
+}
+
+void Checkpoint::GiveBackPages() const {
+  for (const SafetensorsFile& file : files_) file.GiveBackPages();
 }
 
 }  // namespace wideload::checkpoint

@@ -42,6 +42,9 @@ class Checkpoint {
   std::vector<std::string> Names() const;
   std::vector<std::string> UnusedTensors() const;
   uint64_t TotalBytes() const;
+  // Gives the pages of the files that were read back to the machine; those that are used again are
+  // read again. No other thread may be reading.
+  void GiveBackPages() const;
   const std::string& folder() const { return folder_; }
   int num_files() const { return static_cast<int>(files_.size()); }
 
@@ -53,6 +56,7 @@ class Checkpoint {
     Entry(const TensorView& v, size_t f) : view(v), file(f) {}
   };
   const Entry& Find(const std::string& name) const;
+  std::string Hint(const std::string& name) const;
   void OpenSingle(const std::string& path);
   void OpenShards(const std::string& index_path);
   void AddShard(const std::string& shard, const std::map<std::string, std::string>& shard_of);
