@@ -8,7 +8,7 @@
 #include "base/memory.h"
 #include "checkpoint/expert_layers.h"
 #include "checkpoint/model_config.h"
-#include "eplb/even_split.h"
+#include "eplb/placement/even_split.h"
 #include "eplb_commands.h"
 #include "statistics/eplb_yaml.h"
 
