@@ -46,8 +46,9 @@ int64_t ContextLength(const EngineFlags& flags, const checkpoint::ModelConfig& c
 std::vector<eplb::Placement> FilePlacements(const statistics::EplbConfig& file,
                                             const EngineFlags& flags,
                                             const checkpoint::ModelConfig& c, int32_t num_ranks) {
-  statistics::EplbTarget target{.num_experts = static_cast<int32_t>(c.num_experts),
-                                .ep_size = num_ranks};
+  const statistics::EplbTarget target{.num_experts = static_cast<int32_t>(c.num_experts),
+                                      .ep_size = num_ranks,
+                                      .layers = c.moe_layers};
   statistics::CheckEplbConfig(file, target, flags.placement);
   std::vector<eplb::Placement> placements;
   for (const int32_t layer : target.layers)
@@ -59,14 +60,14 @@ std::vector<eplb::Placement> FilePlacements(const statistics::EplbConfig& file,
 void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c,
                       runtime::EngineOptions& options) {
   const auto num_experts = static_cast<int32_t>(c.num_experts);
-  options.num_slots = flags.num_slots > 0 ? flags.num_slots : num_experts;
   if (c.NumMoeLayers() == 0) {
     if (flags.num_slots > 0)
       Throw(ErrorKind::kInvalid, "--num-slots is {}; this model has no MoE layer", flags.num_slots);
     if (flags.placement != "contiguous")
       Throw(ErrorKind::kInvalid, "--placement is {}; this model has no MoE layer", flags.placement);
-    if (num_experts == 0) return;
+    return;
   }
+  options.num_slots = flags.num_slots > 0 ? flags.num_slots : num_experts;
   const bool is_file = flags.placement != "contiguous" && !flags.placement.starts_with("random:");
   if (is_file) {
     if (!FileExists(flags.placement))
@@ -78,6 +79,12 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
     if (flags.num_slots > 0 && flags.num_slots != file.num_slots)
       Throw(ErrorKind::kInvalid, "--num-slots is {}; {} has num_slots {}", flags.num_slots,
             flags.placement, file.num_slots);
+    if (file.layer_updates_per_iter > 0)
+      Throw(
+          ErrorKind::kUnsupported,
+          "{}: layer_updates_per_iter is {}; placements do not change while serving here: allowed "
+          "is 0 (a static placement)",
+          flags.placement, file.layer_updates_per_iter);
     options.num_slots = file.num_slots;
     options.placements = FilePlacements(file, flags, c, options.num_ranks);
     return;

@@ -78,9 +78,8 @@ Json ToJson(const Inspection& inspection) {
                {"family", FamilyName(inspection)},
                {"config", inspection.config ? ConfigJson(*inspection.config) : Json()},
                {"eos_ids", inspection.eos_ids},
-               {"kv_bytes_per_token", inspection.kv_bytes_per_token
-                                          ? Json(*inspection.kv_bytes_per_token)
-                                          : Json()},
+               {"kv_bytes_per_token",
+                inspection.kv_bytes_per_token ? Json(*inspection.kv_bytes_per_token) : Json()},
                {"unsupported", inspection.reasons}};
   if (inspection.weights) json.update(WeightsJson(*inspection.weights));
   return json;
@@ -148,9 +147,9 @@ std::string WeightsText(const WeightSums& weights) {
     dtypes += fmt::format("{}{} {}", dtypes.empty() ? "" : ", ", dtype, FormatBytes(bytes));
   return Line("parameters", fmt::format("{}, {} active per token", Count(weights.parameters),
                                         Count(weights.active_parameters))) +
-         Line("weights", fmt::format("{} in {} {}: {}", FormatBytes(weights.total_bytes),
-                                     weights.num_files, weights.num_files == 1 ? "file" : "files",
-                                     dtypes)) +
+         Line("weights",
+              fmt::format("{} in {} {}: {}", FormatBytes(weights.total_bytes), weights.num_files,
+                          weights.num_files == 1 ? "file" : "files", dtypes)) +
          PartsText(weights);
 }
 
@@ -159,11 +158,12 @@ std::string ToText(const Inspection& inspection) {
       Line("architecture", fmt::format("{} ({})", inspection.architecture, FamilyName(inspection)));
   if (inspection.config) text += ConfigText(*inspection.config);
   if (inspection.kv_bytes_per_token)
-    text += Line("KV cache", fmt::format("{} per token in bf16, {} at full context",
-                                         FormatBytes(*inspection.kv_bytes_per_token),
-                                         FormatBytes(*inspection.kv_bytes_per_token *
-                                                     static_cast<uint64_t>(
-                                                         inspection.config->max_position_embeddings))));
+    text += Line(
+        "KV cache",
+        fmt::format(
+            "{} per token in bf16, {} at full context", FormatBytes(*inspection.kv_bytes_per_token),
+            FormatBytes(*inspection.kv_bytes_per_token *
+                        static_cast<uint64_t>(inspection.config->max_position_embeddings))));
   text +=
       Line("end of text",
            inspection.eos_ids.empty() ? "no token" : "tokens " + Json(inspection.eos_ids).dump());

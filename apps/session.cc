@@ -70,7 +70,7 @@ void PrepareRecording(const EngineFlags& flags, Session& session) {
        .environment_path = std::getenv("EXPERT_STATISTIC_PATH"),
        .environment_range = std::getenv("EXPERT_STATISTIC_ITER_RANGE")});
   if (!session.record) return;
-  if (session.config.num_experts == 0)
+  if (session.spec.moe.layers.empty())
     Throw(ErrorKind::kInvalid, "expert statistics are asked for ({}); {} has no experts",
           session.record->path, session.config.architecture);
   if (flags.replace_statistics) session.existing = statistics::ExistingFolder::kReplace;
@@ -126,8 +126,8 @@ Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
   const RankPlaces places = ThreadPlaces(flags);
   runtime::EngineOptions options = ResolveOptions(flags, session.config, places);
   session.kernels = options.kernels;
-  options.num_kv_blocks = PlanMemory(flags, session.spec,
-                                     MeasureModel(options.max_seq_len, session), places, options);
+  options.num_kv_blocks =
+      PlanMemory(flags, session.spec, MeasureModel(options.max_seq_len, session), places, options);
   PrepareRecording(flags, session);
   if (check) check(session, options);
   LoadModel(flags, options.max_seq_len, nullptr, session);
@@ -143,7 +143,7 @@ std::string TensorsOf(const std::string& folder) {
   constexpr size_t kMaxSamples = 1024;  // of tensors, at equal distances
   constexpr int64_t kSampleBytes = 64;
   const checkpoint::Checkpoint weights(folder);
-  const std::vector<std::string> names = weights.Names();
+  const std::vector<std::string_view> names = weights.Names();
   const size_t step = (names.size() + kMaxSamples - 1) / kMaxSamples;
   std::string text;
   for (size_t i = 0; i < names.size(); ++i) {

@@ -128,7 +128,7 @@ void Checkpoint::AddShard(const std::string& shard,
             num_unnamed);
 }
 
-const Checkpoint::Entry& Checkpoint::Find(const std::string& name) const {
+const Checkpoint::Entry& Checkpoint::Find(std::string_view name) const {
   const auto it = tensors_.find(name);
   if (it == tensors_.end())
     Throw(ErrorKind::kNotFound, "{}: none of its {} safetensors files holds the tensor {}{}",
@@ -137,12 +137,11 @@ const Checkpoint::Entry& Checkpoint::Find(const std::string& name) const {
 }
 
 // What the folder may hold instead of the tensor.
-std::string Checkpoint::Hint(const std::string& name) const {
+std::string Checkpoint::Hint(std::string_view name) const {
   constexpr std::string_view kModel = "model.";
   constexpr std::string_view kExperts = ".experts.";
-  std::string hint;
   for (const auto& [other, entry] : tensors_) {
-    const bool has_more = other.size() > name.size() && other.ends_with("." + name);
+    const bool has_more = other.size() > name.size() && other.ends_with(fmt::format(".{}", name));
     const bool has_less = name.size() > other.size() && name.starts_with(kModel) &&
                           name.ends_with(other) && name.size() == other.size() + kModel.size();
     if (has_more || has_less)
@@ -150,20 +149,20 @@ std::string Checkpoint::Hint(const std::string& name) const {
                          has_more ? "several modalities" : "the bare model");
   }
   const size_t experts = name.find(kExperts);
-  if (experts == std::string::npos) return "";
-  const std::string prefix = name.substr(0, experts + kExperts.size());
+  if (experts == std::string_view::npos) return "";
+  const std::string_view prefix = name.substr(0, experts + kExperts.size());
   const auto other = tensors_.lower_bound(prefix);
   if (other == tensors_.end() || !other->first.starts_with(prefix)) return "";
   return fmt::format("; of these experts it holds {}", other->first);
 }
 
-TensorView Checkpoint::Get(const std::string& name) const {
+TensorView Checkpoint::Get(std::string_view name) const {
   const Entry& entry = Find(name);
   entry.used.store(true, std::memory_order_relaxed);
-  return entry.view;
+  return *entry.view;
 }
 
-TensorView Checkpoint::Get(const std::string& name, const Shape& shape) const {
+TensorView Checkpoint::Get(std::string_view name, const Shape& shape) const {
   const TensorView view = Get(name);
   if (view.shape() != shape)
     Throw(ErrorKind::kInvalid, "{}: tensor {} has the shape {}; it must be {}", FileOf(name), name,
@@ -171,7 +170,7 @@ TensorView Checkpoint::Get(const std::string& name, const Shape& shape) const {
   return view;
 }
 
-TensorView Checkpoint::Get(const std::string& name, DType dtype, const Shape& shape) const {
+TensorView Checkpoint::Get(std::string_view name, DType dtype, const Shape& shape) const {
   const TensorView view = Get(name, shape);
   if (view.dtype() != dtype)
     Throw(ErrorKind::kInvalid, "{}: tensor {} has the dtype {}; it must be {}", FileOf(name), name,
@@ -179,20 +178,20 @@ TensorView Checkpoint::Get(const std::string& name, DType dtype, const Shape& sh
   return view;
 }
 
-const TensorView& Checkpoint::Peek(const std::string& name) const { return Find(name).view; }
+const TensorView& Checkpoint::Peek(std::string_view name) const { return *Find(name).view; }
 
-const std::string& Checkpoint::FileOf(const std::string& name) const {
+const std::string& Checkpoint::FileOf(std::string_view name) const {
   return files_[Find(name).file].path();
 }
 
-std::vector<std::string> Checkpoint::Names() const {
-  std::vector<std::string> names;
+std::vector<std::string_view> Checkpoint::Names() const {
+  std::vector<std::string_view> names;
   for (const auto& [name, entry] : tensors_) names.push_back(name);
   return names;
 }
 
-std::vector<std::string> Checkpoint::UnusedTensors() const {
-  std::vector<std::string> names;
+std::vector<std::string_view> Checkpoint::UnusedTensors() const {
+  std::vector<std::string_view> names;
   for (const auto& [name, entry] : tensors_)
     if (!entry.used.load(std::memory_order_relaxed)) names.push_back(name);
   return names;
@@ -200,7 +199,8 @@ std::vector<std::string> Checkpoint::UnusedTensors() const {
 
 uint64_t Checkpoint::TotalBytes() const {
   uint64_t total = 0;
-  for (const auto& [name, entry] : tensors_) total += static_cast<uint64_t>(entry.view.num_bytes());
+  for (const auto& [name, entry] : tensors_)
+    total += static_cast<uint64_t>(entry.view->num_bytes());
   return total;
 }
 

@@ -120,8 +120,8 @@ void ReadExperts(ConfigReader& reader, ModelConfig& config) {
   const std::optional<int64_t> num_experts =
       EitherInt(reader, {"num_experts", "num_local_experts", "n_routed_experts"}, kMaxExperts);
   if (!num_experts && (reader.Has("num_experts_per_tok") || reader.Has("moe_intermediate_size")))
-    reader.fields().Refuse(
-        "num_experts", "present (num_local_experts and n_routed_experts mean the same)");
+    reader.fields().Refuse("num_experts",
+                           "present (num_local_experts and n_routed_experts mean the same)");
   config.intermediate_size = reader.IntOr("intermediate_size", 0, 1, kMaxIntermediate);
   config.num_experts = num_experts.value_or(0);
   if (config.num_experts == 0) return;
@@ -194,11 +194,11 @@ ModelConfig ReadModelConfig(ConfigReader& reader) {
   config.rope = ReadRopeConfig(reader, config.max_position_embeddings);
   // max_position_embeddings may name the context before yarn or after it.
   if (config.rope.type == RopeType::kYarn)
-    config.max_position_embeddings =
-        std::max(config.max_position_embeddings,
-                 std::min(kMaxPositions, static_cast<int64_t>(
-                                             config.rope.factor *
-                                             static_cast<double>(config.rope.original_max_positions))));
+    config.max_position_embeddings = std::max(
+        config.max_position_embeddings,
+        std::min(kMaxPositions,
+                 static_cast<int64_t>(config.rope.factor *
+                                      static_cast<double>(config.rope.original_max_positions))));
   CheckProducts(reader.fields(), config);
   return config;
 }

@@ -35,7 +35,8 @@ struct RopeConfig {
   bool operator==(const RopeConfig&) const = default;
 };
 
-// What the models of all families have in common. A family corrects what its own keys say otherwise.
+// What the models of all families have in common. A family corrects what its own keys say
+// otherwise.
 struct ModelConfig {
   std::string architecture;  // "Qwen3MoeForCausalLM"
   std::string model_type;    // "qwen3_moe"; may be empty
@@ -69,8 +70,8 @@ class ConfigReader;
 
 // Reads what is common. Errors: kCorrupt or kInvalid naming file, field, found and allowed for a
 // missing or impossible field. Every size is bounded so that no product of sizes (elements, bytes,
-// KV bytes at full context) exceeds 2^62. Source: reference models' config classes in transformers 4
-// and 5.
+// KV bytes at full context) exceeds 2^62. Source: reference models' config classes in transformers
+// 4 and 5.
 ModelConfig ReadModelConfig(ConfigReader& reader);
 
 // That of folder/config.json, of whatever architecture. Errors: as there; kNotFound when folder or

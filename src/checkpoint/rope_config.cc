@@ -47,8 +47,7 @@ void ReadYarn(const JsonFields& scaling, int64_t max_positions, RopeConfig& rope
 
 void ReadLlama3(const JsonFields& scaling, RopeConfig& rope) {
   rope.factor = scaling.Number("factor", 1.0, kMaxFactor);
-  rope.original_max_positions =
-      scaling.Int("original_max_position_embeddings", 1, kMaxPositions);
+  rope.original_max_positions = scaling.Int("original_max_position_embeddings", 1, kMaxPositions);
   rope.low_freq_factor = scaling.Number("low_freq_factor", 1e-3, kMaxFactor);
   rope.high_freq_factor = scaling.Number("high_freq_factor", 1e-3, kMaxFactor);
   if (rope.high_freq_factor < rope.low_freq_factor)
@@ -125,13 +124,15 @@ RopeConfig ReadRopeConfig(ConfigReader& reader, int64_t max_positions) {
     older = ReadScaling(fields.Object("rope_scaling"), max_positions, reader);
   RopeConfig rope = older.value_or(RopeConfig{});
   if (parameters) rope = ReadScaling(*parameters, max_positions, reader);
-  if (older && *older != rope) fields.Refuse("rope_scaling", "absent or the same as rope_parameters");
+  if (older && *older != rope)
+    fields.Refuse("rope_scaling", "absent or the same as rope_parameters");
   const std::optional<double> theta =
       ReadEither(reader, parameters, "rope_theta", kMinTheta, kMaxTheta);
   if (!theta) (parameters ? *parameters : fields).Refuse("rope_theta", "a number above 1");
   rope.theta = *theta;
   rope.rotary_fraction =
-      ReadEither(reader, parameters, "partial_rotary_factor", kMinRotaryFraction, 1.0).value_or(1.0);
+      ReadEither(reader, parameters, "partial_rotary_factor", kMinRotaryFraction, 1.0)
+          .value_or(1.0);
   return rope;
 }
 

@@ -21,9 +21,9 @@ void CheckFp8(const JsonFields& quantization, ConfigReader& reader) {
                                    DumpJson(quantization.Required("fmt"))));
   const Json* block = quantization.Find("weight_block_size");
   if (block == nullptr || *block != Json({128, 128}))
-    reader.Unsupported(fmt::format(
-        "{} is {}; implemented are blocks of [128,128]", quantization.Where("weight_block_size"),
-        block == nullptr ? "missing" : DumpJson(*block).substr(0, 60)));
+    reader.Unsupported(fmt::format("{} is {}; implemented are blocks of [128,128]",
+                                   quantization.Where("weight_block_size"),
+                                   block == nullptr ? "missing" : DumpJson(*block).substr(0, 60)));
 }
 
 // What one group of layers is quantised to must be int4 with a scale for 32.
@@ -58,8 +58,8 @@ void CheckCompressedTensors(const JsonFields& quantization, ConfigReader& reader
 
 void RequireExperts(const ConfigReader& reader, const ModelConfig& config) {
   if (config.num_experts == 0)
-    reader.fields().Refuse(
-        "num_experts", "present (num_local_experts and n_routed_experts mean the same)");
+    reader.fields().Refuse("num_experts",
+                           "present (num_local_experts and n_routed_experts mean the same)");
 }
 
 void RequireDenseWidth(const ConfigReader& reader, const ModelConfig& config) {
@@ -70,10 +70,10 @@ void RequireDenseWidth(const ConfigReader& reader, const ModelConfig& config) {
 void RequireHeads(ConfigReader& reader, const ModelConfig& config) {
   constexpr int64_t kMaxHeadDim = 1024;
   if (!reader.Has("head_dim") && config.hidden_size % config.num_attention_heads != 0)
-    reader.fields().Refuse(
-        "head_dim", fmt::format("given, because hidden_size {} is no multiple of "
-                                "num_attention_heads {}",
-                                config.hidden_size, config.num_attention_heads));
+    reader.fields().Refuse("head_dim",
+                           fmt::format("given, because hidden_size {} is no multiple of "
+                                       "num_attention_heads {}",
+                                       config.hidden_size, config.num_attention_heads));
   const double rotary_dim = static_cast<double>(config.head_dim) * config.rope.rotary_fraction;
   if (config.rope.rotary_fraction < 1.0 && static_cast<int64_t>(rotary_dim) % 2 != 0)
     Throw(ErrorKind::kInvalid, "{} is {}; it must leave an even part of head_dim, {}",
@@ -112,8 +112,7 @@ void ReadWindows(ConfigReader& reader, ModelSpec& spec) {
   const bool is_switched = reader.Has("use_sliding_window");
   const bool is_used = reader.BoolOr("use_sliding_window", window > 0);
   // Where there is a switch, the first layers are left out of it.
-  const int64_t first =
-      is_switched ? reader.IntOr("max_window_layers", 0, 0, kMaxLayers) : 0;
+  const int64_t first = is_switched ? reader.IntOr("max_window_layers", 0, 0, kMaxLayers) : 0;
   if (!is_used) return;
   for (int64_t i = 0; i < num_layers; ++i) {
     const auto at = static_cast<size_t>(i);
@@ -127,8 +126,8 @@ void ReadExpertGroups(ConfigReader& reader, ModelSpec& spec) {
   router.num_groups = reader.IntOr("n_group", 1, 1, spec.moe.num_experts);
   router.top_groups = reader.IntOr("topk_group", 1, 1, router.num_groups);
   if (spec.moe.num_experts % router.num_groups != 0)
-    reader.fields().Refuse("n_group", fmt::format("a divisor of the number of experts, {}",
-                                                  spec.moe.num_experts));
+    reader.fields().Refuse(
+        "n_group", fmt::format("a divisor of the number of experts, {}", spec.moe.num_experts));
   const int64_t reachable = spec.moe.num_experts / router.num_groups * router.top_groups;
   if (router.top_k > reachable)
     reader.fields().Refuse("topk_group",

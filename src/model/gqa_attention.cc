@@ -14,8 +14,7 @@ void ApplyTemperature(const compute::Exec& exec, const AttentionTemperature& tem
   const auto scale_row = [&](int64_t t, int) {
     const double position = positions[static_cast<size_t>(t)];
     const auto factor = static_cast<float>(
-        1.0 +
-        temperature.scale * std::log1p(std::floor((position + 1.0) / temperature.floor)));
+        1.0 + temperature.scale * std::log1p(std::floor((position + 1.0) / temperature.floor)));
     float* row = q.row<float>(t);
     for (int64_t i = 0; i < q.dim(1); ++i) row[i] *= factor;
   };

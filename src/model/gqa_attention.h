@@ -15,8 +15,8 @@ class GqaAttention {
   GqaAttention(const GqaSpec& spec, const ModelSpec& model, const std::string& prefix,
                WeightLoader& loader);
 
-  // h += W_o softmax(scale q k^T) v per head over layer `layer` of the rank's cache, with q, k and v
-  // projections of x. x [T, H] activations, h [T, H] F32.
+  // h += W_o softmax(scale q k^T) v per head over layer `layer` of the rank's cache, with q, k and
+  // v projections of x. x [T, H] activations, h [T, H] F32.
   void Forward(const RankContext& rank, const Batch& batch, int64_t layer,
                const compute::RopeTable& rope, const TensorView& x, const TensorView& h) const;
 
@@ -30,7 +30,7 @@ class GqaAttention {
   compute::PackedMatrix qkv_;  // [(q_heads + 2 kv_heads) D, H]
   Buffer q_norm_;              // [D], [q_heads D] with kWholeRow, or none
   Buffer k_norm_;
-  Buffer sinks_;  // [q_heads] or none
+  Buffer sinks_;             // [q_heads] or none
   compute::PackedMatrix o_;  // [H, q_heads D]
 };
 

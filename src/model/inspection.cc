@@ -28,8 +28,8 @@ bool Try(Inspection& inspection, const Action& action) {
 std::string ArchitectureOf(const std::string& text, const std::string& path) {
   const checkpoint::ConfigReader reader(text, path);
   const Json* names = reader.document().Find("architectures");
-  const bool is_named = names != nullptr && names->is_array() && !names->empty() &&
-                        (*names)[0].is_string();
+  const bool is_named =
+      names != nullptr && names->is_array() && !names->empty() && (*names)[0].is_string();
   return is_named ? (*names)[0].get<std::string>() : "";
 }
 
@@ -68,7 +68,8 @@ Inspection InspectFolder(const std::string& folder) {
     if (reading && reading->unsupported.empty()) LookAtTensors(weights, reading->spec);
   });
   if (inspection.reasons.empty())
-    inspection.kv_bytes_per_token = static_cast<uint64_t>(KvBytesPerToken(reading->spec, DType::kBF16));
+    inspection.kv_bytes_per_token =
+        static_cast<uint64_t>(KvBytesPerToken(reading->spec, DType::kBF16));
   return inspection;
 }
 

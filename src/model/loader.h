@@ -32,8 +32,8 @@ struct LoadOptions {
   Progress progress = {};      // may be empty
   LoadMode mode = LoadMode::kRead;
   Arena* arena = nullptr;  // where what is kept lies; null with kRead: in memory of its own
-  // Which experts are kept, by MoE layer (counted from 0) and expert; empty: all. The others take no
-  // memory and are not read.
+  // Which experts are kept, by MoE layer (counted from 0) and expert; empty: all. The others take
+  // no memory and are not read.
   std::function<bool(int32_t moe_index, int32_t expert)> owns = {};
 };
 

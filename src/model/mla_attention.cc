@@ -25,8 +25,7 @@ MlaAttention::MlaAttention(const MlaSpec& spec, const ModelSpec& model, const st
     // Transposed, block-scaled codes would not lie along k: this one is widened.
     k_b_.push_back(loader.Matrix(kv_b.Rows(head * head_rows, spec.nope_dim).Transposed(),
                                  compute::PlainFormat(loader.kernels())));
-    v_b_.push_back(
-        loader.Matrix(kv_b.Rows(head * head_rows + spec.nope_dim, spec.value_dim)));
+    v_b_.push_back(loader.Matrix(kv_b.Rows(head * head_rows + spec.nope_dim, spec.value_dim)));
   }
   o_ = loader.Matrix(loader.Weight(prefix + "o_proj", model.hidden, spec.heads * spec.value_dim));
 }
@@ -57,8 +56,7 @@ TensorView MlaAttention::LatentQueries(const RankContext& rank, const TensorView
   const HeadPart nope{.rows = ws.TakeTensor(rank.exec.precision().activations,
                                             {tokens, spec_.heads * spec_.nope_dim}),
                       .heads = spec_.heads};
-  const TensorView latent =
-      ws.TakeTensor(DType::kF32, {tokens, spec_.heads * spec_.latent_dim()});
+  const TensorView latent = ws.TakeTensor(DType::kF32, {tokens, spec_.heads * spec_.latent_dim()});
   const auto part = [&](const TensorView& rows, int64_t first, int64_t width) {
     return HeadPart{.rows = rows, .heads = spec_.heads, .first = first, .width = width};
   };

@@ -30,11 +30,11 @@ class MlaAttention {
                      const TensorView& x) const;
 
   MlaSpec spec_;
-  compute::PackedMatrix q_a_;  // [q_lora, H] where queries have a latent of their own
-  Buffer q_norm_;              // [q_lora]
-  compute::PackedMatrix q_b_;  // [heads (nope + rope), q_lora or H]
-  compute::PackedMatrix kv_a_;  // [kv_lora + rope, H]
-  Buffer kv_norm_;              // [kv_lora]
+  compute::PackedMatrix q_a_;               // [q_lora, H] where queries have a latent of their own
+  Buffer q_norm_;                           // [q_lora]
+  compute::PackedMatrix q_b_;               // [heads (nope + rope), q_lora or H]
+  compute::PackedMatrix kv_a_;              // [kv_lora + rope, H]
+  Buffer kv_norm_;                          // [kv_lora]
   std::vector<compute::PackedMatrix> k_b_;  // of each head: [kv_lora, nope]
   std::vector<compute::PackedMatrix> v_b_;  // of each head: [value, kv_lora]
   compute::PackedMatrix o_;                 // [H, heads value]

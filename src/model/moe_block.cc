@@ -52,7 +52,8 @@ WeightSource ExpertPlace::Whole(const std::string& name, int64_t n, int64_t k,
   const auto source = [&] {
     if (loader.Has(full + "_blocks"))
       return WeightSource::Mxfp4(
-          full + "_blocks", Slice(loader.Stored(full + "_blocks", {experts(), n, k / 32, 16}), expert),
+          full + "_blocks",
+          Slice(loader.Stored(full + "_blocks", {experts(), n, k / 32, 16}), expert),
           Slice(loader.Stored(full + "_scales", {experts(), n, k / 32}), expert));
     if (model.expert_storage == ExpertStorage::kOutputMajor)
       return WeightSource::Plain(full, Slice(loader.Tensor(full, {experts(), n, k}), expert));
@@ -82,11 +83,11 @@ MoeBlock::MoeBlock(const ModelSpec& model, int32_t moe_index, const std::string&
       has_shared_gate_(model.experts.has_shared_gate) {
   const TensorNames& names = model.names;
   const int64_t num_experts = model.moe.num_experts;
-  routed_.router = loader.Matrix(
-      model.experts.has_router_bias
-          ? loader.WeightAndBias(prefix + names.router, num_experts, model.hidden)
-          : loader.Weight(prefix + names.router, num_experts, model.hidden),
-      WeightFormat::kF32);
+  routed_.router =
+      loader.Matrix(model.experts.has_router_bias
+                        ? loader.WeightAndBias(prefix + names.router, num_experts, model.hidden)
+                        : loader.Weight(prefix + names.router, num_experts, model.hidden),
+                    WeightFormat::kF32);
   if (model.experts.has_correction_bias)
     routed_.correction_bias = loader.Vector(prefix + names.correction_bias, num_experts);
   ExpertPlace place{.model = model, .prefix = prefix + names.experts, .loader = loader};
@@ -101,10 +102,11 @@ MoeBlock::MoeBlock(const ModelSpec& model, int32_t moe_index, const std::string&
     routed_.experts.back() = loader.Mlp(sources.gate, sources.up, sources.down);
   }
   if (shared_width_ == 0) return;
-  shared_ = GatedMlp(prefix + names.shared, shared_width_, model.hidden, /*has_bias=*/false, loader);
+  shared_ =
+      GatedMlp(prefix + names.shared, shared_width_, model.hidden, /*has_bias=*/false, loader);
   if (has_shared_gate_)
-    shared_gate_ =
-        loader.Matrix(loader.Weight(prefix + names.shared_gate, 1, model.hidden), WeightFormat::kF32);
+    shared_gate_ = loader.Matrix(loader.Weight(prefix + names.shared_gate, 1, model.hidden),
+                                 WeightFormat::kF32);
 }
 
 void MoeBlock::Forward(const RankContext& rank, const TensorView& x, const TensorView& h) const {

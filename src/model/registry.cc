@@ -34,8 +34,8 @@ ModelReading ParseModel(std::string_view text, const std::string& source) {
   checkpoint::ConfigReader reader(text, source);
   ModelReading reading;
   reading.config = checkpoint::ReadModelConfig(reader);
-  const auto family = std::ranges::find(kFamilies, reading.config.architecture,
-                                        &Family::architecture);
+  const auto family =
+      std::ranges::find(kFamilies, reading.config.architecture, &Family::architecture);
   ReadQuantization(reader);
   if (family != kFamilies.end()) {
     reading.family = family->name;

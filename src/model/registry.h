@@ -18,13 +18,14 @@ std::span<const Family> Families();
 // What a config.json says, read as its family does.
 struct ModelReading {
   checkpoint::ModelConfig config;
-  ModelSpec spec;                         // complete only when nothing is unsupported
-  std::string_view family;                // for people; empty when its architecture is not known
-  std::vector<std::string> unsupported;  // why it cannot be run: one sentence each, naming the field
+  ModelSpec spec;           // complete only when nothing is unsupported
+  std::string_view family;  // for people; empty when its architecture is not known
+  std::vector<std::string>
+      unsupported;  // why it cannot be run: one sentence each, naming the field
 };
 
-// Reads a config.json given as text; `source` is its path for messages. Errors: kCorrupt or kInvalid
-// naming file, field, found and allowed for a missing or impossible field.
+// Reads a config.json given as text; `source` is its path for messages. Errors: kCorrupt or
+// kInvalid naming file, field, found and allowed for a missing or impossible field.
 ModelReading ParseModel(std::string_view text, const std::string& source);
 
 // ParseModel of folder/config.json. Errors: as there; kNotFound when folder or file is missing.

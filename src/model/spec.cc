@@ -14,10 +14,10 @@ ModelSpec PlainSpec(const checkpoint::ModelConfig& config) {
                  .tied_embeddings = config.tie_word_embeddings,
                  .rope = config.rope,
                  .num_extra_layers = config.num_extra_layers};
-  spec.rotary_dim = static_cast<int64_t>(static_cast<double>(config.head_dim) *
-                                         config.rope.rotary_fraction);
+  spec.rotary_dim =
+      static_cast<int64_t>(static_cast<double>(config.head_dim) * config.rope.rotary_fraction);
   spec.moe.hidden = config.hidden_size;
-  spec.moe.num_experts = config.num_experts;
+  spec.moe.num_experts = config.moe_layers.empty() ? 0 : config.num_experts;
   spec.moe.router = {.top_k = config.top_k, .normalize = false};
   spec.moe.layers = config.moe_layers;
   spec.experts.width = config.moe_intermediate_size;
@@ -67,7 +67,8 @@ int64_t AttentionElements(const LayerSpec& layer) {
 int64_t MlpElements(const ModelSpec& spec, const LayerSpec& layer) {
   if (layer.moe_index < 0) return layer.dense_width;
   const ExpertsSpec& experts = spec.experts;
-  // Each chosen expert's activations are somewhere, and rows come from other ranks as they go there.
+  // Each chosen expert's activations are somewhere, and rows come from other ranks as they go
+  // there.
   return 2 * spec.hidden + spec.moe.num_experts + spec.moe.top_k() * (experts.width + 2) +
          experts.shared_width;
 }

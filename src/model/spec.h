@@ -1,5 +1,6 @@
-// A model apart from its weights: the layers, their sizes and variants, and how the checkpoint names
-// its tensors. A family makes one from a config.json; everything else follows it. A plain value.
+// A model apart from its weights: the layers, their sizes and variants, and how the checkpoint
+// names its tensors. A family makes one from a config.json; everything else follows it. A plain
+// value.
 #pragma once
 
 #include <cstdint>

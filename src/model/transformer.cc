@@ -80,9 +80,9 @@ Transformer::Transformer(const ModelSpec& spec, WeightLoader& loader, int64_t ma
   WeightLoader::Table table = loader.Raw(embedding + ".weight", {spec.vocab_size, spec.hidden});
   embedding_ = std::move(table.data);
   embedding_dtype_ = table.dtype;
-  head_ = loader.Matrix(
-      loader.Weight(spec.tied_embeddings ? embedding : spec.names.prefix + "lm_head",
-                    spec.vocab_size, spec.hidden));
+  head_ =
+      loader.Matrix(loader.Weight(spec.tied_embeddings ? embedding : spec.names.prefix + "lm_head",
+                                  spec.vocab_size, spec.hidden));
   final_norm_ = loader.Vector(spec.names.prefix + "model.norm.weight", spec.hidden);
   for (int64_t layer = 0; layer < spec.num_layers(); ++layer)
     layers_.push_back(LoadLayer(spec, layer, loader));
@@ -154,15 +154,15 @@ std::unique_ptr<Model> LoadTransformer(const ModelSpec& spec, WeightLoader& load
 }
 
 std::vector<std::string> DescribeUnused(const ModelSpec& spec,
-                                        const std::vector<std::string>& unused) {
+                                        std::span<const std::string_view> unused) {
   struct Group {
     std::string_view what;
-    std::vector<std::string> names;
+    std::vector<std::string_view> names;
   };
   Group groups[] = {{"of the layers for speculative decoding", {}},
                     {"of other modalities", {}},
                     {"that the model has no use for", {}}};
-  for (const std::string& name : unused) {
+  for (const std::string_view name : unused) {
     const bool is_other = std::ranges::any_of(spec.names.others, [&](const std::string& beginning) {
       return name.starts_with(beginning);
     });

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/loader.h"
@@ -17,6 +19,6 @@ std::unique_ptr<Model> LoadTransformer(const ModelSpec& spec, WeightLoader& load
 // What to say of tensors that the model did not ask for: one line each for those of prediction
 // layers, of other modalities, and for the rest.
 std::vector<std::string> DescribeUnused(const ModelSpec& spec,
-                                        const std::vector<std::string>& unused);
+                                        std::span<const std::string_view> unused);
 
 }  // namespace wideload::model

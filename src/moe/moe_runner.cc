@@ -96,8 +96,9 @@ void MoeRunner::Route(const compute::Exec& exec, Workspace& workspace, const Moe
     compute::Convert(exec, x, pass.rows);
     return;
   }
-  compute::ConvertScaled(exec, x,
-                         {pass.top_weights.data<float>(), static_cast<size_t>(tokens)}, pass.rows);
+  const std::span<float> scales(pass.top_weights.data<float>(), static_cast<size_t>(tokens));
+  compute::ConvertScaled(exec, x, scales, pass.rows);
+  std::ranges::fill(scales, 1.0F);  // they are in the rows now
 }
 
 void MoeRunner::Publish(const Pass& pass, int64_t chunk) {
@@ -135,8 +136,8 @@ void MoeRunner::Compute(const Pass& pass) {
     const auto expert = static_cast<size_t>(placement.slot_expert[first + s].value);
     groups_[s].weights = &pass.weights.experts[expert];
     WIDELOAD_CHECK(!groups_[s].weights->bytes().empty(),
-                   "expert {} of MoE layer {} has a slot of rank {}, which does not hold it", expert,
-                   pass.moe_index, group_.rank());
+                   "expert {} of MoE layer {} has a slot of rank {}, which does not hold it",
+                   expert, pass.moe_index, group_.rank());
     computed_rows_[static_cast<size_t>(pass.moe_index)] +=
         static_cast<int64_t>(groups_[s].x_rows.size());
   }
@@ -148,10 +149,7 @@ void MoeRunner::Combine(const Pass& pass, int64_t chunk) {
   const std::span<const std::byte* const> returned = exchange_.WaitReturns();
   const int64_t begin = pass.Begin(chunk);
   const int64_t count = pass.Count(chunk);
-  // Weights that went into the rows are not applied again.
-  const TensorView ones(DType::kF32, {count, shape_.top_k()}, nullptr);
-  compute::CombineRows(pass.exec, returned,
-                       shape_.weights_scale_inputs ? ones : pass.top_weights.Rows(begin, count),
+  compute::CombineRows(pass.exec, returned, pass.top_weights.Rows(begin, count),
                        pass.h.Rows(begin, count));
 }
 

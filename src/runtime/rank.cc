@@ -58,8 +58,9 @@ void Rank::Start() {
   pool_.Run(64, [](int64_t, int) { compute::CheckFloatingPointMode(); });
   if (options_.fabric == nullptr) return;
   const moe::MoeShape& shape = model_.spec().moe;
-  exchange_.emplace(moe::MakeExchangeShape(shape, *options_.moe_layout, compute::PrecisionOf(options_.kernels)),
-                    *options_.fabric, *options_.group, &pool_);
+  exchange_.emplace(
+      moe::MakeExchangeShape(shape, *options_.moe_layout, compute::PrecisionOf(options_.kernels)),
+      *options_.fabric, *options_.group, &pool_);
   moe_.emplace(shape, *options_.moe_layout, *exchange_, *options_.group);
 }
 

@@ -90,8 +90,7 @@ Buffer Arena::Take(int64_t num_bytes) {
 
 std::byte* Workspace::TakeBytes(int64_t num_bytes) {
   const int64_t need = RoundUp(std::max<int64_t>(num_bytes, 1), kAlignment);
-  while (at_.block < blocks_.size() &&
-         at_.in_block + need > blocks_[at_.block].num_bytes()) {
+  while (at_.block < blocks_.size() && at_.in_block + need > blocks_[at_.block].num_bytes()) {
     ++at_.block;
     at_.in_block = 0;
   }

@@ -93,9 +93,10 @@ class BadModel(CliTest):
         self.refused(["generate", "-m", folder, "-p", "a"], "tokenizer.json", "Unigram", "BPE")
         self.refused(["tokenize", "-m", folder], "tokenizer.json", "Unigram", "BPE", stdin='["a"]')
 
-    def test_ranks_for_a_model_without_experts(self):
-        folder = self.model(TINY, mlp_only_layers=[0, 1, 2, 3])
-        self.refused(self.logits(folder, "--ep", 2), "--ep is 2", "no experts|no MoE layer")
+    def test_slots_for_a_model_without_experts(self):
+        folder = TINY.parent / "tiny-qwen3-dense"
+        self.refused(self.logits(folder, "--num-slots", 16), "--num-slots is 16", "no MoE layer")
+        self.refused(self.logits(folder, "--placement", "random:1"), "--placement is random:1", "no MoE layer")
 
 
 class BadFlags(CliTest):
@@ -208,6 +209,10 @@ class BadLayout(CliTest):
         self.refused(self.generate("--placement", path, "--ep", "3"), "a.yaml", "80", "3")
         path = self.yaml("b.yaml", 80, [*range(64), *range(16)], extra="pelicans: 1\n")
         self.refused(self.generate("--placement", path), "b.yaml", "pelicans", "num_slots")
+
+    def test_placement_that_would_change_while_serving(self):
+        path = self.yaml("online.yaml", 80, [*range(64), *range(16)], extra="layer_updates_per_iter: 1\n")
+        self.refused(self.generate("--placement", path, "--ep", "2"), "online.yaml", "layer_updates_per_iter is 1", "allowed is 0")
 
 
 class BadRequests(CliTest):

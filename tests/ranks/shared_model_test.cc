@@ -52,8 +52,8 @@ class SharedModel : public testing::Test {
                                   int64_t) { loaded.read_bytes = static_cast<uint64_t>(done); },
                   .mode = mode,
                   .arena = arena});
-    loaded.model = model::LoadTransformer(reading_.spec, loader,
-                                          reading_.config.max_position_embeddings);
+    loaded.model =
+        model::LoadTransformer(reading_.spec, loader, reading_.config.max_position_embeddings);
     loaded.stored_bytes = loader.stored_bytes();
     return loaded;
   }
@@ -63,8 +63,8 @@ class SharedModel : public testing::Test {
     request.prompt = {5, 17, 200, 31, 8};
     request.max_tokens = 12;
     request.prompt_logits = true;
-    return testing_support::RunRequests(model, testing_support::TestOptions(reading_.config, kernels_),
-                                        {request});
+    return testing_support::RunRequests(
+        model, testing_support::TestOptions(reading_.config, kernels_), {request});
   }
 
   std::string folder_ = testing_support::SourcePath("testdata/models/tiny-qwen3-moe");

@@ -27,10 +27,10 @@ MlaSpec ReadMla(ConfigReader& reader, const ModelConfig& config) {
   reader.Expect("rope_interleave", true, true);
   reader.Expect("attention_bias", false, false);
   if (mla.latent_dim() > kMaxHeadDim)
-    reader.Unsupported(fmt::format("{} is {}; with qk_rope_head_dim {} a cached row may have {} "
-                                   "elements at most",
-                                   reader.fields().Where("kv_lora_rank"), mla.kv_lora_rank,
-                                   mla.rope_dim, kMaxHeadDim));
+    reader.Unsupported(fmt::format(
+        "{} is {}; with qk_rope_head_dim {} a cached row may have {} "
+        "elements at most",
+        reader.fields().Where("kv_lora_rank"), mla.kv_lora_rank, mla.rope_dim, kMaxHeadDim));
   mla.scale = YarnScoreFactor(config.rope) / std::sqrt(static_cast<float>(mla.query_dim()));
   return mla;
 }
@@ -60,9 +60,8 @@ ModelSpec ReadDeepseekV2(ConfigReader& reader, ModelConfig& config) {
     ReadExpertGroups(reader, spec);
     router.group_score = compute::GroupScore::kLargest;
   } else if (method != "greedy") {
-    reader.Unsupported(
-        fmt::format("{} is \"{}\"; implemented are greedy and group_limited_greedy",
-                    reader.fields().Where("topk_method"), method));
+    reader.Unsupported(fmt::format("{} is \"{}\"; implemented are greedy and group_limited_greedy",
+                                   reader.fields().Where("topk_method"), method));
   } else {
     reader.Has("n_group");  // greedy looks at no groups
     reader.Has("topk_group");

@@ -7,9 +7,8 @@ ModelSpec ReadLlama(checkpoint::ConfigReader& reader, checkpoint::ModelConfig& c
   ModelSpec spec = PlainSpec(config);
   const bool attention_bias = reader.BoolOr("attention_bias", false);
   const bool mlp_bias = reader.BoolOr("mlp_bias", false);
-  ForEachGqa(spec, [&](GqaSpec& attention) {
-    attention.qkv_bias = attention.o_bias = attention_bias;
-  });
+  ForEachGqa(spec,
+             [&](GqaSpec& attention) { attention.qkv_bias = attention.o_bias = attention_bias; });
   for (LayerSpec& layer : spec.layers) layer.dense_bias = mlp_bias;
   return spec;
 }

@@ -17,7 +17,8 @@ constexpr int64_t kMaxChunk = int64_t{1} << 27;
 std::vector<bool> ReadRotaryLayers(ConfigReader& reader, int64_t num_layers) {
   const int64_t interval = reader.IntOr("no_rope_layer_interval", 4, 1, 4096);
   std::vector<bool> rotary;
-  for (int64_t layer = 0; layer < num_layers; ++layer) rotary.push_back((layer + 1) % interval != 0);
+  for (int64_t layer = 0; layer < num_layers; ++layer)
+    rotary.push_back((layer + 1) % interval != 0);
   const Json* list = reader.Find("no_rope_layers");
   if (list == nullptr || (list->is_array() && list->empty())) return rotary;
   const std::string allowed = fmt::format("an array of {} times 0 or 1", num_layers);
