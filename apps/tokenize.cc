@@ -91,9 +91,8 @@ void Tokenize(const TokenizeOptions& options) {
   const std::string expected =
       options.decode ? "a list of lists of token ids" : "a list of strings";
   if (!input.is_array()) RefuseElement(source, "the document", input, expected);
-  const Json result =
-      options.decode ? DecodeAll(tokenizer, input, source, options.skip_special)
-                     : EncodeAll(tokenizer, input, source, options.add_special);
+  const Json result = options.decode ? DecodeAll(tokenizer, input, source, options.skip_special)
+                                     : EncodeAll(tokenizer, input, source, options.add_special);
   const std::string text = DumpJson(result) + "\n";
   if (output == nullptr) return WriteFileWhole(options.output, text);
   output->Append(text);
