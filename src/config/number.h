@@ -20,8 +20,7 @@ std::string LimitsText(const Limits& limits);
 
 // What a T within the limits can be, for a message: LimitsText, but for integers both ends, those
 // of the type where the limits have none: "1 to 2147483647"; "a finite number" for a double without
-// limits. T, here and
-// below: int32_t, int64_t, uint64_t or double.
+// limits. T, here and below: int32_t, int64_t, uint64_t or double.
 template <class T>
 std::string AllowedNumbers(const Limits& limits);
 
@@ -29,8 +28,8 @@ std::string AllowedNumbers(const Limits& limits);
 template <class T>
 std::string NumberKind(const Limits& limits);
 
-// The number that all of `text` is, in decimal. Errors: kInvalid "`name` is `text`;
-// allowed: ..." for what is no number, not finite, or not within the limits.
+// The number that all of `text` is, in decimal. Errors: kInvalid "`name` is `text`; allowed: ..."
+// for what is no number, not finite, or not within the limits.
 template <class T>
 T ParseNumber(std::string_view name, std::string_view text, const Limits& limits);
 
