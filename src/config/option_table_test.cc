@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "compute/exec.h"
 #include "config/option_page.h"
-#include "eplb/slot_chooser.h"
+#include "eplb/split/slot_chooser.h"
 #include "runtime/request.h"
 
 namespace wideload::config {
