@@ -31,8 +31,7 @@ void OnEnd(int signal) {
 void CleanUpOnSignals() {
   struct sigaction action {};
   action.sa_handler = OnEnd;
-  for (const int signal :
-       {SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGPIPE, SIGTERM, SIGXCPU, SIGXFSZ}) {
+  for (const int signal : {SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGPIPE, SIGTERM, SIGXCPU, SIGXFSZ}) {
     struct sigaction before {};
     // What nohup or a shell has switched off stays off.
     if (::sigaction(signal, nullptr, &before) == 0 && before.sa_handler == SIG_DFL)

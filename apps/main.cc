@@ -1,4 +1,5 @@
 // The program `wideload`: reads the command line and runs the command it names.
+#include "base/mapping_table.h"
 #include "command_line.h"
 #include "commands.h"
 #include "interrupt.h"
@@ -6,6 +7,7 @@
 int main(int argc, char** argv) {
   using namespace wideload;
   apps::CleanUpOnSignals();
+  NameUnreadableMappings();
   apps::Program program(
       "wideload",
       "wideload serves mixture-of-experts language models with wide expert parallelism.");

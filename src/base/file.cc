@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/mapping_table.h"
 #include "base/memory.h"
 
 namespace wideload {
@@ -39,21 +40,25 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   if (mapping == MAP_FAILED)
     Throw(ErrorKind::kIo, "{}: cannot map {} bytes: {}", path, size_, Reason());
   data_ = static_cast<const std::byte*>(mapping);
+  entry_ = AddMapping(bytes(), path);
 }
 
 MappedFile::~MappedFile() {
+  RemoveMapping(entry_);
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
       data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)) {}
+      size_(std::exchange(other.size_, 0)),
+      entry_(std::exchange(other.entry_, -1)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(entry_, other.entry_);
   return *this;
 }
 

@@ -35,6 +35,7 @@ class MappedFile {
   std::string path_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
+  int entry_ = -1;  // of the table of mappings
 };
 
 // How large files may be by what they hold: settings; a text to continue; tables, lists of token
@@ -50,10 +51,10 @@ std::string ReadFile(const std::string& path, uint64_t max_bytes = kMaxTableByte
 // Writes `content` as WholeFileWriter does. Errors: those of the writer; kIo, with the reason.
 void WriteFileWhole(const std::string& path, std::string_view content);
 
-// Output that appears whole or not at all: Append, then Commit. Until then `path` holds what it held
-// before, and nothing stays when the process ends, at the latest after the next writer in the same
-// folder. A link is followed and stays; a file's mode stays. A stream (OutputPath: "-", a device, a
-// pipe, /dev/stdout) is written to as the output comes.
+// Output that appears whole or not at all: Append, then Commit. Until then `path` holds what it
+// held before, and nothing stays when the process ends, at the latest after the next writer in the
+// same folder. A link is followed and stays; a file's mode stays. A stream (OutputPath: "-", a
+// device, a pipe, /dev/stdout) is written to as the output comes.
 class WholeFileWriter {
  public:
   // Errors: kInvalid when it cannot be written: refused before work.
@@ -78,8 +79,8 @@ class WholeFileWriter {
   int fd_ = -1;                         // of either
 };
 
-// The same for a folder of files: each is written to PathOf(its name), then Commit. A folder that is
-// there is replaced by this one; it must hold files alone.
+// The same for a folder of files: each is written to PathOf(its name), then Commit. A folder that
+// is there is replaced by this one; it must hold files alone.
 class WholeFolderWriter {
  public:
   // Errors: kInvalid when it cannot be made.

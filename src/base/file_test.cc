@@ -6,10 +6,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <csignal>
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/mapping_table.h"
 
 namespace wideload {
 namespace {
@@ -187,6 +189,35 @@ TEST_F(FileTest, ReadsNoMoreOfAStreamThanIsAllowed) {
   EXPECT_THROW(ReadFile("/dev/zero", 1 << 20), Error);
   WriteFileWhole(Path("a"), "1234");
   EXPECT_EQ(ReadFile(Path("a"), 4), "1234");
+}
+
+TEST_F(FileTest, NamesAMappedFileThatIsCutShort) {
+  const std::string text(size_t{3} << 16, 'x');
+  WriteFileWhole(Path("a"), text);
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(::pipe(pipe.data()), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(pipe[1], STDERR_FILENO);
+    NameUnreadableMappings();
+    MappedFile moved(Path("a"));
+    const MappedFile file = std::move(moved);
+    std::filesystem::resize_file(Path("a"), 1 << 16);
+    volatile std::byte last = file.bytes()[text.size() - 1];
+    ::_exit(static_cast<int>(last));
+  }
+  ::close(pipe[1]);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+  std::array<char, 512> said{};
+  ASSERT_GT(::read(pipe[0], said.data(), said.size() - 1), 0);
+  ::close(pipe[0]);
+  EXPECT_NE(
+      std::string(said.data()).find(Path("a") + ": byte 196607 cannot be read: the file was cut"),
+      std::string::npos)
+      << said.data();
 }
 
 TEST_F(FileTest, MapsAnEmptyFile) {

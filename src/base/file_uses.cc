@@ -85,11 +85,8 @@ void AddInput(const FileUse& use, std::vector<Touched>& touched) {
     if (::stat(path.c_str(), &info) != 0) return;
   }
   if (S_ISDIR(info.st_mode)) {
-    touched.push_back({.use = &use,
-                       .shown = path,
-                       .self = IdentityOf(info),
-                       .folder = {},
-                       .is_folder = true});
+    touched.push_back(
+        {.use = &use, .shown = path, .self = IdentityOf(info), .folder = {}, .is_folder = true});
     AddFilesOf(use, touched);
   } else if (S_ISREG(info.st_mode)) {
     touched.push_back(
@@ -126,8 +123,8 @@ void AddOutput(const FileUse& use, std::vector<Touched>& touched) {
 }
 
 [[noreturn]] void Refuse(const Touched& output, const Touched& other, std::string_view verb) {
-  Throw(ErrorKind::kInvalid, "{} is {}: {} ({}) {}; give another", output.use->option,
-        output.shown, other.use->option, other.shown, verb);
+  Throw(ErrorKind::kInvalid, "{} is {}: {} ({}) {}; give another", output.use->option, output.shown,
+        other.use->option, other.shown, verb);
 }
 
 void Compare(const Touched& output, const Touched& other) {

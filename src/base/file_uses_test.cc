@@ -33,7 +33,8 @@ class FileUsesTest : public testing::Test {
 
   // What is said of one input and one output; "" when both may be.
   static std::string Refusal(const std::string& input, const std::string& output) {
-    return Refusal({{"--in", input, FileUse::Kind::kInput}, {"--out", output, FileUse::Kind::kOutput}});
+    return Refusal(
+        {{"--in", input, FileUse::Kind::kInput}, {"--out", output, FileUse::Kind::kOutput}});
   }
   static std::string TwoOutputs(const std::string& a, const std::string& b) {
     return Refusal({{"--a", a, FileUse::Kind::kOutput}, {"--b", b, FileUse::Kind::kOutput}});

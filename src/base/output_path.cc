@@ -109,11 +109,9 @@ void OutputPath::HoldStream(const struct stat& info) {
 }
 
 Descriptor OutputPath::OpenStream() const {
-  Descriptor opened(
-      is_open_stream_
-          ? ::fcntl(stream_.get(), F_DUPFD_CLOEXEC, 0)
-          : ::open(fmt::format("/proc/self/fd/{}", stream_.get()).c_str(),
-                   O_WRONLY | O_CLOEXEC | O_NOCTTY));
+  Descriptor opened(is_open_stream_ ? ::fcntl(stream_.get(), F_DUPFD_CLOEXEC, 0)
+                                    : ::open(fmt::format("/proc/self/fd/{}", stream_.get()).c_str(),
+                                             O_WRONLY | O_CLOEXEC | O_NOCTTY));
   if (!opened.is_open()) Refuse(std::strerror(errno));
   return opened;
 }

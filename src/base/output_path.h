@@ -45,7 +45,7 @@ class OutputPath {
   Descriptor folder_;
   std::string name_;
   std::optional<struct stat> existing_;
-  Descriptor stream_;          // what is written to; of a device by O_PATH, not opened yet
+  Descriptor stream_;            // what is written to; of a device by O_PATH, not opened yet
   bool is_open_stream_ = false;  // stream_ can be written to as it is
 };
 

@@ -122,8 +122,7 @@ void RemoveIfDead(int folder, const char* name) {
 }
 
 void RemoveLeftovers(const Descriptor& folder) {
-  const Descriptor listing(
-      ::openat(folder.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const Descriptor listing(::openat(folder.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!listing.is_open()) return;
   ForEachEntry(listing.get(), [&](const char* name) {
     if (IsTemporaryName(name)) RemoveIfDead(folder.get(), name);
@@ -183,8 +182,8 @@ void Temporary::MakeOnce(mode_t mode) {
     self_ = Descriptor(::openat(folder_.get(), name_.c_str(),
                                 O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
   else if (::mkdirat(folder_.get(), name_.c_str(), mode) == 0)
-    self_ = Descriptor(::openat(folder_.get(), name_.c_str(),
-                                O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    self_ = Descriptor(
+        ::openat(folder_.get(), name_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!self_.is_open())
     Throw(ErrorKind::kInvalid, "{}: cannot write: {}", path_, std::strerror(errno));
   slot_ = ClaimSlot(folder_.get(), name_);
