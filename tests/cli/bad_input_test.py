@@ -274,8 +274,10 @@ class BadRequests(CliTest):
     def test_texts_and_ids_of_tokenize(self):
         self.refused(["tokenize"], "standard input", "element 1", "7", "string", stdin='["a", 7]')
         self.refused(["tokenize"], "standard input", "list of strings", stdin='{"a": 1}')
-        self.refused(["tokenize", "--decode"], "standard input", "element 0, position 1", "8192", "8191",
-                     stdin="[[1, 8192]]")
+        self.refused(["tokenize", "--decode"], "standard input", "element 0, position 1", "-1", "2147483647",
+                     stdin="[[1, -1]]")
+        self.refused(["tokenize", "--decode", "--add-special-tokens"], "--add-special-tokens", stdin="[]")
+        self.refused(["tokenize", "--skip-special-tokens"], "--skip-special-tokens", stdin="[]")
         self.refused(["tokenize", "--decode"], "standard input", "element 0", stdin="[1]")
         self.refused(["tokenize"], "standard input", stdin="[")
 
