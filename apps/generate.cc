@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "commands.h"
 #include "interrupt.h"
+#include "option_flags.h"
 #include "runtime/text_stream.h"
 #include "sampling_flags.h"
 #include "session.h"
@@ -179,8 +180,7 @@ void AddGenerate(Command program) {
               "file with the text to continue; - is standard input");
   command.Add("--stop", generate.stop, "end before this text; may be given several times")
       .OneValueEach();
-  command.Add("--logprobs", generate.sampling.logprobs,
-              "log probabilities of each token and of the n most likely");
+  AddOption(command, "--logprobs", generate.sampling);
   command.Add("--json", generate.json,
               "one JSON document: text, ids, finish_reason, prompt_tokens, logprobs");
 }
