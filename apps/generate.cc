@@ -62,7 +62,7 @@ std::string GenerateCommand::Text() const {
   for (const std::string& text : stop)
     if (text.empty())
       Throw(ErrorKind::kInvalid, "--stop is empty; it must have at least one character");
-  return prompt ? *prompt : ReadFile(prompt_file);
+  return prompt ? *prompt : ReadFile(prompt_file, kMaxPromptBytes);
 }
 
 runtime::Request GenerateCommand::MakeRequest(const std::string& text,
