@@ -70,13 +70,13 @@ struct Mxfp4Blocks : FourBitBlocks<kMxfp4ScaleLineK / kFourBitBlockK> {
   void Widen(const std::byte* line, Vec* out) const { WidenFourBits(line, table, out); }
 };
 
-constexpr int64_t kPanelK = 128;  // k widened at once; a multiple of every block
+constexpr int64_t kWidenedK = 128;  // k widened at once; a multiple of every block
 
 // Rows' k from `begin` on in fp32, zeros behind the last up to sixteen lanes, of which a line needs
 // at most three.
 template <int R>
 void WidenRows(const InRows& x, int64_t first_row, int64_t begin, int64_t count,
-               float (&wide)[R][kPanelK]) {
+               float (&wide)[R][kWidenedK]) {
   for (int r = 0; r < R; ++r) {
     const uint16_t* row = Row<uint16_t>(x, first_row + r) + begin;
     for (int64_t j = 0; j < count; j += kLanes) Store(wide[r] + j, LoadUpTo(row + j, count - j));
@@ -93,12 +93,12 @@ struct ScaledDot {
     const Blocks blocks;
     const Vec unit = Set1(blocks.unit());
     const int64_t group = GroupBytes(k);
-    float wide[R][kPanelK];
+    float wide[R][kWidenedK];
     Sums<R, G> sums;
     Clear(sums);
-    for (int64_t begin = 0; begin < k; begin += kPanelK) {
-      WidenRows(x, first_row, begin, Least(kPanelK, k - begin), wide);
-      const int64_t end = Least(k, begin + kPanelK);
+    for (int64_t begin = 0; begin < k; begin += kWidenedK) {
+      WidenRows(x, first_row, begin, Least(kWidenedK, k - begin), wide);
+      const int64_t end = Least(k, begin + kWidenedK);
       for (int64_t j = begin; j < end; j += Blocks::kBlockK) {
         const int64_t b = j / Blocks::kBlockK;
         Sums<R, G> partial;
@@ -123,8 +123,9 @@ struct ScaledDot {
 
  private:
   template <int R, int G>
-  [[gnu::always_inline]] static void AddLine(const Blocks& blocks, const float (&wide)[R][kPanelK],
-                                             int64_t at, const std::byte* lines, int64_t group,
+  [[gnu::always_inline]] static void AddLine(const Blocks& blocks,
+                                             const float (&wide)[R][kWidenedK], int64_t at,
+                                             const std::byte* lines, int64_t group,
                                              Sums<R, G>& partial) {
     WIDELOAD_UNROLL
     for (int g = 0; g < G; ++g) {
@@ -142,12 +143,12 @@ struct ScaledDot {
   }
 };
 
-// Up to kPanelK k of G groups in fp32, and the scales of their blocks.
+// Up to kWidenedK k of G groups in fp32, and the scales of their blocks.
 template <class Blocks, int G>
-struct Panel {
-  static constexpr int64_t kBlocks = kPanelK / Blocks::kBlockK;
+struct WeightPanel {
+  static constexpr int64_t kBlocks = kWidenedK / Blocks::kBlockK;
   int64_t count;  // k, whole lines
-  float weights[G][kPanelK * kGroupColumns];
+  float weights[G][kWidenedK * kGroupColumns];
   Vec scales[G][kBlocks];
 
   void Fill(const Blocks& blocks, const std::byte* group, int64_t group_bytes, int64_t begin,
@@ -173,7 +174,7 @@ struct Panel {
 
   // Adds the panel times R rows to their sums.
   template <int R>
-  void AddTo(const float (&wide)[R][kPanelK], Vec unit, Vec (*sums)[G]) const {
+  void AddTo(const float (&wide)[R][kWidenedK], Vec unit, Vec (*sums)[G]) const {
     for (int64_t b = 0; b * Blocks::kBlockK < count; ++b) {
       Sums<R, G> partial;
       Clear(partial);
@@ -201,11 +202,11 @@ struct Panel {
 
 // AddTo for `rows` <= R rows from `first_row` on.
 template <class Blocks, int R, int G>
-void AddPanel(const Panel<Blocks, G>& panel, const GemmArgs& args, int64_t first_row, int64_t rows,
-              int64_t begin, Vec unit, Vec (*sums)[G]) {
+void AddPanel(const WeightPanel<Blocks, G>& panel, const GemmArgs& args, int64_t first_row,
+              int64_t rows, int64_t begin, Vec unit, Vec (*sums)[G]) {
   if (rows == R) {
-    float wide[R][kPanelK];
-    WidenRows(args.x, first_row, begin, Least(kPanelK, args.k - begin), wide);
+    float wide[R][kWidenedK];
+    WidenRows(args.x, first_row, begin, Least(kWidenedK, args.k - begin), wide);
     panel.template AddTo<R>(wide, unit, sums);
   } else if constexpr (R > 1) {
     AddPanel<Blocks, R - 1, G>(panel, args, first_row, rows, begin, unit, sums);
@@ -220,14 +221,14 @@ void RunPanels(const GemmArgs& args, const GemmTile& tile, int64_t group) {
   const int64_t group_bytes = Blocks::GroupBytes(args.k);
   const int64_t num_rows = tile.row_end - tile.row_begin;
   const int64_t num_tiles = (num_rows + R - 1) / R;
-  Panel<Blocks, G> panel;
+  WeightPanel<Blocks, G> panel;
   Vec sums[kTaskRows][G];
   for (int64_t r = 0; r < num_rows; ++r) {
     for (int g = 0; g < G; ++g) sums[r][g] = Zero();
   }
-  for (int64_t begin = 0; begin < args.k; begin += kPanelK) {
+  for (int64_t begin = 0; begin < args.k; begin += kWidenedK) {
     panel.Fill(blocks, args.weights + group * group_bytes, group_bytes, begin,
-               Least(args.k, begin + kPanelK));
+               Least(args.k, begin + kWidenedK));
     // Tiles of nearly equal height.
     for (int64_t t = 0; t < num_tiles; ++t) {
       const int64_t first = num_rows * t / num_tiles;
