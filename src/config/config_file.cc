@@ -15,6 +15,7 @@ namespace {
 using Kind = YamlSetting::Kind;
 
 constexpr size_t kShownLetters = 200;
+constexpr size_t kMaxValueLetters = 4096;  // the longest path
 
 // Booleans as the table of options writes them.
 std::string Canonical(const YamlSetting& setting) {
@@ -37,6 +38,9 @@ void Set(const OptionRow& row, std::string_view source, const YamlSetting& setti
   const std::string name = Place(source, setting);
   if (setting.kind == Kind::kList)
     Throw(ErrorKind::kInvalid, "{} is a list; one value is allowed", name);
+  if (setting.text.size() > kMaxValueLetters)
+    Throw(ErrorKind::kInvalid, "{} has {} letters; at most {} are allowed", name,
+          setting.text.size(), kMaxValueLetters);
   std::string text = Canonical(setting);
   if (row.is_trtllm_fraction) {  // always with a point: without it is a size
     const Limits limits = {.min = 0, .max = 1, .min_excluded = true, .max_excluded = true};
@@ -95,8 +99,8 @@ void RefuseTwoSpellings(const ConfigFile& file) {
     const auto [at, is_new] = seen.emplace(judged.key, &judged.setting);
     if (!is_new)
       Throw(ErrorKind::kInvalid, "{} is {}; line {} sets the same: {} is {}",
-            Place(file.source, judged.setting), judged.setting.text, at->second->line,
-            at->second->key, at->second->text);
+            Place(file.source, judged.setting), judged.setting.text.substr(0, kShownLetters),
+            at->second->line, at->second->key, at->second->text.substr(0, kShownLetters));
   }
 }
 

@@ -58,6 +58,7 @@ TEST(ConfigFile, NamesFileLineKeyFoundAndAllowed) {
   EXPECT_THAT(Refusal("max_num_tokens: [1, 2]"), HasSubstr("max_num_tokens is a list"));
   EXPECT_THAT(Refusal("kv_cache_config: {free_gpu_memory_fraction: 1}"),
               HasSubstr("free_gpu_memory_fraction is 1; allowed: above 0 and below 1"));
+  EXPECT_THAT(Refusal("model: " + std::string(4097, 'x')), HasSubstr("model has 4097 letters"));
   EXPECT_THAT(Refusal("moe_config: 5"), HasSubstr("moe_config is 5; a map is allowed"));
 }
 
