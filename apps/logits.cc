@@ -1,5 +1,6 @@
 // `wideload logits`: the logits of every position of given token ids, written as safetensors. Needs
 // no tokenizer.
+#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
@@ -31,6 +32,19 @@ runtime::Request MakeRequest(const std::vector<int32_t>& ids) {
   return request;
 }
 
+// Errors: kRunFailed naming list and position: NaN or infinity comes of weights that hold it or
+// overflow, and nobody should go on with it.
+void RefuseNonFinite(const Buffer& logits, int64_t vocab, size_t list) {
+  const auto* const values = reinterpret_cast<const float*>(logits.data());
+  const int64_t count = logits.num_bytes() / DTypeBytes(DType::kF32);
+  for (int64_t i = 0; i < count; ++i)
+    if (!std::isfinite(values[i]))
+      Throw(ErrorKind::kRunFailed,
+            "list {}, position {}: the logit of token {} is {}; nothing was written "
+            "(--check-weights looks for such weights)",
+            list, i / vocab, i % vocab, values[i]);
+}
+
 void LogitsCommand::Run(runtime::ProcessWorld* world) {
   const std::vector<std::vector<int32_t>> lists = ReadIdLists(input);
   CatchInterrupts();
@@ -60,6 +74,7 @@ void LogitsCommand::Run(runtime::ProcessWorld* world) {
       if (InterruptSignal() != 0) Throw(ErrorKind::kRunFailed, "interrupted; nothing was written");
     }
   });
+  for (size_t i = 0; i < lists.size(); ++i) RefuseNonFinite(logits[i], vocab, i);
   std::vector<std::pair<std::string, TensorView>> tensors;
   for (size_t i = 0; i < lists.size(); ++i)
     tensors.emplace_back(

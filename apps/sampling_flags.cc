@@ -5,6 +5,9 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/file.h"
+#include "option_flags.h"
+#include "tokenizer/chat_template.h"
 
 namespace wideload::apps {
 namespace {
@@ -29,39 +32,33 @@ namespace {
 }  // namespace
 
 void AddSamplingFlags(Command command, SamplingFlags& flags) {
-  command.Add("--temperature", flags.temperature,
-              "0 is greedy (default: generation_config.json, else 0)");
-  command.Add("--top-k", flags.top_k, "keep the k most likely tokens; 0 keeps all");
-  command.Add("--top-p", flags.top_p, "keep the smallest set of tokens with this probability");
-  command.Add("--min-p", flags.min_p, "drop tokens below this share of the most likely one");
-  command.Add("--repetition-penalty", flags.repetition_penalty,
-              "divides logits of tokens seen; 1 is off");
-  command.Add("--presence-penalty", flags.presence_penalty,
-              "subtracted from logits of tokens generated before");
-  command.Add("--frequency-penalty", flags.frequency_penalty,
-              "subtracted per time a token was generated");
-  command.Add("--seed", flags.seed, "of the random numbers").NonNegative().ShowDefault();
-  command.Add("-n,--max-tokens", flags.max_tokens, "tokens to generate").NonNegative();
-  command.Add("--ignore-eos", flags.ignore_eos,
-              "do not stop at the model's end-of-sequence tokens");
+  AddOptions(command, config::Group::kSampling, flags);
 }
 
-runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Session& session) {
-  const checkpoint::GenerationConfig& file = session.generation;
+runtime::SamplingParams SamplingOf(const SamplingFlags& flags,
+                                   const checkpoint::GenerationConfig& file) {
   const bool greedy = file.do_sample.has_value() && !*file.do_sample;
   runtime::SamplingParams params;
   params.temperature =
       flags.temperature.value_or(greedy ? 0 : file.temperature.value_or(file.do_sample ? 1 : 0));
+  // Greedy choice looks at none of these.
+  const bool is_void = greedy && !flags.temperature;
+  const checkpoint::GenerationConfig limits = is_void ? checkpoint::GenerationConfig{} : file;
   params.top_k = flags.top_k.value_or(
-      static_cast<int32_t>(std::min<int64_t>(file.top_k.value_or(0), 1 << 30)));
-  params.top_p = flags.top_p.value_or(file.top_p.value_or(1));
-  params.min_p = flags.min_p.value_or(file.min_p.value_or(0));
+      static_cast<int32_t>(std::min<int64_t>(limits.top_k.value_or(0), 1 << 30)));
+  params.top_p = flags.top_p.value_or(limits.top_p.value_or(1));
+  params.min_p = flags.min_p.value_or(limits.min_p.value_or(0));
   params.repetition_penalty =
       flags.repetition_penalty.value_or(file.repetition_penalty.value_or(1));
   params.presence_penalty = flags.presence_penalty.value_or(0);
   params.frequency_penalty = flags.frequency_penalty.value_or(0);
   params.seed = flags.seed;
   params.num_logprobs = flags.logprobs.value_or(-1);
+  return params;
+}
+
+runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Session& session) {
+  const runtime::SamplingParams params = SamplingOf(flags, session.generation);
   const std::string wrong = InvalidField(params, session.config.vocab_size);
   if (!wrong.empty()) RefuseSampling(wrong, flags, session);
   if (flags.logprobs && *flags.logprobs < 0)
@@ -70,12 +67,19 @@ runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Sessio
   return params;
 }
 
-std::vector<int32_t> ResolveEos(const SamplingFlags& flags, const Session& session) {
+std::vector<int32_t> ResolveEos(const SamplingFlags& flags, const Session& session,
+                                const tokenizer::Tokenizer& tokenizer) {
   if (flags.ignore_eos) return {};
-  const std::vector<int64_t>& ids =
-      session.generation.eos_ids.empty() ? session.config.eos_ids : session.generation.eos_ids;
   std::vector<int32_t> eos;
-  for (const int64_t id : ids) eos.push_back(static_cast<int32_t>(id));
+  const auto add = [&](int64_t id) {
+    const auto number = static_cast<int32_t>(id);
+    if (std::ranges::find(eos, number) == eos.end()) eos.push_back(number);
+  };
+  for (const int64_t id : session.generation.eos_ids) add(id);
+  for (const int64_t id : session.config.eos_ids) add(id);
+  if (!FileExists(session.folder + "/tokenizer_config.json")) return eos;
+  const std::string text = tokenizer::ReadSpecialTexts(session.folder).eos_token;
+  if (const std::optional<int32_t> id = tokenizer.TokenId(text); id && !text.empty()) add(*id);
   return eos;
 }
 

@@ -2,29 +2,30 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "command_line.h"
+#include "config/flags.h"
 #include "runtime/request.h"
 #include "session.h"
+#include "tokenizer/tokenizer.h"
 
 namespace wideload::apps {
 
-// Sampling options; what is not given comes from generation_config.json, then from the defaults.
-struct SamplingFlags {
-  std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty,
-      frequency_penalty;
-  std::optional<int32_t> top_k, logprobs;
-  uint64_t seed = 0;
-  std::optional<int64_t> max_tokens;
-  bool ignore_eos = false;
-};
+using config::SamplingFlags;
+
+// But for --logprobs.
 void AddSamplingFlags(Command command, SamplingFlags& flags);
 
-// Errors: kInvalid naming the flag, or the file that the value came from.
+// What the flags say and, where they do not, generation_config.json.
+runtime::SamplingParams SamplingOf(const SamplingFlags& flags,
+                                   const checkpoint::GenerationConfig& file);
+// The same of a session, checked. Errors: kInvalid naming the flag, or the file that the value came
+// from.
 runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Session& session);
-// The ids that end generation: generation_config.json's, else config.json's; none with ignore_eos.
-std::vector<int32_t> ResolveEos(const SamplingFlags& flags, const Session& session);
+// The ids that end generation: those of generation_config.json, config.json and the eos_token of
+// tokenizer_config.json together; none with ignore_eos. Errors: what is wrong with the last file.
+std::vector<int32_t> ResolveEos(const SamplingFlags& flags, const Session& session,
+                                const tokenizer::Tokenizer& tokenizer);
 
 }  // namespace wideload::apps

@@ -218,7 +218,7 @@ std::string ReadConfigText(const std::string& folder, std::string& path) {
           folder);
   if (!IsDirectory(folder)) Throw(ErrorKind::kNotFound, "{}: no such folder", folder);
   path = folder + "/config.json";
-  return ReadFile(path, uint64_t{16} << 20);
+  return ReadFile(path, kMaxSettingsBytes);
 }
 
 }  // namespace wideload::checkpoint

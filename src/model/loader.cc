@@ -101,10 +101,7 @@ WeightFormat WeightLoader::FormatOf(std::span<const WeightSource> sources) const
   const WeightFormat first = sources[0].format();
   const bool is_one = std::ranges::all_of(
       sources, [&](const WeightSource& source) { return source.format() == first; });
-  // Only the reference kernels multiply with block-scaled weights; others have them widened.
-  const bool is_kept =
-      is_one && compute::IsBlockScaled(first) && options_.kernels == compute::KernelSet::kReference;
-  return is_kept ? first : compute::PlainFormat(options_.kernels);
+  return is_one && compute::IsBlockScaled(first) ? first : compute::PlainFormat(options_.kernels);
 }
 
 PackedMatrix WeightLoader::Matrix(std::span<const WeightSource> sources,
