@@ -7,6 +7,7 @@
 #include <map>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "base/error.h"
@@ -124,6 +125,7 @@ const ByteTable& CombiningClasses() {
 struct Compositions {
   std::unordered_map<uint32_t, Decomposition> decomposition_of;
   std::unordered_map<uint64_t, uint32_t> composite_of;  // first << 32 | second
+  std::unordered_set<uint32_t> seconds;                 // of those
 };
 
 const Compositions& TheCompositions() {
@@ -140,6 +142,7 @@ const Compositions& TheCompositions() {
       result.decomposition_of[code_point] = parts;
       if (parts.second != 0 && !is_excluded)
         result.composite_of[uint64_t{parts.first} << 32 | parts.second] = code_point;
+      if (parts.second != 0 && !is_excluded) result.seconds.insert(parts.second);
     }
     return result;
   }();
@@ -180,6 +183,10 @@ Decomposition DecompositionOf(uint32_t code_point) {
 uint32_t CompositeOf(uint32_t first, uint32_t second) {
   const auto found = TheCompositions().composite_of.find(uint64_t{first} << 32 | second);
   return found == TheCompositions().composite_of.end() ? 0 : found->second;
+}
+
+bool IsSecondOfComposite(uint32_t code_point) {
+  return TheCompositions().seconds.contains(code_point);
 }
 
 }  // namespace wideload::tokenizer

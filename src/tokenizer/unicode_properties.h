@@ -63,5 +63,7 @@ Decomposition DecompositionOf(uint32_t code_point);
 
 // The primary composite of two characters, not Hangul; 0 where there is none.
 uint32_t CompositeOf(uint32_t first, uint32_t second);
+// Whether CompositeOf(first, code_point) is a character for some first.
+bool IsSecondOfComposite(uint32_t code_point);
 
 }  // namespace wideload::tokenizer
