@@ -149,28 +149,36 @@ const Compositions& TheCompositions() {
   return all;
 }
 
+// By name in lower case.
+std::map<std::string, CodePointSet> NamedSets() {
+  std::map<std::string, CodePointSet> sets;
+  for (size_t i = 0; i < kNumCategories; ++i) {
+    const std::string name(kCategoryNames[i]);
+    CodePointSet& group = sets[name.substr(0, 1)];
+    group = group.Or(CategorySets()[i]);
+    sets[name] = CategorySets()[i];
+  }
+  for (const auto& [long_name, letter] : kLongNames)
+    sets[std::string(long_name)] = sets[std::string(1, letter)];
+  const auto scripts = SetsOfRuns(kScriptRuns, kScriptNames.size());
+  for (size_t i = 0; i < scripts.size(); ++i) sets[std::string(kScriptNames[i])] = scripts[i];
+  return sets;
+}
+
 }  // namespace
 
 GeneralCategory CategoryOf(uint32_t code_point) {
   return static_cast<GeneralCategory>(Categories().At(code_point));
 }
 
-std::optional<CodePointSet> PropertyNamed(std::string_view name) {
+const CodePointSet* PropertyNamed(std::string_view name) {
+  static const auto sets = NamedSets();
   std::string key;
   for (const char c : name)
     if (c != ' ' && c != '_' && c != '-')
       key += static_cast<char>(c >= 'A' && c <= 'Z' ? c | 32 : c);
-  for (const auto& [long_name, letter] : kLongNames)
-    if (key == long_name) key.assign(1, letter);
-  std::optional<CodePointSet> set;
-  for (size_t i = 0; i < kNumCategories; ++i)
-    if (!key.empty() && key.size() <= 2 && kCategoryNames[i].starts_with(key))
-      set = set.value_or(CodePointSet()).Or(CategorySets()[i]);
-  if (set) return set;
-  static const auto scripts = SetsOfRuns(kScriptRuns, kScriptNames.size());
-  const auto script = std::find(kScriptNames.begin(), kScriptNames.end(), key);
-  if (script == kScriptNames.end()) return std::nullopt;
-  return scripts[static_cast<size_t>(script - kScriptNames.begin())];
+  const auto found = sets.find(key);
+  return found == sets.end() ? nullptr : &found->second;
 }
 
 uint8_t CombiningClassOf(uint32_t code_point) { return CombiningClasses().At(code_point); }

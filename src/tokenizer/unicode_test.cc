@@ -52,8 +52,8 @@ TEST(Unicode, CategoriesAndScriptsAreThoseOfUnicode16) {
   EXPECT_EQ(CategoryOf(0x10FFFF), GeneralCategory::kCn);
   EXPECT_TRUE(PropertyNamed("Han")->Contains(0x3007));
   EXPECT_FALSE(PropertyNamed("Han")->Contains(0x3001));
-  EXPECT_EQ(PropertyNamed("uppercase letter"), std::nullopt);
-  EXPECT_EQ(PropertyNamed(""), std::nullopt);
+  EXPECT_EQ(PropertyNamed("uppercase letter"), nullptr);
+  EXPECT_EQ(PropertyNamed(""), nullptr);
   EXPECT_EQ(*PropertyNamed("L"), *PropertyNamed("let_ter"));
 }
 
