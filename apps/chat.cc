@@ -33,8 +33,8 @@ struct ChatCommand {
   // What is said before the conversation begins, and the variables of the model in `folder`.
   chat::ChatInput Opening(const std::string& folder) const;
   // The prompt that `input` makes; shown if that is asked for.
-  std::vector<int32_t> Prompt(const tokenizer::Tokenizer& tokenizer,
-                              const chat::ChatTemplate& chat, const chat::ChatInput& input) const;
+  std::vector<int32_t> Prompt(const tokenizer::Tokenizer& tokenizer, const chat::ChatTemplate& chat,
+                              const chat::ChatInput& input) const;
   // Generates the assistant's turn, streaming it; returns its text.
   std::string Answer(Session& session, const tokenizer::Tokenizer& tokenizer,
                      std::vector<int32_t> prompt) const;

@@ -24,10 +24,10 @@ jinja::Value Message(std::string_view role, std::string_view content);
 // What a template sees. Values that came from outside are plain (jinja::ParseJsonValue makes them
 // so); special tokens, which are to be recognised, are not.
 struct ChatInput {
-  std::vector<jinja::Value> messages{};     // mappings
-  jinja::Value tools{jinja::None{}};        // a list of mappings, or none
-  bool add_generation_prompt = false;       // end with the opening of the assistant's turn
-  Variables variables{};                    // special tokens and further ones; the last wins
+  std::vector<jinja::Value> messages{};  // mappings
+  jinja::Value tools{jinja::None{}};     // a list of mappings, or none
+  bool add_generation_prompt = false;    // end with the opening of the assistant's turn
+  Variables variables{};                 // special tokens and further ones; the last wins
 };
 
 // Adds the members of `object`, a mapping, to the variables of `input`; the member tools takes the

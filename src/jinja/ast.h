@@ -61,12 +61,12 @@ struct Target {
 };
 
 enum class StatementKind {
-  kText,     // text
-  kOutput,   // expr
-  kSet,      // target = expr
-  kSetBlock, // target = body, through expr where there is a filter
+  kText,      // text
+  kOutput,    // expr
+  kSet,       // target = expr
+  kSetBlock,  // target = body, through expr where there is a filter
   kFor,
-  kIf,       // the body of the first branch whose condition holds
+  kIf,  // the body of the first branch whose condition holds
   kMacro,
   kCallBlock,    // expr is the call, macro the caller
   kFilterBlock,  // body through expr
@@ -84,10 +84,10 @@ struct Statement {
   Value text{};
   Target target{};
   Expr expr{};
-  bool has_filter = false;     // kSetBlock
-  bool has_test = false;       // kFor
-  bool is_recursive = false;   // kFor
-  Expr test{};                 // kFor
+  bool has_filter = false;    // kSetBlock
+  bool has_test = false;      // kFor
+  bool is_recursive = false;  // kFor
+  Expr test{};                // kFor
   std::vector<Statement> body{};
   std::vector<Statement> otherwise{};  // kFor: runs when there was no item
   std::vector<Branch> branches{};

@@ -178,9 +178,8 @@ void Interpreter::BindParameters(const MacroNode& macro, const Arguments& given)
   const size_t num_positional = std::min(given.positional.size(), num_parameters);
   std::vector<bool> is_bound(num_parameters, false);
   for (size_t i = 0; i < num_parameters; ++i) {
-    std::optional<Value> value = i < num_positional
-                                     ? std::optional<Value>(given.positional[i])
-                                     : TakeNamed(rest, macro.parameter_names[i]);
+    std::optional<Value> value = i < num_positional ? std::optional<Value>(given.positional[i])
+                                                    : TakeNamed(rest, macro.parameter_names[i]);
     is_bound[i] = value.has_value();
     if (value) Set(macro.parameters[i], std::move(*value));
   }
@@ -217,9 +216,8 @@ Value Interpreter::CallLoop(const std::shared_ptr<Loop>& loop, const Arguments& 
   if (loop->recursive == nullptr) Refuse("calling a loop that is not marked as recursive");
   if (arguments.positional.size() != 1 || !arguments.named.empty())
     Refuse("a loop is called with one value");
-  return Captured([&] {
-    RunLoop(*loop->recursive, arguments.positional[0], loop->closure, loop->depth0 + 1);
-  });
+  return Captured(
+      [&] { RunLoop(*loop->recursive, arguments.positional[0], loop->closure, loop->depth0 + 1); });
 }
 
 }  // namespace wideload::jinja

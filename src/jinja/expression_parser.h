@@ -38,9 +38,7 @@ class ExpressionParser {
   static bool Is(const Token& token, Token::Kind kind, std::string_view text) {
     return token.kind == kind && token.text == text;
   }
-  bool IsOperator(std::string_view text) const {
-    return Is(Now(), Token::Kind::kOperator, text);
-  }
+  bool IsOperator(std::string_view text) const { return Is(Now(), Token::Kind::kOperator, text); }
   bool IsWord(std::string_view text) const { return Is(Now(), Token::Kind::kName, text); }
   bool AcceptOperator(std::string_view text);
   bool AcceptWord(std::string_view text);

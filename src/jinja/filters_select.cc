@@ -121,9 +121,9 @@ Value IsInCase(Runtime& runtime, const Value& value, bool (*is_right)(uint32_t))
 
 Value IsSequence(Runtime&, Bound a) {
   const Sequence* sequence = a[0]->Seq();
-  const bool is_indexed = sequence && (sequence->kind == Kind::kList ||
-                                       sequence->kind == Kind::kTuple ||
-                                       sequence->kind == Kind::kRange);
+  const bool is_indexed =
+      sequence && (sequence->kind == Kind::kList || sequence->kind == Kind::kTuple ||
+                   sequence->kind == Kind::kRange);
   return {is_indexed || a[0]->Str() || a[0]->Map() || a[0]->IsUndefined()};
 }
 
@@ -142,13 +142,25 @@ Value IsSame(Runtime& runtime, Bound a) {
 std::span<const Builtin> SelectFilters() {
   static const std::vector<Builtin> kFilters = {
       {"map", {}, 0, nullptr, Map},
-      {"reject", {}, 0, nullptr,
+      {"reject",
+       {},
+       0,
+       nullptr,
        [](Runtime& r, const Arguments& a) { return Selected(r, a, false, false); }},
-      {"rejectattr", {}, 0, nullptr,
+      {"rejectattr",
+       {},
+       0,
+       nullptr,
        [](Runtime& r, const Arguments& a) { return Selected(r, a, true, false); }},
-      {"select", {}, 0, nullptr,
+      {"select",
+       {},
+       0,
+       nullptr,
        [](Runtime& r, const Arguments& a) { return Selected(r, a, false, true); }},
-      {"selectattr", {}, 0, nullptr,
+      {"selectattr",
+       {},
+       0,
+       nullptr,
        [](Runtime& r, const Arguments& a) { return Selected(r, a, true, true); }},
   };
   return kFilters;
@@ -170,15 +182,16 @@ std::span<const Builtin> Tests() {
          return Value{a[0]->Function() || a[0]->TheLoop() || a[0]->IsUndefined()};
        }},
       {"defined", kOne, 1, [](Runtime&, Bound a) { return Value{!a[0]->IsUndefined()}; }},
-      {"divisibleby", {"value", "num"}, 2,
+      {"divisibleby",
+       {"value", "num"},
+       2,
        [](Runtime& r, Bound a) { return Remainder(r, *a[0], *a[1], 0); }},
       {"eq", kTwo, 2, Compared<Operator::kEqual>},
       {"equalto", kTwo, 2, Compared<Operator::kEqual>},
       {"escaped", kOne, 1, [](Runtime&, Bound) { return Value{false}; }},
       {"even", kOne, 1,
        [](Runtime& r, Bound a) { return Remainder(r, *a[0], Value{int64_t{2}}, 0); }},
-      {"false", kOne, 1,
-       [](Runtime&, Bound a) { return Value{a[0]->Bool() && !*a[0]->Bool()}; }},
+      {"false", kOne, 1, [](Runtime&, Bound a) { return Value{a[0]->Bool() && !*a[0]->Bool()}; }},
       {"filter", kOne, 1,
        [](Runtime&, Bound a) {
          return Value{a[0]->Str() && FindFilter(a[0]->Str()->text()) != nullptr};
@@ -211,8 +224,7 @@ std::span<const Builtin> Tests() {
        [](Runtime&, Bound a) {
          return Value{a[0]->Str() && FindTest(a[0]->Str()->text()) != nullptr};
        }},
-      {"true", kOne, 1,
-       [](Runtime&, Bound a) { return Value{a[0]->Bool() && *a[0]->Bool()}; }},
+      {"true", kOne, 1, [](Runtime&, Bound a) { return Value{a[0]->Bool() && *a[0]->Bool()}; }},
       {"undefined", kOne, 1, [](Runtime&, Bound a) { return Value{a[0]->IsUndefined()}; }},
       {"upper", kOne, 1, [](Runtime& r, Bound a) { return IsInCase(r, *a[0], IsUpper); }},
   };

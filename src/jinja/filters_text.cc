@@ -25,7 +25,9 @@ std::optional<std::string> NumberText(const MarkedText& value) {
   text.remove_prefix(NumSpaceBytesAtBegin(text));
   text.remove_suffix(NumSpaceBytesAtEnd(text));
   std::string result;
-  const auto is_digit = [&](size_t i) { return i < text.size() && text[i] >= '0' && text[i] <= '9'; };
+  const auto is_digit = [&](size_t i) {
+    return i < text.size() && text[i] >= '0' && text[i] <= '9';
+  };
   for (size_t i = 0; i < text.size(); ++i) {
     if (text[i] != '_')
       result += text[i];
@@ -61,7 +63,8 @@ std::optional<Value> ParseInteger(Runtime& runtime, const MarkedText& value, int
   if (!text || text->empty()) return std::nullopt;
   const bool is_negative = (*text)[0] == '-';
   std::string digits = is_negative || (*text)[0] == '+' ? text->substr(1) : *text;
-  const char letter = digits.size() > 2 && digits[0] == '0' ? static_cast<char>(digits[1] | 0x20) : '\0';
+  const char letter =
+      digits.size() > 2 && digits[0] == '0' ? static_cast<char>(digits[1] | 0x20) : '\0';
   const int64_t named = letter == 'x' ? 16 : letter == 'o' ? 8 : letter == 'b' ? 2 : 0;
   if (base == 0 && named == 0 && digits.size() > 1 && digits[0] == '0' &&
       digits.find_first_not_of('0') != std::string::npos)
@@ -74,8 +77,8 @@ std::optional<Value> ParseInteger(Runtime& runtime, const MarkedText& value, int
   if (base < 2 || base > 36) return std::nullopt;
   digits.insert(0, is_negative ? "-" : "");
   int64_t number = 0;
-  const auto end = std::from_chars(digits.data(), digits.data() + digits.size(), number,
-                                   static_cast<int>(base));
+  const auto end =
+      std::from_chars(digits.data(), digits.data() + digits.size(), number, static_cast<int>(base));
   if (end.ptr != digits.data() + digits.size() || end.ec == std::errc::invalid_argument)
     return std::nullopt;
   if (end.ec != std::errc()) runtime.Unsupported("an integer beyond 64 bits");
@@ -137,8 +140,8 @@ Value Round(Runtime& runtime, Bound a) {
     if (AsInteger(*a[0], &integer) && precision >= 0) return {integer};
     if (a[0]->Int()) runtime.Unsupported("rounding an integer to tens");
     if (!std::isfinite(number) || precision > 22) return {number};
-    if (precision < 0) return {std::nearbyint(number * std::pow(10.0, static_cast<double>(precision))) /
-                               scale};
+    if (precision < 0)
+      return {std::nearbyint(number * std::pow(10.0, static_cast<double>(precision))) / scale};
     // The nearest decimal, as Python rounds: from the exact value.
     const std::string text = fmt::format("{:.{}f}", number, precision);
     return {std::strtod(text.c_str(), nullptr)};
@@ -179,7 +182,8 @@ Value Indent(Runtime& runtime, Bound a) {
   } else {
     const int64_t width = a[1] ? runtime.Integer(*a[1], "width") : 4;
     runtime.CheckRoom(static_cast<size_t>(std::max<int64_t>(width, 0)));
-    indention = MarkedText(std::string(static_cast<size_t>(std::max<int64_t>(width, 0)), ' '), false);
+    indention =
+        MarkedText(std::string(static_cast<size_t>(std::max<int64_t>(width, 0)), ' '), false);
   }
   const MarkedText& text = runtime.Characters(*a[0], "what is indented");
   runtime.Work(text.footprint());
@@ -245,9 +249,8 @@ std::optional<MarkedText> IndentOf(Runtime& runtime, const std::optional<Value>&
 }
 
 Value ToJsonFilter(Runtime& runtime, Bound a) {
-  JsonStyle style{.ensures_ascii = Flag(a[1]),
-                  .sorts_keys = Flag(a[4]),
-                  .indent = IndentOf(runtime, a[2])};
+  JsonStyle style{
+      .ensures_ascii = Flag(a[1]), .sorts_keys = Flag(a[4]), .indent = IndentOf(runtime, a[2])};
   if (a[3] && !a[3]->IsNone()) {
     const std::vector<Value> separators = runtime.Items(*a[3]);
     if (separators.size() != 2) runtime.Refuse("separators; there must be two");
@@ -285,9 +288,13 @@ Value Replace(Runtime& runtime, Bound a) {
 std::span<const Builtin> TextFilters() {
   static const std::vector<Builtin> kFilters = {
       {"abs", {"value"}, 1, Abs},
-      {"capitalize", {"value"}, 1,
+      {"capitalize",
+       {"value"},
+       1,
        [](Runtime& r, Bound a) { return Capitalized(r, r.Str(*a[0])); }},
-      {"center", {"value", "width"}, 1,
+      {"center",
+       {"value", "width"},
+       1,
        [](Runtime& r, Bound a) {
          const int64_t width = a[1] ? r.Integer(*a[1], "width") : 80;
          return Padded(r, r.Str(*a[0]), width, Side::kBoth);
@@ -303,7 +310,9 @@ std::span<const Builtin> TextFilters() {
       {"string", {"value"}, 1, [](Runtime& r, Bound a) { return r.Str(*a[0]); }},
       {"title", {"value"}, 1, Title},
       {"tojson", {"value", "ensure_ascii", "indent", "separators", "sort_keys"}, 1, ToJsonFilter},
-      {"trim", {"value", "chars"}, 1,
+      {"trim",
+       {"value", "chars"},
+       1,
        [](Runtime& r, Bound a) { return Stripped(r, r.Str(*a[0]), a[1], Side::kBoth); }},
       {"truncate", {"value", "length", "killwords", "end", "leeway"}, 1, Truncate},
       {"upper", {"value"}, 1, [](Runtime& r, Bound a) { return Uppercase(r, r.Str(*a[0])); }},

@@ -135,13 +135,15 @@ bool IsOneOf(std::string_view name, std::initializer_list<std::string_view> name
 std::span<const Builtin> Functions() {
   static const std::vector<Builtin> kFunctions = {
       {"cycler", {}, 0, nullptr, NotThere<0>},
-      {"dict", {}, 0, nullptr,
+      {"dict",
+       {},
+       0,
+       nullptr,
        [](Runtime& r, const Arguments& a) { return r.Mapping(DictOf(r, a, "dict()")); }},
       {"joiner", {}, 0, nullptr, NotThere<1>},
       {"lipsum", {}, 0, nullptr, NotThere<2>},
       {"namespace", {}, 0, nullptr, NamespaceOf},
-      {"raise_exception", {"message"}, 1,
-       [](Runtime& r, Bound a) -> Value { Raise(r, a); }},
+      {"raise_exception", {"message"}, 1, [](Runtime& r, Bound a) -> Value { Raise(r, a); }},
       {"range", {"start", "stop", "step"}, 1, Range},
       {"strftime_now", {"format"}, 1, TimeText},
   };
@@ -173,8 +175,8 @@ PythonAttribute AttributeInPython(const Value& object, std::string_view name) {
   const bool is_list = sequence && sequence->kind == Sequence::Kind::kList;
   if (object.Map() && IsOneOf(name, {"clear", "pop", "popitem", "setdefault", "update"}))
     return PythonAttribute::kForbidden;
-  if (is_list && IsOneOf(name, {"append", "clear", "extend", "insert", "pop", "remove", "reverse",
-                                "sort"}))
+  if (is_list &&
+      IsOneOf(name, {"append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"}))
     return PythonAttribute::kForbidden;
   if (object.Map() && name == "fromkeys") return PythonAttribute::kUnsupported;
   if (object.Str() &&

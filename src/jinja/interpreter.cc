@@ -50,8 +50,7 @@ MarkedText Interpreter::Run(const std::vector<std::pair<std::string, Value>>& va
   const ScopeGuard root(*this, nullptr);
   for (const auto& [name, value] : variables) {
     const auto found = std::find(program_.names.begin(), program_.names.end(), name);
-    if (found != program_.names.end())
-      Set(static_cast<int>(found - program_.names.begin()), value);
+    if (found != program_.names.end()) Set(static_cast<int>(found - program_.names.begin()), value);
   }
   // What the template sets at its top does not replace a variable for what it has set before.
   const ScopeGuard top(*this, scope_);

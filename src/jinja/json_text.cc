@@ -13,8 +13,8 @@ class JsonWriter {
   JsonWriter(Runtime& runtime, const JsonStyle& style)
       : runtime_(runtime),
         style_(style),
-        item_separator_(style.item_separator.value_or(
-            MarkedText(style.indent ? "," : ", ", false))),
+        item_separator_(
+            style.item_separator.value_or(MarkedText(style.indent ? "," : ", ", false))),
         key_separator_(style.key_separator.value_or(MarkedText(": ", false))) {}
 
   Value Run(const Value& value) {
@@ -49,8 +49,8 @@ class JsonWriter {
     if (const MarkedText* text = value.Str()) return WriteText(*text);
     if (const Dict* dict = value.Map()) return WriteDict(*dict);
     const Sequence* sequence = value.Seq();
-    if (sequence == nullptr || (sequence->kind != Sequence::Kind::kList &&
-                                sequence->kind != Sequence::Kind::kTuple))
+    if (sequence == nullptr ||
+        (sequence->kind != Sequence::Kind::kList && sequence->kind != Sequence::Kind::kTuple))
       runtime_.Refuse("tojson of " + KindOf(value));
     WriteList(*sequence);
   }

@@ -274,7 +274,8 @@ class Lexer {
     const char c = Peek(1);
     constexpr std::string_view kNames = "ntrabfv\\'\"";
     constexpr std::string_view kValues = "\n\t\r\a\b\f\v\\'\"";
-    if (position_ + 1 >= text_.size()) Refuse(ErrorKind::kCorrupt, "a string without closing quote");
+    if (position_ + 1 >= text_.size())
+      Refuse(ErrorKind::kCorrupt, "a string without closing quote");
     if (c == 'N') Refuse(ErrorKind::kUnsupported, "the escape \\N is not supported");
     if (c == 'x') return TakeCode(2, result);
     if (c == 'u') return TakeCode(4, result);
@@ -293,10 +294,12 @@ class Lexer {
     for (size_t i = 0; i < num_digits; ++i) {
       const char digit = Peek(2 + i);
       if (!IsHex(digit)) Refuse(ErrorKind::kCorrupt, "an escape with too few hexadecimal digits");
-      code = code * 16 + static_cast<uint32_t>(IsDigit(digit) ? digit - '0' : Lower(digit) - 'a' + 10);
+      code =
+          code * 16 + static_cast<uint32_t>(IsDigit(digit) ? digit - '0' : Lower(digit) - 'a' + 10);
     }
     if (code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF))
-      Refuse(ErrorKind::kUnsupported, fmt::format("the escape for U+{:04X} is not supported", code));
+      Refuse(ErrorKind::kUnsupported,
+             fmt::format("the escape for U+{:04X} is not supported", code));
     tokenizer::AppendUtf8(code, result);
     position_ += 2 + num_digits;
   }

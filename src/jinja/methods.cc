@@ -110,7 +110,9 @@ Value All(Runtime& runtime, Bound a) {
   return {!text.empty()};
 }
 
-bool IsAlphaOrNumber(uint32_t c) { return IsAlpha(c) || IsDecimal(c) || IsDigit(c) || IsNumeric(c); }
+bool IsAlphaOrNumber(uint32_t c) {
+  return IsAlpha(c) || IsDecimal(c) || IsDigit(c) || IsNumeric(c);
+}
 
 template <bool is_upper>
 Value IsCase(Runtime& runtime, Bound a) {
@@ -183,8 +185,8 @@ Value Partition(Runtime& runtime, Bound a) {
   const MarkedText& separator = runtime.Characters(*a[1], "a separator");
   if (separator.size() == 0) runtime.Refuse("a partition at an empty string");
   runtime.Work(text.size());
-  const size_t found = from_right ? text.text().rfind(separator.text())
-                                  : text.text().find(separator.text());
+  const size_t found =
+      from_right ? text.text().rfind(separator.text()) : text.text().find(separator.text());
   const Value empty = Value::Text("", false);
   if (found == std::string::npos)
     return runtime.List(from_right ? std::vector<Value>{empty, empty, *a[0]}
@@ -325,10 +327,10 @@ std::span<const Builtin> TextMethods() {
       {"rsplit", {"self", "sep", "maxsplit"}, 1, SplitMethod<SplitFromRight>},
       {"rstrip", {"self", "chars"}, 1, StripMethod<Side::kRight>},
       {"split", {"self", "sep", "maxsplit"}, 1, SplitMethod<Split>},
-      {"splitlines", {"self", "keepends"}, 1,
-       [](Runtime& r, Bound a) {
-         return r.List(Lines(r, *a[0]->Str(), a[1] && IsTrue(*a[1])));
-       }},
+      {"splitlines",
+       {"self", "keepends"},
+       1,
+       [](Runtime& r, Bound a) { return r.List(Lines(r, *a[0]->Str(), a[1] && IsTrue(*a[1]))); }},
       {"startswith", kPart, 2, [](Runtime& r, Bound a) { return HasAffix(r, a, true); }},
       {"strip", {"self", "chars"}, 1, StripMethod<Side::kBoth>},
       {"swapcase", kSelf, 1, SwapCase},

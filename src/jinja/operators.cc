@@ -11,8 +11,8 @@ namespace wideload::jinja {
 namespace {
 
 std::string_view Sign(Operator op) {
-  static constexpr std::string_view kSigns[] = {"+",  "-", "*",  "/", "//", "%",  "**",    "==",
-                                                "!=", "<", "<=", ">", ">=", "in", "not in"};
+  static constexpr std::string_view kSigns[] = {
+      "+", "-", "*", "/", "//", "%", "**", "==", "!=", "<", "<=", ">", ">=", "in", "not in"};
   return kSigns[static_cast<size_t>(op)];
 }
 
@@ -32,7 +32,7 @@ int SignOf(bool is_less, bool is_greater) { return is_less ? -1 : is_greater ? 1
 int CompareNumbers(const Value& a, const Value& b, bool* is_ordered) {
   int64_t x = 0;
   int64_t y = 0;
-  if (AsInteger(a, &x) && AsInteger(b, &y)) return SignOf(x < y, x > y);
+  if (AsInteger(a, &x) && AsInteger(b, &y)) return SignOf(x<y, x> y);
   const auto wide = [](const Value& value) -> long double {
     if (const BigInteger* big = value.Big()) return std::strtold(big->digits.c_str(), nullptr);
     int64_t integer = 0;
@@ -44,7 +44,7 @@ int CompareNumbers(const Value& a, const Value& b, bool* is_ordered) {
   const long double left = wide(a);
   const long double right = wide(b);
   *is_ordered = !std::isnan(left) && !std::isnan(right);
-  return SignOf(left < right, left > right);
+  return SignOf(left<right, left> right);
 }
 
 }  // namespace
@@ -58,20 +58,20 @@ bool Runtime::AreEqual(const Value& a, const Value& b) {
     if (a.Big() && b.Big()) return a.Big()->digits == b.Big()->digits;
     return CompareNumbers(a, b, &is_ordered) == 0 && is_ordered;
   }
-  if (const MarkedText *x = a.Str(), *y = b.Str(); x && y) {
+  if (const MarkedText* x = a.Str(), *y = b.Str(); x && y) {
     if (x->size() != y->size()) return false;
     Work(x->size());
     return x->text() == y->text();
   }
   const Level level(*this);
-  if (const Sequence *x = a.Seq(), *y = b.Seq(); x && y) {
+  if (const Sequence* x = a.Seq(), *y = b.Seq(); x && y) {
     if (x == y) return true;
     if (x->kind != y->kind || !IsListLike(*x) || x->items.size() != y->items.size()) return false;
     for (size_t i = 0; i < x->items.size(); ++i)
       if (!AreEqual(x->items[i], y->items[i])) return false;
     return true;
   }
-  if (const Dict *x = a.Map(), *y = b.Map(); x && y) {
+  if (const Dict* x = a.Map(), *y = b.Map(); x && y) {
     if (x == y) return true;
     if (x->entries().size() != y->entries().size()) return false;
     return std::all_of(x->entries().begin(), x->entries().end(), [&](const Dict::Entry& entry) {
@@ -91,10 +91,10 @@ int Runtime::Compare(const Value& a, const Value& b) {
     bool is_ordered = true;
     return CompareNumbers(a, b, &is_ordered);
   }
-  if (const MarkedText *x = a.Str(), *y = b.Str(); x && y) {
+  if (const MarkedText* x = a.Str(), *y = b.Str(); x && y) {
     Work(std::min(x->size(), y->size()));
     const int order = x->text().compare(y->text());  // of UTF-8: that of the code points
-    return SignOf(order < 0, order > 0);
+    return SignOf(order<0, order> 0);
   }
   const Level level(*this);
   const Sequence* x = a.Seq();
@@ -144,8 +144,7 @@ bool Runtime::Contains(const Value& container, const Value& value) {
   const bool is_generator = sequence->kind == Sequence::Kind::kGenerator;
   size_t i = is_generator ? sequence->consumed : 0;
   bool is_found = false;
-  while (i < sequence->items.size() && !is_found)
-    is_found = AreEqual(sequence->items[i++], value);
+  while (i < sequence->items.size() && !is_found) is_found = AreEqual(sequence->items[i++], value);
   if (is_generator) sequence->consumed = i;
   return is_found;
 }

@@ -88,20 +88,18 @@ class TemplateParser : public ExpressionParser {
 
   Statement One() {
     static constexpr std::pair<std::string_view, Statement (TemplateParser::*)()> kStatements[] = {
-        {"for", &TemplateParser::For},         {"if", &TemplateParser::If},
-        {"set", &TemplateParser::Set},         {"macro", &TemplateParser::Macro},
-        {"call", &TemplateParser::CallBlock},  {"filter", &TemplateParser::FilterBlock},
-        {"with", &TemplateParser::With},       {"generation", &TemplateParser::Generation},
-        {"break", &TemplateParser::Leave},     {"continue", &TemplateParser::Leave},
+        {"for", &TemplateParser::For},        {"if", &TemplateParser::If},
+        {"set", &TemplateParser::Set},        {"macro", &TemplateParser::Macro},
+        {"call", &TemplateParser::CallBlock}, {"filter", &TemplateParser::FilterBlock},
+        {"with", &TemplateParser::With},      {"generation", &TemplateParser::Generation},
+        {"break", &TemplateParser::Leave},    {"continue", &TemplateParser::Leave},
         {"print", &TemplateParser::Print}};
     if (!Is(Kind::kName)) RefuseToken();
     for (const auto& [word, parse] : kStatements)
       if (IsWord(word)) return (this->*parse)();
-    for (const std::string_view word :
-         {"else", "elif", "endif", "endfor", "endset", "endmacro", "endcall", "endfilter",
-          "endwith", "endgeneration"})
-      if (IsWord(word))
-        Refuse(ErrorKind::kCorrupt, fmt::format("\"{}\" without its begin", word));
+    for (const std::string_view word : {"else", "elif", "endif", "endfor", "endset", "endmacro",
+                                        "endcall", "endfilter", "endwith", "endgeneration"})
+      if (IsWord(word)) Refuse(ErrorKind::kCorrupt, fmt::format("\"{}\" without its begin", word));
     Refuse(ErrorKind::kUnsupported,
            fmt::format("the statement \"{}\" is not supported", Now().text));
   }
@@ -283,10 +281,8 @@ class TemplateParser : public ExpressionParser {
   }
 
   Statement Leave() {
-    Statement statement =
-        Make(IsWord("break") ? StatementKind::kBreak : StatementKind::kContinue);
-    if (!is_loop_)
-      Refuse(ErrorKind::kCorrupt, fmt::format("\"{}\" outside of a loop", Now().text));
+    Statement statement = Make(IsWord("break") ? StatementKind::kBreak : StatementKind::kContinue);
+    if (!is_loop_) Refuse(ErrorKind::kCorrupt, fmt::format("\"{}\" outside of a loop", Now().text));
     Next();
     return statement;
   }

@@ -66,7 +66,8 @@ void AppendNumber(Runtime& runtime, const Conversion& how, bool is_negative, std
                   MarkedText& out) {
   if (how.has_commas) digits = WithCommas(digits);
   std::string sign = is_negative ? "-" : how.has_sign ? "+" : how.has_space ? " " : "";
-  if (how.is_alternate && (how.type == 'x' || how.type == 'X' || how.type == 'o' || how.type == 'b'))
+  if (how.is_alternate &&
+      (how.type == 'x' || how.type == 'X' || how.type == 'o' || how.type == 'b'))
     (sign += '0') += how.type;
   const size_t size = sign.size() + digits.size();
   const auto width = static_cast<size_t>(how.width);
@@ -134,28 +135,33 @@ class PercentFormatter {
       Convert();
     }
     out_.Append(format_, position_, text.size());
-    const bool leaves = tuple_ ? used_ < tuple_->items.size()
-                               : used_ == 0 && !values_.Map() && !values_.IsUndefined() &&
-                                     !(values_.Seq() && values_.Seq()->kind == Sequence::Kind::kList);
+    const bool leaves = tuple_
+                            ? used_ < tuple_->items.size()
+                            : used_ == 0 && !values_.Map() && !values_.IsUndefined() &&
+                                  !(values_.Seq() && values_.Seq()->kind == Sequence::Kind::kList);
     if (leaves) runtime_.Refuse("not all values are used by the % format");
     return std::move(out_);
   }
 
  private:
-  char Peek() const {
-    return position_ < format_.size() ? format_.text()[position_] : '\0';
-  }
+  char Peek() const { return position_ < format_.size() ? format_.text()[position_] : '\0'; }
 
   void Convert() {
     const std::optional<Value> named = Named();
     Conversion how;
     for (;; ++position_) {
-      if (Peek() == '-') how.is_left = true;
-      else if (Peek() == '+') how.has_sign = true;
-      else if (Peek() == ' ') how.has_space = true;
-      else if (Peek() == '#') how.is_alternate = true;
-      else if (Peek() == '0') how.is_zero_padded = true;
-      else break;
+      if (Peek() == '-')
+        how.is_left = true;
+      else if (Peek() == '+')
+        how.has_sign = true;
+      else if (Peek() == ' ')
+        how.has_space = true;
+      else if (Peek() == '#')
+        how.is_alternate = true;
+      else if (Peek() == '0')
+        how.is_zero_padded = true;
+      else
+        break;
     }
     how.width = Digits(kMaxWidth);
     if (Peek() == '.') {
@@ -320,9 +326,12 @@ MarkedText BraceFormat(Runtime& runtime, const MarkedText& format, const Argumen
         runtime.Refuse(fmt::format("a format with {}, which is not given", name));
       value = found->second;
     }
-    if (conversion == "!s") value = runtime.Str(value);
-    else if (conversion == "!r") value = runtime.Repr(value);
-    else if (!conversion.empty()) runtime.Unsupported("the conversion " + conversion);
+    if (conversion == "!s")
+      value = runtime.Str(value);
+    else if (conversion == "!r")
+      value = runtime.Repr(value);
+    else if (!conversion.empty())
+      runtime.Unsupported("the conversion " + conversion);
     AppendWithSpec(runtime, value, spec, out);
     i = end + 1;
   }

@@ -24,8 +24,7 @@ const CaseRange* Find(std::span<const CaseRange> ranges, uint32_t code_point) {
                                       [](uint32_t c, const CaseRange& r) { return c < r.first; });
   if (after == ranges.begin()) return nullptr;
   const CaseRange& range = *std::prev(after);
-  const bool is_in =
-      code_point <= range.last && (code_point - range.first) % range.stride == 0;
+  const bool is_in = code_point <= range.last && (code_point - range.first) % range.stride == 0;
   return is_in ? &range : nullptr;
 }
 
@@ -36,9 +35,9 @@ bool AppendMapped(const CaseMap& map, uint32_t code_point, std::string& text) {
     tokenizer::AppendUtf8(static_cast<uint32_t>(mapped), text);
     return true;
   }
-  const auto special = std::lower_bound(
-      map.special.begin(), map.special.end(), code_point,
-      [](const SpecialCase& entry, uint32_t c) { return entry.code_point < c; });
+  const auto special =
+      std::lower_bound(map.special.begin(), map.special.end(), code_point,
+                       [](const SpecialCase& entry, uint32_t c) { return entry.code_point < c; });
   if (special == map.special.end() || special->code_point != code_point) return false;
   text += special->text;
   return true;

@@ -168,8 +168,7 @@ double Runtime::Number(const Value& value, std::string_view what) {
 
 const MarkedText& Runtime::Characters(const Value& value, std::string_view what) {
   const MarkedText* text = value.Str();
-  if (text == nullptr)
-    Refuse(fmt::format("{} is {}; it must be a string", what, KindOf(value)));
+  if (text == nullptr) Refuse(fmt::format("{} is {}; it must be a string", what, KindOf(value)));
   return *text;
 }
 

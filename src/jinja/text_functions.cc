@@ -158,7 +158,7 @@ Value Replaced(Runtime& runtime, const Value& value, const MarkedText& from, con
     result.Append(to);
     done = found + from.size();
     // An empty string stands before each character and at the end.
-    search = from.size() > 0 ? done
+    search = from.size() > 0      ? done
              : found < all.size() ? found + Utf8At(all, found).length
                                   : all.size() + 1;
   }

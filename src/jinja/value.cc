@@ -90,9 +90,8 @@ int DepthOf(const Value& value) {
 }
 
 std::string KindOf(const Value& value) {
-  static constexpr const char* kSequenceNames[] = {"a list",         "a tuple",        "a range",
-                                                   "dict keys",      "dict values",    "dict items",
-                                                   "a generator"};
+  static constexpr const char* kSequenceNames[] = {
+      "a list", "a tuple", "a range", "dict keys", "dict values", "dict items", "a generator"};
   if (const auto* undefined = std::get_if<Undefined>(&value.data))
     return "undefined (" + (undefined->message ? *undefined->message : std::string()) + ")";
   if (value.IsNone()) return "none";

@@ -37,9 +37,9 @@ struct Sequence {
   enum class Kind { kList, kTuple, kRange, kKeys, kValues, kItems, kGenerator };
   Kind kind = Kind::kList;
   std::vector<Value> items{};
-  int depth = 1;                // of the nesting
-  mutable size_t consumed = 0;  // kGenerator: the items before it are used up
-  bool is_group = false;        // a tuple with the attributes grouper and list
+  int depth = 1;                 // of the nesting
+  mutable size_t consumed = 0;   // kGenerator: the items before it are used up
+  bool is_group = false;         // a tuple with the attributes grouper and list
   int64_t range[3] = {0, 0, 1};  // kRange, as given
 };
 
