@@ -203,7 +203,7 @@ Json ReportJson(const Session& session, const runtime::BenchFigures& figures,
             {"version", kVersion},
             {"backend", "wideload"},
             {"dtype", DTypeName(session.config.dtype)},
-            {"kv_cache_dtype", DTypeName(compute::ComputeDType(session.kernels))},
+            {"kv_cache_dtype", DTypeName(compute::PrecisionOf(session.kernels).kv_cache)},
             {"kernels", KernelSetName(session.kernels)},
             {"quantization", nullptr}}},
           {"machine",
@@ -332,7 +332,7 @@ void BenchCommand::Run(runtime::ProcessWorld* world) {
   std::vector<DatasetRow> rows;
   Session session =
       StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions& options) {
-        if (FileExists(start.folder + "/tokenizer.json"))
+        if (tokenizer::Tokenizer::IsIn(start.folder))
           tokenizer =
               std::make_unique<tokenizer::Tokenizer>(tokenizer::Tokenizer::FromFile(start.folder));
         rows = ReadDataset(dataset, tokenizer.get(), num_requests);

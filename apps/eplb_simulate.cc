@@ -7,12 +7,12 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "eplb/bounds.h"
-#include "eplb/even_split.h"
-#include "eplb/placement_figures.h"
-#include "eplb/policy.h"
-#include "eplb/repair.h"
-#include "eplb/simulate.h"
+#include "eplb/placement/even_split.h"
+#include "eplb/policies/policy.h"
+#include "eplb/replay/bounds.h"
+#include "eplb/replay/placement_figures.h"
+#include "eplb/replay/simulate.h"
+#include "eplb/search/repair.h"
 #include "eplb_commands.h"
 #include "eplb_traces.h"
 
@@ -25,7 +25,7 @@ struct SimulateFlags {
   TraceFlags trace;
   int32_t ep_size = 0;
   int32_t num_slots = 0;
-  std::vector<std::string> policies = {"contiguous", "tensorrt_llm", "scenario"};
+  std::vector<std::string> policies = PolicyNames(&Policy::is_compared);
   std::vector<std::string> splits = {"even", "optimal", "optimal_fractional"};
   NodeFlags nodes;
   int32_t repair_slots = 0;
@@ -44,35 +44,24 @@ struct LayerOutcome {
   double choices = 0;  // routed tokens of a measured iteration, mean
 };
 
-std::vector<std::vector<double>> RowsOf(const Scenarios& scenarios) {
-  std::vector<std::vector<double>> rows;
-  for (int32_t i = 0; i < scenarios.size(); ++i)
-    rows.emplace_back(scenarios.At(i).begin(), scenarios.At(i).end());
-  return rows;
-}
-
 SimulatedPolicy PolicyOf(const std::string& name, const SimulateFlags& flags, double& plan_ms) {
   const Policy& policy = FindPolicy(name);
   SimulatedPolicy out;
   out.name = name;
   if (policy.looks_at_nodes) out.nodes = flags.nodes.Sizes();
-  out.plan = [&policy, &flags, &plan_ms](const Scenarios& recorded) {
-    const std::vector<double> total = recorded.Sum();
-    const std::vector<std::vector<double>> rows = RowsOf(recorded);
+  out.plan = [&policy, &flags, &plan_ms](const BatchLoads& recorded) {
     const double start = ThreadMilliseconds();
-    Placement placement = policy.plan({.loads = total,
-                                       .scenarios = rows,
-                                       .num_slots = flags.num_slots,
-                                       .num_ranks = flags.ep_size,
-                                       .num_nodes = flags.nodes.num_nodes,
-                                       .num_groups = flags.nodes.num_groups,
-                                       .max_cross_slots = flags.nodes.MaxCrossSlots(),
-                                       .seed = flags.seed});
+    Placement placement = PlanLayer(policy, {.loads = recorded,
+                                             .num_slots = flags.num_slots,
+                                             .num_ranks = flags.ep_size,
+                                             .nodes = flags.nodes.Sizes(),
+                                             .max_cross_slots = flags.nodes.MaxCrossSlots(),
+                                             .seed = flags.seed});
     plan_ms = ThreadMilliseconds() - start;
     return placement;
   };
-  if (flags.repair_slots > 0 && name != "contiguous")
-    out.repair = [&policy, &flags](const Placement& now, const Scenarios& seen) {
+  if (flags.repair_slots > 0 && policy.balances)
+    out.repair = [&policy, &flags](const Placement& now, const BatchLoads& seen) {
       RepairOptions options{.max_fetched_slots = flags.repair_slots, .seed = flags.seed};
       if (policy.looks_at_nodes) options.nodes = flags.nodes.Sizes();
       if (policy.bounds_cross_slots) options.max_cross_slots = flags.nodes.MaxCrossSlots();
@@ -103,7 +92,7 @@ LayerOutcome RunLayer(const SimulateFlags& flags, const LayerTrace& trace) {
   const Sizes live = LiveSizes(options);
   if (live.num_slots >= trace.num_experts)
     outcome.clairvoyant = ClairvoyantImbalance(trace, live.num_ranks, live.num_slots);
-  outcome.component_bound = ComponentBound(RecordedScenarios(trace), live);
+  outcome.component_bound = ComponentBound(RecordedBatches(trace), live);
   for (const std::vector<uint16_t>& iteration : trace.measured)
     outcome.choices +=
         static_cast<double>(iteration.size()) / static_cast<double>(trace.measured.size());
@@ -339,8 +328,8 @@ void AddEplbSimulate(Command group) {
   command.Add("--num-slots", flags.num_slots, "slots of all ranks per layer").Required().Positive();
   command
       .Add("--policies", flags.policies,
-           "comma separated, of contiguous, tensorrt_llm, deepseek, scenario (default: all "
-           "but deepseek)")
+           fmt::format("comma separated, of {} (default: {})", fmt::join(PolicyNames(), ", "),
+                       fmt::join(flags.policies, ", ")))
       .CommaSeparated();
   command
       .Add("--splits", flags.splits,

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/temporary.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/load_progress.h"
 #include "comm/mpi/launch.h"
@@ -40,7 +41,7 @@ void LoadModel(const EngineFlags& flags, const model::Family& family, int64_t ma
                                        .arena = arena});
   session.model = family.load(session.config, loader, max_positions);
   progress.Finish();
-  const std::vector<std::string> unused = weights.UnusedTensors();
+  const std::vector<std::string_view> unused = weights.UnusedTensors();
   if (!unused.empty())
     LogWarn("{}: {} tensors are not used by {}, the first is {}", session.folder, unused.size(),
             family.name, unused.front());
@@ -141,7 +142,7 @@ std::string TensorsOf(const std::string& folder) {
   constexpr size_t kMaxSamples = 1024;  // of tensors, at equal distances
   constexpr int64_t kSampleBytes = 64;
   const checkpoint::Checkpoint weights(folder);
-  const std::vector<std::string> names = weights.Names();
+  const std::vector<std::string_view> names = weights.Names();
   const size_t step = (names.size() + kMaxSamples - 1) / kMaxSamples;
   std::string text;
   for (size_t i = 0; i < names.size(); ++i) {
@@ -160,7 +161,7 @@ std::vector<runtime::Fact> FactsOf(const EngineFlags& flags, const Session& sess
   std::vector<runtime::Fact> facts = {
       {"the version of wideload", kVersion},
       {"the fingerprint of the model's config.json",
-       runtime::Fingerprint(ReadFile(session.folder + "/config.json"))},
+       runtime::Fingerprint(ReadFile(session.folder + "/config.json", kMaxSettingsBytes))},
       {"the fingerprint of the model's tensors (names, types, shapes, samples)",
        runtime::Fingerprint(TensorsOf(session.folder))}};
   const std::vector<runtime::Fact> of_flags = FlagFacts(flags);
@@ -308,6 +309,7 @@ void EndIfRankIsStuck(const Session& session, const std::exception& failure) {
   if (session.engine->stuck_ranks().empty()) return;
   ReportFailure(failure);
   std::fflush(nullptr);
+  RemoveTemporaries();
   std::_Exit(ExitCode(ErrorKind::kRunFailed));
 }
 

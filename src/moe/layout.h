@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "compute/exec.h"
-#include "eplb/slot_chooser.h"
+#include "eplb/split/slot_chooser.h"
 #include "exchange/layout.h"
 
 namespace wideload::moe {
@@ -38,6 +38,6 @@ void ValidateLayout(const MoeShape& shape, const MoeLayout& layout);
 
 // What the ranks' exchange must agree on.
 exchange::ExchangeShape MakeExchangeShape(const MoeShape& shape, const MoeLayout& layout,
-                                          compute::KernelSet kernels);
+                                          compute::Precision precision);
 
 }  // namespace wideload::moe

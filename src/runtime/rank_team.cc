@@ -16,8 +16,8 @@ RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
   if (model.shape().moe.num_experts > 0)
     fabrics_ = std::make_unique<exchange::LocalFabrics>(
         options.num_ranks,
-        exchange::SegmentBytes(
-            moe::MakeExchangeShape(model.shape().moe, moe_layout_, options.kernels)),
+        exchange::SegmentBytes(moe::MakeExchangeShape(model.shape().moe, moe_layout_,
+                                                      compute::PrecisionOf(options.kernels))),
         options.num_ranks * options.threads_per_rank);
   for (int32_t r = 0; r < options.num_ranks; ++r) {
     members_.push_back(std::make_unique<Member>());
@@ -33,7 +33,8 @@ RankTeam::~RankTeam() {
 
 void RankTeam::Start() {
   for (int32_t r = 0; r < static_cast<int32_t>(members_.size()); ++r)
-    members_[static_cast<size_t>(r)]->thread = std::jthread([this, r] { ThreadMain(r); });
+    members_[static_cast<size_t>(r)]->thread =
+        StartThread(fmt::format("rank {}", r), [this, r] { ThreadMain(r); });
   RunRound();
 }
 
@@ -111,7 +112,6 @@ std::exception_ptr RankTeam::FirstFailure() const {
 }
 
 void RankTeam::ThreadMain(int32_t r) {
-  NameThisThread(fmt::format("rank {}", r));
   Member& member = *members_[static_cast<size_t>(r)];
   uint32_t seen = 0;
   while (true) {
