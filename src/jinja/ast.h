@@ -84,7 +84,6 @@ struct Statement {
   Value text{};
   Target target{};
   Expr expr{};
-  bool has_filter = false;    // kSetBlock
   bool has_test = false;      // kFor
   bool is_recursive = false;  // kFor
   Expr test{};                // kFor

@@ -129,13 +129,13 @@ Value Runtime::Slice(const Value& object, const Value (&bounds)[3]) {
   const Sequence* sequence = object.Seq();
   const MarkedText* text = object.Str();
   if (!text && !(sequence && IsIndexed(*sequence)))
-    return Value::Missing("a slice of " + KindOf(object));
+    Refuse("a slice of " + KindOf(object));
   std::optional<int64_t> numbers[3];
   for (int i = 0; i < 3; ++i) {
     int64_t number = 0;
     if (bounds[i].IsNone()) continue;
     if (!AsInteger(bounds[i], &number))
-      return Value::Missing(KindOf(bounds[i]) + " as a bound of a slice");
+      Refuse(KindOf(bounds[i]) + " as a bound of a slice");
     numbers[i] = number;
   }
   if (numbers[2] == 0) Refuse("a slice with step 0");

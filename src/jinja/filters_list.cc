@@ -23,10 +23,11 @@ Value Length(Runtime& runtime, Bound a) {
 
 Value First(Runtime& runtime, Bound a) {
   const Sequence* sequence = a[0]->Seq();
-  const bool is_generator = sequence && sequence->kind == Kind::kGenerator;
-  if (is_generator && sequence->consumed < sequence->items.size())
-    return sequence->items[sequence->consumed++];
-  if (sequence && !is_generator && !sequence->items.empty()) return sequence->items[0];
+  if (sequence && sequence->kind == Kind::kGenerator) {
+    const Value* next = Runtime::NextOf(*sequence);
+    return next ? *next : Value::Missing("no first item");
+  }
+  if (sequence && !sequence->items.empty()) return sequence->items[0];
   const std::vector<Value> items = runtime.Items(*a[0]);
   return items.empty() ? Value::Missing("no first item") : items[0];
 }
@@ -41,13 +42,13 @@ Value Last(Runtime& runtime, Bound a) {
 }
 
 Value Items(Runtime& runtime, Bound a) {
-  const Dict* dict = a[0]->Map();
-  if (dict == nullptr && !a[0]->IsUndefined()) runtime.Refuse("items of " + KindOf(*a[0]));
-  std::vector<Value> items;
-  if (dict)
+  return runtime.Generator([&](std::vector<Value>& items) {
+    if (a[0]->IsUndefined()) return;
+    const Dict* dict = a[0]->Map();
+    if (dict == nullptr) runtime.Refuse("items of " + KindOf(*a[0]));
     for (const Dict::Entry& entry : dict->entries())
       items.push_back(runtime.List({entry.key, entry.value}, Kind::kTuple));
-  return runtime.List(std::move(items), Kind::kGenerator);
+  });
 }
 
 Value Join(Runtime& runtime, Bound a) {
@@ -113,16 +114,16 @@ Value Sort(Runtime& runtime, Bound a) {
 }
 
 Value Unique(Runtime& runtime, Bound a) {
-  const auto key_of = KeyOf(runtime, a[2], Flag(a[1]));
-  Dict seen;
-  std::vector<Value> items;
-  for (const Value& item : runtime.Items(*a[0])) {
-    const Value key = key_of(item);
-    if (seen.Find(key) != nullptr) continue;
-    runtime.SetKey(seen, key, Value{None{}});
-    items.push_back(item);
-  }
-  return runtime.List(std::move(items), Kind::kGenerator);
+  return runtime.Generator([&](std::vector<Value>& items) {
+    const auto key_of = KeyOf(runtime, a[2], Flag(a[1]));
+    Dict seen;
+    for (const Value& item : runtime.Items(*a[0])) {
+      const Value key = key_of(item);
+      if (seen.Find(key) != nullptr) continue;
+      runtime.SetKey(seen, key, Value{None{}});
+      items.push_back(item);
+    }
+  });
 }
 
 Value Extreme(Runtime& runtime, Bound a, int sign) {
@@ -194,42 +195,39 @@ Value Reverse(Runtime& runtime, Bound a) {
 }
 
 Value Batch(Runtime& runtime, Bound a) {
-  const int64_t size = runtime.Integer(*a[1], "linecount");
-  std::vector<Value> batches;
-  std::vector<Value> batch;
-  for (const Value& item : runtime.Items(*a[0])) {
-    if (static_cast<int64_t>(batch.size()) == size) {
-      batches.push_back(runtime.List(std::move(batch)));
-      batch.clear();
+  return runtime.Generator([&](std::vector<Value>& batches) {
+    const int64_t size = runtime.Integer(*a[1], "linecount");
+    std::vector<Value> batch;
+    for (const Value& item : runtime.Items(*a[0])) {
+      if (static_cast<int64_t>(batch.size()) == size)
+        batches.push_back(runtime.List(std::exchange(batch, {})));
+      batch.push_back(item);
     }
-    batch.push_back(item);
-  }
-  if (!batch.empty() && IsGiven(a[2]) && static_cast<int64_t>(batch.size()) < size) {
-    runtime.CheckRoom(static_cast<size_t>(size) * sizeof(Value));
-    batch.resize(static_cast<size_t>(size), *a[2]);
-  }
-  if (!batch.empty()) batches.push_back(runtime.List(std::move(batch)));
-  return runtime.List(std::move(batches), Kind::kGenerator);
+    if (!batch.empty() && IsGiven(a[2]) && static_cast<int64_t>(batch.size()) < size) {
+      runtime.CheckRoom(static_cast<size_t>(size) * sizeof(Value));
+      batch.resize(static_cast<size_t>(size), *a[2]);
+    }
+    if (!batch.empty()) batches.push_back(runtime.List(std::move(batch)));
+  });
 }
 
 Value SliceFilter(Runtime& runtime, Bound a) {
-  const std::vector<Value> items = runtime.Items(*a[0]);
-  const int64_t slices = runtime.Integer(*a[1], "slices");
-  if (slices == 0) runtime.Refuse("slice into 0 parts");
-  const auto size = static_cast<int64_t>(items.size());
-  std::vector<Value> parts;
-  size_t begin = 0;
-  for (int64_t i = 0; i < slices; ++i) {
-    runtime.Step();
-    const bool has_extra = i < size % slices;
-    const size_t end = begin + static_cast<size_t>(size / slices + (has_extra ? 1 : 0));
-    std::vector<Value> part(items.begin() + static_cast<std::ptrdiff_t>(begin),
-                            items.begin() + static_cast<std::ptrdiff_t>(end));
-    if (IsGiven(a[2]) && !has_extra) part.push_back(*a[2]);
-    parts.push_back(runtime.List(std::move(part)));
-    begin = end;
-  }
-  return runtime.List(std::move(parts), Kind::kGenerator);
+  return runtime.Generator([&](std::vector<Value>& parts) {
+    const std::vector<Value> items = runtime.Items(*a[0]);
+    const int64_t slices = runtime.Integer(*a[1], "slices");
+    if (slices == 0) runtime.Refuse("slice into 0 parts");
+    const auto size = static_cast<int64_t>(items.size());
+    auto begin = items.begin();
+    for (int64_t i = 0; i < slices; ++i) {
+      runtime.Step();
+      const bool has_extra = i < size % slices;
+      const auto end = begin + (size / slices + (has_extra ? 1 : 0));
+      std::vector<Value> part(begin, end);
+      if (IsGiven(a[2]) && !has_extra) part.push_back(*a[2]);
+      parts.push_back(runtime.List(std::move(part)));
+      begin = end;
+    }
+  });
 }
 
 }  // namespace

@@ -38,58 +38,60 @@ const Builtin& Named(Runtime& runtime, const Value& name, const Builtin* (*find)
   return *found;
 }
 
+// map(attribute=..., default=...)
+void MapAttribute(Runtime& runtime, const Arguments& arguments, std::vector<Value>& items) {
+  std::optional<Value> attribute;
+  Value otherwise{None{}};
+  for (const auto& [name, given] : arguments.named) {
+    if (name == "attribute")
+      attribute = given;
+    else if (name == "default")
+      otherwise = given;
+    else
+      runtime.Refuse("map has no argument " + name);
+  }
+  if (!attribute) runtime.Refuse("map needs a filter or an attribute");
+  const AttributePath path(runtime, *attribute);
+  for (const Value& item : runtime.Items(First(runtime, arguments))) {
+    Value found = path.Of(runtime, item);
+    items.push_back(found.IsUndefined() && !otherwise.IsNone() ? otherwise : std::move(found));
+  }
+}
+
 Value Map(Runtime& runtime, const Arguments& arguments) {
   const Value& value = First(runtime, arguments);
-  std::vector<Value> items;
-  if (!IsTrue(value)) return runtime.List({}, Kind::kGenerator);
-  if (arguments.positional.size() == 1) {
-    std::optional<Value> attribute;
-    Value otherwise{None{}};
-    for (const auto& [name, given] : arguments.named) {
-      if (name == "attribute")
-        attribute = given;
-      else if (name == "default")
-        otherwise = given;
-      else
-        runtime.Refuse("map has no argument " + name);
-    }
-    if (!attribute) runtime.Refuse("map needs a filter or an attribute");
-    const AttributePath path(runtime, *attribute);
+  return runtime.Generator([&](std::vector<Value>& items) {
+    if (!IsTrue(value)) return;
+    if (arguments.positional.size() == 1) return MapAttribute(runtime, arguments, items);
+    const Builtin& filter = Named(runtime, arguments.positional[1], FindFilter, "filter");
+    Arguments rest = Rest(arguments, 2);
+    const Runtime::Level level(runtime);
     for (const Value& item : runtime.Items(value)) {
-      Value found = path.Of(runtime, item);
-      items.push_back(found.IsUndefined() && !otherwise.IsNone() ? otherwise : std::move(found));
+      rest.positional[0] = item;
+      items.push_back(runtime.CallBuiltin(filter, rest));
     }
-    return runtime.List(std::move(items), Kind::kGenerator);
-  }
-  const Builtin& filter = Named(runtime, arguments.positional[1], FindFilter, "filter");
-  Arguments rest = Rest(arguments, 2);
-  const Runtime::Level level(runtime);
-  for (const Value& item : runtime.Items(value)) {
-    rest.positional[0] = item;
-    items.push_back(runtime.CallBuiltin(filter, rest));
-  }
-  return runtime.List(std::move(items), Kind::kGenerator);
+  });
 }
 
 // select and reject; with an attribute selectattr and rejectattr.
 Value Selected(Runtime& runtime, const Arguments& arguments, bool has_attribute, bool keeps) {
   const Value& value = First(runtime, arguments);
-  if (!IsTrue(value)) return runtime.List({}, Kind::kGenerator);
-  const size_t place = has_attribute ? 2 : 1;
-  if (has_attribute && arguments.positional.size() < 2)
-    runtime.Refuse("a filter without the name of its attribute");
-  const AttributePath path(runtime, has_attribute ? arguments.positional[1] : Value{None{}});
-  const Builtin* test = nullptr;
-  if (arguments.positional.size() > place)
-    test = &Named(runtime, arguments.positional[place], FindTest, "test");
-  Arguments rest = Rest(arguments, place + 1);
-  std::vector<Value> items;
-  for (const Value& item : runtime.Items(value)) {
-    rest.positional[0] = path.Of(runtime, item);
-    const bool holds = IsTrue(test ? runtime.CallBuiltin(*test, rest) : rest.positional[0]);
-    if (holds == keeps) items.push_back(item);
-  }
-  return runtime.List(std::move(items), Kind::kGenerator);
+  return runtime.Generator([&](std::vector<Value>& items) {
+    if (!IsTrue(value)) return;
+    const size_t place = has_attribute ? 2 : 1;
+    if (has_attribute && arguments.positional.size() < 2)
+      runtime.Refuse("a filter without the name of its attribute");
+    const AttributePath path(runtime, has_attribute ? arguments.positional[1] : Value{None{}});
+    const Builtin* test = nullptr;
+    if (arguments.positional.size() > place)
+      test = &Named(runtime, arguments.positional[place], FindTest, "test");
+    Arguments rest = Rest(arguments, place + 1);
+    for (const Value& item : runtime.Items(value)) {
+      rest.positional[0] = path.Of(runtime, item);
+      const bool holds = IsTrue(test ? runtime.CallBuiltin(*test, rest) : rest.positional[0]);
+      if (holds == keeps) items.push_back(item);
+    }
+  });
 }
 
 template <Operator op>
@@ -117,6 +119,13 @@ Value IsInCase(Runtime& runtime, const Value& value, bool (*is_right)(uint32_t))
     i += unit.length;
   }
   return {has_cased};
+}
+
+Value IsNamed(Runtime& runtime, const Value& name, const Builtin* (*find)(std::string_view)) {
+  const Sequence* sequence = name.Seq();
+  if (name.Map() || (sequence && sequence->kind == Kind::kList))
+    runtime.Refuse(KindOf(name) + " as a name");
+  return {name.Str() && find(name.Str()->text()) != nullptr};
 }
 
 Value IsSequence(Runtime&, Bound a) {
@@ -192,10 +201,7 @@ std::span<const Builtin> Tests() {
       {"even", kOne, 1,
        [](Runtime& r, Bound a) { return Remainder(r, *a[0], Value{int64_t{2}}, 0); }},
       {"false", kOne, 1, [](Runtime&, Bound a) { return Value{a[0]->Bool() && !*a[0]->Bool()}; }},
-      {"filter", kOne, 1,
-       [](Runtime&, Bound a) {
-         return Value{a[0]->Str() && FindFilter(a[0]->Str()->text()) != nullptr};
-       }},
+      {"filter", kOne, 1, [](Runtime& r, Bound a) { return IsNamed(r, *a[0], FindFilter); }},
       {"float", kOne, 1, [](Runtime&, Bound a) { return Value{a[0]->Float() != nullptr}; }},
       {"ge", kTwo, 2, Compared<Operator::kGreaterEqual>},
       {"greaterthan", kTwo, 2, Compared<Operator::kGreater>},
@@ -220,10 +226,7 @@ std::span<const Builtin> Tests() {
       {"sameas", kTwo, 2, IsSame},
       {"sequence", kOne, 1, IsSequence},
       {"string", kOne, 1, [](Runtime&, Bound a) { return Value{a[0]->Str() != nullptr}; }},
-      {"test", kOne, 1,
-       [](Runtime&, Bound a) {
-         return Value{a[0]->Str() && FindTest(a[0]->Str()->text()) != nullptr};
-       }},
+      {"test", kOne, 1, [](Runtime& r, Bound a) { return IsNamed(r, *a[0], FindTest); }},
       {"true", kOne, 1, [](Runtime&, Bound a) { return Value{a[0]->Bool() && *a[0]->Bool()}; }},
       {"undefined", kOne, 1, [](Runtime&, Bound a) { return Value{a[0]->IsUndefined()}; }},
       {"upper", kOne, 1, [](Runtime& r, Bound a) { return IsInCase(r, *a[0], IsUpper); }},

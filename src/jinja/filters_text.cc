@@ -148,7 +148,7 @@ Value Round(Runtime& runtime, Bound a) {
   }
   const double scaled = number * scale;
   const double whole = method == "ceil" ? std::ceil(scaled) : std::floor(scaled);
-  return {whole / scale};
+  return {whole / scale + 0.0};  // never -0.0: Python goes by way of an integer
 }
 
 Value Title(Runtime& runtime, Bound a) {
@@ -205,14 +205,14 @@ Value Indent(Runtime& runtime, Bound a) {
 }
 
 Value Truncate(Runtime& runtime, Bound a) {
-  const MarkedText& text = runtime.Characters(*a[0], "what is truncated");
   const int64_t length = a[1] ? runtime.Integer(*a[1], "length") : 255;
   const MarkedText end = a[3] ? runtime.Characters(*a[3], "end") : MarkedText("...", false);
   const int64_t leeway = a[4] && !a[4]->IsNone() ? runtime.Integer(*a[4], "leeway") : 5;
   const auto end_length = static_cast<int64_t>(NumCodePoints(end.text()));
   if (length < end_length || leeway < 0) runtime.Refuse("a length too short for its end");
-  runtime.Work(text.size());
-  if (static_cast<int64_t>(NumCodePoints(text.text())) - leeway <= length) return *a[0];
+  const std::optional<int64_t> size = runtime.Length(*a[0]);
+  if (size && *size - leeway <= length) return *a[0];
+  const MarkedText& text = runtime.Characters(*a[0], "what is truncated");
   size_t kept = ByteOfCodePoint(text.text(), static_cast<size_t>(length - end_length));
   if (!Flag(a[2]) && kept > 0) {
     const size_t space = text.text().rfind(' ', kept - 1);

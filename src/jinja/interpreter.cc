@@ -178,11 +178,13 @@ std::function<std::optional<Value>()> Interpreter::ItemsOf(const Statement& stat
   const Sequence* sequence = items.Seq();
   if (sequence != nullptr) {
     next = [this, items, sequence, i = size_t{0}]() mutable -> std::optional<Value> {
-      const bool is_generator = sequence->kind == Sequence::Kind::kGenerator;
-      size_t& place = is_generator ? sequence->consumed : i;
-      if (place >= sequence->items.size()) return std::nullopt;
       Step();
-      return sequence->items[place++];
+      const Value* next_item = nullptr;
+      if (sequence->kind == Sequence::Kind::kGenerator)
+        next_item = NextOf(*sequence);
+      else if (i < sequence->items.size())
+        next_item = &sequence->items[i++];
+      return next_item ? std::optional<Value>(*next_item) : std::nullopt;
     };
   } else {
     next = [list = Items(items), i = size_t{0}]() mutable -> std::optional<Value> {
@@ -236,7 +238,7 @@ void Interpreter::RunSet(const Statement& statement) {
   bodies_.push_back(body);
   const Value value = Evaluate(statement.expr);
   bodies_.pop_back();
-  Assign(statement.target, statement.has_filter ? Str(value) : value);
+  Assign(statement.target, value);
 }
 
 void Interpreter::RunCallBlock(const Statement& statement) {
@@ -252,8 +254,10 @@ Interpreter::Flow Interpreter::RunFilterBlock(const Statement& statement) {
   const Value body = Captured([&] { flow = RunInScope(statement.body); });
   if (flow != Flow::kNext) return flow;  // what a loop leaves is not printed
   bodies_.push_back(body);
-  Print(Evaluate(statement.expr));
+  const Value text = Evaluate(statement.expr);
   bodies_.pop_back();
+  if (text.Str() == nullptr) Refuse("a filter block that makes " + KindOf(text));
+  Print(text);
   return flow;
 }
 

@@ -261,7 +261,8 @@ Value DictView(Runtime& runtime, Bound a) {
 }
 
 Value Get(Runtime& runtime, Bound a) {
-  if (a[1]->Seq() || a[1]->Map()) runtime.Refuse("get() with " + KindOf(*a[1]));
+  const bool is_tuple = a[1]->Seq() && a[1]->Seq()->kind == Kind::kTuple;
+  if (a[1]->Map() || (a[1]->Seq() && !is_tuple)) runtime.Refuse("get() with " + KindOf(*a[1]));
   const Value* found = a[0]->Map()->Find(*a[1]);
   return found ? *found : a[2].value_or(Value{None{}});
 }

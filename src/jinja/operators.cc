@@ -134,19 +134,21 @@ bool Runtime::Contains(const Value& container, const Value& value) {
     return text->text().find(part.text()) != std::string::npos;
   }
   if (const Dict* dict = container.Map()) {
-    if (value.Seq() || value.Map())
+    const bool is_tuple = value.Seq() && value.Seq()->kind == Sequence::Kind::kTuple;
+    if (value.Map() || (value.Seq() && !is_tuple))
       Refuse(fmt::format("{} in {}", KindOf(value), KindOf(container)));
     if (const MarkedText* key = value.Str()) Work(key->size());
     return dict->Find(value) != nullptr;
   }
   const Sequence* sequence = container.Seq();
   if (sequence == nullptr) Refuse(fmt::format("{} in {}", KindOf(value), KindOf(container)));
-  const bool is_generator = sequence->kind == Sequence::Kind::kGenerator;
-  size_t i = is_generator ? sequence->consumed : 0;
-  bool is_found = false;
-  while (i < sequence->items.size() && !is_found) is_found = AreEqual(sequence->items[i++], value);
-  if (is_generator) sequence->consumed = i;
-  return is_found;
+  if (sequence->kind == Sequence::Kind::kGenerator) {
+    while (const Value* item = NextOf(*sequence))
+      if (AreEqual(*item, value)) return true;
+    return false;
+  }
+  return std::any_of(sequence->items.begin(), sequence->items.end(),
+                     [&](const Value& item) { return AreEqual(item, value); });
 }
 
 Value Runtime::Arithmetic(Operator op, const Value& a, const Value& b) {

@@ -110,8 +110,8 @@ void AppendConverted(Runtime& runtime, const Conversion& how, const Value& value
   if (std::string_view("diuxXo").find(how.type) != std::string::npos) {
     const double* real = value.Float();
     const bool truncates = real && how.type != 'x' && how.type != 'X' && how.type != 'o';
-    if (truncates && std::abs(*real) < 9.2e18)
-      return AppendInteger(runtime, how, static_cast<int64_t>(*real), out);
+    if (truncates && std::abs(*real) >= 9.2e18) runtime.Unsupported("an integer beyond 64 bits");
+    if (truncates) return AppendInteger(runtime, how, static_cast<int64_t>(*real), out);
     return AppendInteger(runtime, how, runtime.Integer(value, fmt::format("%{}", how.type)), out);
   }
   runtime.Unsupported(fmt::format("the conversion %{}", how.type));
@@ -227,7 +227,10 @@ Conversion ParseSpec(Runtime& runtime, std::string_view spec) {
   const size_t fill = spec.empty() ? 0 : tokenizer::Utf8At(spec, 0).length;
   how.is_left = true;  // of text; numbers are set right
   const bool has_fill = fill > 0 && is_align(fill);
-  if (has_fill) how.fill = std::string(spec.substr(0, std::exchange(i, fill)));
+  if (has_fill) {
+    how.fill = std::string(spec.substr(0, fill));
+    i = fill;
+  }
   if (is_align(i)) {
     how.is_left = spec[i] == '<';
     how.is_centered = spec[i] == '^';
@@ -268,14 +271,20 @@ Conversion ParseSpec(Runtime& runtime, std::string_view spec) {
 void AppendWithSpec(Runtime& runtime, const Value& value, std::string_view spec, MarkedText& out) {
   if (spec.empty()) return runtime.AppendStr(value, out);
   Conversion how = ParseSpec(runtime, spec);
-  const bool is_number = value.Int() || value.Float();
+  const bool is_integer = value.Int() || value.Bool();
+  const bool is_number = is_integer || value.Float();
   if (how.type == '\0') {
     if (value.Float()) runtime.Unsupported(fmt::format("the format \"{}\" of a float", spec));
-    how.type = value.Int() ? 'd' : 's';
+    how.type = is_integer ? 'd' : 's';
     const bool is_aligned = spec.find_first_of("<>^") != std::string_view::npos;
     if (is_number && !is_aligned) how.is_left = false;
   }
-  if (how.type == 's' ? !value.Str() : !is_number || (value.Float() && !IsFloatType(how.type)))
+  const bool is_of_number =
+      how.has_commas || how.has_sign || how.has_space || how.is_alternate;
+  if (how.type == 's' && how.is_zero_padded) how.fill = "0";
+  const bool fits = how.type == 's' ? value.Str() && !is_of_number
+                                    : is_number && (is_integer || IsFloatType(how.type));
+  if (!fits)
     runtime.Refuse(fmt::format("the format \"{}\" of {}", spec, KindOf(value)));
   AppendConverted(runtime, how, value, out);
 }

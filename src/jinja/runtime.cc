@@ -83,6 +83,29 @@ Value Runtime::List(std::vector<Value> items, Sequence::Kind kind) {
   return {std::shared_ptr<const Sequence>(std::move(list))};
 }
 
+Value Runtime::Generator(const std::function<void(std::vector<Value>&)>& fill) {
+  auto generator = std::make_shared<Sequence>();
+  generator->kind = Sequence::Kind::kGenerator;
+  try {
+    fill(generator->items);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kResource) throw;
+    generator->failure = std::current_exception();
+  }
+  Work(generator->items.size() * sizeof(Value));
+  for (const Value& item : generator->items)
+    generator->depth = std::max(generator->depth, DepthOf(item) + 1);
+  if (generator->depth > kMaxValueDepth)
+    Refuse(fmt::format("a list nested deeper than {}", kMaxValueDepth));
+  return {std::shared_ptr<const Sequence>(std::move(generator))};
+}
+
+const Value* Runtime::NextOf(const Sequence& generator) {
+  if (generator.consumed < generator.items.size()) return &generator.items[generator.consumed++];
+  if (generator.failure) std::rethrow_exception(generator.failure);
+  return nullptr;
+}
+
 Value Runtime::Mapping(Dict dict) {
   if (dict.depth() > kMaxValueDepth)
     Refuse(fmt::format("a mapping nested deeper than {}", kMaxValueDepth));
@@ -102,6 +125,8 @@ void Runtime::SetKey(Dict& dict, Value key, Value value) {
   if (DepthOf(value) >= kMaxValueDepth)
     Refuse(fmt::format("a mapping nested deeper than {}", kMaxValueDepth));
   const std::string kind = KindOf(key);
+  const bool is_tuple = key.Seq() && key.Seq()->kind == Sequence::Kind::kTuple;
+  if (is_tuple) Unsupported("a tuple as a key of a mapping");
   if (!dict.Set(std::move(key), std::move(value))) Refuse(kind + " as a key of a mapping");
 }
 
@@ -115,6 +140,7 @@ std::vector<Value> Runtime::Items(const Value& value) {
     items.assign(sequence->items.begin() + static_cast<std::ptrdiff_t>(begin),
                  sequence->items.end());
     if (is_generator) sequence->consumed = sequence->items.size();
+    if (is_generator) NextOf(*sequence);  // the end, or what is in its place
   } else if (const Dict* dict = value.Map()) {
     Work(dict->entries().size() * sizeof(Value));
     for (const Dict::Entry& entry : dict->entries()) items.push_back(entry.key);

@@ -56,6 +56,8 @@ class Runtime {
     return Text(MarkedText(std::move(text), is_plain));
   }
   Value List(std::vector<Value> items, Sequence::Kind kind = Sequence::Kind::kList);
+  // What Python makes item by item: an error is told when the item is asked for that has it.
+  Value Generator(const std::function<void(std::vector<Value>&)>& fill);
   Value Mapping(Dict dict);
   Value NewNamespace();
   void SetKey(Dict& dict, Value key, Value value);
@@ -70,6 +72,8 @@ class Runtime {
   // value that cannot be iterated.
   std::vector<Value> Items(const Value& value);
   bool IsIterable(const Value& value) const;
+  // The next item of a generator; null at its end.
+  static const Value* NextOf(const Sequence& generator);
   // len(); nothing for a value without.
   std::optional<int64_t> Length(const Value& value);
 

@@ -54,7 +54,7 @@ std::vector<Value> SplitAtSpace(Runtime& runtime, const MarkedText& text, int64_
   size_t begin = NumSpaceBytesAtBegin(all);
   while (begin < all.size()) {
     if (max_splits >= 0 && static_cast<int64_t>(parts.size()) == max_splits) {
-      parts.push_back(runtime.Text(text.Slice(begin, all.size() - NumSpaceBytesAtEnd(all))));
+      parts.push_back(runtime.Text(text.Slice(begin, all.size())));
       break;
     }
     size_t end = begin;
@@ -73,7 +73,7 @@ std::vector<Value> SplitAtSpaceFromRight(Runtime& runtime, const MarkedText& tex
   size_t end = all.size() - NumSpaceBytesAtEnd(all);
   while (end > 0) {
     if (max_splits >= 0 && static_cast<int64_t>(parts.size()) == max_splits) {
-      parts.push_back(runtime.Text(text.Slice(NumSpaceBytesAtBegin(all), end)));
+      parts.push_back(runtime.Text(text.Slice(0, end)));
       break;
     }
     size_t begin = end;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -39,6 +40,7 @@ struct Sequence {
   std::vector<Value> items{};
   int depth = 1;                 // of the nesting
   mutable size_t consumed = 0;   // kGenerator: the items before it are used up
+  std::exception_ptr failure{};  // kGenerator: why there are no more items; null at its true end
   bool is_group = false;         // a tuple with the attributes grouper and list
   int64_t range[3] = {0, 0, 1};  // kRange, as given
 };
