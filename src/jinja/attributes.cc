@@ -128,14 +128,12 @@ Value Runtime::Slice(const Value& object, const Value (&bounds)[3]) {
   if (object.IsUndefined()) Refuse(fmt::format("a slice of {}", KindOf(object)));
   const Sequence* sequence = object.Seq();
   const MarkedText* text = object.Str();
-  if (!text && !(sequence && IsIndexed(*sequence)))
-    Refuse("a slice of " + KindOf(object));
+  if (!text && !(sequence && IsIndexed(*sequence))) Refuse("a slice of " + KindOf(object));
   std::optional<int64_t> numbers[3];
   for (int i = 0; i < 3; ++i) {
     int64_t number = 0;
     if (bounds[i].IsNone()) continue;
-    if (!AsInteger(bounds[i], &number))
-      Refuse(KindOf(bounds[i]) + " as a bound of a slice");
+    if (!AsInteger(bounds[i], &number)) Refuse(KindOf(bounds[i]) + " as a bound of a slice");
     numbers[i] = number;
   }
   if (numbers[2] == 0) Refuse("a slice with step 0");

@@ -167,7 +167,7 @@ class TemplateParser : public ExpressionParser {
       return statement;
     }
     statement.kind = StatementKind::kSetBlock;
-    
+
     statement.expr.kind = ExprKind::kBody;
     statement.expr = FilterChain(std::move(statement.expr), false);
     const Surroundings surroundings(*this);

@@ -279,13 +279,11 @@ void AppendWithSpec(Runtime& runtime, const Value& value, std::string_view spec,
     const bool is_aligned = spec.find_first_of("<>^") != std::string_view::npos;
     if (is_number && !is_aligned) how.is_left = false;
   }
-  const bool is_of_number =
-      how.has_commas || how.has_sign || how.has_space || how.is_alternate;
+  const bool is_of_number = how.has_commas || how.has_sign || how.has_space || how.is_alternate;
   if (how.type == 's' && how.is_zero_padded) how.fill = "0";
   const bool fits = how.type == 's' ? value.Str() && !is_of_number
                                     : is_number && (is_integer || IsFloatType(how.type));
-  if (!fits)
-    runtime.Refuse(fmt::format("the format \"{}\" of {}", spec, KindOf(value)));
+  if (!fits) runtime.Refuse(fmt::format("the format \"{}\" of {}", spec, KindOf(value)));
   AppendConverted(runtime, how, value, out);
 }
 
