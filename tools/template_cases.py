@@ -125,7 +125,7 @@ class Drawer:
         b = lambda: self.body(depth)
         e = lambda: self.expr(self.r.randint(0, 2))
         t = self.tag
-        name = lambda: self.r.choice(["x", "y"])
+        name = lambda: self.r.choice(["x", "y", "n", "s"])
         items = lambda: self.r.choice(["l", "ls", "ld", "d", "d.items()", "s", "m", "range(3)", "el", "nope", "l | select", "d | items",
                                        self.expr(1)])
         loops = ["loop.index", "loop.index0", "loop.first", "loop.last", "loop.length", "loop.revindex", "loop.previtem",

@@ -90,7 +90,9 @@ struct Statement {
   std::vector<Statement> body{};
   std::vector<Statement> otherwise{};  // kFor: runs when there was no item
   std::vector<Branch> branches{};
-  std::shared_ptr<const MacroNode> macro{};
+  std::shared_ptr<MacroNode> macro{};
+  std::vector<int> hidden{};            // of body: names that are undefined until it sets them
+  std::vector<int> hidden_otherwise{};  // of otherwise
 };
 
 struct Branch {
@@ -106,6 +108,7 @@ struct MacroNode {
   std::vector<std::string> parameter_names;
   std::vector<Expr> defaults;  // of the last parameters
   std::vector<Statement> body;
+  std::vector<int> hidden;
   bool uses_caller = false;
   bool uses_kwargs = false;
   bool uses_varargs = false;
@@ -113,6 +116,7 @@ struct MacroNode {
 
 struct Program {
   std::vector<Statement> statements;
+  std::vector<int> hidden;
   std::vector<std::string> names;
 };
 

@@ -207,7 +207,7 @@ void Interpreter::BindParameters(const MacroNode& macro, const Arguments& given)
 }
 
 Value Interpreter::CallMacro(const Callable& callable, const Arguments& arguments) {
-  const ScopeGuard scope(*this, callable.closure);
+  const ScopeGuard scope(*this, callable.closure, callable.macro->hidden);
   BindParameters(*callable.macro, arguments);
   return Captured([&] { RunAll(callable.macro->body); });
 }

@@ -121,10 +121,16 @@ Value IsInCase(Runtime& runtime, const Value& value, bool (*is_right)(uint32_t))
   return {has_cased};
 }
 
+// What Python could look up: no list, no mapping, nor a tuple of them.
+bool IsHashable(const Value& value) {
+  const Sequence* sequence = value.Seq();
+  if (sequence && sequence->kind == Kind::kTuple)
+    return std::all_of(sequence->items.begin(), sequence->items.end(), IsHashable);
+  return !value.Map() && !(sequence && sequence->kind == Kind::kList);
+}
+
 Value IsNamed(Runtime& runtime, const Value& name, const Builtin* (*find)(std::string_view)) {
-  const Sequence* sequence = name.Seq();
-  if (name.Map() || (sequence && sequence->kind == Kind::kList))
-    runtime.Refuse(KindOf(name) + " as a name");
+  if (!IsHashable(name)) runtime.Refuse(KindOf(name) + " as a name");
   return {name.Str() && find(name.Str()->text()) != nullptr};
 }
 

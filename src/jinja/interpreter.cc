@@ -7,7 +7,7 @@
 
 namespace wideload::jinja {
 
-Interpreter::ScopeGuard::ScopeGuard(Interpreter& interpreter, Scope* parent)
+Interpreter::ScopeGuard::ScopeGuard(Interpreter& interpreter, Scope* parent, const std::vector<int>& hidden)
     : interpreter_(interpreter), previous_(interpreter.scope_) {
   auto& free = interpreter.free_scopes_;
   if (free.empty()) {
@@ -17,6 +17,9 @@ Interpreter::ScopeGuard::ScopeGuard(Interpreter& interpreter, Scope* parent)
     free.pop_back();
   }
   scope_->parent = parent;
+  for (const int name : hidden)
+    scope_->variables.emplace_back(
+        name, Value::Missing(interpreter.program_.names[static_cast<size_t>(name)]));
   interpreter.scope_ = scope_.get();
 }
 
@@ -52,8 +55,7 @@ MarkedText Interpreter::Run(const std::vector<std::pair<std::string, Value>>& va
     const auto found = std::find(program_.names.begin(), program_.names.end(), name);
     if (found != program_.names.end()) Set(static_cast<int>(found - program_.names.begin()), value);
   }
-  // What the template sets at its top does not replace a variable for what it has set before.
-  const ScopeGuard top(*this, scope_);
+  const ScopeGuard top(*this, scope_, program_.hidden);
   RunAll(program_.statements);
   return output;
 }
@@ -121,9 +123,9 @@ Interpreter::Flow Interpreter::RunAll(const std::vector<Statement>& statements) 
   return Flow::kNext;
 }
 
-Interpreter::Flow Interpreter::RunInScope(const std::vector<Statement>& statements) {
-  const ScopeGuard scope(*this, scope_);
-  return RunAll(statements);
+Interpreter::Flow Interpreter::RunInScope(const Statement& statement) {
+  const ScopeGuard scope(*this, scope_, statement.hidden);
+  return RunAll(statement.body);
 }
 
 Interpreter::Flow Interpreter::RunOne(const Statement& statement) {
@@ -154,7 +156,7 @@ Interpreter::Flow Interpreter::RunOne(const Statement& statement) {
     case StatementKind::kFilterBlock:
       return RunFilterBlock(statement);
     case StatementKind::kScope:
-      return RunInScope(statement.body);
+      return RunInScope(statement);
     case StatementKind::kWith:
       return RunWith(statement);
     case StatementKind::kBreak:
@@ -220,13 +222,13 @@ void Interpreter::RunLoop(const Statement& statement, const Value& items, Scope*
   };
   const Ending ending{*loop};
   while (loop->Advance()) {
-    const ScopeGuard scope(*this, outer);
+    const ScopeGuard scope(*this, outer, statement.hidden);
     if (loop_name_ >= 0) Set(loop_name_, {loop});
     Assign(statement.target, *loop->current);
     if (RunAll(statement.body) == Flow::kBreak) return;
   }
   if (loop->index0 < 0) {
-    const ScopeGuard scope(*this, outer);
+    const ScopeGuard scope(*this, outer, statement.hidden_otherwise);
     RunAll(statement.otherwise);
   }
 }
@@ -234,7 +236,7 @@ void Interpreter::RunLoop(const Statement& statement, const Value& items, Scope*
 void Interpreter::RunSet(const Statement& statement) {
   if (statement.kind == StatementKind::kSet)
     return Assign(statement.target, Evaluate(statement.expr));
-  const Value body = Captured([&] { RunInScope(statement.body); });
+  const Value body = Captured([&] { RunInScope(statement); });
   bodies_.push_back(body);
   const Value value = Evaluate(statement.expr);
   bodies_.pop_back();
@@ -251,7 +253,7 @@ void Interpreter::RunCallBlock(const Statement& statement) {
 
 Interpreter::Flow Interpreter::RunFilterBlock(const Statement& statement) {
   Flow flow = Flow::kNext;
-  const Value body = Captured([&] { flow = RunInScope(statement.body); });
+  const Value body = Captured([&] { flow = RunInScope(statement); });
   if (flow != Flow::kNext) return flow;  // what a loop leaves is not printed
   bodies_.push_back(body);
   const Value text = Evaluate(statement.expr);
@@ -264,7 +266,7 @@ Interpreter::Flow Interpreter::RunFilterBlock(const Statement& statement) {
 Interpreter::Flow Interpreter::RunWith(const Statement& statement) {
   std::vector<Value> values;
   for (const Branch& branch : statement.branches) values.push_back(Evaluate(branch.condition));
-  const ScopeGuard scope(*this, scope_);
+  const ScopeGuard scope(*this, scope_, statement.hidden);
   for (size_t i = 0; i < values.size(); ++i) Assign(statement.branches[i].target, values[i]);
   return RunAll(statement.body);
 }

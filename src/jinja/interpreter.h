@@ -31,7 +31,8 @@ class Interpreter : public Runtime {
   // Makes a scope current for as long as it lives.
   class ScopeGuard {
    public:
-    ScopeGuard(Interpreter& interpreter, Scope* parent);
+    // `hidden` are undefined in it until they are set.
+    ScopeGuard(Interpreter& interpreter, Scope* parent, const std::vector<int>& hidden = {});
     ~ScopeGuard();
     ScopeGuard(const ScopeGuard&) = delete;
     ScopeGuard& operator=(const ScopeGuard&) = delete;
@@ -46,7 +47,7 @@ class Interpreter : public Runtime {
   Flow RunAll(const std::vector<Statement>& statements);
   Flow RunOne(const Statement& statement);
   Flow RunIf(const Statement& statement);
-  Flow RunInScope(const std::vector<Statement>& statements);
+  Flow RunInScope(const Statement& statement);
   void RunLoop(const Statement& statement, const Value& items, Scope* outer, int64_t depth0);
   std::function<std::optional<Value>()> ItemsOf(const Statement& statement, const Value& items,
                                                 Scope* outer);

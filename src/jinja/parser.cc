@@ -2,6 +2,7 @@
 
 #include "jinja/ast.h"
 #include "jinja/expression_parser.h"
+#include "jinja/hidden_names.h"
 
 namespace wideload::jinja {
 namespace {
@@ -17,6 +18,7 @@ class TemplateParser : public ExpressionParser {
     Program program;
     program.statements = Body({});
     program.names = std::move(names_);
+    FindHiddenNames(program);
     return program;
   }
 

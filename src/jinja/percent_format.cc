@@ -135,15 +135,20 @@ class PercentFormatter {
       Convert();
     }
     out_.Append(format_, position_, text.size());
-    const bool leaves = tuple_
-                            ? used_ < tuple_->items.size()
-                            : used_ == 0 && !values_.Map() && !values_.IsUndefined() &&
-                                  !(values_.Seq() && values_.Seq()->kind == Sequence::Kind::kList);
+    const bool leaves = tuple_ ? used_ < tuple_->items.size() : used_ == 0 && !HasItems(values_);
     if (leaves) runtime_.Refuse("not all values are used by the % format");
     return std::move(out_);
   }
 
  private:
+  // Values whose items could be named are not counted, whether they are named or not.
+  static bool HasItems(const Value& values) {
+    const Sequence* sequence = values.Seq();
+    return values.Map() || values.IsUndefined() ||
+           (sequence && (sequence->kind == Sequence::Kind::kList ||
+                         sequence->kind == Sequence::Kind::kRange));
+  }
+
   char Peek() const { return position_ < format_.size() ? format_.text()[position_] : '\0'; }
 
   void Convert() {
