@@ -1,8 +1,6 @@
 // wideload apply-template: conversations to the text that a model sees, as JSON files.
-#include <memory>
 #include <string>
 
-#include "base/error.h"
 #include "base/file.h"
 #include "chat/template_cases.h"
 #include "chat_flags.h"
@@ -19,17 +17,8 @@ struct ApplyTemplateOptions {
   std::string output = "-";
 };
 
-// Refuses before work an output that cannot be written.
-std::unique_ptr<WholeFileWriter> OpenOutput(const std::string& path) {
-  try {
-    return std::make_unique<WholeFileWriter>(path);
-  } catch (const Error& e) {
-    Throw(ErrorKind::kInvalid, "--output: {}", e.what());
-  }
-}
-
 void ApplyTemplate(const ApplyTemplateOptions& options) {
-  const auto output = options.output == "-" ? nullptr : OpenOutput(options.output);
+  CheckWritable(options.output);
   // A template of its own file needs no model, and then no special tokens are known.
   const bool has_model = !options.model.empty() || options.chat_template.empty();
   const std::string folder =
@@ -39,9 +28,7 @@ void ApplyTemplate(const ApplyTemplateOptions& options) {
   const std::string source = options.input == "-" ? "standard input" : options.input;
   const std::string text = chat::RenderCases(chat_template, variables, ReadFile(options.input),
                                              source, {.now = LocalTime()});
-  if (output == nullptr) return WriteFileWhole(options.output, text);
-  output->Append(text);
-  output->Commit();
+  WriteFileWhole(options.output, text);
 }
 
 }  // namespace
