@@ -35,7 +35,7 @@ Value First(Runtime& runtime, Bound a) {
 Value Last(Runtime& runtime, Bound a) {
   const Sequence* sequence = a[0]->Seq();
   if (sequence && sequence->kind == Kind::kGenerator) runtime.Refuse("last of a generator");
-  
+
   if (sequence && !sequence->items.empty()) return sequence->items.back();
   const std::vector<Value> items = runtime.Items(*a[0]);
   return items.empty() ? Value::Missing("no last item") : items.back();

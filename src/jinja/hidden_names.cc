@@ -105,7 +105,9 @@ class HiddenNames {
   // The branches after the first are, for jinja2, one `if` within the other's else.
   void VisitIf(const Statement& statement, Names& names) {
     Visit(statement.branches[0].condition, names);
-    const auto branch_of = [](const Names& base) { return Names{.parent = base.parent, .base = &base}; };
+    const auto branch_of = [](const Names& base) {
+      return Names{.parent = base.parent, .base = &base};
+    };
     Names first = branch_of(names);
     Names others = branch_of(names);
     VisitAll(statement.branches[0].body, first);

@@ -7,7 +7,8 @@
 
 namespace wideload::jinja {
 
-Interpreter::ScopeGuard::ScopeGuard(Interpreter& interpreter, Scope* parent, const std::vector<int>& hidden)
+Interpreter::ScopeGuard::ScopeGuard(Interpreter& interpreter, Scope* parent,
+                                    const std::vector<int>& hidden)
     : interpreter_(interpreter), previous_(interpreter.scope_) {
   auto& free = interpreter.free_scopes_;
   if (free.empty()) {

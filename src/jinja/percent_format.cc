@@ -145,8 +145,8 @@ class PercentFormatter {
   static bool HasItems(const Value& values) {
     const Sequence* sequence = values.Seq();
     return values.Map() || values.IsUndefined() ||
-           (sequence && (sequence->kind == Sequence::Kind::kList ||
-                         sequence->kind == Sequence::Kind::kRange));
+           (sequence &&
+            (sequence->kind == Sequence::Kind::kList || sequence->kind == Sequence::Kind::kRange));
   }
 
   char Peek() const { return position_ < format_.size() ? format_.text()[position_] : '\0'; }
