@@ -10,6 +10,8 @@
 namespace wideload::apps {
 namespace {
 
+constexpr uint64_t kMaxInputBytes = uint64_t{64} << 20;
+
 struct ApplyTemplateOptions {
   std::string model;
   std::string chat_template;
@@ -26,8 +28,9 @@ void ApplyTemplate(const ApplyTemplateOptions& options) {
   const chat::ChatTemplate chat_template = OpenChatTemplate(folder, options.chat_template);
   const chat::Variables variables = has_model ? chat::SpecialTokens(folder) : chat::Variables();
   const std::string source = options.input == "-" ? "standard input" : options.input;
-  const std::string text = chat::RenderCases(chat_template, variables, ReadFile(options.input),
-                                             source, {.now = LocalTime()});
+  const std::string text =
+      chat::RenderCases(chat_template, variables, ReadFile(options.input, kMaxInputBytes), source,
+                        {.now = LocalTime()});
   WriteFileWhole(options.output, text);
 }
 

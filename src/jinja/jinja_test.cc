@@ -114,12 +114,16 @@ TEST(Template, StepsBytesAndDepthAreBounded) {
   EXPECT_THAT(MessageOf([&] { Rendered(loops + Repeated("{% endfor %}", 4)); }),
               HasSubstr("rendering took more than 20000000 steps"));
   EXPECT_THAT(MessageOf([] { Rendered("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"); }),
-              HasSubstr("rendering went deeper than 1500 levels"));
+              HasSubstr("rendering went deeper than 1000 levels"));
   const std::string nest =
       "{% set ns = namespace(a=[]) %}{% for i in range(300) %}{% set ns.a = [ns.a] %}{% endfor %}";
   EXPECT_THAT(MessageOf([&] { Rendered(nest); }), HasSubstr("nested deeper than 200"));
   EXPECT_THAT(MessageOf([] { Rendered("{{ 'ab' * 200000000 }}"); }),
               HasSubstr("rendering moved more than"));
+  // A pattern that nearly matches everywhere is looked for in linear time.
+  EXPECT_EQ(Rendered("{% set x = 'a' * 8000000 %}{% set y = 'a' * 4000000 ~ 'b' %}{{ y in x }}"
+                     "{{ x.rfind('b' ~ 'a' * 4000000) }}{{ x.rsplit(y) | length }}"),
+            "False-11");
   EXPECT_THAT(MessageOf([] { Rendered("{{ '%9999999999d' % 1 }}"); }),
               HasSubstr("a width or precision over 10000 is not supported"));
   // Lists of shared lists are small, their text is not.

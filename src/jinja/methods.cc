@@ -72,7 +72,7 @@ Value HasAffix(Runtime& runtime, Bound a, bool at_begin) {
 std::optional<int64_t> Find(Runtime& runtime, Bound a, bool from_right) {
   const Part part = PartOf(runtime, *a[0], a[2], a[3]);
   const std::string& what = runtime.Characters(*a[1], "what is looked for").text();
-  const size_t found = from_right ? part.text.rfind(what) : part.text.find(what);
+  const size_t found = from_right ? FindLast(part.text, what) : FindFirst(part.text, what);
   if (!part.is_inside || found == std::string_view::npos) return std::nullopt;
   return part.first_code_point + static_cast<int64_t>(NumCodePoints(part.text.substr(0, found)));
 }
@@ -92,7 +92,8 @@ Value Count(Runtime& runtime, Bound a) {
   if (!part.is_inside) return {int64_t{0}};
   if (what.empty()) return {static_cast<int64_t>(NumCodePoints(part.text)) + 1};
   int64_t count = 0;
-  for (size_t i = 0; (i = part.text.find(what, i)) != std::string_view::npos; i += what.size())
+  for (size_t i = 0; (i = FindFirst(part.text, what, i)) != std::string_view::npos;
+       i += what.size())
     ++count;
   return {count};
 }
@@ -185,8 +186,8 @@ Value Partition(Runtime& runtime, Bound a) {
   const MarkedText& separator = runtime.Characters(*a[1], "a separator");
   if (separator.size() == 0) runtime.Refuse("a partition at an empty string");
   runtime.Work(text.size());
-  const size_t found =
-      from_right ? text.text().rfind(separator.text()) : text.text().find(separator.text());
+  const size_t found = from_right ? FindLast(text.text(), separator.text())
+                                  : FindFirst(text.text(), separator.text());
   const Value empty = Value::Text("", false);
   if (found == std::string::npos)
     return runtime.List(from_right ? std::vector<Value>{empty, empty, *a[0]}

@@ -5,6 +5,7 @@
 
 #include "jinja/ast.h"
 #include "jinja/percent_format.h"
+#include "jinja/python_text.h"
 #include "jinja/runtime.h"
 
 namespace wideload::jinja {
@@ -130,8 +131,8 @@ bool Runtime::Contains(const Value& container, const Value& value) {
   if (container.IsUndefined()) return false;
   if (const MarkedText* text = container.Str()) {
     const MarkedText& part = Characters(value, "what is looked for in a string");
-    Work(text->size());
-    return text->text().find(part.text()) != std::string::npos;
+    Work(text->size() + part.size());
+    return FindFirst(text->text(), part.text()) != std::string::npos;
   }
   if (const Dict* dict = container.Map()) {
     const bool is_tuple = value.Seq() && value.Seq()->kind == Sequence::Kind::kTuple;

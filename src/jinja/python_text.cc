@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 #include <span>
 
 #include "jinja/python_tables.h"
@@ -90,6 +91,34 @@ size_t NumSpaceBytesAtEnd(std::string_view text) {
     end = begin;
   }
   return text.size() - end;
+}
+
+size_t FindFirst(std::string_view text, std::string_view what, size_t from) {
+  if (from > text.size()) return std::string_view::npos;
+  const void* found = ::memmem(text.data() + from, text.size() - from, what.data(), what.size());
+  if (found == nullptr) return std::string_view::npos;
+  return static_cast<size_t>(static_cast<const char*>(found) - text.data());
+}
+
+size_t FindLast(std::string_view text, std::string_view what) {
+  if (what.empty()) return text.size();
+  const std::vector<size_t> places = FindFromRight(text, what, 1);
+  return places.empty() ? std::string_view::npos : places[0];
+}
+
+std::vector<size_t> FindFromRight(std::string_view text, std::string_view what,
+                                  int64_t max_places) {
+  const std::string reversed(text.rbegin(), text.rend());
+  const std::string pattern(what.rbegin(), what.rend());
+  std::vector<size_t> places;
+  size_t from = 0;
+  while (max_places < 0 || static_cast<int64_t>(places.size()) < max_places) {
+    const size_t found = FindFirst(reversed, pattern, from);
+    if (found == std::string_view::npos) break;
+    from = found + what.size();
+    places.push_back(text.size() - from);
+  }
+  return places;
 }
 
 size_t NumCodePoints(std::string_view text) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace wideload::jinja {
 
@@ -26,6 +27,14 @@ void AppendTitle(uint32_t code_point, std::string& text);
 // How many bytes of white space `text` begins or ends with.
 size_t NumSpaceBytesAtBegin(std::string_view text);
 size_t NumSpaceBytesAtEnd(std::string_view text);
+
+// Where `what` begins in `text` at or after `from`, or the last time; npos when it does not. In
+// time linear in both, which std::string does not promise.
+size_t FindFirst(std::string_view text, std::string_view what, size_t from = 0);
+size_t FindLast(std::string_view text, std::string_view what);
+// Where `what`, not empty, begins in `text`, from the right, without overlaps; the last place
+// first. At most `max_places`, all when negative.
+std::vector<size_t> FindFromRight(std::string_view text, std::string_view what, int64_t max_places);
 
 size_t NumCodePoints(std::string_view text);
 // The byte at which the code point `index` begins; the size of the text when it has fewer.

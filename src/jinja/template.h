@@ -31,7 +31,7 @@ struct RenderLimits {
   int64_t max_steps = 20'000'000;               // statements, expressions, items
   int64_t max_work_bytes = int64_t{256} << 20;  // made, copied or looked through
   int64_t max_output_bytes = int64_t{32} << 20;
-  int max_level = 1500;  // of statements, expressions and calls within each other
+  int max_level = 1000;  // of statements, expressions and calls within each other
 };
 
 struct RenderOptions {

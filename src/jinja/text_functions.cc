@@ -151,7 +151,7 @@ Value Replaced(Runtime& runtime, const Value& value, const MarkedText& from, con
   size_t done = 0;
   size_t search = 0;
   for (int64_t count = 0; max_count < 0 || count < max_count; ++count) {
-    const size_t found = from.size() > 0 ? all.find(from.text(), search) : search;
+    const size_t found = from.size() > 0 ? FindFirst(all, from.text(), search) : search;
     if (found == std::string::npos || found > all.size()) break;
     runtime.Work(to.footprint() + 1);
     result.Append(text, done, found);
@@ -175,7 +175,7 @@ std::vector<Value> Split(Runtime& runtime, const MarkedText& text, const MarkedT
   std::vector<Value> parts;
   size_t begin = 0;
   while (max_splits < 0 || static_cast<int64_t>(parts.size()) < max_splits) {
-    const size_t found = text.text().find(separator->text(), begin);
+    const size_t found = FindFirst(text.text(), separator->text(), begin);
     if (found == std::string::npos) break;
     runtime.Step();
     parts.push_back(runtime.Text(text.Slice(begin, found)));
@@ -192,13 +192,10 @@ std::vector<Value> SplitFromRight(Runtime& runtime, const MarkedText& text,
   CheckSeparator(runtime, *separator);
   std::vector<Value> parts;
   size_t end = text.size();
-  while (end >= separator->size() &&
-         (max_splits < 0 || static_cast<int64_t>(parts.size()) < max_splits)) {
-    const size_t found = text.text().rfind(separator->text(), end - separator->size());
-    if (found == std::string::npos) break;
+  for (const size_t place : FindFromRight(text.text(), separator->text(), max_splits)) {
     runtime.Step();
-    parts.push_back(runtime.Text(text.Slice(found + separator->size(), end)));
-    end = found;
+    parts.push_back(runtime.Text(text.Slice(place + separator->size(), end)));
+    end = place;
   }
   parts.push_back(runtime.Text(text.Slice(0, end)));
   std::reverse(parts.begin(), parts.end());

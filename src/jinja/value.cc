@@ -37,8 +37,8 @@ bool CanBeKey(const Value& key) {
 
 size_t Dict::IndexOf(std::string_view spelled) const {
   if (entries_.size() > kIndexFrom) {
-    const auto found = index_.find(std::string(spelled));
-    return found == index_.end() ? entries_.size() : found->second;
+    const auto found = index_->find(std::string(spelled));
+    return found == index_->end() ? entries_.size() : found->second;
   }
   const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
     const MarkedText* text = entry.key.Str();
@@ -68,9 +68,11 @@ bool Dict::Set(Value key, Value value) {
   }
   entries_.push_back({std::move(key), std::move(value)});
   if (entries_.size() <= kIndexFrom) return true;
-  if (index_.empty())
-    for (size_t i = 0; i + 1 < entries_.size(); ++i) index_.emplace(Spelled(entries_[i].key), i);
-  index_.emplace(std::move(spelled), entries_.size() - 1);
+  if (!index_) {
+    index_ = std::make_unique<std::unordered_map<std::string, size_t>>();
+    for (size_t i = 0; i + 1 < entries_.size(); ++i) index_->emplace(Spelled(entries_[i].key), i);
+  }
+  index_->emplace(std::move(spelled), entries_.size() - 1);
   return true;
 }
 

@@ -111,7 +111,7 @@ class Dict {
   size_t IndexOf(std::string_view spelled) const;  // entries_.size() when absent
 
   std::vector<Entry> entries_;
-  std::unordered_map<std::string, size_t> index_;  // once there are more than a few
+  std::unique_ptr<std::unordered_map<std::string, size_t>> index_;  // once there are many
   int depth_ = 1;
 };
 
