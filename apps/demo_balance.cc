@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "eplb/even_split.h"
-#include "eplb/policy.h"
-#include "eplb/slot_chooser.h"
+#include "eplb/placement/even_split.h"
+#include "eplb/policies/policy.h"
+#include "eplb/split/slot_chooser.h"
 
 namespace wideload::apps {
 namespace {

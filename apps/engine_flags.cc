@@ -79,6 +79,12 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
     if (flags.num_slots > 0 && flags.num_slots != file.num_slots)
       Throw(ErrorKind::kInvalid, "--num-slots is {}; {} has num_slots {}", flags.num_slots,
             flags.placement, file.num_slots);
+    if (file.layer_updates_per_iter > 0)
+      Throw(
+          ErrorKind::kUnsupported,
+          "{}: layer_updates_per_iter is {}; placements do not change while serving here: allowed "
+          "is 0 (a static placement)",
+          flags.placement, file.layer_updates_per_iter);
     options.num_slots = file.num_slots;
     options.placements = FilePlacements(file, flags, c, options.num_ranks);
     return;

@@ -8,7 +8,7 @@
 #include "base/memory.h"
 #include "checkpoint/expert_layers.h"
 #include "checkpoint/model_config.h"
-#include "eplb/even_split.h"
+#include "eplb/placement/even_split.h"
 #include "eplb_commands.h"
 #include "statistics/eplb_yaml.h"
 
@@ -123,10 +123,11 @@ std::string FindingsText(const CheckFlags& flags, const checkpoint::ModelConfig&
   text += fmt::format("expert weights: {} an expert, {}\n", FormatBytes(found.expert_bytes),
                       found.from_weights ? "as stored" : "reckoned from config.json");
   for (const Layout& layout : found.layouts) text += LayoutText(layout, found);
-  text += found.layer_updates_per_iter == 0
-              ? std::string("balancing: static (layer_updates_per_iter 0)\n")
-              : fmt::format("balancing: online, {} layers per iteration\n",
-                            found.layer_updates_per_iter);
+  text +=
+      found.layer_updates_per_iter == 0
+          ? std::string("balancing: static (layer_updates_per_iter 0)\n")
+          : fmt::format("balancing: online, {} layers per iteration (wideload refuses to run it)\n",
+                        found.layer_updates_per_iter);
   text += TensorRtLlmActivates(model.architecture)
               ? "TensorRT-LLM: activates it with attention DP, moe_ep_size > 1 and a quantization "
                 "that supports EPLB\n"

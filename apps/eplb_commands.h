@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "command_line.h"
-#include "eplb/node_rule.h"
-#include "eplb/scenario.h"
+#include "eplb/placement/batch_loads.h"
+#include "eplb/placement/node_rule.h"
 #include "statistics/load_files.h"
 
 namespace wideload::apps {
@@ -100,7 +100,7 @@ void PrintPlacementReport(const PlacementOutput& output, const std::string& text
 
 bool HasLoad(std::span<const double> loads);
 // The iterations in which the layer has any load.
-eplb::Scenarios LoadedBatches(const RecordedLayer& layer);
+eplb::BatchLoads LoadedBatches(const RecordedLayer& layer);
 
 // Calls work(layer) for each number below num_layers, on all cores; which thread is not defined.
 // From then on SIGINT and SIGTERM let the layers at work end and start no others; what is written

@@ -5,8 +5,8 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "eplb/diagnosis.h"
-#include "eplb/routing_sampler.h"
+#include "eplb/replay/diagnosis.h"
+#include "eplb/replay/routing_sampler.h"
 #include "eplb_commands.h"
 
 namespace wideload::apps {
@@ -31,8 +31,8 @@ constexpr int64_t kTokensPerRank = 128;
 constexpr double kWobble = 0.1;
 
 struct Halves {
-  eplb::Scenarios recorded;
-  eplb::Scenarios measured;
+  eplb::BatchLoads recorded;
+  eplb::BatchLoads measured;
 };
 
 enum class Order {

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "eplb/policy.h"
+#include "eplb/policies/policy.h"
 #include "eplb_commands.h"
 
 namespace wideload::apps {

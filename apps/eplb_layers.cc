@@ -42,8 +42,8 @@ bool HasLoad(std::span<const double> loads) {
   return std::any_of(loads.begin(), loads.end(), [](double load) { return load > 0; });
 }
 
-eplb::Scenarios LoadedBatches(const RecordedLayer& layer) {
-  eplb::Scenarios batches{
+eplb::BatchLoads LoadedBatches(const RecordedLayer& layer) {
+  eplb::BatchLoads batches{
       .num_experts = static_cast<int32_t>(layer.total.size()), .loads = {}, .weights = {}};
   for (const std::vector<double>& iteration : layer.iterations)
     if (HasLoad(iteration)) batches.Add(iteration);

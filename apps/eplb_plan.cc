@@ -7,10 +7,11 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "eplb/even_split.h"
-#include "eplb/placement_figures.h"
-#include "eplb/policy.h"
-#include "eplb/scenario_planner.h"
+#include "eplb/placement/even_split.h"
+#include "eplb/placement/keep_slots.h"
+#include "eplb/policies/policy.h"
+#include "eplb/replay/placement_figures.h"
+#include "eplb/search/scenario_planner.h"
 #include "eplb_commands.h"
 #include "statistics/eplb_yaml.h"
 
@@ -76,7 +77,7 @@ void PlanLayer(const PlanFlags& flags, const eplb::Policy& policy, LayerPlan& pl
   const double start = ThreadMilliseconds();
   plan.placement = PlacementOf(flags, policy, plan);
   plan.plan_ms = ThreadMilliseconds() - start;
-  const eplb::Scenarios batches = LoadedBatches(*plan.loads);
+  const eplb::BatchLoads batches = LoadedBatches(*plan.loads);
   plan.figures_now = eplb::JudgePlacement(plan.now, batches);
   plan.figures = eplb::JudgePlacement(plan.placement, batches);
   plan.bounds =

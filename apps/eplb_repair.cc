@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "eplb/repair.h"
+#include "eplb/search/repair.h"
 #include "eplb_commands.h"
 #include "statistics/eplb_yaml.h"
 
@@ -111,7 +111,7 @@ void RepairLayers(const RepairFlags& flags, const RecordedLoads& recorded,
   ForEachLayer(repairs.size(), [&](size_t i) {
     LayerRepair& repair = repairs[i];
     const RecordedLayer& loads = recorded.layers.at(repair.layer);
-    eplb::Scenarios batches = LoadedBatches(loads);
+    eplb::BatchLoads batches = LoadedBatches(loads);
     eplb::RepairOptions layer_options = options;
     if (!repair.has_load) {  // experts of dead ranks need a slot all the same
       batches.Add(std::vector<double>(loads.total.size(), 1.0));

@@ -7,12 +7,12 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "eplb/bounds.h"
-#include "eplb/even_split.h"
-#include "eplb/placement_figures.h"
-#include "eplb/policy.h"
-#include "eplb/repair.h"
-#include "eplb/simulate.h"
+#include "eplb/placement/even_split.h"
+#include "eplb/policies/policy.h"
+#include "eplb/replay/bounds.h"
+#include "eplb/replay/placement_figures.h"
+#include "eplb/replay/simulate.h"
+#include "eplb/search/repair.h"
 #include "eplb_commands.h"
 #include "eplb_traces.h"
 
@@ -44,7 +44,7 @@ struct LayerOutcome {
   double choices = 0;  // routed tokens of a measured iteration, mean
 };
 
-std::vector<std::vector<double>> RowsOf(const Scenarios& scenarios) {
+std::vector<std::vector<double>> RowsOf(const BatchLoads& scenarios) {
   std::vector<std::vector<double>> rows;
   for (int32_t i = 0; i < scenarios.size(); ++i)
     rows.emplace_back(scenarios.At(i).begin(), scenarios.At(i).end());
@@ -56,7 +56,7 @@ SimulatedPolicy PolicyOf(const std::string& name, const SimulateFlags& flags, do
   SimulatedPolicy out;
   out.name = name;
   if (policy.looks_at_nodes) out.nodes = flags.nodes.Sizes();
-  out.plan = [&policy, &flags, &plan_ms](const Scenarios& recorded) {
+  out.plan = [&policy, &flags, &plan_ms](const BatchLoads& recorded) {
     const std::vector<double> total = recorded.Sum();
     const std::vector<std::vector<double>> rows = RowsOf(recorded);
     const double start = ThreadMilliseconds();
@@ -72,7 +72,7 @@ SimulatedPolicy PolicyOf(const std::string& name, const SimulateFlags& flags, do
     return placement;
   };
   if (flags.repair_slots > 0 && name != "contiguous")
-    out.repair = [&policy, &flags](const Placement& now, const Scenarios& seen) {
+    out.repair = [&policy, &flags](const Placement& now, const BatchLoads& seen) {
       RepairOptions options{.max_fetched_slots = flags.repair_slots, .seed = flags.seed};
       if (policy.looks_at_nodes) options.nodes = flags.nodes.Sizes();
       if (policy.bounds_cross_slots) options.max_cross_slots = flags.nodes.MaxCrossSlots();
@@ -103,7 +103,7 @@ LayerOutcome RunLayer(const SimulateFlags& flags, const LayerTrace& trace) {
   const Sizes live = LiveSizes(options);
   if (live.num_slots >= trace.num_experts)
     outcome.clairvoyant = ClairvoyantImbalance(trace, live.num_ranks, live.num_slots);
-  outcome.component_bound = ComponentBound(RecordedScenarios(trace), live);
+  outcome.component_bound = ComponentBound(RecordedBatches(trace), live);
   for (const std::vector<uint16_t>& iteration : trace.measured)
     outcome.choices +=
         static_cast<double>(iteration.size()) / static_cast<double>(trace.measured.size());

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "eplb/routing_sampler.h"
+#include "eplb/replay/routing_sampler.h"
 
 namespace wideload::apps {
 namespace {

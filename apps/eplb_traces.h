@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "command_line.h"
-#include "eplb/simulate.h"
+#include "eplb/replay/simulate.h"
 #include "eplb_commands.h"
 
 namespace wideload::apps {

@@ -14,13 +14,13 @@
 #include <string>
 #include <vector>
 
-#include "eplb/integer_split.h"
-#include "eplb/policy.h"
-#include "eplb/random.h"
-#include "eplb/repair.h"
-#include "eplb/scenario_planner.h"
-#include "eplb/slot_chooser.h"
-#include "eplb/water_filling.h"
+#include "eplb/placement/random.h"
+#include "eplb/policies/policy.h"
+#include "eplb/search/repair.h"
+#include "eplb/search/scenario_planner.h"
+#include "eplb/split/integer_split.h"
+#include "eplb/split/slot_chooser.h"
+#include "eplb/split/water_filling.h"
 
 namespace wideload::bench {
 namespace {
@@ -39,12 +39,12 @@ double CpuMilliseconds() {
 
 // Batches of one layer: a power law over the experts in random order, which wobbles from batch to
 // batch and is rounded to whole tokens.
-eplb::Scenarios Batches(int32_t experts, int32_t ranks, int32_t count, uint64_t seed) {
+eplb::BatchLoads Batches(int32_t experts, int32_t ranks, int32_t count, uint64_t seed) {
   eplb::Random random(seed);
   std::vector<double> share;
   for (int32_t e = 0; e < experts; ++e) share.push_back(std::pow(1 + random.Below(experts), -0.7));
   const double sum = std::accumulate(share.begin(), share.end(), 0.0);
-  eplb::Scenarios batches{experts, {}, {}};
+  eplb::BatchLoads batches{experts, {}, {}};
   for (int32_t i = 0; i < count; ++i) {
     std::vector<double> load;
     for (const double s : share)
@@ -105,10 +105,10 @@ Row PolicyRow(const char* policy, int32_t layers, int32_t experts, const eplb::P
 // The scenario policy from 20 recorded batches, per layer.
 Row ScenarioRow(int32_t layers, int32_t experts, int32_t slots, int32_t ranks, double goal) {
   const auto prepare = [=]() -> Work {
-    std::vector<eplb::Scenarios> recorded;
+    std::vector<eplb::BatchLoads> recorded;
     for (int32_t l = 0; l < layers; ++l) recorded.push_back(Batches(experts, ranks, 20, SeedOf(l)));
     return [=] {
-      for (const eplb::Scenarios& batches : recorded)
+      for (const eplb::BatchLoads& batches : recorded)
         eplb::PlanPlacement(batches, {.num_ranks = ranks, .num_slots = slots, .seed = kSeed});
     };
   };
@@ -128,7 +128,7 @@ constexpr int32_t kBatches = 200;
 const std::string kSizes =
     fmt::format(", {} experts, {} slots, {} ranks", kExperts, kSlots, kRanks);
 
-eplb::Placement PlanFor(const eplb::Scenarios& batches) {
+eplb::Placement PlanFor(const eplb::BatchLoads& batches) {
   return eplb::PlanPlacement(batches, {.num_ranks = kRanks, .num_slots = kSlots, .seed = kSeed});
 }
 
@@ -144,17 +144,17 @@ std::vector<int32_t> SpreadOverRanks(std::span<const double> load) {
 std::vector<Row> SplitRows() {
   const auto row = [](const std::string& what, const auto& make) {
     const auto prepare = [make]() -> Work {
-      const eplb::Scenarios batches = Batches(kExperts, kRanks, kBatches, kSeed);
+      const eplb::BatchLoads batches = Batches(kExperts, kRanks, kBatches, kSeed);
       return make(batches, PlanFor(batches));
     };
     return Row{what + kSizes, 5, "us", 1e3 / kBatches, 41, prepare};
   };
-  const auto fractional = [](const eplb::Scenarios& batches, const eplb::Placement& placement) {
+  const auto fractional = [](const eplb::BatchLoads& batches, const eplb::Placement& placement) {
     return [batches, split = std::make_shared<eplb::WaterFilling>(placement)] {
       for (int32_t i = 0; i < batches.size(); ++i) split->Solve(batches.At(i));
     };
   };
-  const auto whole = [](const eplb::Scenarios& batches, const eplb::Placement& placement) {
+  const auto whole = [](const eplb::BatchLoads& batches, const eplb::Placement& placement) {
     std::vector<std::vector<int64_t>> counts;
     for (int32_t i = 0; i < batches.size(); ++i)
       counts.emplace_back(batches.At(i).begin(), batches.At(i).end());
@@ -162,7 +162,7 @@ std::vector<Row> SplitRows() {
       for (const std::vector<int64_t>& of_batch : counts) split->Solve(of_batch);
     };
   };
-  const auto by_rank = [](const eplb::Scenarios& batches, const eplb::Placement& placement) {
+  const auto by_rank = [](const eplb::BatchLoads& batches, const eplb::Placement& placement) {
     std::vector<std::vector<int32_t>> counts;
     for (int32_t i = 0; i < batches.size(); ++i) counts.push_back(SpreadOverRanks(batches.At(i)));
     return [counts,
@@ -179,15 +179,15 @@ std::vector<Row> RepairRows() {
   const auto row = [](const std::string& what, int32_t known, const eplb::RepairOptions& options) {
     constexpr int32_t kLayers = 16;
     const auto prepare = [=]() -> Work {
-      std::vector<eplb::Scenarios> windows;
+      std::vector<eplb::BatchLoads> windows;
       std::vector<eplb::Placement> plans;
       for (int32_t l = 0; l < kLayers; ++l) {
-        const eplb::Scenarios before = Batches(kExperts, kRanks, 12, SeedOf(l));
+        const eplb::BatchLoads before = Batches(kExperts, kRanks, 12, SeedOf(l));
         plans.push_back(PlanFor(before));
         eplb::Random random(SeedOf(l));
         std::vector<double> load = before.Mean();
         for (double& tokens : load) tokens *= std::exp(0.25 * random.Normal());
-        eplb::Scenarios& window = windows.emplace_back(eplb::Scenarios{kExperts, {}, {}});
+        eplb::BatchLoads& window = windows.emplace_back(eplb::BatchLoads{kExperts, {}, {}});
         for (int32_t i = 0; i < known; ++i) window.Add(before.At(i));
         window.Add(load);
       }

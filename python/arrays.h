@@ -14,7 +14,7 @@
 
 #include "base/error.h"
 #include "base/thread_pool.h"
-#include "eplb/placement.h"
+#include "eplb/placement/placement.h"
 
 namespace wideload::python {
 

@@ -19,12 +19,14 @@
 
 #include "arrays.h"
 #include "base/error.h"
-#include "eplb/deepseek_policy.h"
-#include "eplb/integer_split.h"
-#include "eplb/policy.h"
-#include "eplb/scenario_planner.h"
-#include "eplb/simulate.h"
-#include "eplb/water_filling.h"
+#include "eplb/placement/even_split.h"
+#include "eplb/placement/keep_slots.h"
+#include "eplb/policies/deepseek_policy.h"
+#include "eplb/policies/policy.h"
+#include "eplb/replay/simulate.h"
+#include "eplb/search/scenario_planner.h"
+#include "eplb/split/integer_split.h"
+#include "eplb/split/water_filling.h"
 
 namespace wideload::python {
 namespace {

@@ -1,5 +1,5 @@
 // repair() and bounds(): layers spread over threads, the answer as numpy arrays.
-#include "eplb/repair.h"
+#include "eplb/search/repair.h"
 
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -8,8 +8,8 @@
 
 #include "arrays.h"
 #include "binding.h"
-#include "eplb/bounds.h"
-#include "eplb/scenario.h"
+#include "eplb/placement/batch_loads.h"
+#include "eplb/replay/bounds.h"
 
 namespace wideload::python {
 namespace {
@@ -17,9 +17,9 @@ namespace {
 using namespace wideload::eplb;
 
 // The batches of a layer that have load.
-Scenarios ScenariosOf(const Batches<double>& batches, int64_t layer,
-                      std::span<const double> weights) {
-  Scenarios scenarios{static_cast<int32_t>(batches.width()), {}, {}};
+BatchLoads BatchesOf(const Batches<double>& batches, int64_t layer,
+                     std::span<const double> weights) {
+  BatchLoads scenarios{static_cast<int32_t>(batches.width()), {}, {}};
   for (int64_t i = 0; i < batches.iterations(); ++i) {
     const std::span<const double> load = batches.At(i, layer);
     if (std::any_of(load.begin(), load.end(), [](double tokens) { return tokens > 0; }))
@@ -29,7 +29,7 @@ Scenarios ScenariosOf(const Batches<double>& batches, int64_t layer,
 }
 
 // A layer without load has nothing to balance: only experts without a live slot are covered.
-RepairResult RepairLayer(const Placement& now, Scenarios scenarios, RepairOptions options) {
+RepairResult RepairLayer(const Placement& now, BatchLoads scenarios, RepairOptions options) {
   const bool has_load = scenarios.size() > 0;
   if (!has_load) {
     scenarios.Add(std::vector<double>(Index(now.num_experts), 1.0));
@@ -57,7 +57,7 @@ Repaired Repair(const In<int32_t, 2>& slots, const In<double, 3>& loads,
     ForLayers(batches.layers(), num_threads, [&](int64_t l) {
       const RepairResult result =
           RepairLayer(PlacementOf(slots, l, batches.width(), num_ranks),
-                      ScenariosOf(batches, l, {weights.data(), weights.size()}), options);
+                      BatchesOf(batches, l, {weights.data(), weights.size()}), options);
       CopySlots(result.placement, repaired.data() + Index(l) * num_slots);
       fetched[Index(l)] = result.fetched_slots;
       before[Index(l)] = result.imbalance_before;
@@ -90,7 +90,7 @@ LowerBounds Bounds(const In<double, 3>& loads, int32_t num_slots, int32_t num_ra
         capacity[i * layers + Index(l)] = ReplicaCapacityBound(load, sizes);
         floor[i * layers + Index(l)] = SamplingFloor(static_cast<int64_t>(total), num_ranks);
       }
-      const Scenarios scenarios = ScenariosOf(batches, l, {});
+      const BatchLoads scenarios = BatchesOf(batches, l, {});
       if (scenarios.size() > 0) components[Index(l)] = ComponentBound(scenarios, sizes);
     });
   }

@@ -1,5 +1,5 @@
 // simulate(): what is asked for, layers replayed on several threads, the answer as numpy arrays.
-#include "eplb/simulate.h"
+#include "eplb/replay/simulate.h"
 
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -11,7 +11,7 @@
 
 #include "arrays.h"
 #include "binding.h"
-#include "eplb/policy.h"
+#include "eplb/policies/policy.h"
 
 namespace wideload::python {
 namespace {
@@ -63,7 +63,7 @@ struct SimulateRequest {
 SimulatedPolicy FromTable(const std::string& name, const SimulateRequest& request) {
   const Policy& policy = FindPolicy(name);
   const auto plan = [&policy, slots = request.num_slots, ranks = request.num_ranks,
-                     seed = request.seed](const Scenarios& recorded) {
+                     seed = request.seed](const BatchLoads& recorded) {
     std::vector<std::vector<double>> scenarios;
     for (int32_t i = 0; i < recorded.size(); ++i)
       scenarios.emplace_back(recorded.At(i).begin(), recorded.At(i).end());

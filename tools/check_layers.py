@@ -5,8 +5,9 @@ usage: check_layers.py [ROOT]    prints one line per violation; exit code 1 if t
 
 A file of module m may include "x/..." only when x is m or is named in the DEPS of m's wideload_library() call; what
 a dependency itself depends on does not count. Test files (*_test.cc) may also use the wideload_x of TEST_LIBS, fuzz_*.cc
-the DEPS of their wideload_fuzzer(). DEPS have no cycle; src includes nothing of apps, tests or bench; every module has a
-README.md and a short CMakeLists.txt.
+the DEPS of their wideload_fuzzer(). DEPS name no module that the library does not include, and have no cycle; nor have the
+includes between the sub-folders of a module, tests left aside. src includes nothing of apps, tests or bench; every module
+has a README.md and a short CMakeLists.txt.
 """
 import pathlib
 import re
@@ -15,7 +16,8 @@ import sys
 MAX_README_LINES = 15
 MAX_CMAKE_LINES = 20
 # compute sets instruction-set flags per file, which takes more lines than one call.
-MAX_CMAKE_LINES_OF = {"compute": 80}
+# eplb lists its files by sub-folder.
+MAX_CMAKE_LINES_OF = {"compute": 80, "eplb": 40}
 SOURCES = {".cc", ".h", ".cu", ".cuh"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]', re.M)
 KEYWORDS = {"SOURCES", "TESTS", "DEPS", "LIBS", "TEST_LIBS"}
@@ -71,10 +73,16 @@ def included(file):
         yield text.count("\n", 0, match.start(2)) + 1, match[1] == '"', match[2]
 
 
+def sources_of(module):
+    return (file for file in sorted(module.folder.rglob("*")) if file.suffix in SOURCES)
+
+
+def is_library(file):
+    return not file.stem.endswith("_test") and not file.name.startswith("fuzz_")
+
+
 def check_includes(module, modules):
-    for file in sorted(module.folder.rglob("*")):
-        if file.suffix not in SOURCES:
-            continue
+    for file in sources_of(module):
         for line, quoted, path in included(file):
             first = path.split("/")[0] if "/" in path else ""
             if first == module.name or first in module.allowed_for(file) or (first == "wideload" and quoted):
@@ -85,22 +93,42 @@ def check_includes(module, modules):
                 yield f"{file}:{line}: includes {path}; allowed: \"module/file.h\" of src, and <...> for libraries"
 
 
-def cycle(modules):
-    """The names along one cycle of DEPS, or []."""
+def unused_deps(module):
+    """What DEPS names though no file of the library includes it: tests have TEST_LIBS, fuzzers their own DEPS."""
+    used = {path.split("/")[0] for file in sources_of(module) if is_library(file) for _, _, path in included(file)}
+    return sorted(module.deps - used)
+
+
+def sub_folders(module):
+    """{sub-folder: the other sub-folders its library files include}; files of the module's own folder may serve all
+    sub-folders and put them together, so they are no part of this."""
+    uses = {}
+    for file in sources_of(module):
+        if file.parent == module.folder or not is_library(file):
+            continue
+        own = file.relative_to(module.folder).parts[0]
+        for _, _, path in included(file):
+            if path.startswith(module.name + "/") and path.count("/") > 1:
+                uses.setdefault(own, set()).update({path.split("/")[1]} - {own})
+    return uses
+
+
+def cycle(uses):
+    """The names along one cycle of {name: names it uses}, or []."""
     done = set()
 
     def visit(name, path):
         if name in path:
             return path[path.index(name):] + [name]
-        if name in done or name not in modules:
+        if name in done or name not in uses:
             return []
-        for dep in sorted(modules[name].deps):
-            if found := visit(dep, path + [name]):
+        for other in sorted(uses[name]):
+            if found := visit(other, path + [name]):
                 return found
         done.add(name)
         return []
 
-    return next((found for name in sorted(modules) if (found := visit(name, []))), [])
+    return next((found for name in sorted(uses) if (found := visit(name, []))), [])
 
 
 def check_users(root, modules):
@@ -123,7 +151,11 @@ def check(root):
         problems += [f"{module.folder}/CMakeLists.txt: DEPS names {dep}, which is no module"
                      for dep in sorted(module.deps - modules.keys())]
         problems += check_includes(module, modules)
-    if found := cycle(modules):
+        problems += [f"{module.folder}/CMakeLists.txt: DEPS names {dep}, which no file of the library includes"
+                     for dep in unused_deps(module) if dep in modules]
+        if found := cycle(sub_folders(module)):
+            problems.append(f"{module.folder}: includes form a cycle: " + " -> ".join(found))
+    if found := cycle({name: module.deps for name, module in modules.items()}):
         problems.append("DEPS form a cycle: " + " -> ".join(found))
     return problems + list(check_users(root, modules))
 

@@ -2,7 +2,7 @@
 """Writes testdata/eplb/deepseek_golden.json: plans of DeepSeek's balancer by a plain second implementation.
 
 Written from the description of the algorithm, with linear scans and nested lists, so that it shares nothing with
-src/eplb/deepseek_policy.cc. Loads are distinct integers below 2^20: sums of groups are exact in single precision.
+src/eplb/policies/deepseek_policy.cc. Loads are distinct integers below 2^20: sums of groups are exact in single precision.
 Usage: tools/deepseek_golden.py [OUTPUT]
 """
 import json

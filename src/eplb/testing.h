@@ -4,17 +4,17 @@
 #include <cmath>
 #include <vector>
 
-#include "eplb/random.h"
-#include "eplb/scenario.h"
+#include "eplb/placement/batch_loads.h"
+#include "eplb/placement/random.h"
 
 namespace wideload::eplb {
 
 // Skewed loads that wobble from batch to batch.
-inline Scenarios RandomScenarios(int32_t experts, int32_t count, uint64_t seed) {
+inline BatchLoads RandomBatches(int32_t experts, int32_t count, uint64_t seed) {
   Random random(seed);
   std::vector<double> base;
   for (int32_t e = 0; e < experts; ++e) base.push_back(100 * std::exp(random.Normal()));
-  Scenarios scenarios{experts, {}, {}};
+  BatchLoads scenarios{experts, {}, {}};
   for (int32_t k = 0; k < count; ++k) {
     std::vector<double> load;
     for (const double b : base) load.push_back(std::floor(b * std::exp(0.3 * random.Normal())));

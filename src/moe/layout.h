@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "compute/exec.h"
-#include "eplb/slot_chooser.h"
+#include "eplb/split/slot_chooser.h"
 #include "exchange/layout.h"
 
 namespace wideload::moe {

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "compute/exec.h"
-#include "eplb/placement.h"
-#include "eplb/slot_chooser.h"
+#include "eplb/placement/placement.h"
+#include "eplb/split/slot_chooser.h"
 
 namespace wideload::runtime {
 

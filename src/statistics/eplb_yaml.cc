@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "eplb/placement.h"
+#include "eplb/placement/placement.h"
 
 namespace wideload::statistics {
 namespace {

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "eplb/placement.h"
+#include "eplb/placement/placement.h"
 
 namespace wideload::statistics {
 

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "eplb/even_split.h"
+#include "eplb/placement/even_split.h"
 #include "statistics/html_charts.h"
 
 namespace wideload::statistics {

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "eplb/simulate.h"
+#include "eplb/replay/simulate.h"
 #include "statistics/expert_statistics.h"
 #include "tensor/safetensors.h"
 

@@ -9,8 +9,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "eplb/deepseek_policy.h"
-#include "eplb/tensorrt_llm_policy.h"
+#include "eplb/policies/deepseek_policy.h"
+#include "eplb/policies/tensorrt_llm_policy.h"
 #include "statistics/statistics_folder.h"
 
 namespace wideload::statistics {

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "eplb/float_sum.h"
+#include "eplb/policies/float_sum.h"
 
 namespace wideload::statistics {
 namespace {

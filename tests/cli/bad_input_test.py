@@ -209,6 +209,10 @@ class BadLayout(CliTest):
         path = self.yaml("b.yaml", 80, [*range(64), *range(16)], extra="pelicans: 1\n")
         self.refused(self.generate("--placement", path), "b.yaml", "pelicans", "num_slots")
 
+    def test_placement_that_would_change_while_serving(self):
+        path = self.yaml("online.yaml", 80, [*range(64), *range(16)], extra="layer_updates_per_iter: 1\n")
+        self.refused(self.generate("--placement", path, "--ep", "2"), "online.yaml", "layer_updates_per_iter is 1", "allowed is 0")
+
 
 class BadRequests(CliTest):
     def test_ids_of_logits(self):

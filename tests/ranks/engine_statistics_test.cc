@@ -4,7 +4,7 @@
 
 #include <numeric>
 
-#include "eplb/placement.h"
+#include "eplb/placement/placement.h"
 #include "runtime/engine.h"
 #include "support/random_model.h"
 #include "support/test_data.h"

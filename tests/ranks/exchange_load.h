@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "comm/local/rank_threads.h"
-#include "eplb/placement.h"
+#include "eplb/placement/placement.h"
 #include "exchange/exchange.h"
 #include "exchange/local_fabric.h"
 

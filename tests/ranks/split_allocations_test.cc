@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "eplb/random.h"
-#include "eplb/slot_chooser.h"
-#include "eplb/water_filling.h"
+#include "eplb/placement/random.h"
+#include "eplb/split/slot_chooser.h"
+#include "eplb/split/water_filling.h"
 #include "support/allocations.h"
 
 namespace wideload::eplb {

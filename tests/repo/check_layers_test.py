@@ -16,6 +16,7 @@ GOOD = {
     "src/tensor/b.h": '// B.\n#include <vector>\n#include "base/a.h"\n#include "tensor/b.h"\n',
     "src/model/CMakeLists.txt": "wideload_library(model SOURCES c.cc TESTS c_test.cc DEPS tensor TEST_LIBS wideload_base)\n",
     "src/model/README.md": "# model\n",
+    "src/model/c.cc": '#include "tensor/b.h"\n',
     "src/model/c_test.cc": '#include "base/a.h"\n#include "tensor/b.h"\n',
     "apps/main.cc": '#include "base/a.h"\n#include "commands.h"\n',
 }
@@ -46,7 +47,7 @@ class CheckLayers(unittest.TestCase):
                         "src/base/a.h:2: includes tensor/b.h, but DEPS of base does not name tensor")
 
     def test_refuses_an_include_that_only_a_dependency_names(self):
-        self.assert_one({"src/model/c.cc": '#include "base/a.h"\n'}, "DEPS of model does not name base")
+        self.assert_one({"src/model/d.cc": '#include "base/a.h"\n'}, "DEPS of model does not name base")
 
     def test_refuses_angle_brackets_around_a_module(self):
         self.assert_one({"src/base/a.h": "// A.\n#include <tensor/b.h>\n"}, "DEPS of base does not name tensor")
@@ -55,11 +56,25 @@ class CheckLayers(unittest.TestCase):
         cmake = GOOD["src/model/CMakeLists.txt"] + "wideload_fuzzer(c SOURCES fuzz_c.cc DEPS model base)\n"
         files = {"src/model/CMakeLists.txt": cmake, "src/model/fuzz_c.cc": '#include "base/a.h"\n'}
         self.assertEqual(self.problems(files=files), [])
-        self.assert_one({**files, "src/model/c.cc": '#include "base/a.h"\n'}, "src/model/c.cc:1")
+        self.assert_one({**files, "src/model/d.cc": '#include "base/a.h"\n'}, "src/model/d.cc:1")
 
     def test_refuses_a_cycle_of_deps(self):
-        self.assert_one({"src/base/CMakeLists.txt": "wideload_library(base SOURCES a.cc DEPS model)\n"},
+        self.assert_one({"src/base/CMakeLists.txt": "wideload_library(base SOURCES a.cc DEPS model)\n",
+                         "src/base/a.cc": '#include "model/c.h"\n'},
                         "DEPS form a cycle: base -> model -> tensor -> base")
+
+    def test_refuses_a_dependency_that_only_tests_and_fuzzers_include(self):
+        cmake = "wideload_library(model SOURCES c.cc TESTS c_test.cc DEPS tensor base)\n"
+        files = {"src/model/CMakeLists.txt": cmake, "src/model/fuzz_c.cc": '#include "base/a.h"\n'}
+        self.assert_one(files, "src/model/CMakeLists.txt: DEPS names base, which no file of the library includes")
+        self.assertEqual(self.problems(files={**files, "src/model/c.cc": '#include "base/a.h"\n#include "tensor/b.h"\n'}), [])
+
+    def test_refuses_a_cycle_of_includes_between_sub_folders_of_a_module(self):
+        folders = {"src/base/a/x.h": '// X.\n#include "base/b/y.h"\n', "src/base/b/y.cc": '#include "base/c/z.h"\n',
+                   "src/base/c/z_test.cc": '#include "base/a/x.h"\n', "src/base/c/z.h": '// Z.\n#include "base/a.h"\n'}
+        self.assertEqual(self.problems(files=folders), [])
+        self.assert_one({**folders, "src/base/c/z.h": '// Z.\n#include "base/a/x.h"\n'},
+                        "src/base: includes form a cycle: a -> b -> c -> a")
 
     def test_refuses_a_dependency_that_is_no_module(self):
         self.assert_one({"src/base/CMakeLists.txt": "wideload_library(base SOURCES a.cc DEPS core)\n"},

@@ -1,7 +1,0 @@
-#include "eplb/lane_kernels_impl.h"
-
-namespace wideload::eplb {
-
-const LaneKernels& Avx2LaneKernels() { return kKernels; }
-
-}  // namespace wideload::eplb

@@ -1,7 +1,0 @@
-#include "eplb/lane_kernels_impl.h"
-
-namespace wideload::eplb {
-
-const LaneKernels& BaselineLaneKernels() { return kKernels; }
-
-}  // namespace wideload::eplb

@@ -1,0 +1,129 @@
+// Replays routed tokens of one layer against placements and splits, causally: a placement depends
+// only on iterations before the one it is measured on, a split only on that iteration's counts.
+// Pure; layers are independent, so callers may run them on several threads.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "eplb/placement/batch_loads.h"
+#include "eplb/placement/node_rule.h"
+#include "eplb/placement/placement.h"
+#include "eplb/replay/bounds.h"
+#include "eplb/search/scenario_store.h"
+
+namespace wideload::eplb {
+
+// One layer's routed tokens: an iteration is [tokens * top_k] expert ids, token by token.
+struct LayerTrace {
+  int32_t num_experts = 0;
+  int32_t top_k = 1;
+  std::vector<std::vector<uint16_t>> recorded;
+  std::vector<std::vector<uint16_t>> measured;
+};
+
+// A whole trace: tasks of documents (or answers) of tokens.
+struct RoutingTask {
+  std::vector<int64_t> document_tokens;  // add up to the tokens of expert_ids
+  std::vector<uint16_t> expert_ids;      // [token, layer, k]
+};
+struct RoutingTrace {
+  int32_t num_layers = 0;
+  int32_t top_k = 1;
+  int32_t num_experts = 0;
+  std::vector<RoutingTask> tasks;
+};
+
+// How a trace becomes iterations. An incomplete last iteration is dropped.
+struct IterationRule {
+  enum class Kind { kTokens, kDecode };
+  enum class Record { kHalf, kHalfPerTask, kAlternateAnswers };
+  Kind kind = Kind::kTokens;
+  int64_t tokens = 4096;      // kTokens: tokens of an iteration
+  int64_t decode_step = 1;    // kDecode: iteration i = token i * step of every answer
+  int64_t decode_length = 1;  //   that has at least this many tokens; i * step < length
+  int64_t answer_stride = 1;  // documents of a task in the order i x stride mod their number
+  // kHalf: the first floor(n / 2) iterations are recorded, the others measured. kHalfPerTask: the
+  // same within each task. kAlternateAnswers: documents 0, 2, 4, .. of the order are recorded, the
+  // others measured, each as a stream of its own.
+  Record record = Record::kHalf;
+};
+// Errors: kInvalid naming the option: sizes below 1, a stride that does not visit every document,
+// kDecode with another record than kAlternateAnswers or kHalf; kInvalid when nothing is left to
+// record or to measure.
+void ValidateIterationRule(const RoutingTrace& trace, const IterationRule& rule);
+LayerTrace MakeLayerTrace(const RoutingTrace& trace, const IterationRule& rule, int32_t layer);
+
+enum class SimulatedSplit { kEven, kRoundRobin, kOptimal, kOptimalFractional };
+// Errors: kInvalid with the allowed names even, round_robin, optimal, optimal_fractional.
+SimulatedSplit ParseSimulatedSplit(const std::string& name);
+std::string SimulatedSplitName(SimulatedSplit split);
+
+// Plans from the recorded iterations; `repair`, where given, changes the placement after each
+// measured iteration from what the store holds by then.
+struct SimulatedPolicy {
+  std::string name;
+  std::function<Placement(const BatchLoads& recorded)> plan;
+  std::function<Placement(const Placement& now, const BatchLoads& seen)> repair;
+  NodeSizes nodes = {};  // looked at when experts of dead ranks get other slots
+};
+
+// What the shared expert adds: every token has one more row, which any rank can compute.
+struct SharedExpertRun {
+  std::vector<double> imbalance_home;  // [measured iterations] rows computed where the token is
+  std::vector<double> imbalance;       // [measured iterations] rows fill up the least busy ranks
+  double rows_moved = 0;               // share of the rows that leave the token's rank
+};
+
+struct SimulatedRun {
+  std::string policy;
+  SimulatedSplit split = SimulatedSplit::kEven;
+  std::vector<double> imbalance;    // [measured iterations]
+  double fetched_slots = 0;         // per iteration, by repair
+  int32_t slots_fetched_first = 0;  // when ranks died: for experts that lost their last slot
+  // kOptimal: the imbalance of the fractional optimum, and iterations in which a rank got more
+  // tokens than its busiest rank's rounded up.
+  std::vector<double> imbalance_fractional = {};
+  int32_t num_above_ceil = 0;
+  SharedExpertRun shared = {};  // empty without a shared expert
+  Placement planned = {};       // what was in the slots when measuring began; dead ranks left out
+  Placement last = {};          // what repair made of it in the end; `planned` without repair
+};
+
+struct SimulateOptions {
+  int32_t num_ranks = 1;
+  int32_t num_slots = 1;
+  std::vector<SimulatedSplit> splits;
+  ScenarioStoreOptions store = {};
+  double shared_expert_cost = 0;         // of a shared row, in routed rows; 0: no shared expert
+  std::vector<int32_t> dead_ranks = {};  // of the plan; they die when measuring begins
+};
+// The sizes that are left when the dead ranks are gone.
+// Errors: kInvalid for a rank out of range, named twice, or all of them.
+Sizes LiveSizes(const SimulateOptions& options);
+
+// Tokens of each expert in one iteration.
+std::vector<double> CountTokens(const LayerTrace& trace, const std::vector<uint16_t>& iteration);
+BatchLoads RecordedBatches(const LayerTrace& trace);
+
+// One run per policy and split, policies outermost. Tokens are dealt to source ranks in equal
+// contiguous shares (round robin and the shared expert depend on it).
+// Errors: those of the policies, LiveSizes, and of RepairPlacement when live slots are too few.
+std::vector<SimulatedRun> SimulateLayer(const LayerTrace& trace, const SimulateOptions& options,
+                                        const std::vector<SimulatedPolicy>& policies);
+
+// TensorRT-LLM's greedy placement made anew from each measured iteration's own counts, even split:
+// what no causal static plan with even split can expect to beat. [measured iterations]
+std::vector<double> ClairvoyantImbalance(const LayerTrace& trace, int32_t num_ranks,
+                                         int32_t num_slots);
+
+// Mean and 99th percentile (nearest rank) of values.
+struct MeanAndP99 {
+  double mean = 0;
+  double p99 = 0;
+};
+MeanAndP99 Summarise(std::vector<double> values);
+
+}  // namespace wideload::eplb

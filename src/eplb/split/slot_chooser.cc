@@ -1,0 +1,133 @@
+#include "eplb/split/slot_chooser.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "eplb/split/token_to_replica.h"
+
+namespace wideload::eplb {
+namespace {
+
+size_t Index(int32_t i) { return static_cast<size_t>(i); }
+
+}  // namespace
+
+SplitMode ParseSplitMode(std::string_view name) {
+  if (name == "optimal") return SplitMode::kOptimal;
+  if (name == "round_robin") return SplitMode::kRoundRobin;
+  if (name == "first") return SplitMode::kFirst;
+  Throw(ErrorKind::kInvalid, "split is \"{}\"; allowed: optimal, round_robin, first", name);
+}
+
+SlotChooser::SlotChooser(const Placement& placement, SplitMode mode)
+    : placement_(placement),
+      table_(MakeRoutingTable(placement)),
+      mode_(mode),
+      split_(placement),
+      quotas_(placement.slot_expert.size(), 0),
+      totals_(Index(placement.num_experts), 0),
+      arrivals_(Index(placement.num_experts), 0) {
+  const SplitGraph& graph = split_.graph();
+  const size_t shared = Index(graph.num_shared());
+  shared_counts_.resize(shared * Index(graph.num_ranks));
+  left_quota_.resize(Index(graph.num_edges()));
+  runs_.resize(Index(graph.num_edges()) + shared);
+  run_cursor_.assign(shared, -1);
+}
+
+void SlotChooser::Prepare(std::span<const int32_t> counts) {
+  if (mode_ != SplitMode::kOptimal) return;
+  const SplitGraph& graph = split_.graph();
+  const size_t experts = Index(graph.num_experts);
+  WIDELOAD_CHECK(counts.size() == experts * Index(graph.num_ranks),
+                 "{} counts for {} ranks and {} experts", counts.size(), graph.num_ranks, experts);
+  std::fill(totals_.begin(), totals_.end(), 0);
+  for (size_t r = 0; r < Index(graph.num_ranks); ++r) {
+    const std::span<const int32_t> row = counts.subspan(r * experts, experts);
+    for (size_t e = 0; e < experts; ++e) totals_[e] += row[e];
+    for (size_t i = 0; i < Index(graph.num_shared()); ++i)
+      shared_counts_[i * Index(graph.num_ranks) + r] = row[Index(graph.shared_expert[i])];
+  }
+  const std::span<const int32_t> quotas = split_.Solve(totals_);
+  std::copy(quotas.begin(), quotas.end(), quotas_.begin());
+}
+
+void SlotChooser::ChooseSlots(EpRank source, std::span<const int32_t> expert_ids,
+                              std::span<int32_t> slots) {
+  WIDELOAD_CHECK(slots.size() == expert_ids.size(), "{} slots for {} entries", slots.size(),
+                 expert_ids.size());
+  switch (mode_) {
+    case SplitMode::kOptimal:
+      return ChooseOptimal(source, expert_ids, slots);
+    case SplitMode::kRoundRobin:
+      return ChooseReplicasInTurn(table_, {.source = source}, expert_ids, arrivals_, slots);
+    case SplitMode::kFirst:
+      for (size_t i = 0; i < slots.size(); ++i)
+        slots[i] = expert_ids[i] < 0 ? -1 : table_.SlotsOf(ExpertId(expert_ids[i]))[0].value;
+  }
+}
+
+// Every source gives its own rank's replica what the quota allows; what is left of tokens meets
+// what is left of quotas in the order of sources and of slots.
+void SlotChooser::MakeRuns(int32_t shared, int32_t source) {
+  const SplitGraph& graph = split_.graph();
+  const int32_t begin = graph.edge_begin[Index(shared)];
+  const int32_t end = graph.edge_begin[Index(shared) + 1];
+  const std::span<const int32_t> by_source(
+      shared_counts_.data() + Index(shared) * Index(graph.num_ranks), Index(graph.num_ranks));
+  const size_t first_run = Index(begin + shared);
+  std::fill_n(runs_.begin() + begin + shared, end - begin + 1, Run{});
+
+  int32_t before = 0;  // tokens of earlier sources that find no local replica
+  for (int32_t r = 0; r < source; ++r) before += by_source[Index(r)];
+  int32_t own_local = 0;
+  for (int32_t e = begin; e < end; ++e) {
+    const int32_t rank = graph.edge_rank[Index(e)];
+    const int32_t quota = quotas_[Index(graph.edge_slot[Index(e)])];
+    const int32_t local = std::min(quota, by_source[Index(rank)]);
+    left_quota_[Index(e)] = quota - local;
+    if (rank < source) before -= local;
+    if (rank == source) {
+      own_local = local;
+      runs_[first_run] = {graph.edge_slot[Index(e)], local};
+    }
+  }
+  int32_t left = by_source[Index(source)] - own_local;
+  for (int32_t e = begin; e < end && left > 0; ++e) {
+    const int32_t skipped = std::min(before, left_quota_[Index(e)]);
+    before -= skipped;
+    const int32_t taken = std::min(left, left_quota_[Index(e)] - skipped);
+    left -= taken;
+    runs_[first_run + 1 + Index(e - begin)] = {graph.edge_slot[Index(e)], taken};
+  }
+  run_cursor_[Index(shared)] = static_cast<int32_t>(first_run);
+}
+
+int32_t SlotChooser::NextSlotOfShared(int32_t shared, int32_t source) {
+  if (run_cursor_[Index(shared)] < 0) MakeRuns(shared, source);
+  const int32_t end = split_.graph().edge_begin[Index(shared) + 1] + shared + 1;
+  int32_t& cursor = run_cursor_[Index(shared)];
+  while (cursor < end && runs_[Index(cursor)].tokens == 0) ++cursor;
+  WIDELOAD_CHECK(cursor < end, "rank {} routes more tokens to expert {} than it counted", source,
+                 split_.graph().shared_expert[Index(shared)]);
+  --runs_[Index(cursor)].tokens;
+  return runs_[Index(cursor)].slot;
+}
+
+void SlotChooser::ChooseOptimal(EpRank source, std::span<const int32_t> expert_ids,
+                                std::span<int32_t> slots) {
+  const SplitGraph& graph = split_.graph();
+  std::fill(run_cursor_.begin(), run_cursor_.end(), -1);
+  for (size_t i = 0; i < slots.size(); ++i) {
+    const int32_t expert = expert_ids[i];
+    if (expert < 0) {
+      slots[i] = -1;
+      continue;
+    }
+    const int32_t shared = graph.shared_index[Index(expert)];
+    slots[i] =
+        shared < 0 ? graph.single_slot[Index(expert)] : NextSlotOfShared(shared, source.value);
+  }
+}
+
+}  // namespace wideload::eplb
