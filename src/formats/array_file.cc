@@ -43,7 +43,8 @@ typename Map::const_iterator Choose(const Map& arrays, const ArrayPath& path) {
           arrays.size(), path.file, names);
   const auto it = arrays.find(path.array);
   if (it == arrays.end())
-    Throw(ErrorKind::kNotFound, "{}: has no tensor \"{}\"; it has {}", path.file, path.array, names);
+    Throw(ErrorKind::kNotFound, "{}: has no tensor \"{}\"; it has {}", path.file, path.array,
+          names);
   return it;
 }
 
@@ -67,8 +68,7 @@ NumberArray ReadArrayFile(const std::string& path) {
   }
   const SafetensorsFile file(split->file);
   const auto chosen = Choose(file.tensors(), *split);
-  return ArrayOfTensor(chosen->second,
-                       fmt::format("{}: tensor {}", split->file, chosen->first));
+  return ArrayOfTensor(chosen->second, fmt::format("{}: tensor {}", split->file, chosen->first));
 }
 
 }  // namespace wideload::formats

@@ -17,7 +17,9 @@ const Document::List& CountedList(const Document& parent, std::string_view key,
   const Document::List* list = found ? found->AsList() : nullptr;
   if (list == nullptr || std::ssize(*list) != count)
     Throw(ErrorKind::kInvalid, "{}: {} is {}; it must be a list of {} ({})", where, key,
-          !found ? "missing" : list ? fmt::format("of {} entries", list->size()) : found->Describe(),
+          !found ? "missing"
+          : list ? fmt::format("of {} entries", list->size())
+                 : found->Describe(),
           count, count_key);
   return *list;
 }
@@ -58,9 +60,8 @@ bool IsAscendMap(const Document& document) {
 }
 
 PlacementFile AscendPlacement(const Document& document, const std::string& source) {
-  PlacementFile file{.format = "vLLM on Ascend's expert_map",
-                     .engine = Engine::kVllmAscend,
-                     .numbers_rows = true};
+  PlacementFile file{
+      .format = "vLLM on Ascend's expert_map", .engine = Engine::kVllmAscend, .numbers_rows = true};
   const Document::List& layers = CountedList(document, "layer_list", "moe_layer_count", source);
   size_t num_devices = 0;
   for (size_t l = 0; l < layers.size(); ++l) {
@@ -81,18 +82,19 @@ PlacementFile AscendPlacement(const Document& document, const std::string& sourc
 
 std::string FormatAscendMap(const EplbConfig& config, int32_t ep_size) {
   if (config.layers.empty() || ep_size < 1 || config.num_slots % ep_size != 0)
-    Throw(ErrorKind::kInvalid,
-          "an expert_map lists the slots of each device: ep_size is {}, with {} layers of {} slots; "
-          "it needs layers, and an ep_size that divides the slots",
-          ep_size, config.layers.size(), config.num_slots);
+    Throw(
+        ErrorKind::kInvalid,
+        "an expert_map lists the slots of each device: ep_size is {}, with {} layers of {} slots; "
+        "it needs layers, and an ep_size that divides the slots",
+        ep_size, config.layers.size(), config.num_slots);
   const auto per_device = static_cast<int64_t>(config.num_slots / ep_size);
   Json layers = Json::array();
   for (const auto& [layer, slots] : config.layers) {
     Json devices = Json::array();
     for (int32_t d = 0; d < ep_size; ++d) {
       const auto begin = slots.begin() + d * per_device;
-      devices.push_back({{"device_id", d},
-                         {"device_expert", std::vector<int32_t>(begin, begin + per_device)}});
+      devices.push_back(
+          {{"device_id", d}, {"device_expert", std::vector<int32_t>(begin, begin + per_device)}});
     }
     layers.push_back({{"layer_id", layers.size()},
                       {"device_count", ep_size},

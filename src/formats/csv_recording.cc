@@ -47,8 +47,7 @@ std::optional<std::array<int, kNumColumns>> HeaderColumns(std::string_view line)
   const std::vector<std::string_view> cells = Cells(line);
   for (size_t i = 0; i < cells.size(); ++i)
     for (size_t column = 0; column < kNumColumns; ++column)
-      if (std::find(kNames[column].begin(), kNames[column].end(), cells[i]) !=
-          kNames[column].end())
+      if (std::find(kNames[column].begin(), kNames[column].end(), cells[i]) != kNames[column].end())
         at[column] = static_cast<int>(i);
   if (at[kLayer] < 0 || at[kExpert] < 0 || at[kCount] < 0) return std::nullopt;
   return at;
@@ -73,8 +72,8 @@ class LongTable {
     const auto step =
         columns_[kStep] < 0 ? 0 : static_cast<int64_t>(Value(cells, kStep, 1e15, true, where));
     const auto layer = static_cast<int32_t>(Value(cells, kLayer, kMaxLayer, true, where));
-    const auto expert = static_cast<int32_t>(
-        Value(cells, kExpert, statistics::kMaxTableExperts - 1, true, where));
+    const auto expert =
+        static_cast<int32_t>(Value(cells, kExpert, statistics::kMaxTableExperts - 1, true, where));
     const double count = Value(cells, kCount, kMaxLoad, false, where);
     num_experts_ = std::max(num_experts_, expert + 1);
     layers_[layer] = true;
@@ -86,8 +85,9 @@ class LongTable {
   Recording Finish(const std::string& source) const {
     if (steps_.empty()) Throw(ErrorKind::kCorrupt, "{}: holds no line but its header", source);
     if (std::ssize(steps_) * std::ssize(layers_) * num_experts_ > kMaxCells)
-      Throw(ErrorKind::kResource, "{}: {} steps of {} layers and {} experts are more than {} numbers",
-            source, steps_.size(), layers_.size(), num_experts_, kMaxCells);
+      Throw(ErrorKind::kResource,
+            "{}: {} steps of {} layers and {} experts are more than {} numbers", source,
+            steps_.size(), layers_.size(), num_experts_, kMaxCells);
     Recording recording{.source = source, .format = "CSV with columns layer, expert, count"};
     recording.loads.num_experts = num_experts_;
     for (const auto& [step, counts] : steps_) {

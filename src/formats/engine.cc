@@ -37,9 +37,9 @@ constexpr EngineTraits kEngines[] = {
      .title = "TensorRT-LLM of 2025",
      .split = Split::kEven,
      .split_text = "an expert's tokens go round its slots in turn, each rank beginning elsewhere",
-     .active_when =
-         "attention DP, moe_expert_parallel_size > 1 and an architecture on its list; for others it "
-         "ends with \"Cannot calculate num_local_slots\"",
+     .active_when = "attention DP, moe_expert_parallel_size > 1 and an architecture on its list; "
+                    "for others it "
+                    "ends with \"Cannot calculate num_local_slots\"",
      .placement_file = "EPLB YAML (moe_config.load_balancer), without the key mode",
      .refuses_unknown_keys = true,
      .places_prediction_layers = true},
@@ -57,7 +57,8 @@ constexpr EngineTraits kEngines[] = {
      .title = "vLLM on Ascend",
      .split = Split::kEven,
      .split_text = "ranks are dealt out over an expert's replicas, a replica of their own first",
-     .active_when = "additional_config expert_map_path (static) or dynamic_eplb, expert parallel on",
+     .active_when =
+         "additional_config expert_map_path (static) or dynamic_eplb, expert parallel on",
      .placement_file = "expert_map .json (additional_config.expert_map_path)"},
     {.engine = Engine::kSglang,
      .name = "sglang",

@@ -24,9 +24,9 @@ struct EngineTraits {
   std::string_view variant;  // as typed behind a colon; empty: what the engine does by default
   std::string_view title;    // "TensorRT-LLM"
   Split split = Split::kOptimal;
-  std::string_view split_text;     // how it divides tokens, for the reader
-  std::string_view active_when;    // conditions under which its balancer works
-  std::string_view placement_file; // what it loads a placement from
+  std::string_view split_text;      // how it divides tokens, for the reader
+  std::string_view active_when;     // conditions under which its balancer works
+  std::string_view placement_file;  // what it loads a placement from
   // Unknown keys of the placement file end its start.
   bool refuses_unknown_keys = false;
   // Prediction layers need a placement of their own when they are used.

@@ -162,13 +162,13 @@ class Inflater {
       if (symbol < kEndOfBlock)
         Put(static_cast<char>(symbol));
       else
-        Repeat(symbol, codes.distances.Decode(next_bit, where_));
+        Repeat(symbol, codes.distances);
     }
   }
 
-  void Repeat(int length_symbol, int distance_symbol) {
-    static constexpr std::array<int, 29> kLengths = {3,  4,  5,  6,  7,  8,  9,  10,  11, 13,
-                                                     15, 17, 19, 23, 27, 31, 35, 43,  51, 59,
+  void Repeat(int length_symbol, const Code& distances) {
+    static constexpr std::array<int, 29> kLengths = {3,  4,  5,  6,   7,   8,   9,   10,  11, 13,
+                                                     15, 17, 19, 23,  27,  31,  35,  43,  51, 59,
                                                      67, 83, 99, 115, 131, 163, 195, 227, 258};
     static constexpr std::array<int, 29> kLengthBits = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
                                                         2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
@@ -176,10 +176,10 @@ class Inflater {
         1,   2,   3,   4,   5,   7,    9,    13,   17,   25,   33,   49,   65,    97,    129,
         193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577};
     const auto l = static_cast<size_t>(length_symbol - kEndOfBlock - 1);
-    const auto d = static_cast<size_t>(distance_symbol);
-    if (l >= kLengths.size() || d >= kDistances.size())
-      Throw(ErrorKind::kCorrupt, "{}: a length or distance that is none", where_);
+    if (l >= kLengths.size()) Throw(ErrorKind::kCorrupt, "{}: a length that is none", where_);
     const int length = kLengths[l] + Bits(kLengthBits[l]);
+    const auto d = static_cast<size_t>(distances.Decode([&] { return Bits(1); }, where_));
+    if (d >= kDistances.size()) Throw(ErrorKind::kCorrupt, "{}: a distance that is none", where_);
     const int distance_bits = d < 4 ? 0 : static_cast<int>(d / 2) - 1;
     const auto distance = static_cast<size_t>(kDistances[d] + Bits(distance_bits));
     if (distance > out_.size())

@@ -11,9 +11,9 @@
 namespace wideload::formats {
 
 struct NumberArray {
-  std::vector<int64_t> shape = {};   // row-major; empty: one number
-  std::vector<double> values = {};   // [product of shape]
-  bool of_integers = true;           // the source's type holds integers only
+  std::vector<int64_t> shape = {};  // row-major; empty: one number
+  std::vector<double> values = {};  // [product of shape]
+  bool of_integers = true;          // the source's type holds integers only
 
   size_t rank() const { return shape.size(); }
   bool operator==(const NumberArray&) const = default;
@@ -29,8 +29,8 @@ int64_t CheckedElements(const std::vector<int64_t>& shape, const std::string& wh
 // "[20, 61, 256]"
 std::string ShapeText(const std::vector<int64_t>& shape);
 
-// Errors: kInvalid prefixed by `where`: BOOL, integers beyond 2^53 (doubles hold them exactly below),
-// more than kMaxArrayElements.
+// Errors: kInvalid prefixed by `where`: BOOL, integers beyond 2^53 (doubles hold them exactly
+// below), more than kMaxArrayElements.
 NumberArray ArrayOfTensor(const TensorView& view, const std::string& where);
 
 // Errors: kInvalid prefixed by `where` unless every value is an integer in [0, max]. [product of

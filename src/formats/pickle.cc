@@ -21,8 +21,8 @@ bool IsAllowed(std::string_view module, std::string_view name) {
   if (module == "collections") return name == "OrderedDict";
   if (module == "torch._utils") return name == "_rebuild_tensor_v2" || name == "_rebuild_parameter";
   if (module != "torch" || !name.ends_with(kStorageSuffix)) return false;
-  static constexpr std::string_view kTypes[] = {"Double", "Float", "Half",  "BFloat16", "Long",
-                                                "Int",    "Short", "Char",  "Byte",     "Bool"};
+  static constexpr std::string_view kTypes[] = {"Double", "Float", "Half", "BFloat16", "Long",
+                                                "Int",    "Short", "Char", "Byte",     "Bool"};
   for (const std::string_view type : kTypes)
     if (name.substr(0, name.size() - kStorageSuffix.size()) == type) return true;
   return false;
@@ -40,10 +40,11 @@ class Machine {
       if (opcode == '.') break;
       if (!Number(opcode) && !Text(opcode) && !Memo(opcode) && !Container(opcode) &&
           !Object(opcode))
-        Throw(ErrorKind::kUnsupported,
-              "{}: offset {}: opcode 0x{:02x} is not allowed here; numbers, texts, plain containers "
-              "and tensors are read, and nothing is executed",
-              source_, opcode_at_, opcode);
+        Throw(
+            ErrorKind::kUnsupported,
+            "{}: offset {}: opcode 0x{:02x} is not allowed here; numbers, texts, plain containers "
+            "and tensors are read, and nothing is executed",
+            source_, opcode_at_, opcode);
     }
     if (stack_.size() != 1 || !marks_.empty()) Corrupt("the pickle does not end with one value");
     return {std::move(values_), stack_.back()};
@@ -296,10 +297,11 @@ class Machine {
 
   void PushGlobal(std::string_view module, std::string_view name) {
     if (!IsAllowed(module, name))
-      Throw(ErrorKind::kUnsupported,
-            "{}: offset {}: names {}.{}, which is not allowed here; tensors and plain containers are "
-            "read, and nothing is executed",
-            source_, opcode_at_, module.substr(0, 80), name.substr(0, 80));
+      Throw(
+          ErrorKind::kUnsupported,
+          "{}: offset {}: names {}.{}, which is not allowed here; tensors and plain containers are "
+          "read, and nothing is executed",
+          source_, opcode_at_, module.substr(0, 80), name.substr(0, 80));
     Push(Global{std::string(module), std::string(name)});
   }
 
@@ -322,8 +324,9 @@ class Machine {
       At<PickledTensor>(arguments[0], "a parameter that is no tensor");
       return stack_.push_back(arguments[0]);
     }
-    Throw(ErrorKind::kUnsupported, "{}: offset {}: calls {}.{} with {} arguments; that is not allowed",
-          source_, opcode_at_, called.module, called.name, arguments.size());
+    Throw(ErrorKind::kUnsupported,
+          "{}: offset {}: calls {}.{} with {} arguments; that is not allowed", source_, opcode_at_,
+          called.module, called.name, arguments.size());
   }
 
   void PushTensor(const std::vector<uint32_t>& arguments) {
@@ -334,7 +337,8 @@ class Machine {
                          .offset = At<int64_t>(arguments[1], "a tensor without an offset"),
                          .shape = Integers(arguments[2]),
                          .strides = Integers(arguments[3])};
-    if (tensor.shape.size() != tensor.strides.size()) Corrupt("a tensor of unlike shape and strides");
+    if (tensor.shape.size() != tensor.strides.size())
+      Corrupt("a tensor of unlike shape and strides");
     Push(std::move(tensor));
   }
   std::vector<int64_t> Integers(uint32_t tuple) const {

@@ -54,8 +54,9 @@ struct Pickle {
   uint32_t root = 0;
 };
 
-// Errors, with `source` and the offset: kUnsupported for opcodes and names that are not allowed (the
-// message names them); kCorrupt for bytes that are no pickle: truncated, wrong use of the stack.
+// Errors, with `source` and the offset: kUnsupported for opcodes and names that are not allowed
+// (the message names them); kCorrupt for bytes that are no pickle: truncated, wrong use of the
+// stack.
 Pickle ParsePickle(std::span<const std::byte> bytes, const std::string& source);
 
 }  // namespace wideload::formats

@@ -47,8 +47,8 @@ Recording OfArray(const std::string& path, const std::optional<Axes>& axes) {
     recording.format =
         array.rank() == 3 ? "an array [steps, layers, experts]" : "an array [layers, experts]";
     if (array.rank() == 3 && !axes)
-      recording.notes.push_back(fmt::format("read as {} (--axes {} reads it otherwise)", kStepsAxes,
-                                            kRanksAxes));
+      recording.notes.push_back(
+          fmt::format("read as {} (--axes {} reads it otherwise)", kStepsAxes, kRanksAxes));
   }
   recording.loads = TableOfArray(array, path);
   return recording;
@@ -137,7 +137,8 @@ SlotExperts PlacementFor(const Recording& recording, const std::string& path) {
 Axes ParseAxes(const std::string& text, const std::string& flag) {
   if (text == kStepsAxes) return Axes::kStepsLayersExperts;
   if (text == kRanksAxes) return Axes::kLayersRanksSlots;
-  Throw(ErrorKind::kInvalid, "{} is \"{}\"; allowed: {} and {}", flag, text, kStepsAxes, kRanksAxes);
+  Throw(ErrorKind::kInvalid, "{} is \"{}\"; allowed: {} and {}", flag, text, kStepsAxes,
+        kRanksAxes);
 }
 
 Recording ReadRecording(const std::string& path, const ReadRecordingOptions& options) {
@@ -145,12 +146,11 @@ Recording ReadRecording(const std::string& path, const ReadRecordingOptions& opt
   if (options.placement_path && recording.slot_expert.empty())
     TakeSlots(PlacementFor(recording, *options.placement_path), *options.placement_path, recording);
   else if (options.placement_path)
-    recording.notes.push_back(fmt::format("{} is not needed: {} tells its placement",
-                                          *options.placement_path, path));
-  if (const int64_t dropped = DropEmptyBatches(recording); dropped > 0)
     recording.notes.push_back(
-        fmt::format("{} batches without any load are left out, {} are left", dropped,
-                    recording.num_batches()));
+        fmt::format("{} is not needed: {} tells its placement", *options.placement_path, path));
+  if (const int64_t dropped = DropEmptyBatches(recording); dropped > 0)
+    recording.notes.push_back(fmt::format("{} batches without any load are left out, {} are left",
+                                          dropped, recording.num_batches()));
   return recording;
 }
 

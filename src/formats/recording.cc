@@ -19,14 +19,16 @@ LoadTable SumSlots(const LoadTable& slots, const SlotExperts& slot_expert,
                    const std::string& source) {
   LoadTable table;
   for (const auto& [layer, experts] : slot_expert)
-    for (const int32_t expert : experts) table.num_experts = std::max(table.num_experts, expert + 1);
+    for (const int32_t expert : experts)
+      table.num_experts = std::max(table.num_experts, expert + 1);
   const auto sum = [&](int32_t layer, const std::vector<double>& loads) {
     const auto found = slot_expert.find(layer);
     if (found == slot_expert.end())
       Throw(ErrorKind::kInvalid, "{}: has no layer {}, which the loads have", source, layer);
     if (found->second.size() != loads.size())
-      Throw(ErrorKind::kInvalid, "{}: layer {} has {} slots; the loads count {}, so it must be that",
-            source, layer, found->second.size(), loads.size());
+      Throw(ErrorKind::kInvalid,
+            "{}: layer {} has {} slots; the loads count {}, so it must be that", source, layer,
+            found->second.size(), loads.size());
     std::vector<double> result(static_cast<size_t>(table.num_experts), 0);
     for (size_t s = 0; s < loads.size(); ++s)
       result[static_cast<size_t>(found->second[s])] += loads[s];

@@ -1,5 +1,5 @@
-// What a run recorded, whatever engine wrote it: loads per expert, batch by batch where the file has
-// batches, and what the file tells of the run. Plain values; thread-safe when not changed.
+// What a run recorded, whatever engine wrote it: loads per expert, batch by batch where the file
+// has batches, and what the file tells of the run. Plain values; thread-safe when not changed.
 #pragma once
 
 #include <cstdint>
@@ -28,14 +28,14 @@ struct Recording {
   std::string source;  // the path
   std::string format;  // "SGLang's per_pass dump"
   std::optional<Engine> engine = {};
-  int32_t ep_size = 0;  // ranks of the run; 0: the file does not tell
-  int32_t top_k = 0;    // experts per token; 0: the file does not tell
+  int32_t ep_size = 0;               // ranks of the run; 0: the file does not tell
+  int32_t top_k = 0;                 // experts per token; 0: the file does not tell
   statistics::LoadTable loads = {};  // per expert
   // Per slot, as counted, with the same layers and batches; of engines that count slots.
   std::optional<statistics::LoadTable> slot_loads = {};
-  SlotExperts slot_expert = {};      // of the last batch; empty: not told
-  std::vector<int64_t> steps = {};   // what the file calls its batches; empty: not told
-  std::vector<Phase> phases = {};    // of each batch; empty: not told
+  SlotExperts slot_expert = {};         // of the last batch; empty: not told
+  std::vector<int64_t> steps = {};      // what the file calls its batches; empty: not told
+  std::vector<Phase> phases = {};       // of each batch; empty: not told
   std::vector<std::string> notes = {};  // what was assumed or left out, for the reader
 
   size_t num_batches() const {

@@ -55,9 +55,8 @@ class PassSummer {
   void Add(const Document& record, const std::string& where) {
     const int64_t id = IntegerOf(record, "forward_pass_id", 0, kMaxPass, where);
     ranks_.insert(IntegerOf(record, "rank", 0, 1 << 20, where));
-    std::vector<std::vector<double>> counts = record.Find(kTokenIds) != nullptr
-                                                  ? CountIds(record, where)
-                                                  : CountsOf(record, where);
+    std::vector<std::vector<double>> counts =
+        record.Find(kTokenIds) != nullptr ? CountIds(record, where) : CountsOf(record, where);
     Pass& pass = passes_[id];
     if (record.Find("forward_mode") != nullptr)
       pass.phase = PhaseOfMode(IntegerOf(record, "forward_mode", 0, 1000, where));
@@ -159,13 +158,13 @@ Recording OfRecords(std::span<const NamedDocument> dumps, const std::string& sou
     }
   }
   TakePasses(summer, recording);
-  recording.format =
-      has_tokens ? "SGLang's dump, mode per_token" : "SGLang's dump, mode per_pass";
+  recording.format = has_tokens ? "SGLang's dump, mode per_token" : "SGLang's dump, mode per_pass";
   if (map.empty()) return recording;
   // Layers without experts count nothing, whatever their row of the map holds.
   TakeSlots(map, fmt::format("{}: {}", dumps[0].source, kLastMap), recording);
   recording.notes.emplace_back(
-      "slots are mapped to experts by the last placement of the dump; passes before a rebalance ran "
+      "slots are mapped to experts by the last placement of the dump; passes before a rebalance "
+      "ran "
       "with another");
   return recording;
 }

@@ -1,6 +1,6 @@
-// What SGLang's expert distribution recorder dumps (modes stat, stat_approx, per_pass, per_token) and
-// what --init-expert-location reads, as JSON or as written by torch.save. Pure; thread-safe. Source:
-// sglang/srt/eplb/expert_distribution.py and expert_location.py.
+// What SGLang's expert distribution recorder dumps (modes stat, stat_approx, per_pass, per_token)
+// and what --init-expert-location reads, as JSON or as written by torch.save. Pure; thread-safe.
+// Source: sglang/srt/eplb/expert_distribution.py and expert_location.py.
 #pragma once
 
 #include <span>

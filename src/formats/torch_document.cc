@@ -14,11 +14,11 @@ constexpr int64_t kMaxValues = int64_t{1} << 28;
 
 DType StorageType(const std::string& type, const std::string& where) {
   static constexpr std::pair<std::string_view, DType> kTypes[] = {
-      {"DoubleStorage", DType::kF64},    {"FloatStorage", DType::kF32},
-      {"HalfStorage", DType::kF16},      {"BFloat16Storage", DType::kBF16},
-      {"LongStorage", DType::kI64},      {"IntStorage", DType::kI32},
-      {"ShortStorage", DType::kI16},     {"CharStorage", DType::kI8},
-      {"ByteStorage", DType::kU8},       {"BoolStorage", DType::kU8}};
+      {"DoubleStorage", DType::kF64}, {"FloatStorage", DType::kF32},
+      {"HalfStorage", DType::kF16},   {"BFloat16Storage", DType::kBF16},
+      {"LongStorage", DType::kI64},   {"IntStorage", DType::kI32},
+      {"ShortStorage", DType::kI16},  {"CharStorage", DType::kI8},
+      {"ByteStorage", DType::kU8},    {"BoolStorage", DType::kU8}};
   for (const auto& [name, dtype] : kTypes)
     if (name == type) return dtype;
   Throw(ErrorKind::kUnsupported, "{}: a tensor of {} is not supported", where, type);
@@ -61,8 +61,8 @@ class TorchReader {
     if (const auto* dict = std::get_if<PickledValue::Dict>(&value)) return DictOf(*dict, depth);
     if (std::holds_alternative<std::monostate>(value)) return {};
     if (const std::optional<double> number = NumberOf(index))
-      return Document(NumberArray{
-          .values = {*number}, .of_integers = std::holds_alternative<int64_t>(value)});
+      return Document(
+          NumberArray{.values = {*number}, .of_integers = std::holds_alternative<int64_t>(value)});
     Throw(ErrorKind::kCorrupt, "{}: a name or storage stands where a value should", source_);
   }
 

@@ -71,9 +71,9 @@ class JsonlReader {
               where, ShapeText(array.shape), ShapeText(loads.shape));
       map = PlacementOfArray(array, where + ": p2l_map");
     }
-    if (!slots_.layers.empty() && (batch.layers.size() != slots_.layers.size() ||
-                                   batch.num_experts != slots_.num_experts ||
-                                   map.empty() != last_map_.empty()))
+    if (!slots_.layers.empty() &&
+        (batch.layers.size() != slots_.layers.size() || batch.num_experts != slots_.num_experts ||
+         map.empty() != last_map_.empty()))
       Throw(ErrorKind::kInvalid,
             "{}: counts {} layers of {} slots {} p2l_map; the records before have {} of {} {}",
             where, batch.layers.size(), batch.num_experts, map.empty() ? "without" : "with",
@@ -109,8 +109,9 @@ class JsonlReader {
     for (const auto& [key, slots] : *layers) {
       const std::string at = fmt::format("{}: initial_global_assignments.{}", where, key);
       const NumberArray* ids = slots.AsArray();
-      const bool is_number = !key.empty() && key.size() <= 4 &&
-                             std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
+      const bool is_number =
+          !key.empty() && key.size() <= 4 &&
+          std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
       if (!is_number || ids == nullptr || ids->rank() != 1 ||
           std::ssize(ids->values) != config.num_slots)
         Throw(ErrorKind::kInvalid, "{} is {}; it must be {} (num_slots) experts of a layer number",

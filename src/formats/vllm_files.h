@@ -19,8 +19,9 @@ struct VllmFile {
 
 // Every line is one record; empty lines and records of other types are skipped, the latter noted.
 // Each eplb_load_stats is a batch of counts per slot.
-// Errors: kCorrupt and kInvalid with `source` and line: no JSON, another version than 1, arrays that
-// do not fit each other, a mapping whose lists do not have num_slots entries; neither of the two.
+// Errors: kCorrupt and kInvalid with `source` and line: no JSON, another version than 1, arrays
+// that do not fit each other, a mapping whose lists do not have num_slots entries; neither of the
+// two.
 VllmFile ParseVllmJsonl(std::string_view text, const std::string& source);
 
 // eplb_load_meta and one eplb_load_stats per batch, each expert in one slot.

@@ -88,8 +88,8 @@ void ZipFile::ReadDirectory() {
       break;
     }
   if (!found)
-    Throw(ErrorKind::kCorrupt, "{}: is no zip archive, or a cut one: it has no directory at its end",
-          name_);
+    Throw(ErrorKind::kCorrupt,
+          "{}: is no zip archive, or a cut one: it has no directory at its end", name_);
   uint64_t count = Field<uint16_t>(bytes_, end + 10, name_);
   uint64_t at = Field<uint32_t>(bytes_, end + 16, name_);
   if (end >= 20 && Field<uint32_t>(bytes_, end - 20, name_) == kLocator64) {
@@ -124,7 +124,8 @@ uint64_t ZipFile::ReadEntry(uint64_t at) {
   TakeExtra64(bytes_, name_at + name_bytes, name_at + name_bytes + extra_bytes,
               {&member.bytes, &member.packed_bytes, &local}, name_);
   if ((flags & 1U) != 0)
-    Throw(ErrorKind::kUnsupported, "{}: member {} is encrypted; that is not supported", name_, name);
+    Throw(ErrorKind::kUnsupported, "{}: member {} is encrypted; that is not supported", name_,
+          name);
   if (method != 0 && method != 8)
     Throw(ErrorKind::kUnsupported,
           "{}: member {} is packed by method {}; stored (0) and deflated (8) are supported", name_,

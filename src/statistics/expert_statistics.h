@@ -15,6 +15,9 @@ struct ExpertStatistics {
   int32_t num_experts = 0;
   int32_t experts_per_token = 0;
   int32_t ep_size = 1;  // ranks that recorded
+  // Ranks that recorded a layer; fewer than ep_size when pipeline stages recorded layers of their
+  // own. 0: all.
+  int32_t ranks_per_layer = 0;
   int64_t iter_start = 0;
   int64_t num_iterations = 0;
   std::vector<int32_t> layers =
