@@ -55,17 +55,13 @@ statistics::EplbConfig PlanFromTraining(const statistics::ExpertStatistics& reco
                                         int32_t num_slots) {
   statistics::EplbConfig plan{.num_slots = num_slots};
   for (size_t layer = 0; layer < recorded.num_layers(); ++layer) {
-    std::vector<double> loads(static_cast<size_t>(recorded.num_experts), 0);
+    eplb::BatchLoads loads{recorded.num_experts};
     for (const DomainCounts& domain : domains) {
       if (!domain.is_training) continue;
-      for (int64_t i = domain.begin; i < domain.end; ++i) {
-        const std::vector<double> iteration = SumSources(recorded, i, layer);
-        for (size_t e = 0; e < loads.size(); ++e) loads[e] += iteration[e];
-      }
+      for (int64_t i = domain.begin; i < domain.end; ++i) loads.Add(SumSources(recorded, i, layer));
     }
-    const eplb::Placement placement =
-        eplb::FindPolicy("tensorrt_llm")
-            .plan({.loads = loads, .num_slots = num_slots, .num_ranks = num_ranks});
+    const eplb::Placement placement = eplb::PlanLayer(
+        eplb::GreedyPolicy(), {.loads = loads, .num_slots = num_slots, .num_ranks = num_ranks});
     plan.SetLayer(recorded.layers[layer], placement);
   }
   return plan;

@@ -214,8 +214,8 @@ uint64_t ExchangeBytes(const checkpoint::ModelConfig& c, const runtime::EngineOp
       .num_slots = options.num_slots,
       .chunk_tokens =
           moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens)};
-  return static_cast<uint64_t>(
-      exchange::SegmentBytes(moe::MakeExchangeShape(shape, layout, options.kernels)));
+  return static_cast<uint64_t>(exchange::SegmentBytes(
+      moe::MakeExchangeShape(shape, layout, compute::PrecisionOf(options.kernels))));
 }
 
 int64_t PlanMemory(const EngineFlags& flags, const model::Family& family,
@@ -223,11 +223,11 @@ int64_t PlanMemory(const EngineFlags& flags, const model::Family& family,
                    const runtime::EngineOptions& options) {
   const uint64_t available = AvailableMemoryBytes();
   const auto weights = static_cast<uint64_t>(family.weight_bytes(c, options.kernels));
-  const kv::CacheShape block{.num_layers = c.num_layers,
+  const kv::LayerCacheShape layer{
+      .kv_heads = c.num_kv_heads, .key_dim = c.head_dim, .value_dim = c.head_dim};
+  const kv::CacheShape block{.layers = std::vector(static_cast<size_t>(c.num_layers), layer),
                              .num_blocks = 1,
-                             .kv_heads = c.num_kv_heads,
-                             .head_dim = c.head_dim,
-                             .dtype = compute::ComputeDType(options.kernels)};
+                             .dtype = compute::PrecisionOf(options.kernels).kv_cache};
   const auto block_bytes = static_cast<uint64_t>(block.BytesPerBlock());
   const uint64_t kv_bytes = KvBytes(flags, options, places.num_ranks_here, block_bytes,
                                     available > weights ? available - weights : 0);

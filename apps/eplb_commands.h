@@ -48,18 +48,14 @@ struct LoadFlags {
 };
 void AddLoadFlags(Command command, LoadFlags& flags);
 
-struct RecordedLayer {
-  std::vector<double> total;                    // [num_experts]
-  std::vector<std::vector<double>> iterations;  // [iterations][num_experts]; {total} if not known
-};
 struct RecordedLoads {
   int32_t num_experts = 0;
   int32_t ep_size = 0;      // ranks that recorded; 0 when the source does not tell
-  bool has_batches = true;  // else `iterations` is all that was recorded, as one
-  std::map<int32_t, RecordedLayer> layers;
+  bool has_batches = true;  // else each layer has one: all that was recorded
+  std::map<int32_t, eplb::BatchLoads> layers;
 };
-// A routing file is cut into iterations; a shorter last one counts in the total only, unless there
-// is no other. A load table is one iteration, unless it has steps. --layers with as many layers as
+// A routing file is cut into iterations; a shorter last one is of no batch, unless there is no
+// other. A load table is one iteration, unless it has steps. --layers with as many layers as
 // the source has gives these the model's own numbers; with fewer it takes those out of the source.
 // Errors: as the readers; kInvalid unless exactly one source is given and the flags fit it.
 inline constexpr int64_t kTokensPerIteration = 1024;
@@ -97,10 +93,6 @@ void AddPlacementOutput(Command command, PlacementOutput& output);
 void CheckPlacementOutput(const PlacementOutput& output);
 // To standard output, or to standard error when the file is there.
 void PrintPlacementReport(const PlacementOutput& output, const std::string& text);
-
-bool HasLoad(std::span<const double> loads);
-// The iterations in which the layer has any load.
-eplb::BatchLoads LoadedBatches(const RecordedLayer& layer);
 
 // Calls work(layer) for each number below num_layers, on all cores; which thread is not defined.
 // From then on SIGINT and SIGTERM let the layers at work end and start no others; what is written

@@ -40,31 +40,28 @@ enum class Order {
   kAlternating  // every other one to plan from, so that no drift lies between the two
 };
 
-Halves SplitInHalves(const std::vector<std::vector<double>>& iterations, int32_t num_experts,
-                     Order order) {
-  std::vector<const std::vector<double>*> loaded;
-  for (const std::vector<double>& iteration : iterations)
-    if (HasLoad(iteration)) loaded.push_back(&iteration);
-  Halves halves;
-  halves.recorded.num_experts = halves.measured.num_experts = num_experts;
-  for (size_t i = 0; i < loaded.size(); ++i) {
+Halves SplitInHalves(const eplb::BatchLoads& batches, Order order) {
+  const eplb::BatchLoads loaded = batches.WithLoad();
+  Halves halves{{loaded.num_experts}, {loaded.num_experts}};
+  for (int32_t i = 0; i < loaded.size(); ++i) {
     const bool records = order == Order::kInTime ? i < loaded.size() / 2 : i % 2 == 1;
-    (records ? halves.recorded : halves.measured).Add(*loaded[i]);
+    (records ? halves.recorded : halves.measured).Add(loaded.At(i));
   }
   return halves;
 }
 
-std::vector<std::vector<double>> DrawIterations(const DiagnoseFlags& flags,
-                                                const std::vector<double>& loads, int32_t layer) {
+eplb::BatchLoads DrawIterations(const DiagnoseFlags& flags, const std::vector<double>& loads,
+                                int32_t layer) {
   eplb::RoutingSampler sampler(loads, flags.top_k.value_or(kTopK),
                                flags.seed * 1000003 + static_cast<uint64_t>(layer));
-  std::vector<std::vector<double>> iterations;
+  eplb::BatchLoads iterations{static_cast<int32_t>(loads.size())};
   for (int32_t i = 0; i < kDrawnIterations; ++i) {
-    std::vector<double>& counts = iterations.emplace_back(loads.size(), 0.0);
+    std::vector<double> counts(loads.size(), 0.0);
     for (const uint16_t id :
          sampler.Sample(flags.tokens_per_rank.value_or(kTokensPerRank) * flags.ep_size,
                         flags.wobble.value_or(kWobble)))
       counts[id] += 1;
+    iterations.Add(counts);
   }
   return iterations;
 }
@@ -73,7 +70,7 @@ std::vector<std::vector<double>> DrawIterations(const DiagnoseFlags& flags,
 std::vector<int32_t> SampledLayers(const RecordedLoads& recorded, int32_t max_layers) {
   std::vector<int32_t> loaded;
   for (const auto& [layer, loads] : recorded.layers)
-    if (HasLoad(loads.total)) loaded.push_back(layer);
+    if (eplb::HasLoad(loads.Sum())) loaded.push_back(layer);
   const auto all = static_cast<int32_t>(loaded.size());
   if (max_layers == 0 || all <= max_layers) return loaded;
   std::vector<int32_t> sampled;
@@ -88,10 +85,9 @@ std::vector<Halves> HalvesOfLayers(const DiagnoseFlags& flags, const RecordedLoa
                                    const std::vector<int32_t>& layers, Order order) {
   std::vector<Halves> halves(layers.size());
   ForEachLayer(layers.size(), [&](size_t i) {
-    const RecordedLayer& loads = recorded.layers.at(layers[i]);
+    const eplb::BatchLoads& loads = recorded.layers.at(layers[i]);
     halves[i] = SplitInHalves(
-        recorded.has_batches ? loads.iterations : DrawIterations(flags, loads.total, layers[i]),
-        recorded.num_experts, order);
+        recorded.has_batches ? loads : DrawIterations(flags, loads.Sum(), layers[i]), order);
     if (halves[i].recorded.size() == 0)
       Throw(ErrorKind::kInvalid,
             "layer {} has {} iterations with load; at least 2 are needed, one to plan from and one "

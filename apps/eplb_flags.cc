@@ -28,8 +28,10 @@ void AddNodeFlags(Command command, NodeFlags& flags) {
       .ShowDefault();
   command
       .Add("--cross-node-slots", flags.cross_node_slots,
-           "slots of a layer that the policy scenario and repair may give to an expert of another "
-           "node (default: as many as nodes; repair: or as many as there are, if more)")
+           fmt::format("slots of a layer that repair and the policies {} may give to an expert of "
+                       "another node (default: as many as nodes; repair: or as many as there are, "
+                       "if more)",
+                       fmt::join(eplb::PolicyNames(&eplb::Policy::bounds_cross_slots), ", ")))
       .NonNegative();
 }
 
@@ -43,17 +45,15 @@ void CheckNodeFlags(const NodeFlags& flags, std::string_view flag,
   }
   if (flags.cross_node_slots && (flags.num_nodes == 1 || !bounds_cross_slots))
     Throw(ErrorKind::kInvalid,
-          "--cross_node_slots {} with --nodes {} and {} {}; allowed: several nodes and scenario",
-          *flags.cross_node_slots, flags.num_nodes, flag, fmt::join(policies, ","));
+          "--cross_node_slots {} with --nodes {} and {} {}; allowed: several nodes and {}",
+          *flags.cross_node_slots, flags.num_nodes, flag, fmt::join(policies, ","),
+          fmt::join(eplb::PolicyNames(&eplb::Policy::bounds_cross_slots), ", "));
   if (looks_at_nodes || (flags.num_nodes == 1 && flags.num_groups == 1)) return;
-  std::vector<std::string_view> allowed;
-  for (const eplb::Policy& policy : eplb::Policies())
-    if (policy.looks_at_nodes) allowed.push_back(policy.name);
   Throw(ErrorKind::kInvalid,
         "--nodes {} --num_groups {}: {} {} does not look at nodes and groups; 1 is allowed, or a "
         "policy that does: {}",
         flags.num_nodes, flags.num_groups, flag, fmt::join(policies, ","),
-        fmt::join(allowed, ", "));
+        fmt::join(eplb::PolicyNames(&eplb::Policy::looks_at_nodes), ", "));
 }
 
 void AddPlacementOutput(Command command, PlacementOutput& output) {

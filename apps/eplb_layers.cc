@@ -38,18 +38,6 @@ double ThreadMilliseconds() {
   return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec) / 1e6;
 }
 
-bool HasLoad(std::span<const double> loads) {
-  return std::any_of(loads.begin(), loads.end(), [](double load) { return load > 0; });
-}
-
-eplb::BatchLoads LoadedBatches(const RecordedLayer& layer) {
-  eplb::BatchLoads batches{
-      .num_experts = static_cast<int32_t>(layer.total.size()), .loads = {}, .weights = {}};
-  for (const std::vector<double>& iteration : layer.iterations)
-    if (HasLoad(iteration)) batches.Add(iteration);
-  return batches;
-}
-
 std::vector<int32_t> ParseLayers(const std::string& text) {
   constexpr int32_t kMaxLayer = statistics::kMaxEplbLayers;
   const auto refuse = [&]() {

@@ -49,12 +49,11 @@ RecordedLoads OfStatistics(const statistics::ExpertStatistics& recorded) {
   RecordedLoads result{
       .num_experts = recorded.num_experts, .ep_size = recorded.ep_size, .layers = {}};
   for (size_t l = 0; l < recorded.num_layers(); ++l) {
-    RecordedLayer& layer = result.layers[recorded.layers[l]];
-    const std::vector<int64_t> total = statistics::LayerLoads(recorded, l);
-    layer.total.assign(total.begin(), total.end());
+    eplb::BatchLoads& layer = result.layers[recorded.layers[l]];
+    layer.num_experts = recorded.num_experts;
     for (int64_t i = 0; i < recorded.num_iterations; ++i) {
       const auto row = recorded.Row(i, l, 0);
-      layer.iterations.emplace_back(row.begin(), row.end());
+      layer.Add(std::vector<double>(row.begin(), row.end()));
     }
   }
   return result;
@@ -66,8 +65,11 @@ RecordedLoads OfTable(const statistics::LoadTable& table) {
                        .has_batches = !table.batches.empty(),
                        .layers = {}};
   for (const auto& [layer, loads] : table.layers) {
-    result.layers[layer] = {.total = loads, .iterations = {loads}};
-    if (result.has_batches) result.layers[layer].iterations = table.batches.at(layer);
+    eplb::BatchLoads& batches = result.layers[layer];
+    batches.num_experts = table.num_experts;
+    if (!result.has_batches) batches.Add(loads);
+    if (result.has_batches)
+      for (const std::vector<double>& batch : table.batches.at(layer)) batches.Add(batch);
   }
   return result;
 }
@@ -78,7 +80,7 @@ RecordedLoads OfRouting(const statistics::Routing& routing, int64_t tokens_per_i
   int64_t num_tokens = 0;
   for (const statistics::RoutingTask& task : routing.tasks) num_tokens += routing.NumTokens(task);
   if (num_tokens > tokens_per_iteration && num_tokens % tokens_per_iteration != 0)
-    for (auto& [id, layer] : result.layers) layer.iterations.pop_back();
+    for (auto& [id, layer] : result.layers) layer.UnbatchLast();
   return result;
 }
 
@@ -109,7 +111,7 @@ RecordedLoads ReadSource(const LoadFlags& flags) {
 
 void ChooseLayers(const std::string& text, RecordedLoads& recorded) {
   const std::vector<int32_t> wanted = ParseLayers(text);
-  std::map<int32_t, RecordedLayer> chosen;
+  std::map<int32_t, eplb::BatchLoads> chosen;
   if (wanted.size() == recorded.layers.size()) {
     auto next = wanted.begin();
     for (auto& [layer, loads] : recorded.layers) chosen[*next++] = std::move(loads);

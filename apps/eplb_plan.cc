@@ -22,7 +22,7 @@ struct PlanFlags {
   LoadFlags loads;
   int32_t ep_size = 0;
   int32_t num_slots = 0;
-  std::string policy = "tensorrt_llm";
+  std::string policy = std::string(eplb::GreedyPolicy().name);
   NodeFlags nodes;
   int32_t layer_updates_per_iter = 0;
   uint64_t seed = 0;
@@ -32,7 +32,7 @@ struct PlanFlags {
 
 struct LayerPlan {
   int32_t layer = 0;
-  const RecordedLayer* loads = nullptr;
+  const eplb::BatchLoads* loads = nullptr;
   eplb::Placement now;      // the layout the loads were recorded with, or contiguous
   bool has_layout = false;  // `now` is that of the recording
   eplb::Placement placement;
@@ -50,34 +50,27 @@ int32_t SlotsChanged(const eplb::Placement& now, const eplb::Placement& planned)
                                                 : eplb::CountFetchedSlots(now, planned);
 }
 
-// A fetch is weighed by the policy; without a price plans are made as for empty slots, and only the
-// ranks of a policy of our own are renamed so that few slots of the layout in use change.
+// Plans of another program stay as that makes them: their ranks are not renamed for the layout in
+// use.
 eplb::Placement PlacementOf(const PlanFlags& flags, const eplb::Policy& policy,
                             const LayerPlan& plan) {
-  const double fetch_price = flags.fetch_price.value_or(0);
-  eplb::Placement planned = policy.plan({.loads = plan.loads->total,
-                                         .scenarios = plan.loads->iterations,
-                                         .num_slots = flags.num_slots,
-                                         .num_ranks = flags.ep_size,
-                                         .num_nodes = flags.nodes.num_nodes,
-                                         .num_groups = flags.nodes.num_groups,
-                                         .max_cross_slots = flags.nodes.MaxCrossSlots(),
-                                         .seed = flags.seed,
-                                         .previous = fetch_price > 0 ? &plan.now : nullptr,
-                                         .fetch_price = fetch_price});
-  const bool renames = plan.has_layout && fetch_price == 0 && flags.policy == "scenario" &&
-                       plan.now.num_slots() == planned.num_slots();
-  if (!renames) return planned;
-  return eplb::RelabelRanks(plan.now, planned,
-                            flags.nodes.num_nodes == 1 ? 0 : flags.ep_size / flags.nodes.num_nodes);
+  const bool keeps_layout = plan.has_layout && !policy.is_of_other_program;
+  return eplb::PlanLayer(policy, {.loads = *plan.loads,
+                                  .num_slots = flags.num_slots,
+                                  .num_ranks = flags.ep_size,
+                                  .nodes = flags.nodes.Sizes(),
+                                  .max_cross_slots = flags.nodes.MaxCrossSlots(),
+                                  .seed = flags.seed,
+                                  .current = keeps_layout ? &plan.now : nullptr,
+                                  .fetch_price = flags.fetch_price.value_or(0)});
 }
 
-void PlanLayer(const PlanFlags& flags, const eplb::Policy& policy, LayerPlan& plan) {
-  plan.has_load = HasLoad(plan.loads->total);
+void MakePlan(const PlanFlags& flags, const eplb::Policy& policy, LayerPlan& plan) {
+  plan.has_load = eplb::HasLoad(plan.loads->Sum());
   const double start = ThreadMilliseconds();
   plan.placement = PlacementOf(flags, policy, plan);
   plan.plan_ms = ThreadMilliseconds() - start;
-  const eplb::BatchLoads batches = LoadedBatches(*plan.loads);
+  const eplb::BatchLoads batches = plan.loads->WithLoad();
   plan.figures_now = eplb::JudgePlacement(plan.now, batches);
   plan.figures = eplb::JudgePlacement(plan.placement, batches);
   plan.bounds =
@@ -97,8 +90,8 @@ std::optional<statistics::EplbConfig> RecordedLayout(const PlanFlags& flags,
 void CheckFetchPrice(const PlanFlags& flags) {
   if (!flags.fetch_price) return;
   if (!eplb::FindPolicy(flags.policy).weighs_fetches)
-    Throw(ErrorKind::kInvalid, "--fetch_price {} with --policy {}; allowed: scenario",
-          *flags.fetch_price, flags.policy);
+    Throw(ErrorKind::kInvalid, "--fetch_price {} with --policy {}; allowed: {}", *flags.fetch_price,
+          flags.policy, fmt::join(eplb::PolicyNames(&eplb::Policy::weighs_fetches), ", "));
   if (!flags.loads.statistics.eplb_config)
     Throw(ErrorKind::kInvalid,
           "--fetch_price {} needs --eplb_config, the layout that fetches start from",
@@ -140,7 +133,7 @@ std::vector<LayerPlan> StartPlans(const PlanFlags& flags, const RecordedLoads& r
 std::vector<LayerPlan> PlanLayers(const PlanFlags& flags, const RecordedLoads& recorded) {
   const eplb::Policy& policy = eplb::FindPolicy(flags.policy);
   std::vector<LayerPlan> plans = StartPlans(flags, recorded);
-  ForEachLayer(plans.size(), [&](size_t i) { PlanLayer(flags, policy, plans[i]); });
+  ForEachLayer(plans.size(), [&](size_t i) { MakePlan(flags, policy, plans[i]); });
   return plans;
 }
 
@@ -272,7 +265,7 @@ std::vector<int32_t> LeaveOutDenseLayers(const LoadFlags& flags, RecordedLoads& 
   std::vector<int32_t> dense;
   const bool has_all_rows = !flags.loads.empty() && !flags.loads.ends_with(".csv");
   if (!has_all_rows || !flags.layers.empty()) return dense;
-  const auto has_load = [](const auto& layer) { return HasLoad(layer.second.total); };
+  const auto has_load = [](const auto& layer) { return eplb::HasLoad(layer.second.Sum()); };
   const auto first = std::find_if(recorded.layers.begin(), recorded.layers.end(), has_load);
   if (first == recorded.layers.end()) return dense;
   for (auto layer = recorded.layers.begin(); layer != first; ++layer) dense.push_back(layer->first);
@@ -300,7 +293,7 @@ void Plan(PlanFlags flags) {
   statistics::EplbConfig config{.num_slots = flags.num_slots,
                                 .layer_updates_per_iter = flags.layer_updates_per_iter};
   // The default's files equal those of TensorRT-LLM's generator byte for byte.
-  if (flags.policy != "tensorrt_llm") config.planned_ep_size = flags.ep_size;
+  if (flags.policy != eplb::GreedyPolicy().name) config.planned_ep_size = flags.ep_size;
   for (const LayerPlan& plan : plans) config.SetLayer(plan.layer, plan.placement);
   statistics::WriteEplbYaml(flags.output.path, config);
   WarnOfLayersWithoutLoad(plans);
@@ -338,8 +331,9 @@ void AddEplbPlan(Command group) {
   command
       .Add("--fetch-price", flags.fetch_price,
            "about the mean imbalance that a fetched slot must gain over the layout of "
-           "--eplb_config; "
-           "for the policy scenario (default: 0)")
+           "--eplb_config; for " +
+               fmt::format("{} (default: 0)",
+                           fmt::join(eplb::PolicyNames(&eplb::Policy::weighs_fetches), ", ")))
       .NonNegative();
   command.Add("--seed", flags.seed, "for policies that search at random").ShowDefault();
   AddPlacementOutput(command, flags.output);

@@ -89,7 +89,7 @@ std::vector<LayerRepair> StartRepairs(const RepairFlags& flags,
   eplb::ValidateSizes(target.num_experts, config.num_slots, target.ep_size, flags.from);
   std::vector<LayerRepair> repairs;
   for (const auto& [layer, loads] : recorded.layers) {
-    const bool has_load = HasLoad(loads.total);
+    const bool has_load = eplb::HasLoad(loads.Sum());
     if (!has_load && !config.layers.contains(layer)) continue;
     LayerRepair& repair = repairs.emplace_back();
     repair.layer = layer;
@@ -110,11 +110,10 @@ void RepairLayers(const RepairFlags& flags, const RecordedLoads& recorded,
                                     .max_cross_slots = flags.nodes.MaxCrossSlots()};
   ForEachLayer(repairs.size(), [&](size_t i) {
     LayerRepair& repair = repairs[i];
-    const RecordedLayer& loads = recorded.layers.at(repair.layer);
-    eplb::BatchLoads batches = LoadedBatches(loads);
+    eplb::BatchLoads batches = recorded.layers.at(repair.layer).WithLoad();
     eplb::RepairOptions layer_options = options;
     if (!repair.has_load) {  // experts of dead ranks need a slot all the same
-      batches.Add(std::vector<double>(loads.total.size(), 1.0));
+      batches = eplb::EqualLoads(batches.num_experts);
       layer_options.max_fetched_slots = 0;
     }
     const double start = ThreadMilliseconds();

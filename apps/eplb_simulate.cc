@@ -25,7 +25,7 @@ struct SimulateFlags {
   TraceFlags trace;
   int32_t ep_size = 0;
   int32_t num_slots = 0;
-  std::vector<std::string> policies = {"contiguous", "tensorrt_llm", "scenario"};
+  std::vector<std::string> policies = PolicyNames(&Policy::is_compared);
   std::vector<std::string> splits = {"even", "optimal", "optimal_fractional"};
   NodeFlags nodes;
   int32_t repair_slots = 0;
@@ -44,34 +44,23 @@ struct LayerOutcome {
   double choices = 0;  // routed tokens of a measured iteration, mean
 };
 
-std::vector<std::vector<double>> RowsOf(const BatchLoads& scenarios) {
-  std::vector<std::vector<double>> rows;
-  for (int32_t i = 0; i < scenarios.size(); ++i)
-    rows.emplace_back(scenarios.At(i).begin(), scenarios.At(i).end());
-  return rows;
-}
-
 SimulatedPolicy PolicyOf(const std::string& name, const SimulateFlags& flags, double& plan_ms) {
   const Policy& policy = FindPolicy(name);
   SimulatedPolicy out;
   out.name = name;
   if (policy.looks_at_nodes) out.nodes = flags.nodes.Sizes();
   out.plan = [&policy, &flags, &plan_ms](const BatchLoads& recorded) {
-    const std::vector<double> total = recorded.Sum();
-    const std::vector<std::vector<double>> rows = RowsOf(recorded);
     const double start = ThreadMilliseconds();
-    Placement placement = policy.plan({.loads = total,
-                                       .scenarios = rows,
-                                       .num_slots = flags.num_slots,
-                                       .num_ranks = flags.ep_size,
-                                       .num_nodes = flags.nodes.num_nodes,
-                                       .num_groups = flags.nodes.num_groups,
-                                       .max_cross_slots = flags.nodes.MaxCrossSlots(),
-                                       .seed = flags.seed});
+    Placement placement = PlanLayer(policy, {.loads = recorded,
+                                             .num_slots = flags.num_slots,
+                                             .num_ranks = flags.ep_size,
+                                             .nodes = flags.nodes.Sizes(),
+                                             .max_cross_slots = flags.nodes.MaxCrossSlots(),
+                                             .seed = flags.seed});
     plan_ms = ThreadMilliseconds() - start;
     return placement;
   };
-  if (flags.repair_slots > 0 && name != "contiguous")
+  if (flags.repair_slots > 0 && policy.balances)
     out.repair = [&policy, &flags](const Placement& now, const BatchLoads& seen) {
       RepairOptions options{.max_fetched_slots = flags.repair_slots, .seed = flags.seed};
       if (policy.looks_at_nodes) options.nodes = flags.nodes.Sizes();
@@ -339,8 +328,8 @@ void AddEplbSimulate(Command group) {
   command.Add("--num-slots", flags.num_slots, "slots of all ranks per layer").Required().Positive();
   command
       .Add("--policies", flags.policies,
-           "comma separated, of contiguous, tensorrt_llm, deepseek, scenario (default: all "
-           "but deepseek)")
+           fmt::format("comma separated, of {} (default: {})", fmt::join(PolicyNames(), ", "),
+                       fmt::join(flags.policies, ", ")))
       .CommaSeparated();
   command
       .Add("--splits", flags.splits,

@@ -184,7 +184,7 @@ void LayerTraces::TakeTable(const TraceFlags& flags, int32_t ep_size) {
   recorded_ = Given(flags.recorded, kRecorded);
   measured_ = Given(flags.measured, kMeasured);
   for (const auto& [layer, loads] : table_.layers)
-    (HasLoad(loads) ? layers_ : without_load_).push_back(layer);
+    (eplb::HasLoad(loads) ? layers_ : without_load_).push_back(layer);
   for (size_t i = 0; i < layers_.size(); ++i) rows_.push_back(static_cast<int32_t>(i));
   if (layers_.empty()) Throw(ErrorKind::kInvalid, "{} has no layer with load", flags.loads);
 }

@@ -40,7 +40,7 @@ void LoadModel(const EngineFlags& flags, const model::Family& family, int64_t ma
                                        .arena = arena});
   session.model = family.load(session.config, loader, max_positions);
   progress.Finish();
-  const std::vector<std::string> unused = weights.UnusedTensors();
+  const std::vector<std::string_view> unused = weights.UnusedTensors();
   if (!unused.empty())
     LogWarn("{}: {} tensors are not used by {}, the first is {}", session.folder, unused.size(),
             family.name, unused.front());
@@ -141,7 +141,7 @@ std::string TensorsOf(const std::string& folder) {
   constexpr size_t kMaxSamples = 1024;  // of tensors, at equal distances
   constexpr int64_t kSampleBytes = 64;
   const checkpoint::Checkpoint weights(folder);
-  const std::vector<std::string> names = weights.Names();
+  const std::vector<std::string_view> names = weights.Names();
   const size_t step = (names.size() + kMaxSamples - 1) / kMaxSamples;
   std::string text;
   for (size_t i = 0; i < names.size(); ++i) {

@@ -82,21 +82,27 @@ void Measure(const Row& row) {
   std::fflush(stdout);
 }
 
-Row PolicyRow(const char* policy, int32_t layers, int32_t experts, const eplb::PolicyInput& sizes,
+struct PlanSizes {
+  int32_t num_slots = 0;
+  int32_t num_ranks = 1;
+  eplb::NodeSizes nodes = {};
+};
+
+Row PolicyRow(const char* policy, int32_t layers, int32_t experts, const PlanSizes& sizes,
               double goal) {
   std::string name = fmt::format("plan {}, {} x {} experts, {} slots, {} ranks", policy, layers,
                                  experts, sizes.num_slots, sizes.num_ranks);
-  if (sizes.num_nodes > 1) name += fmt::format(", {} nodes", sizes.num_nodes);
+  if (sizes.nodes.num_nodes > 1) name += fmt::format(", {} nodes", sizes.nodes.num_nodes);
   const auto prepare = [=]() -> Work {
-    std::vector<std::vector<double>> loads;
+    std::vector<eplb::BatchLoads> layers_loads;
     for (int32_t l = 0; l < layers; ++l)
-      loads.push_back(Batches(experts, sizes.num_ranks, 1, SeedOf(l)).loads);
+      layers_loads.push_back(Batches(experts, sizes.num_ranks, 1, SeedOf(l)));
     return [=] {
-      for (const std::vector<double>& load : loads) {
-        eplb::PolicyInput input = sizes;
-        input.loads = load;
-        eplb::FindPolicy(policy).plan(input);
-      }
+      for (const eplb::BatchLoads& loads : layers_loads)
+        eplb::PlanLayer(eplb::FindPolicy(policy), {.loads = loads,
+                                                   .num_slots = sizes.num_slots,
+                                                   .num_ranks = sizes.num_ranks,
+                                                   .nodes = sizes.nodes});
     };
   };
   return {name, goal, "ms", 1, 41, prepare};
@@ -205,7 +211,7 @@ std::vector<Row> RepairRows() {
 std::vector<Row> AllRows() {
   const eplb::PolicyInput published{.num_slots = kSlots, .num_ranks = kRanks};
   const eplb::PolicyInput nodes{
-      .num_slots = kSlots, .num_ranks = 32, .num_nodes = 4, .num_groups = 8};
+      .num_slots = kSlots, .num_ranks = 32, .nodes = {.num_nodes = 4, .num_groups = 8}};
   const eplb::PolicyInput large{.num_slots = 2048, .num_ranks = 1024};
   std::vector<Row> rows = {PolicyRow("tensorrt_llm", 58, kExperts, published, 1),
                            PolicyRow("deepseek", 58, kExperts, published, 1),

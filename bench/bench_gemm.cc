@@ -102,12 +102,12 @@ struct Measurement {
 };
 
 Measurement Prepare(KernelSet kernels, GemmShape shape, int64_t rows, ThreadPool& pool) {
-  const DType dtype = compute::ComputeDType(kernels);
+  const DType dtype = compute::PrecisionOf(kernels).activations;
   const OwnedTensor w = compute::RandomTensor(DType::kBF16, {shape.n, shape.k}, 1);
   Measurement m{.kernels = kernels,
                 .shape = shape,
                 .rows = rows,
-                .weights = PackedMatrix::Pack(kernels, {{w.view()}}, pool),
+                .weights = compute::PackPlain(kernels, w, pool),
                 .x = compute::RandomTensor(dtype, {rows, shape.k}, 2),
                 .y = OwnedTensor(DType::kF32, {rows, shape.n}),
                 .gflops = {},

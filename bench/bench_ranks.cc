@@ -235,7 +235,7 @@ double ExchangeMib(const LoadedModel& loaded, const Layout& layout) {
                              {.num_ranks = layout.num_ranks,
                               .num_slots = static_cast<int32_t>(shape.num_experts),
                               .chunk_tokens = options.max_num_tokens},
-                             options.kernels);
+                             compute::PrecisionOf(options.kernels));
   return static_cast<double>(layout.num_ranks * (exchange::SegmentBytes(exchange) +
                                                  exchange::ScratchBytes(exchange))) /
          (1 << 20);

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "eplb/placement/batch_loads.h"
 #include "eplb/placement/placement.h"
 
 namespace wideload::python {
@@ -77,6 +78,15 @@ class Batches {
   const T* data_;
   int64_t iterations_, layers_, width_;
 };
+
+// The batches of a layer; weights [iterations], empty: all 1.
+inline eplb::BatchLoads LayerOf(const Batches<double>& batches, int64_t layer,
+                                std::span<const double> weights = {}) {
+  eplb::BatchLoads loads{static_cast<int32_t>(batches.width())};
+  for (int64_t i = 0; i < batches.iterations(); ++i)
+    loads.Add(batches.At(i, layer), weights.empty() ? 1.0 : weights[Index(i)]);
+  return loads;
+}
 
 // Row `layer` of slots [layers, num_slots], checked.
 inline eplb::Placement PlacementOf(const In<int32_t, 2>& slots, int64_t layer, int64_t num_experts,

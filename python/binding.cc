@@ -92,28 +92,18 @@ Out<int64_t> Plan(const In<double, 3>& loads, const std::array<int32_t, 5>& size
     const Policy& policy = FindPolicy(policy_name);
     ValidateSizes(static_cast<int32_t>(batches.width()), sizes[0], sizes[3], "plan");
     ForLayers(batches.layers(), num_threads, [&](int64_t l) {
-      std::vector<std::vector<double>> scenarios;
-      std::vector<double> total(Index(batches.width()), 0.0);
-      for (int64_t i = 0; i < batches.iterations(); ++i) {
-        const std::span<const double> load = batches.At(i, l);
-        scenarios.emplace_back(load.begin(), load.end());
-        for (size_t e = 0; e < total.size(); ++e) total[e] += load[e];
-      }
-      PolicyInput input{.loads = total,
-                        .scenarios = scenarios,
-                        .num_slots = sizes[0],
-                        .num_ranks = sizes[3],
-                        .num_nodes = sizes[2],
-                        .num_groups = sizes[1],
-                        .max_cross_slots = sizes[4],
-                        .seed = seed,
-                        .fetch_price = held.second};
-      Placement now, placement;
+      Placement now;
       if (has_current) now = PlacementOf(held.first, l, batches.width(), sizes[3]);
-      if (held.second > 0) input.previous = &now;
-      placement = policy.plan(input);
-      if (has_current && held.second == 0)
-        placement = RelabelRanks(now, placement, sizes[2] == 1 ? 0 : sizes[3] / sizes[2]);
+      const BatchLoads recorded = LayerOf(batches, l);
+      const Placement placement =
+          PlanLayer(policy, {.loads = recorded,
+                             .num_slots = sizes[0],
+                             .num_ranks = sizes[3],
+                             .nodes = {.num_nodes = sizes[2], .num_groups = sizes[1]},
+                             .max_cross_slots = sizes[4],
+                             .seed = seed,
+                             .current = has_current ? &now : nullptr,
+                             .fetch_price = held.second});
       CopySlots(placement, slots.data() + Index(l) * Index(sizes[0]));
     });
   }

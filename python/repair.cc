@@ -16,23 +16,11 @@ namespace {
 
 using namespace wideload::eplb;
 
-// The batches of a layer that have load.
-BatchLoads BatchesOf(const Batches<double>& batches, int64_t layer,
-                     std::span<const double> weights) {
-  BatchLoads scenarios{static_cast<int32_t>(batches.width()), {}, {}};
-  for (int64_t i = 0; i < batches.iterations(); ++i) {
-    const std::span<const double> load = batches.At(i, layer);
-    if (std::any_of(load.begin(), load.end(), [](double tokens) { return tokens > 0; }))
-      scenarios.Add(load, weights.empty() ? 1.0 : weights[Index(i)]);
-  }
-  return scenarios;
-}
-
 // A layer without load has nothing to balance: only experts without a live slot are covered.
 RepairResult RepairLayer(const Placement& now, BatchLoads scenarios, RepairOptions options) {
   const bool has_load = scenarios.size() > 0;
   if (!has_load) {
-    scenarios.Add(std::vector<double>(Index(now.num_experts), 1.0));
+    scenarios = EqualLoads(now.num_experts);
     options.max_fetched_slots = 0;
   }
   RepairResult result = RepairPlacement(now, scenarios, options);
@@ -57,7 +45,7 @@ Repaired Repair(const In<int32_t, 2>& slots, const In<double, 3>& loads,
     ForLayers(batches.layers(), num_threads, [&](int64_t l) {
       const RepairResult result =
           RepairLayer(PlacementOf(slots, l, batches.width(), num_ranks),
-                      BatchesOf(batches, l, {weights.data(), weights.size()}), options);
+                      LayerOf(batches, l, {weights.data(), weights.size()}).WithLoad(), options);
       CopySlots(result.placement, repaired.data() + Index(l) * num_slots);
       fetched[Index(l)] = result.fetched_slots;
       before[Index(l)] = result.imbalance_before;
@@ -90,7 +78,7 @@ LowerBounds Bounds(const In<double, 3>& loads, int32_t num_slots, int32_t num_ra
         capacity[i * layers + Index(l)] = ReplicaCapacityBound(load, sizes);
         floor[i * layers + Index(l)] = SamplingFloor(static_cast<int64_t>(total), num_ranks);
       }
-      const BatchLoads scenarios = BatchesOf(batches, l, {});
+      const BatchLoads scenarios = LayerOf(batches, l).WithLoad();
       if (scenarios.size() > 0) components[Index(l)] = ComponentBound(scenarios, sizes);
     });
   }

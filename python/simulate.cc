@@ -64,14 +64,8 @@ SimulatedPolicy FromTable(const std::string& name, const SimulateRequest& reques
   const Policy& policy = FindPolicy(name);
   const auto plan = [&policy, slots = request.num_slots, ranks = request.num_ranks,
                      seed = request.seed](const BatchLoads& recorded) {
-    std::vector<std::vector<double>> scenarios;
-    for (int32_t i = 0; i < recorded.size(); ++i)
-      scenarios.emplace_back(recorded.At(i).begin(), recorded.At(i).end());
-    return policy.plan({.loads = recorded.Sum(),
-                        .scenarios = scenarios,
-                        .num_slots = slots,
-                        .num_ranks = ranks,
-                        .seed = seed});
+    return PlanLayer(policy,
+                     {.loads = recorded, .num_slots = slots, .num_ranks = ranks, .seed = seed});
   };
   return {name, plan, {}};
 }

@@ -22,6 +22,8 @@ class MappedFile {
   MappedFile& operator=(MappedFile&& other) noexcept;
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  // Gives the memory of the first bytes back; who reads them later waits for the file again.
+  void LetGoOfFirst(size_t num_bytes) const;
   const std::string& path() const { return path_; }
 
  private:

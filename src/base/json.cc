@@ -1,15 +1,12 @@
 #include "base/json.h"
 
 #include <cmath>
-#include <set>
 #include <vector>
 
 #include "base/file.h"
 
 namespace wideload {
 namespace {
-
-constexpr int kMaxDepth = 100;
 
 // Long values are cut so that a message stays one line.
 std::string Found(const Json* value) {
@@ -19,24 +16,130 @@ std::string Found(const Json* value) {
   return text;
 }
 
+// Builds a document from the parser's events in linear time: the library's own callback parser
+// looks through the whole parent at the end of each child. The members of one object may be handed
+// on as they come instead of being kept.
+class Builder : public nlohmann::json_sax<Json> {
+ public:
+  Builder(const std::string& source, const JsonMember* member, std::string_view streamed)
+      : source_(source), member_(member), streamed_(streamed) {}
+
+  Json Take() { return std::move(root_); }
+
+  bool null() override { return Scalar(nullptr); }
+  bool boolean(bool value) override { return Scalar(value); }
+  bool number_integer(number_integer_t value) override { return Scalar(value); }
+  bool number_unsigned(number_unsigned_t value) override { return Scalar(value); }
+  bool number_float(number_float_t value, const string_t&) override { return Scalar(value); }
+  bool string(string_t& value) override { return Scalar(std::move(value)); }
+  bool binary(binary_t&) override { return false; }  // JSON text has none
+
+  bool start_object(size_t) override {
+    if (member_ != nullptr && stream_depth_ == 0 && IsStreamed()) stream_depth_ = open_.size() + 1;
+    return Open(Json::object());
+  }
+  bool start_array(size_t) override { return Open(Json::array()); }
+  bool end_object() override { return Close(); }
+  bool end_array() override { return Close(); }
+
+  bool key(string_t& name) override {
+    if (IsStreaming()) {
+      key_ = std::move(name);
+      return true;
+    }
+    auto& members = open_.back()->get_ref<Json::object_t&>();
+    const auto [place, is_new] = members.try_emplace(std::move(name));
+    if (!is_new) RefuseDuplicate(place->first);
+    place_ = &place->second;
+    if (open_.size() == 1) top_key_ = place->first;
+    return true;
+  }
+
+  bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& e) override {
+    Throw(ErrorKind::kCorrupt, "{}: not valid JSON: {}", source_, e.what());
+  }
+
+ private:
+  // Whether the object that begins now is the one whose members are handed on.
+  bool IsStreamed() const {
+    return streamed_.empty() ? open_.empty() : open_.size() == 1 && top_key_ == streamed_;
+  }
+  // Whether a member of that object comes next, or is complete.
+  bool IsStreaming() const { return stream_depth_ > 0 && open_.size() == stream_depth_; }
+
+  [[noreturn]] void RefuseDuplicate(const std::string& name) const {
+    const Json found = name;
+    Throw(ErrorKind::kCorrupt, "{}: duplicate JSON key {}", source_, Found(&found));
+  }
+
+  // Puts a value where the next one belongs.
+  Json* Put(Json&& value) {
+    if (IsStreaming()) return &(value_ = std::move(value));
+    if (open_.empty()) return &(root_ = std::move(value));
+    if (open_.back()->is_array()) {
+      auto& elements = open_.back()->get_ref<Json::array_t&>();
+      return &elements.emplace_back(std::move(value));
+    }
+    return &(*place_ = std::move(value));
+  }
+
+  bool Scalar(Json&& value) {
+    Put(std::move(value));
+    HandOn();
+    return true;
+  }
+
+  bool Open(Json&& container) {
+    if (open_.size() >= kMaxDepth)
+      Throw(ErrorKind::kCorrupt, "{}: JSON is nested deeper than {}", source_, kMaxDepth);
+    open_.push_back(Put(std::move(container)));
+    return true;
+  }
+
+  bool Close() {
+    const bool ends_streaming = IsStreaming();
+    open_.pop_back();
+    if (ends_streaming)
+      stream_depth_ = 0;
+    else
+      HandOn();
+    return true;
+  }
+
+  void HandOn() {
+    if (IsStreaming() && !(*member_)(key_, value_)) RefuseDuplicate(key_);
+  }
+
+  static constexpr size_t kMaxDepth = 100;
+
+  const std::string& source_;
+  const JsonMember* member_;
+  std::string_view streamed_;
+  Json root_;
+  std::vector<Json*> open_;  // arrays and objects around the next value, the outermost first
+  Json* place_ = nullptr;    // of the next value, in an object
+  std::string top_key_;      // of the document's member that is being read
+  size_t stream_depth_ = 0;  // of open_, within the object whose members are handed on; 0: outside
+  std::string key_;          // of the member to hand on
+  Json value_;
+};
+
+Json Build(std::string_view text, Builder& builder) {
+  Json::sax_parse(text.begin(), text.end(), &builder);
+  return builder.Take();
+}
+
 }  // namespace
 
 Json ParseJson(std::string_view text, const std::string& source) {
-  std::vector<std::set<std::string>> keys;
-  const auto refuse_duplicates = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > kMaxDepth)
-      Throw(ErrorKind::kCorrupt, "{}: JSON is nested deeper than {}", source, kMaxDepth);
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)
-      Throw(ErrorKind::kCorrupt, "{}: duplicate JSON key {}", source, Found(&parsed));
-    return true;
-  };
-  try {
-    return Json::parse(text.begin(), text.end(), refuse_duplicates);
-  } catch (const Json::exception& e) {
-    Throw(ErrorKind::kCorrupt, "{}: not valid JSON: {}", source, e.what());
-  }
+  Builder builder(source, nullptr, {});
+  return Build(text, builder);
+}
+
+Json ParseJsonMembers(std::string_view text, const std::string& source, std::string_view object,
+                      const JsonMember& member) {
+  Builder builder(source, &member, object);
+  return Build(text, builder);
 }
 
 Json ReadJsonFile(const std::string& path, uint64_t max_bytes) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -19,6 +20,17 @@ using Json = nlohmann::json;
 // Parses `text`. Errors: kCorrupt with `source` (a path) and the place, also for duplicate keys in
 // an object and for nesting deeper than 100.
 Json ParseJson(std::string_view text, const std::string& source);
+
+// Takes a member of an object, from which it may move. Returns false when it has seen the name
+// before.
+using JsonMember = std::function<bool(const std::string& name, Json& value)>;
+
+// For objects of very many members: parses `text` and hands on the members of one object as they
+// come, in order, without keeping them. `object` names that one: a member of the document, or ""
+// for the document itself. Returns the document, in which that object is empty; where it is missing
+// or no object, nothing is handed on. Errors: as ParseJson, also when `member` returns false.
+Json ParseJsonMembers(std::string_view text, const std::string& source, std::string_view object,
+                      const JsonMember& member);
 
 // ReadFile + ParseJson.
 Json ReadJsonFile(const std::string& path, uint64_t max_bytes = uint64_t{1} << 30);

@@ -128,7 +128,7 @@ void Checkpoint::AddShard(const std::string& shard,
             num_unnamed);
 }
 
-const Checkpoint::Entry& Checkpoint::Find(const std::string& name) const {
+const Checkpoint::Entry& Checkpoint::Find(std::string_view name) const {
   const auto it = tensors_.find(name);
   if (it == tensors_.end())
     Throw(ErrorKind::kNotFound, "{}: none of its {} safetensors files holds the tensor {}", folder_,
@@ -136,13 +136,13 @@ const Checkpoint::Entry& Checkpoint::Find(const std::string& name) const {
   return it->second;
 }
 
-TensorView Checkpoint::Get(const std::string& name) const {
+TensorView Checkpoint::Get(std::string_view name) const {
   const Entry& entry = Find(name);
   entry.used.store(true, std::memory_order_relaxed);
-  return entry.view;
+  return *entry.view;
 }
 
-TensorView Checkpoint::Get(const std::string& name, const Shape& shape) const {
+TensorView Checkpoint::Get(std::string_view name, const Shape& shape) const {
   const TensorView view = Get(name);
   if (view.shape() != shape)
     Throw(ErrorKind::kInvalid, "{}: tensor {} has the shape {}; it must be {}", FileOf(name), name,
@@ -150,7 +150,7 @@ TensorView Checkpoint::Get(const std::string& name, const Shape& shape) const {
   return view;
 }
 
-TensorView Checkpoint::Get(const std::string& name, DType dtype, const Shape& shape) const {
+TensorView Checkpoint::Get(std::string_view name, DType dtype, const Shape& shape) const {
   const TensorView view = Get(name, shape);
   if (view.dtype() != dtype)
     Throw(ErrorKind::kInvalid, "{}: tensor {} has the dtype {}; it must be {}", FileOf(name), name,
@@ -158,20 +158,20 @@ TensorView Checkpoint::Get(const std::string& name, DType dtype, const Shape& sh
   return view;
 }
 
-const TensorView& Checkpoint::Peek(const std::string& name) const { return Find(name).view; }
+const TensorView& Checkpoint::Peek(std::string_view name) const { return *Find(name).view; }
 
-const std::string& Checkpoint::FileOf(const std::string& name) const {
+const std::string& Checkpoint::FileOf(std::string_view name) const {
   return files_[Find(name).file].path();
 }
 
-std::vector<std::string> Checkpoint::Names() const {
-  std::vector<std::string> names;
+std::vector<std::string_view> Checkpoint::Names() const {
+  std::vector<std::string_view> names;
   for (const auto& [name, entry] : tensors_) names.push_back(name);
   return names;
 }
 
-std::vector<std::string> Checkpoint::UnusedTensors() const {
-  std::vector<std::string> names;
+std::vector<std::string_view> Checkpoint::UnusedTensors() const {
+  std::vector<std::string_view> names;
   for (const auto& [name, entry] : tensors_)
     if (!entry.used.load(std::memory_order_relaxed)) names.push_back(name);
   return names;
@@ -179,7 +179,8 @@ std::vector<std::string> Checkpoint::UnusedTensors() const {
 
 uint64_t Checkpoint::TotalBytes() const {
   uint64_t total = 0;
-  for (const auto& [name, entry] : tensors_) total += static_cast<uint64_t>(entry.view.num_bytes());
+  for (const auto& [name, entry] : tensors_)
+    total += static_cast<uint64_t>(entry.view->num_bytes());
   return total;
 }
 

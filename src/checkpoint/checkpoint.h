@@ -8,6 +8,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -25,47 +26,47 @@ class Checkpoint {
   Checkpoint(const Checkpoint&) = delete;
   Checkpoint& operator=(const Checkpoint&) = delete;
 
-  bool Has(const std::string& name) const { return tensors_.contains(name); }
+  bool Has(std::string_view name) const { return tensors_.contains(name); }
   // A view of the mapped bytes, valid as long as this object; marks the tensor as used. Errors:
   // kNotFound naming folder and tensor.
-  TensorView Get(const std::string& name) const;
+  TensorView Get(std::string_view name) const;
   // Get, and kInvalid naming file, tensor, found and allowed unless the shape (and dtype) are
   // these.
-  TensorView Get(const std::string& name, const Shape& shape) const;
-  TensorView Get(const std::string& name, DType dtype, const Shape& shape) const;
+  TensorView Get(std::string_view name, const Shape& shape) const;
+  TensorView Get(std::string_view name, DType dtype, const Shape& shape) const;
 
   // The tensor without marking it as used. Errors: as Get.
-  const TensorView& Peek(const std::string& name) const;
+  const TensorView& Peek(std::string_view name) const;
   // Path of the file that holds the tensor. Errors: as Get.
-  const std::string& FileOf(const std::string& name) const;
-  // All names, sorted; those that no Get has asked for.
-  std::vector<std::string> Names() const;
-  std::vector<std::string> UnusedTensors() const;
+  const std::string& FileOf(std::string_view name) const;
+  // All names, sorted; those that no Get has asked for. Valid as long as this object.
+  std::vector<std::string_view> Names() const;
+  std::vector<std::string_view> UnusedTensors() const;
   uint64_t TotalBytes() const;
   const std::string& folder() const { return folder_; }
   int num_files() const { return static_cast<int>(files_.size()); }
 
  private:
   struct Entry {
-    TensorView view;
-    size_t file;
+    const TensorView* view;  // of the file
+    uint32_t file;
     mutable std::atomic<bool> used{false};
-    Entry(const TensorView& v, size_t f) : view(v), file(f) {}
+    Entry(const TensorView& v, size_t f) : view(&v), file(static_cast<uint32_t>(f)) {}
   };
-  const Entry& Find(const std::string& name) const;
+  const Entry& Find(std::string_view name) const;
   void OpenSingle(const std::string& path);
   void OpenShards(const std::string& index_path);
   void AddShard(const std::string& shard, const std::map<std::string, std::string>& shard_of);
 
   std::string folder_;
   std::vector<SafetensorsFile> files_;
-  std::map<std::string, Entry> tensors_;
+  std::map<std::string_view, Entry> tensors_;  // names and views are those of the files
 };
 
 // Looks at every element of the floating-point tensors `names` (empty: all) and refuses NaN and
 // infinity: kCorrupt naming file, tensor and index, always the first in name order whatever the
 // number of threads. Shows progress on stderr.
-void CheckWeights(const Checkpoint& checkpoint, std::span<const std::string> names,
+void CheckWeights(const Checkpoint& checkpoint, std::span<const std::string_view> names,
                   ThreadPool& pool);
 
 }  // namespace wideload::checkpoint

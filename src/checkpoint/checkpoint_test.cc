@@ -168,7 +168,7 @@ TEST(CheckWeights, NamesTheFirstBadElement) {
   WriteSafetensors(folder.path() + "/model.safetensors", tensors);
   const Checkpoint checkpoint(folder.path());
   ThreadPool pool("check", 3);
-  const auto refusal = [&](std::vector<std::string> names) {
+  const auto refusal = [&](std::vector<std::string_view> names) {
     return Refusal([&] { CheckWeights(checkpoint, names, pool); });
   };
   EXPECT_THAT(refusal({}), AllOf(HasSubstr("model.safetensors"), HasSubstr("tensor a"),

@@ -18,7 +18,7 @@ ExpertLayers OfWeights(const std::string& folder, const ModelConfig& config) {
   std::set<int32_t> layers;
   std::set<int32_t> extra;
   uint64_t bytes = 0;
-  for (const std::string& name : checkpoint.Names()) {
+  for (const std::string_view name : checkpoint.Names()) {
     const int64_t layer = LayerOf(name);
     if (layer < 0 || PartOf(name, 0) != "experts") continue;
     (layer < config.num_layers ? layers : extra).insert(static_cast<int32_t>(layer));

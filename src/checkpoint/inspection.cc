@@ -59,7 +59,7 @@ std::string PatternOf(std::string_view name) {
   return pattern;
 }
 
-uint64_t ParametersOf(const std::string& name, const TensorView& view) {
+uint64_t ParametersOf(std::string_view name, const TensorView& view) {
   const auto count = static_cast<uint64_t>(view.shape().num_elements());
   if (name.ends_with("scale") || name.ends_with("scales") || name.ends_with("scale_inv")) return 0;
   if (name.ends_with("_packed") && view.dtype() == DType::kI32) return 8 * count;  // 4-bit
@@ -72,7 +72,7 @@ uint64_t ParametersOf(const std::string& name, const TensorView& view) {
 
 void SumParts(const Checkpoint& checkpoint, int64_t num_layers, Inspection& inspection) {
   std::map<std::string_view, PartSum> sums;
-  for (const std::string& name : checkpoint.Names()) {
+  for (const std::string_view name : checkpoint.Names()) {
     const TensorView& view = checkpoint.Peek(name);
     PartSum& sum = sums[PartOf(name, num_layers)];
     ++sum.num_tensors;
@@ -91,7 +91,7 @@ void SumParts(const Checkpoint& checkpoint, int64_t num_layers, Inspection& insp
 
 void GroupShapes(const Checkpoint& checkpoint, Inspection& inspection) {
   std::map<std::string, ShapeGroup> groups;
-  for (const std::string& name : checkpoint.Names()) {
+  for (const std::string_view name : checkpoint.Names()) {
     const TensorView& view = checkpoint.Peek(name);
     const std::string pattern = PatternOf(name);
     const std::string key =

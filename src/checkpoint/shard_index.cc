@@ -12,8 +12,11 @@ bool IsPlainFileName(std::string_view name) {
   return name.find_first_of(kSeparators) == std::string_view::npos && !name.starts_with('.');
 }
 
-void CheckShardName(const JsonFields& weight_map, const std::string& tensor,
-                    const std::string& shard) {
+// The shard of a tensor, from its member of the object weight_map.
+std::string ReadShard(const std::string& tensor, const Json& value, const std::string& source) {
+  const Json member = Json::object({{tensor, value}});
+  const JsonFields weight_map(member, source, "weight_map");
+  std::string shard = weight_map.String(tensor);
   if (shard.ends_with(".bin") || shard.ends_with(".pt") || shard.ends_with(".pth"))
     Throw(ErrorKind::kUnsupported,
           "{} is \"{}\", a pickle file, which may carry code; give a checkpoint converted to "
@@ -21,6 +24,7 @@ void CheckShardName(const JsonFields& weight_map, const std::string& tensor,
           weight_map.Where(tensor), shard);
   if (!IsPlainFileName(shard) || !shard.ends_with(".safetensors"))
     weight_map.Refuse(tensor, "the name of a .safetensors file in the same folder");
+  return shard;
 }
 
 }  // namespace
@@ -32,9 +36,12 @@ std::vector<std::string> ShardIndex::Shards() const {
 }
 
 ShardIndex ParseShardIndex(std::string_view text, const std::string& source) {
-  const Json json = ParseJson(text, source);
-  const JsonFields document(json, source);
   ShardIndex index;
+  const Json json = ParseJsonMembers(
+      text, source, "weight_map", [&](const std::string& tensor, const Json& value) {
+        return index.shard_of.try_emplace(tensor, ReadShard(tensor, value, source)).second;
+      });
+  const JsonFields document(json, source);
   if (document.Has("metadata")) {
     const JsonFields metadata = document.Object("metadata");
     const Json* total = metadata.Find("total_size");
@@ -42,12 +49,7 @@ ShardIndex ParseShardIndex(std::string_view text, const std::string& source) {
     if (total != nullptr)
       index.total_bytes = static_cast<uint64_t>(metadata.Number("total_size", 0, 0x1p62));
   }
-  const JsonFields weight_map = document.Object("weight_map");
-  for (const auto& item : weight_map.json().items()) {
-    std::string shard = weight_map.String(item.key());
-    CheckShardName(weight_map, item.key(), shard);
-    index.shard_of.emplace(item.key(), std::move(shard));
-  }
+  document.Object("weight_map");
   if (index.shard_of.empty()) document.Refuse("weight_map", "an object with at least one tensor");
   return index;
 }

@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kElementsPerTask = int64_t{1} << 20;
 
 struct Piece {
-  const std::string* name;
+  std::string_view name;
   TensorView view;
   int64_t begin;
   int64_t end;
@@ -51,23 +51,24 @@ std::optional<int64_t> FindNonFinite(const Piece& piece) {
   }
 }
 
-std::vector<Piece> CutIntoPieces(const Checkpoint& checkpoint, std::span<const std::string> names) {
+std::vector<Piece> CutIntoPieces(const Checkpoint& checkpoint,
+                                 std::span<const std::string_view> names) {
   std::vector<Piece> pieces;
-  for (const std::string& name : names) {
+  for (const std::string_view name : names) {
     const TensorView& view = checkpoint.Peek(name);
     if (!IsFloating(view.dtype())) continue;
     const int64_t count = view.shape().num_elements();
     for (int64_t begin = 0; begin < count; begin += kElementsPerTask)
-      pieces.push_back({&name, view, begin, std::min(count, begin + kElementsPerTask)});
+      pieces.push_back({name, view, begin, std::min(count, begin + kElementsPerTask)});
   }
   return pieces;
 }
 
 }  // namespace
 
-void CheckWeights(const Checkpoint& checkpoint, std::span<const std::string> names,
+void CheckWeights(const Checkpoint& checkpoint, std::span<const std::string_view> names,
                   ThreadPool& pool) {
-  std::vector<std::string> chosen(names.begin(), names.end());
+  std::vector<std::string_view> chosen(names.begin(), names.end());
   if (chosen.empty()) chosen = checkpoint.Names();
   std::sort(chosen.begin(), chosen.end());
   const std::vector<Piece> pieces = CutIntoPieces(checkpoint, chosen);
@@ -87,7 +88,7 @@ void CheckWeights(const Checkpoint& checkpoint, std::span<const std::string> nam
   for (size_t i = 0; i < pieces.size(); ++i) {
     if (found[i] == kNone) continue;
     Throw(ErrorKind::kCorrupt, "{}: tensor {}, element {} of {} is {}; weights must be finite",
-          checkpoint.FileOf(*pieces[i].name), *pieces[i].name, found[i],
+          checkpoint.FileOf(pieces[i].name), pieces[i].name, found[i],
           pieces[i].view.shape().ToString(),
           LoadFloat(pieces[i].view.dtype(), pieces[i].view.raw(), found[i]));
   }

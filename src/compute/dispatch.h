@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "compute/exec.h"
 #include "compute/kernels.h"
+#include "compute/ops.h"
 #include "tensor/tensor_view.h"
 
 namespace wideload::compute {
@@ -22,6 +23,22 @@ inline OutRows WriteRows(const TensorView& y) {
 // Ends the process unless `view` is a matrix [rows, columns] of `dtype`.
 void CheckMatrix(const char* op, const char* argument, const TensorView& view, DType dtype,
                  const Shape& shape);
+
+// Ends the process unless `y` is F32 or of exec's activations, and of this shape.
+void CheckOutput(const char* op, const Exec& exec, const TensorView& y, const Shape& shape);
+// The runs of every head's part. Ends the process unless they fit the rows.
+HeadRuns CheckHeads(const char* op, const HeadPart& x);
+
+inline InRows ReadHeads(const HeadPart& x) {
+  return {
+      .base = static_cast<const std::byte*>(x.rows.raw()) + x.first * DTypeBytes(x.rows.dtype()),
+      .stride_bytes = x.rows.row_bytes()};
+}
+inline OutRows WriteHeads(const HeadPart& x) {
+  return {
+      .base = static_cast<std::byte*>(x.rows.raw_mutable()) + x.first * DTypeBytes(x.rows.dtype()),
+      .stride_bytes = x.rows.row_bytes()};
+}
 
 // Runs task(i, thread) for each i on the pool, or here when the whole work, in multiply-adds or
 // elements moved, is too small to be worth waking it.

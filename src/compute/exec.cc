@@ -111,6 +111,21 @@ void CheckMatrix(const char* op, const char* argument, const TensorView& view, D
                  shape.ToString());
 }
 
+void CheckOutput(const char* op, const Exec& exec, const TensorView& y, const Shape& shape) {
+  const bool is_f32 = y.dtype() == DType::kF32;
+  CheckMatrix(op, "y", y, is_f32 ? DType::kF32 : exec.precision().activations, shape);
+}
+
+HeadRuns CheckHeads(const char* op, const HeadPart& x) {
+  WIDELOAD_CHECK(x.rows.shape().rank() == 2 && x.heads >= 1 && x.rows.dim(1) % x.heads == 0,
+                 "{}: {} heads in rows of {}", op, x.heads, x.rows.shape().ToString());
+  const int64_t stride = x.rows.dim(1) / x.heads;
+  const int64_t width = x.width > 0 ? x.width : stride - x.first;
+  WIDELOAD_CHECK(x.first >= 0 && width >= 1 && x.first + width <= stride,
+                 "{}: elements {} to {} of heads of {}", op, x.first, x.first + width, stride);
+  return {.heads = x.heads, .stride = stride, .width = width};
+}
+
 void RunTasks(const Exec& exec, int64_t num_tasks, int64_t work,
               FunctionRef<void(int64_t, int)> task) {
   constexpr int64_t kInlineWork = 65536;

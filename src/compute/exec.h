@@ -13,7 +13,7 @@
 namespace wideload::compute {
 
 // Ordered from the plainest. reference computes in fp32 throughout and is the oracle; the others
-// keep weights, GEMM inputs, wire rows and KV in bf16 and accumulate in fp32.
+// keep plain weights, GEMM inputs, wire rows and KV in bf16 and accumulate in fp32.
 enum class KernelSet { kReference, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
 // "reference", "avx2", "avx512", "avx512_bf16", "amx"
@@ -27,15 +27,25 @@ std::span<const KernelSet> SupportedKernelSets();
 // avx2; reference.
 KernelSet AutoKernelSet();
 
-// The dtype of GEMM inputs, wire rows and the KV cache: F32 under reference, BF16 otherwise.
-inline DType ComputeDType(KernelSet kernels) {
-  return kernels == KernelSet::kReference ? DType::kF32 : DType::kBF16;
+// The dtypes of what passes between ops.
+struct Precision {
+  DType activations = DType::kF32;  // inputs of matrix products, rows on the wire
+  DType kv_cache = DType::kF32;
+  bool operator==(const Precision&) const = default;
+};
+
+// F32 throughout under reference, BF16 otherwise.
+inline Precision PrecisionOf(KernelSet kernels) {
+  const DType dtype = kernels == KernelSet::kReference ? DType::kF32 : DType::kBF16;
+  return {.activations = dtype, .kv_cache = dtype};
 }
 
 // Passed to every op. `pool` must outlive the call; results do not depend on its number of threads.
 struct Exec {
   KernelSet kernels = KernelSet::kReference;
   ThreadPool* pool = nullptr;
+
+  Precision precision() const { return PrecisionOf(kernels); }
 };
 
 // Ends the process unless this thread rounds to nearest with denormals kept (MXCSR default); every

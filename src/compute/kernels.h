@@ -7,10 +7,23 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "compute/activation.h"
+
 namespace wideload::compute {
 
 // Columns of a packed weight matrix come in groups of this many.
 inline constexpr int64_t kGroupColumns = 16;
+
+// The packed layouts of compute/weight_format.h. k of bf16 and fp8 groups is padded to the 32 of an
+// AMX tile; a line of scales has the size of a cache line.
+inline constexpr int64_t kTileK = 32;
+inline constexpr int64_t kScaleLineBytes = 64;
+inline constexpr int64_t kFp8BlockN = 128;
+inline constexpr int64_t kFp8BlockK = 128;
+inline constexpr int64_t kFourBitBlockK = 32;
+inline constexpr int64_t kFourBitBlockBytes = kFourBitBlockK * kGroupColumns / 2;
+inline constexpr int64_t kInt4ScaleLineK = 64;
+inline constexpr int64_t kMxfp4ScaleLineK = 128;
 
 // Rows at a fixed distance, or, when `pointers` is set, wherever those point.
 struct InRows {
@@ -24,22 +37,24 @@ struct OutRows {
   std::byte* const* pointers = nullptr;
 };
 
-// What happens with the fp32 sums of a dot product.
+// What happens with the fp32 sums of a dot product, after the bias was added.
 enum class GemmEpilogue {
-  kStore,   // y (fp32) = sum
-  kAdd,     // y (fp32) = y + sum
-  kRound,   // y (compute dtype) = sum
-  kSwiGlu,  // y (compute dtype) = silu(gate sum) * up sum; weights of PackGateUp
+  kStore,  // y (fp32) = sum
+  kAdd,    // y (fp32) = y + sum
+  kRound,  // y (activations) = sum
+  kGated,  // y (activations) = activation(gate sum, up sum); weights packed as gate and up
 };
 
-// y [rows, n] = epilogue(x [rows, k] W^T). For kSwiGlu, n counts the columns of y.
+// y [rows, n] = epilogue(x [rows, k] W^T + bias). For kGated, n counts the columns of y.
 struct GemmArgs {
   InRows x;
   OutRows y;
   const std::byte* weights = nullptr;
+  const float* bias = nullptr;  // one per packed column; null: none
   int64_t n = 0;
   int64_t k = 0;
   GemmEpilogue epilogue = GemmEpilogue::kStore;
+  GatedActivation activation;
 };
 
 // The part one task computes: rows, and groups of kGroupColumns columns of y.
@@ -50,29 +65,38 @@ struct GemmTile {
   int64_t group_end = 0;
 };
 
-// y = x * rsqrt(mean(x^2) + eps) * weight over each of `heads` runs of `width` in a row.
+// A part of every head of a row: `heads` runs of `width` elements, `stride` apart.
+struct HeadRuns {
+  int64_t heads = 1;
+  int64_t stride = 0;
+  int64_t width = 0;
+};
+
+// y = x * rsqrt(mean(x^2) + eps) * weight over each run of a row.
 struct NormArgs {
   InRows x;  // fp32
   OutRows y;
-  bool y_is_f32 = true;  // else compute dtype
-  const float* weight = nullptr;
-  int64_t heads = 1;
-  int64_t width = 0;
+  bool y_is_f32 = true;           // else activations
+  const float* weight = nullptr;  // null: ones
+  HeadRuns runs;
   float eps = 0;
 };
 
+// y = x * row_scales[row].
 struct ConvertArgs {
   InRows x;   // fp32
-  OutRows y;  // compute dtype
+  OutRows y;  // activations
   int64_t width = 0;
+  const float* row_scales = nullptr;  // null: ones
 };
 
-// Half-split rotation of the first 2 * half elements of every head, in place.
+// Rotation of the first 2 * half elements of every run of a row, in place: pairs (i, i + half), or
+// (2 i, 2 i + 1) when interleaved.
 struct RopeArgs {
   OutRows x;  // fp32
-  int64_t heads = 0;
-  int64_t head_dim = 0;
+  HeadRuns runs;
   int64_t half = 0;
+  bool interleaved = false;
   const float* cos = nullptr;  // [positions, half], rows table_stride apart
   const float* sin = nullptr;
   int64_t cos_stride = 0;
@@ -82,16 +106,20 @@ struct RopeArgs {
 
 // Query rows of one sequence against one KV head.
 struct AttentionArgs {
-  InRows q;   // fp32, at the first query head that uses this KV head
-  OutRows y;  // compute dtype, likewise
+  InRows q;   // fp32, at the first of these query heads, key_dim apart
+  OutRows y;  // activations, likewise, value_dim apart
   int64_t num_rows = 0;
   int64_t first_position = 0;  // of row 0
-  int64_t heads = 0;           // query heads that use this KV head
-  int64_t head_dim = 0;
+  int64_t heads = 0;           // query heads, all of this KV head
+  int64_t key_dim = 0;
+  int64_t value_dim = 0;
   float scale = 1;
-  const std::byte* keys = nullptr;  // of block 0 at this KV head, compute dtype
-  const std::byte* values = nullptr;
-  int64_t key_block_bytes = 0;  // from one block to the next
+  int64_t window = 0;                 // keys a position sees at most, itself included; 0: all
+  int64_t chunk = 0;                  // keys are seen from positions of the same chunk; 0: from all
+  const float* sinks = nullptr;       // one per head; null: none
+  const std::byte* keys = nullptr;    // of block 0 at this KV head, in the cache's dtype
+  const std::byte* values = nullptr;  // null: the first value_dim elements of each key
+  int64_t key_block_bytes = 0;        // from one block to the next
   int64_t value_block_bytes = 0;
   int64_t block_tokens = 0;
   const int32_t* blocks = nullptr;  // position p lies in blocks[p / block_tokens]
@@ -101,24 +129,35 @@ struct RouterArgs {
   InRows logits;  // fp32
   int64_t experts = 0;
   int64_t top_k = 0;
+  bool sigmoid = false;         // else softmax
+  const float* bias = nullptr;  // [experts], added for the choice only; null: none
+  int64_t num_groups = 1;
+  int64_t top_groups = 1;
+  bool group_by_two = false;  // a group's score is the sum of its two largest, else its largest
   bool normalize = true;
+  float normalize_epsilon = 0;
+  float scale = 1;
   OutRows ids;      // int32
   OutRows weights;  // fp32
 };
 
 // y[t] += sum over k of weights[t, k] * rows[t * top_k + k].
 struct CombineArgs {
-  const std::byte* const* rows = nullptr;  // compute dtype; null: nothing
+  const std::byte* const* rows = nullptr;  // activations; null: nothing
   InRows weights;                          // fp32
   int64_t top_k = 0;
   OutRows y;  // fp32
   int64_t width = 0;
 };
 
+using GemmKernel = void(const GemmArgs&, const GemmTile&);
+
+// Places in Kernels::gemm, which are those of WeightFormat.
+enum { kF32Gemm, kBf16Gemm, kFp8Gemm, kInt4Gemm, kMxfp4Gemm, kNumGemms };
+
 // Kernels over rows take [begin, end).
 struct Kernels {
-  void (*gemm)(const GemmArgs&, const GemmTile&) = nullptr;      // MatrixPrecision::kCompute
-  void (*gemm_f32)(const GemmArgs&, const GemmTile&) = nullptr;  // MatrixPrecision::kF32
+  GemmKernel* gemm[kNumGemms] = {};  // by WeightFormat
   void (*norm)(const NormArgs&, int64_t begin, int64_t end) = nullptr;
   void (*convert)(const ConvertArgs&, int64_t begin, int64_t end) = nullptr;
   void (*rope)(const RopeArgs&, int64_t begin, int64_t end) = nullptr;
@@ -131,6 +170,7 @@ struct Kernels {
 inline constexpr int64_t kMaxHeadDim = 1024;
 inline constexpr int64_t kMaxBlockTokens = 256;
 inline constexpr int64_t kMaxExperts = 4096;
+inline constexpr int64_t kMaxExpertGroups = 256;
 
 const Kernels& ReferenceKernels();
 const Kernels& Avx2Kernels();

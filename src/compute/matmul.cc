@@ -44,28 +44,38 @@ GemmTile TileOf(const GemmCut& cut, int64_t task, int64_t rows, int64_t groups) 
           .group_end = std::min(groups, (group_task + 1) * cut.groups_per_task)};
 }
 
-// Bytes of the weights behind one group of y's columns, roughly.
-int64_t GroupBytes(const PackedMatrix& w) {
-  return std::max<int64_t>(1, w.num_bytes() / CeilDiv(w.n(), kGroupColumns)) *
-         (w.gate_up() ? 2 : 1);
+// Bytes of the weights behind one group of y's columns.
+int64_t YGroupBytes(const PackedShape& w) {
+  return GroupBytes(w.format, w.k) * (w.gate_up ? 2 : 1);
+}
+
+auto GemmOf(const PackedShape& w) {
+  return KernelsOf(w.kernels).gemm[static_cast<size_t>(w.format)];
 }
 
 void RunGemm(const Exec& exec, const PackedMatrix& w, int64_t rows, const GemmArgs& args) {
   if (rows == 0) return;
-  const Kernels& kernels = KernelsOf(exec.kernels);
-  const auto gemm = w.precision() == MatrixPrecision::kF32 ? kernels.gemm_f32 : kernels.gemm;
+  const auto gemm = GemmOf(w.shape());
   const int64_t groups = CeilDiv(args.n, kGroupColumns);
-  const GemmCut cut = CutGemm(rows, groups, GroupBytes(w));
+  const GemmCut cut = CutGemm(rows, groups, YGroupBytes(w.shape()));
   RunTasks(exec, cut.num_tasks(), rows * w.n() * w.k(),
            [&](int64_t task, int) { gemm(args, TileOf(cut, task, rows, groups)); });
 }
 
-void CheckInput(const char* op, const Exec& exec, const TensorView& x, const PackedMatrix& w) {
+void CheckKernels(const char* op, const Exec& exec, const PackedMatrix& w) {
   WIDELOAD_CHECK(w.kernels() == exec.kernels, "{}: weights are packed for {}, kernels are {}", op,
                  KernelSetName(w.kernels()), KernelSetName(exec.kernels));
-  const DType dtype =
-      w.precision() == MatrixPrecision::kF32 ? DType::kF32 : ComputeDType(exec.kernels);
-  CheckMatrix(op, "x", x, dtype, {x.dim(0), w.k()});
+}
+
+void CheckInput(const char* op, const Exec& exec, const TensorView& x, const PackedMatrix& w) {
+  CheckKernels(op, exec, w);
+  CheckMatrix(op, "x", x, InputDType(exec.kernels, w.format()), {x.dim(0), w.k()});
+}
+
+GemmEpilogue StoreAs(DType dtype, const Exec& exec, bool accumulate) {
+  if (accumulate) return GemmEpilogue::kAdd;
+  const bool rounds = dtype == exec.precision().activations;
+  return rounds ? GemmEpilogue::kRound : GemmEpilogue::kStore;
 }
 
 // One expert's rows and where its tasks begin in each of the two products.
@@ -95,20 +105,16 @@ int64_t CutGroups(std::span<BusyGroup> busy, int64_t groups, int64_t group_bytes
   return num_tasks;
 }
 
-void CheckGroup(const Exec& exec, const ExpertGroup& group, const ExpertWeights& first) {
+void CheckGroup(const Exec& exec, const ExpertGroup& group, const ExpertShape& first) {
   WIDELOAD_CHECK(group.weights != nullptr && group.y_rows.size() == group.x_rows.size(),
                  "ExpertMlp: {} rows in, {} rows out, weights {}", group.x_rows.size(),
                  group.y_rows.size(), group.weights != nullptr ? "given" : "missing");
-  const PackedMatrix& gate_up = group.weights->gate_up;
-  const PackedMatrix& down = group.weights->down;
-  const bool fits = gate_up.gate_up() && !down.gate_up() && down.n() == gate_up.k() &&
-                    2 * down.k() == gate_up.n() && gate_up.kernels() == exec.kernels &&
-                    down.kernels() == exec.kernels && down.precision() == MatrixPrecision::kCompute;
-  WIDELOAD_CHECK(fits && gate_up.n() == first.gate_up.n() && gate_up.k() == first.gate_up.k(),
-                 "ExpertMlp: expert of gate and up [{}, {}] and down [{}, {}] among experts [{}, "
-                 "{}]",
-                 gate_up.n(), gate_up.k(), down.n(), down.k(), first.gate_up.n(),
-                 first.gate_up.k());
+  const ExpertShape& shape = group.weights->shape();
+  WIDELOAD_CHECK(shape == first && shape.kernels == exec.kernels && shape.hidden > 0,
+                 "ExpertMlp: {} expert [{}, {}] for {} among experts {} [{}, {}]",
+                 WeightFormatName(shape.format), shape.inner, shape.hidden,
+                 KernelSetName(shape.kernels), WeightFormatName(first.format), first.inner,
+                 first.hidden);
 }
 
 // The groups that have rows.
@@ -122,7 +128,7 @@ std::span<BusyGroup> BusyGroups(const Exec& exec, std::span<const ExpertGroup> g
     const auto rows = static_cast<int64_t>(group.x_rows.size());
     busy[num_busy] = {
         .group = &group, .first_row = first_row, .rows = rows, .cut = {}, .first_task = 0};
-    CheckGroup(exec, group, *busy[0].group->weights);
+    CheckGroup(exec, group, busy[0].group->weights->shape());
     first_row += rows;
     ++num_busy;
   }
@@ -134,64 +140,120 @@ std::span<BusyGroup> BusyGroups(const Exec& exec, std::span<const ExpertGroup> g
 void MatMul(const Exec& exec, const TensorView& x, const PackedMatrix& w, const TensorView& y,
             bool accumulate) {
   CheckInput("MatMul", exec, x, w);
-  WIDELOAD_CHECK(!w.gate_up(), "MatMul: gate and up weights go to MatMulSwiGlu");
-  CheckMatrix("MatMul", "y", y, DType::kF32, {x.dim(0), w.n()});
+  WIDELOAD_CHECK(!w.gate_up(), "MatMul: gate and up weights go to MatMulGated");
+  CheckOutput("MatMul", exec, y, {x.dim(0), w.n()});
+  WIDELOAD_CHECK(!accumulate || y.dtype() == DType::kF32, "MatMul: adding to {}",
+                 DTypeName(y.dtype()));
   RunGemm(exec, w, x.dim(0),
           {.x = ReadRows(x),
            .y = WriteRows(y),
            .weights = w.data(),
+           .bias = w.bias(),
            .n = w.n(),
            .k = w.k(),
-           .epilogue = accumulate ? GemmEpilogue::kAdd : GemmEpilogue::kStore});
+           .epilogue = StoreAs(y.dtype(), exec, accumulate),
+           .activation = {}});
 }
 
-void MatMulSwiGlu(const Exec& exec, const TensorView& x, const PackedMatrix& w,
-                  const TensorView& y) {
-  CheckInput("MatMulSwiGlu", exec, x, w);
-  WIDELOAD_CHECK(w.gate_up(), "MatMulSwiGlu: weights are not gate and up");
-  CheckMatrix("MatMulSwiGlu", "y", y, ComputeDType(exec.kernels), {x.dim(0), w.n() / 2});
+void MatMulHeads(const Exec& exec, const HeadPart& x, std::span<const PackedMatrix> w,
+                 const HeadPart& y) {
+  const HeadRuns from = CheckHeads("MatMulHeads", x);
+  const HeadRuns to = CheckHeads("MatMulHeads", y);
+  const auto heads = static_cast<int64_t>(w.size());
+  WIDELOAD_CHECK(heads == from.heads && heads == to.heads && heads > 0,
+                 "MatMulHeads: {} matrices for {} heads to {}", heads, from.heads, to.heads);
+  const PackedShape& shape = w[0].shape();
+  for (const PackedMatrix& head : w) {
+    CheckKernels("MatMulHeads", exec, head);
+    WIDELOAD_CHECK(
+        head.shape() == shape && !shape.gate_up && shape.k == from.width && shape.n == to.width,
+        "MatMulHeads: [{}, {}] for heads of {} to {}", head.n(), head.k(), from.width, to.width);
+  }
+  const int64_t rows = x.rows.dim(0);
+  CheckMatrix("MatMulHeads", "x", x.rows, InputDType(exec.kernels, shape.format), x.rows.shape());
+  CheckOutput("MatMulHeads", exec, y.rows, {rows, y.rows.dim(1)});
+  if (rows == 0) return;
+  const auto gemm = GemmOf(shape);
+  const int64_t groups = CeilDiv(shape.n, kGroupColumns);
+  const GemmCut cut = CutGemm(rows, groups, YGroupBytes(shape));
+  const auto multiply = [&](int64_t h, const GemmTile& tile) {
+    InRows head_x = ReadHeads(x);
+    OutRows head_y = WriteHeads(y);
+    head_x.base += h * from.stride * DTypeBytes(x.rows.dtype());
+    head_y.base += h * to.stride * DTypeBytes(y.rows.dtype());
+    const PackedMatrix& matrix = w[static_cast<size_t>(h)];
+    gemm({.x = head_x,
+          .y = head_y,
+          .weights = matrix.data(),
+          .bias = matrix.bias(),
+          .n = shape.n,
+          .k = shape.k,
+          .epilogue = StoreAs(y.rows.dtype(), exec, false),
+          .activation = {}},
+         tile);
+  };
+  RunTasks(exec, heads * cut.num_tasks(), heads * rows * shape.n * shape.k, [&](int64_t task, int) {
+    multiply(task / cut.num_tasks(), TileOf(cut, task % cut.num_tasks(), rows, groups));
+  });
+}
+
+void MatMulGated(const Exec& exec, const TensorView& x, const PackedMatrix& w,
+                 const GatedActivation& activation, const TensorView& y) {
+  CheckInput("MatMulGated", exec, x, w);
+  WIDELOAD_CHECK(w.gate_up(), "MatMulGated: weights are not gate and up");
+  CheckMatrix("MatMulGated", "y", y, exec.precision().activations, {x.dim(0), w.n() / 2});
   RunGemm(exec, w, x.dim(0),
           {.x = ReadRows(x),
            .y = WriteRows(y),
            .weights = w.data(),
+           .bias = w.bias(),
            .n = w.n() / 2,
            .k = w.k(),
-           .epilogue = GemmEpilogue::kSwiGlu});
+           .epilogue = GemmEpilogue::kGated,
+           .activation = activation});
 }
 
-void ExpertMlp(const Exec& exec, std::span<const ExpertGroup> groups, Workspace& workspace) {
+void ExpertMlp(const Exec& exec, std::span<const ExpertGroup> groups,
+               const GatedActivation& activation, Workspace& workspace) {
   const std::span<BusyGroup> busy = BusyGroups(exec, groups, workspace);
   if (busy.empty()) return;
   const int64_t rows = busy.back().first_row + busy.back().rows;
-  const ExpertWeights& shape = *busy[0].group->weights;
-  const int64_t hidden = shape.down.n();
-  const int64_t inner = shape.down.k();
-  const TensorView activations = workspace.TakeTensor(ComputeDType(exec.kernels), {rows, inner});
-  const auto gemm = KernelsOf(exec.kernels).gemm;
+  const ExpertShape& shape = busy[0].group->weights->shape();
+  WIDELOAD_CHECK(InputDType(shape.kernels, shape.format) == exec.precision().activations,
+                 "ExpertMlp: experts in {}", WeightFormatName(shape.format));
+  const TensorView activations =
+      workspace.TakeTensor(exec.precision().activations, {rows, shape.inner});
 
-  const auto run = [&](int64_t columns, int64_t group_bytes, auto args_of) {
+  const auto run = [&](int64_t columns, const PackedShape& matrix, auto args_of) {
+    const auto gemm = GemmOf(matrix);
     const int64_t column_groups = CeilDiv(columns, kGroupColumns);
-    const int64_t num_tasks = CutGroups(busy, column_groups, group_bytes);
-    RunTasks(exec, num_tasks, rows * hidden * inner, [&](int64_t task, int) {
+    const int64_t num_tasks = CutGroups(busy, column_groups, YGroupBytes(matrix));
+    RunTasks(exec, num_tasks, rows * shape.hidden * shape.inner, [&](int64_t task, int) {
       const BusyGroup& b = GroupOfTask(busy, task);
       gemm(args_of(b), TileOf(b.cut, task - b.first_task, b.rows, column_groups));
     });
   };
-  run(inner, GroupBytes(shape.gate_up), [&](const BusyGroup& b) {
+  run(shape.inner, shape.gate_up(), [&](const BusyGroup& b) {
+    const PackedMatrix& w = b.group->weights->gate_up();
     return GemmArgs{.x = {.pointers = b.group->x_rows.data()},
                     .y = WriteRows(activations.Rows(b.first_row, b.rows)),
-                    .weights = b.group->weights->gate_up.data(),
-                    .n = inner,
-                    .k = hidden,
-                    .epilogue = GemmEpilogue::kSwiGlu};
+                    .weights = w.data(),
+                    .bias = w.bias(),
+                    .n = shape.inner,
+                    .k = shape.hidden,
+                    .epilogue = GemmEpilogue::kGated,
+                    .activation = activation};
   });
-  run(hidden, GroupBytes(shape.down), [&](const BusyGroup& b) {
+  run(shape.hidden, shape.down(), [&](const BusyGroup& b) {
+    const PackedMatrix& w = b.group->weights->down();
     return GemmArgs{.x = ReadRows(activations.Rows(b.first_row, b.rows)),
                     .y = {.pointers = b.group->y_rows.data()},
-                    .weights = b.group->weights->down.data(),
-                    .n = hidden,
-                    .k = inner,
-                    .epilogue = GemmEpilogue::kRound};
+                    .weights = w.data(),
+                    .bias = w.bias(),
+                    .n = shape.hidden,
+                    .k = shape.inner,
+                    .epilogue = GemmEpilogue::kRound,
+                    .activation = {}};
   });
 }
 

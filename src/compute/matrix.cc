@@ -1,101 +1,77 @@
 #include "compute/matrix.h"
 
 #include <algorithm>
-#include <array>
-#include <cstring>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "compute/kernels.h"
+#include "compute/pack_column.h"
 
 namespace wideload::compute {
 namespace {
 
-// Two layouts, both in groups of 16 columns. F32: [group][k][16]. BF16: [group][k / 2][16][2],
-// which is what vdpbf16ps and AMX tiles read, with k padded by zeros to the 32 of one tile.
-constexpr int64_t kTileK = 32;
+int64_t NumGroups(int64_t n) { return (n + kGroupColumns - 1) / kGroupColumns; }
 
-int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-
-bool StoresF32(KernelSet kernels, MatrixPrecision precision) {
-  return precision == MatrixPrecision::kF32 || ComputeDType(kernels) == DType::kF32;
+// Packed columns, padding included: gate and up are padded each.
+int64_t NumPackedColumns(const PackedShape& shape) {
+  return (shape.gate_up ? 2 * NumGroups(shape.n / 2) : NumGroups(shape.n)) * kGroupColumns;
 }
 
-int64_t GroupBytes(bool is_f32, int64_t k) {
-  return is_f32 ? k * kGroupColumns * 4 : RoundUp(k, kTileK) * kGroupColumns * 2;
-}
-
-int64_t NumGroups(int64_t n) { return RoundUp(n, kGroupColumns) / kGroupColumns; }
-
-// The weights of one output feature.
+// An output feature of one of the parts; null: padding.
 struct Column {
-  DType dtype = DType::kF32;
-  const std::byte* data = nullptr;  // null: no such column, stays zero
+  const WeightSource* source = nullptr;
+  int64_t row = 0;
 };
 
-void PackColumnF32(const Column& column, int64_t k, float* group) {
-  for (int64_t j = 0; j < k; ++j) {
-    group[j * kGroupColumns] = LoadFloat(column.dtype, column.data, j);
-  }
-}
+// Where the columns of a packed matrix come from.
+class ColumnMap {
+ public:
+  ColumnMap(const PackedShape& shape, std::span<const WeightSource> parts)
+      : gate_up_(shape.gate_up), parts_(parts) {}
 
-void PackColumnBf16(const Column& column, int64_t k, BF16* group) {
-  const auto place = [](int64_t j) { return j / 2 * 2 * kGroupColumns + j % 2; };
-  if (column.dtype == DType::kBF16) {
-    const auto* source = reinterpret_cast<const BF16*>(column.data);
-    for (int64_t j = 0; j < k; ++j) group[place(j)] = source[j];
-    return;
-  }
-  for (int64_t j = 0; j < k; ++j) {
-    group[place(j)] = ToBF16(LoadFloat(column.dtype, column.data, j));
-  }
-}
-
-// column_of(i) names the i-th column in packed order.
-template <class ColumnOf>
-void PackColumns(std::byte* data, bool is_f32, int64_t num_columns, int64_t k, ThreadPool& pool,
-                 ColumnOf column_of) {
-  const int64_t group_bytes = GroupBytes(is_f32, k);
-  const auto pack_group = [&](int64_t g, int) {
-    std::byte* group = data + g * group_bytes;
-    const int64_t end = std::min(num_columns, (g + 1) * kGroupColumns);
-    for (int64_t i = g * kGroupColumns; i < end; ++i) {
-      const Column column = column_of(i);
-      if (column.data == nullptr) continue;
-      const int64_t c = i % kGroupColumns;
-      if (is_f32) {
-        PackColumnF32(column, k, reinterpret_cast<float*>(group) + c);
-      } else {
-        PackColumnBf16(column, k, reinterpret_cast<BF16*>(group) + 2 * c);
-      }
+  Column Of(int64_t i) const {
+    if (gate_up_) {
+      // Group 2 g holds gate's columns 16 g and on, group 2 g + 1 up's.
+      const int64_t row = i / (2 * kGroupColumns) * kGroupColumns + i % kGroupColumns;
+      const WeightSource& part = parts_[static_cast<size_t>(i / kGroupColumns % 2)];
+      return row < part.n() ? Column{.source = &part, .row = row} : Column{};
     }
-  };
-  pool.Run(NumGroups(num_columns), pack_group);
-}
+    for (const WeightSource& part : parts_) {
+      if (i < part.n()) return {.source = &part, .row = i};
+      i -= part.n();
+    }
+    return {};
+  }
 
-void CheckWeight(const TensorView& w, int64_t k) {
-  const bool is_float =
-      w.dtype() == DType::kF32 || w.dtype() == DType::kBF16 || w.dtype() == DType::kF16;
-  WIDELOAD_CHECK(is_float && w.shape().rank() == 2 && w.dim(1) == k && w.dim(0) > 0 && k > 0,
-                 "weight is {} {}; a matrix [n, {}] in F32, BF16 or F16 is expected",
-                 DTypeName(w.dtype()), w.shape().ToString(), k);
-}
+ private:
+  bool gate_up_;
+  std::span<const WeightSource> parts_;
+};
 
-Column ColumnOf(const TensorView& w, int64_t row) {
-  return {.dtype = w.dtype(), .data = static_cast<const std::byte*>(w.raw()) + row * w.row_bytes()};
+void CheckParts(const PackedShape& shape, std::span<const WeightSource> parts) {
+  int64_t n = 0;
+  for (const WeightSource& part : parts) {
+    WIDELOAD_CHECK(part.k() == shape.k && part.n() > 0 && part.k() > 0,
+                   "{}: [{}, {}] for a matrix of k {}", part.name(), part.n(), part.k(), shape.k);
+    WIDELOAD_CHECK(!part.has_bias() || shape.bias, "{}: its bias has no place", part.name());
+    n += part.n();
+    if (!IsBlockScaled(shape.format)) continue;
+    WIDELOAD_CHECK(part.format() == shape.format, "{}: {} cannot be packed as {}", part.name(),
+                   WeightFormatName(part.format()), WeightFormatName(shape.format));
+    part.CheckKeepsCodes();
+  }
+  WIDELOAD_CHECK(n == shape.n, "parts of {} columns for a matrix of {}", n, shape.n);
+  WIDELOAD_CHECK(!shape.gate_up || (parts.size() == 2 && parts[0].n() == parts[1].n()),
+                 "gate and up are {} parts of {} columns", parts.size(), n);
 }
 
 }  // namespace
 
-int64_t PackedBytes(KernelSet kernels, int64_t n, int64_t k, MatrixPrecision precision) {
-  return NumGroups(n) * GroupBytes(StoresF32(kernels, precision), k);
-}
-
-int64_t PackedGateUpBytes(KernelSet kernels, int64_t i, int64_t k) {
-  return 2 * PackedBytes(kernels, i, k);
-}
-
 int64_t PackedShape::num_bytes() const {
-  return gate_up ? PackedGateUpBytes(kernels, n / 2, k) : PackedBytes(kernels, n, k, precision);
+  const int64_t columns = NumPackedColumns(*this);
+  return columns / kGroupColumns * GroupBytes(format, k) +
+         (bias ? columns * DTypeBytes(DType::kF32) : 0);
 }
 
 PackedMatrix::PackedMatrix(const PackedShape& shape, Buffer storage)
@@ -105,41 +81,32 @@ PackedMatrix::PackedMatrix(const PackedShape& shape, Buffer storage)
                  data_.num_bytes(), shape.num_bytes());
 }
 
-PackedMatrix PackedMatrix::Pack(KernelSet kernels, std::span<const TensorView> parts,
-                                ThreadPool& pool, MatrixPrecision precision, Buffer storage) {
-  WIDELOAD_CHECK(!parts.empty(), "a matrix of no parts");
-  PackedShape shape{.kernels = kernels, .k = parts[0].dim(1), .precision = precision};
-  for (const TensorView& part : parts) {
-    CheckWeight(part, shape.k);
-    shape.n += part.dim(0);
-  }
-  PackedMatrix matrix(shape, std::move(storage));
-  const auto column_of = [&](int64_t i) {
-    size_t part = 0;
-    while (i >= parts[part].dim(0)) i -= parts[part++].dim(0);
-    return ColumnOf(parts[part], i);
-  };
-  PackColumns(matrix.data_.data(), StoresF32(kernels, precision), shape.n, shape.k, pool,
-              column_of);
-  return matrix;
+const float* PackedMatrix::bias() const {
+  if (!shape_.bias) return nullptr;
+  return reinterpret_cast<const float*>(data_.data() + data_.num_bytes()) -
+         NumPackedColumns(shape_);
 }
 
-PackedMatrix PackedMatrix::PackGateUp(KernelSet kernels, const TensorView& gate,
-                                      const TensorView& up, ThreadPool& pool, Buffer storage) {
-  CheckWeight(gate, gate.dim(1));
-  CheckWeight(up, gate.dim(1));
-  WIDELOAD_CHECK(gate.dim(0) == up.dim(0), "gate has {} rows, up {}", gate.dim(0), up.dim(0));
-  const PackedShape shape{
-      .kernels = kernels, .n = 2 * gate.dim(0), .k = gate.dim(1), .gate_up = true};
+PackedMatrix PackedMatrix::Pack(const PackedShape& shape, std::span<const WeightSource> parts,
+                                ThreadPool& pool, Buffer storage) {
+  CheckParts(shape, parts);
   PackedMatrix matrix(shape, std::move(storage));
-  // Group 2 g holds gate's columns 16 g and on, group 2 g + 1 up's.
-  const auto column_of = [&](int64_t i) -> Column {
-    const int64_t row = i / (2 * kGroupColumns) * kGroupColumns + i % kGroupColumns;
-    if (row >= gate.dim(0)) return {};
-    return ColumnOf(i / kGroupColumns % 2 == 0 ? gate : up, row);
-  };
-  PackColumns(matrix.data_.data(), StoresF32(kernels, shape.precision),
-              2 * RoundUp(gate.dim(0), kGroupColumns), shape.k, pool, column_of);
+  const ColumnMap map(shape, parts);
+  const int64_t group_bytes = GroupBytes(shape.format, shape.k);
+  auto* const bias = const_cast<float*>(matrix.bias());
+  const int64_t num_groups = NumPackedColumns(shape) / kGroupColumns;
+  std::vector<Refusal> refusals(static_cast<size_t>(num_groups));
+  pool.Run(num_groups, [&](int64_t g, int) {
+    for (int64_t c = 0; c < kGroupColumns; ++c) {
+      const Column column = map.Of(g * kGroupColumns + c);
+      if (column.source == nullptr) continue;
+      const Refusal refusal = PackColumn(shape.format, *column.source, column.row, c,
+                                         matrix.data_.data() + g * group_bytes);
+      if (refusal.is_set()) refusals[static_cast<size_t>(g)] = refusal;
+      if (bias != nullptr) bias[g * kGroupColumns + c] = column.source->Bias(column.row);
+    }
+  });
+  for (const Refusal& refusal : refusals) refusal.ThrowIfSet();
   return matrix;
 }
 
@@ -148,11 +115,53 @@ PackedMatrix PackedMatrix::Over(const PackedShape& shape, Buffer packed) {
   return PackedMatrix(shape, std::move(packed));
 }
 
-void PackedMatrix::CopyFrom(const PackedMatrix& other) {
-  WIDELOAD_CHECK(shape_ == other.shape_, "a packed [{}, {}] for {} takes no [{}, {}] for {}", n(),
-                 k(), KernelSetName(kernels()), other.n(), other.k(),
-                 KernelSetName(other.kernels()));
-  if (num_bytes() > 0) std::memcpy(data_.data(), other.data(), static_cast<size_t>(num_bytes()));
+PackedShape ExpertShape::gate_up() const {
+  return {.kernels = kernels,
+          .format = format,
+          .n = 2 * inner,
+          .k = hidden,
+          .gate_up = true,
+          .bias = bias};
+}
+
+PackedShape ExpertShape::down() const {
+  return {.kernels = kernels, .format = format, .n = hidden, .k = inner, .bias = bias};
+}
+
+int64_t ExpertShape::num_bytes() const { return gate_up().num_bytes() + down().num_bytes(); }
+
+ExpertWeights::ExpertWeights(const ExpertShape& shape, Buffer storage)
+    : shape_(shape),
+      block_(storage.num_bytes() > 0 ? std::move(storage) : Buffer(shape.num_bytes())) {
+  WIDELOAD_CHECK(block_.num_bytes() == shape.num_bytes(), "{} bytes for an expert of {}",
+                 block_.num_bytes(), shape.num_bytes());
+}
+
+Buffer ExpertWeights::GateUpStorage() const {
+  return Buffer::Over(bytes().first(static_cast<size_t>(shape_.gate_up().num_bytes())));
+}
+
+Buffer ExpertWeights::DownStorage() const {
+  return Buffer::Over(bytes().last(static_cast<size_t>(shape_.down().num_bytes())));
+}
+
+ExpertWeights ExpertWeights::Pack(const ExpertShape& shape, const WeightSource& gate,
+                                  const WeightSource& up, const WeightSource& down,
+                                  ThreadPool& pool, Buffer storage) {
+  ExpertWeights weights(shape, std::move(storage));
+  const WeightSource gate_and_up[] = {gate, up};
+  weights.gate_up_ =
+      PackedMatrix::Pack(shape.gate_up(), gate_and_up, pool, weights.GateUpStorage());
+  weights.down_ = PackedMatrix::Pack(shape.down(), {&down, 1}, pool, weights.DownStorage());
+  return weights;
+}
+
+ExpertWeights ExpertWeights::Over(const ExpertShape& shape, Buffer packed) {
+  WIDELOAD_CHECK(packed.num_bytes() > 0, "an expert over no memory");
+  ExpertWeights weights(shape, std::move(packed));
+  weights.gate_up_ = PackedMatrix::Over(shape.gate_up(), weights.GateUpStorage());
+  weights.down_ = PackedMatrix::Over(shape.down(), weights.DownStorage());
+  return weights;
 }
 
 }  // namespace wideload::compute

@@ -36,9 +36,9 @@ TEST_F(ReferenceOps, MatMulIsTheProductWithTheTransposedWeight) {
   const OwnedTensor x = RandomTensor(DType::kF32, {3, 40}, 1);
   const OwnedTensor q = RandomTensor(DType::kF32, {331, 40}, 2);
   const OwnedTensor k = RandomTensor(DType::kBF16, {17, 40}, 3);
-  const std::vector<TensorView> parts = {q.view(), k.view()};
-  const PackedMatrix w = PackedMatrix::Pack(exec.kernels, parts, pool);
-  EXPECT_EQ(w.num_bytes(), PackedBytes(exec.kernels, 348, 40));
+  const std::vector<WeightSource> parts = {WeightSource::Plain("q", q.view()),
+                                           WeightSource::Plain("k", k.view())};
+  const PackedMatrix w = PackedMatrix::Pack({.n = 348, .k = 40}, parts, pool);
   const OwnedTensor y = RandomTensor(DType::kF32, {3, 348}, 4);
   const float before = y.at(0);
   MatMul(exec, x.view(), w, y.view(), /*accumulate=*/true);
@@ -55,10 +55,9 @@ TEST_F(ReferenceOps, ExpertMlpIsDownOfSiluGateTimesUp) {
   const OwnedTensor gate = RandomTensor(DType::kF32, {kInner, kHidden}, 1, 0.2F);
   const OwnedTensor up = RandomTensor(DType::kF32, {kInner, kHidden}, 2, 0.2F);
   const OwnedTensor down = RandomTensor(DType::kF32, {kHidden, kInner}, 3, 0.2F);
-  ExpertWeights expert;
-  expert.gate_up = PackedMatrix::PackGateUp(exec.kernels, gate.view(), up.view(), pool);
-  expert.down = PackedMatrix::Pack(exec.kernels, {{down.view()}}, pool);
-  EXPECT_EQ(expert.gate_up.num_bytes(), PackedGateUpBytes(exec.kernels, kInner, kHidden));
+  const ExpertWeights expert = ExpertWeights::Pack(
+      {.hidden = kHidden, .inner = kInner}, WeightSource::Plain("gate", gate.view()),
+      WeightSource::Plain("up", up.view()), WeightSource::Plain("down", down.view()), pool);
 
   const OwnedTensor x = RandomTensor(DType::kF32, {2, kHidden}, 4);
   const OwnedTensor y(DType::kF32, {2, kHidden});
@@ -69,7 +68,7 @@ TEST_F(ReferenceOps, ExpertMlpIsDownOfSiluGateTimesUp) {
   const std::vector<ExpertGroup> groups = {{.weights = &expert, .x_rows = {}, .y_rows = {}},
                                            {.weights = &expert, .x_rows = from, .y_rows = to}};
   Workspace workspace;
-  ExpertMlp(exec, groups, workspace);
+  ExpertMlp(exec, groups, {}, workspace);
 
   std::vector<double> inner(kInner);
   for (size_t i = 0; i < inner.size(); ++i) {
@@ -91,7 +90,7 @@ TEST_F(ReferenceOps, RmsNormScalesByTheRootMeanSquare) {
   const OwnedTensor weight = RandomTensor(DType::kF32, {24}, 2);
   const OwnedTensor y(DType::kF32, {2, 48});
   Convert(exec, x.view(), y.view());
-  RmsNormHeads(exec, y.view(), 2, weight.view(), 1e-6F);
+  RmsNormHeads(exec, {.rows = y.view(), .heads = 2}, weight.view(), 1e-6F);
   for (int64_t head = 0; head < 4; ++head) {
     double squares = 0;
     for (int64_t i = 0; i < 24; ++i) squares += std::pow(double{x.at(head * 24 + i)}, 2);
@@ -110,8 +109,8 @@ TEST_F(ReferenceOps, RopeRotatesPairsHalfTheRotaryDimensionApart) {
   OwnedTensor sin(DType::kF32, {2, 2});
   for (int64_t i = 0; i < 2; ++i) SetElement(cos.view(), i, 1.0F);
   for (int64_t i = 2; i < 4; ++i) SetElement(sin.view(), i, 1.0F);
-  RopeHalfSplit(exec, x.view(), 1, {.cos = cos.view(), .sin = sin.view()},
-                std::vector<int32_t>{1, 0});
+  Rope(exec, {.rows = x.view()}, RopePairs::kHalfSplit, {.cos = cos.view(), .sin = sin.view()},
+       std::vector<int32_t>{1, 0});
   const std::vector<float> expected = {-3, -4, 1, 2, 5, 1, 2, 3, 4, 5};
   for (int64_t i = 0; i < 10; ++i) EXPECT_EQ(x.at(i), expected[static_cast<size_t>(i)]) << i;
 }
@@ -129,7 +128,7 @@ TEST_F(ReferenceOps, PagedAttentionIsCausalSoftmaxOverTheCache) {
   const PagedKv cache = {.keys = keys.view(), .values = values.view()};
   StoreKv(exec, k.view(), v.view(), sequences, cache);
   const AttentionShape shape = {
-      .q_heads = kQHeads, .kv_heads = kKvHeads, .head_dim = kDim, .scale = 0.2F};
+      .q_heads = kQHeads, .kv_heads = kKvHeads, .key_dim = kDim, .value_dim = kDim, .scale = 0.2F};
   PagedAttention(exec, shape, q.view(), sequences, cache, y.view());
 
   for (int64_t t = 0; t < kTokens; ++t) {
@@ -208,7 +207,7 @@ TEST(FloatingPointModeDeathTest, FlushToZeroEndsTheProcess) {
 
 TEST_F(ReferenceOps, ArgumentsThatDoNotFitEndTheProcessNamingThem) {
   const OwnedTensor w(DType::kF32, {8, 4});
-  const PackedMatrix packed = PackedMatrix::Pack(exec.kernels, {{w.view()}}, pool);
+  const PackedMatrix packed = PackPlain(exec.kernels, w, pool);
   const OwnedTensor x(DType::kF32, {2, 5});
   const OwnedTensor y(DType::kF32, {2, 8});
   EXPECT_DEATH(MatMul(exec, x.view(), packed, y.view()), "MatMul: x is F32 .2, 5., expected");

@@ -23,6 +23,10 @@ void EmbedRow(const TensorView& table, int64_t id, float* y) {
   }
 }
 
+const float* WeightOrNull(const TensorView& weight) {
+  return weight.empty() ? nullptr : weight.data<float>();
+}
+
 }  // namespace
 
 void Embed(const Exec& exec, const TensorView& table, std::span<const int32_t> ids,
@@ -46,77 +50,112 @@ void Embed(const Exec& exec, const TensorView& table, std::span<const int32_t> i
 void RmsNorm(const Exec& exec, const TensorView& x, const TensorView& weight, float eps,
              const TensorView& y) {
   CheckMatrix("RmsNorm", "x", x, DType::kF32, {x.dim(0), x.dim(1)});
-  CheckMatrix("RmsNorm", "weight", weight, DType::kF32, {x.dim(1)});
-  const bool y_is_f32 = y.dtype() == DType::kF32;
-  CheckMatrix("RmsNorm", "y", y, y_is_f32 ? DType::kF32 : ComputeDType(exec.kernels), x.shape());
+  if (!weight.empty()) CheckMatrix("RmsNorm", "weight", weight, DType::kF32, {x.dim(1)});
+  CheckOutput("RmsNorm", exec, y, x.shape());
   const NormArgs args = {.x = ReadRows(x),
                          .y = WriteRows(y),
-                         .y_is_f32 = y_is_f32,
-                         .weight = weight.data<float>(),
-                         .heads = 1,
-                         .width = x.dim(1),
+                         .y_is_f32 = y.dtype() == DType::kF32,
+                         .weight = WeightOrNull(weight),
+                         .runs = {.heads = 1, .stride = x.dim(1), .width = x.dim(1)},
                          .eps = eps};
   const auto norm = KernelsOf(exec.kernels).norm;
   RunRows(exec, x.dim(0), x.dim(1), [&](int64_t begin, int64_t end) { norm(args, begin, end); });
 }
 
-void RmsNormHeads(const Exec& exec, const TensorView& x, int64_t num_heads,
-                  const TensorView& weight, float eps) {
-  CheckMatrix("RmsNormHeads", "weight", weight, DType::kF32, {weight.dim(0)});
-  CheckMatrix("RmsNormHeads", "x", x, DType::kF32, {x.dim(0), num_heads * weight.dim(0)});
-  const NormArgs args = {.x = ReadRows(x),
-                         .y = WriteRows(x),
+void RmsNormHeads(const Exec& exec, const HeadPart& x, const TensorView& weight, float eps) {
+  const HeadRuns runs = CheckHeads("RmsNormHeads", x);
+  CheckMatrix("RmsNormHeads", "x", x.rows, DType::kF32, x.rows.shape());
+  if (!weight.empty()) CheckMatrix("RmsNormHeads", "weight", weight, DType::kF32, {runs.width});
+  const NormArgs args = {.x = ReadHeads(x),
+                         .y = WriteHeads(x),
                          .y_is_f32 = true,
-                         .weight = weight.data<float>(),
-                         .heads = num_heads,
-                         .width = weight.dim(0),
+                         .weight = WeightOrNull(weight),
+                         .runs = runs,
                          .eps = eps};
   const auto norm = KernelsOf(exec.kernels).norm;
-  RunRows(exec, x.dim(0), x.dim(1), [&](int64_t begin, int64_t end) { norm(args, begin, end); });
+  RunRows(exec, x.rows.dim(0), x.rows.dim(1),
+          [&](int64_t begin, int64_t end) { norm(args, begin, end); });
 }
 
 void Convert(const Exec& exec, const TensorView& x, const TensorView& y) {
-  CheckMatrix("Convert", "x", x, DType::kF32, {x.dim(0), x.dim(1)});
-  if (y.dtype() == DType::kF32) {
-    CheckMatrix("Convert", "y", y, DType::kF32, x.shape());
-    RunRows(exec, x.dim(0), x.dim(1), [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) {
-        std::copy_n(x.row<float>(t), x.dim(1), y.row<float>(t));
-      }
-    });
-    return;
-  }
-  CheckMatrix("Convert", "y", y, ComputeDType(exec.kernels), x.shape());
-  const ConvertArgs args = {.x = ReadRows(x), .y = WriteRows(y), .width = x.dim(1)};
-  const auto convert = KernelsOf(exec.kernels).convert;
-  RunRows(exec, x.dim(0), x.dim(1), [&](int64_t begin, int64_t end) { convert(args, begin, end); });
+  ConvertHeads(exec, {.rows = x}, {.rows = y});
 }
 
-void RopeHalfSplit(const Exec& exec, const TensorView& x, int64_t num_heads, const RopeTable& table,
-                   std::span<const int32_t> positions) {
+void ConvertScaled(const Exec& exec, const TensorView& x, std::span<const float> scales,
+                   const TensorView& y) {
+  CheckMatrix("ConvertScaled", "x", x, DType::kF32, {x.dim(0), x.dim(1)});
+  CheckOutput("ConvertScaled", exec, y, x.shape());
+  WIDELOAD_CHECK(static_cast<int64_t>(scales.size()) == x.dim(0),
+                 "ConvertScaled: {} scales for {} rows", scales.size(), x.dim(0));
+  const bool y_is_f32 = y.dtype() == DType::kF32;
+  const ConvertArgs args = {
+      .x = ReadRows(x), .y = WriteRows(y), .width = x.dim(1), .row_scales = scales.data()};
+  const auto convert = KernelsOf(exec.kernels).convert;
+  RunRows(exec, x.dim(0), x.dim(1), [&](int64_t begin, int64_t end) {
+    if (!y_is_f32) return convert(args, begin, end);
+    for (int64_t t = begin; t < end; ++t) {
+      const float* from = x.row<float>(t);
+      float* to = y.row<float>(t);
+      for (int64_t i = 0; i < x.dim(1); ++i) to[i] = from[i] * scales[static_cast<size_t>(t)];
+    }
+  });
+}
+
+void ConvertHeads(const Exec& exec, const HeadPart& x, const HeadPart& y) {
+  const HeadRuns from = CheckHeads("ConvertHeads", x);
+  const HeadRuns to = CheckHeads("ConvertHeads", y);
+  CheckMatrix("ConvertHeads", "x", x.rows, DType::kF32, x.rows.shape());
+  CheckOutput("ConvertHeads", exec, y.rows, {x.rows.dim(0), y.rows.dim(1)});
+  WIDELOAD_CHECK(from.heads == to.heads && from.width == to.width,
+                 "ConvertHeads: {} heads of {} to {} of {}", from.heads, from.width, to.heads,
+                 to.width);
+  const auto convert = KernelsOf(exec.kernels).convert;
+  const int64_t y_bytes = DTypeBytes(y.rows.dtype());
+  RunRows(exec, x.rows.dim(0), from.heads * from.width, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const float* row = x.rows.row<float>(t) + x.first;
+      std::byte* out = WriteHeads(y).base + t * y.rows.row_bytes();
+      if (y.rows.dtype() != DType::kF32) {
+        // The heads of a row are rows of their own.
+        convert({.x = {.base = reinterpret_cast<const std::byte*>(row),
+                       .stride_bytes = from.stride * int64_t{sizeof(float)}},
+                 .y = {.base = out, .stride_bytes = to.stride * y_bytes},
+                 .width = from.width},
+                0, from.heads);
+        continue;
+      }
+      for (int64_t h = 0; h < from.heads; ++h) {
+        std::copy_n(row + h * from.stride, from.width,
+                    reinterpret_cast<float*>(out) + h * to.stride);
+      }
+    }
+  });
+}
+
+void Rope(const Exec& exec, const HeadPart& x, RopePairs pairs, const RopeTable& table,
+          std::span<const int32_t> positions) {
   const auto rows = static_cast<int64_t>(positions.size());
-  CheckMatrix("RopeHalfSplit", "x", x, DType::kF32, {rows, x.dim(1)});
-  CheckMatrix("RopeHalfSplit", "cos", table.cos, DType::kF32, table.sin.shape());
-  CheckMatrix("RopeHalfSplit", "sin", table.sin, DType::kF32, {table.cos.dim(0), table.cos.dim(1)});
-  const int64_t head_dim = num_heads > 0 ? x.dim(1) / num_heads : 0;
-  WIDELOAD_CHECK(head_dim * num_heads == x.dim(1) && 2 * table.cos.dim(1) <= head_dim,
-                 "RopeHalfSplit: {} heads in rows of {}, rotating {} elements of each", num_heads,
-                 x.dim(1), 2 * table.cos.dim(1));
+  const HeadRuns runs = CheckHeads("Rope", x);
+  CheckMatrix("Rope", "x", x.rows, DType::kF32, {rows, x.rows.dim(1)});
+  CheckMatrix("Rope", "cos", table.cos, DType::kF32, table.sin.shape());
+  CheckMatrix("Rope", "sin", table.sin, DType::kF32, {table.cos.dim(0), table.cos.dim(1)});
+  WIDELOAD_CHECK(2 * table.cos.dim(1) <= runs.width, "Rope: rotating {} elements of {}",
+                 2 * table.cos.dim(1), runs.width);
   for (const int32_t p : positions) {
-    WIDELOAD_CHECK(p >= 0 && p < table.cos.dim(0), "RopeHalfSplit: position {} of a table of {}", p,
+    WIDELOAD_CHECK(p >= 0 && p < table.cos.dim(0), "Rope: position {} of a table of {}", p,
                    table.cos.dim(0));
   }
-  const RopeArgs args = {.x = WriteRows(x),
-                         .heads = num_heads,
-                         .head_dim = head_dim,
+  const RopeArgs args = {.x = WriteHeads(x),
+                         .runs = runs,
                          .half = table.cos.dim(1),
+                         .interleaved = pairs == RopePairs::kInterleaved,
                          .cos = table.cos.data<float>(),
                          .sin = table.sin.data<float>(),
                          .cos_stride = table.cos.row_stride(),
                          .sin_stride = table.sin.row_stride(),
                          .positions = positions.data()};
   const auto rope = KernelsOf(exec.kernels).rope;
-  RunRows(exec, rows, x.dim(1), [&](int64_t begin, int64_t end) { rope(args, begin, end); });
+  RunRows(exec, rows, x.rows.dim(1), [&](int64_t begin, int64_t end) { rope(args, begin, end); });
 }
 
 void CombineRows(const Exec& exec, std::span<const std::byte* const> rows,
@@ -136,24 +175,39 @@ void CombineRows(const Exec& exec, std::span<const std::byte* const> rows,
           [&](int64_t begin, int64_t end) { combine(args, begin, end); });
 }
 
-void RouterSoftmaxTopK(const Exec& exec, const TensorView& logits, const RouterOptions& options,
-                       const TensorView& ids, const TensorView& weights) {
+void Route(const Exec& exec, const TensorView& logits, const RouterOptions& options,
+           const TensorView& ids, const TensorView& weights) {
   const int64_t rows = logits.dim(0);
-  CheckMatrix("RouterSoftmaxTopK", "logits", logits, DType::kF32, {rows, logits.dim(1)});
-  CheckMatrix("RouterSoftmaxTopK", "ids", ids, DType::kI32, {rows, options.top_k});
-  CheckMatrix("RouterSoftmaxTopK", "weights", weights, DType::kF32, {rows, options.top_k});
+  const int64_t experts = logits.dim(1);
+  CheckMatrix("Route", "logits", logits, DType::kF32, {rows, experts});
+  CheckMatrix("Route", "ids", ids, DType::kI32, {rows, options.top_k});
+  CheckMatrix("Route", "weights", weights, DType::kF32, {rows, options.top_k});
+  const int64_t groups = options.num_groups;
+  const bool groups_fit = groups >= 1 && groups <= kMaxExpertGroups && experts % groups == 0 &&
+                          options.top_groups >= 1 && options.top_groups <= groups;
   WIDELOAD_CHECK(
-      options.top_k >= 1 && options.top_k <= logits.dim(1) && logits.dim(1) <= kMaxExperts,
-      "RouterSoftmaxTopK: top {} of {} experts ({} at most)", options.top_k, logits.dim(1),
-      kMaxExperts);
+      groups_fit && options.top_k >= 1 && experts <= kMaxExperts &&
+          options.top_k <= experts / groups * options.top_groups,
+      "Route: top {} of {} experts ({} at most) in the best {} of {} groups ({} at most)",
+      options.top_k, experts, kMaxExperts, options.top_groups, groups, kMaxExpertGroups);
+  const auto biases = static_cast<int64_t>(options.correction_bias.size());
+  WIDELOAD_CHECK(biases == 0 || biases == experts, "Route: {} correction biases for {} experts",
+                 biases, experts);
   const RouterArgs args = {.logits = ReadRows(logits),
-                           .experts = logits.dim(1),
+                           .experts = experts,
                            .top_k = options.top_k,
+                           .sigmoid = options.score == RouterScore::kSigmoid,
+                           .bias = biases > 0 ? options.correction_bias.data() : nullptr,
+                           .num_groups = groups,
+                           .top_groups = options.top_groups,
+                           .group_by_two = options.group_score == GroupScore::kTwoLargest,
                            .normalize = options.normalize,
+                           .normalize_epsilon = options.normalize_epsilon,
+                           .scale = options.scale,
                            .ids = WriteRows(ids),
                            .weights = WriteRows(weights)};
   const auto router = KernelsOf(exec.kernels).router;
-  RunRows(exec, rows, logits.dim(1) * (options.top_k + 8),
+  RunRows(exec, rows, experts * (options.top_k + 8),
           [&](int64_t begin, int64_t end) { router(args, begin, end); });
 }
 

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "compute/exec.h"
+#include "compute/matrix.h"
 #include "tensor/buffer.h"
 #include "tensor/tensor_view.h"
 
@@ -41,6 +42,18 @@ inline OwnedTensor RandomTensor(DType dtype, const Shape& shape, uint32_t seed,
   std::normal_distribution<float> normal(0.0F, spread);
   for (int64_t i = 0; i < tensor.size(); ++i) SetElement(tensor.view(), i, normal(random));
   return tensor;
+}
+
+// w [n, k] packed plain, in what the kernel set keeps plain weights in unless `format` says so.
+inline PackedMatrix PackPlain(KernelSet kernels, WeightFormat format, const OwnedTensor& w,
+                              ThreadPool& pool) {
+  const PackedShape shape{
+      .kernels = kernels, .format = format, .n = w.view().dim(0), .k = w.view().dim(1)};
+  const WeightSource source = WeightSource::Plain("weight", w.view());
+  return PackedMatrix::Pack(shape, {&source, 1}, pool);
+}
+inline PackedMatrix PackPlain(KernelSet kernels, const OwnedTensor& w, ThreadPool& pool) {
+  return PackPlain(kernels, PlainFormat(kernels), w, pool);
 }
 
 }  // namespace wideload::compute

@@ -9,7 +9,9 @@
 namespace wideload::kv {
 
 BlockAllocator::BlockAllocator(int64_t num_blocks)
-    : num_blocks_(num_blocks), free_(static_cast<size_t>(num_blocks)) {
+    : num_blocks_(num_blocks),
+      free_(static_cast<size_t>(num_blocks)),
+      is_free_(static_cast<size_t>(num_blocks), 1) {
   std::iota(free_.begin(), free_.end(), 0);  // ascending order is a min-heap
 }
 
@@ -18,13 +20,15 @@ int32_t BlockAllocator::Allocate() {
   std::pop_heap(free_.begin(), free_.end(), std::greater<>());
   const int32_t block = free_.back();
   free_.pop_back();
+  is_free_[static_cast<size_t>(block)] = 0;
   return block;
 }
 
 void BlockAllocator::Free(std::span<const int32_t> blocks) {
   for (const int32_t block : blocks) {
-    WIDELOAD_CHECK(block >= 0 && block < num_blocks_ && num_free() < num_blocks_,
-                   "free of block {} of {}", block, num_blocks_);
+    WIDELOAD_CHECK(block >= 0 && block < num_blocks_, "free of block {} of {}", block, num_blocks_);
+    WIDELOAD_CHECK(is_free_[static_cast<size_t>(block)] == 0, "block {} is freed twice", block);
+    is_free_[static_cast<size_t>(block)] = 1;
     free_.push_back(block);
     std::push_heap(free_.begin(), free_.end(), std::greater<>());
   }

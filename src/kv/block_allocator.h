@@ -16,12 +16,13 @@ class BlockAllocator {
   int64_t num_free() const { return static_cast<int64_t>(free_.size()); }
   // There must be a free block.
   int32_t Allocate();
-  // Each block must have been allocated and not freed since.
+  // Each block must have been allocated and not freed since: else the process ends.
   void Free(std::span<const int32_t> blocks);
 
  private:
   int64_t num_blocks_;
   std::vector<int32_t> free_;  // a heap with the lowest number on top
+  std::vector<char> is_free_;  // of each block
 };
 
 }  // namespace wideload::kv

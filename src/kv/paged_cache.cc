@@ -2,15 +2,35 @@
 
 namespace wideload::kv {
 
-PagedCache::PagedCache(const CacheShape& shape) : shape_(shape) {
-  const int64_t bytes =
-      shape.num_layers == 0 ? 0 : shape.num_blocks * shape.BytesPerBlock() / (2 * shape.num_layers);
-  for (int64_t i = 0; i < 2 * shape.num_layers; ++i) buffers_.emplace_back(bytes);
+int64_t CacheShape::BytesPerBlock() const {
+  int64_t elements = 0;
+  for (const LayerCacheShape& layer : layers) elements += layer.ElementsPerToken();
+  return elements * kBlockTokens * DTypeBytes(dtype);
 }
 
-TensorView PagedCache::View(int64_t index) const {
-  return buffers_[static_cast<size_t>(index)].View(
-      shape_.dtype, {shape_.num_blocks, shape_.kv_heads, kBlockTokens, shape_.head_dim});
+PagedCache::PagedCache(const CacheShape& shape) : shape_(shape) {
+  for (const LayerCacheShape& layer : shape.layers) {
+    const int64_t places = shape.num_blocks * layer.kv_heads * kBlockTokens;
+    const int64_t bytes = places * DTypeBytes(shape.dtype);
+    layers_.push_back({Buffer(bytes * layer.key_dim), Buffer(bytes * layer.value_dim)});
+  }
+}
+
+Shape PagedCache::PartShape(int64_t layer, int64_t width) const {
+  const int64_t kv_heads = shape_.layers[static_cast<size_t>(layer)].kv_heads;
+  return {shape_.num_blocks, kv_heads, kBlockTokens, width};
+}
+
+TensorView PagedCache::Keys(int64_t layer) const {
+  const auto i = static_cast<size_t>(layer);
+  return layers_[i].keys.View(shape_.dtype, PartShape(layer, shape_.layers[i].key_dim));
+}
+
+TensorView PagedCache::Values(int64_t layer) const {
+  const auto i = static_cast<size_t>(layer);
+  const int64_t width = shape_.layers[i].value_dim;
+  if (width == 0) return {};
+  return layers_[i].values.View(shape_.dtype, PartShape(layer, width));
 }
 
 }  // namespace wideload::kv

@@ -13,16 +13,23 @@ namespace wideload::kv {
 // bytes = 8 KiB of keys per head: a tile fits the L1 cache.
 inline constexpr int64_t kBlockTokens = 32;
 
-struct CacheShape {
-  int64_t num_layers = 0;
-  int64_t num_blocks = 0;
+// What one layer keeps of a position.
+struct LayerCacheShape {
   int64_t kv_heads = 0;
-  int64_t head_dim = 0;
+  int64_t key_dim = 0;
+  int64_t value_dim = 0;  // 0: values are the beginning of their keys (MLA)
+
+  int64_t ElementsPerToken() const { return kv_heads * (key_dim + value_dim); }
+  bool operator==(const LayerCacheShape&) const = default;
+};
+
+struct CacheShape {
+  std::vector<LayerCacheShape> layers;
+  int64_t num_blocks = 0;
   DType dtype = DType::kBF16;
 
-  int64_t BytesPerBlock() const {
-    return 2 * num_layers * kv_heads * kBlockTokens * head_dim * DTypeBytes(dtype);
-  }
+  // Of all layers.
+  int64_t BytesPerBlock() const;
 };
 
 inline int64_t BlocksFor(int64_t num_tokens) {
@@ -35,15 +42,20 @@ class PagedCache {
   explicit PagedCache(const CacheShape& shape);
 
   const CacheShape& shape() const { return shape_; }
-  // [num_blocks, kv_heads, kBlockTokens, head_dim] of one layer.
-  TensorView Keys(int64_t layer) const { return View(2 * layer); }
-  TensorView Values(int64_t layer) const { return View(2 * layer + 1); }
+  // [num_blocks, kv_heads, kBlockTokens, key_dim] of one layer.
+  TensorView Keys(int64_t layer) const;
+  // [num_blocks, kv_heads, kBlockTokens, value_dim], or empty where value_dim is 0.
+  TensorView Values(int64_t layer) const;
 
  private:
-  TensorView View(int64_t index) const;
+  struct Layer {
+    Buffer keys;
+    Buffer values;
+  };
+  Shape PartShape(int64_t layer, int64_t width) const;
 
   CacheShape shape_;
-  std::vector<Buffer> buffers_;  // keys and values of each layer
+  std::vector<Layer> layers_;
 };
 
 }  // namespace wideload::kv

@@ -38,36 +38,38 @@ Buffer WeightLoader::Vector(const std::string& name, int64_t n) {
   return buffer;
 }
 
-compute::PackedMatrix WeightLoader::Found(const compute::PackedShape& shape) {
-  Buffer packed = Store(shape.num_bytes());
-  if (options_.mode == LoadMode::kMeasure) return {};
-  return compute::PackedMatrix::Over(shape, std::move(packed));
-}
-
 compute::PackedMatrix WeightLoader::Matrix(std::span<const Part> parts, int64_t k,
-                                           compute::MatrixPrecision precision) {
-  compute::PackedShape shape{.kernels = options_.kernels, .k = k, .precision = precision};
-  std::vector<TensorView> views;
+                                           compute::WeightFormat format) {
+  compute::PackedShape shape{.kernels = options_.kernels, .format = format, .k = k};
+  std::vector<compute::WeightSource> sources;
   for (const Part& part : parts) {
-    views.push_back(Take(part.name, {part.rows, k}));
+    sources.push_back(compute::WeightSource::Plain(part.name, Take(part.name, {part.rows, k})));
     shape.n += part.rows;
   }
   packed_bytes_ += shape.num_bytes();
-  if (!is_reading()) return Found(shape);
-  return compute::PackedMatrix::Pack(options_.kernels, views, *options_.pool, precision,
-                                     Store(shape.num_bytes()));
+  Buffer storage = Store(shape.num_bytes());
+  if (options_.mode == LoadMode::kMeasure) return {};
+  if (!is_reading()) return compute::PackedMatrix::Over(shape, std::move(storage));
+  return compute::PackedMatrix::Pack(shape, sources, *options_.pool, std::move(storage));
 }
 
-compute::PackedMatrix WeightLoader::GateUp(const std::string& gate, const std::string& up,
-                                           int64_t rows, int64_t k) {
-  const TensorView gate_view = Take(gate, {rows, k});
-  const TensorView up_view = Take(up, {rows, k});
-  const compute::PackedShape shape{
-      .kernels = options_.kernels, .n = 2 * rows, .k = k, .gate_up = true};
+compute::ExpertWeights WeightLoader::Expert(const ExpertNames& names, int64_t hidden,
+                                            int64_t inner) {
+  const compute::ExpertShape shape{.kernels = options_.kernels,
+                                   .format = compute::PlainFormat(options_.kernels),
+                                   .hidden = hidden,
+                                   .inner = inner};
+  const auto source = [&](const std::string& name, int64_t n, int64_t k) {
+    return compute::WeightSource::Plain(name, Take(name, {n, k}));
+  };
+  const compute::WeightSource gate = source(names.gate, inner, hidden);
+  const compute::WeightSource up = source(names.up, inner, hidden);
+  const compute::WeightSource down = source(names.down, hidden, inner);
   packed_bytes_ += shape.num_bytes();
-  if (!is_reading()) return Found(shape);
-  return compute::PackedMatrix::PackGateUp(options_.kernels, gate_view, up_view, *options_.pool,
-                                           Store(shape.num_bytes()));
+  Buffer storage = Store(shape.num_bytes());
+  if (options_.mode == LoadMode::kMeasure) return {};
+  if (!is_reading()) return compute::ExpertWeights::Over(shape, std::move(storage));
+  return compute::ExpertWeights::Pack(shape, gate, up, down, *options_.pool, std::move(storage));
 }
 
 WeightLoader::Table WeightLoader::Raw(const std::string& name, const Shape& shape) {

@@ -42,11 +42,18 @@ class WeightLoader {
     std::string name;
     int64_t rows = 0;
   };
-  compute::PackedMatrix Matrix(
-      std::span<const Part> parts, int64_t k,
-      compute::MatrixPrecision precision = compute::MatrixPrecision::kCompute);
-  compute::PackedMatrix GateUp(const std::string& gate, const std::string& up, int64_t rows,
-                               int64_t k);
+  compute::PackedMatrix Matrix(std::span<const Part> parts, int64_t k,
+                               compute::WeightFormat format);
+  compute::PackedMatrix Matrix(std::span<const Part> parts, int64_t k) {
+    return Matrix(parts, k, compute::PlainFormat(options_.kernels));
+  }
+  // The three matrices of an expert or a dense gated MLP. Errors: as above.
+  struct ExpertNames {
+    std::string gate;
+    std::string up;
+    std::string down;
+  };
+  compute::ExpertWeights Expert(const ExpertNames& names, int64_t hidden, int64_t inner);
   // A copy of the tensor as it is, and its type.
   struct Table {
     Buffer data;
@@ -66,7 +73,6 @@ class WeightLoader {
   TensorView Take(const std::string& name, const Shape& shape);
   Buffer Store(int64_t num_bytes);
   bool is_reading() const { return options_.mode == LoadMode::kRead; }
-  compute::PackedMatrix Found(const compute::PackedShape& shape);
 
   checkpoint::Checkpoint& checkpoint_;
   LoadOptions options_;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "compute/ops.h"
 #include "kv/paged_cache.h"
@@ -17,9 +18,8 @@ struct ModelShape {
   int64_t vocab_size = 0;
   int64_t max_positions = 0;  // context
   int64_t num_layers = 0;
-  int64_t kv_heads = 0;
-  int64_t head_dim = 0;
-  int64_t weight_bytes = 0;  // packed
+  std::vector<kv::LayerCacheShape> cache;  // [num_layers]
+  int64_t weight_bytes = 0;                // packed
   moe::MoeShape moe;
 };
 

@@ -72,11 +72,9 @@ Qwen3Moe::Qwen3Moe(const ModelConfig& config, WeightLoader& loader, int64_t max_
       {c.tie_word_embeddings ? embedding : "lm_head.weight", c.vocab_size}};
   lm_head_ = loader.Matrix(head, c.hidden_size);
   final_norm_ = loader.Vector("model.norm.weight", c.hidden_size);
-  shape_ = {.vocab_size = c.vocab_size,
-            .max_positions = max_positions,
-            .num_layers = c.num_layers,
-            .kv_heads = c.num_kv_heads,
-            .head_dim = c.head_dim};
+  shape_ = {.vocab_size = c.vocab_size, .max_positions = max_positions, .num_layers = c.num_layers};
+  shape_.cache.assign(static_cast<size_t>(c.num_layers),
+                      {.kv_heads = c.num_kv_heads, .key_dim = c.head_dim, .value_dim = c.head_dim});
   shape_.moe = {.hidden = c.hidden_size,
                 .num_experts = c.num_experts,
                 .top_k = c.top_k,
@@ -103,10 +101,10 @@ LayerWeights Qwen3Moe::LoadLayer(WeightLoader& loader, int64_t layer) {
   w.o = loader.Matrix(o, q_rows);
   w.post_norm = loader.Vector(name("post_attention_layernorm.weight"), c.hidden_size);
   const auto load_mlp = [&](const std::string& prefix, int64_t width) {
-    const WeightLoader::Part down[] = {{prefix + "down_proj.weight", c.hidden_size}};
-    return compute::ExpertWeights{
-        loader.GateUp(prefix + "gate_proj.weight", prefix + "up_proj.weight", width, c.hidden_size),
-        loader.Matrix(down, width)};
+    return loader.Expert({.gate = prefix + "gate_proj.weight",
+                          .up = prefix + "up_proj.weight",
+                          .down = prefix + "down_proj.weight"},
+                         c.hidden_size, width);
   };
   if (!c.IsMoeLayer(layer)) {
     w.mlp = load_mlp(name("mlp."), c.intermediate_size);
@@ -115,7 +113,7 @@ LayerWeights Qwen3Moe::LoadLayer(WeightLoader& loader, int64_t layer) {
   w.moe_index = static_cast<int32_t>(shape_.moe.layers.size());
   shape_.moe.layers.push_back(static_cast<int32_t>(layer));
   const WeightLoader::Part router[] = {{name("mlp.gate.weight"), c.num_experts}};
-  w.moe.router = loader.Matrix(router, c.hidden_size, compute::MatrixPrecision::kF32);
+  w.moe.router = loader.Matrix(router, c.hidden_size, compute::WeightFormat::kF32);
   for (int64_t e = 0; e < c.num_experts; ++e)
     w.moe.experts.push_back(
         load_mlp(name(fmt::format("mlp.experts.{}.", e)), c.moe_intermediate_size));
@@ -137,7 +135,7 @@ TensorView Qwen3Moe::Forward(const RankContext& rank, const Batch& batch) const 
     std::copy_n(h.row<float>(batch.logits_rows[static_cast<size_t>(i)]), config_.hidden_size,
                 last.row<float>(i));
   const TensorView x =
-      ws.TakeTensor(ComputeDType(rank.exec.kernels), {wanted, config_.hidden_size});
+      ws.TakeTensor(rank.exec.precision().activations, {wanted, config_.hidden_size});
   const TensorView logits = ws.TakeTensor(DType::kF32, {wanted, config_.vocab_size});
   RmsNorm(rank.exec, last, Norm(final_norm_), eps_, x);
   MatMul(rank.exec, x, lm_head_, logits);
@@ -148,7 +146,7 @@ TensorView Qwen3Moe::Forward(const RankContext& rank, const Batch& batch) const 
 void Qwen3Moe::TransformerLayer(const RankContext& rank, const Batch& batch, int64_t layer,
                                 const TensorView& h) const {
   const LayerWeights& w = layers_[static_cast<size_t>(layer)];
-  const DType narrow = ComputeDType(rank.exec.kernels);
+  const DType narrow = rank.exec.precision().activations;
   Workspace& ws = *rank.workspace;
   const int64_t tokens = h.dim(0);
 
@@ -163,8 +161,8 @@ void Qwen3Moe::TransformerLayer(const RankContext& rank, const Batch& batch, int
   } else {
     const TensorView gated = ws.TakeTensor(narrow, {tokens, config_.intermediate_size});
     RmsNorm(rank.exec, h, Norm(w.post_norm), eps_, x);
-    MatMulSwiGlu(rank.exec, x, w.mlp.gate_up, gated);
-    MatMul(rank.exec, gated, w.mlp.down, h, /*accumulate=*/true);
+    MatMulGated(rank.exec, x, w.mlp.gate_up(), {}, gated);
+    MatMul(rank.exec, gated, w.mlp.down(), h, /*accumulate=*/true);
   }
 }
 
@@ -180,7 +178,7 @@ TensorView Qwen3Moe::Attention(const RankContext& rank, const Batch& batch, int6
   const TensorView qkv =
       rank.workspace->TakeTensor(DType::kF32, {tokens, (heads + 2 * kv_heads) * dim});
   const TensorView y =
-      rank.workspace->TakeTensor(ComputeDType(rank.exec.kernels), {tokens, heads * dim});
+      rank.workspace->TakeTensor(rank.exec.precision().activations, {tokens, heads * dim});
   MatMul(rank.exec, x, w.qkv, qkv);
   const auto columns = [&](int64_t first, int64_t count) {
     return TensorView(DType::kF32, {tokens, count * dim}, qkv.data<float>() + first * dim,
@@ -189,15 +187,19 @@ TensorView Qwen3Moe::Attention(const RankContext& rank, const Batch& batch, int6
   const TensorView q = columns(0, heads);
   const TensorView k = columns(heads, kv_heads);
   const TensorView v = columns(heads + kv_heads, kv_heads);
-  RmsNormHeads(rank.exec, q, heads, HeadNorm(w.q_norm), eps_);
-  RmsNormHeads(rank.exec, k, kv_heads, HeadNorm(w.k_norm), eps_);
-  RopeHalfSplit(rank.exec, q, heads, {rope_.cos(), rope_.sin()}, batch.positions);
-  RopeHalfSplit(rank.exec, k, kv_heads, {rope_.cos(), rope_.sin()}, batch.positions);
+  const compute::HeadPart q_part{.rows = q, .heads = heads};
+  const compute::HeadPart k_part{.rows = k, .heads = kv_heads};
+  const compute::RopeTable table{rope_.cos(), rope_.sin()};
+  RmsNormHeads(rank.exec, q_part, HeadNorm(w.q_norm), eps_);
+  RmsNormHeads(rank.exec, k_part, HeadNorm(w.k_norm), eps_);
+  Rope(rank.exec, q_part, compute::RopePairs::kHalfSplit, table, batch.positions);
+  Rope(rank.exec, k_part, compute::RopePairs::kHalfSplit, table, batch.positions);
   const compute::PagedKv cache{rank.cache->Keys(layer), rank.cache->Values(layer)};
   StoreKv(rank.exec, k, v, batch.sequences, cache);
   const compute::AttentionShape attention{.q_heads = heads,
                                           .kv_heads = kv_heads,
-                                          .head_dim = dim,
+                                          .key_dim = dim,
+                                          .value_dim = dim,
                                           .scale = 1.0F / std::sqrt(static_cast<float>(dim))};
   PagedAttention(rank.exec, attention, q, batch.sequences, cache, y);
   return y;
@@ -206,15 +208,20 @@ TensorView Qwen3Moe::Attention(const RankContext& rank, const Batch& batch, int6
 }  // namespace
 
 int64_t Qwen3MoeWeightBytes(const ModelConfig& c, compute::KernelSet kernels) {
-  const auto packed = [&](int64_t n, int64_t k) { return compute::PackedBytes(kernels, n, k); };
+  const compute::WeightFormat format = compute::PlainFormat(kernels);
+  const auto packed = [&](int64_t n, int64_t k) {
+    return compute::PackedShape{.kernels = kernels, .format = format, .n = n, .k = k}.num_bytes();
+  };
   const auto mlp = [&](int64_t width) {
-    return compute::PackedGateUpBytes(kernels, width, c.hidden_size) + packed(c.hidden_size, width);
+    return compute::ExpertShape{
+        .kernels = kernels, .format = format, .hidden = c.hidden_size, .inner = width}
+        .num_bytes();
   };
   const int64_t q_rows = c.num_attention_heads * c.head_dim;
   const int64_t attention = packed(q_rows + 2 * c.num_kv_heads * c.head_dim, c.hidden_size) +
                             packed(c.hidden_size, q_rows);
   const int64_t routed =
-      compute::PackedBytes(kernels, c.num_experts, c.hidden_size, compute::MatrixPrecision::kF32) +
+      compute::PackedShape{.kernels = kernels, .n = c.num_experts, .k = c.hidden_size}.num_bytes() +
       c.num_experts * mlp(c.moe_intermediate_size);
   const int64_t embedding =
       c.vocab_size * c.hidden_size * DTypeBytes(c.dtype) + packed(c.vocab_size, c.hidden_size);

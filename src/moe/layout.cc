@@ -29,8 +29,8 @@ void ValidateLayout(const MoeShape& shape, const MoeLayout& layout) {
 }
 
 exchange::ExchangeShape MakeExchangeShape(const MoeShape& shape, const MoeLayout& layout,
-                                          compute::KernelSet kernels) {
-  const int64_t row_bytes = shape.hidden * DTypeBytes(compute::ComputeDType(kernels));
+                                          compute::Precision precision) {
+  const int64_t row_bytes = shape.hidden * DTypeBytes(precision.activations);
   return {.num_ranks = layout.num_ranks,
           .max_rows = layout.chunk_tokens,
           .top_k = static_cast<int>(shape.top_k),

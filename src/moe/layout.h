@@ -38,6 +38,6 @@ void ValidateLayout(const MoeShape& shape, const MoeLayout& layout);
 
 // What the ranks' exchange must agree on.
 exchange::ExchangeShape MakeExchangeShape(const MoeShape& shape, const MoeLayout& layout,
-                                          compute::KernelSet kernels);
+                                          compute::Precision precision);
 
 }  // namespace wideload::moe

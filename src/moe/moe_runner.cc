@@ -85,10 +85,10 @@ void MoeRunner::Route(const compute::Exec& exec, Workspace& workspace, const Moe
   const TensorView logits = workspace.TakeTensor(DType::kF32, {tokens, shape_.num_experts});
   pass.ids = workspace.TakeTensor(DType::kI32, {tokens, shape_.top_k});
   pass.top_weights = workspace.TakeTensor(DType::kF32, {tokens, shape_.top_k});
-  pass.rows = workspace.TakeTensor(compute::ComputeDType(exec.kernels), {tokens, shape_.hidden});
+  pass.rows = workspace.TakeTensor(exec.precision().activations, {tokens, shape_.hidden});
   compute::MatMul(exec, x, weights.router, logits);
-  compute::RouterSoftmaxTopK(exec, logits, {.top_k = shape_.top_k, .normalize = shape_.normalize},
-                             pass.ids, pass.top_weights);
+  compute::Route(exec, logits, {.top_k = shape_.top_k, .normalize = shape_.normalize}, pass.ids,
+                 pass.top_weights);
   compute::Convert(exec, x, pass.rows);
 }
 
@@ -129,7 +129,7 @@ void MoeRunner::Compute(const Pass& pass) {
     computed_rows_[static_cast<size_t>(pass.moe_index)] +=
         static_cast<int64_t>(groups_[s].x_rows.size());
   }
-  compute::ExpertMlp(pass.exec, groups_, pass.workspace);
+  compute::ExpertMlp(pass.exec, groups_, {}, pass.workspace);
 }
 
 void MoeRunner::Combine(const Pass& pass, int64_t chunk) {

@@ -15,7 +15,7 @@ namespace wideload::moe {
 
 // One layer's router and experts.
 struct MoeWeights {
-  compute::PackedMatrix router;                 // [E, H], MatrixPrecision::kF32
+  compute::PackedMatrix router;                 // [E, H], kF32
   std::vector<compute::ExpertWeights> experts;  // [E]
 };
 

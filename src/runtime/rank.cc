@@ -38,11 +38,9 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
       options_(options),
       pool_(fmt::format("rank{}", options.rank), options.threads,
             options.threads * options.num_ranks),
-      cache_({.num_layers = model.shape().num_layers,
+      cache_({.layers = model.shape().cache,
               .num_blocks = options.num_kv_blocks,
-              .kv_heads = model.shape().kv_heads,
-              .head_dim = model.shape().head_dim,
-              .dtype = compute::ComputeDType(options.kernels)}) {
+              .dtype = compute::PrecisionOf(options.kernels).kv_cache}) {
   if (options.group != nullptr) pool_.CountProgress(options.group->progress());
   for (int32_t i = 0; i < options.threads; ++i) samplers_.emplace_back(model.shape().vocab_size);
   const auto max_tokens = static_cast<size_t>(options.max_num_tokens);
@@ -60,8 +58,9 @@ void Rank::Start() {
   pool_.Run(64, [](int64_t, int) { compute::CheckFloatingPointMode(); });
   if (options_.fabric == nullptr) return;
   const moe::MoeShape& shape = model_.shape().moe;
-  exchange_.emplace(moe::MakeExchangeShape(shape, *options_.moe_layout, options_.kernels),
-                    *options_.fabric, *options_.group, &pool_);
+  exchange_.emplace(
+      moe::MakeExchangeShape(shape, *options_.moe_layout, compute::PrecisionOf(options_.kernels)),
+      *options_.fabric, *options_.group, &pool_);
   moe_.emplace(shape, *options_.moe_layout, *exchange_, *options_.group);
 }
 

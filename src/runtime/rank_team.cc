@@ -16,8 +16,8 @@ RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
   if (model.shape().moe.num_experts > 0)
     fabrics_ = std::make_unique<exchange::LocalFabrics>(
         options.num_ranks,
-        exchange::SegmentBytes(
-            moe::MakeExchangeShape(model.shape().moe, moe_layout_, options.kernels)),
+        exchange::SegmentBytes(moe::MakeExchangeShape(model.shape().moe, moe_layout_,
+                                                      compute::PrecisionOf(options.kernels))),
         options.num_ranks * options.threads_per_rank);
   for (int32_t r = 0; r < options.num_ranks; ++r) {
     members_.push_back(std::make_unique<Member>());

@@ -14,12 +14,6 @@ namespace {
 
 constexpr uint64_t kMaxHeaderBytes = uint64_t{100} << 20;  // the limit of the format's own library
 
-struct Extent {
-  uint64_t begin;
-  uint64_t end;
-  std::string name;
-};
-
 // Called when the first 8 bytes are no possible header length: only then can the file be of another
 // format, because the first bytes of a valid length may be any.
 void RefuseOtherFormats(std::span<const std::byte> bytes, const std::string& path) {
@@ -81,7 +75,21 @@ std::pair<uint64_t, uint64_t> ReadOffsets(const JsonFields& entry, uint64_t data
   return {begin, end};
 }
 
-void CheckExtents(std::vector<Extent>& extents, uint64_t data_bytes, const std::string& path) {
+// The tensors must cover the data without overlap or gap.
+void CheckExtents(const std::map<std::string, TensorView>& tensors, std::span<const std::byte> data,
+                  const std::string& path) {
+  struct Extent {
+    uint64_t begin;
+    uint64_t end;
+    std::string_view name;
+  };
+  std::vector<Extent> extents;
+  extents.reserve(tensors.size());
+  for (const auto& [name, view] : tensors) {
+    const auto begin =
+        static_cast<uint64_t>(static_cast<const std::byte*>(view.raw()) - data.data());
+    extents.push_back({begin, begin + static_cast<uint64_t>(view.num_bytes()), name});
+  }
   std::sort(extents.begin(), extents.end(), [](const Extent& a, const Extent& b) {
     return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
   });
@@ -94,17 +102,32 @@ void CheckExtents(std::vector<Extent>& extents, uint64_t data_bytes, const std::
             extent.begin < covered ? "they overlap" : "there is a gap");
     covered = extent.end;
   }
-  if (covered != data_bytes)
-    Throw(ErrorKind::kCorrupt, "{}: holds {} data bytes; its tensors need {}", path, data_bytes,
+  if (covered != data.size())
+    Throw(ErrorKind::kCorrupt, "{}: holds {} data bytes; its tensors need {}", path, data.size(),
           covered);
 }
 
-std::map<std::string, std::string> ReadMetadata(const JsonFields& header) {
+std::map<std::string, std::string> ReadMetadata(const Json& value, const std::string& path) {
+  const JsonFields fields(value, path, "__metadata__");
   std::map<std::string, std::string> metadata;
-  if (!header.Has("__metadata__")) return metadata;
-  const JsonFields fields = header.Object("__metadata__");
-  for (const auto& [key, value] : fields.json().items()) metadata[key] = fields.String(key);
+  for (const auto& [key, unused] : fields.json().items()) metadata[key] = fields.String(key);
   return metadata;
+}
+
+// One member of the header as a view of the file's data.
+TensorView ReadTensor(const std::string& name, const Json& value, std::span<const std::byte> data,
+                      const std::string& path) {
+  const JsonFields entry(value, path, name);
+  const DType dtype = ParseDType(entry.String("dtype"), entry.Where("dtype"));
+  const std::vector<int64_t> dims = ReadDims(entry);
+  const auto [begin, end] = ReadOffsets(entry, data.size());
+  const std::optional<uint64_t> expected = CheckedBytes(dims, dtype);
+  if (expected != end - begin)
+    Throw(ErrorKind::kCorrupt,
+          "{}: tensor {} of dtype {} and shape {} has {} bytes; it must have {}", path, name,
+          DTypeName(dtype), Shape(dims).ToString(), end - begin,
+          expected ? fmt::to_string(*expected) : "fewer than 2^62");
+  return TensorView(dtype, Shape(dims), data.data() + begin);
 }
 
 }  // namespace
@@ -134,26 +157,17 @@ void SafetensorsFile::Parse(std::span<const std::byte> bytes) {
   }
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, header_bytes);
   const std::span<const std::byte> data = bytes.subspan(8 + header_bytes);
-  const Json json = ParseJson(text, path_);
-  const JsonFields header(json, path_);
-  metadata_ = ReadMetadata(header);
-  std::vector<Extent> extents;
-  for (const auto& [name, unused] : json.items()) {
-    if (name == "__metadata__") continue;
-    const JsonFields entry = header.Object(name);
-    const DType dtype = ParseDType(entry.String("dtype"), entry.Where("dtype"));
-    const std::vector<int64_t> dims = ReadDims(entry);
-    const auto [begin, end] = ReadOffsets(entry, data.size());
-    const std::optional<uint64_t> expected = CheckedBytes(dims, dtype);
-    if (expected != end - begin)
-      Throw(ErrorKind::kCorrupt,
-            "{}: tensor {} of dtype {} and shape {} has {} bytes; it must have {}", path_, name,
-            DTypeName(dtype), Shape(dims).ToString(), end - begin,
-            expected ? fmt::to_string(*expected) : "fewer than 2^62");
-    extents.push_back({begin, end, name});
-    tensors_[name] = TensorView(dtype, Shape(dims), data.data() + begin);
-  }
-  CheckExtents(extents, data.size(), path_);
+  bool has_metadata = false;
+  const Json json =
+      ParseJsonMembers(text, path_, "", [&](const std::string& name, const Json& value) {
+        if (name != "__metadata__")
+          return tensors_.try_emplace(name, ReadTensor(name, value, data, path_)).second;
+        if (!value.is_null()) metadata_ = ReadMetadata(value, path_);
+        return !std::exchange(has_metadata, true);
+      });
+  const JsonFields document(json, path_);  // refuses what is no object
+  CheckExtents(tensors_, data, path_);
+  file_.LetGoOfFirst(8 + header_bytes);
   CopyUnaligned();
 }
 

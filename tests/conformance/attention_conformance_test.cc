@@ -14,12 +14,12 @@ struct Sequence {
            int64_t tokens_per_block)
       : shape(attention),
         tokens(num_tokens),
-        q(RandomTensor(DType::kF32, {num_tokens, shape.q_heads * shape.head_dim}, 1)),
-        k(RandomBf16Values(DType::kF32, {num_tokens, shape.kv_heads * shape.head_dim}, 2)),
-        v(RandomBf16Values(DType::kF32, {num_tokens, shape.kv_heads * shape.head_dim}, 3)),
+        q(RandomTensor(DType::kF32, {num_tokens, shape.q_heads * shape.key_dim}, 1)),
+        k(RandomBf16Values(DType::kF32, {num_tokens, shape.kv_heads * shape.key_dim}, 2)),
+        v(RandomBf16Values(DType::kF32, {num_tokens, shape.kv_heads * shape.value_dim}, 3)),
         num_blocks((num_tokens + tokens_per_block - 1) / tokens_per_block + 2),
-        keys(dtype, {num_blocks, shape.kv_heads, tokens_per_block, shape.head_dim}),
-        values(dtype, {num_blocks, shape.kv_heads, tokens_per_block, shape.head_dim}) {
+        keys(dtype, {num_blocks, shape.kv_heads, tokens_per_block, shape.key_dim}),
+        values(dtype, {num_blocks, shape.kv_heads, tokens_per_block, shape.value_dim}) {
     Clear();
     // Back to front, so that order in memory is not order of positions.
     for (int64_t b = num_blocks - 1; b >= 1; --b) blocks.push_back(static_cast<int32_t>(b));
@@ -43,7 +43,7 @@ struct Sequence {
 // Stores and attends in chunks of `chunk` tokens, as chunked prefill and decode do.
 OwnedTensor Attend(const Exec& exec, Sequence& s, int64_t chunk) {
   s.Clear();
-  OwnedTensor y(ComputeDType(exec.kernels), s.q.view().shape());
+  OwnedTensor y(exec.precision().activations, {s.tokens, s.shape.q_heads * s.shape.value_dim});
   for (int64_t first = 0; first < s.tokens; first += chunk) {
     const int64_t count = std::min(chunk, s.tokens - first);
     const std::vector<KvSequence> batch = {
@@ -61,11 +61,11 @@ struct Case {
   int64_t block_tokens;
 };
 const std::vector<Case> kCases = {
-    {{.q_heads = 6, .kv_heads = 2, .head_dim = 24, .scale = 0.2F}, 45, 16},
-    {{.q_heads = 4, .kv_heads = 4, .head_dim = 64, .scale = 0.125F}, 70, 32},
-    {{.q_heads = 40, .kv_heads = 1, .head_dim = 40, .scale = 0.3F}, 37, 7},
-    {{.q_heads = 2, .kv_heads = 1, .head_dim = 1, .scale = 1.0F}, 20, 1},
-    {{.q_heads = 8, .kv_heads = 2, .head_dim = 128, .scale = 0.09F}, 33, 24},
+    {{.q_heads = 6, .kv_heads = 2, .key_dim = 24, .value_dim = 24, .scale = 0.2F}, 45, 16},
+    {{.q_heads = 4, .kv_heads = 4, .key_dim = 64, .value_dim = 64, .scale = 0.125F}, 70, 32},
+    {{.q_heads = 40, .kv_heads = 1, .key_dim = 40, .value_dim = 40, .scale = 0.3F}, 37, 7},
+    {{.q_heads = 2, .kv_heads = 1, .key_dim = 1, .value_dim = 1, .scale = 1.0F}, 20, 1},
+    {{.q_heads = 8, .kv_heads = 2, .key_dim = 128, .value_dim = 128, .scale = 0.09F}, 33, 24},
 };
 
 TEST_P(OpsConformance, AttentionAgreesWithTheReference) {
@@ -74,7 +74,7 @@ TEST_P(OpsConformance, AttentionAgreesWithTheReference) {
     Sequence reference(DType::kF32, c.shape, c.tokens, c.block_tokens);
     const OwnedTensor expected = Attend(Reference(), reference, c.tokens);
     EXPECT_TRUE(IsNear(Attend(With(2), mine, c.tokens), expected, output_tolerance()))
-        << c.shape.head_dim;
+        << c.shape.key_dim;
   }
 }
 
@@ -85,7 +85,7 @@ TEST_P(OpsConformance, AttentionHasTheSameBitsInAnyChunksOnAnyThreads) {
     for (const int64_t chunk : {1, 3, 7, 16, 21, 32}) {
       const OwnedTensor pieces = Attend(With(static_cast<int>(chunk % 3 + 1)), s, chunk);
       EXPECT_TRUE(SameBits(pieces.view(), whole.view()))
-          << "head " << c.shape.head_dim << " chunk " << chunk;
+          << "head " << c.shape.key_dim << " chunk " << chunk;
     }
   }
 }
@@ -99,7 +99,7 @@ TEST_P(OpsConformance, AttentionOfASequenceDoesNotDependOnItsCompany) {
   const int64_t total = 5 + c.tokens + 9;
   const int64_t cache_blocks = s.num_blocks + 4;
   const OwnedTensor keys(compute_dtype(),
-                         {cache_blocks, c.shape.kv_heads, c.block_tokens, c.shape.head_dim});
+                         {cache_blocks, c.shape.kv_heads, c.block_tokens, c.shape.key_dim});
   const OwnedTensor values(compute_dtype(), keys.view().shape());
   const auto embed = [&](const OwnedTensor& middle) {
     OwnedTensor all = RandomTensor(DType::kF32, {total, middle.view().dim(1)}, 9);

@@ -25,7 +25,7 @@ inline constexpr float kBf16Tolerance = 1.0F / 128;
 class OpsConformance : public testing::TestWithParam<KernelSet> {
  protected:
   KernelSet kernels() const { return GetParam(); }
-  DType compute_dtype() const { return ComputeDType(kernels()); }
+  DType compute_dtype() const { return PrecisionOf(kernels()).activations; }
   // Tolerance of an op whose output has the compute dtype.
   float output_tolerance() const {
     return compute_dtype() == DType::kF32 ? kSumTolerance : kBf16Tolerance;

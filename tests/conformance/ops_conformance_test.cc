@@ -18,16 +18,34 @@ constexpr GemmSize kGemmSizes[] = {{1, 1},   {16, 2},   {17, 24},   {40, 17},  {
                                    {48, 33}, {331, 40}, {331, 331}, {64, 600}, {17, 4500}};
 constexpr int64_t kBatch = 33;
 
-PackedMatrix PackOne(KernelSet kernels, const OwnedTensor& w, ThreadPool& pool,
-                     MatrixPrecision precision = MatrixPrecision::kCompute) {
-  return PackedMatrix::Pack(kernels, {{w.view()}}, pool, precision);
+PackedMatrix PackGateUp(KernelSet kernels, const OwnedTensor& gate, const OwnedTensor& up,
+                        ThreadPool& pool) {
+  const std::vector<WeightSource> parts = {WeightSource::Plain("gate", gate.view()),
+                                           WeightSource::Plain("up", up.view())};
+  return PackedMatrix::Pack({.kernels = kernels,
+                             .format = PlainFormat(kernels),
+                             .n = 2 * gate.view().dim(0),
+                             .k = gate.view().dim(1),
+                             .gate_up = true},
+                            parts, pool);
+}
+
+ExpertWeights PackExpert(KernelSet kernels, const OwnedTensor& gate, const OwnedTensor& up,
+                         const OwnedTensor& down, ThreadPool& pool) {
+  return ExpertWeights::Pack({.kernels = kernels,
+                              .format = PlainFormat(kernels),
+                              .hidden = gate.view().dim(1),
+                              .inner = gate.view().dim(0)},
+                             WeightSource::Plain("gate", gate.view()),
+                             WeightSource::Plain("up", up.view()),
+                             WeightSource::Plain("down", down.view()), pool);
 }
 
 TEST_P(OpsConformance, MatMulAgreesWithTheReference) {
   for (const auto [n, k] : kGemmSizes) {
     const OwnedTensor w = RandomBf16Values(DType::kBF16, {n, k}, 1);
-    const PackedMatrix packed = PackOne(kernels(), w, pool());
-    const PackedMatrix reference = PackOne(KernelSet::kReference, w, pool());
+    const PackedMatrix packed = PackPlain(kernels(), w, pool());
+    const PackedMatrix reference = PackPlain(KernelSet::kReference, w, pool());
     for (int64_t m = 1; m <= 40; m += m < 8 ? 1 : 8) {
       const OwnedTensor x = RandomBf16Values(DType::kF32, {m, k}, 2);
       const OwnedTensor expected = RandomTensor(DType::kF32, {m, n}, 3);
@@ -45,17 +63,17 @@ TEST_P(OpsConformance, MatMulInF32KeepsF32WeightsAndRows) {
   const OwnedTensor x = RandomTensor(DType::kF32, {7, 331}, 2);
   const OwnedTensor expected(DType::kF32, {7, 20});
   const OwnedTensor actual(DType::kF32, {7, 20});
-  MatMul(Reference(), x.view(), PackOne(KernelSet::kReference, w, pool()), expected.view());
-  MatMul(With(1), x.view(), PackOne(kernels(), w, pool(), MatrixPrecision::kF32), actual.view());
+  MatMul(Reference(), x.view(), PackPlain(KernelSet::kReference, w, pool()), expected.view());
+  MatMul(With(1), x.view(), PackPlain(kernels(), WeightFormat::kF32, w, pool()), actual.view());
   EXPECT_TRUE(IsNear(actual, expected, kSumTolerance, std::sqrt(331.0F)));
 }
 
 TEST_P(OpsConformance, ARowOfMatMulHasTheSameBitsAloneInABatchStridedAndOnAnyThreads) {
   for (const auto [n, k] : kGemmSizes) {
-    for (const auto precision : {MatrixPrecision::kCompute, MatrixPrecision::kF32}) {
+    for (const auto format : {PlainFormat(kernels()), WeightFormat::kF32}) {
       const OwnedTensor w = RandomTensor(DType::kF32, {n, k}, 1);
-      const PackedMatrix packed = PackOne(kernels(), w, pool(), precision);
-      const DType dtype = precision == MatrixPrecision::kF32 ? DType::kF32 : compute_dtype();
+      const PackedMatrix packed = PackPlain(kernels(), format, w, pool());
+      const DType dtype = InputDType(kernels(), format);
       const OwnedTensor x = RandomTensor(dtype, {kBatch, k}, 2);
       const OwnedTensor all(DType::kF32, {kBatch, n});
       MatMul(With(1), x.view(), packed, all.view());
@@ -83,7 +101,7 @@ TEST_P(OpsConformance, MatMulWritesNothingBeyondItsColumns) {
   const OwnedTensor wide = RandomTensor(DType::kF32, {3, 64}, 3);
   const OwnedTensor before = CopyOf(wide.view(), DType::kF32);
   const TensorView y(DType::kF32, {3, 17}, wide.view().raw(), 64);
-  MatMul(With(1), x.view(), PackOne(kernels(), w, pool()), y);
+  MatMul(With(1), x.view(), PackPlain(kernels(), w, pool()), y);
   for (int64_t i = 0; i < wide.size(); ++i) {
     if (i % 64 < 17) continue;
     ASSERT_EQ(wide.at(i), before.at(i)) << i;
@@ -92,7 +110,7 @@ TEST_P(OpsConformance, MatMulWritesNothingBeyondItsColumns) {
 
 TEST_P(OpsConformance, ANanRowStaysAlone) {
   const OwnedTensor w = RandomTensor(DType::kF32, {40, 17}, 1);
-  const PackedMatrix packed = PackOne(kernels(), w, pool());
+  const PackedMatrix packed = PackPlain(kernels(), w, pool());
   const OwnedTensor x = RandomTensor(compute_dtype(), {8, 17}, 2);
   const OwnedTensor clean(DType::kF32, {8, 40});
   MatMul(With(1), x.view(), packed, clean.view());
@@ -113,17 +131,16 @@ TEST_P(OpsConformance, SwiGluAgreesWithTheReferenceAndRowsAreIndependent) {
     const OwnedTensor up = RandomBf16Values(DType::kBF16, {n, k}, 2, spread);
     const OwnedTensor x = RandomBf16Values(DType::kF32, {kBatch, k}, 3, 3.0F);
     const OwnedTensor expected(DType::kF32, {kBatch, n});
-    MatMulSwiGlu(Reference(), x.view(),
-                 PackedMatrix::PackGateUp(KernelSet::kReference, gate.view(), up.view(), pool()),
-                 expected.view());
-    const PackedMatrix packed = PackedMatrix::PackGateUp(kernels(), gate.view(), up.view(), pool());
+    MatMulGated(Reference(), x.view(), PackGateUp(KernelSet::kReference, gate, up, pool()), {},
+                expected.view());
+    const PackedMatrix packed = PackGateUp(kernels(), gate, up, pool());
     const OwnedTensor input = CopyOf(x.view(), compute_dtype());
     const OwnedTensor all(compute_dtype(), {kBatch, n});
-    MatMulSwiGlu(With(3), input.view(), packed, all.view());
+    MatMulGated(With(3), input.view(), packed, {}, all.view());
     ASSERT_TRUE(IsNear(all, expected, output_tolerance(), 0.1F)) << n << " x " << k;
     for (int64_t count = 1; count <= 7; ++count) {
       const OwnedTensor some(compute_dtype(), {count, n});
-      MatMulSwiGlu(With(1), input.view().Rows(9, count), packed, some.view());
+      MatMulGated(With(1), input.view().Rows(9, count), packed, {}, some.view());
       ASSERT_TRUE(SameBits(some.view(), all.view().Rows(9, count))) << n << " x " << k;
     }
   }
@@ -136,14 +153,14 @@ constexpr double kOverflow = 3e-35;
 TEST_P(OpsConformance, SiluHoldsFromOverflowToUnderflowOfTheExponential) {
   OwnedTensor one(DType::kF32, {1, 1});
   SetElement(one.view(), 0, 1.0F);
-  const PackedMatrix packed = PackedMatrix::PackGateUp(kernels(), one.view(), one.view(), pool());
+  const PackedMatrix packed = PackGateUp(kernels(), one, one, pool());
   constexpr int64_t kPoints = 2001;
   OwnedTensor x(compute_dtype(), {kPoints, 1});
   for (int64_t i = 0; i < kPoints; ++i) {
     SetElement(x.view(), i, static_cast<float>(i - 1000) / 8.0F);
   }
   const OwnedTensor y(compute_dtype(), {kPoints, 1});
-  MatMulSwiGlu(With(1), x.view(), packed, y.view());
+  MatMulGated(With(1), x.view(), packed, {}, y.view());
   for (int64_t i = 0; i < kPoints; ++i) {
     const double v = x.at(i);
     const double expected = v * v / (1 + std::exp(-v));
@@ -164,9 +181,7 @@ TEST_P(OpsConformance, ExpertMlpHasTheBitsOfItsTwoProducts) {
       const OwnedTensor gate = RandomTensor(DType::kF32, {inner, hidden}, 10 + e, 0.2F);
       const OwnedTensor up = RandomTensor(DType::kF32, {inner, hidden}, 20 + e, 0.2F);
       const OwnedTensor down = RandomTensor(DType::kF32, {hidden, inner}, 30 + e, 0.2F);
-      experts.push_back(
-          {.gate_up = PackedMatrix::PackGateUp(kernels(), gate.view(), up.view(), pool()),
-           .down = PackOne(kernels(), down, pool())});
+      experts.push_back(PackExpert(kernels(), gate, up, down, pool()));
     }
     const int64_t total = 143;
     const OwnedTensor x = RandomTensor(compute_dtype(), {total, hidden}, 1);
@@ -189,14 +204,14 @@ TEST_P(OpsConformance, ExpertMlpHasTheBitsOfItsTwoProducts) {
           const auto at = static_cast<int64_t>(first);
           const OwnedTensor act(compute_dtype(), {rows, inner});
           const OwnedTensor sums(DType::kF32, {rows, hidden});
-          MatMulSwiGlu(With(1), x.view().Rows(at, rows), expert.gate_up, act.view());
-          MatMul(With(1), act.view(), expert.down, sums.view());
+          MatMulGated(With(1), x.view().Rows(at, rows), expert.gate_up(), {}, act.view());
+          MatMul(With(1), act.view(), expert.down(), sums.view());
           Convert(With(1), sums.view(), expected.view().Rows(at, rows));
         }
         first += count;
       }
       Workspace workspace;
-      ExpertMlp(With(threads), groups, workspace);
+      ExpertMlp(With(threads), groups, {}, workspace);
       ASSERT_TRUE(SameBits(y.view(), expected.view())) << hidden << " " << inner;
     }
   }
@@ -205,47 +220,52 @@ TEST_P(OpsConformance, ExpertMlpHasTheBitsOfItsTwoProducts) {
 TEST_P(OpsConformance, ExpertMlpAllocatesNothingOnceItHasSeenItsLargestBatch) {
   const OwnedTensor gate = RandomTensor(DType::kF32, {24, 40}, 1);
   const OwnedTensor down = RandomTensor(DType::kF32, {40, 24}, 2);
-  const ExpertWeights expert = {
-      .gate_up = PackedMatrix::PackGateUp(kernels(), gate.view(), gate.view(), pool()),
-      .down = PackOne(kernels(), down, pool())};
+  const ExpertWeights expert = PackExpert(kernels(), gate, gate, down, pool());
   const OwnedTensor x = RandomTensor(compute_dtype(), {9, 40}, 3);
   const OwnedTensor y(compute_dtype(), {9, 40});
   const auto from = RowPointers(x.view());
   const auto to = MutableRowPointers(y.view());
   const std::vector<ExpertGroup> groups = {{.weights = &expert, .x_rows = from, .y_rows = to}};
   Workspace workspace;
-  ExpertMlp(With(2), groups, workspace);
+  ExpertMlp(With(2), groups, {}, workspace);
   workspace.Reset();
   const int64_t allocations = workspace.num_allocations();
   for (int i = 0; i < 3; ++i) {
-    ExpertMlp(With(2), groups, workspace);
+    ExpertMlp(With(2), groups, {}, workspace);
     workspace.Reset();
   }
   EXPECT_EQ(workspace.num_allocations(), allocations);
 }
 
-TEST_P(OpsConformance, ACopiedExpertHasTheBitsOfItsSource) {
-  const OwnedTensor a = RandomTensor(DType::kF32, {331, 40}, 1);
-  const OwnedTensor b = RandomTensor(DType::kF32, {331, 40}, 2);
-  const PackedMatrix source = PackOne(kernels(), a, pool());
-  PackedMatrix slot = PackOne(kernels(), b, pool());
-  slot.CopyFrom(source);
-  ASSERT_EQ(std::memcmp(slot.data(), source.data(), static_cast<size_t>(source.num_bytes())), 0);
-  const OwnedTensor x = RandomTensor(compute_dtype(), {3, 40}, 3);
-  const OwnedTensor from_source(DType::kF32, {3, 331});
-  const OwnedTensor from_slot(DType::kF32, {3, 331});
-  MatMul(With(1), x.view(), source, from_source.view());
-  MatMul(With(1), x.view(), slot, from_slot.view());
-  EXPECT_TRUE(SameBits(from_slot.view(), from_source.view()));
+TEST_P(OpsConformance, ACopyOfAnExpertsBytesIsThatExpert) {
+  const OwnedTensor gate = RandomTensor(DType::kF32, {17, 40}, 1);
+  const OwnedTensor up = RandomTensor(DType::kF32, {17, 40}, 2);
+  const OwnedTensor down = RandomTensor(DType::kF32, {40, 17}, 3);
+  const ExpertWeights expert = PackExpert(kernels(), gate, up, down, pool());
+  Buffer block(expert.shape().num_bytes());
+  std::memcpy(block.data(), expert.bytes().data(), expert.bytes().size());
+  const ExpertWeights slot = ExpertWeights::Over(expert.shape(), std::move(block));
+  const OwnedTensor x = RandomTensor(compute_dtype(), {3, 40}, 4);
+  const auto from = RowPointers(x.view());
+  const auto run = [&](const ExpertWeights& weights) {
+    OwnedTensor y(compute_dtype(), {3, 40});
+    const auto to = MutableRowPointers(y.view());
+    const std::vector<ExpertGroup> groups = {{.weights = &weights, .x_rows = from, .y_rows = to}};
+    Workspace workspace;
+    ExpertMlp(With(1), groups, {}, workspace);
+    return y;
+  };
+  EXPECT_TRUE(SameBits(run(slot).view(), run(expert).view()));
 }
 
 TEST_P(OpsConformance, PackingTakesTheSameValuesFromEveryDtypeAndAnySplitIntoParts) {
   const OwnedTensor bf16 = RandomTensor(DType::kBF16, {40, 33}, 1);
   const OwnedTensor f32 = CopyOf(bf16.view(), DType::kF32);
-  const PackedMatrix whole = PackOne(kernels(), bf16, pool());
-  const std::vector<TensorView> parts = {f32.view().Rows(0, 5), bf16.view().Rows(5, 20),
-                                         f32.view().Rows(25, 15)};
-  const PackedMatrix joined = PackedMatrix::Pack(kernels(), parts, *With(3).pool);
+  const PackedMatrix whole = PackPlain(kernels(), bf16, pool());
+  const std::vector<WeightSource> parts = {WeightSource::Plain("a", f32.view().Rows(0, 5)),
+                                           WeightSource::Plain("b", bf16.view().Rows(5, 20)),
+                                           WeightSource::Plain("c", f32.view().Rows(25, 15))};
+  const PackedMatrix joined = PackedMatrix::Pack(whole.shape(), parts, *With(3).pool);
   ASSERT_EQ(whole.num_bytes(), joined.num_bytes());
   EXPECT_EQ(std::memcmp(whole.data(), joined.data(), static_cast<size_t>(whole.num_bytes())), 0);
 }
@@ -268,8 +288,8 @@ TEST_P(OpsConformance, NormsAgreeWithTheReferenceAndRowsAreIndependent) {
     }
     // Each head of a row is the row of a plain norm.
     const OwnedTensor heads = CopyOf(x.view(), DType::kF32);
-    RmsNormHeads(With(1), TensorView(DType::kF32, {11, 3 * width}, heads.view().raw()), 3,
-                 weight.view(), 1e-6F);
+    const TensorView rows(DType::kF32, {11, 3 * width}, heads.view().raw());
+    RmsNormHeads(With(1), {.rows = rows, .heads = 3}, weight.view(), 1e-6F);
     const OwnedTensor plain(DType::kF32, {kBatch, width});
     RmsNorm(With(1), x.view(), weight.view(), 1e-6F, plain.view());
     ASSERT_TRUE(SameBits(heads.view(), plain.view())) << width;
@@ -307,12 +327,14 @@ TEST_P(OpsConformance, RopeAgreesWithTheReferenceAndRowsAreIndependent) {
     std::vector<int32_t> positions;
     for (int32_t i = 0; i < kBatch; ++i) positions.push_back(i * 7 % 50);
     const OwnedTensor expected = CopyOf(x.view(), DType::kF32);
-    RopeHalfSplit(Reference(), expected.view(), 3, table, positions);
+    Rope(Reference(), {.rows = expected.view(), .heads = 3}, RopePairs::kHalfSplit, table,
+         positions);
     const StridedTensor all(x, 4);
-    RopeHalfSplit(With(3), all.view(), 3, table, positions);
+    Rope(With(3), {.rows = all.view(), .heads = 3}, RopePairs::kHalfSplit, table, positions);
     ASSERT_TRUE(IsNear(CopyOf(all.view(), DType::kF32), expected, kSumTolerance)) << half;
     const OwnedTensor one = CopyOf(x.view().Rows(20, 1), DType::kF32);
-    RopeHalfSplit(With(1), one.view(), 3, table, std::span(positions).subspan(20, 1));
+    Rope(With(1), {.rows = one.view(), .heads = 3}, RopePairs::kHalfSplit, table,
+         std::span(positions).subspan(20, 1));
     ASSERT_TRUE(SameBits(one.view(), all.view().Rows(20, 1))) << half;
   }
 }
@@ -350,10 +372,10 @@ struct Routed {
   OwnedTensor weights;
 };
 
-Routed Route(const Exec& exec, const TensorView& logits, const RouterOptions& options) {
+Routed RouteAll(const Exec& exec, const TensorView& logits, const RouterOptions& options) {
   Routed routed{OwnedTensor(DType::kI32, {logits.dim(0), options.top_k}),
                 OwnedTensor(DType::kF32, {logits.dim(0), options.top_k})};
-  RouterSoftmaxTopK(exec, logits, options, routed.ids.view(), routed.weights.view());
+  Route(exec, logits, options, routed.ids.view(), routed.weights.view());
   return routed;
 }
 
@@ -363,12 +385,12 @@ TEST_P(OpsConformance, RouterAgreesWithTheReferenceAndRowsAreIndependent) {
       const RouterOptions options = {.top_k = std::min<int64_t>(5, experts),
                                      .normalize = normalize};
       const OwnedTensor logits = RandomTensor(DType::kF32, {kBatch, experts}, 1, 3.0F);
-      const Routed expected = Route(Reference(), logits.view(), options);
-      const Routed all = Route(With(3), logits.view(), options);
+      const Routed expected = RouteAll(Reference(), logits.view(), options);
+      const Routed all = RouteAll(With(3), logits.view(), options);
       ASSERT_TRUE(SameBits(all.ids.view(), expected.ids.view())) << experts;
       ASSERT_TRUE(IsNear(all.weights, expected.weights, kSumTolerance, 0.1F)) << experts;
       const StridedTensor strided(logits, 3);
-      const Routed one = Route(With(1), strided.view().Rows(20, 1), options);
+      const Routed one = RouteAll(With(1), strided.view().Rows(20, 1), options);
       ASSERT_TRUE(SameBits(one.weights.view(), all.weights.view().Rows(20, 1))) << experts;
       ASSERT_TRUE(SameBits(one.ids.view(), all.ids.view().Rows(20, 1))) << experts;
     }
@@ -378,7 +400,7 @@ TEST_P(OpsConformance, RouterAgreesWithTheReferenceAndRowsAreIndependent) {
 TEST_P(OpsConformance, RouterGivesTiesToTheLowestId) {
   OwnedTensor logits(DType::kF32, {1, 20});
   SetElement(logits.view(), 13, 1.0F);
-  const Routed routed = Route(With(1), logits.view(), {.top_k = 4});
+  const Routed routed = RouteAll(With(1), logits.view(), {.top_k = 4});
   const auto* ids = routed.ids.view().data<int32_t>();
   EXPECT_EQ(std::vector<int32_t>(ids, ids + 4), (std::vector<int32_t>{13, 0, 1, 2}));
 }
@@ -388,7 +410,7 @@ TEST_P(OpsConformance, RouterGivesDistinctValidIdsEvenOfNan) {
   for (const int64_t nans : {1, 7, 20}) {
     const OwnedTensor logits = RandomTensor(DType::kF32, {1, 20}, 1);
     for (int64_t i = 0; i < nans; ++i) SetElement(logits.view(), i * 3 % 20, nan);
-    const Routed routed = Route(With(1), logits.view(), {.top_k = 5});
+    const Routed routed = RouteAll(With(1), logits.view(), {.top_k = 5});
     const auto* ids = routed.ids.view().data<int32_t>();
     const std::set<int32_t> distinct(ids, ids + 5);
     EXPECT_EQ(distinct.size(), 5U) << nans;

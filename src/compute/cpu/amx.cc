@@ -128,12 +128,12 @@ void FinishBlock(const GemmArgs& args, int64_t first_row, int64_t rows, int64_t 
   for (int64_t r = 0; r < rows; ++r) {
     const Vec first = Load(sums.at[0][r]);
     const Vec second = Load(sums.at[1][r]);
-    if (args.epilogue == GemmEpilogue::kSwiGlu) {
-      FinishGateUp(args, first_row + r, group / 2 * kGroupColumns, first, second);
+    if (args.epilogue == GemmEpilogue::kGated) {
+      FinishGateUp(args, first_row + r, group, first, second);
       continue;
     }
-    FinishGroup(args, first_row + r, group * kGroupColumns, first);
-    if (groups == 2) FinishGroup(args, first_row + r, (group + 1) * kGroupColumns, second);
+    FinishGroup(args, first_row + r, group, first);
+    if (groups == 2) FinishGroup(args, first_row + r, group + 1, second);
   }
 }
 
@@ -161,7 +161,7 @@ void RunBlock(const GemmArgs& args, int64_t first_row, int64_t rows, int64_t beg
 }
 
 void RunTiles(const GemmArgs& args, const GemmTile& tile) {
-  const int64_t per_group = args.epilogue == GemmEpilogue::kSwiGlu ? 2 : 1;
+  const int64_t per_group = args.epilogue == GemmEpilogue::kGated ? 2 : 1;
   const TileSession session;
   Panel panel;
   for (int64_t row = tile.row_begin; row < tile.row_end; row += kBlockRows) {
@@ -175,7 +175,7 @@ void RunTiles(const GemmArgs& args, const GemmTile& tile) {
 const Kernels& AmxKernels() {
   static const Kernels kKernels = [] {
     Kernels kernels = Avx512Kernels();
-    kernels.gemm = RunTiles;
+    kernels.gemm[kBf16Gemm] = RunTiles;
     return kernels;
   }();
   return kKernels;

@@ -10,8 +10,7 @@
 namespace wideload::compute {
 
 const Kernels& Avx2Kernels() {
-  static constexpr Kernels kKernels = {.gemm = RunGemm<WidenDot>,
-                                       .gemm_f32 = RunGemm<F32Dot>,
+  static constexpr Kernels kKernels = {.gemm = {RunGemm<F32Dot>, RunGemm<WidenDot>},
                                        .norm = Norm,
                                        .convert = Convert,
                                        .rope = Rope,

@@ -64,7 +64,7 @@ struct PairDot {
 const Kernels& Avx512Bf16Kernels() {
   static const Kernels kKernels = [] {
     Kernels kernels = Avx512Kernels();
-    kernels.gemm = RunGemm<PairDot>;
+    kernels.gemm[kBf16Gemm] = RunGemm<PairDot>;
     return kernels;
   }();
   return kKernels;

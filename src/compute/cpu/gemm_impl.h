@@ -14,8 +14,6 @@ constexpr int64_t kLineBytes = 64;
 // About what a core reads from memory during one latency, over all streams.
 constexpr int64_t kPrefetchBytes = 1024;
 
-constexpr int64_t kTileK = 32;  // bf16 groups hold k padded to this
-
 // Where the sums of a row tile come from and go to.
 template <int R, int G>
 struct Sums {
@@ -104,9 +102,15 @@ struct WidenDot {
   }
 };
 
-// y's part of one group of sums, as the epilogue says. `column` is y's first column.
-inline void FinishGroup(const GemmArgs& args, int64_t row, int64_t column, Vec sum) {
+inline Vec WithBias(const GemmArgs& args, int64_t group, Vec sum) {
+  return args.bias == nullptr ? sum : Add(sum, Load(args.bias + group * kGroupColumns));
+}
+
+// y's part of one group of sums, as the epilogue says.
+inline void FinishGroup(const GemmArgs& args, int64_t row, int64_t group, Vec sum) {
+  const int64_t column = group * kGroupColumns;
   const int64_t count = args.n - column;
+  sum = WithBias(args, group, sum);
   if (args.epilogue == GemmEpilogue::kRound) {
     StoreUpTo(Row<uint16_t>(args.y, row) + column, sum, count);
     return;
@@ -115,8 +119,11 @@ inline void FinishGroup(const GemmArgs& args, int64_t row, int64_t column, Vec s
   StoreUpTo(y, args.epilogue == GemmEpilogue::kAdd ? Add(LoadUpTo(y, count), sum) : sum, count);
 }
 
-inline void FinishGateUp(const GemmArgs& args, int64_t row, int64_t column, Vec gate, Vec up) {
-  const Vec product = Mul(Silu(gate), up);
+// `group` is gate's, the next one is up's.
+inline void FinishGateUp(const GemmArgs& args, int64_t row, int64_t group, Vec gate, Vec up) {
+  const int64_t column = group / 2 * kGroupColumns;
+  const Vec product =
+      Activate(args.activation, WithBias(args, group, gate), WithBias(args, group + 1, up));
   StoreUpTo(Row<uint16_t>(args.y, row) + column, product, args.n - column);
 }
 
@@ -124,17 +131,14 @@ inline void FinishGateUp(const GemmArgs& args, int64_t row, int64_t column, Vec 
 template <int R, int G>
 void Finish(const GemmArgs& args, int64_t first_row, int64_t group, const Sums<R, G>& sums) {
   for (int r = 0; r < R; ++r) {
-    if (args.epilogue == GemmEpilogue::kSwiGlu) {
+    if (args.epilogue == GemmEpilogue::kGated) {
       if constexpr (G % 2 == 0) {
         for (int g = 0; g < G; g += 2) {
-          FinishGateUp(args, first_row + r, (group + g) / 2 * kGroupColumns, sums.at[r][g],
-                       sums.at[r][g + 1]);
+          FinishGateUp(args, first_row + r, group + g, sums.at[r][g], sums.at[r][g + 1]);
         }
       }
     } else {
-      for (int g = 0; g < G; ++g) {
-        FinishGroup(args, first_row + r, (group + g) * kGroupColumns, sums.at[r][g]);
-      }
+      for (int g = 0; g < G; ++g) FinishGroup(args, first_row + r, group + g, sums.at[r][g]);
     }
   }
 }
@@ -181,7 +185,7 @@ void TileColumns(const GemmArgs& args, const GemmTile& tile, int64_t group, int6
 
 template <class Dot>
 void RunGemm(const GemmArgs& args, const GemmTile& tile) {
-  const bool is_gate_up = args.epilogue == GemmEpilogue::kSwiGlu;
+  const bool is_gate_up = args.epilogue == GemmEpilogue::kGated;
   const int64_t per_group = is_gate_up ? 2 : 1;
   const int64_t begin = tile.group_begin * per_group;
   const int64_t end = tile.group_end * per_group;

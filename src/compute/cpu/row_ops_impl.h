@@ -33,20 +33,21 @@ void NormRun(const float* x, const float* weight, int64_t width, float eps, T* y
   const float root = _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(mean + eps)));
   const Vec scale = Set1(1.0F / root);
   for (int64_t i = 0; i < width; i += kLanes) {
-    const Vec a = Mul(LoadUpTo(x + i, width - i), scale);
-    StoreUpTo(y + i, Mul(a, LoadUpTo(weight + i, width - i)), width - i);
+    Vec a = Mul(LoadUpTo(x + i, width - i), scale);
+    if (weight != nullptr) a = Mul(a, LoadUpTo(weight + i, width - i));
+    StoreUpTo(y + i, a, width - i);
   }
 }
 
 void Norm(const NormArgs& args, int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r) {
-    for (int64_t h = 0; h < args.heads; ++h) {
-      const int64_t at = h * args.width;
+    for (int64_t h = 0; h < args.runs.heads; ++h) {
+      const int64_t at = h * args.runs.stride;
       const float* x = Row<float>(args.x, r) + at;
       if (args.y_is_f32) {
-        NormRun(x, args.weight, args.width, args.eps, Row<float>(args.y, r) + at);
+        NormRun(x, args.weight, args.runs.width, args.eps, Row<float>(args.y, r) + at);
       } else {
-        NormRun(x, args.weight, args.width, args.eps, Row<uint16_t>(args.y, r) + at);
+        NormRun(x, args.weight, args.runs.width, args.eps, Row<uint16_t>(args.y, r) + at);
       }
     }
   }
@@ -56,22 +57,41 @@ void Convert(const ConvertArgs& args, int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r) {
     const float* x = Row<float>(args.x, r);
     auto* y = Row<uint16_t>(args.y, r);
+    const Vec scale = Set1(args.row_scales != nullptr ? args.row_scales[r] : 1.0F);
     for (int64_t i = 0; i < args.width; i += kLanes) {
-      StoreUpTo(y + i, LoadUpTo(x + i, args.width - i), args.width - i);
+      Vec a = LoadUpTo(x + i, args.width - i);
+      if (args.row_scales != nullptr) a = Mul(a, scale);
+      StoreUpTo(y + i, a, args.width - i);
     }
   }
 }
 
-void RotateHead(float* first, int64_t half, const float* cos, const float* sin) {
-  float* second = first + half;
+// Rotates `count` <= 16 pairs.
+inline void RotatePairs(float* first, float* second, const float* cos, const float* sin,
+                        int64_t count) {
+  const Vec a = LoadUpTo(first, count);
+  const Vec b = LoadUpTo(second, count);
+  const Vec c = LoadUpTo(cos, count);
+  const Vec s = LoadUpTo(sin, count);
+  StoreUpTo(first, NegFma(b, s, Mul(a, c)), count);
+  StoreUpTo(second, Fma(a, s, Mul(b, c)), count);
+}
+
+void RotateInterleaved(float* head, int64_t half, const float* cos, const float* sin) {
   for (int64_t i = 0; i < half; i += kLanes) {
-    const int64_t count = half - i;
-    const Vec a = LoadUpTo(first + i, count);
-    const Vec b = LoadUpTo(second + i, count);
-    const Vec c = LoadUpTo(cos + i, count);
-    const Vec s = LoadUpTo(sin + i, count);
-    StoreUpTo(first + i, NegFma(b, s, Mul(a, c)), count);
-    StoreUpTo(second + i, Fma(a, s, Mul(b, c)), count);
+    const int64_t count = Least(kLanes, half - i);
+    float first[kLanes];
+    float second[kLanes];
+    float* pairs = head + 2 * i;
+    for (int64_t j = 0; j < count; ++j) {
+      first[j] = pairs[2 * j];
+      second[j] = pairs[2 * j + 1];
+    }
+    RotatePairs(first, second, cos + i, sin + i, count);
+    for (int64_t j = 0; j < count; ++j) {
+      pairs[2 * j] = first[j];
+      pairs[2 * j + 1] = second[j];
+    }
   }
 }
 
@@ -79,9 +99,15 @@ void Rope(const RopeArgs& args, int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r) {
     const float* cos = args.cos + args.positions[r] * args.cos_stride;
     const float* sin = args.sin + args.positions[r] * args.sin_stride;
-    float* x = Row<float>(args.x, r);
-    for (int64_t h = 0; h < args.heads; ++h) {
-      RotateHead(x + h * args.head_dim, args.half, cos, sin);
+    for (int64_t h = 0; h < args.runs.heads; ++h) {
+      float* head = Row<float>(args.x, r) + h * args.runs.stride;
+      if (args.interleaved) {
+        RotateInterleaved(head, args.half, cos, sin);
+        continue;
+      }
+      for (int64_t i = 0; i < args.half; i += kLanes) {
+        RotatePairs(head + i, head + args.half + i, cos + i, sin + i, args.half - i);
+      }
     }
   }
 }
@@ -106,33 +132,92 @@ inline float ExpTerms(const float* logits, int64_t count, float* terms) {
   return SumLanes(sum);
 }
 
-// The top_k largest values, descending, ties to the lowest index; NaN counts as less than any.
-inline void SelectTopK(const float* values, int64_t count, int64_t top_k, int32_t* ids) {
-  const auto key = [values](int64_t i) { return values[i] == values[i] ? values[i] : -1.0F; };
-  int64_t chosen = 0;
-  for (int64_t e = 0; e < count; ++e) {
-    const float value = key(e);
-    if (chosen == top_k && !(value > key(ids[top_k - 1]))) continue;
-    int64_t place = chosen < top_k ? chosen++ : top_k - 1;
-    for (; place > 0 && value > key(ids[place - 1]); --place) ids[place] = ids[place - 1];
-    ids[place] = static_cast<int32_t>(e);
+// The indices of the largest values offered so far, descending, ties to the one offered first; NaN
+// counts as -infinity.
+struct TopK {
+  const float* values;
+  int64_t most;
+  int32_t* ids;
+  int64_t chosen;
+};
+
+inline float Key(const TopK& top, int64_t i) {
+  const float value = top.values[i];
+  return value == value ? value : -__builtin_inff();
+}
+
+inline void Offer(TopK& top, int64_t begin, int64_t end) {
+  for (int64_t e = begin; e < end; ++e) {
+    const float value = Key(top, e);
+    if (top.chosen == top.most && !(value > Key(top, top.ids[top.most - 1]))) continue;
+    int64_t place = top.chosen < top.most ? top.chosen++ : top.most - 1;
+    for (; place > 0 && value > Key(top, top.ids[place - 1]); --place) {
+      top.ids[place] = top.ids[place - 1];
+    }
+    top.ids[place] = static_cast<int32_t>(e);
+  }
+}
+
+// Softmax over `count` logits, or the sigmoid of each.
+inline void Scores(bool sigmoid, const float* logits, int64_t count, float* scores) {
+  if (sigmoid) {
+    for (int64_t i = 0; i < count; i += kLanes) {
+      Store(scores + i, Sigmoid(LoadUpTo(logits + i, count - i)));
+    }
+    return;
+  }
+  const Vec total = Set1(ExpTerms(logits, count, scores));
+  for (int64_t i = 0; i < count; i += kLanes) Store(scores + i, Div(Load(scores + i), total));
+}
+
+// Offers the experts of the best groups.
+void OfferBestGroups(const RouterArgs& args, TopK& top) {
+  const int64_t size = args.experts / args.num_groups;
+  float scores[kMaxExpertGroups];
+  for (int64_t g = 0; g < args.num_groups; ++g) {
+    int32_t ids[2];
+    TopK largest = {.values = top.values,
+                    .most = args.group_by_two && size > 1 ? 2 : 1,
+                    .ids = ids,
+                    .chosen = 0};
+    Offer(largest, g * size, (g + 1) * size);
+    scores[g] = top.values[ids[0]];
+    if (largest.most == 2) scores[g] += top.values[ids[1]];
+  }
+  int32_t best[kMaxExpertGroups];
+  TopK groups = {.values = scores, .most = args.top_groups, .ids = best, .chosen = 0};
+  Offer(groups, 0, args.num_groups);
+  bool kept[kMaxExpertGroups] = {};
+  for (int64_t i = 0; i < args.top_groups; ++i) kept[best[i]] = true;
+  for (int64_t g = 0; g < args.num_groups; ++g) {
+    if (kept[g]) Offer(top, g * size, (g + 1) * size);
   }
 }
 
 void RouteOne(const RouterArgs& args, const float* logits, int32_t* ids, float* weights) {
-  float probabilities[kMaxExperts + kLanes];
-  const Vec total = Set1(ExpTerms(logits, args.experts, probabilities));
-  for (int64_t i = 0; i < args.experts; i += kLanes) {
-    Store(probabilities + i, Div(Load(probabilities + i), total));
+  float scores[kMaxExperts + kLanes];
+  float choice[kMaxExperts];
+  Scores(args.sigmoid, logits, args.experts, scores);
+  const bool by_logit = args.sigmoid && args.bias == nullptr;
+  for (int64_t e = 0; e < args.experts; ++e) {
+    const float base = by_logit ? logits[e] : scores[e];
+    choice[e] = args.bias != nullptr ? base + args.bias[e] : base;
   }
-  SelectTopK(probabilities, args.experts, args.top_k, ids);
-  float chosen_total = 0;
+  TopK top = {.values = choice, .most = args.top_k, .ids = ids, .chosen = 0};
+  if (args.top_groups < args.num_groups) {
+    OfferBestGroups(args, top);
+  } else {
+    Offer(top, 0, args.experts);
+  }
+  float total = 0;
   for (int64_t k = 0; k < args.top_k; ++k) {
-    weights[k] = probabilities[ids[k]];
-    chosen_total += weights[k];
+    weights[k] = scores[ids[k]];
+    total += weights[k];
   }
-  if (!args.normalize) return;
-  for (int64_t k = 0; k < args.top_k; ++k) weights[k] /= chosen_total;
+  for (int64_t k = 0; k < args.top_k; ++k) {
+    if (args.normalize) weights[k] /= total + args.normalize_epsilon;
+    weights[k] *= args.scale;
+  }
 }
 
 void Router(const RouterArgs& args, int64_t begin, int64_t end) {

@@ -65,7 +65,16 @@ inline Vec Exp(Vec x) {
   return Scale2(Add(Fma(p, Mul(r, r), r), Set1(1.0F)), n);
 }
 
-inline Vec Silu(Vec x) { return Div(x, Add(Set1(1.0F), Exp(Sub(Zero(), x)))); }
+inline Vec Sigmoid(Vec x) { return Div(Set1(1.0F), Add(Set1(1.0F), Exp(Sub(Zero(), x)))); }
+
+// The order of arguments to Min and Max keeps NaN.
+inline Vec Activate(const GatedActivation& a, Vec gate, Vec up) {
+  const Vec limit = Set1(a.limit);
+  gate = Min(limit, gate);
+  up = Max(Sub(Zero(), limit), Min(limit, up));
+  const Vec denominator = Add(Set1(1.0F), Exp(Sub(Zero(), Mul(Set1(a.alpha), gate))));
+  return Mul(Div(gate, denominator), Add(up, Set1(a.up_offset)));
+}
 
 }  // namespace
 }  // namespace wideload::compute

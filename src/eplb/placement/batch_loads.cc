@@ -44,6 +44,14 @@ std::vector<double> BatchLoads::Sum() const {
   return sum;
 }
 
+void BatchLoads::UnbatchLast() {
+  const std::span<const double> last = At(size() - 1);
+  unbatched.resize(last.size(), 0.0);
+  for (size_t e = 0; e < last.size(); ++e) unbatched[e] += last[e];
+  loads.resize(loads.size() - last.size());
+  weights.pop_back();
+}
+
 BatchLoads BatchLoads::WithLoad() const {
   BatchLoads loaded{num_experts};
   for (int32_t i = 0; i < size(); ++i)

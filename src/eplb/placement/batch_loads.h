@@ -30,6 +30,8 @@ struct BatchLoads {
   std::vector<double> Mean() const;
   // Sum of the loads as they are, without weights: what TensorRT-LLM and DeepSeek plan from.
   std::vector<double> Sum() const;
+  // The last batch is of no batch from now on: one that is shorter than the others.
+  void UnbatchLast();
   // The batches that have load, without the unbatched rest.
   BatchLoads WithLoad() const;
 };

@@ -1,10 +1,10 @@
 #include "eplb/policies/policy.h"
 
-#include <algorithm>
 #include <array>
 #include <string>
 
 #include "base/error.h"
+#include "eplb/placement/keep_slots.h"
 #include "eplb/policies/deepseek_policy.h"
 #include "eplb/policies/tensorrt_llm_policy.h"
 #include "eplb/search/scenario_planner.h"
@@ -12,80 +12,114 @@
 namespace wideload::eplb {
 namespace {
 
-std::vector<float> SinglePrecision(std::span<const double> loads) {
-  std::vector<float> result(loads.size());
-  std::transform(loads.begin(), loads.end(), result.begin(),
-                 [](double load) { return static_cast<float>(load); });
-  return result;
+// Added up, in the precision the originals plan in.
+std::vector<float> SummedLoads(const PolicyInput& input) {
+  const std::vector<double> sum = input.loads.Sum();
+  return {sum.begin(), sum.end()};
 }
 
 Placement PlanContiguous(const PolicyInput& input) {
-  return ContiguousPlacement(static_cast<int32_t>(input.loads.size()), input.num_slots,
-                             input.num_ranks);
+  return ContiguousPlacement(input.loads.num_experts, input.num_slots, input.num_ranks);
 }
 
 Placement PlanTensorRtLlm(const PolicyInput& input) {
-  return TensorRtLlmPlacement(SinglePrecision(input.loads), input.num_slots, input.num_ranks);
+  return TensorRtLlmPlacement(SummedLoads(input), input.num_slots, input.num_ranks);
 }
 
-// Without any load every expert counts the same: the published function would give all spare slots
-// to one expert.
 Placement PlanDeepSeek(const PolicyInput& input) {
-  std::vector<float> loads = SinglePrecision(input.loads);
-  if (std::all_of(loads.begin(), loads.end(), [](float load) { return load == 0; }))
-    std::fill(loads.begin(), loads.end(), 1.0F);
-  return DeepSeekPlacement(loads, {.num_slots = input.num_slots,
-                                   .num_groups = input.num_groups,
-                                   .num_nodes = input.num_nodes,
-                                   .num_ranks = input.num_ranks});
+  return DeepSeekPlacement(SummedLoads(input), {.num_slots = input.num_slots,
+                                                .num_groups = input.nodes.num_groups,
+                                                .num_nodes = input.nodes.num_nodes,
+                                                .num_ranks = input.num_ranks});
 }
 
-// With `loads` alone the variations of this one vector are all there is to plan for. A layer
-// without load is placed as if every expert counted the same.
 Placement PlanScenario(const PolicyInput& input) {
-  BatchLoads scenarios{static_cast<int32_t>(input.loads.size()), {}, {}};
-  for (const std::vector<double>& scenario : input.scenarios) scenarios.Add(scenario);
-  const std::vector<double> mean = scenarios.Mean();
-  const auto positive = [](double load) { return load > 0; };
-  if (std::none_of(mean.begin(), mean.end(), positive)) {
-    scenarios = {scenarios.num_experts, {}, {}};
-    const bool any = std::any_of(input.loads.begin(), input.loads.end(), positive);
-    scenarios.Add(any ? std::vector<double>(input.loads.begin(), input.loads.end())
-                      : std::vector<double>(input.loads.size(), 1.0));
-  }
-  PlanOptions options;
-  options.num_ranks = input.num_ranks;
-  options.num_slots = input.num_slots;
-  options.nodes = {input.num_nodes, input.num_groups};
-  options.max_cross_slots = input.max_cross_slots;
-  options.seed = input.seed;
-  options.current = input.previous;
-  options.fetch_price = input.fetch_price;
-  return PlanPlacement(scenarios, options);
+  return PlanPlacement(input.loads, {.num_ranks = input.num_ranks,
+                                     .num_slots = input.num_slots,
+                                     .nodes = input.nodes,
+                                     .max_cross_slots = input.max_cross_slots,
+                                     .seed = input.seed,
+                                     .current = input.fetch_price > 0 ? input.current : nullptr,
+                                     .fetch_price = input.fetch_price});
 }
 
+constexpr size_t kGreedy = 1;
 constexpr std::array kPolicies = {
-    Policy{"contiguous", "experts in order, as without a balancer", false, false, false,
-           PlanContiguous},
-    Policy{"tensorrt_llm", "TensorRT-LLM's greedy policy, slot for slot", false, false, false,
-           PlanTensorRtLlm},
-    Policy{"deepseek", "DeepSeek's rebalance_experts, global or hierarchical over nodes", true,
-           false, false, PlanDeepSeek},
-    Policy{"scenario", "made for the optimal per-batch split, over recorded iterations", true, true,
-           true, PlanScenario},
+    Policy{.name = "contiguous",
+           .summary = "experts in order, as without a balancer",
+           .plan = PlanContiguous,
+           .balances = false,
+           .is_of_other_program = true},
+    Policy{.name = "tensorrt_llm",
+           .summary = "TensorRT-LLM's greedy policy, slot for slot",
+           .plan = PlanTensorRtLlm,
+           .is_of_other_program = true,
+           .plans_without_load = true},
+    Policy{.name = "deepseek",
+           .summary = "DeepSeek's rebalance_experts, global or hierarchical over nodes",
+           .plan = PlanDeepSeek,
+           .looks_at_nodes = true,
+           .is_of_other_program = true,
+           .is_compared = false},
+    Policy{.name = "scenario",
+           .summary = "made for the optimal per-batch split, over recorded iterations",
+           .plan = PlanScenario,
+           .looks_at_nodes = true,
+           .bounds_cross_slots = true,
+           .weighs_fetches = true,
+           .searches = true},
 };
+
+// With one batch's worth of loads that searches may plan from: those of no batch where nothing else
+// was recorded, equal ones where there is no load at all.
+BatchLoads UsableLoads(const BatchLoads& loads) {
+  BatchLoads usable = loads.WithLoad();
+  if (usable.size() > 0) {
+    usable.unbatched = loads.unbatched;
+    return usable;
+  }
+  if (!HasLoad(loads.unbatched)) return EqualLoads(loads.num_experts);
+  usable.Add(loads.unbatched);
+  return usable;
+}
+
+bool IsOfSizes(const Placement& placement, const Placement& other) {
+  return placement.num_experts == other.num_experts && placement.num_ranks == other.num_ranks &&
+         placement.num_slots() == other.num_slots();
+}
 
 }  // namespace
 
 std::span<const Policy> Policies() { return kPolicies; }
 
 const Policy& FindPolicy(std::string_view name) {
-  std::string allowed;
-  for (const Policy& policy : kPolicies) {
+  for (const Policy& policy : kPolicies)
     if (policy.name == name) return policy;
-    allowed += (allowed.empty() ? "" : ", ") + std::string(policy.name);
-  }
-  Throw(ErrorKind::kInvalid, "policy is \"{}\"; allowed: {}", name, allowed);
+  Throw(ErrorKind::kInvalid, "policy is \"{}\"; allowed: {}", name, fmt::join(PolicyNames(), ", "));
+}
+
+const Policy& GreedyPolicy() { return kPolicies[kGreedy]; }
+
+std::vector<std::string> PolicyNames(bool Policy::*property) {
+  std::vector<std::string> names;
+  for (const Policy& policy : kPolicies)
+    if (property == nullptr || policy.*property) names.emplace_back(policy.name);
+  return names;
+}
+
+Placement PlanLayer(const Policy& policy, const PolicyInput& input) {
+  const BatchLoads usable = policy.plans_without_load ? input.loads : UsableLoads(input.loads);
+  const Placement planned = policy.plan({.loads = usable,
+                                         .num_slots = input.num_slots,
+                                         .num_ranks = input.num_ranks,
+                                         .nodes = input.nodes,
+                                         .max_cross_slots = input.max_cross_slots,
+                                         .seed = input.seed,
+                                         .current = input.current,
+                                         .fetch_price = input.fetch_price});
+  if (input.current == nullptr || !IsOfSizes(*input.current, planned)) return planned;
+  const int32_t nodes = input.nodes.num_nodes;
+  return KeepInPlace(*input.current, planned, nodes == 1 ? 0 : planned.num_ranks / nodes);
 }
 
 }  // namespace wideload::eplb

@@ -164,5 +164,16 @@ TEST(ParseSimulatedSplit, NamesWhatIsAllowed) {
   }
 }
 
+TEST(ValidateIterationRule, RefusesAStrideThatSkipsAnswers) {
+  RoutingTrace trace{1, 1, 2, {{{1, 1, 1, 1}, {0, 1, 0, 1}}}};
+  IterationRule rule;
+  rule.tokens = 2;
+  rule.answer_stride = 2;
+  EXPECT_THROW(ValidateIterationRule(trace, rule), Error);
+  rule.answer_stride = 3;
+  EXPECT_NO_THROW(ValidateIterationRule(trace, rule));
+  EXPECT_EQ(MakeLayerTrace(trace, rule, 0).measured.size(), 1u);
+}
+
 }  // namespace
 }  // namespace wideload::eplb

@@ -177,8 +177,7 @@ Placement PlanPlacement(const BatchLoads& scenarios, const PlanOptions& options)
   int64_t work_left = WorkFor(options.num_ranks);
   if (options.fetch_price > 0) ChooseStart(varied, options, cross_slots, work_left, draft);
   if (options.max_moves > 0) SearchEverWider(varied, scenarios, options, work_left, draft);
-  return options.fetch_price > 0 ? KeepInPlace(*options.current, draft.placement, ranks_per_node)
-                                 : draft.placement;
+  return draft.placement;
 }
 
 }  // namespace wideload::eplb

@@ -7,8 +7,8 @@ namespace wideload::runtime {
 int64_t ExchangeSegmentBytes(const model::Model& model, const EngineOptions& options) {
   const moe::MoeShape& shape = model.shape().moe;
   if (shape.num_experts == 0) return 0;
-  return exchange::SegmentBytes(
-      moe::MakeExchangeShape(shape, MakeMoeLayout(shape, options), options.kernels));
+  return exchange::SegmentBytes(moe::MakeExchangeShape(shape, MakeMoeLayout(shape, options),
+                                                       compute::PrecisionOf(options.kernels)));
 }
 
 ProcessTeam::ProcessTeam(const model::Model& model, const EngineOptions& options,
