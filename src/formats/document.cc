@@ -61,8 +61,13 @@ std::string Document::Describe() const {
   if (IsNull()) return "null";
   if (AsDict() != nullptr) return "a dictionary";
   if (const std::string* text = AsText()) return "\"" + text->substr(0, 40) + "\"";
-  if (const List* list = AsList())
-    return fmt::format("a list of {} entries that are not numbers of one shape", list->size());
+  if (const List* list = AsList()) {
+    const std::string first = list->front().Describe();
+    for (size_t i = 1; i < list->size(); ++i)
+      if (const std::string other = (*list)[i].Describe(); other != first)
+        return fmt::format("a list whose entry 0 is {} and entry {} is {}", first, i, other);
+    return fmt::format("a list of {} entries, {} each", list->size(), first);
+  }
   const NumberArray* array = AsArray();
   if (array == nullptr) return "a truth value";
   return array->rank() == 0 ? fmt::to_string(array->values[0])

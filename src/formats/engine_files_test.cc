@@ -61,11 +61,26 @@ TEST(SglangDump, CountsTokensAndTellsPrefillFromDecode) {
               HasSubstr("--phase is mixed; d.json has no batch of it"));
 }
 
+TEST(SglangDump, WritesWhatItReads) {
+  statistics::LoadTable table;
+  AddBatch(table, 0, {1, 2});
+  AddBatch(table, 0, {3, 0.5});
+  EXPECT_EQ(Sglang(FormatSglangCounts(table, true)).loads, table);
+  EXPECT_EQ(Sglang(FormatSglangCounts(table, false)).loads.layers, table.layers);
+  EXPECT_EQ(FormatSglangCounts({.num_experts = 2, .layers = {{1, {1, 2.5}}}}, true),
+            "{\"logical_count\":[[0,0],[1,2.5]]}\n");
+  EXPECT_EQ(FormatSglangPlacement({.num_slots = 3, .layers = {{1, {1, 0, 1}}}}),
+            "{\"physical_to_logical_map\":[[0,1,0],[1,0,1]]}\n");
+}
+
 TEST(SglangDump, RefusesByField) {
   const auto refusal = [](const std::string& json) { return RefusalOf([&] { Sglang(json); }); };
   EXPECT_THAT(refusal("{}"), HasSubstr("neither logical_count nor records"));
-  EXPECT_THAT(refusal(R"({"logical_count": [[1], [1, 2]]})"), HasSubstr("logical_count is a list"));
-  EXPECT_THAT(refusal(R"({"logical_count": [[1, -2]]})"), HasSubstr("entry 1 is -2"));
+  EXPECT_THAT(
+      refusal(R"({"logical_count": [[1], [1, 2]]})"),
+      HasSubstr(
+          "logical_count is a list whose entry 0 is an array [1] and entry 1 is an array [2]"));
+  EXPECT_THAT(refusal(R"({"logical_count": [[1, -2]]})"), HasSubstr("logical_count[0, 1] is -2"));
   EXPECT_THAT(refusal(R"({"records": []})"), HasSubstr("records is an array [0]"));
   EXPECT_THAT(refusal(R"({"records": [{"forward_pass_id": 0, "rank": 0}]})"),
               HasSubstr("records[0]: global_physical_count is missing"));

@@ -48,6 +48,12 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
+std::string IndexText(const std::vector<int64_t>& shape, int64_t element) {
+  std::vector<int64_t> index(shape.size());
+  for (size_t d = shape.size(); d-- > 0; element /= shape[d]) index[d] = element % shape[d];
+  return ShapeText(index);
+}
+
 NumberArray ArrayOfTensor(const TensorView& view, const std::string& where) {
   NumberArray array;
   for (int d = 0; d < view.shape().rank(); ++d) array.shape.push_back(view.dim(d));

@@ -28,6 +28,8 @@ int64_t CheckedElements(const std::vector<int64_t>& shape, const std::string& wh
 
 // "[20, 61, 256]"
 std::string ShapeText(const std::vector<int64_t>& shape);
+// The index of element number `element`: "[3, 0, 17]"
+std::string IndexText(const std::vector<int64_t>& shape, int64_t element);
 
 // Errors: kInvalid prefixed by `where`: BOOL, integers beyond 2^53 (doubles hold them exactly
 // below), more than kMaxArrayElements.

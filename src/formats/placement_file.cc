@@ -107,6 +107,28 @@ PlacementFile ReadPlacementFile(const std::string& path) {
   return file;
 }
 
+EplbConfig NumberedLike(EplbConfig config, const std::vector<int32_t>& layers) {
+  const bool fits = std::all_of(layers.begin(), layers.end(),
+                                [&](int32_t layer) { return config.layers.contains(layer); });
+  if (fits || config.layers.size() != layers.size()) return config;
+  SlotExperts renamed;
+  auto row = config.layers.begin();
+  for (const int32_t layer : layers) renamed[layer] = std::move((row++)->second);
+  config.layers = std::move(renamed);
+  return config;
+}
+
+bool HoldsOnlyPlacement(const std::string& path) {
+  if (IsDirectory(path)) return false;
+  if (path.ends_with(".jsonl")) return !ParseVllmJsonl(ReadFile(path), path).recording;
+  const bool is_json = path.ends_with(".json");
+  if (!is_json && !path.ends_with(".pt")) return false;
+  const Document document = is_json ? ParseJsonDocument(ReadFile(path), path)
+                                    : ParseTorchDocument(MappedFile(path).bytes(), path);
+  if (IsAscendMap(document)) return true;
+  return IsSglangDump(document) && !HoldsSglangLoads(document);
+}
+
 std::string FormatVllmMapping(const EplbConfig& config) {
   if (config.layers.empty())
     Throw(ErrorKind::kInvalid, "a mapping lists the slots of each layer; the placement has none");

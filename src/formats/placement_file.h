@@ -28,6 +28,14 @@ struct PlacementFile {
 // which an expert has no slot.
 PlacementFile ReadPlacementFile(const std::string& path);
 
+// A placement whose rows are only numbered, with the numbers of `layers` when it has as many rows
+// and lacks one of these; else as it is.
+statistics::EplbConfig NumberedLike(statistics::EplbConfig config,
+                                    const std::vector<int32_t>& layers);
+
+// Whether a .jsonl, .json or .pt file holds a placement and no loads. Errors: those of parsing.
+bool HoldsOnlyPlacement(const std::string& path);
+
 // [layers, slots] of experts. Errors: kInvalid prefixed by `where`, with layer, slot and id.
 SlotExperts PlacementOfArray(const NumberArray& array, const std::string& where);
 

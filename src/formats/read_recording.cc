@@ -68,21 +68,29 @@ Recording OfDocuments(std::span<const NamedDocument> documents, const std::strin
   return RecordingOfSglang(documents, path);
 }
 
-Recording OfFolder(const std::string& path) {
+// Files of a folder that may be dumps, in the order of their names.
+std::vector<std::string> DumpsIn(const std::string& folder) {
   std::vector<std::string> names;
   std::error_code error;
-  for (std::filesystem::directory_iterator it(path, error), end; !error && it != end;
-       it.increment(error))
-    names.push_back(it->path().string());
-  if (error) Throw(ErrorKind::kIo, "{}: cannot list: {}", path, error.message());
-  std::sort(names.begin(), names.end());
-  std::vector<NamedDocument> documents;
-  for (const std::string& name : names) {
-    if (name.ends_with(".pt"))
-      documents.push_back({name, ParseTorchDocument(MappedFile(name).bytes(), name)});
-    else if (name.ends_with(".json") && !name.ends_with("/meta_info.json"))
-      documents.push_back({name, ParseJsonDocument(ReadFile(name), name)});
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end;
+       it.increment(error)) {
+    const std::string name = it->path().string();
+    if (name.ends_with(".pt") || (name.ends_with(".json") && !name.ends_with("/meta_info.json")))
+      names.push_back(name);
   }
+  if (error) Throw(ErrorKind::kIo, "{}: cannot list: {}", folder, error.message());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+NamedDocument ReadDocument(const std::string& path) {
+  return {path, path.ends_with(".pt") ? ParseTorchDocument(MappedFile(path).bytes(), path)
+                                      : ParseJsonDocument(ReadFile(path), path)};
+}
+
+Recording OfFolder(const std::string& path) {
+  std::vector<NamedDocument> documents;
+  for (const std::string& name : DumpsIn(path)) documents.push_back(ReadDocument(name));
   if (documents.empty())
     Throw(ErrorKind::kInvalid,
           "{}: is a folder without dumps of SGLang (.pt, .json); TensorRT-LLM's statistics are for "
@@ -102,12 +110,8 @@ Recording Read(const std::string& path, const ReadRecordingOptions& options) {
       Throw(ErrorKind::kInvalid, "{}: is a mapping, a placement; it holds no loads", path);
     return *std::move(file.recording);
   }
-  if (path.ends_with(".json")) {
-    const NamedDocument document{path, ParseJsonDocument(ReadFile(path), path)};
-    return OfDocuments({&document, 1}, path);
-  }
-  if (path.ends_with(".pt")) {
-    const NamedDocument document{path, ParseTorchDocument(MappedFile(path).bytes(), path)};
+  if (path.ends_with(".json") || path.ends_with(".pt")) {
+    const NamedDocument document = ReadDocument(path);
     return OfDocuments({&document, 1}, path);
   }
   if (IsArrayFile(path)) return OfArray(path, options.axes);
@@ -118,18 +122,10 @@ Recording Read(const std::string& path, const ReadRecordingOptions& options) {
         path);
 }
 
-// A placement whose rows are only numbered places the layers of the recording in their order.
 SlotExperts PlacementFor(const Recording& recording, const std::string& path) {
-  PlacementFile file = ReadPlacementFile(path);
-  const auto& layers = recording.loads.layers;
-  const bool fits = std::all_of(layers.begin(), layers.end(), [&](const auto& layer) {
-    return file.config.layers.contains(layer.first);
-  });
-  if (fits || file.config.layers.size() != layers.size()) return std::move(file.config.layers);
-  SlotExperts renamed;
-  auto row = file.config.layers.begin();
-  for (const auto& [layer, loads] : layers) renamed[layer] = std::move((row++)->second);
-  return renamed;
+  std::vector<int32_t> layers;
+  for (const auto& [layer, loads] : recording.loads.layers) layers.push_back(layer);
+  return NumberedLike(ReadPlacementFile(path).config, layers).layers;
 }
 
 }  // namespace
@@ -139,6 +135,10 @@ Axes ParseAxes(const std::string& text, const std::string& flag) {
   if (text == kRanksAxes) return Axes::kLayersRanksSlots;
   Throw(ErrorKind::kInvalid, "{} is \"{}\"; allowed: {} and {}", flag, text, kStepsAxes,
         kRanksAxes);
+}
+
+bool IsDumpFolder(const std::string& folder) {
+  return IsDirectory(folder) && !FileExists(folder + "/meta_info.json") && !DumpsIn(folder).empty();
 }
 
 Recording ReadRecording(const std::string& path, const ReadRecordingOptions& options) {

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "formats/recording.h"
 
@@ -20,6 +21,9 @@ struct ReadRecordingOptions {
   // Placement of a run that counted slots, where the file does not hold it; any placement file.
   std::optional<std::string> placement_path = {};
 };
+
+// Whether a folder holds dumps of SGLang and no statistics of TensorRT-LLM.
+bool IsDumpFolder(const std::string& folder);
 
 // By ending: .jsonl (vLLM), .json and .pt (SGLang), .csv, .npy, FILE.npz[:ARRAY],
 // FILE.safetensors[:TENSOR]; a folder of several ranks' .pt or .json dumps of SGLang.

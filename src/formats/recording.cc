@@ -98,8 +98,8 @@ LoadTable TableOfArray(const NumberArray& array, const std::string& where) {
           where, ShapeText(array.shape), kMaxLayers, statistics::kMaxTableExperts);
   for (size_t i = 0; i < array.values.size(); ++i)
     if (!(array.values[i] >= 0 && array.values[i] <= kMaxLoad))
-      Throw(ErrorKind::kInvalid, "{}: entry {} is {}; it must be finite, at least 0 and at most {}",
-            where, i, array.values[i], kMaxLoad);
+      Throw(ErrorKind::kInvalid, "{}{} is {}; it must be finite, at least 0 and at most {}", where,
+            IndexText(array.shape, static_cast<int64_t>(i)), array.values[i], kMaxLoad);
   const int64_t layers = array.shape[first];
   const int64_t experts = array.shape[first + 1];
   LoadTable table{.num_experts = static_cast<int32_t>(experts)};

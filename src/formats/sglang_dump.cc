@@ -183,9 +183,13 @@ Recording OfCounts(const NamedDocument& dump, const std::string& source) {
 
 }  // namespace
 
+bool HoldsSglangLoads(const Document& document) {
+  return document.Find(kCounts) != nullptr || document.Find(kRecords) != nullptr;
+}
+
 bool IsSglangDump(const Document& document) {
-  return document.Find(kCounts) || document.Find(kRecords) || document.Find(kMap) ||
-         document.Find(kLastMap);
+  return HoldsSglangLoads(document) || document.Find(kMap) != nullptr ||
+         document.Find(kLastMap) != nullptr;
 }
 
 Recording RecordingOfSglang(std::span<const NamedDocument> dumps, const std::string& source) {

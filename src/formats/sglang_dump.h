@@ -9,11 +9,14 @@
 
 #include "formats/document.h"
 #include "formats/recording.h"
+#include "statistics/eplb_yaml.h"
 
 namespace wideload::formats {
 
 // Whether a document has one of the keys that these files have.
 bool IsSglangDump(const Document& document);
+// Whether it has counts, not only a placement.
+bool HoldsSglangLoads(const Document& document);
 
 // A document and its file's name.
 struct NamedDocument {
@@ -31,5 +34,12 @@ Recording RecordingOfSglang(std::span<const NamedDocument> dumps, const std::str
 // "physical_to_logical_map" or "last_physical_to_logical_map" [layers, slots]: rows are the layers
 // of the model, dense ones included. Empty when the document has neither. Errors: kInvalid.
 SlotExperts SglangPlacement(const NamedDocument& dump);
+
+// {"logical_count": [layers][experts]}, or with steps of these when the table has batches and
+// `keep_steps`. Layers that the table lacks (dense ones) are rows of zeros.
+std::string FormatSglangCounts(const statistics::LoadTable& table, bool keep_steps);
+// {"physical_to_logical_map": [layers][slots]}. Layers that the file lacks are rows of slot mod
+// experts.
+std::string FormatSglangPlacement(const statistics::EplbConfig& config);
 
 }  // namespace wideload::formats

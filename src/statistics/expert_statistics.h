@@ -51,6 +51,11 @@ ExpertStatistics SumRanks(const ExpertStatistics& statistics);
 // overflow.
 std::vector<int64_t> LayerLoads(const ExpertStatistics& statistics, size_t layer);
 
+// The statistics of these layers alone. Errors: kInvalid prefixed by `where` for a layer that is
+// not there.
+ExpertStatistics TakeLayers(const ExpertStatistics& statistics, const std::vector<int32_t>& layers,
+                            const std::string& where);
+
 // Statistics that were recorded per slot (TensorRT-LLM does so under EPLB), as counts per expert.
 // Errors: kInvalid naming `source`: another slot count than the placement file's num_slots, a layer
 // that it does not place.

@@ -270,7 +270,7 @@ std::string Notes(const LoadReport& report, const HtmlReportOptions& options) {
     add(fmt::format("Layers without any load, left out of the figures: {}",
                     fmt::join(report.layers_without_load, ", ")));
   if (report.empty_iterations > 0)
-    add(fmt::format("{} iterations without any load are left out", report.empty_iterations));
+    add(fmt::format("Iterations without any load, left out: {}", report.empty_iterations));
   return text;
 }
 

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <numeric>
 
 #include "base/error.h"
 #include "eplb/policies/float_sum.h"
+#include "eplb/split/water_filling.h"
 
 namespace wideload::statistics {
 namespace {
@@ -24,6 +26,7 @@ struct Columns {
   std::vector<int32_t> slot_expert;  // empty: one slot per expert
   std::vector<float> replicas;       // [num_experts]
   size_t num_groups = 0;
+  std::unique_ptr<eplb::WaterFilling> split = nullptr;  // null: even
 };
 
 size_t CheckedGroups(const ExpertStatistics& statistics, const ReportOptions& options) {
@@ -69,7 +72,19 @@ Columns MakeColumns(const ExpertStatistics& statistics, const ReportOptions& opt
           : options.projection->layers.at(layer);
   for (const int32_t expert : columns.slot_expert)
     columns.replicas[static_cast<size_t>(expert)] += 1;
+  if (options.optimal_split)
+    columns.split = std::make_unique<eplb::WaterFilling>(
+        LayerPlacement(*options.projection, layer, target, options.projection_source));
   return columns;
+}
+
+// The load of each rank, or of each slot when there are as many columns.
+std::vector<float> OptimalLoads(std::span<const int64_t> counts, const Columns& columns) {
+  columns.split->Solve(std::vector<double>(counts.begin(), counts.end()));
+  const std::span<const double> slots = columns.split->slot_tokens();
+  const std::span<const double> loads =
+      columns.num_groups == slots.size() ? slots : columns.split->rank_tokens();
+  return {loads.begin(), loads.end()};
 }
 
 // The load of each column in one iteration.
@@ -83,6 +98,7 @@ std::vector<float> ColumnLoads(std::span<const int64_t> counts, const Columns& c
     }
     return loads;
   }
+  if (columns.split) return OptimalLoads(counts, columns);
   std::vector<float> slots;
   for (const int32_t expert : columns.slot_expert) {
     const auto e = static_cast<size_t>(expert);

@@ -17,6 +17,9 @@ struct ReportOptions {
   bool per_expert = false;  // columns are experts (slots under a projection), not ranks
   const EplbConfig* projection = nullptr;  // what the load would have been under this placement
   std::string projection_source = {};      // its name in messages
+  // Under a projection an expert's tokens are divided so that the busiest rank of the iteration has
+  // least (fractional); else evenly.
+  bool optimal_split = false;
 };
 
 // Each figure is computed per iteration over the columns and then averaged over the iterations in
@@ -44,9 +47,10 @@ double Percentile(std::vector<double> values, double share);
 double PercentileOfAll(const std::vector<std::vector<double>>& values, double share);
 
 // Without a projection rank r's load is that of experts [r * E / R, (r + 1) * E / R); with one, an
-// expert's load is shared equally by its slots. A projection without layers starts contiguous.
-// Errors: kInvalid: ep_size does not divide the experts (the slots), or one rank for figures that
-// compare ranks; a projection of another model or without a layer of the statistics.
+// expert's load is shared by its slots: equally, or as optimal_split says. A projection without
+// layers starts contiguous. Errors: kInvalid: ep_size does not divide the experts (the slots), or
+// one rank for figures that compare ranks; a projection of another model or without a layer of the
+// statistics.
 LoadReport MakeLoadReport(const ExpertStatistics& statistics, const ReportOptions& options);
 
 // "Load statistics:" and a table with the columns mean, std, imbalance-ratio as pandas prints it.

@@ -101,6 +101,16 @@ TEST(LoadReport, ProjectsAFileWithoutLayersAsContiguous) {
   EXPECT_FLOAT_EQ(static_cast<float>(report.rows[0].imbalance_ratio), 0.2F);
 }
 
+TEST(LoadReport, ProjectsTheOptimalSplitWhereAsked) {
+  EplbConfig config{.num_slots = 4, .layers = {{0, {0, 1, 0, 2}}}};
+  const ExpertStatistics counts = OneIteration({10, 0, 6});
+  EXPECT_EQ(MakeLoadReport(counts, {.projection = &config}).rows[0].imbalance_ratio, 0.375);
+  EXPECT_EQ(MakeLoadReport(counts, {.projection = &config, .optimal_split = true})
+                .rows[0]
+                .imbalance_ratio,
+            0);
+}
+
 TEST(LoadReport, PrintsTinyAndHugeNumbersAsPandasDoes) {
   const LoadReport report{.layers = {0},
                           .rows = {{.mean = 12345678.25, .std = 1e-9, .imbalance_ratio = 0.25}},

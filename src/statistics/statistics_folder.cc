@@ -117,10 +117,7 @@ ExpertStatistics ReadStatistics(const std::string& folder, const ReadStatisticsO
   std::vector<SafetensorsFile> files;
   const int64_t num_ranks = CountRankFiles(folder);
   for (int64_t r = 0; r < num_ranks; ++r) files.emplace_back(folder + "/" + RankFileName(r));
-  ExpertStatistics statistics = ParseStatistics(meta, meta_path, files, options);
-  if (!options.eplb_config_path) return statistics;
-  return SlotsToExperts(statistics, ReadEplbYaml(*options.eplb_config_path),
-                        *options.eplb_config_path);
+  return ParseStatistics(meta, meta_path, files, options);
 }
 
 void CheckStatisticsFolder(const std::string& folder, ExistingFolder existing) {

@@ -8,7 +8,6 @@
 #include <string>
 #include <string_view>
 
-#include "statistics/eplb_yaml.h"
 #include "statistics/expert_statistics.h"
 #include "tensor/safetensors.h"
 
@@ -18,8 +17,6 @@ struct ReadStatisticsOptions {
   std::optional<int64_t> iter_start = {};  // first iteration wanted; default: the first recorded
   std::optional<int64_t> iter_stop = {};   // one past the last wanted; default: all recorded
   bool sum_ranks = true;
-  // The file the engine ran with, when it counted slots and not experts.
-  std::optional<std::string> eplb_config_path = {};
 };
 
 // Reads `folder`. Errors, naming file and tensor, found and allowed: kNotFound for a missing
@@ -31,7 +28,6 @@ struct ReadStatisticsOptions {
 ExpertStatistics ReadStatistics(const std::string& folder, const ReadStatisticsOptions& options);
 
 // The same from files already open: `meta_json` is the text of meta_info.json, files [ep_size].
-// eplb_config_path is not read here.
 ExpertStatistics ParseStatistics(std::string_view meta_json, const std::string& meta_path,
                                  std::span<const SafetensorsFile> files,
                                  const ReadStatisticsOptions& options);

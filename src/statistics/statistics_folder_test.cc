@@ -174,14 +174,5 @@ TEST_F(StatisticsFolder, RefusesByNameWhatAreNotCounts) {
   EXPECT_THAT(Refusal(), HasSubstr("meta_info.json: num_experts_per_token"));
 }
 
-TEST_F(StatisticsFolder, ReadsCountsPerSlotWithTheFileTheEngineRanWith) {
-  WriteRank(0, {{"4_0", {1, 2}}});
-  WriteFileWhole(root_ + "/e.yaml", "num_slots: 2\ninitial_global_assignments:\n  0: [0, 0]\n");
-  const ExpertStatistics statistics =
-      ReadStatistics(folder_, {.eplb_config_path = root_ + "/e.yaml"});
-  EXPECT_EQ(statistics.num_experts, 1);
-  EXPECT_EQ(statistics.counts, (std::vector<int64_t>{3}));
-}
-
 }  // namespace
 }  // namespace wideload::statistics
