@@ -5,9 +5,8 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/file.h"
+#include "chat/chat_template.h"
 #include "option_flags.h"
-#include "tokenizer/chat_template.h"
 
 namespace wideload::apps {
 namespace {
@@ -77,8 +76,7 @@ std::vector<int32_t> ResolveEos(const SamplingFlags& flags, const Session& sessi
   };
   for (const int64_t id : session.generation.eos_ids) add(id);
   for (const int64_t id : session.config.eos_ids) add(id);
-  if (!FileExists(session.folder + "/tokenizer_config.json")) return eos;
-  const std::string text = tokenizer::ReadSpecialTexts(session.folder).eos_token;
+  const std::string text = chat::EosToken(session.folder);
   if (const std::optional<int32_t> id = tokenizer.TokenId(text); id && !text.empty()) add(*id);
   return eos;
 }
