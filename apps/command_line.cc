@@ -5,7 +5,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -17,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "interrupt.h"
+#include "refusal.h"
 #include "version.h"
 
 namespace wideload::apps {
@@ -40,75 +40,70 @@ const CLI::App& Reached(const CLI::App& app) {
   return parsed.empty() ? app : Reached(*parsed.back());
 }
 
-// "wideload: error: ..." with what was found and, for a subcommand or a value, what is allowed.
-std::string FailureMessage(const CLI::App* app, const CLI::Error& error) {
-  const CLI::App& reached = Reached(*app);
+// What was found and, for a subcommand or a value, what is allowed; then how to get help.
+std::string FailureMessage(const CLI::App& app, const CLI::Error& error) {
+  const CLI::App& reached = Reached(app);
   std::string message = error.what();
   if (error.get_name() == "RequiredError" && !reached.get_subcommands({}).empty()) {
-    const std::vector<std::string> rest = app->remaining(true);
+    const std::vector<std::string> rest = app.remaining(true);
     message = rest.empty() ? "a subcommand is required"
                            : fmt::format("\"{}\" is no subcommand", rest.front());
     std::vector<std::string> names;
     for (const CLI::App* sub : reached.get_subcommands({})) names.push_back(sub->get_name());
     message += fmt::format("; allowed: {}", fmt::join(names, ", "));
-  } else if (error.get_name() == "ConversionError") {
-    for (const CLI::Option* option : reached.get_options())
-      if (message.find(option->get_name()) != std::string::npos)
-        message += fmt::format("; allowed: {}", option->get_type_name());
+  } else if (error.get_name() == "ConversionError") {  // of a bool: the others parse by themselves
+    message += "; allowed: true, false";
   }
   std::string command;  // with the groups it belongs to
   for (const CLI::App* at = &reached; at->get_parent() != nullptr; at = at->get_parent())
     command.insert(0, at->get_name()).insert(0, " ");
-  return fmt::format("wideload: error: {}\nRun wideload{} --help for the options\n", message,
-                     command);
+  return fmt::format("{}\nRun wideload{} --help for the options", message, command);
 }
 
-// Refuses what is no finite number or not allowed; `allowed` is what the message says about it.
-CLI::Validator NumberCheck(const std::string& name, const std::string& allowed,
-                           const std::function<bool(double)>& is_allowed) {
-  const auto check = [allowed, is_allowed](const std::string& text) -> std::string {
-    double value = 0;
-    if (CLI::detail::lexical_cast(text, value) && std::isfinite(value) && is_allowed(value))
-      return "";
-    return fmt::format("found {}; allowed: {}", text, allowed);
-  };
-  return CLI::Validator(check, name);
-}
+// The element of a vector, what an optional holds, or T.
+template <class T>
+struct Element {
+  using Type = T;
+};
+template <class T>
+struct Element<std::optional<T>> {
+  using Type = T;
+};
+template <class T>
+struct Element<std::vector<T>> {
+  using Type = T;
+};
 
-// std::stoull and the like take "-1" for 2^64 - 1.
-CLI::Validator UnsignedCheck() {
-  const auto check = [](const std::string& text) -> std::string {
-    if (text.find_first_not_of("0123456789") == std::string::npos) return "";
-    return fmt::format("found {}; allowed: 0 to 2^64 - 1", text);
-  };
-  return CLI::Validator(check, "");
+template <class T>
+constexpr bool kIsNumber = std::is_arithmetic_v<T> && !std::is_same_v<T, bool>;
+
+// Makes Errors of `parse` the parser's, which tell of --help.
+template <class Parse>
+void ParseOrRefuse(const Parse& parse) {
+  try {
+    parse();
+  } catch (const Error& e) {
+    throw CLI::ValidationError(std::string(e.what()));
+  }
 }
 
 }  // namespace
 
-Option Option::Required() const { return Option(option_->required()); }
-Option Option::Positive() const {
-  return Option(option_->check(NumberCheck("POSITIVE", "above 0", [](double x) { return x > 0; })));
+Option Option::Required() const { return Option(option_->required(), limits_); }
+Option Option::Positive() const { return Limited({.min = 0, .min_excluded = true}); }
+Option Option::NonNegative() const { return Limited({.min = 0}); }
+Option Option::Range(double min, double max) const { return Limited({.min = min, .max = max}); }
+Option Option::CommaSeparated() const { return Option(option_->delimiter(','), limits_); }
+Option Option::OneValueEach() const { return Option(option_->allow_extra_args(false), limits_); }
+Option Option::ShowDefault() const { return Option(option_->capture_default_str(), limits_); }
+Option Option::Group(std::string_view title) const {
+  return Option(option_->group(std::string(title)), limits_);
 }
-Option Option::NonNegative() const {
-  return Option(
-      option_->check(NumberCheck("NONNEGATIVE", "0 or more", [](double x) { return x >= 0; })));
+Option Option::Limited(const config::Limits& limits) const {
+  WIDELOAD_CHECK(limits_ != nullptr, "{} is no number", option_->get_name());
+  *limits_ = limits;
+  return *this;
 }
-Option Option::CommaSeparated() const { return Option(option_->delimiter(',')); }
-Option Option::OneValueEach() const { return Option(option_->allow_extra_args(false)); }
-Option Option::ShowDefault() const { return Option(option_->capture_default_str()); }
-
-template <class T>
-Option Option::Range(T min, T max) const {
-  const auto is_allowed = [min, max](double x) {
-    return x >= static_cast<double>(min) && x <= static_cast<double>(max);
-  };
-  return Option(option_->check(NumberCheck(fmt::format("{} to {}", min, max),
-                                           fmt::format("{} to {}", min, max), is_allowed)));
-}
-template Option Option::Range(int32_t min, int32_t max) const;
-template Option Option::Range(int64_t min, int64_t max) const;
-template Option Option::Range(double min, double max) const;
 
 Command Command::Subcommand(const std::string& name, const std::string& summary) const {
   return Command(app_->add_subcommand(name, summary));
@@ -116,15 +111,43 @@ Command Command::Subcommand(const std::string& name, const std::string& summary)
 
 void Command::RequireSubcommand() const { app_->require_subcommand(1); }
 
+// A number, an optional one, or a vector of them.
+template <class T>
+Option Command::AddNumbers(const std::string& names, T& value, const std::string& help) const {
+  using Number = typename Element<T>::Type;
+  constexpr bool kIsVector = std::is_same_v<T, std::vector<Number>>;
+  const auto limits = std::make_shared<config::Limits>();  // may be set later
+  const auto parse = [&value, limits](const std::string& name, const std::string& text) {
+    const auto number = config::ParseNumber<Number>(name, text, *limits);
+    if constexpr (kIsVector)
+      value.push_back(number);
+    else
+      value = number;
+  };
+  const auto value_text = [&value]() -> std::string {
+    if constexpr (kIsNumber<T>)
+      return fmt::format("{}", value);
+    else
+      return "";
+  };
+  Option option =
+      AddParsed({.names = names, .help = help, .parse = parse, .value_text = value_text});
+  option.limits_ = limits;
+  option.option_->type_name_fn([limits] { return config::NumberKind<Number>(*limits); });
+  if (kIsVector) option.option_->expected(CLI::detail::expected_max_vector_size);
+  return option;
+}
+
 template <class T>
 Option Command::Add(const std::string& names, T& value, const std::string& help) const {
   const std::string all = WithUnderscores(names);
-  if constexpr (std::is_same_v<T, bool>)
-    return Option(app_->add_flag(all, value, help));
-  else if constexpr (std::is_same_v<T, uint64_t>)
-    return Option(app_->add_option(all, value, help)->check(UnsignedCheck()));
-  else
-    return Option(app_->add_option(all, value, help));
+  if constexpr (std::is_same_v<T, bool>) {
+    return Option(app_->add_flag(all, value, help), nullptr);
+  } else if constexpr (kIsNumber<typename Element<T>::Type>) {
+    return AddNumbers(names, value, help);
+  } else {
+    return Option(app_->add_option(all, value, help), nullptr);
+  }
 }
 template Option Command::Add(const std::string&, bool&, const std::string&) const;
 template Option Command::Add(const std::string&, std::string&, const std::string&) const;
@@ -141,12 +164,24 @@ template Option Command::Add(const std::string&, std::vector<std::string>&,
                              const std::string&) const;
 template Option Command::Add(const std::string&, std::vector<int32_t>&, const std::string&) const;
 
+Option Command::AddParsed(const ParsedOption& option) const {
+  const auto own = std::make_shared<CLI::Option*>(nullptr);  // known once it is added
+  const auto take = [parse = option.parse, own](const std::vector<std::string>& texts) {
+    ParseOrRefuse([&] {
+      for (const std::string& text : texts) parse((*own)->get_name(), text);
+    });
+    return true;
+  };
+  *own =
+      app_->add_option(WithUnderscores(option.names), take, option.help, false, option.value_text);
+  return Option((*own)->type_name(option.kind), nullptr);
+}
+
 void Command::OnRun(std::function<void()> run) const { app_->callback(std::move(run)); }
 
 Program::Program(const std::string& name, const std::string& summary)
     : app_(std::make_unique<CLI::App>(summary, name)) {
   app_->require_subcommand(1);
-  app_->failure_message(FailureMessage);
   app_->set_version_flag("--version", fmt::format("{} {}", name, kVersion));
 }
 
@@ -158,7 +193,8 @@ int Program::Run(int argc, char** argv) {
   } catch (const CLI::RuntimeError& e) {
     return e.get_exit_code();
   } catch (const CLI::ParseError& e) {
-    return app_->exit(e) == 0 ? 0 : 2;
+    if (e.get_exit_code() != 0) return RefuseCommandLine(FailureMessage(*app_, e));
+    return app_->exit(e);  // prints help or version
   } catch (const std::exception& e) {
     return ReportFailure(e);
   }

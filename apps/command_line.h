@@ -8,6 +8,10 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
+
+#include "config/number.h"
 
 namespace CLI {  // NOLINT(readability-identifier-naming): the library's
 class App;
@@ -21,19 +25,33 @@ namespace wideload::apps {
 class Option {
  public:
   Option Required() const;
-  Option Positive() const;  // this, and the next two: finite numbers only
+  Option Positive() const;  // this, and the next two: of a number
   Option NonNegative() const;
-  template <class T>
-  Option Range(T min, T max) const;  // both allowed; of int32_t, int64_t or double
-  Option CommaSeparated() const;     // of a vector: "a,b" is two values
-  Option OneValueEach() const;       // of a vector: the option is repeated for each value
-  Option ShowDefault() const;        // the help tells the value that the variable has now
+  Option Range(double min, double max) const;  // both allowed
+  Option CommaSeparated() const;               // of a vector: "a,b" is two values
+  Option OneValueEach() const;                 // of a vector: the option is repeated for each value
+  Option ShowDefault() const;                  // the help tells the value that the variable has now
+  Option Group(std::string_view title) const;  // the help lists it under this title
 
  private:
   friend class Command;
-  explicit Option(CLI::Option* option) : option_(option) {}
+  Option(CLI::Option* option, std::shared_ptr<config::Limits> limits)
+      : option_(option), limits_(std::move(limits)) {}
+  Option Limited(const config::Limits& limits) const;
 
-  CLI::Option* option_;  // of the command's parser
+  CLI::Option* option_;                     // of the command's parser
+  std::shared_ptr<config::Limits> limits_;  // of a number; null for other values
+};
+
+// An option that reads its value by itself.
+struct ParsedOption {
+  std::string names;  // as Command::Add takes them
+  std::string help;
+  std::string kind;  // stands for the value in the help
+  // Called with the option's long name and what was given. Errors: kInvalid for what is not
+  // allowed.
+  std::function<void(const std::string& name, const std::string& text)> parse;
+  std::function<std::string()> value_text;  // the value now, for ShowDefault
 };
 
 // The program or one of its commands; lives as long as the Program.
@@ -46,9 +64,10 @@ class Command {
   // by commas: "--ep-size", "-m,--model", or bare for an argument told by its place ("file");
   // --ep-size can be spelled --ep_size, too. T: std::string, int32_t, int64_t, uint64_t, double;
   // std::optional of these but uint64_t, empty when not given; a vector of std::string or int32_t;
-  // bool, which is a flag without a value.
+  // bool, which is a flag without a value. Numbers are decimal and finite.
   template <class T>
   Option Add(const std::string& names, T& value, const std::string& help) const;
+  Option AddParsed(const ParsedOption& option) const;
 
   // Makes the command call run(Flags&) once the command line has been read, Errors included.
   // Returns the Flags, for Add to bind; they live as long as the command.
@@ -63,6 +82,8 @@ class Command {
   friend class Program;
   explicit Command(CLI::App* app) : app_(app) {}
   void OnRun(std::function<void()> run) const;
+  template <class T>
+  Option AddNumbers(const std::string& names, T& value, const std::string& help) const;
 
   CLI::App* app_;
 };

@@ -15,5 +15,6 @@ void AddBench(Command program);
 void AddDemo(Command program);
 void AddEplb(Command program);
 void AddDoctor(Command program);
+void AddConfig(Command program);
 
 }  // namespace wideload::apps

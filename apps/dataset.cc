@@ -25,7 +25,8 @@ DatasetRow ReadRow(const JsonFields& fields, const tokenizer::Tokenizer* tokeniz
     }
     return row;
   }
-  if (tokenizer == nullptr) fields.Refuse("input_ids", "present: the model has no tokenizer.json");
+  if (tokenizer == nullptr)
+    fields.Refuse("input_ids", "present: the model has no tokenizer.json or tiktoken.model");
   row.ids = tokenizer->PrefixIds();
   const std::vector<int32_t> ids = tokenizer->Encode(fields.String("prompt"));
   row.ids.insert(row.ids.end(), ids.begin(), ids.end());

@@ -15,6 +15,7 @@
 #include "demo_balance.h"
 #include "embedded_model.h"
 #include "interrupt.h"
+#include "option_flags.h"
 #include "session.h"
 #include "statistics/eplb_yaml.h"
 #include "tokenizer/tokenizer.h"
@@ -269,10 +270,8 @@ void AddDemo(Command program) {
       "demo", "nine kinds of text on eight ranks: expert parallelism and imbalance on one screen");
   DemoCommand& demo = command.Runs<DemoCommand>(&DemoCommand::Run);
   demo.engine.num_ranks = 8;
-  command.Add("--threads", demo.engine.threads, "threads of a rank (default: cores / ranks)")
-      .Range(1, 64);
-  command.Add("--kernels", demo.engine.kernels, "auto, reference, avx2, avx512, avx512_bf16 or amx")
-      .ShowDefault();
+  AddOption(command, "--threads", demo.engine);
+  AddOption(command, "--kernels", demo.engine);
   command.Add("--prompts", demo.prompts, "prompts of each domain").Range(1, 48).ShowDefault();
   command.Add("--output", demo.output, "folder for the statistics and the placement file")
       .ShowDefault();

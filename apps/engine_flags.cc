@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "checkpoint/memory_plan.h"
 #include "kv/paged_cache.h"
+#include "option_flags.h"
 #include "statistics/eplb_yaml.h"
 
 namespace wideload::apps {
@@ -114,66 +115,12 @@ auto OfFlag(std::string_view flag, const Parse& parse) {
   }
 }
 
-void AddLayoutFlags(Command command, EngineFlags& flags) {
-  command
-      .Add("--ep", flags.num_ranks,
-           "ranks, each with its own requests and share of the experts: threads of this "
-           "process; under mpirun or srun its processes (default: these, else 1)")
-      .Range(1, 1024);
-  command
-      .Add("--num-slots", flags.num_slots,
-           "expert slots over all ranks, a multiple of --ep (default: one per expert)")
-      .Positive();
-  command.Add("--placement", flags.placement, "contiguous, random:SEED, or an EPLB YAML file")
-      .ShowDefault();
-  command.Add("--split", flags.split, "which replica takes a token: optimal, round_robin or first")
-      .ShowDefault();
-  command
-      .Add("--moe-max-num-tokens", flags.moe_max_num_tokens,
-           "tokens of all ranks that go through an MoE layer at once (default: all)")
-      .Positive();
-  command
-      .Add("--deadline", flags.deadline_s,
-           "seconds that a rank waits for another, while none gets on with its work, before the "
-           "run ends")
-      .Range(0.1, 86400.0)
-      .ShowDefault();
-
-  command.Add(
-      "--expert-statistic-path", flags.statistic_path,
-      "folder to record routed counts into, in TensorRT-LLM's format (or EXPERT_STATISTIC_PATH)");
-  command.Add(
-      "--expert-statistic-iter-range", flags.statistic_iter_range,
-      "iterations A-B to record, B excluded (or EXPERT_STATISTIC_ITER_RANGE; default: all)");
-  command.Add("--replace-expert-statistics", flags.replace_statistics,
-              "replace the folder when it holds another run's statistics");
-}
-
 }  // namespace
 
 void AddEngineFlags(Command command, EngineFlags& flags) {
-  command.Add("-m,--model", flags.model,
-              "Hugging Face folder (default: the embedded model wideload-14m)");
-  command.Add("--threads", flags.threads, "threads of a rank (default: cores / ranks)")
-      .Range(1, 4096);
-  command.Add("--kernels", flags.kernels, "auto, reference, avx2, avx512, avx512_bf16 or amx")
-      .ShowDefault();
-  command
-      .Add("--max-seq-len", flags.max_seq_len,
-           "tokens of one request, prompt and generated (default: the model's context)")
-      .Positive();
-  command.Add("--kv-cache-memory", flags.kv_cache_memory,
-              "KV cache of a rank: a size (64M) or a fraction of the free memory shared by the "
-              "ranks (0.5)");
-  command.Add("--max-num-tokens", flags.max_num_tokens, "tokens a rank computes in an iteration")
-      .Range(int64_t{1}, int64_t{1} << 20)
-      .ShowDefault();
-  command.Add("--max-batch-size", flags.max_batch_size, "requests running on a rank")
-      .Range(int64_t{1}, int64_t{1} << 16)
-      .ShowDefault();
-  command.Add("--check-weights", flags.check_weights,
-              "look at every weight before the start and refuse NaN and infinity");
-  AddLayoutFlags(command, flags);
+  for (const config::Group group :
+       {config::Group::kModel, config::Group::kLayout, config::Group::kStatistics})
+    AddOptions(command, group, flags);
 }
 
 RankPlaces ThreadPlaces(const EngineFlags& flags) {
@@ -253,21 +200,16 @@ int64_t PlanMemory(const EngineFlags& flags, const model::Family& family,
 }
 
 std::vector<runtime::Fact> FlagFacts(const EngineFlags& flags) {
-  const bool is_file = FileExists(flags.placement);
-  const auto number = [](auto value) { return fmt::format("{}", value); };
-  return {{"--threads", number(flags.threads)},
-          {"--kernels", flags.kernels},
-          {"--max-seq-len", number(flags.max_seq_len)},
-          {"--kv-cache-memory", flags.kv_cache_memory},
-          {"--max-num-tokens", number(flags.max_num_tokens)},
-          {"--max-batch-size", number(flags.max_batch_size)},
-          {"--num-slots", number(flags.num_slots)},
-          {"--placement", is_file ? "a file with the fingerprint " +
-                                        runtime::Fingerprint(ReadFile(flags.placement))
-                                  : flags.placement},
-          {"--split", flags.split},
-          {"--moe-max-num-tokens", number(flags.moe_max_num_tokens)},
-          {"--deadline", number(flags.deadline_s)}};
+  std::vector<runtime::Fact> facts;
+  for (const config::OptionRow& row : config::OptionTable()) {
+    const bool is_file = row.agreement == config::Agreement::kAlikeFile;
+    if (!is_file && row.agreement != config::Agreement::kAlike) continue;
+    std::string value = ValueText(row, flags);
+    if (is_file && FileExists(value))
+      value = "a file with the fingerprint " + runtime::Fingerprint(ReadFile(value));
+    facts.push_back({std::string(LongName(row)), std::move(value)});
+  }
+  return facts;
 }
 
 }  // namespace wideload::apps

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "commands.h"
 #include "interrupt.h"
+#include "option_flags.h"
 #include "runtime/text_stream.h"
 #include "sampling_flags.h"
 #include "session.h"
@@ -26,6 +27,7 @@ struct GenerateCommand {
   std::optional<std::string> prompt;
   std::string prompt_file;
   std::vector<std::string> stop;
+  bool show_special = false;
   bool json = false;
 
   void Run(runtime::ProcessWorld* world);
@@ -40,8 +42,10 @@ struct GenerateCommand {
 
 Json LogprobsJson(const tokenizer::Tokenizer& tokenizer, const runtime::Event& event) {
   const auto entry = [&](const runtime::TokenLogprob& logprob) {
+    const std::string bytes(tokenizer.TokenBytes(logprob.id));
     return Json{{"id", logprob.id},
-                {"token", std::string(tokenizer.TokenBytes(logprob.id))},
+                {"token", bytes},  // U+FFFD where it is no whole character
+                {"bytes", std::vector<uint8_t>(bytes.begin(), bytes.end())},
                 {"logprob", logprob.logprob}};
   };
   Json json = entry(event.logprobs.front());
@@ -58,7 +62,7 @@ std::string GenerateCommand::Text() const {
   for (const std::string& text : stop)
     if (text.empty())
       Throw(ErrorKind::kInvalid, "--stop is empty; it must have at least one character");
-  return prompt ? *prompt : ReadFile(prompt_file);
+  return prompt ? *prompt : ReadFile(prompt_file, kMaxPromptBytes);
 }
 
 runtime::Request GenerateCommand::MakeRequest(const std::string& text,
@@ -68,6 +72,9 @@ runtime::Request GenerateCommand::MakeRequest(const std::string& text,
   runtime::Request request;
   request.prompt = tokenizer.PrefixIds();
   const std::vector<int32_t> ids = tokenizer.Encode(text);
+  if (!ids.empty() && !request.prompt.empty() && request.prompt.back() == ids.front())
+    LogWarn("the prompt begins with {}, which the tokenizer puts before it, too: it stands twice",
+            tokenizer.TokenText(ids.front()));
   request.prompt.insert(request.prompt.end(), ids.begin(), ids.end());
   const int64_t room = options.max_seq_len - static_cast<int64_t>(request.prompt.size());
   request.max_tokens =
@@ -86,7 +93,7 @@ class Generation {
       : command_(command),
         tokenizer_(tokenizer),
         engine_(*session.engine),
-        text_(tokenizer, command.stop) {}
+        text_(tokenizer, command.stop, !command.show_special) {}
 
   // Errors: kRunFailed with what the engine says of the request.
   void Run(runtime::Request request);
@@ -179,8 +186,9 @@ void AddGenerate(Command program) {
               "file with the text to continue; - is standard input");
   command.Add("--stop", generate.stop, "end before this text; may be given several times")
       .OneValueEach();
-  command.Add("--logprobs", generate.sampling.logprobs,
-              "log probabilities of each token and of the n most likely");
+  AddOption(command, "--logprobs", generate.sampling);
+  command.Add("--show-special-tokens", generate.show_special,
+              "special tokens are part of the text, too");
   command.Add("--json", generate.json,
               "one JSON document: text, ids, finish_reason, prompt_tokens, logprobs");
 }

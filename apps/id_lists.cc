@@ -5,7 +5,7 @@
 namespace wideload::apps {
 
 std::vector<std::vector<int32_t>> ReadIdLists(const std::string& path) {
-  const Json json = ReadJsonFile(path);
+  const Json json = ReadJsonFile(path, kMaxTableBytes);
   if (!json.is_array())
     Throw(ErrorKind::kCorrupt, "{}: is not a list; it must be a list of lists of token ids", path);
   std::vector<std::vector<int32_t>> lists;

@@ -1,10 +1,13 @@
-// SIGINT and SIGTERM as a question that loops ask: the first ends the run cleanly, the second at
-// once.
+// Signals: no partial file stays when one ends the program; SIGINT and SIGTERM as a question that
+// loops ask, the first of which ends the run cleanly, the second at once.
 #pragma once
 
 namespace wideload::apps {
 
-// Installs the handlers; call once before the work.
+// A signal that ends the program then removes the files it has on their way first. Call once, at
+// the start.
+void CleanUpOnSignals();
+// Installs the handlers of the question; call once before the work.
 void CatchInterrupts();
 // The signal that arrived, or 0.
 int InterruptSignal();

@@ -1,15 +1,19 @@
 // The program `wideload`: reads the command line and runs the command it names.
+#include "base/mapping_table.h"
 #include "command_line.h"
 #include "commands.h"
+#include "interrupt.h"
 
 int main(int argc, char** argv) {
   using namespace wideload;
+  apps::CleanUpOnSignals();
+  NameUnreadableMappings();
   apps::Program program(
       "wideload",
       "wideload serves mixture-of-experts language models with wide expert parallelism.");
   for (const auto add :
        {apps::AddGenerate, apps::AddChat, apps::AddLogits, apps::AddTokenize, apps::AddInspect,
-        apps::AddBench, apps::AddDemo, apps::AddEplb, apps::AddDoctor})
+        apps::AddBench, apps::AddDemo, apps::AddEplb, apps::AddDoctor, apps::AddConfig})
     add(program.command());
   return apps::FinishOutput(program.Run(argc, argv));
 }

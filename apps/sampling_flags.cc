@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "option_flags.h"
 
 namespace wideload::apps {
 namespace {
@@ -29,21 +30,7 @@ namespace {
 }  // namespace
 
 void AddSamplingFlags(Command command, SamplingFlags& flags) {
-  command.Add("--temperature", flags.temperature,
-              "0 is greedy (default: generation_config.json, else 0)");
-  command.Add("--top-k", flags.top_k, "keep the k most likely tokens; 0 keeps all");
-  command.Add("--top-p", flags.top_p, "keep the smallest set of tokens with this probability");
-  command.Add("--min-p", flags.min_p, "drop tokens below this share of the most likely one");
-  command.Add("--repetition-penalty", flags.repetition_penalty,
-              "divides logits of tokens seen; 1 is off");
-  command.Add("--presence-penalty", flags.presence_penalty,
-              "subtracted from logits of tokens generated before");
-  command.Add("--frequency-penalty", flags.frequency_penalty,
-              "subtracted per time a token was generated");
-  command.Add("--seed", flags.seed, "of the random numbers").NonNegative().ShowDefault();
-  command.Add("-n,--max-tokens", flags.max_tokens, "tokens to generate").NonNegative();
-  command.Add("--ignore-eos", flags.ignore_eos,
-              "do not stop at the model's end-of-sequence tokens");
+  AddOptions(command, config::Group::kSampling, flags);
 }
 
 runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Session& session) {

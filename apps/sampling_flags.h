@@ -2,24 +2,18 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "command_line.h"
+#include "config/flags.h"
 #include "runtime/request.h"
 #include "session.h"
 
 namespace wideload::apps {
 
-// Sampling options; what is not given comes from generation_config.json, then from the defaults.
-struct SamplingFlags {
-  std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty,
-      frequency_penalty;
-  std::optional<int32_t> top_k, logprobs;
-  uint64_t seed = 0;
-  std::optional<int64_t> max_tokens;
-  bool ignore_eos = false;
-};
+using config::SamplingFlags;
+
+// But for --logprobs.
 void AddSamplingFlags(Command command, SamplingFlags& flags);
 
 // Errors: kInvalid naming the flag, or the file that the value came from.

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/temporary.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/load_progress.h"
 #include "comm/mpi/launch.h"
@@ -160,7 +161,7 @@ std::vector<runtime::Fact> FactsOf(const EngineFlags& flags, const Session& sess
   std::vector<runtime::Fact> facts = {
       {"the version of wideload", kVersion},
       {"the fingerprint of the model's config.json",
-       runtime::Fingerprint(ReadFile(session.folder + "/config.json"))},
+       runtime::Fingerprint(ReadFile(session.folder + "/config.json", kMaxSettingsBytes))},
       {"the fingerprint of the model's tensors (names, types, shapes, samples)",
        runtime::Fingerprint(TensorsOf(session.folder))}};
   const std::vector<runtime::Fact> of_flags = FlagFacts(flags);
@@ -308,6 +309,7 @@ void EndIfRankIsStuck(const Session& session, const std::exception& failure) {
   if (session.engine->stuck_ranks().empty()) return;
   ReportFailure(failure);
   std::fflush(nullptr);
+  RemoveTemporaries();
   std::_Exit(ExitCode(ErrorKind::kRunFailed));
 }
 

@@ -18,6 +18,8 @@ struct TokenizeOptions {
   std::string input = "-";
   std::string output = "-";
   bool decode = false;
+  bool add_special = false;
+  bool skip_special = false;
 };
 
 std::string Shown(const Json& value) {
@@ -31,41 +33,39 @@ std::string Shown(const Json& value) {
   Throw(ErrorKind::kInvalid, "{}: {} is {}; it must be {}", source, place, Shown(found), allowed);
 }
 
-Json EncodeAll(const tokenizer::Tokenizer& tokenizer, const Json& texts,
-               const std::string& source) {
+Json EncodeAll(const tokenizer::Tokenizer& tokenizer, const Json& texts, const std::string& source,
+               bool add_special) {
   Json lists = Json::array();
   for (size_t i = 0; i < texts.size(); ++i) {
     if (!texts[i].is_string())
       RefuseElement(source, fmt::format("element {}", i), texts[i], "a string");
-    lists.push_back(tokenizer.Encode(texts[i].get_ref<const std::string&>()));
+    const auto& text = texts[i].get_ref<const std::string&>();
+    lists.push_back(add_special ? tokenizer.EncodeWithSpecial(text) : tokenizer.Encode(text));
   }
   return lists;
 }
 
-std::vector<int32_t> IdsOf(const tokenizer::Tokenizer& tokenizer, const Json& list,
-                           const std::string& source, size_t index) {
+// A model may have more ids than the tokenizer: those are ids, too.
+std::vector<int32_t> IdsOf(const Json& list, const std::string& source, size_t index) {
   if (!list.is_array())
     RefuseElement(source, fmt::format("element {}", index), list, "a list of token ids");
   std::vector<int32_t> ids;
   ids.reserve(list.size());
   for (size_t i = 0; i < list.size(); ++i) {
     const Json& value = list[i];
-    const bool is_id = value.is_number_unsigned() &&
-                       value.get<uint64_t>() < static_cast<uint64_t>(tokenizer.NumIds()) &&
-                       tokenizer.HasToken(value.get<int32_t>());
-    if (!is_id)
+    if (!value.is_number_unsigned() || value.get<uint64_t>() > 0x7fffffff)
       RefuseElement(source, fmt::format("element {}, position {}", index, i), value,
-                    fmt::format("the id of a token in [0, {}]", tokenizer.NumIds() - 1));
+                    "a token id, an integer in [0, 2147483647]");
     ids.push_back(value.get<int32_t>());
   }
   return ids;
 }
 
-Json DecodeAll(const tokenizer::Tokenizer& tokenizer, const Json& lists,
-               const std::string& source) {
+Json DecodeAll(const tokenizer::Tokenizer& tokenizer, const Json& lists, const std::string& source,
+               bool skip_special) {
   Json texts = Json::array();
   for (size_t i = 0; i < lists.size(); ++i)
-    texts.push_back(tokenizer.Decode(IdsOf(tokenizer, lists[i], source, i)));
+    texts.push_back(tokenizer.Decode(IdsOf(lists[i], source, i), skip_special));
   return texts;
 }
 
@@ -79,6 +79,10 @@ std::unique_ptr<WholeFileWriter> OpenOutput(const std::string& path) {
 }
 
 void Tokenize(const TokenizeOptions& options) {
+  if (options.add_special && options.decode)
+    Throw(ErrorKind::kInvalid, "--add-special-tokens is for encoding; leave out --decode");
+  if (options.skip_special && !options.decode)
+    Throw(ErrorKind::kInvalid, "--skip-special-tokens is for decoding; add --decode");
   const auto output = options.output == "-" ? nullptr : OpenOutput(options.output);
   const auto tokenizer =
       tokenizer::Tokenizer::FromFile(options.model.empty() ? EmbeddedModelFolder() : options.model);
@@ -87,8 +91,8 @@ void Tokenize(const TokenizeOptions& options) {
   const std::string expected =
       options.decode ? "a list of lists of token ids" : "a list of strings";
   if (!input.is_array()) RefuseElement(source, "the document", input, expected);
-  const Json result =
-      options.decode ? DecodeAll(tokenizer, input, source) : EncodeAll(tokenizer, input, source);
+  const Json result = options.decode ? DecodeAll(tokenizer, input, source, options.skip_special)
+                                     : EncodeAll(tokenizer, input, source, options.add_special);
   const std::string text = DumpJson(result) + "\n";
   if (output == nullptr) return WriteFileWhole(options.output, text);
   output->Append(text);
@@ -101,12 +105,16 @@ void AddTokenize(Command program) {
   const Command command = program.Subcommand("tokenize", "turn texts into token ids, or back");
   TokenizeOptions& options = command.Runs<TokenizeOptions>(Tokenize);
   command.Add("-m,--model", options.model,
-              "model folder or tokenizer.json (default: the embedded model)");
+              "model folder, tokenizer.json or tiktoken.model (default: the embedded model)");
   command.Add("-i,--input", options.input,
               "JSON list of strings, with --decode of lists of ids; - is standard input");
   command.Add("-o,--output", options.output,
               "JSON list of lists of ids, with --decode of strings; - is standard output");
-  command.Add("--decode", options.decode, "ids to texts, special tokens kept");
+  command.Add("--decode", options.decode,
+              "ids to texts; an id without a token gives nothing, special tokens are kept");
+  command.Add("--add-special-tokens", options.add_special,
+              "encode with the tokens that the tokenizer puts before and after a text");
+  command.Add("--skip-special-tokens", options.skip_special, "decode without special tokens");
 }
 
 }  // namespace wideload::apps

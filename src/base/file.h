@@ -4,9 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+
+#include "base/descriptor.h"
+#include "base/output_path.h"
+#include "base/temporary.h"
 
 namespace wideload {
 
@@ -30,41 +35,72 @@ class MappedFile {
   std::string path_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
+  int entry_ = -1;  // of the table of mappings
 };
 
-// The file's content; "-" reads standard input. Errors: kNotFound, kIo, kResource when larger than
-// max_bytes.
-std::string ReadFile(const std::string& path, uint64_t max_bytes = uint64_t{1} << 30);
+// How large files may be by what they hold: settings; a text to continue; tables, lists of token
+// ids, tokenizers, the requests of a benchmark.
+constexpr uint64_t kMaxSettingsBytes = uint64_t{16} << 20;
+constexpr uint64_t kMaxPromptBytes = uint64_t{64} << 20;
+constexpr uint64_t kMaxTableBytes = uint64_t{512} << 20;
 
-// Writes `content` to a temporary file beside `path` and renames it, so that `path` holds all of it
-// or what it held before; "-" writes to standard output. A path that is a device or a pipe is
-// written to in place. Errors: kIo, with the reason.
+// The file's content; "-" reads standard input. Errors: kNotFound, kIo, kResource when larger than
+// max_bytes: of a stream no more than that is read.
+std::string ReadFile(const std::string& path, uint64_t max_bytes = kMaxTableBytes);
+
+// Writes `content` as WholeFileWriter does. Errors: those of the writer; kIo, with the reason.
 void WriteFileWhole(const std::string& path, std::string_view content);
 
-// The same for output that is produced in parts: Append, then Commit. Without Commit nothing
-// appears.
+// Output that appears whole or not at all: Append, then Commit. Until then `path` holds what it
+// held before, and nothing stays when the process ends, at the latest after the next writer in the
+// same folder. A link is followed and stays; a file's mode stays. A stream (OutputPath: "-", a
+// device, a pipe, /dev/stdout) is written to as the output comes.
 class WholeFileWriter {
  public:
-  // Opens the temporary file. Errors: kInvalid when the folder is missing or not writable: refused
-  // before work.
+  // Errors: kInvalid when it cannot be written: refused before work.
   explicit WholeFileWriter(const std::string& path);
-  ~WholeFileWriter();
   WholeFileWriter(const WholeFileWriter&) = delete;
   WholeFileWriter& operator=(const WholeFileWriter&) = delete;
 
   void Append(std::string_view bytes);
   void Append(std::span<const std::byte> bytes);
+  // From the byte `offset` of the file on, without moving where Append goes on. Not of a stream.
+  void WriteAt(int64_t offset, std::span<const std::byte> bytes);
+  bool is_stream() const { return place_.is_stream(); }
   // Flushes, syncs and renames. Errors: kIo.
   void Commit();
 
  private:
-  std::string path_;
-  std::string temporary_path_;  // empty: `path` is written to in place
-  int fd_ = -1;
+  void KeepMode() const;
+
+  OutputPath place_;
+  Descriptor stream_;
+  std::optional<Temporary> temporary_;  // none: a stream
+  int fd_ = -1;                         // of either
 };
 
-// Refuses an output path before the work that makes its content; "-" is fine. Leaves nothing
-// behind. Errors: kInvalid when the folder is missing or not writable.
+// The same for a folder of files: each is written to PathOf(its name), then Commit. A folder that
+// is there is replaced by this one; it must hold files alone.
+class WholeFolderWriter {
+ public:
+  // Errors: kInvalid when it cannot be made.
+  explicit WholeFolderWriter(const std::string& path);
+  WholeFolderWriter(const WholeFolderWriter&) = delete;
+  WholeFolderWriter& operator=(const WholeFolderWriter&) = delete;
+
+  std::string PathOf(const std::string& name) const;
+  // Errors: kIo.
+  void Commit();
+
+ private:
+  std::string parent_;
+  std::string name_;
+  Descriptor folder_;
+  std::optional<Temporary> temporary_;
+};
+
+// Refuses an output path before the work that makes its content. Leaves nothing behind. Errors:
+// kInvalid when it cannot be written.
 void CheckWritable(const std::string& path);
 
 bool FileExists(const std::string& path);

@@ -35,7 +35,7 @@ HostId ThisHost(const std::function<const char*(const char*)>& variable) {
     Throw(ErrorKind::kInvalid, "WIDELOAD_HOST_ID is {} characters long; at most {} are allowed",
           name.size(), kMaxOverride);
   // One boot id per start of a machine's kernel.
-  const std::string boot = ReadFile("/proc/sys/kernel/random/boot_id").substr(0, 36);
+  const std::string boot = ReadFile("/proc/sys/kernel/random/boot_id", 4096).substr(0, 36);
   const std::string text =
       fmt::format("{} {} {} {}", boot, SpaceOfProcessNumbers(), SharedMemoryFolder(), name);
   HostId host;

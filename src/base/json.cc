@@ -3,8 +3,6 @@
 #include <cmath>
 #include <vector>
 
-#include "base/file.h"
-
 namespace wideload {
 namespace {
 

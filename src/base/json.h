@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/file.h"
 
 namespace wideload {
 
@@ -33,7 +34,7 @@ Json ParseJsonMembers(std::string_view text, const std::string& source, std::str
                       const JsonMember& member);
 
 // ReadFile + ParseJson.
-Json ReadJsonFile(const std::string& path, uint64_t max_bytes = uint64_t{1} << 30);
+Json ReadJsonFile(const std::string& path, uint64_t max_bytes = kMaxSettingsBytes);
 
 // An object of a JSON file together with where it came from; every getter throws Error(kInvalid or
 // kCorrupt) naming the file, the full field path, the value found and what is allowed. Does not own

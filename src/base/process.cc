@@ -7,10 +7,16 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
+
+#include "base/descriptor.h"
+#include "base/error.h"
 
 namespace wideload {
 namespace {
@@ -36,31 +42,38 @@ ProcessState ParseStat(std::string_view stat) {
   return state;
 }
 
-ProcessState StateOf(int32_t pid) {
-  const int fd = ::open(fmt::format("/proc/{}/stat", pid).c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return {};
+// Nothing when this process cannot find out: it has too many open files, or may not look.
+std::optional<ProcessState> StateOf(int32_t pid) {
+  const Descriptor file(::open(fmt::format("/proc/{}/stat", pid).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.is_open() && errno != ENOENT && errno != ESRCH) return std::nullopt;
   std::array<char, 2048> text{};
-  const ssize_t count = ::read(fd, text.data(), text.size());
-  ::close(fd);
+  const ssize_t count = file.is_open() ? ::read(file.get(), text.data(), text.size()) : 0;
+  if (count < 0 && errno != ESRCH) return std::nullopt;
   return count > 0 ? ParseStat({text.data(), static_cast<size_t>(count)}) : ProcessState{};
+}
+
+bool IsOf(const std::optional<ProcessState>& state, const ProcessStamp& process) {
+  return !state || state->start_ticks == process.start_ticks;
 }
 
 }  // namespace
 
 ProcessStamp ThisProcess() {
   const auto pid = static_cast<int32_t>(::getpid());
-  return {.pid = pid, .start_ticks = StateOf(pid).start_ticks};
+  const std::optional<ProcessState> state = StateOf(pid);
+  if (!state) Throw(ErrorKind::kIo, "/proc/{}/stat: cannot be read: {}", pid, std::strerror(errno));
+  return {.pid = pid, .start_ticks = state->start_ticks};
 }
 
 bool IsAlive(const ProcessStamp& process) {
-  const ProcessState now = StateOf(process.pid);
-  return now.state != 'X' && now.state != 'Z' && now.start_ticks == process.start_ticks;
+  const std::optional<ProcessState> now = StateOf(process.pid);
+  return !now || (now->state != 'X' && now->state != 'Z' && IsOf(now, process));
 }
 
 ProcessWatch::ProcessWatch(const ProcessStamp& process) : process_(process) {
   fd_ = static_cast<int>(::syscall(SYS_pidfd_open, process.pid, 0));
   // The number may have passed to another process before the descriptor was there.
-  if (fd_ >= 0 && StateOf(process.pid).start_ticks != process.start_ticks) {
+  if (fd_ >= 0 && !IsOf(StateOf(process.pid), process)) {
     ::close(fd_);
     fd_ = -1;
   }

@@ -17,9 +17,11 @@ struct ProcessStamp {
   bool operator==(const ProcessStamp&) const = default;
 };
 
+// Errors: kIo when /proc cannot be read.
 ProcessStamp ThisProcess();
-// False when there is no such process any more, when its number belongs to another one, or when it
-// has ended and waits for its parent. Source: fields 3 and 22 of /proc/PID/stat.
+// False when it is known that there is no such process any more, that its number belongs to another
+// one, or that it has ended and waits for its parent; true also where nobody can tell, for want of
+// a descriptor or of rights. Source: fields 3 and 22 of /proc/PID/stat.
 bool IsAlive(const ProcessStamp& process);
 
 // Tells the end of one process, of any parent, without delay and without reaping it. Move-only.

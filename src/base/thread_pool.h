@@ -5,7 +5,10 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -34,11 +37,15 @@ class FunctionRef<R(Args...)> {
   R (*call_)(void*, Args...);
 };
 
+// Starts a thread of that name. Errors: kResource naming it and what limits how many there may be.
+std::jthread StartThread(const std::string& name, std::function<void()> body);
+
 class ThreadPool {
  public:
   // The caller of Run is one of the `num_threads`; num_threads - 1 threads are started, named
   // "name/i" (cut to 15 characters). `total_threads` is how many threads compete for the machine
-  // (all ranks together; 0: num_threads): it chooses how waits are done.
+  // (all ranks together; 0: num_threads): it chooses how waits are done. Errors: kResource when a
+  // thread cannot be started; those that were are ended.
   ThreadPool(const std::string& name, int num_threads, int total_threads = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -52,7 +59,8 @@ class ThreadPool {
 
   // Calls task(i, thread) once for each i in [0, num_tasks), in increasing order of start, and
   // returns when all are done. `thread` is in [0, num_threads()): an index into per-thread scratch.
-  // Tasks must not throw.
+  // Errors: rethrows what the first task, by index, has thrown; tasks after it may not have
+  // started.
   void Run(int64_t num_tasks, FunctionRef<void(int64_t, int)> task);
 
   // Calls body(begin, end, thread) over [0, count) cut into pieces of at most `grain`.
@@ -69,6 +77,9 @@ class ThreadPool {
   void ThreadMain(int thread);
   void WorkOn(int thread);
   void Do(const FunctionRef<void(int64_t, int)>& task, int64_t i, int thread);
+  void CountTask();
+  void NoteFailure(int64_t i) noexcept;
+  void End();
 
   WaitLadder ladder_;
   const FunctionRef<void(int64_t, int)>* task_ = nullptr;
@@ -78,6 +89,9 @@ class ThreadPool {
   EventWord round_;  // raised once per Run
   EventWord done_;   // number of pool threads that finished, over all rounds
   std::atomic<bool> stop_{false};
+  std::mutex failure_mutex_;
+  std::exception_ptr failure_;  // of the round, of the task failed_task_
+  int64_t failed_task_ = 0;
   std::vector<std::jthread> threads_;
 };
 

@@ -207,7 +207,7 @@ ModelConfigReading InspectModelConfig(const std::string& folder) {
           folder);
   if (!IsDirectory(folder)) Throw(ErrorKind::kNotFound, "{}: no such folder", folder);
   const std::string path = folder + "/config.json";
-  return ParseModelConfig(ReadFile(path, uint64_t{16} << 20), path);
+  return ParseModelConfig(ReadFile(path, kMaxSettingsBytes), path);
 }
 
 ModelConfig ReadModelConfig(const std::string& folder) {

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <vector>
 
 #include "compute/testing.h"
@@ -115,44 +114,103 @@ TEST_F(ReferenceOps, RopeRotatesPairsHalfTheRotaryDimensionApart) {
   for (int64_t i = 0; i < 10; ++i) EXPECT_EQ(x.at(i), expected[static_cast<size_t>(i)]) << i;
 }
 
-TEST_F(ReferenceOps, PagedAttentionIsCausalSoftmaxOverTheCache) {
-  constexpr int64_t kTokens = 7, kDim = 24, kQHeads = 4, kKvHeads = 2;
-  const OwnedTensor q = RandomTensor(DType::kF32, {kTokens, kQHeads * kDim}, 1);
-  const OwnedTensor k = RandomTensor(DType::kF32, {kTokens, kKvHeads * kDim}, 2);
-  const OwnedTensor v = RandomTensor(DType::kF32, {kTokens, kKvHeads * kDim}, 3);
-  const OwnedTensor keys(DType::kF32, {4, kKvHeads, 3, kDim});
-  const OwnedTensor values(DType::kF32, {4, kKvHeads, 3, kDim});
-  const OwnedTensor y(DType::kF32, {kTokens, kQHeads * kDim});
-  const std::vector<int32_t> blocks = {3, 0, 2};
-  const std::vector<KvSequence> sequences = {{.num_tokens = kTokens, .blocks = blocks}};
-  const PagedKv cache = {.keys = keys.view(), .values = values.view()};
-  StoreKv(exec, k.view(), v.view(), sequences, cache);
-  const AttentionShape shape = {
-      .q_heads = kQHeads, .kv_heads = kKvHeads, .key_dim = kDim, .value_dim = kDim, .scale = 0.2F};
-  PagedAttention(exec, shape, q.view(), sequences, cache, y.view());
+struct AttentionCase {
+  AttentionShape shape;
+  bool values_in_keys = false;
+};
 
-  for (int64_t t = 0; t < kTokens; ++t) {
-    for (int64_t h = 0; h < kQHeads; ++h) {
-      const int64_t q_at = t * kQHeads * kDim + h * kDim;
-      std::vector<double> weights;
-      for (int64_t p = 0; p <= t; ++p) {
-        double dot = 0;
-        for (int64_t d = 0; d < kDim; ++d) {
-          dot += double{q.at(q_at + d)} * k.at(p * kKvHeads * kDim + h / 2 * kDim + d);
+// Of query head h at position t: softmax over the keys it sees and its sink, in double.
+std::vector<double> AttendInDouble(const AttentionCase& c, const OwnedTensor& q,
+                                   const OwnedTensor& k, const OwnedTensor& v, int64_t t,
+                                   int64_t h) {
+  const AttentionShape& shape = c.shape;
+  const int64_t kv = h / (shape.q_heads / shape.kv_heads);
+  const auto width = static_cast<size_t>(shape.value_dim);
+  double total = shape.sinks.empty() ? 0 : std::exp(shape.sinks[static_cast<size_t>(h)]);
+  std::vector<double> sums(width);
+  for (int64_t p = 0; p <= t; ++p) {
+    if (shape.window > 0 && t - p >= shape.window) continue;
+    if (shape.chunk > 0 && p / shape.chunk != t / shape.chunk) continue;
+    double dot = 0;
+    for (int64_t d = 0; d < shape.key_dim; ++d) {
+      dot += double{q.at((t * shape.q_heads + h) * shape.key_dim + d)} *
+             k.at((p * shape.kv_heads + kv) * shape.key_dim + d);
+    }
+    const double weight = std::exp(double{shape.scale} * dot);
+    total += weight;
+    for (size_t d = 0; d < width; ++d) {
+      const auto at = static_cast<int64_t>(d);
+      const float value = c.values_in_keys ? k.at((p * shape.kv_heads + kv) * shape.key_dim + at)
+                                           : v.at((p * shape.kv_heads + kv) * shape.value_dim + at);
+      sums[d] += weight * value;
+    }
+  }
+  for (double& sum : sums) sum /= total;
+  return sums;
+}
+
+TEST_F(ReferenceOps, PagedAttentionIsSoftmaxOverTheKeysAPositionSees) {
+  const float sinks[] = {0.5F, -3, 2, 1};
+  const AttentionShape plain = {
+      .q_heads = 4, .kv_heads = 2, .key_dim = 24, .value_dim = 24, .scale = 0.2F};
+  std::vector<AttentionCase> cases(6, {.shape = plain});
+  cases[1].shape.window = 3;
+  cases[2].shape.chunk = 4;
+  cases[3].shape.sinks = sinks;
+  cases[4].shape.value_dim = 7;
+  cases[5] = {.shape = plain, .values_in_keys = true};
+  cases[5].shape.value_dim = 20;
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const AttentionShape& shape = cases[i].shape;
+    constexpr int64_t kTokens = 11;
+    const OwnedTensor q = RandomTensor(DType::kF32, {kTokens, 4 * 24}, 1);
+    const OwnedTensor k = RandomTensor(DType::kF32, {kTokens, 2 * 24}, 2);
+    const OwnedTensor v = RandomTensor(DType::kF32, {kTokens, 2 * shape.value_dim}, 3);
+    const OwnedTensor keys(DType::kF32, {5, 2, 3, 24});
+    const OwnedTensor values(DType::kF32, {5, 2, 3, shape.value_dim});
+    const OwnedTensor y(DType::kF32, {kTokens, 4 * shape.value_dim});
+    const std::vector<int32_t> blocks = {3, 0, 2, 4};
+    const std::vector<KvSequence> sequences = {{.num_tokens = kTokens, .blocks = blocks}};
+    PagedKv cache = {.keys = keys.view(), .values = values.view()};
+    if (cases[i].values_in_keys) cache.values = {};
+    StoreKv(exec, k.view(), cases[i].values_in_keys ? TensorView() : v.view(), sequences, cache);
+    PagedAttention(exec, shape, q.view(), sequences, cache, y.view());
+    for (int64_t t = 0; t < kTokens; ++t) {
+      for (int64_t h = 0; h < 4; ++h) {
+        const std::vector<double> expected = AttendInDouble(cases[i], q, k, v, t, h);
+        for (size_t d = 0; d < expected.size(); ++d) {
+          ASSERT_NEAR(y.at((t * 4 + h) * shape.value_dim + static_cast<int64_t>(d)), expected[d],
+                      kFp32Tolerance)
+              << "case " << i << " position " << t << " head " << h;
         }
-        weights.push_back(std::exp(0.2 * dot));
-      }
-      const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
-      for (int64_t d = 0; d < kDim; ++d) {
-        double sum = 0;
-        for (int64_t p = 0; p <= t; ++p) {
-          sum += weights[static_cast<size_t>(p)] / total *
-                 v.at(p * kKvHeads * kDim + h / 2 * kDim + d);
-        }
-        ASSERT_NEAR(y.at(q_at + d), sum, kFp32Tolerance) << t << " " << h << " " << d;
       }
     }
   }
+}
+
+TEST_F(ReferenceOps, RouteNormalizesTheChosenScoresAndScalesThem) {
+  OwnedTensor logits(DType::kF32, {1, 4});
+  for (int64_t i = 0; i < 4; ++i) SetElement(logits.view(), i, static_cast<float>(i) - 1);
+  const OwnedTensor ids(DType::kI32, {1, 2});
+  const OwnedTensor weights(DType::kF32, {1, 2});
+  const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
+  // The bias lifts expert 0 above expert 2.
+  const float bias[] = {0.9F, 0, 0, 0};
+  Route(exec, logits.view(),
+        {.top_k = 2,
+         .score = RouterScore::kSigmoid,
+         .correction_bias = bias,
+         .normalize_epsilon = 1e-20F,
+         .scale = 2.5F},
+        ids.view(), weights.view());
+  EXPECT_EQ(ids.view().data<int32_t>()[0], 0);
+  EXPECT_EQ(ids.view().data<int32_t>()[1], 3);
+  const double total = sigmoid(-1) + sigmoid(2);
+  EXPECT_NEAR(weights.at(0), 2.5 * sigmoid(-1) / total, 1e-6);
+  EXPECT_NEAR(weights.at(1), 2.5 * sigmoid(2) / total, 1e-6);
+  // Softmax over the chosen alone is softmax over all, normalised.
+  Route(exec, logits.view(), {.top_k = 2}, ids.view(), weights.view());
+  EXPECT_NEAR(weights.at(0), std::exp(2.0) / (std::exp(2.0) + std::exp(1.0)), 1e-6);
 }
 
 TEST_F(ReferenceOps, CombineAddsWeightedRowsAndSkipsMissingOnes) {

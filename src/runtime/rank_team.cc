@@ -33,7 +33,8 @@ RankTeam::~RankTeam() {
 
 void RankTeam::Start() {
   for (int32_t r = 0; r < static_cast<int32_t>(members_.size()); ++r)
-    members_[static_cast<size_t>(r)]->thread = std::jthread([this, r] { ThreadMain(r); });
+    members_[static_cast<size_t>(r)]->thread =
+        StartThread(fmt::format("rank {}", r), [this, r] { ThreadMain(r); });
   RunRound();
 }
 
@@ -111,7 +112,6 @@ std::exception_ptr RankTeam::FirstFailure() const {
 }
 
 void RankTeam::ThreadMain(int32_t r) {
-  NameThisThread(fmt::format("rank {}", r));
   Member& member = *members_[static_cast<size_t>(r)];
   uint32_t seen = 0;
   while (true) {

@@ -16,8 +16,9 @@ size_t PartialMatch(const std::string& text, const std::string& stop) {
 
 }  // namespace
 
-TextStream::TextStream(const tokenizer::Tokenizer& tokenizer, std::vector<std::string> stop)
-    : detokenizer_(tokenizer), stop_(std::move(stop)) {
+TextStream::TextStream(const tokenizer::Tokenizer& tokenizer, std::vector<std::string> stop,
+                       bool skip_special)
+    : detokenizer_(tokenizer, skip_special), stop_(std::move(stop)) {
   for (const std::string& s : stop_)
     if (s.empty())
       Throw(ErrorKind::kInvalid, "a stop string is empty; it must have at least one character");

@@ -12,8 +12,10 @@ namespace wideload::runtime {
 
 class TextStream {
  public:
-  // `tokenizer` must outlive the stream. Empty stop strings are not allowed.
-  TextStream(const tokenizer::Tokenizer& tokenizer, std::vector<std::string> stop);
+  // `tokenizer` must outlive the stream. Empty stop strings are not allowed. Special tokens are no
+  // text if `skip_special`.
+  TextStream(const tokenizer::Tokenizer& tokenizer, std::vector<std::string> stop,
+             bool skip_special);
 
   // Takes the next token; returns text that can be shown now. Text that may be the beginning of a
   // stop string is held back until it is not. After a stop string was found (see stopped()) returns

@@ -1,11 +1,8 @@
 #include "statistics/statistics_folder.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -62,38 +59,6 @@ std::string WithoutTrailingSlash(std::string folder) {
   return folder;
 }
 
-// A folder beside the final one that goes away again unless it is renamed.
-class TemporaryFolder {
- public:
-  explicit TemporaryFolder(const std::string& final_path)
-      : path_(fmt::format("{}.{}.part", final_path, ::getpid())) {
-    std::error_code error;
-    fs::remove_all(path_, error);
-    if (!fs::create_directory(path_, error))
-      Throw(ErrorKind::kIo, "{}: cannot write: {}", final_path, error.message());
-  }
-  ~TemporaryFolder() {
-    std::error_code error;
-    fs::remove_all(path_, error);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::string& path() const { return path_; }
-
-  // Puts this folder in the place of `final_path`; an existing one is swapped in and removed with
-  // this object.
-  void MoveTo(const std::string& final_path) const {
-    if (::rename(path_.c_str(), final_path.c_str()) == 0) return;  // none there, or an empty one
-    if (errno != ENOTEMPTY && errno != EEXIST)
-      Throw(ErrorKind::kIo, "{}: cannot rename: {}", final_path, std::strerror(errno));
-    if (::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, final_path.c_str(), RENAME_EXCHANGE) != 0)
-      Throw(ErrorKind::kIo, "{}: cannot replace: {}", final_path, std::strerror(errno));
-  }
-
- private:
-  std::string path_;
-};
-
 void WriteRank(const std::string& path, const ExpertStatistics& statistics, int32_t rank) {
   std::vector<std::pair<std::string, TensorView>> tensors;
   for (int64_t i = 0; i < statistics.num_iterations; ++i)
@@ -113,7 +78,7 @@ std::string RankFileName(int64_t rank) { return fmt::format("rank{}.safetensors"
 ExpertStatistics ReadStatistics(const std::string& folder, const ReadStatisticsOptions& options) {
   if (!IsDirectory(folder)) Throw(ErrorKind::kNotFound, "{}: no such folder", folder);
   const std::string meta_path = folder + "/" + kMetaName;
-  const std::string meta = ReadFile(meta_path);
+  const std::string meta = ReadFile(meta_path, kMaxSettingsBytes);
   std::vector<SafetensorsFile> files;
   const int64_t num_ranks = CountRankFiles(folder);
   for (int64_t r = 0; r < num_ranks; ++r) files.emplace_back(folder + "/" + RankFileName(r));
@@ -143,13 +108,13 @@ void WriteStatistics(const std::string& folder, const ExpertStatistics& statisti
                      ExistingFolder existing) {
   const std::string path = WithoutTrailingSlash(folder);
   CheckStatisticsFolder(path, existing);
-  const TemporaryFolder temporary(path);
-  WriteFileWhole(temporary.path() + "/" + kMetaName,
+  WholeFolderWriter writer(path);
+  WriteFileWhole(writer.PathOf(kMetaName),
                  fmt::format("{{\"num_experts\": {}, \"num_experts_per_token\": {}}}",
                              statistics.num_experts, statistics.experts_per_token));
   for (int32_t r = 0; r < statistics.num_ranks; ++r)
-    WriteRank(temporary.path() + "/" + RankFileName(r), statistics, r);
-  temporary.MoveTo(path);
+    WriteRank(writer.PathOf(RankFileName(r)), statistics, r);
+  writer.Commit();
 }
 
 }  // namespace wideload::statistics

@@ -1,4 +1,4 @@
-// Byte-pair encoding of one piece of text over a vocabulary of byte strings. Immutable after
+// Byte-pair encoding of one piece of text over a vocabulary of strings. Immutable after
 // construction; Encode may be called by many threads, each with its own BpeScratch.
 #pragma once
 
@@ -16,6 +16,7 @@ struct Merge {
   int32_t left = 0;
   int32_t right = 0;
   int32_t merged = 0;
+  int32_t rank = 0;  // the merge of lowest rank goes first
 };
 
 // A token as the bytes that it stands for.
@@ -24,10 +25,28 @@ struct ByteToken {
   int32_t id = 0;
 };
 
+// What a text is cut into before merging.
+enum class BpeSymbols {
+  kBytes,       // each byte is a token
+  kCharacters,  // UTF-8; a character that is no token falls back as BpeSpec says
+};
+
 struct BpeSpec {
   std::vector<ByteToken> tokens;
-  std::vector<Merge> merges;   // best first; of equal pairs the last counts
+  std::vector<Merge> merges;   // of equal pairs the last counts
   bool ignore_merges = false;  // a piece that is a token is that token, reachable by merges or not
+  BpeSymbols symbols = BpeSymbols::kBytes;
+
+  // Of kCharacters only: the tokens of the bytes ("<0x0A>"), used for a character all of whose
+  // bytes have one; -1 for none.
+  std::array<int32_t, 256> fallback_of_byte = [] {
+    std::array<int32_t, 256> none{};
+    none.fill(-1);
+    return none;
+  }();
+  // For a character without those; -1: it is left out.
+  int32_t unknown = -1;
+  bool fuse_unknown = false;  // neighbouring unknown characters are one token
 };
 
 // Working memory of Encode, kept between calls so that they need not allocate.
@@ -45,19 +64,20 @@ struct BpeScratch {
     int32_t right;
     int32_t merged;
   };
+  std::vector<int32_t> ids;  // of the piece: before merging, then after
   std::vector<Symbol> symbols;
   std::vector<Candidate> heap;
 };
 
 class Bpe {
  public:
-  // Every byte that occurs in well-formed UTF-8 must be a token (checked by the reader of
-  // tokenizer.json).
+  // kBytes: every byte that occurs in well-formed UTF-8 must be a token (the readers of the files
+  // check it).
   explicit Bpe(BpeSpec spec);
 
-  // Appends the ids of `piece`, shorter than 2^31 bytes. The merge of lowest rank goes first, the
-  // leftmost of equals. A piece which is a token that its own merges lead to is looked up at once.
-  // Time O(n log n) in the length of the piece.
+  // Appends the ids of `piece`, well-formed UTF-8 shorter than 2^31 bytes. The merge of lowest rank
+  // goes first, the leftmost of equals. A piece which is a token that its own merges lead to is
+  // looked up at once. Time O(n log n) in the length of the piece.
   void Encode(std::string_view piece, BpeScratch& scratch, std::vector<int32_t>& ids) const;
 
  private:
@@ -86,11 +106,20 @@ class Bpe {
     size_t operator()(std::string_view bytes) const { return std::hash<std::string_view>()(bytes); }
   };
 
+  void CutIntoCharacters(std::string_view piece, std::vector<int32_t>& ids) const;
+  bool FallBackToBytes(std::string_view character, std::vector<int32_t>& ids) const;
   void MergePiece(std::string_view piece, BpeScratch& scratch) const;
+  void MergeShort(std::vector<int32_t>& ids) const;
+  void MergeLong(BpeScratch& scratch) const;
   void AddCandidate(int32_t position, BpeScratch& scratch) const;
 
+  BpeSymbols symbols_;
   MergeTable merges_;
-  std::array<int32_t, 256> id_of_byte_;
+  std::array<int32_t, 256> id_of_byte_;  // kBytes: of each byte; kCharacters: of each ASCII one
+  std::unordered_map<uint32_t, int32_t> id_of_character_;  // kCharacters, above ASCII
+  std::array<int32_t, 256> fallback_of_byte_;
+  int32_t unknown_;
+  bool fuse_unknown_;
   // Tokens that a piece of the same bytes encodes to.
   std::unordered_map<std::string, int32_t, HashBytes, std::equal_to<>> whole_pieces_;
 };

@@ -81,6 +81,21 @@ std::vector<TextRange> Apply(const Split& split, std::string_view text, RegexScr
   return ranges;
 }
 
+std::string WithMetaspace(const Metaspace& metaspace, std::string_view piece, bool is_first) {
+  std::string result;
+  result.reserve(piece.size() + metaspace.replacement.size());
+  for (const char c : piece) {
+    if (c == ' ')
+      result += metaspace.replacement;
+    else
+      result += c;
+  }
+  const bool wanted = metaspace.prepend == Metaspace::Prepend::kAlways ||
+                      (metaspace.prepend == Metaspace::Prepend::kFirst && is_first);
+  if (wanted && !result.starts_with(metaspace.replacement)) result.insert(0, metaspace.replacement);
+  return result;
+}
+
 std::string_view ByteLevelPattern() {
   return R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 }

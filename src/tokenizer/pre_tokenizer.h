@@ -20,8 +20,20 @@ struct Split {
   bool invert = false;  // what the pattern does not match counts as the match
 };
 
+// Writes blanks as `replacement` and may put one before a text, as SentencePiece does.
+struct Metaspace {
+  enum class Prepend { kAlways, kFirst, kNever };
+
+  std::string replacement;             // one character
+  Prepend prepend = Prepend::kAlways;  // kFirst: only at the begin of the whole text
+  std::optional<Split> split;          // before each replacement character
+};
+
+// `splits` in order, then what is set of the rest.
 struct PreTokenizer {
   std::vector<Split> splits;
+  std::optional<Metaspace> metaspace;
+  bool is_byte_level = false;             // pieces are bytes, not characters
   bool add_prefix_space = false;          // of ByteLevel: to each piece that has none
   std::optional<Regex> byte_level_regex;  // of ByteLevel with use_regex: isolated pieces
 };
@@ -30,11 +42,14 @@ struct PreTokenizer {
 // left out. Errors: as Regex::FindAll.
 std::vector<TextRange> Apply(const Split& split, std::string_view text, RegexScratch& scratch);
 
-// Calls emit(piece) for the pieces of `text`, in order; a piece lives until emit returns. Errors:
-// as Regex::FindAll.
+// `piece` as `metaspace` writes it.
+std::string WithMetaspace(const Metaspace& metaspace, std::string_view piece, bool is_first);
+
+// Calls emit(piece) for the pieces of `text`, in order; a piece lives until emit returns.
+// `is_first`: nothing stands before `text`. Errors: as Regex::FindAll.
 template <class Emit>
-void PreTokenize(const PreTokenizer& pre_tokenizer, std::string_view text, RegexScratch& scratch,
-                 Emit&& emit) {
+void PreTokenize(const PreTokenizer& pre_tokenizer, std::string_view text, bool is_first,
+                 RegexScratch& scratch, Emit&& emit) {
   std::vector<TextRange> pieces{{0, text.size()}};
   if (text.empty()) pieces.clear();
   for (const Split& split : pre_tokenizer.splits) {
@@ -46,19 +61,23 @@ void PreTokenize(const PreTokenizer& pre_tokenizer, std::string_view text, Regex
     }
     pieces = std::move(finer);
   }
-  const Split byte_level{.pattern = pre_tokenizer.byte_level_regex};
-  std::string prefixed;
+  const Split last = pre_tokenizer.metaspace ? pre_tokenizer.metaspace->split.value_or(Split())
+                                             : Split{.pattern = pre_tokenizer.byte_level_regex};
+  std::string rewritten;
   for (const TextRange& piece : pieces) {
     std::string_view whole = text.substr(piece.begin, piece.end - piece.begin);
-    if (pre_tokenizer.add_prefix_space && whole[0] != ' ') {
-      prefixed.assign(" ").append(whole);
-      whole = prefixed;
+    if (pre_tokenizer.metaspace) {
+      rewritten = WithMetaspace(*pre_tokenizer.metaspace, whole, is_first && piece.begin == 0);
+      whole = rewritten;
+    } else if (pre_tokenizer.add_prefix_space && whole[0] != ' ') {
+      rewritten.assign(" ").append(whole);
+      whole = rewritten;
     }
-    if (!byte_level.pattern) {
+    if (!last.pattern) {
       emit(whole);
       continue;
     }
-    for (const TextRange& part : Apply(byte_level, whole, scratch))
+    for (const TextRange& part : Apply(last, whole, scratch))
       emit(whole.substr(part.begin, part.end - part.begin));
   }
 }

@@ -16,7 +16,7 @@ using testing::HasSubstr;
 std::vector<std::string> Pieces(const PreTokenizer& pre_tokenizer, std::string_view text) {
   RegexScratch scratch;
   std::vector<std::string> pieces;
-  PreTokenize(pre_tokenizer, text, scratch,
+  PreTokenize(pre_tokenizer, text, true, scratch,
               [&](std::string_view piece) { pieces.emplace_back(piece); });
   return pieces;
 }
@@ -100,31 +100,72 @@ TEST(Regex, WhiteSpaceIsTheUnicodeProperty) {
   EXPECT_THAT(Pieces(R"(\S+)", "a\u2003b"), ElementsAre("a", "\u2003", "b"));
 }
 
-TEST(Regex, RefusesByNameWhatTheEnginesReadDifferently) {
-  EXPECT_EQ(TranslatePattern(R"([\d\-]a{2,}\{)", "w"), R"([\d\-]a{2,}\{)");
+TEST(Regex, RefusesByNameWhatItDoesNotImplement) {
   for (const auto& [regex, named] : std::vector<std::pair<std::string, std::string>>{
-           {R"([\p{L}&&[^\p{Han}]]+)", "the intersection &&"},
-           {R"([a[b]])", "a class within a class"},
            {R"([]a])", "] as the first"},
-           {R"(\w+)", "the escape \\w"},
+           {R"([[:alpha:]])", "a bracket [:"},
+           {R"([\w-z])", "- behind a class"},
+           {R"([a-\d])", "- before a class"},
            {R"(a\h)", "the escape \\h"},
            {R"(^a)", "an anchor"},
            {R"(a$)", "an anchor"},
            {R"(\p{N}{1,3}+)", "}+"},
            {R"(a{2}?)", "{n}?"},
            {R"(a{,3})", "{ that is no"},
+           {R"(a{x})", "{ that is no"},
+           {R"(a{1,2000})", "a count above 1000"},
+           {R"(a{99999999999})", "a count above 1000"},
+           {R"(a**)", "a quantifier of a quantifier"},
            {R"((?s:a))", "the group (?s"},
            {R"((*UCP)a)", "a control verb"},
-           {R"([^\S])", "\\S within a class"},
+           {R"((?<=a+)b)", "a look-behind whose length is not fixed"},
+           {R"((?i:\p{L}))", "\\p in (?i:"},
+           {R"((?i:\u00e9))", "a character beyond ASCII in (?i:"},
            {R"(\pL)", "\\p without {name}"},
+           {R"(\p{Klingon})", "the property Klingon"},
            {R"((a)\1)", "the escape \\1"},
+           {std::string(60, '(') + std::string(60, ')'), "groups and classes nested too deeply"},
            {"a\\", "the escape \\"}}) {
     EXPECT_THAT(RefusalOf(regex), HasSubstr("t.json: pattern: the regular expression has " + named))
         << regex;
   }
-  EXPECT_THAT(RefusalOf("(a"), HasSubstr("t.json: pattern does not compile: missing"));
-  EXPECT_THAT(RefusalOf(R"(\p{Klingon})"), HasSubstr("does not compile"));
+  for (const char* regex : {"(a", "a)", "[a", "*a", "[b-a]", "a{3,2}", R"(\u12)", R"(\x{110000})"})
+    EXPECT_THAT(RefusalOf(regex), HasSubstr("t.json: pattern is no regular expression: ")) << regex;
   EXPECT_THAT(RefusalOf(std::string(20000, 'a')), HasSubstr("it must have at most 16384"));
+  EXPECT_THAT(RefusalOf("(?:(?:(?:ab){1000}){1000}){1000}"), HasSubstr("larger than 50000"));
+}
+
+TEST(Regex, ClassesNestAndIntersect) {
+  EXPECT_THAT(Pieces(R"([a-z&&[^aeiou]]+)", "banana"), ElementsAre("b", "a", "n", "a", "n", "a"));
+  EXPECT_THAT(Pieces(R"([\p{Lo}&&[^\p{Han}]]+)", "\u3042\u6F22\u3044\u3046"),
+              ElementsAre("\u3042", "\u6F22", "\u3044\u3046"));
+  EXPECT_THAT(Pieces("[^a[bc]]+", "xxabyy"), ElementsAre("xx", "ab", "yy"));
+  EXPECT_THAT(Pieces(R"([^\S\n]+)", "a \t\nb"), ElementsAre("a", " \t", "\nb"));
+}
+
+TEST(Regex, QuantifiersAreGreedyLazyOrPossessive) {
+  EXPECT_THAT(Pieces("a+?b?", "aab"), ElementsAre("a", "ab"));
+  EXPECT_THAT(Pieces("<.*>", "<a><b>"), ElementsAre("<a><b>"));
+  EXPECT_THAT(Pieces("<.*?>", "<a><b>"), ElementsAre("<a>", "<b>"));
+  EXPECT_THAT(Pieces("a++a|b", "aab"), ElementsAre("aa", "b"));
+  EXPECT_THAT(Pieces("(?:ab){2,3}", "abababab"), ElementsAre("ababab", "ab"));
+  EXPECT_THAT(Pieces("(?:ab){2,3}?", "abababab"), ElementsAre("abab", "abab"));
+  EXPECT_THAT(Pieces("(?:a|ab)(?:c|bcd)x?", "abcd"), ElementsAre("abcd"));
+  EXPECT_THAT(Pieces("(?>a|ab)c", "abcac"), ElementsAre("abc", "ac"));
+  EXPECT_THAT(Pieces("(?:a*)*b", "aaab"), ElementsAre("aaab"));
+  EXPECT_THAT(Pieces("(?:a?|b)*c", "abbac"), ElementsAre("abbac"));
+}
+
+TEST(Regex, LooksAheadAndBehindByCharacters) {
+  EXPECT_THAT(Pieces("(?<=\u00E9)b", "\u00E9bab"), ElementsAre("\u00E9", "b", "ab"));
+  EXPECT_THAT(Pieces("(?<!a|xy)b", "abxybb"), ElementsAre("abxyb", "b"));
+  EXPECT_THAT(Pieces("b(?=c)", "bcb"), ElementsAre("b", "cb"));
+  EXPECT_THAT(Pieces("b(?!c)", "bcb"), ElementsAre("bc", "b"));
+}
+
+TEST(Regex, CaseFoldsAsciiAndTheTwoThatFoldToIt) {
+  EXPECT_THAT(Pieces("(?i:'s)x", "'Sx'\u017Fx'tx"), ElementsAre("'Sx", "'\u017Fx", "'tx"));
+  EXPECT_THAT(Pieces("(?i:[k-l])+", "K\u212Al"), ElementsAre("K\u212Al"));
 }
 
 TEST(Regex, ACatastrophicExpressionEndsInAnError) {
@@ -137,6 +178,13 @@ TEST(Regex, ACatastrophicExpressionEndsInAnError) {
     EXPECT_EQ(e.kind(), ErrorKind::kResource);
     EXPECT_THAT(e.what(), HasSubstr("t.json: pattern: searching a text of 5000 bytes"));
   }
+}
+
+// Each search alone is cheap: it ends after the first character, having looked at the whole text.
+TEST(Regex, TheBoundIsForAllSearchesInATextTogether) {
+  const Regex regex("(?=(?:a|b)*c)a|a", "t.json: pattern");
+  RegexScratch scratch;
+  EXPECT_THROW(regex.FindAll(std::string(100'000, 'a'), scratch), Error);
 }
 
 TEST(Regex, LongRunsStayWithinTheBounds) {

@@ -11,6 +11,12 @@ void RefuseOtherFields(const JsonFields& fields, std::initializer_list<std::stri
             fields.Where(name), fmt::join(known, ", "));
 }
 
+void RefuseOtherByteLevelFields(const JsonFields& fields) {
+  // trim_offsets changes positions in the text, which are not reported here.
+  RefuseOtherFields(fields, {"type", "add_prefix_space", "trim_offsets", "use_regex"});
+  fields.BoolOr("trim_offsets", true);
+}
+
 void RefuseUnsupported(const JsonFields& fields, std::string_view name, std::string_view allowed) {
   const Json* value = fields.Find(name);
   std::string found = value == nullptr ? "missing" : DumpJson(*value);

@@ -12,6 +12,9 @@ namespace wideload::tokenizer {
 // Errors: kUnsupported unless each field of the object is one of `known`.
 void RefuseOtherFields(const JsonFields& fields, std::initializer_list<std::string_view> known);
 
+// The same for a component of type ByteLevel. Errors: also kInvalid.
+void RefuseOtherByteLevelFields(const JsonFields& fields);
+
 // Errors: kUnsupported, naming field, found value and `allowed`.
 [[noreturn]] void RefuseUnsupported(const JsonFields& fields, std::string_view name,
                                     std::string_view allowed);

@@ -1,6 +1,6 @@
-// Text <-> token ids: the byte-level BPE of a tokenizer.json, the same ids as the Hugging Face
-// tokenizers library. Immutable after construction; every const function may be called by many
-// threads at once.
+// Text <-> token ids: the BPE of a tokenizer.json, the same ids as the Hugging Face tokenizers
+// library. Immutable after construction; every const function may be called by many threads at
+// once.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +24,12 @@ struct TextPart {
 
 class Tokenizer {
  public:
-  // `path` is a tokenizer.json or a folder with one. Errors: as ParseTokenizerJson; kNotFound, kIo.
+  // `path` is a tokenizer.json, or a tiktoken.model with a tokenizer_config.json beside it, or a
+  // folder with one of them (of both the first), whose tokenizer_config.json counts, too. Errors:
+  // as ParseTokenizerJson, ParseTiktoken and ApplyTokenizerConfig; kNotFound, kIo.
   static Tokenizer FromFile(const std::string& path);
+  // Whether `folder` has a file that FromFile reads.
+  static bool IsIn(const std::string& folder);
   // `text` is the content of a tokenizer.json, `source` its name in errors.
   static Tokenizer FromText(std::string_view text, const std::string& source);
 
@@ -39,47 +43,51 @@ class Tokenizer {
   // normalised by itself.
   std::vector<int32_t> EncodeParts(std::span<const TextPart> parts) const;
 
-  // The text of `ids`, special tokens included; bytes that are no UTF-8 become U+FFFD. Errors:
-  // kInvalid, naming position, id and the allowed ones, for an id without a token.
-  std::string Decode(std::span<const int32_t> ids) const;
+  // PrefixIds, the ids of `text`, SuffixIds.
+  std::vector<int32_t> EncodeWithSpecial(std::string_view text) const;
+
+  // The text of `ids`, with or without special tokens; bytes that are no UTF-8 become U+FFFD. An id
+  // without a token gives nothing: models have more ids than tokenizers.
+  std::string Decode(std::span<const int32_t> ids, bool skip_special = false) const;
 
   // One more than the largest id. Ids below it may have no token.
   int32_t NumIds() const { return static_cast<int32_t>(spec_.vocabulary.size()); }
   bool HasToken(int32_t id) const;
-  // The token as tokenizer.json spells it (in the byte alphabet). The id must have a token.
-  const std::string& TokenText(int32_t id) const;
   std::optional<int32_t> TokenId(std::string_view token_text) const;
-  // An added token that is marked special. The id must have a token.
+
+  // The next three take any id; without a token it is empty text, no bytes and not special.
+  // The token as the file spells it (in the byte alphabet).
+  std::string_view TokenText(int32_t id) const;
+  // What the token adds to a text: bytes, not always whole characters.
+  std::string_view TokenBytes(int32_t id) const;
+  // An added token that is marked special.
   bool IsSpecial(int32_t id) const;
 
-  // What Decode appends for `id`, which must have a token: bytes, not always whole characters.
-  std::string_view TokenBytes(int32_t id) const;
-  // What stands between two tokens when decoding; empty for every byte-level decoder.
-  std::string_view Separator() const { return spec_.decoder == Decoder::kSpaced ? " " : ""; }
-
   // The ids that the file's post processor puts before and after a text when special tokens are to
-  // be added. Encode does not add them.
+  // be added. Only EncodeWithSpecial adds them.
   const std::vector<int32_t>& PrefixIds() const { return spec_.prefix; }
   const std::vector<int32_t>& SuffixIds() const { return spec_.suffix; }
 
+  // How tokens become text; StreamingDetokenizer does it.
+  const Decoder& decoder() const { return spec_.decoder; }
+  // A token of byte fallback ("<0x0A>"), where the decoder has it.
+  bool IsByteToken(int32_t id) const;
+
  private:
   struct Work;
-  struct MarkedText {
-    std::string text;
-    std::vector<TextRange> plain;  // where added tokens are not looked for
-  };
 
   explicit Tokenizer(TokenizerSpec spec);
-  MarkedText Normalized(const MarkedText& text, TextRange range) const;
-  void EncodeNormalized(const MarkedText& text, Work& work) const;
-  void EncodeText(std::string_view text, Work& work) const;
-  const VocabularyEntry& Entry(int32_t id) const;
+  void EncodeSlice(const MarkedText& text, Work& work) const;
+  void EncodeBetween(MarkedText text, bool is_first, Work& work) const;
+  void EncodeText(std::string_view text, bool is_first, Work& work) const;
+  void SetBytes(int32_t token_id, const std::string& text);
 
   TokenizerSpec spec_;
   Bpe bpe_;
   AddedTokenMatcher raw_tokens_;         // looked for in the text as it is
   AddedTokenMatcher normalized_tokens_;  // looked for in the normalised text between those
   std::vector<std::string> bytes_of_id_;
+  std::vector<bool> is_byte_;  // by id
   std::unordered_map<std::string, int32_t> id_of_text_;
 };
 

@@ -132,21 +132,26 @@ TEST(Tokenizer, KnowsItsTokens) {
   EXPECT_FALSE(tokenizer.HasToken(-1));
 }
 
-TEST(Tokenizer, DecodeRefusesIdsWithoutAToken) {
+TEST(Tokenizer, AnIdWithoutATokenDecodesToNothing) {
   Json json = SmallTokenizerJson();
   json["model"]["vocab"]["ab"] = 300;
   const Tokenizer tokenizer = From(json);
-  for (const int32_t id : {-1, 256, 301}) {
-    try {
-      tokenizer.Decode(std::vector<int32_t>{'a', id});
-      FAIL() << id;
-    } catch (const Error& e) {
-      EXPECT_THAT(e.what(),
-                  HasSubstr(fmt::format(
-                      "position 1 has id {}; t.json has tokens for ids in [0, 300]", id)));
-    }
-    EXPECT_THROW(StreamingDetokenizer(tokenizer).Push(id), Error);
+  for (const int32_t id : {-1, 256, 301, 2147483647}) {
+    EXPECT_EQ(tokenizer.Decode(std::vector<int32_t>{'a', id, 300}), "aab");
+    EXPECT_EQ(StreamingDetokenizer(tokenizer).Push(id), "");
+    EXPECT_EQ(tokenizer.TokenBytes(id), "");
+    EXPECT_EQ(tokenizer.TokenText(id), "");
+    EXPECT_FALSE(tokenizer.IsSpecial(id));
   }
+}
+
+TEST(Tokenizer, DecodingSkipsSpecialTokensWhereAsked) {
+  Json json = SmallTokenizerJson();
+  json["added_tokens"] = {Added(256, "<s>"), Added(257, "<think>", {{"special", false}})};
+  const Tokenizer tokenizer = From(json);
+  const std::vector<int32_t> ids = {256, 'a', 0xC3, 256, 0xA9, 257};
+  EXPECT_EQ(tokenizer.Decode(ids, true), "a\u00E9<think>");
+  EXPECT_EQ(tokenizer.Decode(ids), "<s>a\uFFFD<s>\uFFFD<think>");
 }
 
 TEST(Tokenizer, WithoutByteLevelDecoderTokensAreJoinedAsTheyAre) {
@@ -175,6 +180,15 @@ TEST(Tokenizer, TellsWhatThePostProcessorWouldAdd) {
   EXPECT_THAT(tokenizer.Encode("a"), ElementsAre('a'));
 }
 
+TEST(TokenizerJson, SettingsThatChangeNothingAreNoReasonToRefuse) {
+  Json json = SmallTokenizerJson({"a b"});
+  json["truncation"] = {{"direction", "Right"}, {"max_length", 1}, {"stride", 0}};
+  json["padding"] = {{"strategy", {{"Fixed", 8}}}, {"pad_id", 0}, {"pad_token", "!"}};
+  // With a token for each byte nothing is unknown.
+  json["model"].update({{"byte_fallback", true}, {"fuse_unk", true}, {"unk_token", "<unk>"}});
+  EXPECT_THAT(From(json).Encode("aab"), ElementsAre('a', 256));
+}
+
 struct Refusal {
   std::string patch;  // of the small tokenizer
   std::string message;
@@ -197,39 +211,37 @@ TEST(TokenizerJson, RefusesByNameWhatItDoesNotImplement) {
   const std::vector<Refusal> refusals = {
       {R"({"version": "2.0"})", "t.json: version is \"2.0\"; supported is 1.0"},
       {R"({"extra": 1})", "t.json: extra is not supported; the fields allowed here are version"},
-      {R"({"truncation": {}})", "t.json: truncation is {}; supported is null"},
-      {R"({"padding": {}})", "t.json: padding is {}"},
       {R"({"normalizer": {"type": "NFKC"}})", "t.json: normalizer.type is \"NFKC\"; supported is"},
       {R"({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]}})",
        "t.json: normalizer.normalizers[0].type is \"Lowercase\""},
-      {R"({"pre_tokenizer": null})", "t.json: pre_tokenizer is missing; supported is ByteLevel"},
-      {R"({"pre_tokenizer": {"type": "Metaspace"}})",
-       "t.json: pre_tokenizer.type is \"Metaspace\""},
-      {R"({"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}})",
-       "t.json: pre_tokenizer.pretokenizers is []; supported is a list that ends with ByteLevel"},
+      {R"({"pre_tokenizer": {"type": "Metaspace", "replacement": "ab"}})",
+       "t.json: pre_tokenizer.replacement is \"ab\"; it must be one character"},
+      {R"({"pre_tokenizer": {"type": "Metaspace", "replacement": "_", "prepend_scheme": "last"}})",
+       "t.json: pre_tokenizer.prepend_scheme is \"last\"; it must be always, first or never"},
       {R"({"pre_tokenizer": {"type": "Sequence",
            "pretokenizers": [{"type": "ByteLevel"}, {"type": "Digits"}]}})",
        "t.json: pre_tokenizer.pretokenizers[1].type is \"Digits\"; supported is nothing after"},
       {R"({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Punctuation"}]}})",
-       "pretokenizers[0].type is \"Punctuation\"; supported is Split, Digits or ByteLevel"},
+       "pretokenizers[0].type is \"Punctuation\"; supported is Split, Digits, ByteLevel"},
       {R"({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
            {"type": "Split", "pattern": {"Regex": "a"}, "behavior": "Sideways"}]}})",
        "pretokenizers[0].behavior is \"Sideways\"; it must be Isolated"},
       {R"({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-           {"type": "Split", "pattern": {"Regex": "\\w"}, "behavior": "Isolated"}]}})",
-       "pretokenizers[0].pattern.Regex: the regular expression has the escape \\w at byte 0"},
+           {"type": "Split", "pattern": {"Regex": "\\h"}, "behavior": "Isolated"}]}})",
+       "pretokenizers[0].pattern.Regex: the regular expression has the escape \\h at byte 0"},
       {R"({"decoder": {"type": "WordPiece"}})", "t.json: decoder.type is \"WordPiece\""},
-      {R"({"decoder": {"type": "Sequence", "decoders": [{"type": "Fuse"}]}})",
-       "t.json: decoder.decoders[0].type is \"Fuse\"; supported is ByteLevel"},
+      {R"({"decoder": {"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "ByteLevel"}]}})",
+       "t.json: decoder.decoders[1].type is \"ByteLevel\"; supported is the order Replace, "},
+      {R"({"decoder": {"type": "Strip", "content": " ", "start": 1, "stop": 0}})",
+       "t.json: decoder.type is \"Strip\"; supported is Strip after Fuse only"},
       {R"({"post_processor": {"type": "BertProcessing"}})",
        "t.json: post_processor.type is \"BertProcessing\""},
       {R"({"post_processor": {"type": "TemplateProcessing", "single": []}})",
        "t.json: post_processor.single is []; it must be a list with one Sequence"},
       {R"({"model": {"type": "Unigram"}})", "t.json: model.type is \"Unigram\"; supported is BPE"},
-      {R"({"model": {"byte_fallback": true}})", "t.json: model.byte_fallback is true"},
-      {R"({"model": {"fuse_unk": true}})", "t.json: model.fuse_unk is true"},
       {R"({"model": {"dropout": 0.5}})", "t.json: model.dropout is 0.5; supported is null or 0"},
-      {R"({"model": {"unk_token": "<unk>"}})", "t.json: model.unk_token is \"<unk>\""},
+      {R"({"pre_tokenizer": null, "model": {"unk_token": "<unk>"}})",
+       "t.json: model.unk_token is \"<unk>\"; it must be a token of model.vocab"},
       {R"({"model": {"end_of_word_suffix": "</w>"}})", "t.json: model.end_of_word_suffix is"},
       {R"({"model": {"continuing_subword_prefix": "##"}})", "model.continuing_subword_prefix is"},
       {R"({"model": {"weights": 1}})", "t.json: model.weights is not supported"},

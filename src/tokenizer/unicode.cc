@@ -1,12 +1,10 @@
 #include "tokenizer/unicode.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
 #include <array>
 #include <vector>
 
-#include "base/error.h"
+#include "tokenizer/unicode_properties.h"
 
 namespace wideload::tokenizer {
 namespace {
@@ -35,40 +33,87 @@ bool IsAscii(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return (c & 0x80) == 0; });
 }
 
-uint8_t CombiningClass(int32_t code_point) {
-  return static_cast<uint8_t>(utf8proc_get_property(code_point)->combining_class);
+// Hangul syllables are decomposed and composed by arithmetic. Source: Unicode 16, section 3.12.
+constexpr uint32_t kSyllables = 0xAC00;
+constexpr uint32_t kLeading = 0x1100;
+constexpr uint32_t kVowels = 0x1161;
+constexpr uint32_t kTrailing = 0x11A7;  // one before the first: no trailing consonant
+constexpr uint32_t kNumLeading = 19;
+constexpr uint32_t kNumVowels = 21;
+constexpr uint32_t kNumTrailing = 28;
+constexpr uint32_t kNumSyllables = kNumLeading * kNumVowels * kNumTrailing;
+
+void AppendDecomposed(uint32_t c, std::vector<uint32_t>& result) {
+  if (c - kSyllables < kNumSyllables) {
+    const uint32_t index = c - kSyllables;
+    result.push_back(kLeading + index / (kNumVowels * kNumTrailing));
+    result.push_back(kVowels + index % (kNumVowels * kNumTrailing) / kNumTrailing);
+    if (index % kNumTrailing != 0) result.push_back(kTrailing + index % kNumTrailing);
+    return;
+  }
+  const Decomposition parts = DecompositionOf(c);
+  if (parts.first == 0) return result.push_back(c);
+  AppendDecomposed(parts.first, result);  // at most three deep
+  if (parts.second != 0) AppendDecomposed(parts.second, result);
 }
 
-std::vector<int32_t> CanonicalDecomposition(std::string_view text) {
-  std::vector<int32_t> result;
+std::vector<uint32_t> CanonicalDecomposition(std::string_view text) {
+  std::vector<uint32_t> result;
   result.reserve(text.size());
   for (size_t i = 0; i < text.size();) {
     const Utf8Unit unit = Utf8At(text, i);
-    std::array<int32_t, 32> parts;  // the longest canonical decomposition has 4
-    int boundary_class = 0;
-    const auto count = utf8proc_decompose_char(static_cast<int32_t>(unit.code_point), parts.data(),
-                                               parts.size(), UTF8PROC_DECOMPOSE, &boundary_class);
-    WIDELOAD_CHECK(count >= 0 && count <= static_cast<int>(parts.size()), "U+{:04X} gives {}",
-                   unit.code_point, count);
-    result.insert(result.end(), parts.begin(), parts.begin() + count);
+    AppendDecomposed(unit.code_point, result);
     i += unit.length;
   }
   return result;
 }
 
-// utf8proc's own reordering is quadratic in the length of a run of combining marks.
-void SortCombiningMarks(std::vector<int32_t>& code_points) {
-  const auto is_starter = [](int32_t c) { return CombiningClass(c) == 0; };
+void SortCombiningMarks(std::vector<uint32_t>& code_points) {
+  const auto is_starter = [](uint32_t c) { return CombiningClassOf(c) == 0; };
   for (auto i = code_points.begin(); i != code_points.end();) {
     if (is_starter(*i)) {
       ++i;
       continue;
     }
     const auto end = std::find_if(i, code_points.end(), is_starter);
-    std::stable_sort(i, end,
-                     [](int32_t a, int32_t b) { return CombiningClass(a) < CombiningClass(b); });
+    std::stable_sort(
+        i, end, [](uint32_t a, uint32_t b) { return CombiningClassOf(a) < CombiningClassOf(b); });
     i = end;
   }
+}
+
+uint32_t Composed(uint32_t first, uint32_t second) {
+  if (first - kLeading < kNumLeading && second - kVowels < kNumVowels)
+    return kSyllables + ((first - kLeading) * kNumVowels + (second - kVowels)) * kNumTrailing;
+  const bool has_no_trailing =
+      first - kSyllables < kNumSyllables && (first - kSyllables) % kNumTrailing == 0;
+  if (has_no_trailing && second - kTrailing - 1 < kNumTrailing - 1)
+    return first + (second - kTrailing);
+  return CompositeOf(first, second);
+}
+
+// In place. Source: Unicode 16, section 3.11, the canonical composition algorithm.
+void Compose(std::vector<uint32_t>& code_points) {
+  size_t count = 0;           // written
+  size_t starter = SIZE_MAX;  // index of the last starter written
+  int last_class = -1;        // of what was written after it; -1: nothing
+  for (const uint32_t c : code_points) {
+    const int combining_class = CombiningClassOf(c);
+    if (starter != SIZE_MAX && last_class < combining_class) {
+      if (const uint32_t composite = Composed(code_points[starter], c); composite != 0) {
+        code_points[starter] = composite;
+        continue;
+      }
+    }
+    if (combining_class == 0) {
+      starter = count;
+      last_class = -1;
+    } else {
+      last_class = combining_class;
+    }
+    code_points[count++] = c;
+  }
+  code_points.resize(count);
 }
 
 struct ByteAlphabet {
@@ -133,23 +178,29 @@ std::string WithReplacements(std::string_view text) {
 }
 
 void AppendUtf8(uint32_t code_point, std::string& text) {
-  std::array<uint8_t, 4> bytes;
-  const auto length = utf8proc_encode_char(static_cast<int32_t>(code_point), bytes.data());
-  text.append(bytes.begin(), bytes.begin() + length);
+  const auto append = [&](uint32_t byte) { text += static_cast<char>(byte); };
+  if (code_point < 0x80) return append(code_point);
+  if (code_point < 0x800) {
+    append(0xC0 | code_point >> 6);
+  } else if (code_point < 0x10000) {
+    append(0xE0 | code_point >> 12);
+    append(0x80 | (code_point >> 6 & 0x3F));
+  } else {
+    append(0xF0 | code_point >> 18);
+    append(0x80 | (code_point >> 12 & 0x3F));
+    append(0x80 | (code_point >> 6 & 0x3F));
+  }
+  append(0x80 | (code_point & 0x3F));
 }
 
 std::string Nfc(std::string_view text) {
   if (IsAscii(text)) return std::string(text);
-  std::vector<int32_t> code_points = CanonicalDecomposition(text);
+  std::vector<uint32_t> code_points = CanonicalDecomposition(text);
   SortCombiningMarks(code_points);
-  const auto count =
-      utf8proc_normalize_utf32(code_points.data(), static_cast<ptrdiff_t>(code_points.size()),
-                               static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
-  WIDELOAD_CHECK(count >= 0, "utf8proc_normalize_utf32 gives {}", count);
+  Compose(code_points);
   std::string result;
   result.reserve(text.size());
-  for (ptrdiff_t i = 0; i < count; ++i)
-    AppendUtf8(static_cast<uint32_t>(code_points[static_cast<size_t>(i)]), result);
+  for (const uint32_t c : code_points) AppendUtf8(c, result);
   return result;
 }
 
@@ -165,9 +216,9 @@ bool IsWordCharacter(uint32_t c) {
   if ((c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
       (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189))
     return true;
-  const auto category = utf8proc_category(static_cast<int32_t>(c));
-  return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) ||
-         category == UTF8PROC_CATEGORY_PC;
+  using enum GeneralCategory;
+  const GeneralCategory category = CategoryOf(c);
+  return category <= kNl || category == kPc;
 }
 
 uint32_t CharacterOfByte(uint8_t byte) { return TheByteAlphabet().character[byte]; }

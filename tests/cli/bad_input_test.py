@@ -123,7 +123,13 @@ class BadFlags(CliTest):
                 ("--presence-penalty", "3", "--presence-penalty is 3", "-2 to 2"),
                 ("--frequency-penalty", "-3", "--frequency-penalty is -3"),
                 ("--logprobs", "-5", "--logprobs is -5"), ("--logprobs", "8193", "--logprobs is 8193", "8192"),
-                ("--seed", "-1", "--seed"), ("--max-tokens", "-1", "--max-tokens"),
+                ("--top-k", "3000000000", "--top-k is 3000000000; allowed: 0 to 2147483647"),
+                ("--top-k", "1e3", "--top-k is 1e3; allowed: 0 to 2147483647"),
+                ("--ep", "1.5", "--ep is 1.5; allowed: 1 to 1024"),
+                ("--max-seq-len", "9223372036854775808", "--max-seq-len is 9223372036854775808", "1 to 9223372036854775807"),
+                ("--seed", "-1", "--seed is -1; allowed: 0 to 18446744073709551615"),
+                ("--seed", "18446744073709551616", "--seed is 18446744073709551616; allowed: 0 to 18446744073709551615"),
+                ("--seed", "0x10", "--seed is 0x10"), ("--max-tokens", "-1", "--max-tokens"),
                 ("--max-tokens", "4000", "max_tokens is 4000", "2048"),
                 ("--max-tokens", "9223372036854775807", "max_tokens is 9223372036854775807", "2048"),
                 ("--nonsense", "1", "--nonsense")]:
@@ -274,8 +280,10 @@ class BadRequests(CliTest):
     def test_texts_and_ids_of_tokenize(self):
         self.refused(["tokenize"], "standard input", "element 1", "7", "string", stdin='["a", 7]')
         self.refused(["tokenize"], "standard input", "list of strings", stdin='{"a": 1}')
-        self.refused(["tokenize", "--decode"], "standard input", "element 0, position 1", "8192", "8191",
-                     stdin="[[1, 8192]]")
+        self.refused(["tokenize", "--decode"], "standard input", "element 0, position 1", "-1", "2147483647",
+                     stdin="[[1, -1]]")
+        self.refused(["tokenize", "--decode", "--add-special-tokens"], "--add-special-tokens", stdin="[]")
+        self.refused(["tokenize", "--skip-special-tokens"], "--skip-special-tokens", stdin="[]")
         self.refused(["tokenize", "--decode"], "standard input", "element 0", stdin="[1]")
         self.refused(["tokenize"], "standard input", stdin="[")
 

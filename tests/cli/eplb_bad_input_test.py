@@ -356,7 +356,7 @@ class Options(CliTest):
                 (["--fetch_price", 0, "--policy", "scenario"], "--fetch_price 0 needs --eplb_config"),
                 (["--fetch_price", 1, "--policy", "scenario", *layout, "--num_slots", 36], "32 slots on 4 ranks", "--num_slots is 36"),
                 (["--fetch_price", 1, "--policy", "scenario", *layout, "--ep_size", 8], "32 slots on 4 ranks", "--ep_size 8"),
-                *[([f"--fetch_price={value}", "--policy", "scenario", *layout], rf"--fetch-price: found {value}", "0 or more")
+                *[([f"--fetch_price={value}", "--policy", "scenario", *layout], rf"--fetch-price is {value}", "0 or more")
                   for value in ("-1", "nan", "inf")]]:
             with self.subTest(more=more):
                 self.refused([*plan, *more], *found)
@@ -380,13 +380,15 @@ class Options(CliTest):
         simulate = ["simulate", *loads, "--num_slots", 4, "--top_k", 2]
         repair = ["repair", *loads, "--from", self.path("plan.yaml", "num_slots: 4\n"), "--output_path", self.folder / "new.yaml"]
         for command, flag, value, allowed in [
-                (plan, "--num_slots", "0", "above 0"), (plan, "--ep_size", "-2", "above 0"), (plan, "--seed", "-1", "0 to 2"),
+                (plan, "--num_slots", "0", "1 to 2147483647"), (plan, "--num_slots", "-2", "1 to 2147483647"),
+                (plan, "--num_slots", "4294967296", "1 to 2147483647"), (plan, "--num_slots", "many", "1 to 2147483647"),
+                (plan, "--seed", "-1", "0 to 18446744073709551615"),
                 (plan, "--layer_updates_per_iter", "-1", "0 to 8192"), (plan, "--layer_updates_per_iter", "8193", "0 to 8192"), (simulate, "--wobble", "nan", "0 or more"),
                 (simulate, "--wobble", "inf", "0 or more"), (simulate, "--shared_expert_cost", "nan", "0 or more"),
                 (repair, "--until", "nan", "0 or more"), (repair, "--until", "1e999", "0 or more")]:
             with self.subTest(flag=flag, value=value):
                 dashed = flag.replace("_", "-")
-                self.refused(["eplb", *command, f"{flag}={value}"], rf"{dashed}: found {value}; allowed: {allowed}",
+                self.refused(["eplb", *command, f"{flag}={value}"], rf"{dashed} is {value}; allowed: {allowed}",
                              f"Run wideload eplb {command[0]} --help")
 
     def test_one_document_on_standard_output(self):

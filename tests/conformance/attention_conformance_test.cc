@@ -8,12 +8,23 @@
 namespace wideload::compute {
 namespace {
 
+struct Case {
+  AttentionShape shape;
+  int64_t tokens;
+  int64_t block_tokens;
+  bool values_in_keys = false;
+};
+
 // A sequence of random q, k, v and a cache of its own whose unused places are NaN.
 struct Sequence {
+  Sequence(DType dtype, const Case& c)
+      : Sequence(dtype, c.shape, c.tokens, c.block_tokens, c.values_in_keys) {}
   Sequence(DType dtype, const AttentionShape& attention, int64_t num_tokens,
-           int64_t tokens_per_block)
+           int64_t tokens_per_block, bool in_keys)
       : shape(attention),
         tokens(num_tokens),
+        block_tokens(tokens_per_block),
+        values_in_keys(in_keys),
         q(RandomTensor(DType::kF32, {num_tokens, shape.q_heads * shape.key_dim}, 1)),
         k(RandomBf16Values(DType::kF32, {num_tokens, shape.kv_heads * shape.key_dim}, 2)),
         v(RandomBf16Values(DType::kF32, {num_tokens, shape.kv_heads * shape.value_dim}, 3)),
@@ -25,53 +36,98 @@ struct Sequence {
     for (int64_t b = num_blocks - 1; b >= 1; --b) blocks.push_back(static_cast<int32_t>(b));
   }
   void Clear() {
-    for (int64_t i = 0; i < keys.size(); ++i) {
-      SetElement(keys.view(), i, std::numeric_limits<float>::quiet_NaN());
-      SetElement(values.view(), i, std::numeric_limits<float>::quiet_NaN());
+    for (int64_t b = 0; b < num_blocks; ++b) ClearBlock(b);
+  }
+  void ClearBlock(int64_t block) {
+    for (const OwnedTensor* part : {&keys, &values}) {
+      const int64_t size = part->size() / num_blocks;
+      for (int64_t i = block * size; i < (block + 1) * size; ++i) {
+        SetElement(part->view(), i, std::numeric_limits<float>::quiet_NaN());
+      }
     }
   }
-  PagedKv cache() const { return {.keys = keys.view(), .values = values.view()}; }
+  PagedKv cache() const {
+    return {.keys = keys.view(), .values = values_in_keys ? TensorView() : values.view()};
+  }
+  TensorView value_rows(int64_t first, int64_t count) const {
+    return values_in_keys ? TensorView() : v.view().Rows(first, count);
+  }
 
   AttentionShape shape;
   int64_t tokens;
+  int64_t block_tokens;
+  bool values_in_keys;
   OwnedTensor q, k, v;
   int64_t num_blocks;
   OwnedTensor keys, values;
   std::vector<int32_t> blocks;
 };
 
-// Stores and attends in chunks of `chunk` tokens, as chunked prefill and decode do.
+// Gives back the blocks that no position from `first` on sees.
+void ForgetBefore(Sequence& s, int64_t first, std::vector<int32_t>& blocks) {
+  const int64_t visible = s.shape.FirstVisible(first);
+  for (int64_t b = 0; (b + 1) * s.block_tokens <= visible; ++b) {
+    int32_t& block = blocks[static_cast<size_t>(b)];
+    if (block >= 0) s.ClearBlock(block);
+    block = -1;
+  }
+}
+
+// Stores and attends in chunks of `chunk` tokens, as chunked prefill and decode do; blocks behind a
+// window are taken away.
 OwnedTensor Attend(const Exec& exec, Sequence& s, int64_t chunk) {
   s.Clear();
+  std::vector<int32_t> blocks = s.blocks;
   OwnedTensor y(exec.precision().activations, {s.tokens, s.shape.q_heads * s.shape.value_dim});
   for (int64_t first = 0; first < s.tokens; first += chunk) {
     const int64_t count = std::min(chunk, s.tokens - first);
+    ForgetBefore(s, first, blocks);
     const std::vector<KvSequence> batch = {
-        {.num_tokens = count, .start_position = first, .blocks = s.blocks}};
-    StoreKv(exec, s.k.view().Rows(first, count), s.v.view().Rows(first, count), batch, s.cache());
+        {.num_tokens = count, .start_position = first, .blocks = blocks}};
+    StoreKv(exec, s.k.view().Rows(first, count), s.value_rows(first, count), batch, s.cache());
     PagedAttention(exec, s.shape, s.q.view().Rows(first, count), batch, s.cache(),
                    y.view().Rows(first, count));
   }
   return y;
 }
 
-struct Case {
-  AttentionShape shape;
-  int64_t tokens;
-  int64_t block_tokens;
-};
+const float kSinks[] = {0.5F, -3.0F, 8.0F, 0.0F, 1.0F, 2.0F, -1.0F, 30.0F};
 const std::vector<Case> kCases = {
     {{.q_heads = 6, .kv_heads = 2, .key_dim = 24, .value_dim = 24, .scale = 0.2F}, 45, 16},
     {{.q_heads = 4, .kv_heads = 4, .key_dim = 64, .value_dim = 64, .scale = 0.125F}, 70, 32},
     {{.q_heads = 40, .kv_heads = 1, .key_dim = 40, .value_dim = 40, .scale = 0.3F}, 37, 7},
     {{.q_heads = 2, .kv_heads = 1, .key_dim = 1, .value_dim = 1, .scale = 1.0F}, 20, 1},
     {{.q_heads = 8, .kv_heads = 2, .key_dim = 128, .value_dim = 128, .scale = 0.09F}, 33, 24},
+    {{.q_heads = 3, .kv_heads = 1, .key_dim = 40, .value_dim = 17, .scale = 0.2F}, 50, 32},
+    {{.q_heads = 70, .kv_heads = 1, .key_dim = 76, .value_dim = 65, .scale = 0.1F}, 37, 32, true},
+    {{.q_heads = 4, .kv_heads = 2, .key_dim = 24, .value_dim = 24, .scale = 0.2F, .window = 13},
+     100,
+     16},
+    {{.q_heads = 4, .kv_heads = 2, .key_dim = 24, .value_dim = 24, .scale = 0.2F, .window = 1},
+     40,
+     7},
+    {{.q_heads = 4, .kv_heads = 1, .key_dim = 24, .value_dim = 24, .scale = 0.2F, .chunk = 19},
+     100,
+     32},
+    {{.q_heads = 8,
+      .kv_heads = 2,
+      .key_dim = 33,
+      .value_dim = 20,
+      .scale = 0.2F,
+      .window = 32,
+      .chunk = 48,
+      .sinks = kSinks},
+     130,
+     32},
+    {{.q_heads = 8, .kv_heads = 4, .key_dim = 16, .value_dim = 16, .scale = 0.25F, .sinks = kSinks},
+     45,
+     32},
 };
 
 TEST_P(OpsConformance, AttentionAgreesWithTheReference) {
   for (const Case& c : kCases) {
-    Sequence mine(compute_dtype(), c.shape, c.tokens, c.block_tokens);
-    Sequence reference(DType::kF32, c.shape, c.tokens, c.block_tokens);
+    Sequence mine(compute_dtype(), c);
+    Sequence reference(DType::kF32, c);
     const OwnedTensor expected = Attend(Reference(), reference, c.tokens);
     EXPECT_TRUE(IsNear(Attend(With(2), mine, c.tokens), expected, output_tolerance()))
         << c.shape.key_dim;
@@ -80,7 +136,7 @@ TEST_P(OpsConformance, AttentionAgreesWithTheReference) {
 
 TEST_P(OpsConformance, AttentionHasTheSameBitsInAnyChunksOnAnyThreads) {
   for (const Case& c : kCases) {
-    Sequence s(compute_dtype(), c.shape, c.tokens, c.block_tokens);
+    Sequence s(compute_dtype(), c);
     const OwnedTensor whole = Attend(With(1), s, c.tokens);
     for (const int64_t chunk : {1, 3, 7, 16, 21, 32}) {
       const OwnedTensor pieces = Attend(With(static_cast<int>(chunk % 3 + 1)), s, chunk);
@@ -92,7 +148,7 @@ TEST_P(OpsConformance, AttentionHasTheSameBitsInAnyChunksOnAnyThreads) {
 
 TEST_P(OpsConformance, AttentionOfASequenceDoesNotDependOnItsCompany) {
   const Case& c = kCases[0];
-  Sequence s(compute_dtype(), c.shape, c.tokens, c.block_tokens);
+  Sequence s(compute_dtype(), c);
   const OwnedTensor alone = Attend(With(1), s, c.tokens);
 
   // Three sequences of one cache: 5 decode-like rows, the sequence itself, 9 rows; strided rows.
@@ -130,7 +186,7 @@ TEST_P(OpsConformance, AttentionOfASequenceDoesNotDependOnItsCompany) {
 // the query within its own step.
 TEST_P(OpsConformance, AttentionNeverMultipliesMaskedPlaces) {
   const Case& c = kCases[1];
-  Sequence s(compute_dtype(), c.shape, c.tokens, c.block_tokens);
+  Sequence s(compute_dtype(), c);
   const OwnedTensor y = Attend(With(1), s, c.tokens);
   for (int64_t i = 0; i < y.size(); ++i) ASSERT_TRUE(std::isfinite(y.at(i))) << i;
   // A NaN key and value at the last position: only the last row may see it.

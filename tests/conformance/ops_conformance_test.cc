@@ -296,6 +296,64 @@ TEST_P(OpsConformance, NormsAgreeWithTheReferenceAndRowsAreIndependent) {
   }
 }
 
+TEST_P(OpsConformance, ANormWithoutAWeightIsThatOfOnesAndMayBeInPlace) {
+  const OwnedTensor x = RandomTensor(DType::kF32, {kBatch, 40}, 1, 3.0F);
+  OwnedTensor ones(DType::kF32, {40});
+  for (int64_t i = 0; i < 40; ++i) SetElement(ones.view(), i, 1.0F);
+  const OwnedTensor expected(DType::kF32, {kBatch, 40});
+  RmsNorm(With(1), x.view(), ones.view(), 1e-5F, expected.view());
+  // A part of each of five heads of 8: heads of three columns from 5 on.
+  const OwnedTensor heads = CopyOf(x.view(), DType::kF32);
+  const OwnedTensor part = CopyOf(x.view(), DType::kF32);
+  RmsNorm(With(1), x.view(), {}, 1e-5F, x.view());
+  EXPECT_TRUE(SameBits(x.view(), expected.view()));
+  RmsNormHeads(With(2), {.rows = part.view(), .heads = 5, .first = 5, .width = 3}, {}, 1e-5F);
+  for (int64_t i = 0; i < part.size(); ++i) {
+    if (i % 8 < 5) {
+      ASSERT_EQ(part.at(i), heads.at(i)) << i;
+      continue;
+    }
+    const int64_t first = i - i % 8 + 5;
+    double squares = 0;
+    for (int64_t j = first; j < first + 3; ++j) squares += double{heads.at(j)} * heads.at(j);
+    const double normed = heads.at(i) / std::sqrt(squares / 3 + 1e-5);
+    ASSERT_NEAR(part.at(i), normed, kSumTolerance) << i;
+  }
+}
+
+TEST_P(OpsConformance, ScalesOfRowsMultiplyBeforeTheRounding) {
+  for (const int64_t width : {1, 16, 40}) {
+    const OwnedTensor x = RandomTensor(DType::kF32, {5, width}, 1);
+    const std::vector<float> scales = {1, 0.3F, -2, 0, 1e-3F};
+    OwnedTensor scaled(DType::kF32, {5, width});
+    for (int64_t i = 0; i < x.size(); ++i) {
+      SetElement(scaled.view(), i, x.at(i) * scales[static_cast<size_t>(i / width)]);
+    }
+    for (const DType dtype : {DType::kF32, compute_dtype()}) {
+      const OwnedTensor y(dtype, {5, width});
+      ConvertScaled(With(2), x.view(), scales, y.view());
+      EXPECT_TRUE(SameBits(y.view(), CopyOf(scaled.view(), dtype).view())) << width;
+    }
+    ConvertScaled(With(1), x.view(), scales, x.view());
+    EXPECT_TRUE(SameBits(x.view(), scaled.view())) << width;
+  }
+}
+
+TEST_P(OpsConformance, PartsOfHeadsAreCopiedToTheirPlace) {
+  const OwnedTensor x = RandomTensor(DType::kF32, {3, 2 * 20}, 1);
+  for (const DType dtype : {DType::kF32, compute_dtype()}) {
+    const OwnedTensor y(dtype, {3, 2 * 30});
+    ConvertHeads(With(2), {.rows = x.view(), .heads = 2, .first = 3, .width = 17},
+                 {.rows = y.view(), .heads = 2, .first = 12, .width = 17});
+    const OwnedTensor rounded = CopyOf(x.view(), dtype);
+    for (int64_t i = 0; i < y.size(); ++i) {
+      const int64_t in_head = i % 30 - 12;
+      const bool copied = in_head >= 0 && in_head < 17;
+      ASSERT_EQ(y.at(i), copied ? rounded.at(i / 30 * 20 + 3 + in_head) : 0.0F) << i;
+    }
+  }
+}
+
 TEST_P(OpsConformance, ConvertRoundsToNearestEvenAndKeepsNan) {
   const std::vector<float> special = {0.0F,
                                       -0.0F,
@@ -314,28 +372,6 @@ TEST_P(OpsConformance, ConvertRoundsToNearestEvenAndKeepsNan) {
     const OwnedTensor y(compute_dtype(), {2, width});
     Convert(With(1), x.view(), y.view());
     EXPECT_TRUE(SameBits(y.view(), CopyOf(x.view(), compute_dtype()).view())) << width;
-  }
-}
-
-TEST_P(OpsConformance, RopeAgreesWithTheReferenceAndRowsAreIndependent) {
-  for (const int64_t half : {1, 12, 16, 20, 33}) {
-    const int64_t head_dim = 2 * half + 7;
-    const OwnedTensor cos = RandomTensor(DType::kF32, {50, half}, 1);
-    const OwnedTensor sin = RandomTensor(DType::kF32, {50, half}, 2);
-    const RopeTable table = {.cos = cos.view(), .sin = sin.view()};
-    const OwnedTensor x = RandomTensor(DType::kF32, {kBatch, 3 * head_dim}, 3);
-    std::vector<int32_t> positions;
-    for (int32_t i = 0; i < kBatch; ++i) positions.push_back(i * 7 % 50);
-    const OwnedTensor expected = CopyOf(x.view(), DType::kF32);
-    Rope(Reference(), {.rows = expected.view(), .heads = 3}, RopePairs::kHalfSplit, table,
-         positions);
-    const StridedTensor all(x, 4);
-    Rope(With(3), {.rows = all.view(), .heads = 3}, RopePairs::kHalfSplit, table, positions);
-    ASSERT_TRUE(IsNear(CopyOf(all.view(), DType::kF32), expected, kSumTolerance)) << half;
-    const OwnedTensor one = CopyOf(x.view().Rows(20, 1), DType::kF32);
-    Rope(With(1), {.rows = one.view(), .heads = 3}, RopePairs::kHalfSplit, table,
-         std::span(positions).subspan(20, 1));
-    ASSERT_TRUE(SameBits(one.view(), all.view().Rows(20, 1))) << half;
   }
 }
 
@@ -365,59 +401,6 @@ TEST_P(OpsConformance, EmbedLooksUpRowsOfEveryDtype) {
   Embed(With(1), wide.view(), ids, z.view());
   EXPECT_TRUE(SameBits(y.view(), z.view()));
   EXPECT_TRUE(SameBits(y.view().Rows(2, 1), wide.view().Rows(7, 1)));
-}
-
-struct Routed {
-  OwnedTensor ids;
-  OwnedTensor weights;
-};
-
-Routed RouteAll(const Exec& exec, const TensorView& logits, const RouterOptions& options) {
-  Routed routed{OwnedTensor(DType::kI32, {logits.dim(0), options.top_k}),
-                OwnedTensor(DType::kF32, {logits.dim(0), options.top_k})};
-  Route(exec, logits, options, routed.ids.view(), routed.weights.view());
-  return routed;
-}
-
-TEST_P(OpsConformance, RouterAgreesWithTheReferenceAndRowsAreIndependent) {
-  for (const int64_t experts : {1, 5, 16, 20, 64, 128, 331}) {
-    for (const bool normalize : {true, false}) {
-      const RouterOptions options = {.top_k = std::min<int64_t>(5, experts),
-                                     .normalize = normalize};
-      const OwnedTensor logits = RandomTensor(DType::kF32, {kBatch, experts}, 1, 3.0F);
-      const Routed expected = RouteAll(Reference(), logits.view(), options);
-      const Routed all = RouteAll(With(3), logits.view(), options);
-      ASSERT_TRUE(SameBits(all.ids.view(), expected.ids.view())) << experts;
-      ASSERT_TRUE(IsNear(all.weights, expected.weights, kSumTolerance, 0.1F)) << experts;
-      const StridedTensor strided(logits, 3);
-      const Routed one = RouteAll(With(1), strided.view().Rows(20, 1), options);
-      ASSERT_TRUE(SameBits(one.weights.view(), all.weights.view().Rows(20, 1))) << experts;
-      ASSERT_TRUE(SameBits(one.ids.view(), all.ids.view().Rows(20, 1))) << experts;
-    }
-  }
-}
-
-TEST_P(OpsConformance, RouterGivesTiesToTheLowestId) {
-  OwnedTensor logits(DType::kF32, {1, 20});
-  SetElement(logits.view(), 13, 1.0F);
-  const Routed routed = RouteAll(With(1), logits.view(), {.top_k = 4});
-  const auto* ids = routed.ids.view().data<int32_t>();
-  EXPECT_EQ(std::vector<int32_t>(ids, ids + 4), (std::vector<int32_t>{13, 0, 1, 2}));
-}
-
-TEST_P(OpsConformance, RouterGivesDistinctValidIdsEvenOfNan) {
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  for (const int64_t nans : {1, 7, 20}) {
-    const OwnedTensor logits = RandomTensor(DType::kF32, {1, 20}, 1);
-    for (int64_t i = 0; i < nans; ++i) SetElement(logits.view(), i * 3 % 20, nan);
-    const Routed routed = RouteAll(With(1), logits.view(), {.top_k = 5});
-    const auto* ids = routed.ids.view().data<int32_t>();
-    const std::set<int32_t> distinct(ids, ids + 5);
-    EXPECT_EQ(distinct.size(), 5U) << nans;
-    EXPECT_GE(*distinct.begin(), 0);
-    EXPECT_LT(*distinct.rbegin(), 20);
-    EXPECT_TRUE(std::isnan(routed.weights.at(0)));
-  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Kernels, OpsConformance, testing::ValuesIn(SupportedKernelSets()),

@@ -208,6 +208,7 @@ class OneVoice(ProcessesTest):
         self.refused_ranks(4, ["generate", "-m", self.folder / "nowhere", "-p", "x"], "nowhere")
         self.refused_ranks(3, [*self.bench("--ep", "8")], "--ep is 8; 3 processes")
         self.refused_ranks(2, ["generate", "-p", "x", "--temperature", "-1"], "temperature is -1")
+        self.refused_ranks(2, ["generate", "-p", "x", "--nonsense"], "--nonsense")
         self.refused_ranks(3, self.bench(), "16.*multiple of 3")
 
     def refused_pair(self, first, second, *found):
@@ -228,6 +229,21 @@ class OneVoice(ProcessesTest):
         rows = self.dataset()
         self.refused_pair(self.bench(), ["bench", "throughput", "-m", other, "--dataset", rows, "--concurrency", "16",
                                          "--max-num-tokens", "64", "--threads", "1"], "rank 1: .*config.json is")
+
+    def test_an_option_that_one_rank_cannot_read_is_refused_with_its_rank(self):
+        self.refused_pair(self.bench(), self.bench("--deadline", "0"), "rank 1: --deadline is 0; allowed: 0.1 to 86400")
+        self.refused_pair(self.bench("--deadline", "0"), self.bench(), "error: --deadline is 0; allowed: 0.1 to 86400")
+
+    def test_every_option_that_ranks_must_have_alike_is_compared(self):
+        logits = ["logits", "-m", TINY, "--input-ids", self.path("ids.json", [[1, 2]]), "--output", self.path("out")]
+        rows = [line.strip("| \n").replace("\\|", "/").split(" | ") for line in run("config", "docs").stdout.splitlines()]
+        options = [(row[0].split("`")[-2], row[1]) for row in rows if len(row) == 6 and row[3] in ("alike", "file alike")]
+        self.assertIn(("--deadline", "FLOAT: 0.1 to 86400"), options)
+        for option, kind in options:
+            value = {"--kv-cache-memory": "64M", "--placement": "random:3"}.get(option) or (
+                "32" if kind.startswith(("INT", "FLOAT")) else kind.split("/")[1])
+            with self.subTest(option):
+                self.refused_pair(logits, [*logits, option, value], f"rank 1: {option} is {value}; rank 0 has")
 
     def test_a_rank_with_other_weights_is_refused_by_name(self):
         rows = self.dataset()

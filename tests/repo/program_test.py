@@ -2,6 +2,7 @@
 """What the program says about the machine and about how it was started. usage: program_test.py PROGRAM"""
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import unittest
@@ -45,6 +46,14 @@ class Doctor(unittest.TestCase):
         text = run("doctor").stdout
         self.assertIn("kernels", text)
         self.assertGreaterEqual(len(text.splitlines()), 10)
+
+
+class Options(unittest.TestCase):
+    def test_the_page_in_docs_is_that_of_the_program(self):
+        page = run("config", "docs")
+        self.assertEqual(page.returncode, 0, page.stderr)
+        self.assertEqual(pathlib.Path("docs/configuration.md").read_text(), page.stdout,
+                         "renew it: wideload config docs > docs/configuration.md")
 
 
 class Launch(unittest.TestCase):

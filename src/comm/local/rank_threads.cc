@@ -23,7 +23,7 @@ struct Run {
   std::string told_error;  // of the first rank that was told of one
 };
 
-void Finish(Run& run, int rank, const Error* error) {
+void Finish(Run& run, int rank, const std::exception* error) {
   const auto* lost = dynamic_cast<const PeerLost*>(error);
   const std::scoped_lock lock(run.mutex);
   run.is_done[static_cast<size_t>(rank)] = true;
@@ -37,11 +37,10 @@ void Finish(Run& run, int rank, const Error* error) {
 
 void RunRank(const std::shared_ptr<Run>& run, Communicator& communicator) {
   const int rank = communicator.rank();
-  NameThisThread(fmt::format("rank {}", rank));
   try {
     run->body(communicator);
     Finish(*run, rank, nullptr);
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     communicator.Abort(error.what());
     Finish(*run, rank, &error);
   }
@@ -56,9 +55,16 @@ RankOutcome RunRanks(LocalGroup& group, std::function<void(Communicator&)> body)
   run->body = std::move(body);
   run->is_done.resize(static_cast<size_t>(group.size()));
   run->num_running = group.size();
-  std::vector<std::thread> threads;
-  for (int r = 0; r < group.size(); ++r)
-    threads.emplace_back([run, &communicator = group.rank(r)] { RunRank(run, communicator); });
+  std::vector<std::jthread> threads;
+  try {
+    for (int r = 0; r < group.size(); ++r)
+      threads.push_back(
+          StartThread(fmt::format("rank {}", r),
+                      [run, &communicator = group.rank(r)] { RunRank(run, communicator); }));
+  } catch (const Error& error) {
+    group.Abort(0, error.what());  // those that run end, and are joined
+    throw;
+  }
 
   RankOutcome outcome;
   {
@@ -73,7 +79,7 @@ RankOutcome RunRanks(LocalGroup& group, std::function<void(Communicator&)> body)
   }
   for (int r = 0; r < group.size(); ++r) {
     const bool is_stuck = std::count(outcome.stuck_ranks.begin(), outcome.stuck_ranks.end(), r) > 0;
-    std::thread& thread = threads[static_cast<size_t>(r)];
+    std::jthread& thread = threads[static_cast<size_t>(r)];
     is_stuck ? thread.detach() : thread.join();
   }
   return outcome;

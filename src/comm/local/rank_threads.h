@@ -21,7 +21,8 @@ struct RankOutcome {
 // of a body aborts the group, so that the waits of the others end; its message is in the outcome.
 // Once a rank has failed, the others get the group's deadline and a second to end. With
 // `stuck_ranks` not empty those threads still run and use `group` and what `body` refers to: the
-// caller writes what it has to write and ends the process with std::_Exit.
+// caller writes what it has to write and ends the process with std::_Exit. Errors: kResource when a
+// thread cannot be started.
 RankOutcome RunRanks(LocalGroup& group, std::function<void(Communicator&)> body);
 
 }  // namespace wideload::comm

@@ -5,15 +5,14 @@
 namespace wideload::comm {
 
 Pulse::Pulse(std::chrono::milliseconds pace, std::function<void()> beat)
-    : thread_([this, pace, beat = std::move(beat)] {
-        NameThisThread("pulse");
+    : thread_(StartThread("pulse", [this, pace, beat = std::move(beat)] {
         std::unique_lock lock(mutex_);
         while (!stopped_.wait_for(lock, pace, [this] { return stop_; })) {
           lock.unlock();
           beat();
           lock.lock();
         }
-      }) {}
+      })) {}
 
 Pulse::~Pulse() {
   {

@@ -5,18 +5,22 @@
 #include "compute/cpu/attention_impl.h"
 #include "compute/cpu/gemm_impl.h"
 #include "compute/cpu/row_ops_impl.h"
+#include "compute/cpu/scaled_dot_impl.h"
 #include "compute/kernels.h"
 
 namespace wideload::compute {
 
 const Kernels& Avx512Kernels() {
-  static constexpr Kernels kKernels = {.gemm = {RunGemm<F32Dot>, RunGemm<WidenDot>},
-                                       .norm = Norm,
-                                       .convert = Convert,
-                                       .rope = Rope,
-                                       .attention = Attention,
-                                       .router = Router,
-                                       .combine = Combine};
+  static constexpr Kernels kKernels = {
+      .gemm = {RunGemm<F32Dot>, RunGemm<WidenDot>, RunGemm<ScaledDot<Fp8Blocks>, ScaledTiles>,
+               RunGemm<ScaledDot<Int4Blocks>, ScaledTiles>,
+               RunGemm<ScaledDot<Mxfp4Blocks>, ScaledTiles>},
+      .norm = Norm,
+      .convert = Convert,
+      .rope = Rope,
+      .attention = Attention,
+      .router = Router,
+      .combine = Combine};
   return kKernels;
 }
 

@@ -5,6 +5,7 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace wideload::compute {
@@ -89,6 +90,84 @@ inline Vec LoadPairSecond(const uint16_t* p) {
           _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(pairs + 1), upper))};
 }
 
+// A line of e4m3 [2][16][2]: four k of sixteen columns. out[k] holds value / kFp8Unit: the bits,
+// moved to where half precision has its exponent and mantissa, mean 2^-8 of the value there,
+// denormals included.
+constexpr float kFp8Unit = 256;
+inline Vec WidenHalves(__m256i halves) {
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)),
+          _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
+}
+inline void WidenFp8(const std::byte* line, Vec* out) {
+  const __m256i fields = _mm256_set1_epi16(static_cast<int16_t>(0xbf80));
+  for (int pair = 0; pair < 2; ++pair) {
+    const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line) + pair);
+    const __m256i first = _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 1);
+    out[2 * pair] = WidenHalves(_mm256_and_si256(first, fields));
+    out[2 * pair + 1] = WidenHalves(_mm256_and_si256(_mm256_srai_epi16(codes, 1), fields));
+  }
+}
+
+// The sixteen values of a 4-bit code as whole numbers of `unit` * 2^24.
+struct FourBitTable {
+  __m256i values;
+  float unit;
+};
+inline FourBitTable TableOf(__m128i values, float step) {
+  return {_mm256_broadcastsi128_si256(values), step / 16777216.0F};
+}
+inline FourBitTable Int4Values() {
+  return TableOf(_mm_setr_epi8(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7), 1);
+}
+inline FourBitTable Mxfp4Values() {
+  return TableOf(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12), 0.5F);
+}
+// Byte `i` of each 32-bit lane, as the number it is times 2^24.
+template <int i>
+inline __m256 NumberOfByte(__m256i bytes) {
+  __m256i top = bytes;
+  if constexpr (i == 0) top = _mm256_slli_epi32(bytes, 24);
+  if constexpr (i == 3)
+    top = _mm256_and_si256(bytes, _mm256_set1_epi32(static_cast<int>(0xff000000U)));
+  if constexpr (i == 1 || i == 2) {
+    const __m128i places =
+        _mm_setr_epi8(-1, -1, -1, i, -1, -1, -1, 4 + i, -1, -1, -1, 8 + i, -1, -1, -1, 12 + i);
+    top = _mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(places));
+  }
+  return _mm256_cvtepi32_ps(top);
+}
+// A line of sixteen words of 8 codes, low bits first: eight k of sixteen columns. out[k] holds
+// value / table.unit.
+inline void WidenFourBits(const std::byte* line, const FourBitTable& table, Vec* out) {
+  const __m256i low = _mm256_set1_epi8(15);
+  const auto* words = reinterpret_cast<const __m256i*>(line);
+  const __m256i lo = _mm256_loadu_si256(words);
+  const __m256i hi = _mm256_loadu_si256(words + 1);
+  const auto look_up = [&](__m256i codes) {
+    return _mm256_shuffle_epi8(table.values, _mm256_and_si256(codes, low));
+  };
+  const __m256i even_lo = look_up(lo);
+  const __m256i even_hi = look_up(hi);
+  const __m256i odd_lo = look_up(_mm256_srli_epi32(lo, 4));
+  const __m256i odd_hi = look_up(_mm256_srli_epi32(hi, 4));
+  out[0] = {NumberOfByte<0>(even_lo), NumberOfByte<0>(even_hi)};
+  out[1] = {NumberOfByte<0>(odd_lo), NumberOfByte<0>(odd_hi)};
+  out[2] = {NumberOfByte<1>(even_lo), NumberOfByte<1>(even_hi)};
+  out[3] = {NumberOfByte<1>(odd_lo), NumberOfByte<1>(odd_hi)};
+  out[4] = {NumberOfByte<2>(even_lo), NumberOfByte<2>(even_hi)};
+  out[5] = {NumberOfByte<2>(odd_lo), NumberOfByte<2>(odd_hi)};
+  out[6] = {NumberOfByte<3>(even_lo), NumberOfByte<3>(even_hi)};
+  out[7] = {NumberOfByte<3>(odd_lo), NumberOfByte<3>(odd_hi)};
+}
+// 2^(byte - 127) of sixteen bytes; 0 of 0.
+inline Vec LoadExponents(const std::byte* p) {
+  const auto widen = [](__m128i bytes) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu8_epi32(bytes), 23));
+  };
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {widen(bytes), widen(_mm_srli_si128(bytes, 8))};
+}
+
 inline Vec Add(Vec a, Vec b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
 inline Vec Sub(Vec a, Vec b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
 inline Vec Mul(Vec a, Vec b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
@@ -147,6 +226,11 @@ constexpr int kMaxTileRows = 6;
 constexpr int kTileGroups = 1;
 constexpr int kStreamRows = 1;  // so few rows: as many weight streams as registers allow
 constexpr int kStreamGroups = 4;
+// Block-scaled weights are widened in registers, for all rows of a tile.
+constexpr int kScaledTileRows = 3;
+constexpr int kScaledTileGroups = 2;
+constexpr int kScaledStreamRows = 1;
+constexpr int kScaledStreamGroups = 2;
 constexpr int64_t kKeysAtOnce = 4;  // dot products of attention in registers at once
 
 }  // namespace

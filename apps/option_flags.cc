@@ -1,0 +1,47 @@
+#include "option_flags.h"
+
+#include <fmt/format.h>
+
+namespace wideload::apps {
+namespace {
+
+template <class Flags>
+void AddRow(Command command, const config::OptionRow& row, Flags& flags) {
+  const std::string names{std::string_view(row.names)};
+  std::string help{std::string_view(row.help)};
+  if (!row.default_text.empty()) help += fmt::format(" (default: {})", row.default_text);
+  const config::Member& member = row.member;
+  if (const auto* const is_given = std::get_if<bool Flags::*>(&member)) {
+    command.Add(names, flags.*(*is_given), help).Group(config::GroupTitle(row.group));
+    return;
+  }
+  const Option option = command.AddParsed(
+      {.names = names,
+       .help = help,
+       .kind = config::ValueKind(row),
+       .parse = [&row, &flags](const std::string& name,
+                               const std::string& text) { SetOption(row, name, text, flags); },
+       .value_text = [&row, &flags] { return ValueText(row, flags); }});
+  option.Group(config::GroupTitle(row.group));
+  if (row.default_text.empty()) option.ShowDefault();
+}
+
+}  // namespace
+
+template <class Flags>
+void AddOptions(Command command, config::Group group, Flags& flags) {
+  for (const config::OptionRow& row : config::OptionTable())
+    if (row.group == group) AddRow(command, row, flags);
+}
+
+template <class Flags>
+void AddOption(Command command, std::string_view name, Flags& flags) {
+  AddRow(command, config::FindOption(name), flags);
+}
+
+template void AddOptions(Command, config::Group, config::EngineFlags&);
+template void AddOptions(Command, config::Group, config::SamplingFlags&);
+template void AddOption(Command, std::string_view, config::EngineFlags&);
+template void AddOption(Command, std::string_view, config::SamplingFlags&);
+
+}  // namespace wideload::apps

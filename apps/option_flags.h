@@ -1,0 +1,18 @@
+// The rows of the table of options (config/option_table.h) as flags of a command.
+#pragma once
+
+#include <string_view>
+
+#include "command_line.h"
+#include "config/option_table.h"
+
+namespace wideload::apps {
+
+// Adds the options of a group, or the one with this name, which set members of `flags`.
+// Flags: config::EngineFlags or config::SamplingFlags. The option is one of Flags.
+template <class Flags>
+void AddOptions(Command command, config::Group group, Flags& flags);
+template <class Flags>
+void AddOption(Command command, std::string_view name, Flags& flags);
+
+}  // namespace wideload::apps

@@ -1,0 +1,143 @@
+// Dot products with block-scaled weights, which are widened to fp32 in registers. A block's k run
+// in order into a partial sum that its scale multiplies, blocks ascending: the same for every tile.
+// Included after gemm_impl.h; internal to the including translation unit.
+#pragma once
+
+#include "compute/cpu/gemm_impl.h"
+
+namespace wideload::compute {
+namespace {
+
+// What a packed group of each format says of its blocks: where the scales of block b stand, its
+// lines, and the sixteen columns of a line. Values come divided by unit().
+
+struct Fp8Blocks {
+  static constexpr int64_t kBlockK = kFp8BlockK;
+  static constexpr int64_t kLineK = 4;
+  static constexpr int64_t kStride = kScaleLineBytes + kFp8BlockK * kGroupColumns;
+
+  static int64_t GroupBytes(int64_t k) {
+    const int64_t padded = (k + kTileK - 1) / kTileK * kTileK;
+    return (k + kBlockK - 1) / kBlockK * kScaleLineBytes + padded * kGroupColumns;
+  }
+  static const std::byte* Lines(const std::byte* group, int64_t b) {
+    return group + b * kStride + kScaleLineBytes;
+  }
+  static Vec Scales(const std::byte* group, int64_t b) {
+    return Load(reinterpret_cast<const float*>(group + b * kStride));
+  }
+  static float unit() { return kFp8Unit; }
+  static void Widen(const std::byte* line, Vec* out) { WidenFp8(line, out); }
+};
+
+// Lines of 4-bit codes; a line of scales stands before kPerLine blocks.
+template <int64_t kPerLine>
+struct FourBitBlocks {
+  static constexpr int64_t kBlockK = kFourBitBlockK;
+  static constexpr int64_t kLineK = 8;
+  static constexpr int64_t kStride = kScaleLineBytes + kPerLine * kFourBitBlockBytes;
+
+  static int64_t GroupBytes(int64_t k) {
+    const int64_t blocks = k / kBlockK;
+    return (blocks + kPerLine - 1) / kPerLine * kScaleLineBytes + blocks * kFourBitBlockBytes;
+  }
+  static const std::byte* Lines(const std::byte* group, int64_t b) {
+    return group + b / kPerLine * kStride + kScaleLineBytes + b % kPerLine * kFourBitBlockBytes;
+  }
+  static const std::byte* ScaleBytes(const std::byte* group, int64_t b) {
+    return group + b / kPerLine * kStride + b % kPerLine * (kScaleLineBytes / kPerLine);
+  }
+};
+
+struct Int4Blocks : FourBitBlocks<kInt4ScaleLineK / kFourBitBlockK> {
+  const FourBitTable table = Int4Values();
+
+  static Vec Scales(const std::byte* group, int64_t b) {
+    return LoadBf16(reinterpret_cast<const uint16_t*>(ScaleBytes(group, b)));
+  }
+  float unit() const { return table.unit; }
+  void Widen(const std::byte* line, Vec* out) const { WidenFourBits(line, table, out); }
+};
+
+struct Mxfp4Blocks : FourBitBlocks<kMxfp4ScaleLineK / kFourBitBlockK> {
+  const FourBitTable table = Mxfp4Values();
+
+  static Vec Scales(const std::byte* group, int64_t b) {
+    return LoadExponents(ScaleBytes(group, b));
+  }
+  float unit() const { return table.unit; }
+  void Widen(const std::byte* line, Vec* out) const { WidenFourBits(line, table, out); }
+};
+
+template <class Blocks>
+struct ScaledDot {
+  static int64_t GroupBytes(int64_t k) { return Blocks::GroupBytes(k); }
+
+  template <int R, int G>
+  static void Run(const InRows& x, int64_t first_row, const std::byte* weights, int64_t k,
+                  Sums<R, G>& result) {
+    constexpr int64_t kStep = 128;  // k of the rows widened at once; a multiple of every block
+    const Blocks blocks;
+    const Vec unit = Set1(blocks.unit());
+    const int64_t group = GroupBytes(k);
+    float wide[R][kStep];
+    Sums<R, G> sums;
+    Clear(sums);
+    for (int64_t begin = 0; begin < k; begin += kStep) {
+      WidenRows(x, first_row, begin, Least(kStep, k - begin), wide);
+      const int64_t end = Least(k, begin + kStep);
+      for (int64_t j = begin; j < end; j += Blocks::kBlockK) {
+        const int64_t b = j / Blocks::kBlockK;
+        Sums<R, G> partial;
+        Clear(partial);
+        const std::byte* lines = Blocks::Lines(weights, b);
+        const int64_t block_end = Least(k, j + Blocks::kBlockK);
+        for (int64_t i = j; i < block_end; i += Blocks::kLineK, lines += kLineBytes) {
+          AddLine(blocks, wide, i - begin, lines, group, partial);
+        }
+        WIDELOAD_UNROLL
+        for (int g = 0; g < G; ++g) {
+          const Vec scales = Blocks::Scales(weights + g * group, b);
+          WIDELOAD_UNROLL
+          for (int r = 0; r < R; ++r) {
+            sums.at[r][g] = Fma(Mul(partial.at[r][g], unit), scales, sums.at[r][g]);
+          }
+        }
+      }
+    }
+    result = sums;
+  }
+
+ private:
+  // Zeros behind the last k up to sixteen lanes, of which a line needs at most three.
+  template <int R, int64_t kStep>
+  static void WidenRows(const InRows& x, int64_t first_row, int64_t begin, int64_t count,
+                        float (&wide)[R][kStep]) {
+    for (int r = 0; r < R; ++r) {
+      const uint16_t* row = Row<uint16_t>(x, first_row + r) + begin;
+      for (int64_t j = 0; j < count; j += kLanes) Store(wide[r] + j, LoadUpTo(row + j, count - j));
+    }
+  }
+
+  template <int R, int G, int64_t kStep>
+  [[gnu::always_inline]] static void AddLine(const Blocks& blocks, const float (&wide)[R][kStep],
+                                             int64_t at, const std::byte* lines, int64_t group,
+                                             Sums<R, G>& partial) {
+    WIDELOAD_UNROLL
+    for (int g = 0; g < G; ++g) {
+      Vec columns[Blocks::kLineK];
+      PrefetchLine(lines + g * group + kPrefetchBytes);
+      blocks.Widen(lines + g * group, columns);
+      WIDELOAD_UNROLL
+      for (int64_t i = 0; i < Blocks::kLineK; ++i) {
+        WIDELOAD_UNROLL
+        for (int r = 0; r < R; ++r) {
+          partial.at[r][g] = Fma(Set1(wide[r][at + i]), columns[i], partial.at[r][g]);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace wideload::compute

@@ -1,0 +1,43 @@
+// What a user can say of the engine and of sampling, as it was said: plain values. option_table.h
+// has a row for every member.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace wideload::config {
+
+struct EngineFlags {
+  std::string model;    // folder; empty: the embedded model
+  int32_t threads = 0;  // of a rank; 0: the machine's cores divided by the ranks, at least 1
+  std::string kernels = "auto";
+  int64_t max_seq_len = 0;      // 0: the model's context
+  std::string kv_cache_memory;  // per rank: a size, a fraction of free memory, or empty
+  int64_t max_num_tokens = 2048;
+  int64_t max_batch_size = 64;
+  bool check_weights = false;
+  // layout
+  int32_t num_ranks = 0;  // 0: as many as mpirun started, else 1
+  int32_t num_slots = 0;  // 0: from the placement file, else one per expert
+  std::string placement = "contiguous";
+  std::string split = "optimal";
+  int64_t moe_max_num_tokens = 0;  // 0: all
+  double deadline_s = 4;
+  // statistics
+  std::string statistic_path;
+  std::string statistic_iter_range;
+  bool replace_statistics = false;
+};
+
+// What is not given comes from generation_config.json, then from the defaults.
+struct SamplingFlags {
+  std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty,
+      frequency_penalty;
+  std::optional<int32_t> top_k, logprobs;
+  uint64_t seed = 0;
+  std::optional<int64_t> max_tokens;
+  bool ignore_eos = false;
+};
+
+}  // namespace wideload::config

@@ -1,0 +1,67 @@
+// Properties of characters: general category and script of Unicode 16.0, and what NFC needs of
+// Unicode 9.0 (see tools/unicode_tables.py). Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "tokenizer/code_points.h"
+
+namespace wideload::tokenizer {
+
+enum class GeneralCategory : uint8_t {
+  kLu,
+  kLl,
+  kLt,
+  kLm,
+  kLo,
+  kMn,
+  kMc,
+  kMe,
+  kNd,
+  kNl,
+  kNo,
+  kPc,
+  kPd,
+  kPs,
+  kPe,
+  kPi,
+  kPf,
+  kPo,
+  kSm,
+  kSc,
+  kSk,
+  kSo,
+  kZs,
+  kZl,
+  kZp,
+  kCc,
+  kCf,
+  kCs,
+  kCo,
+  kCn,
+};
+
+GeneralCategory CategoryOf(uint32_t code_point);
+
+// The characters of a property as regular expressions name it: a general category ("Lu", "L",
+// "Letter") or one of the scripts of unicode_tables.py ("Han"). Case, blanks, - and _ in `name` do
+// not count. Nothing for other names.
+std::optional<CodePointSet> PropertyNamed(std::string_view name);
+
+// Canonical_Combining_Class.
+uint8_t CombiningClassOf(uint32_t code_point);
+
+// The canonical decomposition mapping: one step, not Hangul syllables. second is 0 where the
+// mapping is one character; first is 0 where there is none.
+struct Decomposition {
+  uint32_t first = 0;
+  uint32_t second = 0;
+};
+Decomposition DecompositionOf(uint32_t code_point);
+
+// The primary composite of two characters, not Hangul; 0 where there is none.
+uint32_t CompositeOf(uint32_t first, uint32_t second);
+
+}  // namespace wideload::tokenizer
