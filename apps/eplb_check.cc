@@ -1,5 +1,5 @@
-// `wideload eplb check`: whether a placement file will load with a model and an engine, what is wrong
-// with it, and what it costs.
+// `wideload eplb check`: whether a placement file will load with a model and an engine, what is
+// wrong with it, and what it costs.
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -84,11 +84,12 @@ void CheckIds(const CheckFlags& flags, const Findings& found) {
   for (const auto& [layer, slots] : found.file.config.layers)
     for (size_t s = 0; s < slots.size(); ++s)
       if (slots[s] >= found.target.num_experts)
-        Throw(ErrorKind::kInvalid,
-              "{}: layer {}, slot {} holds expert {}: places {} experts; the model has {} (is it the "
-              "file of another model?)",
-              flags.file, layer, s, slots[s], found.file.config.num_experts(),
-              found.target.num_experts);
+        Throw(
+            ErrorKind::kInvalid,
+            "{}: layer {}, slot {} holds expert {}: places {} experts; the model has {} (is it the "
+            "file of another model?)",
+            flags.file, layer, s, slots[s], found.file.config.num_experts(),
+            found.target.num_experts);
 }
 
 // The first slot that holds what its rank has already: layer, slot, id.
@@ -136,8 +137,8 @@ void CheckPredictionLayers(const CheckFlags& flags, Findings& found) {
 
 void CheckForTensorRtLlm(const checkpoint::ModelConfig& model, Findings& found) {
   if (found.file.engine != Engine::kTensorRtLlm)
-    found.problems.push_back(fmt::format("is {}; TensorRT-LLM loads EPLB YAML (wideload eplb convert)",
-                                         found.file.format));
+    found.problems.push_back(fmt::format(
+        "is {}; TensorRT-LLM loads EPLB YAML (wideload eplb convert)", found.file.format));
   if (found.file.config.ep_size)
     found.problems.push_back(
         "holds the key ep_size, which TensorRT-LLM refuses as unknown; a comment \"# ep_size: N\" "
@@ -159,10 +160,9 @@ void CheckForRowEngines(const CheckFlags& flags, Findings& found) {
                                          found.file.format, found.engine.Title(),
                                          found.engine.traits->placement_file));
   else if (rows != wanted)
-    found.problems.push_back(fmt::format("has {} rows; {} needs {}: {}", rows,
-                                         found.engine.Title(), wanted,
-                                         engine == Engine::kSglang ? "every layer of the model"
-                                                                   : "every MoE layer"));
+    found.problems.push_back(
+        fmt::format("has {} rows; {} needs {}: {}", rows, found.engine.Title(), wanted,
+                    engine == Engine::kSglang ? "every layer of the model" : "every MoE layer"));
   const std::optional<int32_t> known = found.file.config.planned_ep_size;
   if (flags.ep_size > 0 && known && *known != flags.ep_size)
     found.problems.push_back(
@@ -266,8 +266,8 @@ std::string FindingsText(const CheckFlags& flags, const checkpoint::ModelConfig&
               : fmt::format("balancing: online, {} layers per iteration\n",
                             config.layer_updates_per_iter);
   if (found.engine.traits)
-    text += fmt::format("{}: active with {}\n", found.engine.Title(),
-                        found.engine.traits->active_when);
+    text +=
+        fmt::format("{}: active with {}\n", found.engine.Title(), found.engine.traits->active_when);
   return text;
 }
 

@@ -5,10 +5,10 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "eplb/replay/diagnosis.h"
-#include "eplb/replay/routing_sampler.h"
 #include "checkpoint/expert_layers.h"
 #include "checkpoint/model_config.h"
+#include "eplb/replay/diagnosis.h"
+#include "eplb/replay/routing_sampler.h"
 #include "eplb_commands.h"
 #include "eplb_verdict.h"
 
@@ -31,8 +31,8 @@ struct DiagnoseFlags {
 };
 
 // What is drawn for a layer when the source has no batches of its own and the engine splits each
-// batch by its counts. For other engines the source's totals are the one batch: what chance adds to
-// single batches is no imbalance of experts.
+// batch by its counts, or batches are asked for by their size or wobble. Else the source's totals
+// are the one batch: what chance adds to single batches is no imbalance of experts.
 constexpr int32_t kDrawnIterations = 40;
 constexpr int32_t kTopK = 8;
 constexpr int64_t kTokensPerRank = 128;
@@ -88,12 +88,17 @@ std::vector<int32_t> SampledLayers(const RecordedLoads& recorded, int32_t max_la
   return sampled;
 }
 
+bool Draws(const DiagnoseFlags& flags, const RecordedLoads& recorded) {
+  return !recorded.has_batches &&
+         (flags.splits_by_counts || flags.tokens_per_rank.has_value() || flags.wobble.has_value());
+}
+
 // What plans are made from and measured on, of one layer.
 Halves HalvesOf(const DiagnoseFlags& flags, const RecordedLoads& recorded, int32_t layer,
                 Order order) {
   const eplb::BatchLoads& loads = recorded.layers.at(layer);
   if (recorded.has_batches) return SplitInHalves(loads, order);
-  if (flags.splits_by_counts)
+  if (Draws(flags, recorded))
     return SplitInHalves(DrawIterations(flags, loads.Sum(), layer), order);
   return {.recorded = loads.WithLoad(), .measured = loads.WithLoad()};
 }
@@ -126,8 +131,8 @@ eplb::SizeFigures MeasureAllLayers(const DiagnoseFlags& flags, const std::vector
   for (const eplb::SizeFigures& row : rows)
     for (double eplb::SizeFigures::*figure :
          {&eplb::SizeFigures::imbalance_even, &eplb::SizeFigures::imbalance_even_seen,
-          &eplb::SizeFigures::imbalance_optimal, &eplb::SizeFigures::imbalance_seen, &eplb::SizeFigures::replica_capacity_bound,
-          &eplb::SizeFigures::component_bound})
+          &eplb::SizeFigures::imbalance_optimal, &eplb::SizeFigures::imbalance_seen,
+          &eplb::SizeFigures::replica_capacity_bound, &eplb::SizeFigures::component_bound})
       mean.*figure += row.*figure / n;
   return mean;
 }
@@ -149,8 +154,8 @@ bool KnowsLayout(const DiagnoseFlags& flags, const RecordedLoads& recorded) {
   return ranks == flags.ep_size && recorded.slots.begin()->second.num_experts % ranks == 0;
 }
 
-// Of the layout that ran, slot by slot, or of experts in order, with an even split; on the batches that plans are
-// measured on. For a table without batches on its totals.
+// Of the layout that ran, slot by slot, or of experts in order, with an even split; on the batches
+// that plans are measured on. For a table without batches on its totals.
 double ImbalanceNow(const DiagnoseFlags& flags, const RecordedLoads& recorded,
                     const std::vector<int32_t>& layers, bool of_layout) {
   double sum = 0;
@@ -181,12 +186,12 @@ eplb::DiagnosisFigures Measure(const DiagnoseFlags& flags, const RecordedLoads& 
   const std::vector<Halves> layers = HalvesOfLayers(flags, recorded, sampled, Order::kInTime);
   const std::vector<Halves> mixed = HalvesOfLayers(flags, recorded, sampled, Order::kAlternating);
   const eplb::Sizes asked{.num_slots = flags.num_slots, .num_ranks = flags.ep_size};
-  eplb::DiagnosisFigures figures{.splits_by_counts = flags.splits_by_counts,
-                                 .num_experts = recorded.num_experts,
-                                 .choices_per_iteration = ChoicesPerIteration(layers),
-                                 .imbalance_now = ImbalanceNow(flags, recorded, sampled,
-                                                               KnowsLayout(flags, recorded)),
-                                 .asked = MeasureAllLayers(flags, layers, asked)};
+  eplb::DiagnosisFigures figures{
+      .splits_by_counts = flags.splits_by_counts,
+      .num_experts = recorded.num_experts,
+      .choices_per_iteration = ChoicesPerIteration(layers),
+      .imbalance_now = ImbalanceNow(flags, recorded, sampled, KnowsLayout(flags, recorded)),
+      .asked = MeasureAllLayers(flags, layers, asked)};
   figures.imbalance_interleaved = figures.Imbalance(MeasureAllLayers(flags, mixed, asked));
   if (!recorded.has_batches)
     figures.choices_per_iteration =
@@ -254,7 +259,8 @@ std::string MeasuredOn(const DiagnoseFlags& flags, const RecordedLoads& recorded
     return fmt::format(
         "the second half of {} recorded iterations, which plans from the first half have not seen",
         recorded.layers.begin()->second.size());
-  if (flags.splits_by_counts) return "batches drawn from the table";
+  if (Draws(flags, recorded))
+    return "batches drawn from the table, but for the figure before, which is of its totals";
   return "the table's totals, as it has no batches";
 }
 
@@ -263,11 +269,7 @@ void CheckDrawFlags(const DiagnoseFlags& flags, const RecordedLoads& recorded) {
     Throw(ErrorKind::kInvalid,
           "--tokens_per_rank, --top_k and --wobble are for --loads without batches of its own; "
           "here the recorded ones are measured");
-  if (flags.wobble && !flags.splits_by_counts)
-    Throw(ErrorKind::kInvalid,
-          "--wobble needs --split optimal: only for engines that split each batch by its counts are "
-          "batches drawn");
-  if (!recorded.has_batches && flags.splits_by_counts)
+  if (Draws(flags, recorded))
     LogInfo(
         "this load table has no batches: {} are drawn per layer with {} tokens a rank, top-{}, "
         "and a wobble of {} per expert and batch",
@@ -296,15 +298,16 @@ void Diagnose(DiagnoseFlags flags) {
             recorded.layers.size(), fmt::join(sampled, ", "));
   context.cost = CostOf(flags, recorded.layers.size());
   context.measured_on = MeasuredOn(flags, recorded);
-  context.now = KnowsLayout(flags, recorded)
-                    ? fmt::format("the {} slots that ran",
-                                  recorded.slots.begin()->second.num_experts)
-                    : "experts in order";
+  context.now =
+      KnowsLayout(flags, recorded)
+          ? fmt::format("the {} slots that ran", recorded.slots.begin()->second.num_experts)
+          : "experts in order";
   const eplb::DiagnosisFigures figures = Measure(flags, recorded, sampled);
   if (KnowsLayout(flags, recorded))
-    LogInfo("as measured, the {} slots that ran: imbalance ratio {:.3f} over all iterations and "
-            "layers",
-            recorded.slots.begin()->second.num_experts, ImbalanceRecorded(flags, recorded));
+    LogInfo(
+        "as measured, the {} slots that ran: imbalance ratio {:.3f} over all iterations and "
+        "layers",
+        recorded.slots.begin()->second.num_experts, ImbalanceRecorded(flags, recorded));
   const eplb::Diagnosis diagnosis = eplb::Decide(figures);
   Json document = DiagnosisJson(figures, diagnosis, context, sampled);
   document["imbalance_contiguous"] = ImbalanceNow(flags, recorded, sampled, false);
@@ -312,8 +315,8 @@ void Diagnose(DiagnoseFlags flags) {
   document["ep_size_from"] = ranks.from;
   if (KnowsLayout(flags, recorded))
     document["imbalance_recorded"] = ImbalanceRecorded(flags, recorded);
-  WriteFileWhole("-", flags.json ? DumpJson(document, 2) + "\n"
-                                 : VerdictText(figures, diagnosis, context));
+  WriteFileWhole(
+      "-", flags.json ? DumpJson(document, 2) + "\n" : VerdictText(figures, diagnosis, context));
 }
 
 }  // namespace

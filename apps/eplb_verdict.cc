@@ -47,7 +47,8 @@ std::string Answer(const DiagnosisFigures& figures, const Diagnosis& diagnosis,
 
 std::string Floor(const DiagnosisFigures& figures) {
   return fmt::format(
-      "no static placement with a fixed split gets below about {:.1f} % with {:.0f} routed tokens a "
+      "no static placement with a fixed split gets below about {:.1f} % with {:.0f} routed tokens "
+      "a "
       "batch",
       100 * figures.sampling_floor, figures.choices_per_iteration);
 }
@@ -73,14 +74,17 @@ std::string LimitSentence(const DiagnosisFigures& figures, const Diagnosis& diag
           Floor(figures));
     case Limit::kDrift:
       return fmt::format(
-          "{} the limit is drift: a plan shows {:.1f} % on batches of the same time as those it was "
-          "made from and {:.1f} % on later ones, so {:.1f} points are for replanning or repair while "
+          "{} the limit is drift: a plan shows {:.1f} % on batches of the same time as those it "
+          "was "
+          "made from and {:.1f} % on later ones, so {:.1f} points are for replanning or repair "
+          "while "
           "serving; {}.",
           head, 100 * figures.imbalance_interleaved, 100 * left, 100 * diagnosis.drift,
           Floor(figures));
     case Limit::kBatchNoise:
       return fmt::format(
-          "{} the limit is the noise of single batches: a plan shows {:.1f} % on the batches it was "
+          "{} the limit is the noise of single batches: a plan shows {:.1f} % on the batches it "
+          "was "
           "made from and {:.1f} % on others, whatever their order; larger batches, more recorded "
           "ones or more slots make it smaller; {}.",
           head, 100 * figures.ImbalanceSeen(asked), 100 * left, Floor(figures));
@@ -94,10 +98,9 @@ std::string OtherRanks(const DiagnosisFigures& figures, const Diagnosis& diagnos
     if (other.sizes.num_ranks == diagnosis.best.sizes.num_ranks ||
         other.sizes.num_ranks == figures.asked.sizes.num_ranks)
       continue;
-    text += fmt::format("{} {:.1f} % on {} ranks with {}",
-                        text.empty() ? "; the same batches show" : " and",
-                        100 * figures.Imbalance(other), other.sizes.num_ranks,
-                        other.sizes.num_slots);
+    text += fmt::format(
+        "{} {:.1f} % on {} ranks with {}", text.empty() ? "; the same batches show" : " and",
+        100 * figures.Imbalance(other), other.sizes.num_ranks, other.sizes.num_slots);
   }
   return text;
 }
@@ -109,9 +112,10 @@ std::string More(const DiagnosisFigures& figures, const Diagnosis& diagnosis,
                         best.num_ranks == figures.asked.sizes.num_ranks;
   std::string text;
   if (is_asked)
-    text = fmt::format("No other size that was measured is better by half a point: keep "
-                       "--num_slots {} --ep_size {}",
-                       best.num_slots, best.num_ranks);
+    text = fmt::format(
+        "No other size that was measured is better by half a point: keep "
+        "--num_slots {} --ep_size {}",
+        best.num_slots, best.num_ranks);
   else
     text = fmt::format("Best of what was measured: --num_slots {} --ep_size {} gives {:.1f} %, {}",
                        best.num_slots, best.num_ranks, 100 * figures.Imbalance(diagnosis.best),
@@ -129,7 +133,8 @@ std::string More(const DiagnosisFigures& figures, const Diagnosis& diagnosis,
 std::string OtherSplit(const DiagnosisFigures& figures, const Diagnosis& diagnosis) {
   if (figures.splits_by_counts || !diagnosis.needs_split) return "";
   return fmt::format(
-      "An engine that splits each batch by its counts (wideload, SGLang with lp) would have {:.1f} % "
+      "An engine that splits each batch by its counts (wideload, SGLang with lp) would have {:.1f} "
+      "% "
       "with {}: most of that gain is out of reach of a fixed split.\n",
       100 * diagnosis.best.imbalance_optimal, Sizes(diagnosis.best.sizes));
 }

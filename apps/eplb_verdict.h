@@ -20,9 +20,10 @@ struct SlotCost {
 struct VerdictContext {
   TargetEngine engine;
   SlotCost cost = {};
-  std::string now;           // "the 40 slots that ran", "experts in order"
-  bool asks_slots = false;   // a number of slots was asked for
-  std::string measured_on;   // "the second half of 6 recorded iterations, which the plans have not seen"
+  std::string now;          // "the 40 slots that ran", "experts in order"
+  bool asks_slots = false;  // a number of slots was asked for
+  std::string
+      measured_on;  // "the second half of 6 recorded iterations, which the plans have not seen"
 };
 
 // One sentence a line: is it worth it, what limits it, then one or two for other sizes.

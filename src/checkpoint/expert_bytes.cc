@@ -55,7 +55,8 @@ MaybeBits ModelOpt(const JsonFields& quantization) {
   if (algorithm == "mxfp4" || algorithm == "w4a8_mxfp4_fp8" || algorithm == "w4a16_mxfp4")
     return Grouped("mxfp4", 4, 8, group(32));
   if (algorithm == "mxfp8") return Grouped("mxfp8", 8, 8, group(32));
-  if (algorithm == "w4a16_awq" || algorithm == "w4a8_awq") return Grouped("int4", 4, 16, group(128));
+  if (algorithm == "w4a16_awq" || algorithm == "w4a8_awq")
+    return Grouped("int4", 4, 16, group(128));
   if (algorithm == "int8_sq" || algorithm == "w8a16") return Bits{8, "int8"};
   return std::nullopt;
 }
@@ -114,15 +115,16 @@ MaybeBits ByMethod(const JsonFields& quantization, const std::string& method) {
 
 // Modules left as they are; a pattern that may mean routed experts leaves their storage open.
 bool SparesExperts(const JsonFields& quantization) {
-  for (const char* name : {"ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers"}) {
+  for (const char* name :
+       {"ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers"}) {
     const Json* list = quantization.Find(name);
     if (list == nullptr || !list->is_array()) continue;
     for (const Json& entry : *list) {
       if (!entry.is_string()) continue;
       const std::string pattern = entry.get<std::string>();
       const size_t at = pattern.find("experts");
-      const bool is_shared = at != std::string::npos && at >= 7 &&
-                             pattern.substr(at - 7, 7) == "shared_";
+      const bool is_shared =
+          at != std::string::npos && at >= 7 && pattern.substr(at - 7, 7) == "shared_";
       if (at != std::string::npos && !is_shared) return true;
     }
   }

@@ -16,7 +16,8 @@ StoredExpert Of(const std::string& quantization) {
 }
 
 double MiBOf(const std::string& quantization) {
-  return static_cast<double>(Of("\"quantization_config\": " + quantization).bytes.value_or(0)) / kMiB;
+  return static_cast<double>(Of("\"quantization_config\": " + quantization).bytes.value_or(0)) /
+         kMiB;
 }
 
 TEST(StoredExpert, CountsWeightsAndScalesOfEachMethod) {
@@ -31,7 +32,8 @@ TEST(StoredExpert, CountsWeightsAndScalesOfEachMethod) {
       {"weights": {"num_bits": 4, "type": "int", "group_size": 32, "strategy": "group"}}}})"),
               23.62, 0.01);
   EXPECT_NEAR(MiBOf(R"({"quant_method": "compressed-tensors", "config_groups": {"group_0":
-      {"weights": {"num_bits": 4, "type": "float", "group_size": 16}}}})"), 23.62, 0.01);
+      {"weights": {"num_bits": 4, "type": "float", "group_size": 16}}}})"),
+              23.62, 0.01);
   EXPECT_NEAR(MiBOf(R"({"quant_method": "gptq", "bits": 4, "group_size": 128})"), 21.82, 0.01);
   EXPECT_NEAR(MiBOf(R"({"quant_method": "awq", "bits": 4, "group_size": 64})"), 22.64, 0.01);
 }
@@ -49,7 +51,8 @@ TEST(StoredExpert, IsUnknownRatherThanGuessed) {
     EXPECT_FALSE(expert.bytes.has_value()) << quantization;
     EXPECT_TRUE(expert.storage.starts_with("unknown")) << expert.storage;
   }
-  EXPECT_TRUE(MiBOf(R"({"quant_method": "fp8", "ignore": ["model.layers.0.mlp.shared_experts"]})") > 40);
+  EXPECT_TRUE(MiBOf(R"({"quant_method": "fp8", "ignore": ["model.layers.0.mlp.shared_experts"]})") >
+              40);
 }
 
 }  // namespace

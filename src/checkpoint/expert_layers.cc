@@ -88,8 +88,8 @@ ExpertLayers OfConfig(const std::string& folder, const ModelConfig& config) {
   const double weights = 3.0 * static_cast<double>(config.hidden_size) *
                          static_cast<double>(config.moe_intermediate_size);
   const Json quantized = WithQuantization(fields.json(), folder);
-  const StoredExpert stored = StoredExpertOf(JsonFields(quantized, path),
-                                             static_cast<uint64_t>(weights), config.dtype);
+  const StoredExpert stored =
+      StoredExpertOf(JsonFields(quantized, path), static_cast<uint64_t>(weights), config.dtype);
   found.expert_bytes = stored.bytes;
   found.storage = stored.storage;
   return found;

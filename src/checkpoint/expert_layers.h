@@ -19,8 +19,8 @@ struct ExpertLayers {
   std::string storage = {};   // how config.json says that weights are stored
   bool from_weights = false;  // as the tensors are; else reckoned from config.json
   int64_t num_layers = 0;     // of the model, dense ones included
-  // Keys and values of one token in all layers, 2 bytes a number; nothing when config.json lacks the
-  // fields.
+  // Keys and values of one token in all layers, 2 bytes a number; nothing when config.json lacks
+  // the fields.
   std::optional<uint64_t> kv_bytes_per_token = {};
 };
 

@@ -27,8 +27,8 @@ struct SizeFigures {
 
 // Means over layers.
 struct DiagnosisFigures {
-  // Whether the engine splits each batch by its counts: then the decision looks at the optimal split,
-  // else at the even one.
+  // Whether the engine splits each batch by its counts: then the decision looks at the optimal
+  // split, else at the even one.
   bool splits_by_counts = true;
   int32_t num_experts = 0;
   double choices_per_iteration = 0;  // routed tokens of a layer and batch
@@ -82,8 +82,9 @@ struct Diagnosis {
 
 // Worth: expert work becomes 5 % (little: 2 %) shorter. Limit: the largest of what holds the asked
 // sizes above 0.01: bounds (that of components for engines that split by counts); drift; the noise
-// of single batches, which is the rest. Best: the fewest slots within 0.005 of the best on the asked
-// ranks; half the ranks only when these stay above 0.1 on all slots and halving them halves it.
+// of single batches, which is the rest. Best: the fewest slots within 0.005 of the best on the
+// asked ranks; half the ranks only when these stay above 0.1 on all slots and halving them halves
+// it.
 Diagnosis Decide(const DiagnosisFigures& figures);
 
 std::string WorthName(Worth worth);

@@ -65,8 +65,10 @@ TEST(Diagnosis, IsNotWorthItWhenRanksAreEvenAnyway) {
   DiagnosisFigures figures = R1Like();
   figures.imbalance_now = 0.01;
   EXPECT_EQ(Decide(figures).worth, Worth::kNo);
+  EXPECT_EQ(Decide(figures).best_worth, Worth::kNo);
   figures.imbalance_now = 0.03;
-  EXPECT_EQ(Decide(figures).worth, Worth::kLittle);
+  EXPECT_EQ(Decide(figures).worth, Worth::kNo);  // the asked slots have 0.024
+  EXPECT_EQ(Decide(figures).best_worth, Worth::kLittle);
   figures.imbalance_now = 0.12;  // an even split leaves nearly all of it
   EXPECT_TRUE(Decide(figures).needs_split);
 }
