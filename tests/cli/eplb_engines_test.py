@@ -182,6 +182,14 @@ class Engines(unittest.TestCase):
                 self.assertLess(report["percentiles"]["p50"], report["percentiles"]["max"])
                 self.assertGreater(report["average"]["balancedness"], 1 / (1 + total) - 1e-9)
                 self.run_eplb("plan", "--loads", name, "--ep_size", RANKS, "--num_slots", 40, "--output_path", "p.yaml")
+        self.run_eplb("report", "--loads", "pass.pt", "--ep_size", RANKS, "--html", "page.html")
+        page = (self.out / "page.html").read_text()
+        self.assertIn("Recorded: the 32 slots of the run on 4 ranks", page)
+        self.assertEqual(page.count(" x mean</title>"), LAYERS * RANKS)
+        self.write("five.yaml", "num_slots: 35\n")
+        self.run_eplb("report", "--loads", "stat.pt", "--ep_size", 5, "--projection_eplb_config_path", "five.yaml", "--html",
+                      "page.html")
+        self.assertIn("Before: experts in order on 4 ranks", (self.out / "page.html").read_text())
         phase = self.report("--loads", "token.json", "--ep_size", RANKS, "--phase", "decode")
         self.assertAlmostEqual(phase["average"]["imbalance_ratio"],
                                imbalance([row for step in steps[1::2] for row in step], RANKS), 5)
