@@ -107,11 +107,11 @@ RankChoice RanksOf(const ReportFlags& flags, const Run& run,
           run.ep_size_from);
   if (!flags.projection && !flags.per_expert && run.experts.num_experts % run.ep_size != 0 &&
       !run.slots)
-    Throw(
-        ErrorKind::kInvalid,
-        "--ep_size is missing: {} ranks recorded ({}), which do not divide {} experts; is rank {} "
-        "or another one missing?",
-        run.ep_size, run.ep_size_from, run.experts.num_experts, run.ep_size);
+    Throw(ErrorKind::kInvalid,
+          "--ep_size is missing: {} ranks recorded ({}), which do not divide {} experts; is {} "
+          "or another one missing?",
+          run.ep_size, run.ep_size_from, run.experts.num_experts,
+          statistics::RankFileName(run.ep_size));
   RankChoice choice{run.ep_size, run.ep_size_from};
   if (flags.projection) {
     const std::string others =
