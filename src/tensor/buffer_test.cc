@@ -53,5 +53,29 @@ TEST(ArenaDeathTest, DoesNotGiveMoreThanItsBlock) {
   EXPECT_DEATH(arena.Take(1), "a piece of 1 bytes after 128 of 128");
 }
 
+TEST(Workspace, AScopeGivesBackWhatWasTakenInIt) {
+  Workspace workspace;
+  const std::byte* const outer = workspace.Take<std::byte>(100).data();
+  const std::byte* inner = nullptr;
+  for (int layer = 0; layer < 50; ++layer) {
+    const Workspace::Scope scope(workspace);
+    const std::span<std::byte> piece = workspace.Take<std::byte>(1 << 20);
+    if (layer == 0) inner = piece.data();
+    EXPECT_EQ(piece.data(), inner);
+    const Workspace::Scope nested(workspace);
+    workspace.Take<std::byte>(1 << 20);
+  }
+  EXPECT_NE(workspace.Take<std::byte>(100).data(), outer);
+  EXPECT_LT(workspace.capacity_bytes(), 8 << 20);
+  workspace.Reset();
+  const int64_t allocations = workspace.num_allocations();
+  workspace.Take<std::byte>(100);
+  {
+    const Workspace::Scope scope(workspace);
+    workspace.Take<std::byte>(2 << 20);
+  }
+  EXPECT_EQ(workspace.num_allocations(), allocations);
+}
+
 }  // namespace
 }  // namespace wideload

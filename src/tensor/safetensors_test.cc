@@ -66,6 +66,9 @@ TEST(Safetensors, NamesWhatIsWrong) {
   EXPECT_NE(Refusal(File(R"({"a":{"dtype":"Q4","shape":[],"data_offsets":[0,0]}})", 0))
                 .find("dtype is Q4"),
             std::string::npos);
+  EXPECT_NE(Refusal(File(std::string("{}\0\0\0\0\0\0", 8), 0)).find("zero byte"),
+            std::string::npos);
+  EXPECT_EQ(Refusal(File("{}      ", 0)), "accepted");
   EXPECT_NE(Refusal(std::string("GGUF\3\0\0\0 and so on", 18)).find("GGUF"), std::string::npos);
   EXPECT_NE(Refusal("PK\3\4 and so on").find("pickle"), std::string::npos);
 }

@@ -3,7 +3,7 @@ import json
 import pathlib
 import subprocess
 
-from cli_support import EMBEDDED, PROGRAM, TINY, CliTest, read_safetensors, write_safetensors
+from cli_support import EMBEDDED, PROGRAM, TINY, CliTest, read_safetensors, run, write_safetensors
 
 SHARD = "model-00002-of-00004.safetensors"
 
@@ -92,6 +92,19 @@ class BadModel(CliTest):
         self.replace(folder / "tokenizer.json", tokenizer)
         self.refused(["generate", "-m", folder, "-p", "a"], "tokenizer.json", "Unigram", "BPE")
         self.refused(["tokenize", "-m", folder], "tokenizer.json", "Unigram", "BPE", stdin='["a"]')
+
+    def test_weights_that_make_no_number(self):
+        header, data = read_safetensors(TINY.parent / "tiny-llama" / "model.safetensors")
+        begin, end = header["model.norm.weight"]["data_offsets"]
+        data = data[:begin] + b"\xc0\x7f" * ((end - begin) // 2) + data[end:]  # NaN
+        folder = self.model(TINY.parent / "tiny-llama")
+        text = json.dumps(header).encode()
+        (folder / "model.safetensors").unlink()
+        (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+        done = run(*self.logits(folder))
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertRegex(done.stderr, "list 0, position 0: the logit of token 0 is -?nan")
+        self.assertFalse((self.folder / "out.safetensors").exists())
 
     def test_slots_for_a_model_without_experts(self):
         folder = TINY.parent / "tiny-qwen3-dense"

@@ -1,6 +1,7 @@
 """What the program answers when it is used as its help says."""
 import json
 import os
+import pathlib
 import re
 
 from cli_support import EMBEDDED, STARTED, TINY, CliTest, field_value, read_safetensors, run
@@ -204,6 +205,31 @@ class Logits(CliTest):
         model = TINY.parent / "tiny-llama"
         ids = [list(range(i, i + 9 + i)) for i in range(1, 6)]
         self.assertEqual(self.logits(model, ids, "--ep", "3"), self.logits(model, ids))
+
+
+class SharedCases(CliTest):
+    CASES = pathlib.Path(os.environ.get("WIDELOAD_SHARED", TINY.parents[2] / "../shared")) / "cases/model"
+
+    def setUp(self):
+        super().setUp()
+        if not self.CASES.is_dir():
+            self.skipTest(f"{self.CASES} is not there")
+
+    def test_the_eos_token_of_tokenizer_config_ends_an_answer(self):
+        done = self.good("chat", "-m", self.CASES / "eos-tokenizer-config", stdin="Hello\n")
+        self.assertLess(len(done.stdout), 100)
+
+    def test_inspect_answers_for_what_it_cannot_run(self):
+        for name, reason in (("infinity", "NemotronHForCausalLM"), ("f8-e8m0", "mxfp8")):
+            with self.subTest(name):
+                done = run("inspect", self.CASES / name, "--json")
+                self.assertEqual(done.returncode, 2)
+                document = json.loads(done.stdout)
+                self.assertTrue(any(reason in text for text in document["unsupported"]))
+                self.assertGreater(document["total_bytes"], 0)
+
+    def test_yarn_stretches_the_context(self):
+        self.good("generate", "-m", self.CASES / "yarn-context", "-p", "A" * 500, "-n", "1", "--max-seq-len", "1024")
 
 
 class Tokenize(CliTest):

@@ -9,6 +9,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import random_checkpoint  # noqa: E402
 import wide_model  # noqa: E402
 from cli_support import PROGRAM, CliTest  # noqa: E402
 
@@ -44,6 +45,16 @@ class ManyTensors(Limits):
 
     def test_header_of_200000_tensors(self):
         self.inspect(num_shards=1)
+
+
+class LoadedWeights(Limits):
+    def test_pages_of_the_files_are_given_back(self):
+        bytes_of_weights = random_checkpoint.make(self.folder / "m", mib=300)
+        ids = self.path("ids.json", "[[1, 2, 3]]")
+        _, _, peak_bytes = self.measured("logits", "-m", self.folder / "m", "--input-ids", ids, "--output", self.folder / "o",
+                                         "--max-num-tokens", 16, "--max-batch-size", 1, "--max-seq-len", 64)
+        # 64 MiB of mapped pages, the largest tensor and buffers; without giving back it would be twice the weights
+        self.assertLess(peak_bytes, bytes_of_weights + PROGRAM_BYTES + (150 << 20))
 
 
 class ManyObjects(Limits):

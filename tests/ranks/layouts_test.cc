@@ -16,7 +16,7 @@ using testing_support::TestModel;
 
 struct Family {
   std::string folder;
-  int layouts;  // some 300 over all families and kernel sets of a machine with AVX-512
+  int layouts;  // some 350 over all families and kernel sets of a machine with AVX-512
   size_t requests;
 };
 // Sanitizers slow everything down by an order of magnitude: there a part of the layouts must do.
@@ -36,7 +36,9 @@ std::vector<Family> Families() {
   std::vector<Family> families = {{RandomFolder(), 24, 12},
                                   {testing_support::SourcePath("models/wideload-14m"), 6, 6}};
   for (const std::string& folder : testing_support::TinyModels())
-    families.push_back({folder, 6, 8});
+    families.push_back({folder, 3, 8});
+  for (const std::string& folder : testing_support::WriteRandomFamilies(20))
+    families.push_back({folder, 3, 8});
   return families;
 }
 

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+
 #include "checkpoint/checkpoint.h"
 #include "model/registry.h"
 #include "model/transformer.h"
@@ -94,6 +96,41 @@ TEST_F(SharedModel, GivesTheSameLogitsToWhoeverAttaches) {
   ASSERT_EQ(wanted[0].tokens.size(), 12);
   EXPECT_TRUE(Run(*read.model) == wanted);
   EXPECT_TRUE(Run(*attached.model) == wanted);
+}
+
+TEST_F(SharedModel, HoldsOnlyTheExpertsThatARankOwns) {
+  const auto load = [&](LoadMode mode, bool is_partial) {
+    checkpoint::Checkpoint weights(folder_);
+    ThreadPool pool("load", 2);
+    model::LoadOptions options{.kernels = kernels_, .pool = &pool, .mode = mode};
+    if (is_partial) options.owns = [](int32_t, int32_t expert) { return expert % 4 == 1; };
+    Loaded loaded;
+    model::WeightLoader loader(weights, options);
+    loaded.model =
+        model::LoadTransformer(reading_.spec, loader, reading_.config.max_position_embeddings);
+    loaded.stored_bytes = loader.stored_bytes();
+    return loaded;
+  };
+  const Loaded all = load(LoadMode::kRead, false);
+  const Loaded part = load(LoadMode::kRead, true);
+  const auto expert_bytes = static_cast<int64_t>(all.model->ExpertBytes(0, 0).size());
+  const int32_t layers = reading_.spec.moe.num_layers();
+  int64_t num_left_out = 0;
+  for (int32_t layer = 0; layer < layers; ++layer)
+    for (int32_t expert = 0; expert < reading_.config.num_experts; ++expert) {
+      const std::span<const std::byte> bytes = part.model->ExpertBytes(layer, expert);
+      if (expert % 4 != 1) {
+        EXPECT_TRUE(bytes.empty()) << layer << ", " << expert;
+        ++num_left_out;
+        continue;
+      }
+      EXPECT_TRUE(std::ranges::equal(bytes, all.model->ExpertBytes(layer, expert)))
+          << layer << ", " << expert;
+    }
+  EXPECT_EQ(num_left_out, layers * 12);
+  EXPECT_EQ(part.model->weight_bytes(), all.model->weight_bytes() - num_left_out * expert_bytes);
+  EXPECT_EQ(load(LoadMode::kMeasure, true).stored_bytes, part.stored_bytes);
+  EXPECT_EQ(part.stored_bytes, all.stored_bytes - num_left_out * expert_bytes);
 }
 
 }  // namespace

@@ -60,6 +60,8 @@ bool Run(Soak& soak) {
   testing_support::WriteRandomModel(random_folder, 20);
   std::vector<std::string> folders = testing_support::TinyModels();
   folders.push_back(random_folder);
+  for (const std::string& folder : testing_support::WriteRandomFamilies(20))
+    folders.push_back(folder);
   const std::string trained_folder = testing_support::SourcePath("models/wideload-14m");
   while (soak.done < soak.runs)
     for (const compute::KernelSet kernels : compute::SupportedKernelSets()) {
