@@ -9,7 +9,9 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "commands.h"
+#include "file_flags.h"
 #include "interrupt.h"
+#include "runtime/text_limits.h"
 #include "runtime/text_stream.h"
 #include "sampling_flags.h"
 #include "session.h"
@@ -54,19 +56,34 @@ std::string ChatCommand::Answer(Session& session, const tokenizer::Tokenizer& to
   return text.text();
 }
 
+// False at the end of the input. Errors: kRunFailed for a line that the context cannot hold.
+bool ReadMessage(std::string& line, int64_t max_bytes) {
+  line.clear();
+  for (char c = 0; std::cin.get(c);) {
+    if (c == '\n') return true;
+    if (static_cast<int64_t>(line.size()) == max_bytes)
+      Throw(ErrorKind::kRunFailed, "a message of more than {} bytes; the context is full",
+            max_bytes);
+    line += c;
+  }
+  return !line.empty();
+}
+
 void ChatCommand::Run(runtime::ProcessWorld* world) {
+  CheckFiles(engine, {});
   CatchInterrupts();
   std::unique_ptr<const tokenizer::Tokenizer> opened;
   std::unique_ptr<const tokenizer::ChatTemplate> chat_template;
   tokenizer::SpecialTexts special;
   Session session =
-      StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions&) {
+      StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions& options) {
         opened = std::make_unique<const tokenizer::Tokenizer>(
             tokenizer::Tokenizer::FromFile(start.folder));
         chat_template = std::make_unique<const tokenizer::ChatTemplate>(
             tokenizer::ChatTemplate::FromFolder(start.folder));
         special = tokenizer::ReadSpecialTexts(start.folder);
         ResolveSampling(sampling, start);
+        return options.max_seq_len;
       });
   const tokenizer::Tokenizer& tokenizer = *opened;
   tokenizer::ChatInput input{.messages = {},
@@ -75,12 +92,13 @@ void ChatCommand::Run(runtime::ProcessWorld* world) {
                              .eos_token = special.eos_token};
   if (!system.empty()) input.messages.push_back({"system", system});
   LogInfo("type a message and press Enter; an empty line or Ctrl-D ends the conversation");
+  const int64_t max_bytes = runtime::MaxTextBytes(tokenizer, session.engine->options().max_seq_len);
   const bool is_terminal = ::isatty(STDIN_FILENO) == 1;  // prompts are for people, not for pipes
   RunRecorded(session, [&] {
     std::string line;
     while (InterruptSignal() == 0) {
       if (is_terminal) std::cout << "> " << std::flush;
-      if (!std::getline(std::cin, line) || line.empty()) break;
+      if (!ReadMessage(line, max_bytes) || line.empty()) break;
       input.messages.push_back({"user", line});
       const std::vector<int32_t> prompt = tokenizer.EncodeParts(chat_template->Render(input));
       input.messages.push_back({"assistant", Answer(session, tokenizer, prompt)});

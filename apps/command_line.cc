@@ -205,8 +205,11 @@ void EndSilently(int code) { throw CLI::RuntimeError(code); }
 
 int ReportFailure(const std::exception& failure) {
   const auto* const error = dynamic_cast<const Error*>(&failure);
+  const bool is_memory = dynamic_cast<const std::bad_alloc*>(&failure) != nullptr;
   std::fprintf(stderr, "%swideload: %s: %s\n", LogPrefix().c_str(),
-               error != nullptr ? "error" : "internal error", failure.what());
+               error != nullptr || is_memory ? "error" : "internal error",
+               is_memory ? "the memory is used up (ulimit -v, or the limit of a container)"
+                         : failure.what());
   if (error == nullptr) return 1;
   const int interrupted = InterruptExitCode();
   return interrupted != 0 ? interrupted : ExitCode(error->kind());

@@ -12,6 +12,7 @@
 #include "command_line.h"
 #include "eplb/placement/batch_loads.h"
 #include "eplb/placement/node_rule.h"
+#include "file_flags.h"
 #include "statistics/load_files.h"
 
 namespace wideload::apps {
@@ -34,6 +35,7 @@ struct StatisticsFlags {
   bool HasWindow() const { return iter_start || iter_stop || eplb_config; }
 };
 Option AddStatisticsFlags(Command command, StatisticsFlags& flags);
+std::vector<FileUse> FilesOf(const StatisticsFlags& flags);
 // Errors: as ReadStatistics.
 statistics::ExpertStatistics ReadFlaggedStatistics(const StatisticsFlags& flags, bool sum_ranks);
 
@@ -47,6 +49,7 @@ struct LoadFlags {
   std::string layers;                // which rows of the source, or how the model counts them
 };
 void AddLoadFlags(Command command, LoadFlags& flags);
+std::vector<FileUse> FilesOf(const LoadFlags& flags);
 
 struct RecordedLoads {
   int32_t num_experts = 0;
@@ -89,8 +92,9 @@ struct PlacementOutput {
   bool json = false;
 };
 void AddPlacementOutput(Command command, PlacementOutput& output);
-// Errors: kInvalid when both want standard output; kIo when the file cannot be written.
-void CheckPlacementOutput(const PlacementOutput& output);
+// `inputs`: the files that the command reads. Errors: kInvalid when both want standard output, when
+// the output is one of the inputs, or when it cannot be written.
+void CheckPlacementOutput(const PlacementOutput& output, std::vector<FileUse> inputs);
 // To standard output, or to standard error when the file is there.
 void PrintPlacementReport(const PlacementOutput& output, const std::string& text);
 

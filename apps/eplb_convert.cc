@@ -205,6 +205,10 @@ void Convert(const ConvertFlags& flags) {
   CheckFlagsFit(flags);
   const Format output = OutputFormat(flags.output);
   CatchInterrupts();
+  std::vector<FileUse> files = FilesOf(flags.statistics);
+  files.push_back(Reads("input", flags.input));
+  files.push_back(Writes("output", flags.output));
+  CheckFiles(files);
   if (output != Format::kFolder) CheckWritable(flags.output);
   const Written written = output == Format::kFolder ? WriteFolder(flags) : WriteFile(flags, output);
   LogInfo("wrote {}", flags.output);

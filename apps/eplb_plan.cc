@@ -281,7 +281,7 @@ std::vector<int32_t> LeaveOutDenseLayers(const LoadFlags& flags, RecordedLoads& 
 void Plan(PlanFlags flags) {
   CheckNodeFlags(flags.nodes, "--policy", {flags.policy});
   CheckFetchPrice(flags);
-  CheckPlacementOutput(flags.output);
+  CheckPlacementOutput(flags.output, FilesOf(flags.loads));
   RecordedLoads recorded = ReadRecordedLoads(flags.loads);
   const std::vector<int32_t> left_out = LeaveOutDenseLayers(flags.loads, recorded);
   flags.ep_size = EpSizeOf(flags.ep_size, recorded);

@@ -52,6 +52,10 @@ void Report(const ReportFlags& flags) {
   if (flags.html == "-" && flags.json)
     Throw(ErrorKind::kInvalid, "--json and --html -: only one can have standard output");
   CatchInterrupts();
+  std::vector<FileUse> files = FilesOf(flags.statistics);
+  files.push_back(Reads("--projection_eplb_config_path", flags.projection.value_or("")));
+  files.push_back(Writes("--html", flags.html));
+  CheckFiles(files);
   if (!flags.html.empty()) CheckWritable(flags.html);
   const statistics::ExpertStatistics recorded = ReadFlaggedStatistics(flags.statistics, true);
   statistics::ReportOptions options{.ep_size = flags.ep_size, .per_expert = flags.per_expert};

@@ -77,6 +77,7 @@ TEST_F(FileUsesTest, RefusesTwoOutputsOfOneFile) {
   EXPECT_EQ(TwoOutputs("/dev/null", "/dev/null"), "");
   EXPECT_EQ(TwoOutputs(Path("none/such"), Path("none/such")), "");
   EXPECT_EQ(TwoOutputs("", ""), "");
+  EXPECT_NE(TwoOutputs("-", "-"), "");
 }
 
 TEST_F(FileUsesTest, RefusesAFolderThatIsReplacedWhileSomethingInItIsUsed) {

@@ -45,6 +45,14 @@ uint64_t AvailableMemoryBytes() {
                               "/sys/fs/cgroup/memory/memory.usage_in_bytes")});
 }
 
+uint64_t SaturatingProduct(std::initializer_list<uint64_t> factors) {
+  uint64_t product = 1;
+  for (const uint64_t factor : factors)
+    if (__builtin_mul_overflow(product, factor, &product))
+      return std::count(factors.begin(), factors.end(), 0U) > 0 ? 0 : kNoLimit;
+  return product;
+}
+
 uint64_t ParseBytes(std::string_view text, std::string_view what) {
   const std::string copy(text);
   char* end = nullptr;
