@@ -354,7 +354,7 @@ void BenchCommand::Run(runtime::ProcessWorld* world) {
   std::vector<DatasetRow> rows;
   Session session =
       StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions& options) {
-        if (FileExists(start.folder + "/tokenizer.json"))
+        if (tokenizer::Tokenizer::IsIn(start.folder))
           tokenizer =
               std::make_unique<tokenizer::Tokenizer>(tokenizer::Tokenizer::FromFile(start.folder));
         rows = ReadDataset(dataset, tokenizer.get(),

@@ -24,6 +24,7 @@ struct ChatCommand {
   EngineFlags engine;
   SamplingFlags sampling;
   std::string system;
+  bool show_special = false;
 
   void Run(runtime::ProcessWorld* world);
   // Generates the assistant's turn, streaming it; returns its text.
@@ -40,7 +41,7 @@ std::string ChatCommand::Answer(Session& session, const tokenizer::Tokenizer& to
   request.max_tokens = std::min(sampling.max_tokens.value_or(room), room);
   request.sampling = ResolveSampling(sampling, session);
   request.eos_ids = ResolveEos(sampling, session);
-  runtime::TextStream text(tokenizer, {});
+  runtime::TextStream text(tokenizer, {}, !show_special);
   const auto show = [](const std::string& piece) { std::cout << piece << std::flush; };
   const runtime::RequestId id = session.engine->Submit(std::move(request));
   while (!session.engine->idle()) {
@@ -115,6 +116,8 @@ void AddChat(Command program) {
   ChatCommand& chat = RunsOnRanks<ChatCommand>(command);
   AddEngineFlags(command, chat.engine);
   AddSamplingFlags(command, chat.sampling);
+  command.Add("--show-special-tokens", chat.show_special,
+              "special tokens are part of the text, too");
   command.Add("--system", chat.system, "system message that opens the conversation");
 }
 

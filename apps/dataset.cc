@@ -27,7 +27,8 @@ DatasetRow ReadRow(const JsonFields& fields, const tokenizer::Tokenizer* tokeniz
     }
     return row;
   }
-  if (tokenizer == nullptr) fields.Refuse("input_ids", "present: the model has no tokenizer.json");
+  if (tokenizer == nullptr)
+    fields.Refuse("input_ids", "present: the model has no tokenizer.json or tiktoken.model");
   row.ids = tokenizer->PrefixIds();
   const std::string prompt = fields.String("prompt");
   if (static_cast<int64_t>(prompt.size()) > max_bytes)

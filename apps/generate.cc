@@ -34,6 +34,7 @@ struct GenerateCommand {
   std::optional<std::string> prompt;
   std::string prompt_file;
   std::vector<std::string> stop;
+  bool show_special = false;
   bool json = false;
 
   void Run(runtime::ProcessWorld* world);
@@ -48,12 +49,11 @@ struct GenerateCommand {
 
 // "bytes" tell tokens apart that are parts of one character.
 Json LogprobJson(const tokenizer::Tokenizer& tokenizer, const runtime::TokenLogprob& logprob) {
-  const std::string_view bytes = tokenizer.TokenBytes(logprob.id);
+  const std::string bytes(tokenizer.TokenBytes(logprob.id));
   Json json{{"id", logprob.id},
-            {"token", std::string(bytes)},
-            {"bytes", Json::array()},
+            {"token", bytes},  // U+FFFD where it is no whole character
+            {"bytes", std::vector<uint8_t>(bytes.begin(), bytes.end())},
             {"logprob", logprob.logprob}};
-  for (const char byte : bytes) json["bytes"].push_back(static_cast<unsigned char>(byte));
   return json;
 }
 
@@ -99,6 +99,9 @@ runtime::Request GenerateCommand::MakeRequest(const std::string& text,
   runtime::Request request;
   request.prompt = tokenizer.PrefixIds();
   const std::vector<int32_t> ids = tokenizer.Encode(text);
+  if (!ids.empty() && !request.prompt.empty() && request.prompt.back() == ids.front())
+    LogWarn("the prompt begins with {}, which the tokenizer puts before it, too: it stands twice",
+            tokenizer.TokenText(ids.front()));
   request.prompt.insert(request.prompt.end(), ids.begin(), ids.end());
   const int64_t room = options.max_seq_len - static_cast<int64_t>(request.prompt.size());
   request.max_tokens =
@@ -118,7 +121,7 @@ class Generation {
       : command_(command),
         tokenizer_(tokenizer),
         engine_(*session.engine),
-        text_(tokenizer, command.stop) {}
+        text_(tokenizer, command.stop, !command.show_special) {}
 
   // Errors: kRunFailed with what the engine says of the request.
   void Run(runtime::Request request);
@@ -230,6 +233,8 @@ void AddGenerate(Command program) {
   command.Add("--stop", generate.stop, "end before this text; may be given several times")
       .OneValueEach();
   AddOption(command, "--logprobs", generate.sampling);
+  command.Add("--show-special-tokens", generate.show_special,
+              "special tokens are part of the text, too");
   command.Add("--json", generate.json,
               "one JSON document: text, ids, finish_reason, prompt_tokens, logprobs");
 }

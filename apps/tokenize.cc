@@ -96,7 +96,7 @@ void AddTokenize(Command program) {
   const Command command = program.Subcommand("tokenize", "turn texts into token ids, or back");
   TokenizeOptions& options = command.Runs<TokenizeOptions>(Tokenize);
   command.Add("-m,--model", options.model,
-              "model folder or tokenizer.json (default: the embedded model)");
+              "model folder, tokenizer.json or tiktoken.model (default: the embedded model)");
   command.Add("-i,--input", options.input,
               "JSON list of strings, with --decode of lists of ids; - is standard input");
   command.Add("-o,--output", options.output,

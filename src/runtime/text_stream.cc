@@ -23,8 +23,9 @@ bool StreamMatcher::Feed(char byte) {
   return num_matched_ == text_.size();
 }
 
-TextStream::TextStream(const tokenizer::Tokenizer& tokenizer, std::vector<std::string> stop)
-    : detokenizer_(tokenizer) {
+TextStream::TextStream(const tokenizer::Tokenizer& tokenizer, std::vector<std::string> stop,
+                       bool skip_special)
+    : detokenizer_(tokenizer, skip_special) {
   const std::string wrong = InvalidStop(stop);
   if (!wrong.empty()) Throw(ErrorKind::kInvalid, "a stop string: {}", wrong);
   for (std::string& text : stop) stops_.emplace_back(std::move(text));

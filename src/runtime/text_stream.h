@@ -32,9 +32,10 @@ class StreamMatcher {
 
 class TextStream {
  public:
-  // `tokenizer` must outlive the stream. Errors: kInvalid for stop strings that are not allowed
-  // (InvalidStop).
-  TextStream(const tokenizer::Tokenizer& tokenizer, std::vector<std::string> stop);
+  // `tokenizer` must outlive the stream. Special tokens are no text if `skip_special`. Errors:
+  // kInvalid for stop strings that are not allowed (InvalidStop).
+  TextStream(const tokenizer::Tokenizer& tokenizer, std::vector<std::string> stop,
+             bool skip_special);
 
   // Takes the next token; returns text that can be shown now. Text that may be the beginning of a
   // stop string is held back until it is not. After a stop string was found (see stopped()) returns

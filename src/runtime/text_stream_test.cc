@@ -22,7 +22,7 @@ const tokenizer::Tokenizer& Small() {
 
 // What is shown for each byte of `text` as a token, joined by '|'; '!' when it stopped.
 std::string Shown(const std::string& text, const std::vector<std::string>& stop) {
-  TextStream stream(Small(), stop);
+  TextStream stream(Small(), stop, false);
   std::string shown;
   for (const char byte : text) shown += stream.Feed(static_cast<unsigned char>(byte)) + "|";
   shown += stream.Flush();
@@ -44,7 +44,7 @@ TEST(TextStream, TakesTheLongestOfTheStopTextsThatEndAtOneByte) {
 }
 
 TEST(TextStream, CutsATokenWithinWhichAStopTextEnds) {
-  TextStream stream(Small(), {"a"});
+  TextStream stream(Small(), {"a"}, false);
   EXPECT_EQ(stream.Feed('x'), "x");
   EXPECT_EQ(stream.Feed(256), "");
   EXPECT_TRUE(stream.stopped());
@@ -59,7 +59,7 @@ TEST(TextStream, TakesTimeInProportionToTheText) {
   std::vector<std::string> stop;
   for (size_t i = 0; i < kMaxStopStrings; ++i)
     stop.push_back(almost + static_cast<char>('b' + i % 20));
-  TextStream stream(Small(), stop);
+  TextStream stream(Small(), stop, false);
   for (int i = 0; i < 100'000; ++i) stream.Feed('a');
   EXPECT_EQ(stream.text().size(), 100'000 - almost.size());
   EXPECT_FALSE(stream.stopped());
@@ -70,7 +70,7 @@ TEST(TextLimits, RefuseStopTextsByNumberAndLength) {
   EXPECT_NE(InvalidStop(std::vector<std::string>{""}), "");
   EXPECT_NE(InvalidStop(std::vector<std::string>{std::string(kMaxStopBytes + 1, 'a')}), "");
   EXPECT_NE(InvalidStop(std::vector<std::string>(kMaxStopStrings + 1, "a")), "");
-  EXPECT_THROW(TextStream(Small(), {""}), Error);
+  EXPECT_THROW(TextStream(Small(), {""}, false), Error);
 }
 
 TEST(TextLimits, BoundATextByTheLongestToken) {

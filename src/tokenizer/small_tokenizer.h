@@ -47,6 +47,17 @@ inline Json SmallTokenizerJson(const std::vector<std::string>& merges,
   return json;
 }
 
+// A tiktoken.model with the bytes alone: each is its own rank.
+inline std::string SmallTiktokenModel() {
+  constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string model;
+  for (size_t byte = 0; byte < 256; ++byte) {
+    model += {kDigits[byte >> 2], kDigits[(byte & 3) << 4]};
+    model += "== " + std::to_string(byte) + "\n";
+  }
+  return model;
+}
+
 // The bytes of a text of a fuzzer: every branch of the tokenizer in a few characters.
 inline constexpr char kMixedText[] =
     "Don't  pay 1234\u20ac, \u65e5\u672c\u8a9e e\u0301!\r\n\t<|a|> ";

@@ -16,6 +16,12 @@ Decoder ReadDecoder(const JsonFields& root);
 // pre_tokenizer is already read.
 void ReadVocabulary(const JsonFields& root, TokenizerSpec& spec);
 
+// What a tokenizer_config.json says beside a tokenizer.json: add_bos_token and add_eos_token, where
+// given, decide whether the tokens bos_token and eos_token are in `prefix` and `suffix` of `spec`.
+// Source: huggingface/transformers, tokenization_utils_tokenizers.py, update_post_processor.
+// Errors: kInvalid and kCorrupt with file, field, found and allowed.
+void ApplyTokenizerConfig(const JsonFields& config, TokenizerSpec& spec);
+
 // The template of a single text: `prefix` and `suffix` of `spec`, whose vocabulary is already read.
 void ReadPostProcessor(const JsonFields& root, TokenizerSpec& spec);
 

@@ -4,7 +4,10 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "tokenizer/detokenizer.h"
+#include "tokenizer/spec_readers.h"
+#include "tokenizer/tiktoken.h"
 #include "tokenizer/unicode.h"
 
 namespace wideload::tokenizer {
@@ -66,6 +69,17 @@ std::optional<uint8_t> ByteOfFallbackToken(std::string_view text) {
   return static_cast<uint8_t>(high << 4 | low);
 }
 
+constexpr std::string_view kJsonFile = "tokenizer.json";
+constexpr std::string_view kTiktokenFile = "tiktoken.model";
+constexpr std::string_view kConfigFile = "tokenizer_config.json";
+
+// `folder` ends with a slash, or is empty for the working folder.
+TokenizerSpec ReadTiktoken(const std::string& path, const std::string& folder) {
+  const std::string config_file = folder + std::string(kConfigFile);
+  const Json config = ReadJsonFile(config_file);
+  return ParseTiktoken(ReadFile(path), path, JsonFields(config, config_file));
+}
+
 void ReplaceAll(std::string& text, const std::string& what, const std::string& by) {
   for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + by.size()))
     text.replace(at, what.size(), by);
@@ -80,8 +94,26 @@ struct Tokenizer::Work {
 };
 
 Tokenizer Tokenizer::FromFile(const std::string& path) {
-  const std::string file = IsDirectory(path) ? path + "/tokenizer.json" : path;
-  return FromText(ReadFile(file), file);
+  if (!IsDirectory(path)) {
+    if (!path.ends_with(kTiktokenFile)) return FromText(ReadFile(path), path);
+    return Tokenizer(ReadTiktoken(path, path.substr(0, path.size() - kTiktokenFile.size())));
+  }
+  const std::string folder = path + "/";
+  const std::string file = folder + std::string(kJsonFile);
+  const std::string tiktoken = folder + std::string(kTiktokenFile);
+  if (!FileExists(file) && FileExists(tiktoken)) return Tokenizer(ReadTiktoken(tiktoken, folder));
+  TokenizerSpec spec = ParseTokenizerJson(ReadFile(file), file);
+  const std::string config_file = folder + std::string(kConfigFile);
+  if (FileExists(config_file)) {
+    const Json config = ReadJsonFile(config_file);
+    ApplyTokenizerConfig(JsonFields(config, config_file), spec);
+  }
+  return Tokenizer(std::move(spec));
+}
+
+bool Tokenizer::IsIn(const std::string& folder) {
+  return FileExists(folder + "/" + std::string(kJsonFile)) ||
+         FileExists(folder + "/" + std::string(kTiktokenFile));
 }
 
 Tokenizer Tokenizer::FromText(std::string_view text, const std::string& source) {
@@ -144,15 +176,29 @@ std::vector<int32_t> Tokenizer::EncodeParts(std::span<const TextPart> parts) con
       whole.plain.push_back({begin, whole.text.size()});
   }
   Work work;
-  StretchCutter cutter(whole);
+  if (spec_.is_sliced) {
+    StretchCutter slices(whole);
+    size_t begin = 0;
+    for (const size_t end : SliceEnds(whole.text)) {
+      EncodeSlice(slices.Cut({begin, end}), work);
+      begin = end;
+    }
+  } else {
+    EncodeSlice(whole, work);
+  }
+  return std::move(work.ids);
+}
+
+// Appends the ids of a text in which added tokens are looked for.
+void Tokenizer::EncodeSlice(const MarkedText& text, Work& work) const {
+  StretchCutter cutter(text);
   size_t done = 0;
-  for (const auto& match : raw_tokens_.FindAll(whole.text, whole.plain)) {
+  for (const auto& match : raw_tokens_.FindAll(text.text, text.plain)) {
     EncodeBetween(cutter.Cut({done, match.range.begin}), done == 0, work);
     work.ids.push_back(match.id);
     done = match.range.end;
   }
-  EncodeBetween(cutter.Cut({done, whole.text.size()}), done == 0, work);
-  return std::move(work.ids);
+  EncodeBetween(cutter.Cut({done, text.text.size()}), done == 0, work);
 }
 
 // Appends the ids of a text between two added tokens. `is_first`: nothing stands before it.

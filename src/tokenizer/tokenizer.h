@@ -24,8 +24,12 @@ struct TextPart {
 
 class Tokenizer {
  public:
-  // `path` is a tokenizer.json or a folder with one. Errors: as ParseTokenizerJson; kNotFound, kIo.
+  // `path` is a tokenizer.json, or a tiktoken.model with a tokenizer_config.json beside it, or a
+  // folder with one of them (of both the first), whose tokenizer_config.json counts, too. Errors:
+  // as ParseTokenizerJson, ParseTiktoken and ApplyTokenizerConfig; kNotFound, kIo.
   static Tokenizer FromFile(const std::string& path);
+  // Whether `folder` has a file that FromFile reads.
+  static bool IsIn(const std::string& folder);
   // `text` is the content of a tokenizer.json, `source` its name in errors.
   static Tokenizer FromText(std::string_view text, const std::string& source);
 
@@ -73,6 +77,7 @@ class Tokenizer {
   struct Work;
 
   explicit Tokenizer(TokenizerSpec spec);
+  void EncodeSlice(const MarkedText& text, Work& work) const;
   void EncodeBetween(MarkedText text, bool is_first, Work& work) const;
   void EncodeText(std::string_view text, bool is_first, Work& work) const;
   void SetBytes(int32_t token_id, const std::string& text);

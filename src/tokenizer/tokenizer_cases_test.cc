@@ -105,8 +105,8 @@ TEST_P(TokenizerOfFamily, GivesTheIdsOfTheReferenceForLongTexts) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, TokenizerOfFamily,
-                         testing::Values("glm4", "gpt-neox", "gpt-oss", "llama4", "mixtral",
-                                         "mixtral-metaspace", "qwen3"),
+                         testing::Values("glm4", "gpt-neox", "gpt-oss", "kimi-k2", "llama4",
+                                         "mixtral", "mixtral-metaspace", "qwen3"),
                          [](const auto& family) {
                            std::string name = family.param;
                            std::replace(name.begin(), name.end(), '-', '_');

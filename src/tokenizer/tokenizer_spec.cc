@@ -1,5 +1,7 @@
 #include "tokenizer/tokenizer_spec.h"
 
+#include <algorithm>
+
 #include "tokenizer/spec_fields.h"
 #include "tokenizer/spec_readers.h"
 
@@ -67,7 +69,41 @@ class PostProcessorReader {
   bool has_template_ = false;
 };
 
+// The text of a field like bos_token: a string or an object with `content`; empty if absent.
+std::string TokenTextOf(const JsonFields& config, const std::string& name) {
+  const Json* value = config.Find(name);
+  if (value == nullptr) return "";
+  return value->is_object() ? config.Object(name).String("content") : config.String(name);
+}
+
+// Whether the token named `which`_token is in `ids`, as add_`which`_token says.
+void ApplyAddedToken(const JsonFields& config, const std::string& which, const TokenizerSpec& spec,
+                     std::vector<int32_t>& ids) {
+  const std::string flag = "add_" + which + "_token";
+  const std::string field = which + "_token";
+  if (!config.Has(flag)) return;
+  const bool is_added = config.BoolOr(flag, false);
+  const std::string text = TokenTextOf(config, field);
+  if (text.empty() && !is_added) return;
+  const auto entry = std::find_if(
+      spec.vocabulary.begin(), spec.vocabulary.end(),
+      [&](const VocabularyEntry& known) { return known.exists && known.text == text; });
+  if (entry == spec.vocabulary.end()) {
+    if (!is_added) return;
+    config.Refuse(field, "a token of the vocabulary where " + flag + " is true");
+  }
+  const auto id = static_cast<int32_t>(entry - spec.vocabulary.begin());
+  const auto known = std::find(ids.begin(), ids.end(), id);
+  if (is_added && known == ids.end()) ids.insert(which == "bos" ? ids.begin() : ids.end(), id);
+  if (!is_added && known != ids.end()) ids.erase(known);
+}
+
 }  // namespace
+
+void ApplyTokenizerConfig(const JsonFields& config, TokenizerSpec& spec) {
+  ApplyAddedToken(config, "bos", spec, spec.prefix);
+  ApplyAddedToken(config, "eos", spec, spec.suffix);
+}
 
 void ReadPostProcessor(const JsonFields& root, TokenizerSpec& spec) {
   PostProcessorReader(root, spec).Read();

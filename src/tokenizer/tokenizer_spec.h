@@ -35,6 +35,7 @@ struct VocabularyEntry {
 
 struct TokenizerSpec {
   std::string source;
+  bool is_sliced = false;  // texts are cut first as SliceEnds of tiktoken.h tells
   Normalizer normalizer;
   PreTokenizer pre_tokenizer;
   BpeSpec bpe;

@@ -6,6 +6,15 @@ import re
 from cli_support import EMBEDDED, STARTED, TINY, CliTest, field_value, read_safetensors
 
 GREEDY = ("--temperature", "0")
+
+
+def byte_tokenizer():
+    """A tokenizer.json of the 256 bytes alone, each its own id."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    return {"pre_tokenizer": byte_level, "decoder": byte_level, "model": {"type": "BPE", "vocab": letters, "merges": []}}
 ITERATION = re.compile(
     r"iter = (\d+), global_rank = (\d+), rank = (\d+), currank_total_requests = (\d+)/(\d+), "
     r"elapsed_time = ([\d.]+)s, timestamp = (.+?), num_scheduled_requests: (\d+), "
@@ -107,8 +116,41 @@ class Generate(CliTest):
             values = [top["logprob"] for top in entry["top"]]
             self.assertEqual(values, sorted(values, reverse=True))
             self.assertLessEqual(entry["logprob"], 0)
+            self.assertEqual(bytes(entry["bytes"]).decode(errors="replace"), entry["token"])
         plain = self.good("generate", "-p", "Once", "-n", "4", "--logprobs", "0", *GREEDY)
         self.assertEqual(plain.stdout, document["text"] + "\n")
+
+    def test_special_tokens_are_text_only_where_asked(self):
+        model = self.model(EMBEDDED)
+        plain = self.json("-p", "Once", "-n", "6", "--ignore-eos", *GREEDY)
+        tokenizer = json.loads((EMBEDDED / "tokenizer.json").read_text())
+        word = next(text for text, token in tokenizer["model"]["vocab"].items() if token == plain["ids"][2])
+        tokenizer["added_tokens"].append({"id": plain["ids"][2], "content": word, "special": True, "normalized": False})
+        self.replace(model / "tokenizer.json", tokenizer)
+        args = ("-m", model, "-p", "Once", "-n", "6", "--ignore-eos", *GREEDY)
+        self.assertEqual(self.json(*args, "--show-special-tokens")["text"], plain["text"])
+        rest = [token for token in plain["ids"] if token != plain["ids"][2]]
+        texts = self.good("tokenize", "-m", model, "--decode", stdin=json.dumps([rest, plain["ids"]])).stdout
+        self.assertEqual([self.json(*args)["text"], plain["text"]], json.loads(texts))
+
+    def test_ids_without_a_token_give_no_text(self):
+        model = self.model(TINY)  # 320 ids
+        self.path("model/tokenizer.json", byte_tokenizer())
+        args = ("-m", model, "-p", "A", "-n", "40", "--temperature", "3", "--logprobs", "320", "--ignore-eos")
+        document = self.json(*args)
+        self.assertGreater(max(document["ids"]), 255)
+        self.assertEqual(document["text"], bytes(i for i in document["ids"] if i < 256).decode(errors="replace"))
+        self.assertIn([], [entry["bytes"] for entry in document["logprobs"]])
+
+    def test_a_second_begin_of_sequence_is_noticed(self):
+        model = self.model(EMBEDDED)
+        self.replace(model / "tokenizer_config.json", {"add_bos_token": True, "bos_token": "<|im_start|>"})
+        self.assertEqual(self.json("-m", model, "-p", "Once", "-n", "1")["prompt_tokens"],
+                         self.json("-p", "Once", "-n", "1")["prompt_tokens"] + 1)
+        once = self.good("generate", "-m", model, "-p", "Once", "-n", "1")
+        self.assertNotIn("it stands twice", once.stderr)
+        twice = self.good("generate", "-m", model, "-p", "<|im_start|>Once", "-n", "1")
+        self.assertIn("begins with <|im_start|>", twice.stderr)
 
     def test_fills_the_context_exactly(self):
         document = self.json("-p", "Once upon a time", "--max-seq-len", "20", "--ignore-eos", *GREEDY)
