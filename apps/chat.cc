@@ -100,6 +100,9 @@ void ChatCommand::Run(runtime::ProcessWorld* world) {
     while (InterruptSignal() == 0) {
       if (is_terminal) std::cout << "> " << std::flush;
       if (!ReadMessage(line, max_bytes) || line.empty()) break;
+      if (input.messages.size() >= runtime::kMaxMessages)
+        Throw(ErrorKind::kRunFailed, "the conversation has {} messages; no more are allowed",
+              input.messages.size());
       input.messages.push_back({"user", line});
       const std::vector<int32_t> prompt = tokenizer.EncodeParts(chat_template->Render(input));
       input.messages.push_back({"assistant", Answer(session, tokenizer, prompt)});

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "interrupt.h"
 #include "refusal.h"
 #include "version.h"
@@ -189,6 +190,7 @@ Program::~Program() = default;
 
 int Program::Run(int argc, char** argv) {
   try {
+    CheckStackLimit();
     app_->parse(argc, argv);
   } catch (const CLI::RuntimeError& e) {
     return e.get_exit_code();

@@ -207,7 +207,8 @@ void Convert(const ConvertFlags& flags) {
   CatchInterrupts();
   std::vector<FileUse> files = FilesOf(flags.statistics);
   files.push_back(Reads("input", flags.input));
-  files.push_back(Writes("output", flags.output));
+  files.push_back(output == Format::kFolder ? WritesFolder("output", flags.output)
+                                            : Writes("output", flags.output));
   CheckFiles(files);
   if (output != Format::kFolder) CheckWritable(flags.output);
   const Written written = output == Format::kFolder ? WriteFolder(flags) : WriteFile(flags, output);

@@ -12,6 +12,7 @@ namespace wideload::apps {
 // An empty path is no file.
 FileUse Reads(std::string flag, std::string path);
 FileUse Writes(std::string flag, std::string path);
+FileUse WritesFolder(std::string flag, std::string path);
 
 // Every command with an output calls this before any work: refuses outputs that would destroy an
 // input or another output (RefuseSharedFiles). With an engine also what its flags and the

@@ -82,7 +82,7 @@ std::string GenerateCommand::Text() const {
     Throw(ErrorKind::kInvalid, "give either --prompt or --prompt-file (found {})",
           prompt ? "both" : "neither");
   const std::string wrong = runtime::InvalidStop(stop);
-  if (!wrong.empty()) Throw(ErrorKind::kInvalid, "--stop: {}", wrong);
+  if (!wrong.empty()) Throw(ErrorKind::kInvalid, "--stop {}", wrong);
   return prompt ? *prompt : ReadFile(prompt_file, kMaxPromptBytes);
 }
 

@@ -98,6 +98,7 @@ void AddInput(const FileUse& use, std::vector<Touched>& touched) {
 void AddOutput(const FileUse& use, std::vector<Touched>& touched) {
   struct stat info {};
   if (::stat(use.path.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {
+    if (use.kind != FileUse::Kind::kOutputFolder) return;
     touched.push_back({.use = &use,
                        .shown = use.path,
                        .self = IdentityOf(info),

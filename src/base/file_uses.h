@@ -8,9 +8,9 @@
 namespace wideload {
 
 struct FileUse {
-  enum class Kind { kInput, kOutput };
+  enum class Kind { kInput, kOutput, kOutputFolder };
   std::string option;  // for messages: "--dataset"
-  std::string path;    // a file, a folder, or "-"
+  std::string path;    // an input: a file, a folder, or "-"
   Kind kind = Kind::kInput;
 };
 

@@ -13,6 +13,9 @@ namespace wideload {
 // limit leaves.
 uint64_t AvailableMemoryBytes();
 
+// Errors: kResource when this process's stacks may not be as large as the program's functions need.
+void CheckStackLimit();
+
 // Their product, or the largest value when no 64 bits hold it: for sums that are compared with what
 // there is.
 uint64_t SaturatingProduct(std::initializer_list<uint64_t> factors);

@@ -8,8 +8,7 @@ namespace wideload::runtime {
 
 std::string InvalidStop(std::span<const std::string> stop) {
   if (stop.size() > kMaxStopStrings)
-    return fmt::format("there are {} texts to stop at; at most {} are allowed", stop.size(),
-                       kMaxStopStrings);
+    return fmt::format("is given {} times; at most {} are allowed", stop.size(), kMaxStopStrings);
   for (const std::string& text : stop) {
     if (text.empty()) return "is empty; it must have at least one character";
     if (text.size() > kMaxStopBytes)

@@ -11,9 +11,10 @@ namespace wideload::runtime {
 
 inline constexpr size_t kMaxStopStrings = 64;
 inline constexpr size_t kMaxStopBytes = 4096;  // of each
+inline constexpr size_t kMaxMessages = 4096;   // of a conversation
 
-// Names what is wrong with the texts at which generation is to end: too many, too long or empty.
-// "" when nothing is.
+// What is wrong with the texts at which generation is to end, after their name: "is empty; ...",
+// too long or too many. "" when nothing is.
 std::string InvalidStop(std::span<const std::string> stop);
 
 // No text of more bytes than this becomes at most `num_tokens` tokens: each stands for no more

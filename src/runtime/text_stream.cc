@@ -27,7 +27,7 @@ TextStream::TextStream(const tokenizer::Tokenizer& tokenizer, std::vector<std::s
                        bool skip_special)
     : detokenizer_(tokenizer, skip_special) {
   const std::string wrong = InvalidStop(stop);
-  if (!wrong.empty()) Throw(ErrorKind::kInvalid, "a stop string: {}", wrong);
+  if (!wrong.empty()) Throw(ErrorKind::kInvalid, "a stop string {}", wrong);
   for (std::string& text : stop) stops_.emplace_back(std::move(text));
 }
 
