@@ -117,6 +117,10 @@ TEST(ConfigFile, AttentionDataParallelismWithAsManyExpertRanksIsWhatRanksDo) {
   EXPECT_EQ(ClassOf(sizes + "enable_attention_dp: false", "tensor_parallel_size"),
             KeyClass::kUnsupported);
   EXPECT_EQ(ClassOf(sizes, "tensor_parallel_size"), KeyClass::kUnsupported);
+  EXPECT_EQ(
+      ClassOf("tensor_parallel_size: 8\nmoe_expert_parallel_size: 4\nenable_attention_dp: true",
+              "tensor_parallel_size"),
+      KeyClass::kUnsupported);
 }
 
 TEST(ConfigFile, SizesThatContradictEachOtherAreNamedWithBothValues) {
