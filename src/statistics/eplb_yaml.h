@@ -33,7 +33,7 @@ struct EplbConfig {
   bool operator==(const EplbConfig&) const = default;
 };
 
-inline constexpr int32_t kMaxEplbSlots = 1 << 20;
+inline constexpr int32_t kMaxEplbSlots = 1 << 16;
 inline constexpr int32_t kMaxEplbLayers = 1 << 13;
 
 // Errors, each with `source`, line, found and allowed: kCorrupt for text that is no YAML, duplicate

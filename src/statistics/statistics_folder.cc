@@ -19,8 +19,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int32_t kMaxExperts = 1 << 20;
-constexpr int32_t kMaxLayer = 1 << 13;
+constexpr int32_t kMaxExperts = 1 << 16;
+constexpr int32_t kMaxLayer = (1 << 13) - 1;
 constexpr int64_t kMaxIteration = int64_t{1} << 62;
 constexpr char kMetaName[] = "meta_info.json";
 

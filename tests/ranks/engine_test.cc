@@ -109,7 +109,8 @@ TEST_F(EngineTest, RecordsOnAfterTheRecorderWasSwitchedOff) {
   runtime::Engine engine(*model_.model, Options(2));
   statistics::Recorder recorder(
       {.num_ranks = 2, .layers = {0, 1, 2, 3}, .num_experts = 16, .experts_per_token = 4});
-  for (statistics::Recorder* to : {&recorder, static_cast<statistics::Recorder*>(nullptr), &recorder}) {
+  for (statistics::Recorder* to :
+       {&recorder, static_cast<statistics::Recorder*>(nullptr), &recorder}) {
     engine.SetRecorder(to);
     testing_support::RunRequests(engine, {Prompt(30, 5)});
   }
