@@ -7,15 +7,18 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/log.h"
+#include "chat/chat_template.h"
+#include "chat_flags.h"
 #include "commands.h"
 #include "file_flags.h"
 #include "interrupt.h"
+#include "jinja/json_value.h"
 #include "runtime/text_limits.h"
 #include "runtime/text_stream.h"
 #include "sampling_flags.h"
 #include "session.h"
-#include "tokenizer/chat_template.h"
 
 namespace wideload::apps {
 namespace {
@@ -24,9 +27,17 @@ struct ChatCommand {
   EngineFlags engine;
   SamplingFlags sampling;
   std::string system;
+  std::string chat_template;
+  std::string chat_template_kwargs;
+  bool show_prompt = false;
   bool show_special = false;
 
   void Run(runtime::ProcessWorld* world);
+  // What is said before the conversation begins, and the variables of the model in `folder`.
+  chat::ChatInput Opening(const std::string& folder) const;
+  // The prompt that `input` makes; shown if that is asked for.
+  std::vector<int32_t> Prompt(const tokenizer::Tokenizer& tokenizer, const chat::ChatTemplate& chat,
+                              const chat::ChatInput& input) const;
   // Generates the assistant's turn, streaming it; returns its text.
   std::string Answer(Session& session, const tokenizer::Tokenizer& tokenizer,
                      std::vector<int32_t> prompt) const;
@@ -57,6 +68,27 @@ std::string ChatCommand::Answer(Session& session, const tokenizer::Tokenizer& to
   return text.text();
 }
 
+chat::ChatInput ChatCommand::Opening(const std::string& folder) const {
+  chat::ChatInput input{.add_generation_prompt = true, .variables = chat::SpecialTokens(folder)};
+  const std::string source = "--chat-template-kwargs";
+  if (!chat_template_kwargs.empty())
+    chat::AddVariables(jinja::ParseJsonValue(chat_template_kwargs, source), source, input);
+  if (!system.empty()) input.messages.push_back(chat::Message("system", system));
+  return input;
+}
+
+std::vector<int32_t> ChatCommand::Prompt(const tokenizer::Tokenizer& tokenizer,
+                                         const chat::ChatTemplate& chat,
+                                         const chat::ChatInput& input) const {
+  const auto parts = chat.Render(input, {.now = LocalTime()});
+  std::vector<int32_t> ids = tokenizer.EncodeParts(parts);
+  if (show_prompt) {
+    LogInfo("prompt: {}", DumpJson(Json(chat::JoinedText(parts))));
+    LogInfo("prompt ids: {}", DumpJson(Json(ids)));
+  }
+  return ids;
+}
+
 // False at the end of the input. Errors: kRunFailed for a line that the context cannot hold.
 bool ReadMessage(std::string& line, int64_t max_bytes) {
   line.clear();
@@ -74,24 +106,19 @@ void ChatCommand::Run(runtime::ProcessWorld* world) {
   CheckFiles(engine, {});
   CatchInterrupts();
   std::unique_ptr<const tokenizer::Tokenizer> opened;
-  std::unique_ptr<const tokenizer::ChatTemplate> chat_template;
-  tokenizer::SpecialTexts special;
+  std::unique_ptr<const chat::ChatTemplate> chat;
+  chat::ChatInput input;
   Session session =
       StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions& options) {
         opened = std::make_unique<const tokenizer::Tokenizer>(
             tokenizer::Tokenizer::FromFile(start.folder));
-        chat_template = std::make_unique<const tokenizer::ChatTemplate>(
-            tokenizer::ChatTemplate::FromFolder(start.folder));
-        special = tokenizer::ReadSpecialTexts(start.folder);
+        chat = std::make_unique<const chat::ChatTemplate>(
+            OpenChatTemplate(start.folder, chat_template));
+        input = Opening(start.folder);
         ResolveSampling(sampling, start);
         return options.max_seq_len;
       });
   const tokenizer::Tokenizer& tokenizer = *opened;
-  tokenizer::ChatInput input{.messages = {},
-                             .add_generation_prompt = true,
-                             .bos_token = special.bos_token,
-                             .eos_token = special.eos_token};
-  if (!system.empty()) input.messages.push_back({"system", system});
   LogInfo("type a message and press Enter; an empty line or Ctrl-D ends the conversation");
   const int64_t max_bytes = runtime::MaxTextBytes(tokenizer, session.engine->options().max_seq_len);
   const bool is_terminal = ::isatty(STDIN_FILENO) == 1;  // prompts are for people, not for pipes
@@ -103,9 +130,9 @@ void ChatCommand::Run(runtime::ProcessWorld* world) {
       if (input.messages.size() >= runtime::kMaxMessages)
         Throw(ErrorKind::kRunFailed, "the conversation has {} messages; no more are allowed",
               input.messages.size());
-      input.messages.push_back({"user", line});
-      const std::vector<int32_t> prompt = tokenizer.EncodeParts(chat_template->Render(input));
-      input.messages.push_back({"assistant", Answer(session, tokenizer, prompt)});
+      input.messages.push_back(chat::Message("user", line));
+      const std::string answer = Answer(session, tokenizer, Prompt(tokenizer, *chat, input));
+      input.messages.push_back(chat::Message("assistant", answer));
     }
   });
   if (is_terminal) std::cout << std::endl;
@@ -122,6 +149,11 @@ void AddChat(Command program) {
   command.Add("--show-special-tokens", chat.show_special,
               "special tokens are part of the text, too");
   command.Add("--system", chat.system, "system message that opens the conversation");
+  AddChatTemplateFlag(command, chat.chat_template);
+  command.Add("--chat-template-kwargs", chat.chat_template_kwargs,
+              "JSON object of further variables of the template: '{\"enable_thinking\": false}'");
+  command.Add("--show-prompt", chat.show_prompt,
+              "show what the model sees, as text and as token ids, on standard error");
 }
 
 }  // namespace wideload::apps
