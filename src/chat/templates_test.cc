@@ -1,4 +1,4 @@
-// What transformers renders by templates published with models.
+// Whole templates: what transformers and jinja2 render by them.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -11,16 +11,12 @@
 namespace wideload::chat {
 namespace {
 
-TEST(PublishedTemplates, RenderAsTransformersDoes) {
-  const char* shared = std::getenv("WIDELOAD_SHARED");
-  const char* source = std::getenv("WIDELOAD_SOURCE_DIR");
-  const std::string root = source ? source : ".";
-  const std::string folder = (shared ? shared : root + "/../shared") + "/models/chat-templates";
-  if (!IsDirectory(folder)) GTEST_SKIP() << folder << " is not there; set WIDELOAD_SHARED";
+// `folder` has templates/NAME.jinja and cases.json: conversations with the names of their templates
+// and what is expected.
+void ExpectCases(const std::string& folder, size_t min_cases, size_t min_templates) {
   const std::string text = ReadFile(folder + "/cases.json");
   const Json cases = ParseJson(text, "cases.json");
   std::map<std::string, Json> results;  // of all cases, by template
-  size_t num_equal = 0;
   for (size_t i = 0; i < cases.size(); ++i) {
     const auto name = cases[i]["template"].get<std::string>();
     if (!results.contains(name)) {
@@ -33,12 +29,30 @@ TEST(PublishedTemplates, RenderAsTransformersDoes) {
                                                   cases[i]["message"].get<std::string>()
                                             : cases[i]["expected"].get<std::string>();
     const std::string shown = found.value(is_refused ? "error" : "text", DumpJson(found));
-    const bool is_equal = is_refused ? shown.ends_with(expected) : shown == expected;
-    EXPECT_TRUE(is_equal) << cases[i]["name"] << "\n" << shown << "\nexpected\n" << expected;
-    num_equal += is_equal ? 1 : 0;
+    EXPECT_TRUE(is_refused ? shown.ends_with(expected) : shown == expected)
+        << cases[i]["name"] << "\n"
+        << shown << "\nexpected\n"
+        << expected;
   }
-  EXPECT_GE(num_equal, 379u);
-  EXPECT_GE(results.size(), 22u);
+  EXPECT_GE(cases.size(), min_cases);
+  EXPECT_GE(results.size(), min_templates);
+}
+
+std::string SourceFolder() {
+  const char* source = std::getenv("WIDELOAD_SOURCE_DIR");
+  return source ? source : ".";
+}
+
+TEST(Templates, PublishedOnesRenderAsTransformersDoes) {
+  const char* shared = std::getenv("WIDELOAD_SHARED");
+  const std::string folder =
+      (shared ? shared : SourceFolder() + "/../shared") + "/models/chat-templates";
+  if (!IsDirectory(folder)) GTEST_SKIP() << folder << " is not there; set WIDELOAD_SHARED";
+  ExpectCases(folder, 379, 22);
+}
+
+TEST(Templates, OwnOnesRenderAsJinja2Does) {
+  ExpectCases(SourceFolder() + "/testdata/chat", 56, 2);
 }
 
 }  // namespace
