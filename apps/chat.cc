@@ -127,9 +127,6 @@ void ChatCommand::Run(runtime::ProcessWorld* world) {
     while (InterruptSignal() == 0) {
       if (is_terminal) std::cout << "> " << std::flush;
       if (!ReadMessage(line, max_bytes) || line.empty()) break;
-      if (input.messages.size() >= runtime::kMaxMessages)
-        Throw(ErrorKind::kRunFailed, "the conversation has {} messages; no more are allowed",
-              input.messages.size());
       input.messages.push_back(chat::Message("user", line));
       const std::string answer = Answer(session, tokenizer, Prompt(tokenizer, *chat, input));
       input.messages.push_back(chat::Message("assistant", answer));

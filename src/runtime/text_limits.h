@@ -11,7 +11,6 @@ namespace wideload::runtime {
 
 inline constexpr size_t kMaxStopStrings = 64;
 inline constexpr size_t kMaxStopBytes = 4096;  // of each
-inline constexpr size_t kMaxMessages = 4096;   // of a conversation
 
 // What is wrong with the texts at which generation is to end, after their name: "is empty; ...",
 // too long or too many. "" when nothing is.
