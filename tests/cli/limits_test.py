@@ -68,7 +68,7 @@ class Sizes(Limits):
             self.refused_at_once(["generate", "-p", "a", "--num-slots", slots], "--num-slots", "at most 64 are allowed")
 
     def test_memory_that_no_machine_has(self):
-        for flags in (["--kv-cache-memory", "900000T", "--ep", "1024"], ["--kv-cache-memory", "99999999G"]):
+        for flags in (["--kv-cache-memory", "900000T", "--ep", "64"], ["--kv-cache-memory", "99999999G"]):
             self.refused_at_once(["generate", "-p", "a", *flags], "kv-cache-memory")
 
     def test_a_context_of_millions_makes_no_table_of_them(self):
