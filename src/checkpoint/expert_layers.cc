@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/expert_bytes.h"
 #include "checkpoint/inspection.h"
 
 namespace wideload::checkpoint {
@@ -29,6 +30,7 @@ ExpertLayers OfWeights(const std::string& folder, const ModelConfig& config) {
   return {.layers = {layers.begin(), layers.end()},
           .extra_layers = {extra.begin(), extra.end()},
           .expert_bytes = experts == 0 ? 0 : bytes / experts,
+          .storage = "as stored",
           .from_weights = true};
 }
 
@@ -41,15 +43,31 @@ bool IsListed(const JsonFields& fields, int64_t layer) {
   return (layer + 1) % step == 0;
 }
 
-// Bits of one expert weight, scales included.
-double BitsPerWeight(const JsonFields& fields, const ModelConfig& config) {
-  const double plain = 8.0 * static_cast<double>(DTypeBytes(config.dtype));
-  if (!fields.Has("quantization_config")) return plain;
-  const JsonFields quantization = fields.Object("quantization_config");
-  const std::string method = quantization.StringOr("quant_method", "");
-  if (method == "fp8") return 8;
-  if (method == "mxfp4") return 4 + 8.0 / 32;  // a byte of scale per 32 weights
-  return quantization.NumberOr("bits", plain, 1, 64);
+// Latent attention keeps one latent vector and the rotated part of the key.
+std::optional<uint64_t> KvBytesPerToken(const JsonFields& fields) {
+  constexpr int64_t kMax = 1 << 24;
+  constexpr uint64_t kBytes = 2;
+  const auto get = [&](const char* name) {
+    return static_cast<uint64_t>(fields.IntOr(name, 0, 0, kMax));
+  };
+  const uint64_t layers = get("num_hidden_layers");
+  if (get("kv_lora_rank") > 0)
+    return layers * (get("kv_lora_rank") + get("qk_rope_head_dim")) * kBytes;
+  const uint64_t heads = get("num_attention_heads");
+  const uint64_t kv_heads = fields.Has("num_key_value_heads") ? get("num_key_value_heads") : heads;
+  if (heads == 0) return std::nullopt;
+  const uint64_t size = fields.Has("head_dim") ? get("head_dim") : get("hidden_size") / heads;
+  return layers * 2 * kv_heads * size * kBytes;
+}
+
+// ModelOpt's older exports describe the quantization in a file of its own.
+Json WithQuantization(Json fields, const std::string& folder) {
+  const std::string path = folder + "/hf_quant_config.json";
+  if (fields.contains("quantization_config") || !FileExists(path)) return fields;
+  const Json json = ReadJsonFile(path);
+  const JsonFields file(json, path);
+  if (file.Has("quantization")) fields["quantization_config"] = file.Object("quantization").json();
+  return fields;
 }
 
 ExpertLayers OfConfig(const std::string& folder, const ModelConfig& config) {
@@ -69,7 +87,11 @@ ExpertLayers OfConfig(const std::string& folder, const ModelConfig& config) {
   // gate, up and down projection
   const double weights = 3.0 * static_cast<double>(config.hidden_size) *
                          static_cast<double>(config.moe_intermediate_size);
-  found.expert_bytes = static_cast<uint64_t>(weights * BitsPerWeight(fields, config) / 8);
+  const Json quantized = WithQuantization(fields.json(), folder);
+  const StoredExpert stored =
+      StoredExpertOf(JsonFields(quantized, path), static_cast<uint64_t>(weights), config.dtype);
+  found.expert_bytes = stored.bytes;
+  found.storage = stored.storage;
   return found;
 }
 
@@ -78,7 +100,14 @@ ExpertLayers OfConfig(const std::string& folder, const ModelConfig& config) {
 ExpertLayers FindExpertLayers(const std::string& folder, const ModelConfig& config) {
   const bool has_weights = FileExists(folder + "/model.safetensors") ||
                            FileExists(folder + "/model.safetensors.index.json");
-  return has_weights ? OfWeights(folder, config) : OfConfig(folder, config);
+  const std::string path = folder + "/config.json";
+  const Json json = ReadJsonFile(path);
+  const JsonFields top(json, path);
+  ExpertLayers found = has_weights ? OfWeights(folder, config) : OfConfig(folder, config);
+  found.num_layers = config.num_layers;
+  found.kv_bytes_per_token =
+      KvBytesPerToken(top.Has("text_config") ? top.Object("text_config") : top);
+  return found;
 }
 
 }  // namespace wideload::checkpoint

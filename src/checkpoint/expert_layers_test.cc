@@ -70,7 +70,7 @@ TEST_F(ExpertLayersTest, ReckonsBytesByTheQuantization) {
   EXPECT_EQ(Find({{"quantization_config", {{"quant_method", "mxfp4"}}}}).expert_bytes,
             weights * 17 / 32);
   EXPECT_EQ(Find({{"quantization_config", {{"quant_method", "awq"}, {"bits", 4}}}}).expert_bytes,
-            weights / 2);
+            weights * (4 * 128 + 16 + 4) / 128 / 8);  // a scale and a zero point per 128
 }
 
 TEST(FindExpertLayers, CountsTheBytesOfTheWeightsWhereTheyAre) {
