@@ -51,7 +51,7 @@ std::string ChatCommand::Answer(Session& session, const tokenizer::Tokenizer& to
   request.prompt = std::move(prompt);
   request.max_tokens = std::min(sampling.max_tokens.value_or(room), room);
   request.sampling = ResolveSampling(sampling, session);
-  request.eos_ids = ResolveEos(sampling, session);
+  request.eos_ids = ResolveEos(sampling, session, tokenizer);
   runtime::TextStream text(tokenizer, {}, !show_special);
   const auto show = [](const std::string& piece) { std::cout << piece << std::flush; };
   const runtime::RequestId id = session.engine->Submit(std::move(request));

@@ -107,7 +107,7 @@ runtime::Request GenerateCommand::MakeRequest(const std::string& text,
   request.max_tokens =
       sampling.max_tokens.value_or(std::clamp<int64_t>(room, 0, kDefaultMaxTokens));
   request.sampling = ResolveSampling(sampling, session);
-  request.eos_ids = ResolveEos(sampling, session);
+  request.eos_ids = ResolveEos(sampling, session, tokenizer);
   RefuseInvalid(request, session, options, place);
   if (json) CheckLogprobMemory(request);
   return request;

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <optional>
-#include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -71,10 +69,16 @@ class LogitsFile {
     if (writer_.is_stream()) held_.resize(RowBytes(lists, vocab_size));
   }
 
+  // Errors: kIo; kRunFailed naming list and position: NaN or infinity comes of weights that hold it
+  // or overflow, and nobody should go on with it.
   void Write(size_t list, int64_t position, std::span<const float> row) {
-    const bool is_finite =
-        std::all_of(row.begin(), row.end(), [](float x) { return std::isfinite(x); });
-    if (!is_finite && !first_bad_) first_bad_ = {list, position};
+    const auto bad =
+        std::find_if(row.begin(), row.end(), [](float x) { return !std::isfinite(x); });
+    if (bad != row.end())
+      Throw(ErrorKind::kRunFailed,
+            "list {}, position {}: the logit of token {} is {}; nothing was written "
+            "(--check-weights looks for such weights)",
+            list, position, bad - row.begin(), *bad);
     const int64_t offset = offsets_[list] + position * static_cast<int64_t>(row.size_bytes());
     if (writer_.is_stream())
       std::memcpy(held_.data() + offset - header_bytes_, row.data(), row.size_bytes());
@@ -86,15 +90,11 @@ class LogitsFile {
     writer_.Commit();
   }
 
-  // The first list and position whose logits hold NaN or infinity.
-  const std::optional<std::pair<size_t, int64_t>>& first_bad() const { return first_bad_; }
-
  private:
   WholeFileWriter writer_;
   int64_t header_bytes_ = 0;
   std::vector<int64_t> offsets_;  // of each tensor in the file
   std::string held_;              // the rows of a stream
-  std::optional<std::pair<size_t, int64_t>> first_bad_;
 };
 
 // Refuses what the engine would refuse, and rows of logits that the memory cannot hold. Returns the
@@ -143,11 +143,6 @@ void LogitsCommand::Run(runtime::ProcessWorld* world) {
   });
   file.Commit();
   LogInfo("{}: logits of {} lists", output, lists.size());
-  if (const auto& bad = file.first_bad())
-    Throw(ErrorKind::kRunFailed,
-          "{}: the logits of list {}, position {}, are not finite (NaN or infinity); written as "
-          "they are",
-          output, bad->first, bad->second);
 }
 
 }  // namespace

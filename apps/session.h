@@ -28,6 +28,8 @@ namespace wideload::apps {
 struct Session {
   std::string folder;
   checkpoint::ModelConfig config;
+  model::ModelSpec spec;
+  std::string_view family;  // for people
   checkpoint::GenerationConfig generation;
   compute::KernelSet kernels = compute::KernelSet::kReference;
   SharedMemory weights;  // of a model that processes of this host share

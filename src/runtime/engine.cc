@@ -44,7 +44,7 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, const Ra
 
 Engine::Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team)
     : options_(options),
-      vocab_size_(model.shape().vocab_size),
+      vocab_size_(model.spec().vocab_size),
       scheduler_(std::make_unique<Scheduler>(MakeSchedulerOptions(options))),
       team_(std::move(team)),
       rank_rows_(static_cast<size_t>(options.num_ranks)) {

@@ -156,6 +156,9 @@ void SafetensorsFile::Parse(std::span<const std::byte> bytes) {
           header_bytes, bytes.size() - 8, kMaxHeaderBytes);
   }
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, header_bytes);
+  if (text.find('\0') != std::string_view::npos)
+    Throw(ErrorKind::kCorrupt, "{}: its header holds a zero byte; it may be padded by spaces only",
+          path_);
   const std::span<const std::byte> data = bytes.subspan(8 + header_bytes);
   bool has_metadata = false;
   const Json json =

@@ -30,6 +30,8 @@ class SafetensorsFile {
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::string& path() const { return path_; }
+  // MappedFile::GiveBackPages of the file.
+  void GiveBackPages() const { file_.GiveBackPages(); }
   bool Has(const std::string& name) const { return tensors_.contains(name); }
   // Errors: kNotFound naming file and tensor.
   TensorView Get(const std::string& name) const;
