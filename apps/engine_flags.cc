@@ -1,6 +1,7 @@
 #include "engine_flags.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/cpu_info.h"
 #include "base/error.h"
@@ -18,9 +19,9 @@ namespace {
 uint64_t KvBytes(const EngineFlags& flags, const runtime::EngineOptions& options,
                  int32_t num_ranks_here, uint64_t bytes_per_block, uint64_t free_bytes) {
   const std::string flag = "--kv-cache-memory";
-  const auto wanted =
-      static_cast<uint64_t>(options.max_batch_size * kv::BlocksFor(options.max_seq_len)) *
-      bytes_per_block;
+  const uint64_t wanted = SaturatingProduct(
+      {static_cast<uint64_t>(options.max_batch_size),
+       static_cast<uint64_t>(kv::BlocksFor(options.max_seq_len)), bytes_per_block});
   const auto ranks = static_cast<uint64_t>(num_ranks_here);
   if (flags.kv_cache_memory.empty()) return std::min(wanted, free_bytes / 2 / ranks);
   const std::string& text = flags.kv_cache_memory;
@@ -91,6 +92,12 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
     return;
   }
   eplb::ValidateSizes(num_experts, options.num_slots, options.num_ranks, "--num-slots");
+  if (options.num_slots > int64_t{num_experts} * options.num_ranks)
+    Throw(ErrorKind::kInvalid,
+          "--num-slots is {}; at most {} are allowed: {} (experts) x {} (--ep), with which every "
+          "rank holds every expert",
+          options.num_slots, int64_t{num_experts} * options.num_ranks, num_experts,
+          options.num_ranks);
   if (flags.placement == "contiguous") return;
   const std::string seed_text = flags.placement.substr(std::string("random:").size());
   if (seed_text.empty() || seed_text.size() > 18 ||
@@ -173,16 +180,30 @@ int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, int64
   const uint64_t kv_bytes = KvBytes(flags, options, places.num_ranks_here, block_bytes,
                                     available > weights ? available - weights : 0);
   const auto num_kv_blocks = static_cast<int64_t>(kv_bytes / block_bytes);
+  if (num_kv_blocks > std::numeric_limits<int32_t>::max())
+    Throw(ErrorKind::kInvalid,
+          "--kv-cache-memory gives {} per rank, which are {} blocks; at most {} are allowed",
+          FormatBytes(kv_bytes), num_kv_blocks, std::numeric_limits<int32_t>::max());
   const auto ranks = static_cast<uint64_t>(places.num_ranks_here);
   const auto token_bytes = static_cast<uint64_t>(model::ScratchBytesPerToken(spec));
+  const auto vocab_size = static_cast<uint64_t>(spec.vocab_size);
+  constexpr uint64_t kSamplerBytes = 36;  // per id of the vocabulary, in each thread
   const checkpoint::MemoryPart parts[] = {
       {"weights", weights, ""},
-      {"KV cache", ranks * static_cast<uint64_t>(num_kv_blocks) * block_bytes, "--kv-cache-memory"},
-      {"buffers", ranks * static_cast<uint64_t>(options.max_num_tokens) * token_bytes,
+      {"KV cache", SaturatingProduct({ranks, static_cast<uint64_t>(num_kv_blocks), block_bytes}),
+       "--kv-cache-memory"},
+      {"buffers",
+       SaturatingProduct({ranks, static_cast<uint64_t>(options.max_num_tokens), token_bytes}),
        "--max-num-tokens"},
-      {"logits", ranks * static_cast<uint64_t>(options.max_batch_size * spec.vocab_size) * 4,
+      {"logits",
+       SaturatingProduct({ranks, static_cast<uint64_t>(options.max_batch_size), vocab_size, 4}),
        "--max-batch-size"},
-      {"exchange", ranks * ExchangeBytes(spec, options), "--moe-max-num-tokens"}};
+      {"samplers",
+       SaturatingProduct(
+           {ranks, static_cast<uint64_t>(options.threads_per_rank), vocab_size, kSamplerBytes}),
+       "--threads"},
+      {"exchange", SaturatingProduct({ranks, ExchangeBytes(spec, options)}),
+       "--moe-max-num-tokens"}};
   // Weights alone may be too much, and then no size of cache is right.
   if (num_kv_blocks < 1 && weights < available)
     Throw(ErrorKind::kResource,
