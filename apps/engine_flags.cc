@@ -24,7 +24,8 @@ class CachePlan {
         dtype_(compute::PrecisionOf(options.kernels).kv_cache) {}
 
   uint64_t BytesOf(int64_t num_blocks) const {
-    const auto classes = kv::BlockClasses(kv::Windows(layers_), num_blocks, limits_);
+    const auto classes =
+        kv::BlockClasses(kv::Windows(layers_), std::min(num_blocks, kv::kMaxBlocks), limits_);
     return static_cast<uint64_t>(kv::CacheBytes(layers_, classes, dtype_));
   }
   int64_t BlocksIn(uint64_t num_bytes) const {
@@ -113,6 +114,12 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
     return;
   }
   eplb::ValidateSizes(num_experts, options.num_slots, options.num_ranks, "--num-slots");
+  if (options.num_slots > int64_t{num_experts} * options.num_ranks)
+    Throw(ErrorKind::kInvalid,
+          "--num-slots is {}; at most {} are allowed: {} (experts) x {} (--ep), with which every "
+          "rank holds every expert",
+          options.num_slots, int64_t{num_experts} * options.num_ranks, num_experts,
+          options.num_ranks);
   if (flags.placement == "contiguous") return;
   const std::string seed_text = flags.placement.substr(std::string("random:").size());
   if (seed_text.empty() || seed_text.size() > 18 ||
@@ -195,16 +202,31 @@ int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, int64
   const uint64_t kv_bytes =
       KvBytes(flags, places.num_ranks_here, wanted, available > weights ? available - weights : 0);
   const int64_t num_kv_blocks = cache.BlocksIn(kv_bytes);
+  if (num_kv_blocks == kv::kMaxBlocks)
+    Throw(ErrorKind::kInvalid,
+          "--kv-cache-memory gives {} per rank; at most {} blocks of {} tokens, which take {}, are "
+          "allowed",
+          FormatBytes(kv_bytes), kv::kMaxBlocks, kv::kBlockTokens,
+          FormatBytes(cache.BytesOf(kv::kMaxBlocks)));
   const auto ranks = static_cast<uint64_t>(places.num_ranks_here);
   const auto token_bytes = static_cast<uint64_t>(model::ScratchBytesPerToken(spec));
+  const auto vocab_size = static_cast<uint64_t>(spec.vocab_size);
+  constexpr uint64_t kSamplerBytes = 36;  // per id of the vocabulary, in each thread
   const checkpoint::MemoryPart parts[] = {
       {"weights", weights, ""},
-      {"KV cache", ranks * cache.BytesOf(num_kv_blocks), "--kv-cache-memory"},
-      {"buffers", ranks * static_cast<uint64_t>(options.max_num_tokens) * token_bytes,
+      {"KV cache", SaturatingProduct({ranks, cache.BytesOf(num_kv_blocks)}), "--kv-cache-memory"},
+      {"buffers",
+       SaturatingProduct({ranks, static_cast<uint64_t>(options.max_num_tokens), token_bytes}),
        "--max-num-tokens"},
-      {"logits", ranks * static_cast<uint64_t>(options.max_batch_size * spec.vocab_size) * 4,
+      {"logits",
+       SaturatingProduct({ranks, static_cast<uint64_t>(options.max_batch_size), vocab_size, 4}),
        "--max-batch-size"},
-      {"exchange", ranks * ExchangeBytes(spec, options), "--moe-max-num-tokens"}};
+      {"samplers",
+       SaturatingProduct(
+           {ranks, static_cast<uint64_t>(options.threads_per_rank), vocab_size, kSamplerBytes}),
+       "--threads"},
+      {"exchange", SaturatingProduct({ranks, ExchangeBytes(spec, options)}),
+       "--moe-max-num-tokens"}};
   // Weights alone may be too much, and then no size of cache is right.
   if (num_kv_blocks < 1 && weights < available)
     Throw(ErrorKind::kResource,

@@ -13,6 +13,7 @@
 #include "base/temporary.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/load_progress.h"
+#include "checkpoint/memory_plan.h"
 #include "comm/mpi/launch.h"
 #include "embedded_model.h"
 #include "interrupt.h"
@@ -105,7 +106,7 @@ void LogStart(const EngineFlags& flags, const Session& session) {
       "{} ({}): {} ranks x {} threads{}, kernels {}, context {}, weights {}, KV for {} tokens per "
       "rank, {}; online balancer: none",
       session.folder, session.family, options.num_ranks, options.threads_per_rank, places,
-      KernelSetName(session.kernels), options.max_seq_len,
+      KernelSetName(session.kernels), session.context,
       FormatBytes(static_cast<uint64_t>(session.model->weight_bytes())),
       options.num_kv_blocks * kv::kBlockTokens, layout);
 }
@@ -122,6 +123,19 @@ Session OpenFolder(const EngineFlags& flags) {
   return session;
 }
 
+// Tables of positions are made for requests as long as can come.
+void LimitContext(const checkpoint::ModelConfig& config, int64_t longest,
+                  runtime::EngineOptions& options) {
+  options.max_seq_len = std::max<int64_t>(
+      1, std::min({options.max_seq_len, longest, options.num_kv_blocks * kv::kBlockTokens}));
+  const checkpoint::MemoryPart parts[] = {
+      {"tables of positions",
+       SaturatingProduct({static_cast<uint64_t>(options.max_seq_len),
+                          static_cast<uint64_t>(config.head_dim), sizeof(float)}),
+       "--max-seq-len"}};
+  checkpoint::CheckMemory(parts, AvailableMemoryBytes());
+}
+
 Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
   Session session = OpenFolder(flags);
   const RankPlaces places = ThreadPlaces(flags);
@@ -130,7 +144,8 @@ Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
   options.num_kv_blocks =
       PlanMemory(flags, session.spec, MeasureModel(options.max_seq_len, session), places, options);
   PrepareRecording(flags, session);
-  if (check) check(session, options);
+  session.context = options.max_seq_len;
+  LimitContext(session.config, check ? check(session, options) : options.max_seq_len, options);
   LoadModel(flags, options.max_seq_len, nullptr, session);
   session.engine = std::make_unique<runtime::Engine>(*session.model, options);
   StartRecording(session);
@@ -244,6 +259,7 @@ void AgreeOnStart(runtime::ProcessWorld& world, const EngineFlags& flags, Start&
     CheckSharedMemoryOf(world, options, weight_bytes, session);
   });
   options.num_kv_blocks = std::ranges::min(world.Gather(options.num_kv_blocks));
+  session.context = options.max_seq_len;
 }
 
 Session StartOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags,
@@ -252,12 +268,15 @@ Session StartOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags,
   Start start;
   AgreeOnStart(world, flags, start);
   Session& session = start.session;
-  const runtime::EngineOptions& options = start.options;
+  runtime::EngineOptions& options = start.options;
+  int64_t longest = 0;
   world.Together([&] {
     if (!world.is_leader()) return;
     PrepareRecording(flags, session);
-    if (check) check(session, options);
+    longest = check ? check(session, options) : options.max_seq_len;
   });
+  longest = std::ranges::max(world.Gather(longest));
+  world.Together([&] { LimitContext(session.config, longest, options); });
   ShareModel(world, flags, options.max_seq_len, session);
   world.Together([&] {
     session.links = world.Connect(options, runtime::ExchangeSegmentBytes(*session.model, options));
@@ -357,6 +376,8 @@ void RunUnrecorded(Session& session, const std::function<void()>& work) {
   try {
     work();
   } catch (const std::exception& failure) {
+    if (const int64_t lost = session.engine->num_unfinished(); lost > 0)
+      LogWarn("{} requests had not ended; what they had generated is lost", lost);
     EndIfRankIsStuck(session, failure);
     throw;
   }

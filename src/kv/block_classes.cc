@@ -52,9 +52,8 @@ int64_t BlocksThatFit(std::span<const LayerCacheShape> layers, const CacheLimits
   const auto bytes_of = [&](int64_t num_blocks) {
     return CacheBytes(layers, BlockClasses(windows, num_blocks, limits), dtype);
   };
-  constexpr int64_t kMost = int64_t{1} << 31;  // block numbers are int32
   int64_t fits = 0;
-  int64_t too_many = kMost;
+  int64_t too_many = kMaxBlocks + 1;
   while (too_many - fits > 1) {
     const int64_t middle = fits + (too_many - fits) / 2;
     (bytes_of(middle) <= num_bytes ? fits : too_many) = middle;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -15,6 +16,9 @@ namespace wideload::kv {
 // numerics contract: results depend on it, so it is a constant. 32 positions x 128 elements x 2
 // bytes = 8 KiB of keys per head: a tile fits the L1 cache.
 inline constexpr int64_t kBlockTokens = 32;
+
+// Block numbers are int32.
+inline constexpr int64_t kMaxBlocks = std::numeric_limits<int32_t>::max();
 
 inline int64_t BlocksFor(int64_t num_tokens) {
   return (num_tokens + kBlockTokens - 1) / kBlockTokens;
@@ -58,7 +62,7 @@ int64_t NumBlocksBehind(int64_t window, int64_t num_computed);
 int64_t CacheBytes(std::span<const LayerCacheShape> layers, std::span<const BlockClass> classes,
                    DType dtype);
 
-// The largest num_blocks with which BlockClasses take at most num_bytes.
+// The largest num_blocks, at most kMaxBlocks, with which BlockClasses take at most num_bytes.
 int64_t BlocksThatFit(std::span<const LayerCacheShape> layers, const CacheLimits& limits,
                       DType dtype, int64_t num_bytes);
 

@@ -163,7 +163,7 @@ void Rank::SampleAll(std::span<const PlanEntry> entries, const TensorView& logit
     output.token = samplers_[static_cast<size_t>(thread)].Sample(
         {.logits = {row, static_cast<size_t>(logits.dim(1))},
          .tokens = sequence.tokens,
-         .prompt_length = static_cast<int64_t>(sequence.request.prompt.size()),
+         .prompt_length = sequence.prompt_length,
          .index = sequence.request.index},
         sequence.request.sampling, output.logprobs);
   };

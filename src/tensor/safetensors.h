@@ -50,6 +50,17 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
+// A tensor to be written, without its bytes.
+struct TensorLayout {
+  std::string name;
+  DType dtype = DType::kF32;
+  Shape shape;
+};
+// What a file of these tensors begins with, up to the first byte of the first: they follow each
+// other in this order, from a multiple of 8 on. Names must be distinct.
+std::string SafetensorsHeader(std::span<const TensorLayout> tensors,
+                              const std::map<std::string, std::string>& metadata = {});
+
 // Writes tensors in the order given (names must be distinct), the first aligned to 8 bytes; appears
 // whole or not at all. The same input gives the same bytes. Errors: kIo.
 void WriteSafetensors(const std::string& path,

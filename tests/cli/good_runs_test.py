@@ -322,7 +322,7 @@ class Bench(CliTest):
         for flags in (("--ep", "2", "--split", "first"), ("--ep", "4", "--num-slots", "128", "--placement", "random:1"),
                       ("--ep", "8", "--moe-max-num-tokens", "8", "--max-num-tokens", "3"),
                       ("--ep", "8", "--placement", yaml, "--split", "round_robin", "--threads", "1"),
-                      ("--num-slots", "96", "--concurrency", "2", "--kv-cache-memory", "400K")):
+                      ("--ep", "2", "--num-slots", "96", "--concurrency", "2", "--kv-cache-memory", "400K")):
             with self.subTest(flags):
                 self.assertEqual(self.bench(*sampled, *flags), first)
 

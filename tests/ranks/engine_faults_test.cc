@@ -149,6 +149,7 @@ TEST(FailedRank, GivesItsErrorToTheCaller) {
   const auto engine = EngineWith(Fault::kThrows);
   EXPECT_EQ(RunToFault(*engine), "no memory for the rows of rank 2");
   EXPECT_TRUE(engine->stuck_ranks().empty());
+  EXPECT_EQ(engine->num_unfinished(), 2 * kRanks);
   EXPECT_THROW(engine->Step(), Error);
 }
 

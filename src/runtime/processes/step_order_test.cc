@@ -56,7 +56,7 @@ void ExpectSame(const PlanEntry& read, const PlanEntry& wanted) {
   EXPECT_EQ(a.tokens, b.tokens);
   ASSERT_EQ(a.tables.size(), b.tables.size());
   for (size_t c = 0; c < a.tables.size(); ++c) EXPECT_EQ(a.tables[c].blocks, b.tables[c].blocks);
-  EXPECT_EQ(a.request.prompt, b.request.prompt);
+  EXPECT_EQ(a.prompt_length, b.prompt_length);
   EXPECT_EQ(a.request.max_tokens, b.request.max_tokens);
   EXPECT_EQ(a.request.index, b.request.index);
   EXPECT_EQ(a.request.prompt_logits, b.request.prompt_logits);
