@@ -8,20 +8,42 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "checkpoint/memory_plan.h"
-#include "kv/paged_cache.h"
+#include "kv/block_classes.h"
 #include "option_flags.h"
 #include "statistics/eplb_yaml.h"
 
 namespace wideload::apps {
 namespace {
 
-// Bytes per rank for keys and values.
-uint64_t KvBytes(const EngineFlags& flags, const runtime::EngineOptions& options,
-                 int32_t num_ranks_here, uint64_t bytes_per_block, uint64_t free_bytes) {
+// What a rank's KV cache takes.
+class CachePlan {
+ public:
+  CachePlan(const model::ModelSpec& spec, const runtime::EngineOptions& options)
+      : layers_(model::CacheShapes(spec)),
+        limits_{.max_batch_size = options.max_batch_size, .max_num_tokens = options.max_num_tokens},
+        dtype_(compute::PrecisionOf(options.kernels).kv_cache) {}
+
+  uint64_t BytesOf(int64_t num_blocks) const {
+    const auto classes =
+        kv::BlockClasses(kv::Windows(layers_), std::min(num_blocks, kv::kMaxBlocks), limits_);
+    return static_cast<uint64_t>(kv::CacheBytes(layers_, classes, dtype_));
+  }
+  int64_t BlocksIn(uint64_t num_bytes) const {
+    constexpr uint64_t kMost = std::numeric_limits<int64_t>::max();
+    const auto bytes = static_cast<int64_t>(std::min(num_bytes, kMost));
+    return kv::BlocksThatFit(layers_, limits_, dtype_, bytes);
+  }
+
+ private:
+  std::vector<kv::LayerCacheShape> layers_;
+  kv::CacheLimits limits_;
+  DType dtype_;
+};
+
+// Bytes per rank for keys and values; `wanted` when all requests run at full length.
+uint64_t KvBytes(const EngineFlags& flags, int32_t num_ranks_here, uint64_t wanted,
+                 uint64_t free_bytes) {
   const std::string flag = "--kv-cache-memory";
-  const uint64_t wanted = SaturatingProduct(
-      {static_cast<uint64_t>(options.max_batch_size),
-       static_cast<uint64_t>(kv::BlocksFor(options.max_seq_len)), bytes_per_block});
   const auto ranks = static_cast<uint64_t>(num_ranks_here);
   if (flags.kv_cache_memory.empty()) return std::min(wanted, free_bytes / 2 / ranks);
   const std::string& text = flags.kv_cache_memory;
@@ -174,24 +196,25 @@ int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, int64
                    const RankPlaces& places, const runtime::EngineOptions& options) {
   const uint64_t available = AvailableMemoryBytes();
   const auto weights = static_cast<uint64_t>(weight_bytes);
-  const auto block_bytes = static_cast<uint64_t>(
-      kv::kBlockTokens *
-      model::KvBytesPerToken(spec, compute::PrecisionOf(options.kernels).kv_cache));
-  const uint64_t kv_bytes = KvBytes(flags, options, places.num_ranks_here, block_bytes,
-                                    available > weights ? available - weights : 0);
-  const auto num_kv_blocks = static_cast<int64_t>(kv_bytes / block_bytes);
-  if (num_kv_blocks > std::numeric_limits<int32_t>::max())
+  const CachePlan cache(spec, options);
+  const uint64_t wanted =
+      cache.BytesOf(options.max_batch_size * kv::BlocksFor(options.max_seq_len));
+  const uint64_t kv_bytes =
+      KvBytes(flags, places.num_ranks_here, wanted, available > weights ? available - weights : 0);
+  const int64_t num_kv_blocks = cache.BlocksIn(kv_bytes);
+  if (num_kv_blocks == kv::kMaxBlocks)
     Throw(ErrorKind::kInvalid,
-          "--kv-cache-memory gives {} per rank, which are {} blocks; at most {} are allowed",
-          FormatBytes(kv_bytes), num_kv_blocks, std::numeric_limits<int32_t>::max());
+          "--kv-cache-memory gives {} per rank; at most {} blocks of {} tokens, which take {}, are "
+          "allowed",
+          FormatBytes(kv_bytes), kv::kMaxBlocks, kv::kBlockTokens,
+          FormatBytes(cache.BytesOf(kv::kMaxBlocks)));
   const auto ranks = static_cast<uint64_t>(places.num_ranks_here);
   const auto token_bytes = static_cast<uint64_t>(model::ScratchBytesPerToken(spec));
   const auto vocab_size = static_cast<uint64_t>(spec.vocab_size);
   constexpr uint64_t kSamplerBytes = 36;  // per id of the vocabulary, in each thread
   const checkpoint::MemoryPart parts[] = {
       {"weights", weights, ""},
-      {"KV cache", SaturatingProduct({ranks, static_cast<uint64_t>(num_kv_blocks), block_bytes}),
-       "--kv-cache-memory"},
+      {"KV cache", SaturatingProduct({ranks, cache.BytesOf(num_kv_blocks)}), "--kv-cache-memory"},
       {"buffers",
        SaturatingProduct({ranks, static_cast<uint64_t>(options.max_num_tokens), token_bytes}),
        "--max-num-tokens"},
@@ -208,7 +231,7 @@ int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, int64
   if (num_kv_blocks < 1 && weights < available)
     Throw(ErrorKind::kResource,
           "--kv-cache-memory gives {} per rank; one block of {} tokens needs {}",
-          FormatBytes(kv_bytes), kv::kBlockTokens, FormatBytes(block_bytes));
+          FormatBytes(kv_bytes), kv::kBlockTokens, FormatBytes(cache.BytesOf(1)));
   checkpoint::CheckMemory(parts, available);
   return num_kv_blocks;
 }

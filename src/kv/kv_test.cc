@@ -33,9 +33,8 @@ TEST(PagedCache, SeparatesLayersKeysAndValues) {
   const PagedCache cache({.layers = {{.kv_heads = 2, .key_dim = 8, .value_dim = 6},
                                      {.kv_heads = 2, .key_dim = 8, .value_dim = 8},
                                      {.kv_heads = 1, .key_dim = 24, .value_dim = 0}},
-                          .num_blocks = 3,
+                          .classes = {{.num_blocks = 3}},
                           .dtype = DType::kF32});
-  EXPECT_EQ(cache.shape().BytesPerBlock(), (2 * 14 + 2 * 16 + 24) * kBlockTokens * 4);
   cache.Keys(1).data<float>()[0] = 5;
   EXPECT_EQ(cache.Values(1).data<float>()[0], 0);
   EXPECT_EQ(cache.Keys(0).data<float>()[0], 0);
@@ -43,6 +42,42 @@ TEST(PagedCache, SeparatesLayersKeysAndValues) {
   EXPECT_EQ(cache.Values(0).shape(), Shape({3, 2, kBlockTokens, 6}));
   EXPECT_EQ(cache.Keys(2).shape(), Shape({3, 1, kBlockTokens, 24}));
   EXPECT_TRUE(cache.Values(2).empty());
+}
+
+TEST(BlockClasses, LayersOfOneWindowShareBlocksAndNeedNoMoreThanTheirWindows) {
+  const LayerCacheShape all = {.kv_heads = 2, .key_dim = 8, .value_dim = 8};
+  LayerCacheShape near = all;
+  near.window = 128;
+  const std::vector<LayerCacheShape> layers = {near, all, near, all};
+  const std::vector<int64_t> windows = Windows(layers);
+  EXPECT_EQ(windows, (std::vector<int64_t>{128, 0}));
+  const CacheLimits limits = {.max_batch_size = 4, .max_num_tokens = 64};
+  const std::vector<BlockClass> classes = BlockClasses(windows, 1000, limits);
+  EXPECT_EQ(classes[0].num_blocks, 4 * (4 + 2) + 2);
+  EXPECT_EQ(classes[1].num_blocks, 1000);
+  EXPECT_EQ(BlockClasses(windows, 5, limits)[0].num_blocks, 5);
+
+  const int64_t bytes = 2 * 32 * kBlockTokens * 2 * (26 + 1000);
+  EXPECT_EQ(CacheBytes(layers, classes, DType::kBF16), bytes);
+  EXPECT_EQ(BlocksThatFit(layers, limits, DType::kBF16, bytes), 1000);
+  EXPECT_EQ(BlocksThatFit(layers, limits, DType::kBF16, bytes - 1), 999);
+  EXPECT_EQ(BlocksThatFit(layers, limits, DType::kBF16, 10), 0);
+
+  const PagedCache cache({.layers = layers, .classes = classes, .dtype = DType::kBF16});
+  EXPECT_EQ(cache.block_class(2), 0);
+  EXPECT_EQ(cache.block_class(3), 1);
+  EXPECT_EQ(cache.Keys(2).shape(), Shape({26, 2, kBlockTokens, 8}));
+  EXPECT_EQ(cache.Values(1).shape(), Shape({1000, 2, kBlockTokens, 8}));
+}
+
+// Position n looks at n + 1 - window .. n.
+TEST(BlockClasses, ABlockIsBehindWhenItsLastPositionIs) {
+  EXPECT_EQ(NumBlocksBehind(0, 5000), 0);
+  EXPECT_EQ(NumBlocksBehind(40, 0), 0);
+  EXPECT_EQ(NumBlocksBehind(40, 32 + 39 - 1), 0);
+  EXPECT_EQ(NumBlocksBehind(40, 32 + 39), 1);
+  EXPECT_EQ(NumBlocksBehind(1, 31), 0);
+  EXPECT_EQ(NumBlocksBehind(1, 32), 1);
 }
 
 }  // namespace

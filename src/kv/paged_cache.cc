@@ -1,24 +1,33 @@
 #include "kv/paged_cache.h"
 
+#include <algorithm>
+
+#include "base/error.h"
+
 namespace wideload::kv {
 
-int64_t CacheShape::BytesPerBlock() const {
-  int64_t elements = 0;
-  for (const LayerCacheShape& layer : layers) elements += layer.ElementsPerToken();
-  return elements * kBlockTokens * DTypeBytes(dtype);
-}
-
 PagedCache::PagedCache(const CacheShape& shape) : shape_(shape) {
+  const std::vector<int64_t> windows = Windows(shape.layers);
+  WIDELOAD_CHECK(windows.size() == shape.classes.size(), "{} block classes for {} windows",
+                 shape.classes.size(), windows.size());
   for (const LayerCacheShape& layer : shape.layers) {
-    const int64_t places = shape.num_blocks * layer.kv_heads * kBlockTokens;
+    const auto found = std::find(windows.begin(), windows.end(), layer.window);
+    const int64_t index = found - windows.begin();
+    const BlockClass& blocks = shape.classes[static_cast<size_t>(index)];
+    WIDELOAD_CHECK(blocks.window == layer.window, "block class {} is of window {}, not {}", index,
+                   blocks.window, layer.window);
+    const int64_t places = blocks.num_blocks * layer.kv_heads * kBlockTokens;
     const int64_t bytes = places * DTypeBytes(shape.dtype);
-    layers_.push_back({Buffer(bytes * layer.key_dim), Buffer(bytes * layer.value_dim)});
+    layers_.push_back({.block_class = index,
+                       .keys = Buffer(bytes * layer.key_dim),
+                       .values = Buffer(bytes * layer.value_dim)});
   }
 }
 
 Shape PagedCache::PartShape(int64_t layer, int64_t width) const {
-  const int64_t kv_heads = shape_.layers[static_cast<size_t>(layer)].kv_heads;
-  return {shape_.num_blocks, kv_heads, kBlockTokens, width};
+  const auto i = static_cast<size_t>(layer);
+  const BlockClass& blocks = shape_.classes[static_cast<size_t>(layers_[i].block_class)];
+  return {blocks.num_blocks, shape_.layers[i].kv_heads, kBlockTokens, width};
 }
 
 TensorView PagedCache::Keys(int64_t layer) const {

@@ -4,44 +4,27 @@
 #include <cstdint>
 #include <vector>
 
+#include "kv/block_classes.h"
 #include "tensor/buffer.h"
 
 namespace wideload::kv {
 
-// Tokens in a block, and the tile in which attention walks the cache from position 0. Part of the
-// numerics contract: results depend on it, so it is a constant. 32 positions x 128 elements x 2
-// bytes = 8 KiB of keys per head: a tile fits the L1 cache.
-inline constexpr int64_t kBlockTokens = 32;
-
-// What one layer keeps of a position.
-struct LayerCacheShape {
-  int64_t kv_heads = 0;
-  int64_t key_dim = 0;
-  int64_t value_dim = 0;  // 0: values are the beginning of their keys (MLA)
-
-  int64_t ElementsPerToken() const { return kv_heads * (key_dim + value_dim); }
-  bool operator==(const LayerCacheShape&) const = default;
-};
-
 struct CacheShape {
   std::vector<LayerCacheShape> layers;
-  int64_t num_blocks = 0;
+  std::vector<BlockClass> classes;  // one for each of Windows(layers)
   DType dtype = DType::kBF16;
-
-  // Of all layers.
-  int64_t BytesPerBlock() const;
 };
-
-inline int64_t BlocksFor(int64_t num_tokens) {
-  return (num_tokens + kBlockTokens - 1) / kBlockTokens;
-}
 
 class PagedCache {
  public:
-  // Memory: shape.num_blocks * shape.BytesPerBlock(), touched only as blocks are used.
+  // Memory: CacheBytes, touched only as blocks are used.
   explicit PagedCache(const CacheShape& shape);
 
   const CacheShape& shape() const { return shape_; }
+  // Whose block tables a layer uses: a position in shape().classes.
+  int64_t block_class(int64_t layer) const {
+    return layers_[static_cast<size_t>(layer)].block_class;
+  }
   // [num_blocks, kv_heads, kBlockTokens, key_dim] of one layer.
   TensorView Keys(int64_t layer) const;
   // [num_blocks, kv_heads, kBlockTokens, value_dim], or empty where value_dim is 0.
@@ -49,6 +32,7 @@ class PagedCache {
 
  private:
   struct Layer {
+    int64_t block_class = 0;
     Buffer keys;
     Buffer values;
   };

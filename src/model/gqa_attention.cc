@@ -83,7 +83,8 @@ void GqaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
     ApplyTemperature(rank.exec, spec_.temperature, batch.positions, q.rows);
 
   const compute::PagedKv cache{rank.cache->Keys(layer), rank.cache->Values(layer)};
-  StoreKv(rank.exec, k.rows, v.rows, batch.sequences, cache);
+  const auto sequences = batch.SequencesOf(rank.cache->block_class(layer));
+  StoreKv(rank.exec, k.rows, v.rows, sequences, cache);
   const compute::AttentionShape attention{
       .q_heads = spec_.q_heads,
       .kv_heads = spec_.kv_heads,
@@ -96,7 +97,7 @@ void GqaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
                 static_cast<size_t>(spec_.has_sinks ? spec_.q_heads : 0)}};
   const TensorView y =
       ws.TakeTensor(rank.exec.precision().activations, {tokens, spec_.q_heads * dim});
-  PagedAttention(rank.exec, attention, q.rows, batch.sequences, cache, y);
+  PagedAttention(rank.exec, attention, q.rows, sequences, cache, y);
   MatMul(rank.exec, y, o_, h, /*accumulate=*/true);
 }
 

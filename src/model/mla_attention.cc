@@ -86,7 +86,8 @@ void MlaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   Workspace& ws = *rank.workspace;
   const DType activations = rank.exec.precision().activations;
   const compute::PagedKv cache{rank.cache->Keys(layer), {}};
-  StoreKv(rank.exec, Latents(rank, batch, rope, x), {}, batch.sequences, cache);
+  const auto sequences = batch.SequencesOf(rank.cache->block_class(layer));
+  StoreKv(rank.exec, Latents(rank, batch, rope, x), {}, sequences, cache);
 
   const TensorView q = Queries(rank, x);
   Rope(rank.exec,
@@ -99,7 +100,7 @@ void MlaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
                                           .scale = spec_.scale};
   const TensorView attended =
       ws.TakeTensor(activations, {tokens, spec_.heads * spec_.kv_lora_rank});
-  PagedAttention(rank.exec, attention, LatentQueries(rank, q), batch.sequences, cache, attended);
+  PagedAttention(rank.exec, attention, LatentQueries(rank, q), sequences, cache, attended);
   const TensorView values = ws.TakeTensor(activations, {tokens, spec_.heads * spec_.value_dim});
   MatMulHeads(rank.exec, {.rows = attended, .heads = spec_.heads}, v_b_,
               {.rows = values, .heads = spec_.heads});

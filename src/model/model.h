@@ -15,10 +15,19 @@ namespace wideload::model {
 // One rank's part of an iteration; T tokens of any number of sequences, possibly none.
 struct Batch {
   int64_t iteration = 0;
-  std::span<const int32_t> ids;                    // [T]
-  std::span<const int32_t> positions;              // [T]
-  std::span<const compute::KvSequence> sequences;  // cover rows 0 .. T-1
-  std::span<const int32_t> logits_rows;            // rows whose logits are wanted, ascending
+  std::span<const int32_t> ids;        // [T]
+  std::span<const int32_t> positions;  // [T]
+  // The sequences that cover rows 0 .. T-1, with their blocks of each class of the rank's cache:
+  // [block classes][S].
+  std::span<const compute::KvSequence> sequences;
+  int64_t num_block_classes = 1;
+  std::span<const int32_t> logits_rows;  // rows whose logits are wanted, ascending
+
+  // With the blocks of one class.
+  std::span<const compute::KvSequence> SequencesOf(int64_t block_class) const {
+    const size_t count = sequences.size() / static_cast<size_t>(num_block_classes);
+    return sequences.subspan(static_cast<size_t>(block_class) * count, count);
+  }
 };
 
 // What the rank owns and a forward pass uses.

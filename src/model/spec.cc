@@ -41,8 +41,13 @@ std::vector<kv::LayerCacheShape> CacheShapes(const ModelSpec& spec) {
       continue;
     }
     const auto& gqa = std::get<GqaSpec>(layer.attention);
-    shapes.push_back(
-        {.kv_heads = gqa.kv_heads, .key_dim = gqa.head_dim, .value_dim = gqa.head_dim});
+    // The start of a chunk is less than a chunk away.
+    const int64_t window = gqa.window > 0 && gqa.chunk > 0 ? std::min(gqa.window, gqa.chunk)
+                                                           : std::max(gqa.window, gqa.chunk);
+    shapes.push_back({.kv_heads = gqa.kv_heads,
+                      .key_dim = gqa.head_dim,
+                      .value_dim = gqa.head_dim,
+                      .window = window});
   }
   return shapes;
 }

@@ -15,11 +15,13 @@ void CountEntry(RankIteration& rank, const PlanEntry& entry) {
   (decode ? rank.num_generated_tokens : rank.num_prompt_tokens) += entry.count;
 }
 
-SchedulerOptions MakeSchedulerOptions(const EngineOptions& options) {
+SchedulerOptions MakeSchedulerOptions(const EngineOptions& options,
+                                      std::vector<int64_t> kv_windows = {0}) {
   return {.num_ranks = options.num_ranks,
           .max_num_tokens = options.max_num_tokens,
           .max_batch_size = options.max_batch_size,
           .num_kv_blocks = options.num_kv_blocks,
+          .kv_windows = std::move(kv_windows),
           .max_seq_len = options.max_seq_len};
 }
 
@@ -45,7 +47,8 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, const Ra
 Engine::Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team)
     : options_(options),
       vocab_size_(model.spec().vocab_size),
-      scheduler_(std::make_unique<Scheduler>(MakeSchedulerOptions(options))),
+      scheduler_(std::make_unique<Scheduler>(
+          MakeSchedulerOptions(options, kv::Windows(model::CacheShapes(model.spec()))))),
       team_(std::move(team)),
       rank_rows_(static_cast<size_t>(options.num_ranks)) {
   info_.ranks.resize(static_cast<size_t>(options.num_ranks));

@@ -33,14 +33,25 @@ RankOptions MakeRankOptions(const EngineOptions& options, const moe::MoeLayout& 
           .fabric = fabric};
 }
 
+namespace {
+
+kv::CacheShape CacheShapeOf(const std::vector<kv::LayerCacheShape>& layers,
+                            const RankOptions& options) {
+  return {.layers = layers,
+          .classes = kv::BlockClasses(
+              kv::Windows(layers), options.num_kv_blocks,
+              {.max_batch_size = options.max_batch_size, .max_num_tokens = options.max_num_tokens}),
+          .dtype = compute::PrecisionOf(options.kernels).kv_cache};
+}
+
+}  // namespace
+
 Rank::Rank(const model::Model& model, const RankOptions& options)
     : model_(model),
       options_(options),
       pool_(fmt::format("rank{}", options.rank), options.threads,
             options.threads * options.num_ranks),
-      cache_({.layers = model::CacheShapes(model.spec()),
-              .num_blocks = options.num_kv_blocks,
-              .dtype = compute::PrecisionOf(options.kernels).kv_cache}) {
+      cache_(CacheShapeOf(model::CacheShapes(model.spec()), options)) {
   if (options.group != nullptr) pool_.CountProgress(options.group->progress());
   for (int32_t i = 0; i < options.threads; ++i) samplers_.emplace_back(model.spec().vocab_size);
   const auto max_tokens = static_cast<size_t>(options.max_num_tokens);
@@ -49,7 +60,7 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
   positions_.reserve(max_tokens);
   logits_rows_.reserve(max_tokens);
   first_logit_.reserve(max_batch);
-  sequences_.reserve(max_batch);
+  sequences_.reserve(max_batch * cache_.shape().classes.size());
   outputs_.resize(max_batch);
 }
 
@@ -93,6 +104,7 @@ void Rank::Run(std::span<const PlanEntry> entries, int64_t iteration) {
                            .ids = ids_,
                            .positions = positions_,
                            .sequences = sequences_,
+                           .num_block_classes = static_cast<int64_t>(cache_.shape().classes.size()),
                            .logits_rows = logits_rows_};
   const TensorView logits = model_.Forward(context, batch);
   if (recorder_) recorder_->RecordIteration(EpRank(options_.rank), iteration, routed_counts());
@@ -113,13 +125,16 @@ void Rank::BuildBatch(std::span<const PlanEntry> entries) {
   positions_.clear();
   logits_rows_.clear();
   first_logit_.clear();
-  sequences_.clear();
-  for (const PlanEntry& entry : entries) {
+  const size_t num_classes = cache_.shape().classes.size();
+  sequences_.resize(num_classes * entries.size());
+  for (size_t e = 0; e < entries.size(); ++e) {
+    const PlanEntry& entry = entries[e];
     const auto first_row = static_cast<int64_t>(ids_.size());
-    sequences_.push_back({.first_row = first_row,
-                          .num_tokens = entry.count,
-                          .start_position = entry.start,
-                          .blocks = entry.sequence->blocks});
+    for (size_t c = 0; c < num_classes; ++c)
+      sequences_[c * entries.size() + e] = {.first_row = first_row,
+                                            .num_tokens = entry.count,
+                                            .start_position = entry.start,
+                                            .blocks = entry.sequence->tables[c].blocks};
     const bool all = entry.sequence->request.prompt_logits;
     first_logit_.push_back(all || entry.sample ? static_cast<int32_t>(logits_rows_.size()) : -1);
     for (int64_t i = 0; i < entry.count; ++i) {

@@ -95,8 +95,8 @@ class Rank {
   std::vector<int32_t> ids_;
   std::vector<int32_t> positions_;
   std::vector<int32_t> logits_rows_;
-  std::vector<int32_t> first_logit_;  // per entry: its first row in the logits, or -1
-  std::vector<compute::KvSequence> sequences_;
+  std::vector<int32_t> first_logit_;            // per entry: its first row in the logits, or -1
+  std::vector<compute::KvSequence> sequences_;  // [block classes][entries]
   std::vector<RankOutput> outputs_;
   RankExchange exchange_figures_;
 };

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "kv/paged_cache.h"
 
 namespace wideload::runtime {
 namespace {
@@ -35,13 +34,22 @@ std::string RefusalReason(const Request& request, const SchedulerOptions& option
   return "";
 }
 
-Scheduler::Scheduler(const SchedulerOptions& options) : options_(options) {
+std::vector<kv::BlockClass> BlockClasses(const SchedulerOptions& options) {
+  return kv::BlockClasses(
+      options.kv_windows, options.num_kv_blocks,
+      {.max_batch_size = options.max_batch_size, .max_num_tokens = options.max_num_tokens});
+}
+
+Scheduler::Scheduler(const SchedulerOptions& options)
+    : options_(options), classes_(BlockClasses(options)) {
   WIDELOAD_CHECK(
       options.num_ranks >= 1 && options.max_num_tokens >= 1 && options.max_batch_size >= 1,
       "{} ranks, {} tokens, batch {}", options.num_ranks, options.max_num_tokens,
       options.max_batch_size);
-  for (int32_t r = 0; r < options.num_ranks; ++r)
-    ranks_.push_back({.running = {}, .blocks = kv::BlockAllocator(options.num_kv_blocks)});
+  for (int32_t r = 0; r < options.num_ranks; ++r) {
+    Rank& rank = ranks_.emplace_back();
+    for (const kv::BlockClass& blocks : classes_) rank.blocks.emplace_back(blocks.num_blocks);
+  }
   plan_.ranks.resize(static_cast<size_t>(options.num_ranks));
   for (auto& entries : plan_.ranks) entries.reserve(static_cast<size_t>(options.max_batch_size));
 }
@@ -124,16 +132,44 @@ bool Scheduler::TryPlan(Rank& rank, Sequence& sequence) {
 }
 
 bool Scheduler::EnsureBlocks(Rank& rank, Sequence& sequence, int64_t num_positions) {
-  while (static_cast<int64_t>(sequence.blocks.size()) < kv::BlocksFor(num_positions)) {
-    if (rank.blocks.num_free() > 0) {
-      sequence.blocks.push_back(rank.blocks.Allocate());
-      continue;
-    }
+  const auto needed = static_cast<size_t>(kv::BlocksFor(num_positions));
+  while (sequence.tables.front().blocks.size() < needed) {
+    if (AllocateBlocks(rank, sequence)) continue;
     Sequence* youngest = rank.running.back();
     Preempt(rank, *youngest);
     if (youngest == &sequence) return false;
   }
   return true;
+}
+
+// One more block of every class, or of none.
+bool Scheduler::AllocateBlocks(Rank& rank, Sequence& sequence) {
+  for (const kv::BlockAllocator& blocks : rank.blocks)
+    if (blocks.num_free() == 0) return false;
+  for (size_t c = 0; c < rank.blocks.size(); ++c)
+    sequence.tables[c].blocks.push_back(rank.blocks[c].Allocate());
+  return true;
+}
+
+void Scheduler::GiveBack(Rank& rank, Sequence& sequence) {
+  for (size_t c = 0; c < rank.blocks.size(); ++c) {
+    BlockTable& table = sequence.tables[c];
+    const int64_t behind = kv::NumBlocksBehind(classes_[c].window, sequence.num_computed);
+    if (behind <= table.num_given_back) continue;
+    rank.blocks[c].Free(std::span(table.blocks)
+                            .first(static_cast<size_t>(behind))
+                            .subspan(static_cast<size_t>(table.num_given_back)));
+    table.num_given_back = behind;
+  }
+}
+
+void Scheduler::FreeAll(Rank& rank, Sequence& sequence) {
+  for (size_t c = 0; c < rank.blocks.size(); ++c) {
+    BlockTable& table = sequence.tables[c];
+    rank.blocks[c].Free(std::span(table.blocks).subspan(static_cast<size_t>(table.num_given_back)));
+    table.blocks.clear();
+    table.num_given_back = 0;
+  }
 }
 
 void Scheduler::Preempt(Rank& rank, Sequence& sequence) {
@@ -142,8 +178,7 @@ void Scheduler::Preempt(Rank& rank, Sequence& sequence) {
     rank.budget += entry.count;
     entry.count = 0;
   }
-  rank.blocks.Free(sequence.blocks);
-  sequence.blocks.clear();
+  FreeAll(rank, sequence);
   sequence.num_computed = 0;
   sequence.rank = -1;
   sequence.last_plan = -1;
@@ -182,10 +217,26 @@ void Scheduler::AdmitWaiting() {
   }
 }
 
+// For all tokens of a sequence that begins, as far as they are needed at once.
+bool Scheduler::HasBlocksFor(const Rank& rank, const Sequence& sequence) const {
+  const auto length = static_cast<int64_t>(sequence.tokens.size());
+  for (size_t c = 0; c < classes_.size(); ++c) {
+    int64_t needed = kv::BlocksFor(length);
+    if (classes_[c].window > 0) {
+      const int64_t at_once = std::min(length, options_.max_num_tokens);
+      needed = std::min(needed, kv::BlocksFor(classes_[c].window) + kv::BlocksFor(at_once) + 1);
+    }
+    if (rank.blocks[c].num_free() < needed) return false;
+  }
+  return true;
+}
+
 void Scheduler::Admit(Sequence& sequence, Rank& rank) {
   const auto needed = sequence.prompt_length + sequence.request.max_tokens;
   sequence.tokens.reserve(static_cast<size_t>(needed));
-  sequence.blocks.reserve(static_cast<size_t>(kv::BlocksFor(needed)));
+  sequence.tables.resize(classes_.size());
+  for (BlockTable& table : sequence.tables)
+    table.blocks.reserve(static_cast<size_t>(kv::BlocksFor(needed)));
   rank.running.splice(rank.running.end(), waiting_, sequence.place);
   sequence.rank = IndexOf(rank);
   rank.has_prompts = true;
@@ -196,11 +247,10 @@ void Scheduler::Admit(Sequence& sequence, Rank& rank) {
 // and blocks for all its tokens, so that admission does not preempt; ties go to
 // the lowest rank.
 Scheduler::Rank* Scheduler::ChooseRank(const Sequence& sequence) {
-  const int64_t needed_blocks = kv::BlocksFor(static_cast<int64_t>(sequence.tokens.size()));
   Rank* best = nullptr;
   int64_t best_load = 0;
   for (Rank& rank : ranks_) {
-    if (!HasRoom(rank) || rank.blocks.num_free() < needed_blocks) continue;
+    if (!HasRoom(rank) || !HasBlocksFor(rank, sequence)) continue;
     int64_t load = 0;
     for (const Sequence* running : rank.running) load += 1 + running->num_uncomputed();
     if (best == nullptr || load < best_load) {
@@ -214,6 +264,7 @@ Scheduler::Rank* Scheduler::ChooseRank(const Sequence& sequence) {
 FinishReason Scheduler::Complete(const PlanEntry& entry, int32_t token) {
   Sequence& sequence = *entry.sequence;
   sequence.num_computed += entry.count;
+  GiveBack(ranks_[static_cast<size_t>(sequence.rank)], sequence);
   if (token >= 0) sequence.tokens.push_back(token);
   if (token >= 0 && Contains(sequence.request.eos_ids, token)) return FinishReason::kStop;
   const auto generated = static_cast<int64_t>(sequence.tokens.size()) - sequence.prompt_length;
@@ -228,7 +279,7 @@ bool Scheduler::Retire(RequestId id) {
   Sequence* sequence = it->second.get();
   if (sequence->rank >= 0) {
     Rank& rank = ranks_[static_cast<size_t>(sequence->rank)];
-    rank.blocks.Free(sequence->blocks);
+    FreeAll(rank, *sequence);
     rank.running.erase(sequence->place);
   } else {
     waiting_.erase(sequence->place);

@@ -12,21 +12,33 @@
 #include <vector>
 
 #include "kv/block_allocator.h"
+#include "kv/block_classes.h"
 #include "runtime/request.h"
 
 namespace wideload::runtime {
 
 struct SchedulerOptions {
   int32_t num_ranks = 1;
-  int64_t max_num_tokens = 2048;  // per rank and iteration
-  int64_t max_batch_size = 64;    // requests running on a rank
-  int64_t num_kv_blocks = 0;      // per rank
-  int64_t max_seq_len = 0;        // prompt and generated tokens of one request
+  int64_t max_num_tokens = 2048;          // per rank and iteration
+  int64_t max_batch_size = 64;            // requests running on a rank
+  int64_t num_kv_blocks = 0;              // per rank; of layers without a window
+  std::vector<int64_t> kv_windows = {0};  // of the layers, kv::Windows
+  int64_t max_seq_len = 0;                // prompt and generated tokens of one request
 };
 
 // Why a request can never run: too long for the context or the KV cache, an empty prompt. "" when
 // it can.
 std::string RefusalReason(const Request& request, const SchedulerOptions& options);
+
+// The blocks of each class that a rank has.
+std::vector<kv::BlockClass> BlockClasses(const SchedulerOptions& options);
+
+// A sequence's blocks of one class: blocks[i] holds positions i * kBlockTokens and on.
+struct BlockTable {
+  std::vector<int32_t> blocks;
+  int64_t num_given_back = 0;  // at the beginning; their entries mean nothing any more
+  bool operator==(const BlockTable&) const = default;
+};
 
 // A request on its way. Owned by the scheduler; ranks read it during an iteration.
 struct Sequence {
@@ -34,9 +46,9 @@ struct Sequence {
   Request request;              // its prompt is in `tokens`, once
   std::vector<int32_t> tokens;  // prompt, then generated
   int64_t prompt_length = 0;
-  std::vector<int32_t> blocks;  // KV blocks of positions 0 ..; on `rank`
-  int64_t num_computed = 0;     // positions whose keys and values are in the cache
-  int32_t rank = -1;            // -1: waiting
+  std::vector<BlockTable> tables;  // of each block class, equally long; on `rank`
+  int64_t num_computed = 0;        // positions whose keys and values are in the cache
+  int32_t rank = -1;               // -1: waiting
   int64_t num_preemptions = 0;
   // The scheduler's own.
   std::list<Sequence*>::iterator place;  // in the list of its rank, or of those that wait
@@ -79,8 +91,9 @@ class Scheduler {
   static constexpr int64_t kMaxStarved = 8;
   static constexpr int64_t kMaxPassed = 64;
 
-  // After the plan was carried out: `token` (or -1 for none) continues the entry's sequence;
-  // returns why it ends, if so. Call for every entry, then Retire.
+  // After the plan was carried out: `token` (or -1 for none) continues the entry's sequence, and
+  // blocks that none of its later positions looks at are free; returns why it ends, if so. Call for
+  // every entry, then Retire.
   FinishReason Complete(const PlanEntry& entry, int32_t token);
 
   // Takes a request out at any time between Plan's iteration and the next, finished or not; frees
@@ -96,9 +109,9 @@ class Scheduler {
 
  private:
   struct Rank {
-    std::list<Sequence*> running;  // in order of admission
-    kv::BlockAllocator blocks;
-    int64_t budget = 0;        // tokens left in the plan being made
+    std::list<Sequence*> running;            // in order of admission
+    std::vector<kv::BlockAllocator> blocks;  // of each class
+    int64_t budget = 0;                      // tokens left in the plan being made
     int64_t num_starved = 0;   // plans in a row whose decodes left waiting prompts nothing
     bool has_prompts = false;  // in the plan being made
   };
@@ -112,10 +125,15 @@ class Scheduler {
   Rank* ChooseRank(const Sequence& sequence);
   bool TryPlan(Rank& rank, Sequence& sequence);
   bool EnsureBlocks(Rank& rank, Sequence& sequence, int64_t num_positions);
+  bool AllocateBlocks(Rank& rank, Sequence& sequence);
+  bool HasBlocksFor(const Rank& rank, const Sequence& sequence) const;
+  void GiveBack(Rank& rank, Sequence& sequence);
+  void FreeAll(Rank& rank, Sequence& sequence);
   void Preempt(Rank& rank, Sequence& sequence);
   int32_t IndexOf(const Rank& rank) const { return static_cast<int32_t>(&rank - ranks_.data()); }
 
   SchedulerOptions options_;
+  std::vector<kv::BlockClass> classes_;
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
   std::list<Sequence*> waiting_;
   std::vector<Rank> ranks_;

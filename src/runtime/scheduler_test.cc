@@ -5,7 +5,7 @@
 #include <limits>
 #include <numeric>
 
-#include "kv/paged_cache.h"
+#include "kv/block_classes.h"
 
 namespace wideload::runtime {
 namespace {
@@ -114,6 +114,46 @@ TEST(Scheduler, RecomputesAPreemptedSequenceFromItsOwnTokens) {
       << "computed, preempted, computed again";
   EXPECT_EQ(std::count(starts[0].begin(), starts[0].end(), 0), 1)
       << "the oldest is never preempted";
+}
+
+// A class of blocks for layers that see 40 positions beside one for layers that see all.
+TEST(Scheduler, GivesBlocksBehindAWindowBack) {
+  SchedulerOptions options = Options();
+  options.kv_windows = {0, 40};
+  Scheduler scheduler(options);
+  scheduler.Add(0, Prompt(60, 200));
+  const Sequence* sequence = scheduler.Find(0);
+  for (int64_t computed = 0; computed < 200;) {
+    const StepPlan plan = scheduler.Plan();
+    const PlanEntry& entry = plan.ranks[0][0];
+    // What this step computes and looks at has blocks, equally many in both classes.
+    const auto needed = static_cast<size_t>(kv::BlocksFor(entry.start + entry.count));
+    for (const BlockTable& table : sequence->tables) EXPECT_EQ(table.blocks.size(), needed);
+    EXPECT_EQ(sequence->tables[0].num_given_back, 0);
+    const int64_t first_seen = std::max<int64_t>(0, entry.start + 1 - 40);
+    EXPECT_EQ(sequence->tables[1].num_given_back, first_seen / kBlock);
+    computed = entry.start + entry.count;
+    scheduler.Complete(entry, 7);
+  }
+  EXPECT_TRUE(scheduler.Retire(0));
+}
+
+// With few blocks the class of the window never stands in the way: it has enough for all.
+TEST(Scheduler, FinishesAllThroughPreemptionWithWindows) {
+  for (const std::vector<int64_t>& windows :
+       {std::vector<int64_t>{0, 40}, std::vector<int64_t>{1, 0}, std::vector<int64_t>{33}}) {
+    SchedulerOptions options = Options();
+    options.num_kv_blocks = 9;
+    options.kv_windows = windows;
+    Scheduler scheduler(options);
+    for (RequestId id = 0; id < 12; ++id)
+      EXPECT_EQ(scheduler.Add(id, Prompt(10 + 17 * id, 60)), "") << id;
+    EXPECT_GT(RunAll(scheduler), 0);
+    EXPECT_EQ(scheduler.num_running(), 0);
+    // Everything was given back once: a request that needs all of it runs.
+    EXPECT_EQ(scheduler.Add(100, Prompt(9 * kBlock - 1, 1)), "");
+    EXPECT_GT(RunAll(scheduler), 0);
+  }
 }
 
 TEST(Scheduler, RefusesWhatCanNeverRun) {

@@ -9,7 +9,7 @@ RankServer::RankServer(const model::Model& model, const EngineOptions& options,
     : layout_(MakeMoeLayout(model.spec().moe, options)),
       links_(links),
       channel_(*links.orders, *links.group),
-      orders_(options, model.spec().vocab_size),
+      orders_(options, model.spec().vocab_size, kv::Windows(model::CacheShapes(model.spec()))),
       rank_(std::make_unique<Rank>(
           model, MakeRankOptions(options, layout_, *links.group, links.exchange))) {}
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "kv/paged_cache.h"
 #include "runtime/processes/wire.h"
 
 namespace wideload::runtime {
@@ -61,9 +60,10 @@ void OrderWriter::WriteStep(std::span<const PlanEntry> entries, int64_t iteratio
                              .prompt_length = sequence.prompt_length,
                              .prompt_logits = sequence.request.prompt_logits});
     writer.PutAll(std::span<const int32_t>(sequence.tokens).subspan(known.num_tokens));
-    writer.PutAll(std::span<const int32_t>(sequence.blocks).subspan(known.num_blocks));
+    for (const BlockTable& table : sequence.tables)
+      writer.PutAll(std::span<const int32_t>(table.blocks).subspan(known.num_blocks));
     known = {.num_tokens = sequence.tokens.size(),
-             .num_blocks = sequence.blocks.size(),
+             .num_blocks = sequence.tables.front().blocks.size(),
              .num_preemptions = sequence.num_preemptions};
   }
 }
@@ -110,11 +110,11 @@ class OrderReader::Parser {
     TakeTokens(sequence);
     TakeBlocks(sequence, head.first_block);
     const auto length = static_cast<int64_t>(sequence.tokens.size());
-    Require(
-        head.start >= 0 && head.count > 0 && head.start <= length - head.count &&
-            kv::BlocksFor(head.start + head.count) <= static_cast<int64_t>(sequence.blocks.size()),
-        "computes positions {} to {} of sequence {}, which has {} tokens and {} blocks", head.start,
-        head.start + head.count, head.id, length, sequence.blocks.size());
+    const size_t num_blocks = sequence.tables.front().blocks.size();
+    Require(head.start >= 0 && head.count > 0 && head.start <= length - head.count &&
+                kv::BlocksFor(head.start + head.count) <= static_cast<int64_t>(num_blocks),
+            "computes positions {} to {} of sequence {}, which has {} tokens and {} blocks",
+            head.start, head.start + head.count, head.id, length, num_blocks);
     owner_.order_.entries.push_back({.sequence = &sequence,
                                      .start = head.start,
                                      .count = head.count,
@@ -142,7 +142,9 @@ class OrderReader::Parser {
     sequence->request.prompt_logits = start.prompt_logits != 0;
     const int64_t length = start.prompt_length + start.max_tokens;
     sequence->tokens.reserve(static_cast<size_t>(length));
-    sequence->blocks.reserve(static_cast<size_t>(kv::BlocksFor(length)));
+    sequence->tables.resize(owner_.classes_.size());
+    for (BlockTable& table : sequence->tables)
+      table.blocks.reserve(static_cast<size_t>(kv::BlocksFor(length)));
     const auto [it, is_new] = owner_.sequences_.emplace(id, std::move(sequence));
     Require(is_new, "begins sequence {}, which is there", id);
     return *it->second;
@@ -160,14 +162,20 @@ class OrderReader::Parser {
   }
 
   void TakeBlocks(Sequence& sequence, int64_t first) {
-    Require(first >= 0 && first <= static_cast<int64_t>(sequence.blocks.size()),
-            "gives sequence {} blocks from {} on; it has {}", sequence.id, first,
-            sequence.blocks.size());
-    sequence.blocks.resize(static_cast<size_t>(first));
-    for (const int32_t block : reader_.TakeAll<int32_t>()) {
-      Require(block >= 0 && block < owner_.options_.num_kv_blocks, "gives sequence {} block {}",
-              sequence.id, block);
-      sequence.blocks.push_back(block);
+    const size_t known = sequence.tables.front().blocks.size();
+    Require(first >= 0 && first <= static_cast<int64_t>(known),
+            "gives sequence {} blocks from {} on; it has {}", sequence.id, first, known);
+    for (size_t c = 0; c < sequence.tables.size(); ++c) {
+      std::vector<int32_t>& blocks = sequence.tables[c].blocks;
+      blocks.resize(static_cast<size_t>(first));
+      for (const int32_t block : reader_.TakeAll<int32_t>()) {
+        Require(block >= 0 && block < owner_.classes_[c].num_blocks, "gives sequence {} block {}",
+                sequence.id, block);
+        blocks.push_back(block);
+      }
+      Require(blocks.size() == sequence.tables.front().blocks.size(),
+              "gives sequence {} tables of {} and {} blocks", sequence.id,
+              sequence.tables.front().blocks.size(), blocks.size());
     }
   }
 
@@ -175,8 +183,13 @@ class OrderReader::Parser {
   ByteReader reader_;
 };
 
-OrderReader::OrderReader(const EngineOptions& options, int64_t vocab_size)
-    : options_(options), vocab_size_(vocab_size) {
+OrderReader::OrderReader(const EngineOptions& options, int64_t vocab_size,
+                         std::span<const int64_t> windows)
+    : options_(options),
+      vocab_size_(vocab_size),
+      classes_(kv::BlockClasses(
+          windows, options.num_kv_blocks,
+          {.max_batch_size = options.max_batch_size, .max_num_tokens = options.max_num_tokens})) {
   order_.entries.reserve(static_cast<size_t>(options.max_batch_size));
 }
 

@@ -30,7 +30,7 @@ class OrderWriter {
  private:
   struct Known {
     size_t num_tokens = 0;
-    size_t num_blocks = 0;
+    size_t num_blocks = 0;  // of each class
     int64_t num_preemptions = 0;
   };
   std::map<RequestId, Known> known_;
@@ -46,7 +46,8 @@ struct StepOrder {
 
 class OrderReader {
  public:
-  OrderReader(const EngineOptions& options, int64_t vocab_size);
+  // `windows`: kv::Windows of the model's layers.
+  OrderReader(const EngineOptions& options, int64_t vocab_size, std::span<const int64_t> windows);
 
   // Valid until the next call. Errors: kCorrupt naming what an order may not say; then this object
   // is unusable.
@@ -59,6 +60,7 @@ class OrderReader {
 
   EngineOptions options_;
   int64_t vocab_size_;
+  std::vector<kv::BlockClass> classes_;
   std::map<RequestId, std::unique_ptr<Sequence>> sequences_;
   StepOrder order_;
 };

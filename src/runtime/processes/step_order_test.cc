@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <random>
 
 #include "base/error.h"
@@ -12,6 +13,8 @@ namespace wideload::runtime {
 namespace {
 
 constexpr int64_t kVocab = 50;
+// Of layers that see all and layers that see 40 positions.
+constexpr std::array<int64_t, 2> kWindows = {0, 40};
 
 EngineOptions SmallOptions() {
   EngineOptions options;
@@ -28,6 +31,7 @@ Scheduler MakeScheduler(const EngineOptions& o) {
                     .max_num_tokens = o.max_num_tokens,
                     .max_batch_size = o.max_batch_size,
                     .num_kv_blocks = o.num_kv_blocks,
+                    .kv_windows = {kWindows.begin(), kWindows.end()},
                     .max_seq_len = o.max_seq_len});
 }
 
@@ -50,7 +54,8 @@ void ExpectSame(const PlanEntry& read, const PlanEntry& wanted) {
   const Sequence& b = *wanted.sequence;
   EXPECT_EQ(a.id, b.id);
   EXPECT_EQ(a.tokens, b.tokens);
-  EXPECT_EQ(a.blocks, b.blocks);
+  ASSERT_EQ(a.tables.size(), b.tables.size());
+  for (size_t c = 0; c < a.tables.size(); ++c) EXPECT_EQ(a.tables[c].blocks, b.tables[c].blocks);
   EXPECT_EQ(a.prompt_length, b.prompt_length);
   EXPECT_EQ(a.request.max_tokens, b.request.max_tokens);
   EXPECT_EQ(a.request.index, b.request.index);
@@ -66,7 +71,7 @@ TEST(StepOrder, CarriesEveryPlanOfARunWithPreemption) {
   const EngineOptions options = SmallOptions();
   Scheduler scheduler = MakeScheduler(options);
   OrderWriter writers[2];
-  OrderReader readers[2] = {{options, kVocab}, {options, kVocab}};
+  OrderReader readers[2] = {{options, kVocab, kWindows}, {options, kVocab, kWindows}};
   std::mt19937 random(5);
   RequestId next = 0;
   std::vector<std::byte> bytes;
@@ -139,7 +144,7 @@ class BadOrder : public testing::Test {
     OrderWriter writer;
     writer.WriteStep({&entry, 1}, 0, false, bytes);
     try {
-      OrderReader(SmallOptions(), kVocab).Read(bytes);
+      OrderReader(SmallOptions(), kVocab, kWindows).Read(bytes);
       FAIL() << "taken";
     } catch (const Error& error) {
       EXPECT_THAT(error.what(), testing::HasSubstr(reason));
@@ -153,8 +158,14 @@ class BadOrder : public testing::Test {
 TEST_F(BadOrder, IsRefusedByName) {
   ExpectRefused([](Sequence& s, PlanEntry&) { s.tokens[3] = kVocab; }, "has token 50");
   ExpectRefused([](Sequence& s, PlanEntry&) { s.tokens[3] = -1; }, "has token -1");
-  ExpectRefused([](Sequence& s, PlanEntry&) { s.blocks[0] = 8; }, "block 8");
-  ExpectRefused([](Sequence& s, PlanEntry&) { s.blocks.pop_back(); }, "computes positions");
+  ExpectRefused([](Sequence& s, PlanEntry&) { s.tables[0].blocks[0] = 8; }, "block 8");
+  ExpectRefused([](Sequence& s, PlanEntry&) { s.tables[0].blocks.pop_back(); },
+                "tables of 0 and 1 blocks");
+  ExpectRefused(
+      [](Sequence& s, PlanEntry&) {
+        for (BlockTable& table : s.tables) table.blocks.pop_back();
+      },
+      "computes positions");
   ExpectRefused([](Sequence&, PlanEntry& e) { ++e.count; }, "computes positions");
   ExpectRefused([](Sequence&, PlanEntry& e) { e.start = -1; }, "computes positions");
   ExpectRefused([](Sequence& s, PlanEntry&) { s.request.max_tokens = 71; }, "begins sequence");
@@ -166,17 +177,18 @@ TEST_F(BadOrder, IsRefusedWhereverItIsCutOff) {
   OrderWriter writer;
   writer.WriteStep(plan_->ranks[0], 0, false, bytes);
   for (size_t size = 0; size < bytes.size(); ++size)
-    EXPECT_THROW(OrderReader(SmallOptions(), kVocab).Read(std::span(bytes).first(size)), Error)
+    EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(std::span(bytes).first(size)),
+                 Error)
         << size;
   bytes.resize(bytes.size() + 8);
-  EXPECT_THROW(OrderReader(SmallOptions(), kVocab).Read(bytes), Error);
+  EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(bytes), Error);
 }
 
 TEST_F(BadOrder, IsRefusedWhenItIsOfNoKind) {
   for (const int kind : {-1, 3}) {
     std::vector<std::byte> bytes;
     OrderWriter::Write(static_cast<OrderKind>(kind), bytes);
-    EXPECT_THROW(OrderReader(SmallOptions(), kVocab).Read(bytes), Error) << kind;
+    EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(bytes), Error) << kind;
   }
 }
 
@@ -185,7 +197,7 @@ TEST_F(BadOrder, MayNotContinueWhatIsNotThere) {
   OrderWriter writer;
   writer.WriteStep(plan_->ranks[0], 0, false, bytes);
   writer.WriteStep(plan_->ranks[0], 1, false, bytes);
-  EXPECT_THROW(OrderReader(SmallOptions(), kVocab).Read(bytes), Error);
+  EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(bytes), Error);
 }
 
 }  // namespace
