@@ -20,7 +20,7 @@ struct LayerCrossing {
 
 struct CrossingOptions {
   int32_t ep_size = 1;
-  int32_t num_nodes = 1;                                // divides ep_size
+  int32_t num_nodes = 1;                               // divides ep_size
   const statistics::EplbConfig* projection = nullptr;  // null: experts in order
   std::string projection_source = {};
 };

@@ -359,11 +359,11 @@ void Report(const ReportFlags& flags) {
   }
   for (const std::string& note : notes) LogInfo("{}", note);
   for (const std::string& note : EmptyNotes(report)) LogInfo("{}", note);
-  const std::vector<LayerCrossing> crossings = CrossingsOf(
-      flags.loads, {.ep_size = options.ep_size,
-                    .num_nodes = flags.num_nodes,
-                    .projection = flags.projection ? &projection : nullptr,
-                    .projection_source = flags.projection.value_or("")});
+  const std::vector<LayerCrossing> crossings =
+      CrossingsOf(flags.loads, {.ep_size = options.ep_size,
+                                .num_nodes = flags.num_nodes,
+                                .projection = flags.projection ? &projection : nullptr,
+                                .projection_source = flags.projection.value_or("")});
   if (flags.json) {
     Json document = ReportJson(report, run, context, flags.hot);
     if (!crossings.empty()) document["crossing"] = CrossingJson(crossings);

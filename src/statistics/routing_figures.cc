@@ -79,8 +79,8 @@ class CrossingCounter {
 
 }  // namespace
 
-CrossingFigures CrossingOf(const Routing& routing, int32_t layer,
-                           const eplb::Placement& placement, int32_t num_nodes, size_t num_pairs) {
+CrossingFigures CrossingOf(const Routing& routing, int32_t layer, const eplb::Placement& placement,
+                           int32_t num_nodes, size_t num_pairs) {
   CrossingCounter counter(placement, num_nodes, routing.num_experts);
   for (const RoutingTask& task : routing.tasks) {
     const int64_t tokens = routing.NumTokens(task);
