@@ -307,7 +307,7 @@ Json FindingsJson(const checkpoint::ModelConfig& model, const Findings& found) {
 }
 
 void Check(const CheckFlags& flags) {
-  const checkpoint::ModelConfig model = checkpoint::InspectModelConfig(flags.model).config;
+  const checkpoint::ModelConfig model = checkpoint::ReadModelConfig(flags.model);
   const Findings found = Inspect(flags, model);
   WriteFileWhole("-", flags.json ? DumpJson(FindingsJson(model, found), 2) + "\n"
                                  : FindingsText(flags, model, found));

@@ -245,7 +245,7 @@ Json DiagnosisJson(const eplb::DiagnosisFigures& figures, const eplb::Diagnosis&
 // Bytes of slots and KV cache of --model.
 SlotCost CostOf(const DiagnoseFlags& flags, size_t num_layers) {
   if (flags.model.empty()) return {};
-  const checkpoint::ModelConfig model = checkpoint::InspectModelConfig(flags.model).config;
+  const checkpoint::ModelConfig model = checkpoint::ReadModelConfig(flags.model);
   const checkpoint::ExpertLayers experts = checkpoint::FindExpertLayers(flags.model, model);
   if (!experts.expert_bytes)
     LogWarn("{}: bytes of an expert are not known: {}", flags.model, experts.storage);

@@ -282,7 +282,7 @@ std::vector<int32_t> LeaveOutDenseLayers(const LoadFlags& flags, RecordedLoads& 
 void Plan(PlanFlags flags) {
   CheckNodeFlags(flags.nodes, "--policy", {flags.policy});
   CheckFetchPrice(flags);
-  CheckPlacementOutput(flags.output);
+  CheckPlacementOutput(flags.output, FilesOf(flags.loads));
   RecordedLoads recorded = ReadRecordedLoads(flags.loads);
   const std::vector<int32_t> left_out = LeaveOutDenseLayers(flags.loads, recorded);
   const TargetEngine engine = ChooseEngine(flags.engine, recorded.engine, flags.loads.Source());

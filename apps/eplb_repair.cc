@@ -251,7 +251,9 @@ void WriteResult(const RepairFlags& flags, statistics::EplbConfig config, bool t
 
 void Repair(RepairFlags flags) {
   CheckNodes(flags);
-  CheckPlacementOutput(flags.output);
+  std::vector<FileUse> inputs = FilesOf(flags.loads);
+  inputs.push_back(Reads("--from", flags.from));
+  CheckPlacementOutput(flags.output, std::move(inputs));
   const statistics::EplbConfig config = statistics::ReadEplbYaml(flags.from);
   const RecordedLoads recorded = ReadRecordedLoads(flags.loads);
   const RankChoice ranks = RanksOf(flags, config, recorded);

@@ -320,6 +320,10 @@ std::string LayoutText(const ReportFlags& flags, const Run& run,
 void Report(const ReportFlags& flags) {
   CheckFlags(flags);
   CatchInterrupts();
+  std::vector<FileUse> files = FilesOf(flags.loads);
+  files.push_back(Reads("--projection_eplb_config_path", flags.projection.value_or("")));
+  files.push_back(Writes("--html", flags.html));
+  CheckFiles(files);
   if (!flags.html.empty()) CheckWritable(flags.html);
   Run run = ReadRun(flags);
   const statistics::EplbConfig projection = ReadProjection(flags, run);

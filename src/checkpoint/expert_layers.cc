@@ -7,12 +7,10 @@
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/expert_bytes.h"
-#include "checkpoint/inspection.h"
+#include "checkpoint/weight_sums.h"
 
 namespace wideload::checkpoint {
 namespace {
-
-constexpr int64_t kMaxLayers = 100000;
 
 ExpertLayers OfWeights(const std::string& folder, const ModelConfig& config) {
   const Checkpoint checkpoint(folder);
@@ -32,15 +30,6 @@ ExpertLayers OfWeights(const std::string& folder, const ModelConfig& config) {
           .expert_bytes = experts == 0 ? 0 : bytes / experts,
           .storage = "as stored",
           .from_weights = true};
-}
-
-// Llama 4 lists its layers or tells the step between them.
-bool IsListed(const JsonFields& fields, int64_t layer) {
-  const Json* list = fields.Find("moe_layers");
-  if (list != nullptr && list->is_array() && !list->empty())
-    return std::find(list->begin(), list->end(), Json(layer)) != list->end();
-  const int64_t step = fields.IntOr("interleave_moe_layer_step", 1, 1, kMaxLayers);
-  return (layer + 1) % step == 0;
 }
 
 // Latent attention keeps one latent vector and the rotated part of the key.
@@ -75,14 +64,8 @@ ExpertLayers OfConfig(const std::string& folder, const ModelConfig& config) {
   const Json json = ReadJsonFile(path);
   const JsonFields top(json, path);
   const JsonFields fields = top.Has("text_config") ? top.Object("text_config") : top;
-  const int64_t first = fields.IntOr("first_k_dense_replace", 0, 0, kMaxLayers);
-  const int64_t step = fields.IntOr("moe_layer_freq", 1, 1, kMaxLayers);
-  ExpertLayers found;
-  for (int64_t layer = 0; layer < config.num_layers; ++layer)
-    if (config.IsMoeLayer(layer) && layer >= first && layer % step == 0 && IsListed(fields, layer))
-      found.layers.push_back(static_cast<int32_t>(layer));
-  const int64_t extra = fields.IntOr("num_nextn_predict_layers", 0, 0, kMaxLayers);
-  for (int64_t i = 0; i < extra; ++i)
+  ExpertLayers found{.layers = config.moe_layers};
+  for (int64_t i = 0; i < config.num_extra_layers; ++i)
     found.extra_layers.push_back(static_cast<int32_t>(config.num_layers + i));
   // gate, up and down projection
   const double weights = 3.0 * static_cast<double>(config.hidden_size) *

@@ -40,7 +40,7 @@ class ExpertLayersTest : public testing::Test {
                 {"torch_dtype", "bfloat16"}};
     config.update(more);
     WriteFileWhole(folder_ + "/config.json", config.dump());
-    return FindExpertLayers(folder_, InspectModelConfig(folder_).config);
+    return FindExpertLayers(folder_, ReadModelConfig(folder_));
   }
 
   std::string folder_;
@@ -77,7 +77,7 @@ TEST(FindExpertLayers, CountsTheBytesOfTheWeightsWhereTheyAre) {
   const char* source = std::getenv("WIDELOAD_SOURCE_DIR");
   ASSERT_NE(source, nullptr);
   const std::string folder = std::string(source) + "/testdata/models/tiny-qwen3-moe";
-  const ModelConfig config = InspectModelConfig(folder).config;
+  const ModelConfig config = ReadModelConfig(folder);
   const ExpertLayers found = FindExpertLayers(folder, config);
   EXPECT_TRUE(found.from_weights);
   EXPECT_THAT(found.layers, ElementsAre(0, 1, 2, 3));

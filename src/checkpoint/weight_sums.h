@@ -1,11 +1,8 @@
-// What a Hugging Face folder holds, added up for a person: sizes, parts, and what stands in the way
-// of running it. Plain values.
+// What the weights of a Hugging Face folder are, added up for a person. Plain values.
 #pragma once
 
 #include <cstdint>
 #include <map>
-#include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,28 +28,18 @@ struct ShapeGroup {
   int64_t count = 0;
 };
 
-struct Inspection {
-  std::string architecture;
-  std::optional<ModelConfig> config;  // absent when an unsupported architecture lacks fields
-  std::vector<int64_t> eos_ids;       // generation_config.json's, else config.json's
+struct WeightSums {
   int num_files = 0;
   uint64_t total_bytes = 0;
   uint64_t parameters = 0;
   uint64_t active_parameters = 0;  // read per token: top_k of the experts, the head, no embedding
   std::vector<PartSum> parts;      // in the order of the model, empty ones left out
   std::map<std::string, uint64_t> bytes_of_dtype;
-  std::vector<ShapeGroup> shapes;        // sorted by pattern
-  std::vector<std::string> unsupported;  // why it cannot be run; empty when it can
-
-  // Keys and values of one token in all layers, bf16; absent when `unsupported` says that attention
-  // may work otherwise.
-  std::optional<uint64_t> KvBytesPerToken() const;
+  std::vector<ShapeGroup> shapes;  // sorted by pattern
 };
 
-// Errors: everything ParseModelConfig and Checkpoint refuse, but for the fields of an architecture
-// that is not in `supported_architectures`: those become a line of `unsupported`.
-Inspection InspectFolder(const std::string& folder,
-                         std::span<const std::string_view> supported_architectures);
+// `config`: of the model, or null when it cannot be read.
+WeightSums SumWeights(const Checkpoint& checkpoint, const ModelConfig* config);
 
 // The part of the model a tensor of this name belongs to, one of the names in PartSum.
 // `num_layers`: layers from there on are extra prediction layers; 0: unknown.

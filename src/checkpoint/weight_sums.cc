@@ -1,12 +1,8 @@
-#include "checkpoint/inspection.h"
+#include "checkpoint/weight_sums.h"
 
 #include <algorithm>
 #include <array>
 #include <cctype>
-
-#include "base/file.h"
-#include "base/json.h"
-#include "checkpoint/generation_config.h"
 
 namespace wideload::checkpoint {
 namespace {
@@ -26,11 +22,13 @@ struct Rule {
 };
 
 // The first rule that matches decides.
-constexpr std::array<Rule, 16> kRules = {{{"vision", kOther},
+constexpr std::array<Rule, 18> kRules = {{{"vision", kOther},
+                                          {"mm_projector", kOther},
                                           {"multi_modal", kOther},
                                           {"lm_head", "lm_head"},
                                           {"embed_tokens", kEmbeddings},
                                           {".shared_expert", "shared experts"},
+                                          {".mlp.router", "router"},
                                           {".experts.", kExperts},
                                           {".router.", "router"},
                                           {".mlp.gate.", "router"},
@@ -70,26 +68,26 @@ uint64_t ParametersOf(std::string_view name, const TensorView& view) {
   return is_integer ? 0 : count;
 }
 
-void SumParts(const Checkpoint& checkpoint, int64_t num_layers, Inspection& inspection) {
-  std::map<std::string_view, PartSum> sums;
+void SumParts(const Checkpoint& checkpoint, int64_t num_layers, WeightSums& sums) {
+  std::map<std::string_view, PartSum> parts;
   for (const std::string_view name : checkpoint.Names()) {
     const TensorView& view = checkpoint.Peek(name);
-    PartSum& sum = sums[PartOf(name, num_layers)];
-    ++sum.num_tensors;
-    sum.bytes += static_cast<uint64_t>(view.num_bytes());
-    sum.parameters += ParametersOf(name, view);
-    inspection.bytes_of_dtype[std::string(DTypeName(view.dtype()))] +=
+    PartSum& part = parts[PartOf(name, num_layers)];
+    ++part.num_tensors;
+    part.bytes += static_cast<uint64_t>(view.num_bytes());
+    part.parameters += ParametersOf(name, view);
+    sums.bytes_of_dtype[std::string(DTypeName(view.dtype()))] +=
         static_cast<uint64_t>(view.num_bytes());
   }
   for (const std::string_view part : kPartOrder) {
-    if (!sums.contains(part)) continue;
-    sums[part].name = part;
-    inspection.parameters += sums[part].parameters;
-    inspection.parts.push_back(sums[part]);
+    if (!parts.contains(part)) continue;
+    parts[part].name = part;
+    sums.parameters += parts[part].parameters;
+    sums.parts.push_back(parts[part]);
   }
 }
 
-void GroupShapes(const Checkpoint& checkpoint, Inspection& inspection) {
+void GroupShapes(const Checkpoint& checkpoint, WeightSums& sums) {
   std::map<std::string, ShapeGroup> groups;
   for (const std::string_view name : checkpoint.Names()) {
     const TensorView& view = checkpoint.Peek(name);
@@ -99,55 +97,26 @@ void GroupShapes(const Checkpoint& checkpoint, Inspection& inspection) {
     ShapeGroup& group = groups[key];
     group = {pattern, view.dtype(), view.shape(), group.count + 1};
   }
-  for (auto& [key, group] : groups) inspection.shapes.push_back(std::move(group));
+  for (auto& [key, group] : groups) sums.shapes.push_back(std::move(group));
 }
 
-uint64_t ActiveParameters(const Inspection& inspection) {
+uint64_t ActiveParameters(const WeightSums& sums, const ModelConfig* config) {
   uint64_t active = 0;
-  const bool has_head = std::any_of(inspection.parts.begin(), inspection.parts.end(),
+  const bool has_head = std::any_of(sums.parts.begin(), sums.parts.end(),
                                     [](const PartSum& part) { return part.name == "lm_head"; });
-  for (const PartSum& part : inspection.parts) {
+  for (const PartSum& part : sums.parts) {
     uint64_t parameters = part.parameters;
     if (part.name == kOther || part.name == kExtraLayers) parameters = 0;
     if (part.name == kEmbeddings && has_head) parameters = 0;  // one row of it
-    if (part.name == kExperts && inspection.config && inspection.config->num_experts > 0)
-      parameters = parameters / static_cast<uint64_t>(inspection.config->num_experts) *
-                   static_cast<uint64_t>(inspection.config->top_k);
+    if (part.name == kExperts && config != nullptr && config->num_experts > 0)
+      parameters = parameters / static_cast<uint64_t>(config->num_experts) *
+                   static_cast<uint64_t>(config->top_k);
     active += parameters;
   }
   return active;
 }
 
-std::string ArchitectureOf(const std::string& folder) {
-  const std::string path = folder + "/config.json";
-  const Json json = ReadJsonFile(path);
-  const JsonFields fields(json, path);
-  const Json& names = fields.Required("architectures");
-  if (!names.is_array() || names.size() != 1 || !names[0].is_string())
-    fields.Refuse("architectures", "an array of exactly one name");
-  return names[0].get<std::string>();
-}
-
-void ReadConfig(const std::string& folder, bool is_supported, Inspection& inspection) {
-  try {
-    ModelConfigReading reading = InspectModelConfig(folder);
-    inspection.config = std::move(reading.config);
-    inspection.unsupported.insert(inspection.unsupported.end(), reading.unsupported.begin(),
-                                  reading.unsupported.end());
-  } catch (const Error& e) {
-    // Of an architecture nobody here knows, any field may be missing or mean something else.
-    if (is_supported) throw;
-    inspection.unsupported.push_back(e.what());
-  }
-}
-
 }  // namespace
-
-std::optional<uint64_t> Inspection::KvBytesPerToken() const {
-  if (!config || !unsupported.empty()) return std::nullopt;
-  return static_cast<uint64_t>(config->num_layers * 2 * config->num_kv_heads * config->head_dim *
-                               DTypeBytes(DType::kBF16));
-}
 
 int64_t LayerOf(std::string_view name) {
   constexpr std::string_view kMark = "layers.";
@@ -170,32 +139,12 @@ std::string_view PartOf(std::string_view tensor_name, int64_t num_layers) {
   return kOther;
 }
 
-Inspection InspectFolder(const std::string& folder,
-                         std::span<const std::string_view> supported_architectures) {
-  const Checkpoint checkpoint(folder);
-  Inspection inspection;
-  inspection.architecture = ArchitectureOf(folder);
-  const bool is_supported =
-      std::find(supported_architectures.begin(), supported_architectures.end(),
-                inspection.architecture) != supported_architectures.end();
-  if (!is_supported) {
-    std::string allowed;
-    for (const std::string_view name : supported_architectures)
-      allowed += fmt::format("{}{}", allowed.empty() ? "" : ", ", name);
-    inspection.unsupported.push_back(
-        fmt::format("{}/config.json: architectures is [\"{}\"]; implemented: {}", folder,
-                    inspection.architecture, allowed));
-  }
-  ReadConfig(folder, is_supported, inspection);
-  inspection.eos_ids = ReadGenerationConfig(folder).eos_ids;
-  if (inspection.eos_ids.empty() && inspection.config)
-    inspection.eos_ids = inspection.config->eos_ids;
-  inspection.num_files = checkpoint.num_files();
-  inspection.total_bytes = checkpoint.TotalBytes();
-  SumParts(checkpoint, inspection.config ? inspection.config->num_layers : 0, inspection);
-  GroupShapes(checkpoint, inspection);
-  inspection.active_parameters = ActiveParameters(inspection);
-  return inspection;
+WeightSums SumWeights(const Checkpoint& checkpoint, const ModelConfig* config) {
+  WeightSums sums{.num_files = checkpoint.num_files(), .total_bytes = checkpoint.TotalBytes()};
+  SumParts(checkpoint, config != nullptr ? config->num_layers : 0, sums);
+  GroupShapes(checkpoint, sums);
+  sums.active_parameters = ActiveParameters(sums, config);
+  return sums;
 }
 
 }  // namespace wideload::checkpoint
