@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "eplb_commands.h"
+#include "eplb_crossing.h"
 #include "eplb_engine.h"
 #include "formats/placement_file.h"
 #include "interrupt.h"
@@ -25,6 +26,7 @@ struct ReportFlags {
   std::optional<std::string> projection;
   int32_t ep_size = 0;
   int32_t hot = 0;
+  int32_t num_nodes = 1;
   std::string html;
   bool json = false;
 };
@@ -280,6 +282,11 @@ void CheckFlags(const ReportFlags& flags) {
   CheckLoadFlags(flags.loads);
   if (!flags.html.empty() && flags.per_expert)
     Throw(ErrorKind::kInvalid, "--html with --per_expert; the page shows ranks and experts both");
+  if (flags.num_nodes > 1 && flags.loads.routing.empty())
+    Throw(ErrorKind::kInvalid, "--nodes {} needs --routing: only tokens tell what leaves a node",
+          flags.num_nodes);
+  if (!flags.loads.routing.empty() && !flags.loads.layers.empty())
+    Throw(ErrorKind::kInvalid, "--layers with --routing; all layers of a routing file are shown");
   if (flags.html == "-" && flags.json)
     Throw(ErrorKind::kInvalid, "--json and --html -: only one can have standard output");
 }
@@ -323,6 +330,9 @@ void Report(const ReportFlags& flags) {
   const Context context{.engine = ChooseEngine(flags.engine, run.engine, flags.loads.Source()),
                         .ranks = RanksOf(flags, run, projection),
                         .layout = LayoutText(flags, run, projection)};
+  if (context.ranks.ep_size % flags.num_nodes != 0)
+    Throw(ErrorKind::kInvalid, "--nodes is {}; it must divide {} ranks", flags.num_nodes,
+          context.ranks.ep_size);
   AssumeRanks(context.ranks.ep_size, run);
   const statistics::ReportOptions options{.ep_size = context.ranks.ep_size,
                                           .per_expert = flags.per_expert,
@@ -353,15 +363,23 @@ void Report(const ReportFlags& flags) {
   }
   for (const std::string& note : notes) LogInfo("{}", note);
   for (const std::string& note : EmptyNotes(report)) LogInfo("{}", note);
+  const std::vector<LayerCrossing> crossings =
+      CrossingsOf(flags.loads, {.ep_size = options.ep_size,
+                                .num_nodes = flags.num_nodes,
+                                .projection = flags.projection ? &projection : nullptr,
+                                .projection_source = flags.projection.value_or("")});
   if (flags.json) {
-    WriteFileWhole("-", DumpJson(ReportJson(report, run, context, flags.hot), 2) + "\n");
+    Json document = ReportJson(report, run, context, flags.hot);
+    if (!crossings.empty()) document["crossing"] = CrossingJson(crossings);
+    WriteFileWhole("-", DumpJson(document, 2) + "\n");
     return;
   }
   std::string text;
   if (flags.loads.statistics.HasWindow())
     text = fmt::format("# iter_start {} iter_stop {}\n", run.experts.iter_start,
                        run.experts.iter_stop());
-  WriteFileWhole("-", text + statistics::FormatLoadReport(report) + HotText(run, flags.hot));
+  WriteFileWhole("-", text + statistics::FormatLoadReport(report) + HotText(run, flags.hot) +
+                          CrossingText(crossings, flags.num_nodes));
 }
 
 }  // namespace
@@ -382,6 +400,11 @@ void AddEplbReport(Command group) {
   command
       .Add("--hot", flags.hot, "also list so many of the busiest and idlest experts of each layer")
       .NonNegative();
+  command
+      .Add("--nodes", flags.num_nodes,
+           "with --routing: nodes the ranks are spread over, for rows that leave their node")
+      .Positive()
+      .ShowDefault();
   command.Add("--html", flags.html,
               "also write one HTML page with heat map, load curve and before/after; - is "
               "stdout instead of the table");

@@ -324,9 +324,10 @@ class EplbCommands(unittest.TestCase):
     def test_repair_knows_the_ranks_of_a_plan_and_of_a_repaired_plan(self):
         plan = self.recorded_plan()
         self.assertEqual(plan.read_text().splitlines()[-1], "# ep_size: 8")
-        command = ["repair", "--loads", self.table(), "--output_path", self.out / "new.yaml", "--json"]
-        self.assertEqual(json.loads(self.eplb(*command, "--from", plan))["ep_size"], 8)
-        self.assertEqual(json.loads(self.eplb(*command, "--from", self.out / "new.yaml"))["ep_size"], 8)
+        new, newer = self.out / "new.yaml", self.out / "newer.yaml"
+        for source, target in ((plan, new), (new, newer)):
+            found = json.loads(self.eplb("repair", "--loads", self.table(), "--from", source, "--output_path", target, "--json"))
+            self.assertEqual(found["ep_size"], 8)
 
     def test_repair_covers_experts_of_dead_ranks_whatever_the_budget(self):
         plan = self.recorded_plan()

@@ -203,6 +203,20 @@ class Engines(unittest.TestCase):
                 "records": [t for t in tensors if t["rank"] == rank], "last_physical_to_logical_map": Tensor(placement)}))
         self.assertAlmostEqual(self.report("--loads", ranks, "--ep_size", RANKS)["average"]["imbalance_ratio"], total, 5)
 
+    def test_tells_what_leaves_ranks_and_nodes(self):
+        # four tokens of two experts each; a rank per expert, so half of the copies leave their rank
+        self.write("routing.safetensors", safetensors({"expert_ids": ((4, 1, 2), [0, 1, 0, 1, 2, 3, 2, 3]),
+                                                       "answer_tokens": ((1,), [4])}))
+        routing = ["--routing", "routing.safetensors", "--ep_size", 4, "--tokens_per_iteration", 4]
+        crossing = self.report(*routing, "--nodes", 2)["crossing"][0]
+        self.assertEqual((crossing["ranks_per_token"], crossing["rows_off_rank"], crossing["rows_off_node"]), (2, 0.5, 0))
+        self.assertEqual(crossing["chosen_together"][0]["experts"], [0, 1])
+        layout = self.write("swap.yaml", "num_slots: 4\ninitial_global_assignments:\n  0: [2, 3, 0, 1]\n")
+        swapped = self.report(*routing, "--nodes", 2, "--projection_eplb_config_path", layout)["crossing"][0]
+        self.assertEqual(swapped["rows_off_node"], 1)
+        self.assertIn("off rank 0.500", self.run_eplb("report", *routing).stdout)
+        self.run_eplb("report", *routing, "--nodes", 3, code=2)
+
     def test_executes_nothing_of_a_dump(self):
         class Evil:
             def __reduce__(self):
