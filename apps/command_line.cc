@@ -77,16 +77,6 @@ struct Element<std::vector<T>> {
 template <class T>
 constexpr bool kIsNumber = std::is_arithmetic_v<T> && !std::is_same_v<T, bool>;
 
-// Makes Errors of `parse` the parser's, which tell of --help.
-template <class Parse>
-void ParseOrRefuse(const Parse& parse) {
-  try {
-    parse();
-  } catch (const Error& e) {
-    throw CLI::ValidationError(std::string(e.what()));
-  }
-}
-
 }  // namespace
 
 Option Option::Required() const { return Option(option_->required(), limits_); }
@@ -167,7 +157,7 @@ template Option Command::Add(const std::string&, std::vector<int32_t>&, const st
 Option Command::AddParsed(const ParsedOption& option) const {
   const auto own = std::make_shared<CLI::Option*>(nullptr);  // known once it is added
   const auto take = [parse = option.parse, own](const std::vector<std::string>& texts) {
-    ParseOrRefuse([&] {
+    ReadOrRefuse([&] {
       for (const std::string& text : texts) parse((*own)->get_name(), text);
     });
     return true;
@@ -175,6 +165,12 @@ Option Command::AddParsed(const ParsedOption& option) const {
   *own =
       app_->add_option(WithUnderscores(option.names), take, option.help, false, option.value_text);
   return Option((*own)->type_name(option.kind), nullptr);
+}
+
+Option Command::AddSwitch(const std::string& names, const std::function<void(bool)>& set,
+                          const std::string& help) const {
+  const std::function<void(int64_t)> take = [set](int64_t count) { set(count > 0); };
+  return Option(app_->add_flag_function(WithUnderscores(names), take, help), nullptr);
 }
 
 void Command::OnRun(std::function<void()> run) const { app_->callback(std::move(run)); }
@@ -199,6 +195,14 @@ int Program::Run(int argc, char** argv) {
     return ReportFailure(e);
   }
   return InterruptExitCode();
+}
+
+void ReadOrRefuse(const std::function<void()>& read) {
+  try {
+    read();
+  } catch (const Error& e) {
+    throw CLI::ValidationError(std::string(e.what()));
+  }
 }
 
 void EndSilently(int code) { throw CLI::RuntimeError(code); }

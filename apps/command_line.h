@@ -68,6 +68,9 @@ class Command {
   template <class T>
   Option Add(const std::string& names, T& value, const std::string& help) const;
   Option AddParsed(const ParsedOption& option) const;
+  // A bool that `set` takes.
+  Option AddSwitch(const std::string& names, const std::function<void(bool)>& set,
+                   const std::string& help) const;
 
   // Makes the command call run(Flags&) once the command line has been read, Errors included.
   // Returns the Flags, for Add to bind; they live as long as the command.
@@ -104,6 +107,10 @@ class Program {
  private:
   std::unique_ptr<CLI::App> app_;
 };
+
+// Calls `read`; its Errors end the program like those of the command line: before work, told once.
+// Of a command that runs.
+void ReadOrRefuse(const std::function<void()>& read);
 
 // Leaves the running command: Program::Run returns `code`, which is not 0, and prints nothing.
 [[noreturn]] void EndSilently(int code);

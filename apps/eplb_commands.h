@@ -12,6 +12,8 @@
 #include "command_line.h"
 #include "eplb/placement/batch_loads.h"
 #include "eplb/placement/node_rule.h"
+#include "formats/recording.h"
+#include "statistics/eplb_yaml.h"
 #include "statistics/load_files.h"
 
 namespace wideload::apps {
@@ -29,38 +31,63 @@ struct StatisticsFlags {
   std::string path;
   std::optional<int64_t> iter_start;
   std::optional<int64_t> iter_stop;
-  std::optional<std::string> eplb_config;  // the file of a run that counted slots
+  std::optional<std::string> eplb_config;  // placement file of a run that counted slots
 
-  bool HasWindow() const { return iter_start || iter_stop || eplb_config; }
+  bool HasWindow() const { return iter_start || iter_stop; }
 };
 Option AddStatisticsFlags(Command command, StatisticsFlags& flags);
-// Errors: as ReadStatistics.
-statistics::ExpertStatistics ReadFlaggedStatistics(const StatisticsFlags& flags, bool sum_ranks);
 
-// Exactly one of a statistics folder, a load table and a routing file.
+// What a folder holds, per expert; and as it was counted, if the run counted slots.
+struct FolderRun {
+  statistics::ExpertStatistics experts;
+  std::optional<statistics::ExpertStatistics> slots;
+  std::optional<statistics::EplbConfig> layout;  // of --eplb_config, with layers
+};
+// `num_experts` is needed for an --eplb_config without layers only; 0: not told.
+// Errors: as ReadStatistics and ReadPlacementFile; kInvalid for a placement that does not fit.
+FolderRun ReadFolder(const StatisticsFlags& flags, bool sum_ranks, int32_t num_experts);
+
+// Exactly one of a statistics folder, a file of loads and a routing file.
 struct LoadFlags {
   StatisticsFlags statistics;
   std::string loads;
   std::string routing;
+  std::string axes;                  // of --loads that are an array
+  std::string phase;                 // of --loads that tell it: prefill, decode, mixed
   int32_t num_experts = 0;           // of a routing file; 0: one more than the largest id
   int64_t tokens_per_iteration = 0;  // of a routing file; 0: kTokensPerIteration
   std::string layers;                // which rows of the source, or how the model counts them
+
+  // What the user gave as the source, for messages.
+  const std::string& Source() const;
 };
 void AddLoadFlags(Command command, LoadFlags& flags);
+// Errors: kInvalid unless exactly one source is given and the flags fit it.
+void CheckLoadFlags(const LoadFlags& flags);
+
+// --loads as the flags say. Notes are logged. Errors: as ReadRecording and KeepPhase.
+formats::Recording ReadFlaggedRecording(const LoadFlags& flags);
+// The routing file cut into iterations.
+statistics::ExpertStatistics ReadFlaggedRouting(const LoadFlags& flags);
 
 struct RecordedLoads {
   int32_t num_experts = 0;
-  int32_t ep_size = 0;      // ranks that recorded; 0 when the source does not tell
-  bool has_batches = true;  // else each layer has one: all that was recorded
+  int32_t ep_size = 0;       // ranks that recorded; 0 when the source does not tell
+  std::string ep_size_from;  // "the rank files of stats"
+  bool has_batches = true;   // else each layer has one: all that was recorded
   std::map<int32_t, eplb::BatchLoads> layers;
+  std::optional<formats::Engine> engine;      // that the source's format implies
+  formats::SlotExperts layout;                // as the run placed experts; empty: not told
+  std::map<int32_t, eplb::BatchLoads> slots;  // as counted per slot; empty: experts were counted
 };
 // A routing file is cut into iterations; a shorter last one is of no batch, unless there is no
 // other. A load table is one iteration, unless it has steps. --layers with as many layers as
 // the source has gives these the model's own numbers; with fewer it takes those out of the source.
-// Errors: as the readers; kInvalid unless exactly one source is given and the flags fit it.
+// Errors: as the readers and CheckLoadFlags.
 inline constexpr int64_t kTokensPerIteration = 1024;
 RecordedLoads ReadRecordedLoads(const LoadFlags& flags);
-// --ep_size if it was given, else the ranks that recorded. Errors: kInvalid when neither tells.
+// --ep_size if it was given, else the ranks that recorded. Errors: kInvalid when neither tells, or
+// one rank recorded: that is rarely the number asked about.
 int32_t EpSizeOf(int32_t ep_size, const RecordedLoads& recorded);
 
 // Errors: kInvalid naming --num_slots: as ValidateSizes, and above num_experts x ep_size, with

@@ -1,13 +1,19 @@
 // `wideload eplb convert`: recorded loads and placements between the formats of several engines.
-#include <cmath>
+#include <algorithm>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "eplb_commands.h"
+#include "eplb_engine.h"
+#include "formats/array_file.h"
+#include "formats/npy.h"
+#include "formats/placement_file.h"
+#include "formats/read_recording.h"
+#include "formats/sglang_dump.h"
+#include "formats/vllm_files.h"
 #include "interrupt.h"
-#include "statistics/eplb_yaml.h"
 #include "statistics/statistics_folder.h"
 #include "tensor/safetensors.h"
 
@@ -17,115 +23,62 @@ namespace {
 struct ConvertFlags {
   std::string input;
   std::string output;
-  StatisticsFlags statistics;
-  int32_t num_experts = 0;
-  int64_t tokens_per_iteration = 0;
+  LoadFlags loads;  // what the input is read with
+  std::string engine;
+  int32_t ep_size = 0;
+  bool keep_steps = false;
   bool replace = false;
   bool json = false;
 };
 
-enum class Format { kFolder, kYaml, kCsv, kJson, kTensor, kRouting };
+enum class Input { kFolder, kRouting, kYaml, kEngineFile };
+enum class Output { kFolder, kYaml, kCsv, kJson, kJsonl, kTensor, kNpy };
 
 bool IsYaml(const std::string& path) { return path.ends_with(".yaml") || path.ends_with(".yml"); }
 
-Format InputFormat(const std::string& path) {
-  if (IsDirectory(path)) return Format::kFolder;
-  if (IsYaml(path)) return Format::kYaml;
-  if (path.ends_with(".csv")) return Format::kCsv;
-  if (path.ends_with(".json")) return Format::kJson;
-  if (path.ends_with(".safetensors")) return Format::kRouting;
-  if (path.find(".safetensors:") != std::string::npos) return Format::kTensor;
+// Whether a safetensors file holds token-level routing and not arrays of loads.
+bool HoldsRouting(const std::string& path) {
+  if (!path.ends_with(".safetensors")) return false;
+  const SafetensorsFile file(path);
+  return std::any_of(file.tensors().begin(), file.tensors().end(), [](const auto& tensor) {
+    return tensor.first == "expert_ids" || tensor.first.ends_with("_document_tokens");
+  });
+}
+
+Input InputOf(const std::string& path) {
+  if (IsDirectory(path)) return formats::IsDumpFolder(path) ? Input::kEngineFile : Input::kFolder;
+  const std::string file = formats::FileOfArrayPath(path);
+  if (path != "-" && !FileExists(file))
+    Throw(ErrorKind::kNotFound, "{}: no such file or folder", file);
+  if (path == "-" || IsYaml(path)) return Input::kYaml;
+  if (HoldsRouting(path)) return Input::kRouting;
+  for (const char* ending : {".csv", ".json", ".jsonl", ".pt"})
+    if (path.ends_with(ending)) return Input::kEngineFile;
+  if (formats::IsArrayFile(path)) return Input::kEngineFile;
   Throw(ErrorKind::kInvalid,
-        "{}: unknown input; allowed: a statistics folder, FILE.yaml, FILE.csv, FILE.json, "
+        "{}: unknown input; allowed: a statistics folder or one of SGLang's dumps, FILE.yaml, "
+        "FILE.csv, FILE.json, FILE.jsonl, FILE.pt, FILE.npy, FILE.npz:ARRAY, "
         "FILE.safetensors:TENSOR (loads), FILE.safetensors (routing)",
         path);
 }
 
-Format OutputFormat(const std::string& path) {
+Output OutputOf(const std::string& path) {
   if (path == "-")
     Throw(ErrorKind::kInvalid,
           "output is -: standard output has no ending that tells a format; use a file name");
-  if (IsYaml(path)) return Format::kYaml;
-  if (path.ends_with(".csv")) return Format::kCsv;
-  if (path.ends_with(".json")) return Format::kJson;
-  if (path.ends_with(".safetensors")) return Format::kTensor;
-  for (const char* ending : {".txt", ".tsv", ".npy", ".npz", ".pt", ".pth", ".bin", ".html"})
+  static constexpr std::pair<std::string_view, Output> kEndings[] = {
+      {".yaml", Output::kYaml},         {".yml", Output::kYaml},    {".csv", Output::kCsv},
+      {".json", Output::kJson},         {".jsonl", Output::kJsonl}, {".npy", Output::kNpy},
+      {".safetensors", Output::kTensor}};
+  for (const auto& [ending, output] : kEndings)
+    if (path.ends_with(ending)) return output;
+  for (const char* ending : {".txt", ".tsv", ".npz", ".pt", ".pth", ".bin", ".html"})
     if (path.ends_with(ending) && !IsDirectory(path))
       Throw(ErrorKind::kInvalid,
-            "{}: unknown output; allowed: FILE.yaml, FILE.csv, FILE.json, FILE.safetensors, a "
-            "statistics folder",
+            "{}: unknown output; allowed: FILE.yaml, FILE.csv, FILE.json, FILE.jsonl, FILE.npy, "
+            "FILE.safetensors, a statistics folder",
             path);
-  return Format::kFolder;
-}
-
-// Exactly one of the two is set: a file tells loads or placements (SGLang's may tell both, then
-// what the output needs is taken).
-struct Content {
-  std::optional<statistics::LoadTable> loads = {};
-  std::optional<statistics::EplbConfig> placements = {};
-};
-
-statistics::EplbConfig PlacementsOf(const statistics::SglangFile& file) {
-  statistics::EplbConfig config{.num_slots = static_cast<int32_t>(file.slot_expert[0].size())};
-  for (size_t l = 0; l < file.slot_expert.size(); ++l)
-    config.layers[static_cast<int32_t>(l)] = file.slot_expert[l];
-  return config;
-}
-
-Content ReadContent(const ConvertFlags& flags) {
-  switch (InputFormat(flags.input)) {
-    case Format::kFolder: {
-      StatisticsFlags folder = flags.statistics;
-      folder.path = flags.input;
-      return {.loads = statistics::StatisticsLoads(ReadFlaggedStatistics(folder, true))};
-    }
-    case Format::kYaml:
-      return {.placements = statistics::ReadEplbYaml(flags.input)};
-    case Format::kJson: {
-      const statistics::SglangFile file =
-          statistics::ParseSglangJson(ReadFile(flags.input), flags.input);
-      Content content{.loads = file.loads};
-      if (!file.slot_expert.empty()) {
-        // Written and read back, so that it passes the checks of a placement file.
-        content.placements =
-            statistics::ParseEplbYaml(statistics::FormatEplbYaml(PlacementsOf(file)), flags.input);
-      }
-      return content;
-    }
-    case Format::kRouting:
-      return {.loads = statistics::RoutingLoads(
-                  statistics::ReadRouting(flags.input, flags.num_experts))};
-    default:
-      return {.loads = statistics::ReadLoads(flags.input)};
-  }
-}
-
-[[noreturn]] void RefusePair(const ConvertFlags& flags, const char* lacks) {
-  Throw(ErrorKind::kInvalid, "{} to {}: {} holds no {}", flags.input, flags.output, flags.input,
-        lacks);
-}
-
-const statistics::LoadTable& LoadsIn(const ConvertFlags& flags, const Content& content) {
-  if (!content.loads) RefusePair(flags, "loads");
-  return *content.loads;
-}
-
-// Row i is layer i; layers that are not there are rows of zeros. I64 when all are integers.
-void WriteLoadTensor(const std::string& path, const statistics::LoadTable& table) {
-  constexpr double kExact = 9007199254740992;  // 2^53
-  const int64_t num_layers = table.layers.rbegin()->first + 1;
-  const auto num_experts = static_cast<size_t>(table.num_experts);
-  std::vector<double> values(static_cast<size_t>(num_layers) * num_experts, 0);
-  for (const auto& [layer, loads] : table.layers)
-    std::copy(loads.begin(), loads.end(),
-              values.begin() + static_cast<int64_t>(static_cast<size_t>(layer) * num_experts));
-  const bool integers = std::all_of(values.begin(), values.end(),
-                                    [&](double x) { return x == std::floor(x) && x < kExact; });
-  const std::vector<int64_t> counts(values.begin(), values.end());
-  const Shape shape{num_layers, table.num_experts};
-  const TensorView view = integers ? TensorView(DType::kI64, shape, counts.data())
-                                   : TensorView(DType::kF64, shape, values.data());
-  WriteSafetensors(path, std::vector<std::pair<std::string, TensorView>>{{"load", view}});
+  return Output::kFolder;
 }
 
 // What was written.
@@ -135,22 +88,150 @@ struct Written {
   const char* holds = "loads";
 };
 
-Written WriteFolder(const ConvertFlags& flags) {
+[[noreturn]] void RefusePair(const ConvertFlags& flags, const std::string& lacks) {
+  Throw(ErrorKind::kInvalid, "{} to {}: {} holds no {}", flags.input, flags.output, flags.input,
+        lacks);
+}
+
+// Loads ----------------------------------------------------------------------------------------
+
+formats::Recording OfStatistics(const statistics::ExpertStatistics& recorded) {
+  formats::Recording recording{.ep_size = recorded.ep_size, .top_k = recorded.experts_per_token};
+  for (int64_t i = 0; i < recorded.num_iterations; ++i)
+    for (size_t l = 0; l < recorded.num_layers(); ++l) {
+      const auto row = recorded.Row(i, l, 0);
+      formats::AddBatch(recording.loads, recorded.layers[l], {row.begin(), row.end()});
+    }
+  return recording;
+}
+
+formats::Recording ReadLoads(const ConvertFlags& flags, Input input) {
+  LoadFlags loads = flags.loads;
+  if (input == Input::kFolder) {
+    loads.statistics.path = flags.input;
+    return OfStatistics(ReadFolder(loads.statistics, true, loads.num_experts).experts);
+  }
+  if (input == Input::kRouting) {
+    formats::Recording recording;
+    recording.loads =
+        statistics::RoutingLoads(statistics::ReadRouting(flags.input, loads.num_experts));
+    return recording;
+  }
+  if (input == Input::kYaml) RefusePair(flags, "loads");
+  loads.loads = flags.input;
+  return ReadFlaggedRecording(loads);
+}
+
+// Numbers the layers as --layers says, or takes some.
+template <class T>
+void ChooseLayers(const std::string& text, std::map<int32_t, T>& layers) {
+  if (text.empty() || layers.empty()) return;
+  const std::vector<int32_t> wanted = ParseLayers(text);
+  const bool renumbers = wanted.size() == layers.size();
+  std::map<int32_t, T> chosen;
+  auto next = layers.begin();
+  for (const int32_t layer : wanted) {
+    const auto found = renumbers ? next++ : layers.find(layer);
+    if (found == layers.end())
+      Throw(ErrorKind::kInvalid,
+            "--layers {} names layer {}, which the input lacks; allowed: some of its layers {} to "
+            "{}, or new numbers for all {} of them",
+            text, layer, layers.begin()->first, layers.rbegin()->first, layers.size());
+    chosen[layer] = std::move(found->second);
+  }
+  layers = std::move(chosen);
+}
+
+// Row i is layer i; layers that are not there are rows of zeros. Three dimensions with steps.
+formats::NumberArray ArrayOf(const statistics::LoadTable& table, bool keep_steps) {
+  const bool has_steps = keep_steps && !table.batches.empty();
+  const size_t steps = has_steps ? table.batches.begin()->second.size() : 1;
+  const auto layers = static_cast<size_t>(table.layers.rbegin()->first) + 1;
+  const auto experts = static_cast<size_t>(table.num_experts);
+  formats::NumberArray array{.values = std::vector<double>(steps * layers * experts, 0)};
+  for (size_t i = 0; i < steps; ++i)
+    for (const auto& [layer, total] : table.layers) {
+      const std::vector<double>& loads = has_steps ? table.batches.at(layer)[i] : total;
+      const size_t row = i * layers + static_cast<size_t>(layer);
+      std::copy(loads.begin(), loads.end(),
+                array.values.begin() + static_cast<int64_t>(row * experts));
+    }
+  array.shape = {static_cast<int64_t>(layers), table.num_experts};
+  if (has_steps) array.shape.insert(array.shape.begin(), static_cast<int64_t>(steps));
+  return array;
+}
+
+void WriteTensor(const std::string& path, const formats::NumberArray& array,
+                 const statistics::LoadTable& table) {
+  const std::vector<int64_t> counts(array.values.begin(), array.values.end());
+  const Shape shape(array.shape);
+  const TensorView view = formats::HoldsShares(table)
+                              ? TensorView(DType::kF64, shape, array.values.data())
+                              : TensorView(DType::kI64, shape, counts.data());
+  WriteSafetensors(path, std::vector<std::pair<std::string, TensorView>>{{"load", view}});
+}
+
+Written WriteLoads(const ConvertFlags& flags, Output output, const formats::Recording& recording) {
+  const statistics::LoadTable& table = recording.loads;
+  const bool keeps = output == Output::kJsonl || (flags.keep_steps && output != Output::kCsv);
+  if (!table.batches.empty() && !keeps)
+    LogInfo("{}: {} steps are summed ({} keeps them)", flags.output, recording.num_batches(),
+            output == Output::kCsv ? "a folder, .jsonl, or another ending with --keep_steps"
+                                   : "--keep_steps");
+  const int32_t ep_size = std::max(1, flags.ep_size > 0 ? flags.ep_size : recording.ep_size);
+  switch (output) {
+    case Output::kJson:
+      WriteFileWhole(flags.output, formats::FormatSglangCounts(table, keeps));
+      break;
+    case Output::kJsonl:
+      WriteFileWhole(flags.output, formats::FormatVllmStatistics(table, ep_size));
+      break;
+    case Output::kCsv:
+      WriteFileWhole(flags.output, statistics::FormatLoadCsv(table));
+      break;
+    case Output::kNpy:
+      WriteFileWhole(flags.output, formats::FormatNpy(ArrayOf(table, keeps)));
+      break;
+    default:
+      WriteTensor(flags.output, ArrayOf(table, keeps), table);
+  }
+  return {.num_layers = table.layers.size(), .num_experts = table.num_experts};
+}
+
+// A folder keeps ranks apart where the input does, and iterations always.
+statistics::ExpertStatistics StatisticsFor(const ConvertFlags& flags, Input input) {
+  LoadFlags loads = flags.loads;
+  if (input == Input::kFolder) {
+    loads.statistics.path = flags.input;
+    return ReadFolder(loads.statistics, false, loads.num_experts).experts;
+  }
+  if (input == Input::kRouting) {
+    if (loads.tokens_per_iteration == 0)
+      Throw(ErrorKind::kInvalid,
+            "--tokens_per_iteration is missing; a routing file has no iterations of its own");
+    loads.routing = flags.input;
+    return ReadFlaggedRouting(loads);
+  }
+  formats::Recording recording = ReadLoads(flags, input);
+  if (recording.loads.batches.empty()) RefusePair(flags, "iterations");
+  ChooseLayers(flags.loads.layers, recording.loads.layers);
+  ChooseLayers(flags.loads.layers, recording.loads.batches);
+  statistics::ExpertStatistics result = formats::StatisticsOf(recording, recording.loads);
+  result.ep_size = 1;
+  LogInfo(
+      "{}: {} steps become iterations 0 to {}, written as one rank's: reports of the folder "
+      "need --ep_size",
+      flags.output, result.num_iterations, result.num_iterations - 1);
+  if (recording.top_k == 0)
+    LogInfo("{}: {} does not tell num_experts_per_token; 1 is written", flags.output, flags.input);
+  return result;
+}
+
+Written WriteFolder(const ConvertFlags& flags, Input input) {
   const auto existing =
       flags.replace ? statistics::ExistingFolder::kReplace : statistics::ExistingFolder::kRefuse;
   statistics::CheckStatisticsFolder(flags.output, existing);
-  const Format input = InputFormat(flags.input);
-  if (input != Format::kFolder && input != Format::kRouting) RefusePair(flags, "iterations");
-  if (input == Format::kRouting && flags.tokens_per_iteration == 0)
-    Throw(ErrorKind::kInvalid,
-          "--tokens_per_iteration is missing; a routing file has no iterations of its own");
-  StatisticsFlags folder = flags.statistics;
-  folder.path = flags.input;
-  const statistics::ExpertStatistics recorded =
-      input == Format::kFolder
-          ? ReadFlaggedStatistics(folder, false)
-          : statistics::CutIntoIterations(statistics::ReadRouting(flags.input, flags.num_experts),
-                                          flags.tokens_per_iteration);
+  const statistics::ExpertStatistics recorded = StatisticsFor(flags, input);
   StopIfInterrupted();
   statistics::WriteStatistics(flags.output, recorded, existing);
   return {.num_layers = recorded.num_layers(),
@@ -158,55 +239,99 @@ Written WriteFolder(const ConvertFlags& flags) {
           .holds = "statistics"};
 }
 
-Written WriteTable(const ConvertFlags& flags, Format output, const statistics::LoadTable& table) {
-  if (output == Format::kJson)
-    WriteFileWhole(flags.output, statistics::FormatSglangCounts(table));
-  else if (output == Format::kCsv)
-    WriteFileWhole(flags.output, statistics::FormatLoadCsv(table));
-  else
-    WriteLoadTensor(flags.output, table);
-  return {.num_layers = table.layers.size(), .num_experts = table.num_experts};
-}
+// Placements -----------------------------------------------------------------------------------
 
-Written WriteFile(const ConvertFlags& flags, Format output) {
-  const Content content = ReadContent(flags);
-  StopIfInterrupted();
-  const bool as_placement =
-      output == Format::kYaml || (output == Format::kJson && content.placements && !content.loads);
-  if (!as_placement) return WriteTable(flags, output, LoadsIn(flags, content));
-  if (!content.placements) RefusePair(flags, "placement");
-  if (output == Format::kYaml)
-    statistics::WriteEplbYaml(flags.output, *content.placements);
-  else
-    WriteFileWhole(flags.output, statistics::FormatSglangPlacement(*content.placements));
-  return {.num_layers = content.placements->layers.size(),
-          .num_experts = content.placements->num_experts(),
+Written WritePlacement(const ConvertFlags& flags, Output output) {
+  formats::PlacementFile file = formats::ReadPlacementFile(flags.input);
+  statistics::EplbConfig& config = file.config;
+  ChooseLayers(flags.loads.layers, config.layers);
+  if (file.numbers_rows && flags.loads.layers.empty() && output == Output::kYaml)
+    LogInfo("{}: rows of {} are layers 0 to {}; --layers says what the model calls them",
+            flags.output, flags.input, config.layers.rbegin()->first);
+  const int32_t ep_size = flags.ep_size > 0 ? flags.ep_size : config.KnownEpSize().value_or(0);
+  if (output == Output::kYaml) {
+    if (ep_size > 0) config.planned_ep_size = ep_size;
+    statistics::WriteEplbYaml(flags.output, config);
+  } else if (config.layers.empty()) {
+    RefusePair(flags, "layers (all slots are contiguous)");
+  } else if (output == Output::kJsonl) {
+    if (config.layers.begin()->first != 0)
+      LogInfo("{}: layers {} to {} are numbered from 0, as vLLM counts its MoE layers",
+              flags.output, config.layers.begin()->first, config.layers.rbegin()->first);
+    WriteFileWhole(flags.output, formats::FormatVllmMapping(config));
+  } else if (output == Output::kNpy) {
+    formats::NumberArray array{.shape = {std::ssize(config.layers), config.num_slots},
+                               .values = {}};
+    for (const auto& [layer, slots] : config.layers)
+      array.values.insert(array.values.end(), slots.begin(), slots.end());
+    WriteFileWhole(flags.output, formats::FormatNpy(array));
+  } else if (flags.engine.starts_with("vllm")) {
+    if (ep_size == 0)
+      Throw(ErrorKind::kInvalid,
+            "--ep_size is missing: an expert_map lists the slots of each device, and {} does not "
+            "tell how many there are",
+            flags.input);
+    WriteFileWhole(flags.output, formats::FormatAscendMap(config, ep_size));
+  } else {
+    LogInfo("{}: written for SGLang; --engine vllm_ascend writes an expert_map", flags.output);
+    WriteFileWhole(flags.output, formats::FormatSglangPlacement(config));
+  }
+  return {.num_layers = config.layers.size(),
+          .num_experts = config.num_experts(),
           .holds = "placement"};
 }
 
-void CheckFlagsFit(const ConvertFlags& flags) {
-  const Format input = InputFormat(flags.input);
-  if (flags.statistics.HasWindow() && input != Format::kFolder)
+// Loads where the input has some, but for a YAML file, and for .npy and JSON of what has none.
+Written WriteFile(const ConvertFlags& flags, Input input, Output output) {
+  const bool can_be_placement = input == Input::kYaml || input == Input::kEngineFile;
+  if (output == Output::kYaml) {
+    if (!can_be_placement) RefusePair(flags, "placement");
+    return WritePlacement(flags, output);
+  }
+  if (input == Input::kYaml) {
+    if (output == Output::kCsv || output == Output::kTensor) RefusePair(flags, "loads");
+    return WritePlacement(flags, output);
+  }
+  if (can_be_placement && formats::HoldsOnlyPlacement(flags.input)) {
+    if (output == Output::kCsv || output == Output::kTensor) RefusePair(flags, "loads");
+    return WritePlacement(flags, output);
+  }
+  formats::Recording recording = ReadLoads(flags, input);
+  ChooseLayers(flags.loads.layers, recording.loads.layers);
+  ChooseLayers(flags.loads.layers, recording.loads.batches);
+  StopIfInterrupted();
+  return WriteLoads(flags, output, recording);
+}
+
+void CheckFlagsFit(const ConvertFlags& flags, Input input, Output output) {
+  if (!flags.engine.empty()) formats::FindEngine(flags.engine, "--engine");
+  const LoadFlags& loads = flags.loads;
+  if (loads.statistics.HasWindow() && input != Input::kFolder)
     Throw(ErrorKind::kInvalid,
-          "--iter_start, --iter_stop and --eplb_config need a statistics folder as input; it is {}",
+          "--iter_start and --iter_stop need a statistics folder as input; it is {}", flags.input);
+  if (loads.statistics.eplb_config && (input == Input::kRouting || input == Input::kYaml))
+    Throw(ErrorKind::kInvalid, "--eplb_config needs loads per slot as input; it is {}",
           flags.input);
-  if (flags.num_experts != 0 && input != Format::kRouting)
+  if (loads.num_experts != 0 && input != Input::kRouting && !loads.statistics.eplb_config)
     Throw(ErrorKind::kInvalid, "--num_experts needs a routing file as input; it is {}",
           flags.input);
-  const Format output = OutputFormat(flags.output);
-  if (flags.tokens_per_iteration != 0 && (input != Format::kRouting || output != Format::kFolder))
+  if (loads.tokens_per_iteration != 0 && (input != Input::kRouting || output != Output::kFolder))
     Throw(ErrorKind::kInvalid,
           "--tokens_per_iteration needs a routing file as input and a folder as output");
-  if (flags.replace && output != Format::kFolder)
+  if (flags.replace && output != Output::kFolder)
     Throw(ErrorKind::kInvalid, "--replace needs a folder as output; it is {}", flags.output);
+  if (!loads.layers.empty() && output == Output::kFolder && input != Input::kEngineFile)
+    Throw(ErrorKind::kInvalid, "--layers is for a file as input or output");
 }
 
 void Convert(const ConvertFlags& flags) {
-  CheckFlagsFit(flags);
-  const Format output = OutputFormat(flags.output);
+  const Output output = OutputOf(flags.output);
+  const Input input = InputOf(flags.input);
+  CheckFlagsFit(flags, input, output);
   CatchInterrupts();
-  if (output != Format::kFolder) CheckWritable(flags.output);
-  const Written written = output == Format::kFolder ? WriteFolder(flags) : WriteFile(flags, output);
+  if (output != Output::kFolder) CheckWritable(flags.output);
+  const Written written =
+      output == Output::kFolder ? WriteFolder(flags, input) : WriteFile(flags, input, output);
   LogInfo("wrote {}", flags.output);
   if (!flags.json) return;
   const Json document{{"input", flags.input},
@@ -225,25 +350,43 @@ void AddEplbConvert(Command group) {
   ConvertFlags& flags = command.Runs<ConvertFlags>(Convert);
   command
       .Add("input", flags.input,
-           "statistics folder, EPLB FILE.yaml, loads FILE.csv or FILE.safetensors:TENSOR, "
-           "routing FILE.safetensors, SGLang FILE.json")
+           "statistics folder, EPLB FILE.yaml, vLLM's FILE.jsonl, vLLM on Ascend's expert_map "
+           "FILE.json, SGLang's FILE.json, FILE.pt or folder of dumps, FILE.csv, FILE.npy, "
+           "FILE.npz:ARRAY, FILE.safetensors:TENSOR, routing FILE.safetensors")
       .Required();
   command
       .Add("output", flags.output,
-           "FILE.yaml (placement), FILE.csv, FILE.safetensors (tensor load), FILE.json "
-           "(SGLang), else a statistics folder")
+           "FILE.yaml (placement), FILE.jsonl (vLLM), FILE.json (SGLang; with --engine "
+           "vllm_ascend an expert_map), FILE.csv, FILE.npy, FILE.safetensors (tensor load), else a "
+           "statistics folder")
       .Required();
-  command.Add("--iter-start", flags.statistics.iter_start,
-              "first iteration of a statistics folder to use");
-  command.Add("--iter-stop", flags.statistics.iter_stop, "one past the last iteration to use");
-  command.Add("--eplb-config", flags.statistics.eplb_config,
-              "EPLB YAML the engine ran with, if its folder counts slots");
+  command.Add("--engine", flags.engine,
+              "for whom a placement FILE.json is written: sglang (default) or vllm_ascend");
+  command.Add("--layers", flags.loads.layers,
+              "what the model calls the layers of the input, like 3-60; or, when fewer than it "
+              "has, those to take");
   command
-      .Add("--num-experts", flags.num_experts,
+      .Add("--ep-size", flags.ep_size,
+           "ranks, where the output lists them (default: those of the input)")
+      .Positive();
+  command.Add("--keep-steps", flags.keep_steps,
+              "write [steps, layers, experts] where the output can hold it");
+  command.Add("--axes", flags.loads.axes,
+              "what a three-dimensional array is: steps,layers,experts or layers,ranks,slots");
+  command.Add("--phase", flags.loads.phase,
+              "batches to take: prefill, decode, mixed (default: all)");
+  command.Add("--iter-start", flags.loads.statistics.iter_start,
+              "first iteration of a statistics folder to use");
+  command.Add("--iter-stop", flags.loads.statistics.iter_stop,
+              "one past the last iteration to use");
+  command.Add("--eplb-config", flags.loads.statistics.eplb_config,
+              "placement file the engine ran with, if the input counts slots");
+  command
+      .Add("--num-experts", flags.loads.num_experts,
            "experts of a routing file (default: one more than the largest id)")
       .Positive();
   command
-      .Add("--tokens-per-iteration", flags.tokens_per_iteration,
+      .Add("--tokens-per-iteration", flags.loads.tokens_per_iteration,
            "cut a routing file into iterations of so many tokens for a statistics folder")
       .Positive();
   command.Add("--replace", flags.replace, "replace the statistics that the output folder holds");

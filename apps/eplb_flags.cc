@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "eplb/policies/policy.h"
 #include "eplb_commands.h"
 
@@ -35,6 +36,20 @@ void AddNodeFlags(Command command, NodeFlags& flags) {
       .NonNegative();
 }
 
+namespace {
+
+void WarnOfGroups(const NodeFlags& flags, const std::vector<std::string>& policies) {
+  for (const std::string& name : policies)
+    if (eplb::FindPolicy(name).needs_groups_on_nodes && flags.num_nodes > 1 &&
+        flags.num_groups % flags.num_nodes != 0)
+      LogWarn(
+          "--policy {} with --nodes {} --num_groups {}: plans as on one node, as its groups do not "
+          "divide into the nodes; --num_groups must be a multiple of {}",
+          name, flags.num_nodes, flags.num_groups, flags.num_nodes);
+}
+
+}  // namespace
+
 void CheckNodeFlags(const NodeFlags& flags, std::string_view flag,
                     const std::vector<std::string>& policies) {
   bool looks_at_nodes = false;
@@ -48,6 +63,7 @@ void CheckNodeFlags(const NodeFlags& flags, std::string_view flag,
           "--cross_node_slots {} with --nodes {} and {} {}; allowed: several nodes and {}",
           *flags.cross_node_slots, flags.num_nodes, flag, fmt::join(policies, ","),
           fmt::join(eplb::PolicyNames(&eplb::Policy::bounds_cross_slots), ", "));
+  WarnOfGroups(flags, policies);
   if (looks_at_nodes || (flags.num_nodes == 1 && flags.num_groups == 1)) return;
   Throw(ErrorKind::kInvalid,
         "--nodes {} --num_groups {}: {} {} does not look at nodes and groups; 1 is allowed, or a "

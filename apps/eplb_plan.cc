@@ -78,37 +78,35 @@ void MakePlan(const PlanFlags& flags, const eplb::Policy& policy, LayerPlan& pla
   plan.slots_changed = SlotsChanged(plan.now, plan.placement);
 }
 
-// The layout of the recording when --eplb_config tells it and it is one for these ranks.
+// The layout of the recording when it is known and one for these ranks.
 std::optional<statistics::EplbConfig> RecordedLayout(const PlanFlags& flags,
                                                      const RecordedLoads& recorded) {
-  const std::optional<std::string>& path = flags.loads.statistics.eplb_config;
-  if (!path || recorded.ep_size != flags.ep_size) return std::nullopt;
-  return statistics::ReadEplbYaml(*path);
+  if (recorded.layout.empty() || recorded.ep_size != flags.ep_size) return std::nullopt;
+  const auto num_slots = static_cast<int32_t>(recorded.layout.begin()->second.size());
+  return statistics::EplbConfig{.num_slots = num_slots, .layers = recorded.layout};
 }
 
 // Before anything is read.
 void CheckFetchPrice(const PlanFlags& flags) {
-  if (!flags.fetch_price) return;
-  if (!eplb::FindPolicy(flags.policy).weighs_fetches)
+  if (flags.fetch_price && !eplb::FindPolicy(flags.policy).weighs_fetches)
     Throw(ErrorKind::kInvalid, "--fetch_price {} with --policy {}; allowed: {}", *flags.fetch_price,
           flags.policy, fmt::join(eplb::PolicyNames(&eplb::Policy::weighs_fetches), ", "));
-  if (!flags.loads.statistics.eplb_config)
-    Throw(ErrorKind::kInvalid,
-          "--fetch_price {} needs --eplb_config, the layout that fetches start from",
-          *flags.fetch_price);
 }
 
 // Slots of another number or on other ranks have nothing that could stay.
 void CheckLayoutSizes(const PlanFlags& flags, const RecordedLoads& recorded) {
-  const std::optional<std::string>& layout = flags.loads.statistics.eplb_config;
-  if (!flags.fetch_price || !layout) return;
-  const std::string& path = *layout;
-  const int32_t num_slots = statistics::ReadEplbYaml(path).num_slots;
+  if (!flags.fetch_price) return;
+  if (recorded.layout.empty())
+    Throw(ErrorKind::kInvalid,
+          "--fetch_price {} needs --eplb_config, the layout that fetches start from",
+          *flags.fetch_price);
+  const auto num_slots = static_cast<int32_t>(recorded.layout.begin()->second.size());
   if (num_slots != flags.num_slots || recorded.ep_size != flags.ep_size)
     Throw(ErrorKind::kInvalid,
           "--fetch_price {}: {} has {} slots on {} ranks; --num_slots is {} and --ep_size {}, "
           "which must be the same",
-          *flags.fetch_price, path, num_slots, recorded.ep_size, flags.num_slots, flags.ep_size);
+          *flags.fetch_price, flags.loads.statistics.eplb_config.value_or(flags.loads.Source()),
+          num_slots, recorded.ep_size, flags.num_slots, flags.ep_size);
 }
 
 std::vector<LayerPlan> StartPlans(const PlanFlags& flags, const RecordedLoads& recorded) {
@@ -122,8 +120,9 @@ std::vector<LayerPlan> StartPlans(const PlanFlags& flags, const RecordedLoads& r
     plan.loads = &loads;
     plan.has_layout = layout.has_value();
     plan.now =
-        layout ? statistics::LayerPlacement(*layout, layer, target,
-                                            flags.loads.statistics.eplb_config.value_or(""))
+        layout ? statistics::LayerPlacement(
+                     *layout, layer, target,
+                     flags.loads.statistics.eplb_config.value_or(flags.loads.Source()))
                : eplb::ContiguousPlacement(recorded.num_experts, flags.num_slots, flags.ep_size);
   }
   return plans;

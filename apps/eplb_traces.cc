@@ -79,8 +79,11 @@ void CheckSource(const TraceFlags& flags) {
     Throw(ErrorKind::kInvalid,
           "--tokens_per_rank, --wobble, --recorded and --measured need --loads");
   if (flags.statistics.HasWindow() && flags.statistics.path.empty())
-    Throw(ErrorKind::kInvalid,
-          "--iter_start, --iter_stop and --eplb_config need --expert_statistic_path");
+    Throw(ErrorKind::kInvalid, "--iter_start and --iter_stop need --expert_statistic_path");
+  if (flags.statistics.eplb_config && !flags.routing.empty())
+    Throw(ErrorKind::kInvalid, "--eplb_config needs --expert_statistic_path or --loads");
+  if (flags.loads.empty() && !flags.phase.empty())
+    Throw(ErrorKind::kInvalid, "--phase needs --loads");
 }
 
 template <class T>
@@ -107,12 +110,13 @@ void AddTraceFlags(Command command, TraceFlags& flags) {
               "with --routing, what plans are made from: half (default), half_per_task, "
               "alternate_answers; the others are measured");
   command.Add("--loads", flags.loads,
-              "load table [layers, experts] to draw tokens from: FILE.safetensors:TENSOR, "
-              "FILE.csv or FILE.json");
+              "recorded loads, as of plan: their batches are replayed; of a table without batches "
+              "tokens are drawn");
+  command.Add("--phase", flags.phase, "batches of --loads to take: prefill, decode, mixed");
   command
-      .Add(
-          "--tokens-per-rank", flags.tokens_per_rank,
-          fmt::format("with --loads: tokens of a rank and iteration (default: {})", kTokensPerRank))
+      .Add("--tokens-per-rank", flags.tokens_per_rank,
+           fmt::format("with --loads without batches: tokens of a rank and iteration (default: {})",
+                       kTokensPerRank))
       .Positive();
   command
       .Add("--wobble", flags.wobble,
@@ -143,9 +147,9 @@ LayerTraces::LayerTraces(const TraceFlags& flags, int32_t ep_size, uint64_t seed
   if (!flags.routing.empty())
     TakeRouting(flags);
   else if (!flags.loads.empty())
-    TakeTable(flags, ep_size);
+    TakeLoads(flags, ep_size);
   else
-    TakeStatistics(flags);
+    TakeFolder(flags);
   if (flags.top_k != 0 && flags.top_k != top_k_)
     Throw(ErrorKind::kInvalid, "--top_k is {}; the source has {} experts per token", flags.top_k,
           top_k_);
@@ -175,8 +179,23 @@ void LayerTraces::TakeRouting(const TraceFlags& flags) {
   }
 }
 
-void LayerTraces::TakeTable(const TraceFlags& flags, int32_t ep_size) {
-  table_ = statistics::ReadLoads(flags.loads);
+void LayerTraces::TakeLoads(const TraceFlags& flags, int32_t ep_size) {
+  const formats::Recording recording = ReadFlaggedRecording(
+      {.statistics = flags.statistics, .loads = flags.loads, .phase = flags.phase});
+  if (recording.loads.batches.empty()) return TakeTable(flags, recording.loads, ep_size);
+  if (flags.tokens_per_rank != 0 || flags.wobble >= 0 || flags.recorded != 0 || flags.measured != 0)
+    Throw(ErrorKind::kInvalid,
+          "--tokens_per_rank, --wobble, --recorded and --measured are for --loads without batches; "
+          "{} has {}",
+          flags.loads, recording.num_batches());
+  statistics_ = formats::StatisticsOf(recording, recording.loads);
+  if (recording.top_k == 0) statistics_.experts_per_token = Given(flags.top_k, 1);
+  TakeStatistics(flags.loads);
+}
+
+void LayerTraces::TakeTable(const TraceFlags& flags, const statistics::LoadTable& table,
+                            int32_t ep_size) {
+  table_ = table;
   num_experts_ = table_.num_experts;
   top_k_ = Given(flags.top_k, kTopK);
   tokens_per_iteration_ = Given(flags.tokens_per_rank, kTokensPerRank) * ep_size;
@@ -189,16 +208,20 @@ void LayerTraces::TakeTable(const TraceFlags& flags, int32_t ep_size) {
   if (layers_.empty()) Throw(ErrorKind::kInvalid, "{} has no layer with load", flags.loads);
 }
 
+void LayerTraces::TakeFolder(const TraceFlags& flags) {
+  statistics_ = ReadFolder(flags.statistics, true, flags.num_experts).experts;
+  TakeStatistics(flags.statistics.path);
+}
+
 // The first half of the iterations is recorded, the others are measured; a layer needs load in
 // both.
-void LayerTraces::TakeStatistics(const TraceFlags& flags) {
-  statistics_ = ReadFlaggedStatistics(flags.statistics, true);
+void LayerTraces::TakeStatistics(const std::string& source) {
   num_experts_ = statistics_.num_experts;
   top_k_ = statistics_.experts_per_token;
   if (statistics_.num_iterations < 2)
     Throw(ErrorKind::kInvalid,
-          "{} has {} iteration; at least 2 are needed, one to plan from and one to measure",
-          flags.statistics.path, statistics_.num_iterations);
+          "{} has {} iteration; at least 2 are needed, one to plan from and one to measure", source,
+          statistics_.num_iterations);
   const int64_t half = statistics_.num_iterations / 2;
   for (size_t l = 0; l < statistics_.num_layers(); ++l) {
     bool has_load[2] = {false, false};
@@ -209,8 +232,7 @@ void LayerTraces::TakeStatistics(const TraceFlags& flags) {
       if (choices > kMaxChoices)
         Throw(ErrorKind::kResource,
               "{}: iteration {} of layer {} has more than {} routed tokens; fewer are supported",
-              flags.statistics.path, statistics_.iter_start + i, statistics_.layers[l],
-              kMaxChoices);
+              source, statistics_.iter_start + i, statistics_.layers[l], kMaxChoices);
       has_load[i < half] |= choices > 0;
     }
     const bool usable = has_load[0] && has_load[1];
@@ -219,7 +241,7 @@ void LayerTraces::TakeStatistics(const TraceFlags& flags) {
   }
   if (layers_.empty())
     Throw(ErrorKind::kInvalid, "{} has no layer with load in both halves of its iterations",
-          flags.statistics.path);
+          source);
 }
 
 eplb::LayerTrace LayerTraces::Make(size_t index) const {

@@ -25,6 +25,7 @@ struct TraceFlags {
   int32_t measured = 0;
   int32_t top_k = 0;  // of --loads; of the others it must be theirs
   std::string layers;
+  std::string phase;  // of --loads
 };
 void AddTraceFlags(Command command, TraceFlags& flags);
 
@@ -43,8 +44,10 @@ class LayerTraces {
 
  private:
   void TakeRouting(const TraceFlags& flags);
-  void TakeTable(const TraceFlags& flags, int32_t ep_size);
-  void TakeStatistics(const TraceFlags& flags);
+  void TakeLoads(const TraceFlags& flags, int32_t ep_size);
+  void TakeTable(const TraceFlags& flags, const statistics::LoadTable& table, int32_t ep_size);
+  void TakeFolder(const TraceFlags& flags);
+  void TakeStatistics(const std::string& source);
   eplb::LayerTrace Draw(size_t index) const;
   eplb::LayerTrace OfCounts(size_t index) const;
 

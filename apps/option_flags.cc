@@ -10,18 +10,22 @@ void AddRow(Command command, const config::OptionRow& row, Flags& flags) {
   const std::string names{std::string_view(row.names)};
   std::string help{std::string_view(row.help)};
   if (!row.default_text.empty()) help += fmt::format(" (default: {})", row.default_text);
-  const config::Member& member = row.member;
-  if (const auto* const is_given = std::get_if<bool Flags::*>(&member)) {
-    command.Add(names, flags.*(*is_given), help).Group(config::GroupTitle(row.group));
+  const std::string key(LongName(row));
+  const auto set = [&row, &flags, key](const std::string& name, const std::string& text) {
+    SetOption(row, name, text, flags);
+    flags.sources[key] = "command line";
+  };
+  if (config::ValueKind(row).empty()) {
+    const auto set_bool = [set, key](bool value) { set(key, value ? "true" : "false"); };
+    command.AddSwitch(names, set_bool, help).Group(config::GroupTitle(row.group));
     return;
   }
-  const Option option = command.AddParsed(
-      {.names = names,
-       .help = help,
-       .kind = config::ValueKind(row),
-       .parse = [&row, &flags](const std::string& name,
-                               const std::string& text) { SetOption(row, name, text, flags); },
-       .value_text = [&row, &flags] { return ValueText(row, flags); }});
+  const Option option =
+      command.AddParsed({.names = names,
+                         .help = help,
+                         .kind = config::ValueKind(row),
+                         .parse = set,
+                         .value_text = [&row, &flags] { return ValueText(row, flags); }});
   option.Group(config::GroupTitle(row.group));
   if (row.default_text.empty()) option.ShowDefault();
 }
@@ -37,6 +41,18 @@ void AddOptions(Command command, config::Group group, Flags& flags) {
 template <class Flags>
 void AddOption(Command command, std::string_view name, Flags& flags) {
   AddRow(command, config::FindOption(name), flags);
+}
+
+config::ConfigFile ApplyConfig(config::EngineFlags& engine, config::SamplingFlags* sampling) {
+  config::ConfigFile file;
+  if (engine.config_file.empty()) return file;
+  ReadOrRefuse([&] {
+    file = config::ReadConfigFile(engine.config_file);
+    if (!engine.allow_unsupported) RefuseUnsupported(file);
+    ApplyConfigFile(file, engine);
+    if (sampling != nullptr) ApplyConfigFile(file, *sampling);
+  });
+  return file;
 }
 
 template void AddOptions(Command, config::Group, config::EngineFlags&);

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "command_line.h"
+#include "config/config_file.h"
 #include "config/option_table.h"
 
 namespace wideload::apps {
@@ -14,5 +15,9 @@ template <class Flags>
 void AddOptions(Command command, config::Group group, Flags& flags);
 template <class Flags>
 void AddOption(Command command, std::string_view name, Flags& flags);
+
+// Reads the file of --config, if there is one, and sets what it names and the command line has not
+// set; sampling: null for a command without. Refuses as ReadOrRefuse does.
+config::ConfigFile ApplyConfig(config::EngineFlags& engine, config::SamplingFlags* sampling);
 
 }  // namespace wideload::apps

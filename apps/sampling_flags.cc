@@ -33,8 +33,8 @@ void AddSamplingFlags(Command command, SamplingFlags& flags) {
   AddOptions(command, config::Group::kSampling, flags);
 }
 
-runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Session& session) {
-  const checkpoint::GenerationConfig& file = session.generation;
+runtime::SamplingParams SamplingOf(const SamplingFlags& flags,
+                                   const checkpoint::GenerationConfig& file) {
   const bool greedy = file.do_sample.has_value() && !*file.do_sample;
   runtime::SamplingParams params;
   params.temperature =
@@ -49,6 +49,11 @@ runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Sessio
   params.frequency_penalty = flags.frequency_penalty.value_or(0);
   params.seed = flags.seed;
   params.num_logprobs = flags.logprobs.value_or(-1);
+  return params;
+}
+
+runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Session& session) {
+  const runtime::SamplingParams params = SamplingOf(flags, session.generation);
   const std::string wrong = InvalidField(params, session.config.vocab_size);
   if (!wrong.empty()) RefuseSampling(wrong, flags, session);
   if (flags.logprobs && *flags.logprobs < 0)

@@ -16,7 +16,11 @@ using config::SamplingFlags;
 // But for --logprobs.
 void AddSamplingFlags(Command command, SamplingFlags& flags);
 
-// Errors: kInvalid naming the flag, or the file that the value came from.
+// What the flags say and, where they do not, generation_config.json.
+runtime::SamplingParams SamplingOf(const SamplingFlags& flags,
+                                   const checkpoint::GenerationConfig& file);
+// The same of a session, checked. Errors: kInvalid naming the flag, or the file that the value came
+// from.
 runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Session& session);
 // The ids that end generation: generation_config.json's, else config.json's; none with ignore_eos.
 std::vector<int32_t> ResolveEos(const SamplingFlags& flags, const Session& session);

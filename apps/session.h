@@ -7,12 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "base/log.h"
 #include "base/shared_memory.h"
 #include "checkpoint/generation_config.h"
 #include "checkpoint/model_config.h"
 #include "command_line.h"
+#include "config/config_file.h"
 #include "engine_flags.h"
 #include "model/model.h"
+#include "option_flags.h"
 #include "runtime/engine.h"
 #include "runtime/processes/process_world.h"
 #include "runtime/processes/rank_server.h"
@@ -61,7 +64,13 @@ void RunOnRanks(const EngineFlags& flags,
 template <class Flags>
 Flags& RunsOnRanks(Command command) {
   return command.Runs<Flags>([](Flags& flags) {
-    RunOnRanks(flags.engine, [&](runtime::ProcessWorld* world) { flags.Run(world); });
+    config::SamplingFlags* sampling = nullptr;
+    if constexpr (requires { flags.sampling; }) sampling = &flags.sampling;
+    const config::ConfigFile file = ApplyConfig(flags.engine, sampling);
+    RunOnRanks(flags.engine, [&](runtime::ProcessWorld* world) {
+      for (const std::string& note : config::Notes(file)) LogInfo("{}", note);
+      flags.Run(world);
+    });
   });
 }
 

@@ -2,7 +2,6 @@
 // Usage: bench_gemm [--threads N] [--repetitions N]
 #include <fmt/format.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include <algorithm>
 #include <array>
@@ -15,6 +14,7 @@
 #include "base/cpu_info.h"
 #include "base/error.h"
 #include "bench_gemm_peak.h"
+#include "bench_timing.h"
 #include "compute/ops.h"
 #include "compute/testing.h"
 
@@ -34,17 +34,6 @@ struct GemmShape {
 };
 constexpr std::array kShapes = {GemmShape{1536, 2048}, GemmShape{768, 192}, GemmShape{192, 64}};
 constexpr std::array<int64_t, 5> kRows = {1, 8, 32, 128, 512};
-
-// With one thread its own CPU time, so that others on the machine cost only their cache misses;
-// with more, time on the wall.
-struct Clock {
-  clockid_t id = CLOCK_MONOTONIC;
-  double Seconds() const {
-    timespec now{};
-    ::clock_gettime(id, &now);
-    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-  }
-};
 
 // One core's peak in GFLOP/s, measured for about 10 ms.
 double PeakGflops(KernelSet kernels) {
@@ -117,11 +106,6 @@ Measurement Prepare(KernelSet kernels, GemmShape shape, int64_t rows, ThreadPool
   const double once = m.seconds(exec, 2) / 2;
   m.calls = std::clamp<int64_t>(static_cast<int64_t>(0.003 / once), 1, 20000);
   return m;
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 void Print(const Measurement& m) {

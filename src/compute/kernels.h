@@ -57,6 +57,9 @@ struct GemmArgs {
   GatedActivation activation;
 };
 
+// Rows of a GemmTile at most.
+inline constexpr int64_t kTaskRows = 96;
+
 // The part one task computes: rows, and groups of kGroupColumns columns of y.
 struct GemmTile {
   int64_t row_begin = 0;

@@ -22,7 +22,6 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // widest micro-kernel.
 GemmCut CutGemm(int64_t rows, int64_t groups, int64_t group_bytes) {
   constexpr int64_t kTaskWeightBytes = 64 * 1024;
-  constexpr int64_t kTaskRows = 96;
   constexpr int64_t kGroupStep = 8;
   const auto round_up = [](int64_t n) { return CeilDiv(n, kGroupStep) * kGroupStep; };
   const int64_t most_groups = std::max(kGroupStep, kTaskWeightBytes / group_bytes);

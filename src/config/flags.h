@@ -3,12 +3,19 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 
 namespace wideload::config {
 
+// Who has set an option, by its long name: "command line", or file, line and key. Defaults are not
+// in it.
+using Sources = std::map<std::string, std::string, std::less<>>;
+
 struct EngineFlags {
+  std::string config_file;  // empty: none
+  bool allow_unsupported = false;
   std::string model;    // folder; empty: the embedded model
   int32_t threads = 0;  // of a rank; 0: the machine's cores divided by the ranks, at least 1
   std::string kernels = "auto";
@@ -28,6 +35,7 @@ struct EngineFlags {
   std::string statistic_path;
   std::string statistic_iter_range;
   bool replace_statistics = false;
+  Sources sources;  // no option
 };
 
 // What is not given comes from generation_config.json, then from the defaults.
@@ -38,6 +46,7 @@ struct SamplingFlags {
   uint64_t seed = 0;
   std::optional<int64_t> max_tokens;
   bool ignore_eos = false;
+  Sources sources;  // no option
 };
 
 }  // namespace wideload::config

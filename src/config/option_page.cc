@@ -17,6 +17,13 @@ these options; `logits` samples nothing and takes none of sampling. What else a 
 - Every long option can be spelled with underscores: `--max-seq-len`, `--max_seq_len`.
 - A value that is not allowed is refused before work: exit code 2, and a message that names the option, what was found and what is
   allowed.
+- `--config FILE` reads options from YAML: TensorRT-LLM's LLM-API options, and those without such a key under their name with
+  underscores (`split: first`). What counts is, in this order: the command line, the file, the model's generation_config.json, the
+  default. `wideload config show` tells the values and where each comes from, `wideload config schema` prints a JSON schema.
+- `wideload config check FILE...` tells what each key does: sets an option; has no effect here, and why; is not supported yet. A
+  run refuses the last kind unless `--allow-unsupported` is given, and then says what is done instead. Unknown keys, keys that are
+  there twice, and values that are not allowed are refused. [configuration-keys.md](configuration-keys.md) has the keys of real
+  configurations.
 - **Ranks** says what processes that mpirun or srun started must have been given alike. It is compared before work; a rank that
   differs is named, with both values. *alike*: the value. *file alike*: what is in the file. *own*: each its own. *rank 0*: only
   rank 0 looks at it. *derived*: what follows from it is compared, such as the model's tensors or the number of ranks.

@@ -5,6 +5,21 @@ namespace wideload::config {
 namespace {
 
 constexpr OptionRow kTable[] = {
+    {.names = "-c,--config,--extra-llm-api-options",
+     .member = &EngineFlags::config_file,
+     .group = Group::kModel,
+     .agreement = Agreement::kElsewhere,
+     .placeholder = "FILE",
+     .default_text = "none",
+     .is_flag_only = true,
+     .help = "YAML with TensorRT-LLM's keys; an option of the command line goes before its key"},
+    {.names = "--allow-unsupported",
+     .member = &EngineFlags::allow_unsupported,
+     .group = Group::kModel,
+     .agreement = Agreement::kElsewhere,
+     .is_flag_only = true,
+     .help = "start although --config asks for what is not supported yet, and say what is done "
+             "instead"},
     {.names = "-m,--model",
      .member = &EngineFlags::model,
      .group = Group::kModel,
@@ -42,6 +57,7 @@ constexpr OptionRow kTable[] = {
      .default_text = "what --max-batch-size requests of --max-seq-len need, at most half of the "
                      "free memory",
      .trtllm_key = "kv_cache_config.free_gpu_memory_fraction",
+     .is_trtllm_fraction = true,
      .help = "KV cache of a rank: a size (64M) or a fraction of the free memory shared by the "
              "ranks (0.5)"},
     {.names = "--max-num-tokens",

@@ -23,20 +23,9 @@ struct ValueOf<std::optional<T>> {
   using Type = T;
 };
 
-// The words of a list by commas.
-std::vector<std::string_view> Words(std::string_view list) {
-  std::vector<std::string_view> words;
-  while (!list.empty()) {
-    const size_t end = std::min(list.find(','), list.size());
-    words.push_back(list.substr(0, end));
-    list.remove_prefix(std::min(end + 1, list.size()));
-  }
-  return words;
-}
-
 std::string Joined(std::string_view list, std::string_view joint) {
   std::string text;
-  for (const std::string_view word : Words(list))
+  for (const std::string_view word : CommaWords(list))
     text += fmt::format("{}{}", text.empty() ? "" : joint, word);
   return text;
 }
@@ -48,7 +37,7 @@ T ParseValue(const OptionRow& row, std::string_view name, std::string_view text)
       Throw(ErrorKind::kInvalid, "{} is {}; allowed: true, false", name, text);
     return text == "true";
   } else if constexpr (std::is_same_v<T, std::string>) {
-    const std::vector<std::string_view> choices = Words(row.choices);
+    const std::vector<std::string_view> choices = CommaWords(row.choices);
     if (!choices.empty() && std::ranges::find(choices, text) == choices.end())
       Throw(ErrorKind::kInvalid, "{} is {}; allowed: {}", name, text, Joined(row.choices, ", "));
     return std::string(text);
@@ -71,6 +60,16 @@ std::string KindOf(const OptionRow& row) {
 
 }  // namespace
 
+std::vector<std::string_view> CommaWords(std::string_view list) {
+  std::vector<std::string_view> words;
+  while (!list.empty()) {
+    const size_t end = std::min(list.find(','), list.size());
+    words.push_back(list.substr(0, end));
+    list.remove_prefix(std::min(end + 1, list.size()));
+  }
+  return words;
+}
+
 const OptionRow& FindOption(std::string_view name) {
   for (const OptionRow& row : OptionTable())
     for (const std::string_view spelling : Spellings(row))
@@ -78,7 +77,7 @@ const OptionRow& FindOption(std::string_view name) {
   WIDELOAD_CHECK(false, "{} is no option of the table", name);
 }
 
-std::vector<std::string_view> Spellings(const OptionRow& row) { return Words(row.names); }
+std::vector<std::string_view> Spellings(const OptionRow& row) { return CommaWords(row.names); }
 
 std::string_view LongName(const OptionRow& row) {
   for (const std::string_view spelling : Spellings(row))

@@ -63,10 +63,15 @@ struct OptionRow {
   // Of the same setting in TensorRT-LLM's LLM-API options, or in its SamplingParams; "" if it has
   // none.
   std::string_view trtllm_key = "";
+  bool is_trtllm_fraction = false;  // of a text: under that key it is a number above 0 and below 1
+  bool is_flag_only = false;        // a configuration file cannot set it
   Stated<std::string_view> help;
 };
 
 std::span<const OptionRow> OptionTable();
+
+// The words of a list by commas.
+std::vector<std::string_view> CommaWords(std::string_view list);
 
 // The row with this spelling, dashed. Ends the process when there is none.
 const OptionRow& FindOption(std::string_view name);

@@ -229,6 +229,12 @@ void EplbConfig::SetLayer(int32_t layer, const eplb::Placement& placement) {
   for (const ExpertId expert : placement.slot_expert) slots.push_back(expert.value);
 }
 
+std::vector<int32_t> LayersOf(const EplbConfig& config) {
+  std::vector<int32_t> layers;
+  for (const auto& [layer, slots] : config.layers) layers.push_back(layer);
+  return layers;
+}
+
 EplbConfig ParseEplbYaml(std::string_view text, const std::string& source) {
   EplbHandler handler(source);
   try {

@@ -33,6 +33,9 @@ struct EplbConfig {
   bool operator==(const EplbConfig&) const = default;
 };
 
+// The layers that the file places, ascending.
+std::vector<int32_t> LayersOf(const EplbConfig& config);
+
 inline constexpr int32_t kMaxEplbSlots = 1 << 20;
 inline constexpr int32_t kMaxEplbLayers = 1 << 13;
 

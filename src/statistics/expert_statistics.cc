@@ -1,5 +1,7 @@
 #include "statistics/expert_statistics.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace wideload::statistics {
@@ -32,6 +34,26 @@ std::vector<int64_t> LayerLoads(const ExpertStatistics& statistics, size_t layer
       AddCounts(statistics.Row(i, layer, r), loads,
                 fmt::format("layer {}", statistics.layers[layer]));
   return loads;
+}
+
+ExpertStatistics TakeLayers(const ExpertStatistics& statistics, const std::vector<int32_t>& layers,
+                            const std::string& where) {
+  ExpertStatistics taken = statistics;
+  taken.layers = layers;
+  taken.counts.clear();
+  for (int64_t i = 0; i < statistics.num_iterations; ++i)
+    for (const int32_t layer : layers) {
+      const auto found = std::find(statistics.layers.begin(), statistics.layers.end(), layer);
+      if (found == statistics.layers.end())
+        Throw(ErrorKind::kInvalid, "{}: there is no layer {}; allowed: {}", where, layer,
+              fmt::join(statistics.layers, ", "));
+      for (int32_t r = 0; r < statistics.num_ranks; ++r) {
+        const auto row =
+            statistics.Row(i, static_cast<size_t>(found - statistics.layers.begin()), r);
+        taken.counts.insert(taken.counts.end(), row.begin(), row.end());
+      }
+    }
+  return taken;
 }
 
 ExpertStatistics SlotsToExperts(const ExpertStatistics& statistics, const EplbConfig& config,

@@ -15,6 +15,9 @@ struct ExpertStatistics {
   int32_t num_experts = 0;
   int32_t experts_per_token = 0;
   int32_t ep_size = 1;  // ranks that recorded
+  // Ranks that recorded a layer; fewer than ep_size when pipeline stages recorded layers of their
+  // own. 0: all.
+  int32_t ranks_per_layer = 0;
   int64_t iter_start = 0;
   int64_t num_iterations = 0;
   std::vector<int32_t> layers =
@@ -47,6 +50,11 @@ ExpertStatistics SumRanks(const ExpertStatistics& statistics);
 // [num_experts] counts of layer number `layer` over all iterations and ranks. Errors: kInvalid on
 // overflow.
 std::vector<int64_t> LayerLoads(const ExpertStatistics& statistics, size_t layer);
+
+// The statistics of these layers alone. Errors: kInvalid prefixed by `where` for a layer that is
+// not there.
+ExpertStatistics TakeLayers(const ExpertStatistics& statistics, const std::vector<int32_t>& layers,
+                            const std::string& where);
 
 // Statistics that were recorded per slot (TensorRT-LLM does so under EPLB), as counts per expert.
 // Errors: kInvalid naming `source`: another slot count than the placement file's num_slots, a layer

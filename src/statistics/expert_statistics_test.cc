@@ -35,6 +35,17 @@ TEST(SumRanks, RefusesOverflow) {
   EXPECT_THROW(LayerLoads(statistics, 0), Error);
 }
 
+TEST(TakeLayers, KeepsIterationsAndRanksOfTheLayersNamed) {
+  ExpertStatistics statistics{.num_experts = 1,
+                              .ep_size = 2,
+                              .num_iterations = 2,
+                              .layers = {3, 5},
+                              .num_ranks = 2,
+                              .counts = {1, 2, 3, 4, 5, 6, 7, 8}};
+  EXPECT_EQ(TakeLayers(statistics, {5}, "f").counts, (std::vector<int64_t>{3, 4, 7, 8}));
+  EXPECT_THROW(TakeLayers(statistics, {4}, "f"), Error);
+}
+
 TEST(SlotsToExperts, AddsTheSlotsOfAnExpert) {
   EplbConfig config{.num_slots = 3};
   config.layers[4] = {1, 0, 1};

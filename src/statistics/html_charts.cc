@@ -120,8 +120,9 @@ std::string EscapeHtml(std::string_view text) {
 }
 
 std::string HeatMapSvg(const HeatMap& map) {
-  if (map.loads.empty()) return "";
-  const size_t ranks = map.loads[0].size();
+  size_t ranks = 0;
+  for (const std::vector<double>& row : map.loads) ranks = std::max(ranks, row.size());
+  if (ranks == 0) return "";
   const double cell_width = kWidth / static_cast<double>(ranks);
   const double cell_height = map.loads.size() > 16 ? 12 : 22;
   const double gap = cell_width > 6 ? 1 : 0;
@@ -134,7 +135,12 @@ std::string HeatMapSvg(const HeatMap& map) {
     if (l % LabelStep(map.loads.size(), 30) == 0)
       svg += fmt::format("<text x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", kLeft - 8,
                          y + cell_height / 2 + 4, map.layers[l]);
-    for (size_t r = 0; r < ranks; ++r)
+    if (map.loads[l].empty())
+      svg += fmt::format(
+          "<rect class=\"none\" x=\"{}\" y=\"{:.1f}\" width=\"{}\" height=\"{:.1f}\">"
+          "<title>layer {}: no load</title></rect>\n",
+          kLeft, y, kWidth, cell_height - 1, map.layers[l]);
+    for (size_t r = 0; r < map.loads[l].size(); ++r)
       svg += fmt::format(
           "<rect class=\"{}\" x=\"{:.2f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.1f}\">"
           "<title>layer {}, rank {}: {:.2f} x mean</title></rect>\n",
@@ -150,7 +156,7 @@ std::string HeatMapSvg(const HeatMap& map) {
   return svg;
 }
 
-std::string HeatMapLegend() {
+std::string HeatMapLegend(bool has_empty) {
   std::string legend =
       "<p class=\"legend\">Tokens of a rank over all iterations, relative to the layer's mean: ";
   for (const Band& band : kBands)
@@ -158,6 +164,10 @@ std::string HeatMapLegend() {
         "<span><svg class=\"key\" viewBox=\"0 0 12 12\" aria-hidden=\"true\"><rect class=\"{}\" "
         "width=\"12\" height=\"12\"/></svg> {}</span> ",
         band.css, band.text);
+  if (has_empty)
+    legend +=
+        "<span><svg class=\"key\" viewBox=\"0 0 12 12\" aria-hidden=\"true\"><rect "
+        "class=\"none\" width=\"12\" height=\"12\"/></svg> no load</span> ";
   return legend + "</p>\n";
 }
 

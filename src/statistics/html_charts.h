@@ -13,15 +13,16 @@ namespace wideload::statistics {
 std::string EscapeHtml(std::string_view text);
 
 // A grid of layers x ranks. loads [layers][ranks] relative to the mean of the layer; the colour
-// tells how far a rank is above or below it.
+// tells how far a rank is above or below it. A row without loads is a layer without load.
 struct HeatMap {
   std::string label;            // read out instead of the picture
   std::vector<int32_t> layers;  // layer index of each row
   std::vector<std::vector<double>> loads;
 };
 std::string HeatMapSvg(const HeatMap& map);
-// The colours of the heat map and what they stand for.
-std::string HeatMapLegend();
+// The colours of the heat map and what they stand for; `has_empty` adds that of layers without
+// load.
+std::string HeatMapLegend(bool has_empty);
 
 // Loads of experts from the busiest down, relative to their mean: [position] over layers.
 struct LoadCurve {

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "eplb/placement/even_split.h"
+#include "statistics/expert_ranking.h"
 #include "statistics/html_charts.h"
 
 namespace wideload::statistics {
@@ -35,6 +36,7 @@ svg text{fill:var(--soft)}.grid{stroke:var(--rule)}
 .curve{fill:none;stroke:var(--after);stroke-width:2}
 .before{fill:var(--before)}.after{fill:var(--after)}
 .l4{fill:var(--l4)}.l3{fill:var(--l3)}.l2{fill:var(--l2)}.l1{fill:var(--l1)}.m{fill:var(--m)}
+.none{fill:none;stroke:var(--rule);stroke-dasharray:2 3}
 .h1{fill:var(--h1)}.h2{fill:var(--h2)}.h3{fill:var(--h3)}.h4{fill:var(--h4)}
 .key{display:inline-block;width:12px;height:12px;vertical-align:-1px}.legend span{white-space:nowrap;margin-right:10px}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums;width:100%}
@@ -71,8 +73,10 @@ HeatMap MakeHeatMap(const ExpertStatistics& statistics, const ReportOptions& opt
                                             options.projection_source)
                            : eplb::ContiguousPlacement(statistics.num_experts,
                                                        statistics.num_experts, options.ep_size);
-    map.loads.push_back(
-        RelativeToMean(eplb::EvenSplitRankLoads(placement, LoadsOf(statistics, l))));
+    const std::vector<double> loads = LoadsOf(statistics, l);
+    const bool has_load = std::any_of(loads.begin(), loads.end(), [](double x) { return x > 0; });
+    map.loads.push_back(has_load ? RelativeToMean(eplb::EvenSplitRankLoads(placement, loads))
+                                 : std::vector<double>());
   }
   return map;
 }
@@ -83,15 +87,20 @@ LoadCurve MakeLoadCurve(const ExpertStatistics& statistics) {
                   .mean = std::vector<double>(experts, 0),
                   .min = std::vector<double>(experts, 1e300),
                   .max = std::vector<double>(experts, 0)};
+  double num_loaded = 0;
   for (size_t l = 0; l < statistics.layers.size(); ++l) {
     std::vector<double> loads = RelativeToMean(LoadsOf(statistics, l));
     std::sort(loads.begin(), loads.end(), std::greater<>());
+    if (loads[0] == 0) continue;
+    num_loaded += 1;
     for (size_t e = 0; e < experts; ++e) {
-      curve.mean[e] += loads[e] / static_cast<double>(statistics.layers.size());
+      curve.mean[e] += loads[e];
       curve.min[e] = std::min(curve.min[e], loads[e]);
       curve.max[e] = std::max(curve.max[e], loads[e]);
     }
   }
+  if (num_loaded == 0) return {.label = "no load", .mean = {}, .min = {}, .max = {}};
+  for (double& mean : curve.mean) mean /= num_loaded;
   curve.label = fmt::format(
       "Load curve: the busiest expert of a layer gets {:.2f} times the mean on average over layers "
       "(at most {:.2f}), the idlest {:.2f} times",
@@ -102,7 +111,7 @@ LoadCurve MakeLoadCurve(const ExpertStatistics& statistics) {
 double BusiestOf(const HeatMap& map) {
   double busiest = 0;
   for (const std::vector<double>& row : map.loads)
-    busiest = std::max(busiest, *std::max_element(row.begin(), row.end()));
+    for (const double load : row) busiest = std::max(busiest, load);
   return busiest;
 }
 
@@ -117,6 +126,7 @@ std::string Tile(const std::string& what, const std::string& value) {
 // One side of the comparison: figures and picture of ranks.
 struct Side {
   std::string heading;
+  int32_t ranks = 0;
   LoadReport report;
   HeatMap map;
 };
@@ -124,6 +134,7 @@ struct Side {
 Side MakeSide(const ExpertStatistics& statistics, const ReportOptions& options,
               const std::string& heading) {
   Side side{.heading = heading,
+            .ranks = options.ep_size,
             .report = MakeLoadReport(statistics, options),
             .map = MakeHeatMap(statistics, options)};
   side.map.label = fmt::format(
@@ -139,11 +150,17 @@ std::string Tiles(const Side& before, const Side* after) {
   text += Tile(ratio, Figure(before.report.average.imbalance_ratio));
   if (after) text += Tile("Imbalance ratio after", Figure(after->report.average.imbalance_ratio));
   const Side& shown = after ? *after : before;
+  text += Tile(after ? "Balancedness (mean / max) after" : "Balancedness (mean / max)",
+               Figure(shown.report.average.balancedness));
+  if (!shown.report.ratios.empty())
+    text += Tile("Imbalance of iterations and layers: median, 99th percentile",
+                 fmt::format("{:.3f}, {:.3f}", PercentileOfAll(shown.report.ratios, 0.5),
+                             PercentileOfAll(shown.report.ratios, 0.99)));
   text +=
       Tile(after ? "Busiest rank after, over all iterations" : "Busiest rank, over all iterations",
            fmt::format("{:.2f} x mean", BusiestOf(shown.map)));
   // Comparable on as many ranks only.
-  if (after && before.map.loads[0].size() == after->map.loads[0].size()) {
+  if (after && before.ranks == after->ranks) {
     const double speed_up =
         (1 + before.report.average.imbalance_ratio) / (1 + after->report.average.imbalance_ratio);
     text += Tile("Expert work of the busiest rank",
@@ -208,7 +225,8 @@ std::string Table(const Side& before, const Side* after) {
 }
 
 std::string HeatMaps(const Side& before, const Side* after) {
-  std::string text = "<section>\n<h2>Load of ranks</h2>\n" + HeatMapLegend();
+  std::string text = "<section>\n<h2>Load of ranks</h2>\n" +
+                     HeatMapLegend(!before.report.layers_without_load.empty());
   for (const Side* side : {&before, after})
     if (side)
       text += fmt::format("<h3>{}</h3>\n{}", EscapeHtml(side->heading), HeatMapSvg(side->map));
@@ -219,6 +237,41 @@ std::string Curve(const ExpertStatistics& statistics) {
   return "<section>\n<h2>Load of experts</h2>\n<p class=\"soft\">Relative to the layer's mean "
          "(dashed): mean over layers, and the range of all layers.</p>\n" +
          LoadCurveSvg(MakeLoadCurve(statistics)) + "</section>\n";
+}
+
+std::string ExpertList(const std::vector<RankedExpert>& experts) {
+  std::string text;
+  for (const RankedExpert& expert : experts)
+    text += fmt::format("{}{} ({:.2f})", text.empty() ? "" : ", ", expert.expert, expert.load);
+  return text;
+}
+
+std::string HotAndCold(const ExpertStatistics& statistics) {
+  constexpr int32_t kShown = 5;
+  std::string text =
+      "<section>\n<details>\n<summary>Hot and cold experts</summary>\n<p class=\"soft\">Number "
+      "and load relative to the layer's mean, over all iterations.</p>\n<div class=\"scroll\">\n"
+      "<table>\n<thead><tr><th scope=\"col\">layer</th><th scope=\"col\">hottest</th>"
+      "<th scope=\"col\">coldest</th><th scope=\"col\">never chosen</th></tr></thead>\n<tbody>\n";
+  for (const LayerRanking& layer : RankExperts(statistics, kShown))
+    text +=
+        fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+                    layer.layer, ExpertList(layer.hot), ExpertList(layer.cold), layer.never_chosen);
+  return text + "</tbody>\n</table>\n</div>\n</details>\n</section>\n";
+}
+
+std::string Notes(const LoadReport& report, const HtmlReportOptions& options) {
+  std::string text;
+  const auto add = [&](const std::string& note) {
+    text += fmt::format("<p class=\"soft\">{}</p>\n", EscapeHtml(note));
+  };
+  for (const std::string& note : options.notes) add(note);
+  if (!report.layers_without_load.empty())
+    add(fmt::format("Layers without any load, left out of the figures: {}",
+                    fmt::join(report.layers_without_load, ", ")));
+  if (report.empty_iterations > 0)
+    add(fmt::format("Iterations without any load, left out: {}", report.empty_iterations));
+  return text;
 }
 
 std::string Head(const ExpertStatistics& statistics, const HtmlReportOptions& options) {
@@ -238,25 +291,29 @@ std::string Head(const ExpertStatistics& statistics, const HtmlReportOptions& op
 }  // namespace
 
 std::string FormatHtmlReport(const ExpertStatistics& statistics, const HtmlReportOptions& options) {
-  const int32_t ranks = RanksBefore(statistics, options);
-  const Side before = MakeSide(statistics, {.ep_size = ranks},
-                               fmt::format("{}: experts in order on {} ranks",
-                                           options.projection ? "Before" : "Recorded", ranks));
+  const int32_t ranks = options.slots ? statistics.ep_size : RanksBefore(statistics, options);
+  const std::string when = options.projection ? "Before" : "Recorded";
+  const Side before = options.slots
+                          ? MakeSide(*options.slots, {.ep_size = ranks},
+                                     fmt::format("{}: the {} slots of the run on {} ranks", when,
+                                                 options.slots->num_experts, ranks))
+                          : MakeSide(statistics, {.ep_size = ranks},
+                                     fmt::format("{}: experts in order on {} ranks", when, ranks));
   std::optional<Side> after;
   if (options.projection) {
     const int32_t ranks_after = options.ep_size > 0 ? options.ep_size : statistics.ep_size;
-    after = MakeSide(
-        statistics,
-        {.ep_size = ranks_after,
-         .projection = options.projection,
-         .projection_source = options.projection_source},
-        fmt::format("After: {} with {} slots on {} ranks, even split", options.projection_source,
-                    options.projection->num_slots, ranks_after));
+    after =
+        MakeSide(statistics,
+                 {.ep_size = ranks_after,
+                  .projection = options.projection,
+                  .projection_source = options.projection_source},
+                 fmt::format("After: {} with {} slots on {} ranks, {}", options.projection_source,
+                             options.projection->num_slots, ranks_after, options.split));
   }
   const Side* second = after ? &*after : nullptr;
-  return Head(statistics, options) + Tiles(before, second) + Bars(before, second) +
-         HeatMaps(before, second) + Curve(statistics) + Table(before, second) +
-         "</main>\n</body>\n</html>\n";
+  return Head(statistics, options) + Notes(before.report, options) + Tiles(before, second) +
+         Bars(before, second) + HeatMaps(before, second) + Curve(statistics) +
+         HotAndCold(statistics) + Table(before, second) + "</main>\n</body>\n</html>\n";
 }
 
 }  // namespace wideload::statistics

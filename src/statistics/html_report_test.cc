@@ -69,6 +69,26 @@ TEST(HtmlReport, EscapesNames) {
   EXPECT_EQ(EscapeHtml("it's"), "it&#39;s");
 }
 
+TEST(HtmlReport, ShowsALayerWithoutLoadAsSuchAndLeavesItOut) {
+  ExpertStatistics statistics = MakeStatistics();
+  statistics.counts = {8, 2, 2, 4, 0, 0, 0, 0};
+  const std::string page = FormatHtmlReport(statistics, {.source = "run"});
+  EXPECT_THAT(page, HasSubstr("<title>layer 7: no load</title>"));
+  EXPECT_EQ(Count(page, " x mean</title>"), 2U);
+  EXPECT_THAT(page, HasSubstr("Layers without any load, left out of the figures: 7"));
+  EXPECT_THAT(page, HasSubstr("gets 2.00 times the mean on average"));
+  EXPECT_THAT(page, HasSubstr("<dt>Imbalance ratio</dt><dd>0.250</dd>"));
+}
+
+TEST(HtmlReport, ShowsTheSlotsOfARunThatCountedThem) {
+  ExpertStatistics slots = MakeStatistics();
+  slots.num_experts = 6;
+  slots.counts = {8, 1, 1, 1, 4, 1, 1, 1, 1, 1, 1, 1};
+  const std::string page = FormatHtmlReport(MakeStatistics(), {.source = "run", .slots = &slots});
+  EXPECT_THAT(page, HasSubstr("Recorded: the 6 slots of the run on 2 ranks"));
+  EXPECT_THAT(page, HasSubstr("<title>layer 3, rank 0: 1.25 x mean</title>"));
+}
+
 TEST(HtmlReport, ShowsLayersWithoutLoad) {
   ExpertStatistics statistics = MakeStatistics();
   statistics.counts = std::vector<int64_t>(8, 0);

@@ -1,10 +1,9 @@
-// Other files that tell which experts are busy: load tables (safetensors, CSV, SGLang's JSON) and
-// token-level routing. Every id, count and shape is checked. Plain values; thread-safe.
+// Other files that tell which experts are busy: load tables (CSV) and token-level routing. Every
+// id, count and shape is checked. Plain values; thread-safe.
 #pragma once
 
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,30 +25,11 @@ struct LoadTable {
 
 inline constexpr int32_t kMaxTableExperts = 1 << 16;
 
-// A tensor [layers, experts] of any number type; row i is layer i.
-// Errors: kInvalid naming file and tensor: not two dimensions, no experts, a value that is negative
-// or not finite.
-LoadTable LoadsOfTensor(const SafetensorsFile& file, const std::string& tensor);
-
 // Lines of comma-separated numbers, all of one length. With a first line "layer,..." the first
 // column is the layer index, else line i is layer i. Empty lines are skipped.
 // Errors: kCorrupt and kInvalid with `source` and line: no number, another length, a layer twice.
 LoadTable ParseLoadCsv(std::string_view text, const std::string& source);
 std::string FormatLoadCsv(const LoadTable& table);
-
-// What SGLang's recorder and --init-expert-location exchange.
-struct SglangFile {
-  std::optional<LoadTable> loads = {};  // "logical_count": [layers][experts], or steps of these
-  std::vector<std::vector<int32_t>> slot_expert = {};  // "physical_to_logical_map" [layers][slots]
-};
-// Errors: kCorrupt and kInvalid with `source` and field; at least one of the two must be there.
-SglangFile ParseSglangJson(std::string_view text, const std::string& source);
-// Layers that the table or the file lacks (dense ones) are rows of zeros, or of slot mod experts.
-std::string FormatSglangCounts(const LoadTable& table);
-std::string FormatSglangPlacement(const EplbConfig& config);
-
-// FILE.safetensors:TENSOR, FILE.csv or FILE.json. Errors: as above, and kNotFound.
-LoadTable ReadLoads(const std::string& path_and_tensor);
 
 // Which experts each token chose.
 struct RoutingTask {

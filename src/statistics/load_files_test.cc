@@ -44,29 +44,6 @@ class Bytes {
   std::string header_, data_, bytes_;
 };
 
-TEST(LoadsOfTensor, ReadsAnyNumberType) {
-  Bytes bytes;
-  bytes.Add<int64_t>("i", "I64", "[2,2]", {1, 2, 3, 4});
-  bytes.Add<float>("f", "F32", "[1,2]", {0.5, 2});
-  bytes.Add<uint16_t>("b", "BF16", "[1,2]", {0x3f80, 0x4000});
-  bytes.Add<uint8_t>("u", "U8", "[1,2]", {3, 255});
-  bytes.Add<double>("negative", "F64", "[1,2]", {1, -1});
-  bytes.Add<uint8_t>("bool", "BOOL", "[1,2]", {1, 0});
-  bytes.Add<uint8_t>("cube", "U8", "[1,1,1]", {1});
-  const SafetensorsFile file = bytes.File();
-  EXPECT_EQ(LoadsOfTensor(file, "i").layers.at(1), (std::vector<double>{3, 4}));
-  EXPECT_EQ(LoadsOfTensor(file, "f").layers.at(0), (std::vector<double>{0.5, 2}));
-  EXPECT_EQ(LoadsOfTensor(file, "b").layers.at(0), (std::vector<double>{1, 2}));
-  EXPECT_EQ(LoadsOfTensor(file, "u").layers.at(0), (std::vector<double>{3, 255}));
-  EXPECT_THAT(
-      Refusal([&] { LoadsOfTensor(file, "negative"); }),
-      HasSubstr("tensor negative[0, 1] is -1; it must be finite, at least 0 and at most 1e+30"));
-  EXPECT_THAT(Refusal([&] { LoadsOfTensor(file, "bool"); }), HasSubstr("must hold numbers"));
-  EXPECT_THAT(Refusal([&] { LoadsOfTensor(file, "cube"); }), HasSubstr("[layers, experts]"));
-  EXPECT_THAT(Refusal([&] { LoadsOfTensor(file, "none"); }),
-              HasSubstr("has no tensor \"none\"; it has b"));
-}
-
 TEST(LoadCsv, ReadsWithAndWithoutLayerColumn) {
   const LoadTable plain = ParseLoadCsv("1, 2,3\r\n\n4,5,6.5", "f.csv");
   EXPECT_EQ(plain.num_experts, 3);
@@ -91,44 +68,6 @@ TEST(LoadCsv, RefusesByLine) {
   EXPECT_THAT(refusal("layer,0\n1\n"), HasSubstr("has 0 experts"));
   EXPECT_THAT(refusal("layer,0\n"), HasSubstr("holds no layer"));
   EXPECT_THAT(refusal("1,,2\n"), HasSubstr("value 2 is \"\""));
-}
-
-TEST(SglangJson, ReadsCountsOfStepsAndPlacements) {
-  const SglangFile file = ParseSglangJson(
-      R"({"logical_count": [[[1, 2], [3, 4]], [[10, 20], [30, 40]]], "rank": 0,
-          "physical_to_logical_map": [[0, 1, 1], [1, 0, 0]]})",
-      "f.json");
-  const LoadTable loads = file.loads.value_or(LoadTable{});
-  EXPECT_EQ(loads.layers.at(1), (std::vector<double>{33, 44}));
-  EXPECT_EQ(file.slot_expert[1], (std::vector<int32_t>{1, 0, 0}));
-  EXPECT_EQ(loads.batches.at(0), (std::vector<std::vector<double>>{{1, 2}, {10, 20}}));
-  const LoadTable again =
-      ParseSglangJson(FormatSglangCounts(loads), "f").loads.value_or(LoadTable{});
-  EXPECT_EQ(again.layers, loads.layers);
-  EXPECT_TRUE(again.batches.empty());
-}
-
-TEST(SglangJson, FillsDenseLayers) {
-  EXPECT_EQ(FormatSglangCounts({.num_experts = 2, .layers = {{1, {1, 2.5}}}}),
-            "{\"logical_count\":[[0,0],[1,2.5]]}\n");
-  EXPECT_EQ(FormatSglangPlacement({.num_slots = 3, .layers = {{1, {1, 0, 1}}}}),
-            "{\"physical_to_logical_map\":[[0,1,0],[1,0,1]]}\n");
-}
-
-TEST(SglangJson, RefusesByField) {
-  const auto refusal = [](const char* text) {
-    return Refusal([&] { ParseSglangJson(text, "f.json"); });
-  };
-  EXPECT_THAT(refusal("{}"), HasSubstr("neither logical_count nor physical_to_logical_map"));
-  EXPECT_THAT(refusal(R"({"logical_count": [[1, -1]]})"), HasSubstr("logical_count[0][1] is -1"));
-  EXPECT_THAT(refusal(R"({"logical_count": [[1], [1, 2]]})"), HasSubstr("logical_count[1]: has 2"));
-  EXPECT_THAT(refusal(R"({"logical_count": []})"), HasSubstr("must be an array of 1 to"));
-  EXPECT_THAT(refusal(R"({"logical_count": [[[1]], [[1, 2]]]})"), HasSubstr("logical_count[1] is"));
-  EXPECT_THAT(refusal(R"({"logical_count": [[]]})"), HasSubstr("has 0 experts"));
-  EXPECT_THAT(refusal(R"({"physical_to_logical_map": [[0], [0, 1]]})"),
-              HasSubstr("physical_to_logical_map[1] must be an array of 1 experts"));
-  EXPECT_THAT(refusal(R"({"physical_to_logical_map": [[-1]]})"),
-              HasSubstr("physical_to_logical_map[0][0] must be an expert"));
 }
 
 TEST(Routing, ReadsAnswersAndTasks) {

@@ -3,21 +3,30 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <numeric>
 
 #include "base/error.h"
 #include "eplb/policies/float_sum.h"
+#include "eplb/split/water_filling.h"
 
 namespace wideload::statistics {
 namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
+std::vector<int32_t> SlotsOf(const eplb::Placement& placement) {
+  std::vector<int32_t> slots;
+  for (const ExpertId expert : placement.slot_expert) slots.push_back(expert.value);
+  return slots;
+}
+
 // How a layer's counts become columns.
 struct Columns {
   std::vector<int32_t> slot_expert;  // empty: one slot per expert
   std::vector<float> replicas;       // [num_experts]
   size_t num_groups = 0;
+  std::unique_ptr<eplb::WaterFilling> split = nullptr;  // null: even
 };
 
 size_t CheckedGroups(const ExpertStatistics& statistics, const ReportOptions& options) {
@@ -25,13 +34,19 @@ size_t CheckedGroups(const ExpertStatistics& statistics, const ReportOptions& op
   const int32_t slots = options.projection ? options.projection->num_slots : statistics.num_experts;
   if (options.per_expert) return static_cast<size_t>(slots);
   if (slots % ranks != 0)
-    Throw(ErrorKind::kInvalid, "ep_size is {}; it must divide {} ({})", ranks, slots,
-          options.projection ? "num_slots" : "experts");
+    Throw(ErrorKind::kInvalid, "ep_size is {}{}; it must divide {} ({}){}", ranks,
+          options.ep_size > 0 ? "" : " (the ranks that recorded)", slots,
+          options.projection ? "num_slots" : "experts",
+          options.ep_size > 0
+              ? ""
+              : fmt::format("; is rank {} or another one missing? --ep_size says how many ranks "
+                            "the figures are for",
+                            ranks));
   return static_cast<size_t>(ranks);
 }
 
 void CheckProjection(const ExpertStatistics& statistics, const ReportOptions& options) {
-  if (!options.projection) return;
+  if (!options.projection || options.projection->layers.empty()) return;
   if (options.projection->num_experts() != statistics.num_experts)
     Throw(ErrorKind::kInvalid,
           "{}: places {} experts; the statistics have {} (is it the file of another model?)",
@@ -49,10 +64,27 @@ Columns MakeColumns(const ExpertStatistics& statistics, const ReportOptions& opt
                   .replicas = std::vector<float>(static_cast<size_t>(statistics.num_experts), 0),
                   .num_groups = num_groups};
   if (!options.projection) return columns;
-  columns.slot_expert = options.projection->layers.at(layer);
+  const int32_t ranks = options.ep_size > 0 ? options.ep_size : statistics.ep_size;
+  const EplbTarget target{.num_experts = statistics.num_experts, .ep_size = ranks};
+  columns.slot_expert =
+      options.projection->layers.empty()
+          ? SlotsOf(LayerPlacement(*options.projection, layer, target, options.projection_source))
+          : options.projection->layers.at(layer);
   for (const int32_t expert : columns.slot_expert)
     columns.replicas[static_cast<size_t>(expert)] += 1;
+  if (options.optimal_split)
+    columns.split = std::make_unique<eplb::WaterFilling>(
+        LayerPlacement(*options.projection, layer, target, options.projection_source));
   return columns;
+}
+
+// The load of each rank, or of each slot when there are as many columns.
+std::vector<float> OptimalLoads(std::span<const int64_t> counts, const Columns& columns) {
+  columns.split->Solve(std::vector<double>(counts.begin(), counts.end()));
+  const std::span<const double> slots = columns.split->slot_tokens();
+  const std::span<const double> loads =
+      columns.num_groups == slots.size() ? slots : columns.split->rank_tokens();
+  return {loads.begin(), loads.end()};
 }
 
 // The load of each column in one iteration.
@@ -66,6 +98,7 @@ std::vector<float> ColumnLoads(std::span<const int64_t> counts, const Columns& c
     }
     return loads;
   }
+  if (columns.split) return OptimalLoads(counts, columns);
   std::vector<float> slots;
   for (const int32_t expert : columns.slot_expert) {
     const auto e = static_cast<size_t>(expert);
@@ -86,18 +119,43 @@ float SampleStd(std::span<const float> values) {
   return static_cast<float>(std::sqrt(squares / (n - 1)));
 }
 
-LoadFigures LayerFigures(const ExpertStatistics& statistics, size_t layer, const Columns& columns) {
+bool HasLoad(std::span<const int64_t> counts) {
+  return std::any_of(counts.begin(), counts.end(), [](int64_t count) { return count > 0; });
+}
+
+// Over the iterations with load, whose imbalance ratios are added to `ratios`.
+LoadFigures LayerFigures(const ExpertStatistics& statistics, size_t layer, const Columns& columns,
+                         std::vector<double>& ratios) {
   std::vector<float> means;
   std::vector<float> stds;
-  std::vector<float> ratios;
+  std::vector<float> ratio_column;
+  std::vector<float> balanced;
   for (int64_t i = 0; i < statistics.num_iterations; ++i) {
+    if (!HasLoad(statistics.Row(i, layer, 0))) continue;
     const std::vector<float> loads = ColumnLoads(statistics.Row(i, layer, 0), columns);
     const float mean = eplb::PyTorchMean(loads);
+    const float max = *std::max_element(loads.begin(), loads.end());
     means.push_back(mean);
     stds.push_back(SampleStd(loads));
-    ratios.push_back((*std::max_element(loads.begin(), loads.end()) - mean) / mean);
+    ratio_column.push_back((max - mean) / mean);
+    balanced.push_back(mean / max);
+    ratios.push_back(ratio_column.back());
   }
-  return {eplb::PyTorchMean(means), eplb::PyTorchMean(stds), eplb::PyTorchMean(ratios)};
+  return {eplb::PyTorchMean(means), eplb::PyTorchMean(stds), eplb::PyTorchMean(ratio_column),
+          eplb::PyTorchMean(balanced)};
+}
+
+// Counts the iterations that some or all of the layers with load left empty.
+void CountEmpty(const ExpertStatistics& statistics, LoadReport& report) {
+  for (int64_t i = 0; i < statistics.num_iterations; ++i) {
+    size_t loaded = 0;
+    for (size_t l = 0; l < statistics.layers.size(); ++l)
+      loaded += HasLoad(statistics.Row(i, l, 0)) ? 1 : 0;
+    if (loaded == 0)
+      ++report.empty_iterations;
+    else if (loaded < report.layers.size())
+      ++report.partly_empty;
+  }
 }
 
 template <class Member>
@@ -161,14 +219,35 @@ LoadReport MakeLoadReport(const ExpertStatistics& statistics, const ReportOption
       statistics.num_ranks == 1 ? ExpertStatistics() : SumRanks(statistics);
   const ExpertStatistics& sums = statistics.num_ranks == 1 ? statistics : summed;
   LoadReport report;
-  report.layers = statistics.layers;
-  for (size_t l = 0; l < sums.layers.size(); ++l)
-    report.rows.push_back(
-        LayerFigures(sums, l, MakeColumns(sums, options, sums.layers[l], num_groups)));
+  for (size_t l = 0; l < sums.layers.size(); ++l) {
+    const int32_t layer = sums.layers[l];
+    bool has_load = false;
+    for (int64_t i = 0; i < sums.num_iterations; ++i) has_load |= HasLoad(sums.Row(i, l, 0));
+    (has_load ? report.layers : report.layers_without_load).push_back(layer);
+    if (!has_load) continue;
+    report.rows.push_back(LayerFigures(sums, l, MakeColumns(sums, options, layer, num_groups),
+                                       report.ratios.emplace_back()));
+  }
+  CountEmpty(sums, report);
   report.average = {Average(report.rows, &LoadFigures::mean),
                     Average(report.rows, &LoadFigures::std),
-                    Average(report.rows, &LoadFigures::imbalance_ratio)};
+                    Average(report.rows, &LoadFigures::imbalance_ratio),
+                    Average(report.rows, &LoadFigures::balancedness)};
   return report;
+}
+
+double Percentile(std::vector<double> values, double share) {
+  WIDELOAD_CHECK(!values.empty(), "no values");
+  const auto rank = static_cast<size_t>(std::ceil(share * static_cast<double>(values.size())));
+  const size_t at = std::clamp<size_t>(rank, 1, values.size()) - 1;
+  std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(at), values.end());
+  return values[at];
+}
+
+double PercentileOfAll(const std::vector<std::vector<double>>& values, double share) {
+  std::vector<double> all;
+  for (const std::vector<double>& part : values) all.insert(all.end(), part.begin(), part.end());
+  return Percentile(std::move(all), share);
 }
 
 std::string FormatLoadReport(const LoadReport& report) {

@@ -67,16 +67,48 @@ TEST(LoadReport, GroupsExpertsByRank) {
   EXPECT_EQ(MakeLoadReport(OneIteration({1, 2, 3, 6}), {.ep_size = 4}).rows[0].mean, 3);
 }
 
-TEST(LoadReport, SaysNaNWithoutLoadAndLeavesItOutOfTheAverage) {
-  ExpertStatistics statistics = OneIteration({0, 0, 1, 3});
-  statistics.num_experts = 2;
-  statistics.layers = {0, 1};
-  EXPECT_EQ(Report(statistics),
+TEST(LoadReport, LeavesLayersAndIterationsWithoutLoadOut) {
+  ExpertStatistics statistics{.num_experts = 2,
+                              .experts_per_token = 1,
+                              .ep_size = 2,
+                              .num_iterations = 3,
+                              .layers = {0, 1, 2},
+                              .counts = {0, 0, 1, 3, 0, 2,    // iteration 0: layer 0 has none
+                                         0, 0, 0, 0, 0, 0,    // nothing
+                                         0, 0, 0, 0, 1, 1}};  // layers 0 and 1 have none
+  const LoadReport report = MakeLoadReport(statistics, {});
+  EXPECT_EQ(report.layers, (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(report.layers_without_load, (std::vector<int32_t>{0}));
+  EXPECT_EQ(report.empty_iterations, 1);
+  EXPECT_EQ(report.partly_empty, 1);
+  EXPECT_EQ(FormatLoadReport(report),
             "Load statistics:\n"
             "         mean       std  imbalance-ratio\n"
-            "0         0.0  0.000000              NaN\n"
             "1         2.0  1.414214              0.5\n"
-            "average   1.0  0.707107              0.5\n");
+            "2         1.0  0.707107              0.5\n"
+            "average   1.5  1.060660              0.5\n");
+  EXPECT_DOUBLE_EQ(report.rows[1].balancedness, 0.75);  // of 1/2 and 1
+  EXPECT_EQ(report.ratios, (std::vector<std::vector<double>>{{0.5}, {1, 0}}));
+  EXPECT_EQ(PercentileOfAll(report.ratios, 0.5), 0.5);
+  EXPECT_EQ(PercentileOfAll(report.ratios, 0.99), 1);
+}
+
+TEST(LoadReport, ProjectsAFileWithoutLayersAsContiguous) {
+  EplbConfig config{.num_slots = 6};  // rank 0: experts 0, 1, 2; rank 1: 2, 3, 0
+  const LoadReport report =
+      MakeLoadReport(OneIteration({2, 4, 6, 8}), {.ep_size = 2, .projection = &config});
+  EXPECT_EQ(report.rows[0].mean, 10);
+  EXPECT_FLOAT_EQ(static_cast<float>(report.rows[0].imbalance_ratio), 0.2F);
+}
+
+TEST(LoadReport, ProjectsTheOptimalSplitWhereAsked) {
+  EplbConfig config{.num_slots = 4, .layers = {{0, {0, 1, 0, 2}}}};
+  const ExpertStatistics counts = OneIteration({10, 0, 6});
+  EXPECT_EQ(MakeLoadReport(counts, {.projection = &config}).rows[0].imbalance_ratio, 0.375);
+  EXPECT_EQ(MakeLoadReport(counts, {.projection = &config, .optimal_split = true})
+                .rows[0]
+                .imbalance_ratio,
+            0);
 }
 
 TEST(LoadReport, PrintsTinyAndHugeNumbersAsPandasDoes) {

@@ -8,7 +8,6 @@
 #include <string>
 #include <string_view>
 
-#include "statistics/eplb_yaml.h"
 #include "statistics/expert_statistics.h"
 #include "tensor/safetensors.h"
 
@@ -18,22 +17,25 @@ struct ReadStatisticsOptions {
   std::optional<int64_t> iter_start = {};  // first iteration wanted; default: the first recorded
   std::optional<int64_t> iter_stop = {};   // one past the last wanted; default: all recorded
   bool sum_ranks = true;
-  // The file the engine ran with, when it counted slots and not experts.
-  std::optional<std::string> eplb_config_path = {};
 };
 
 // Reads `folder`. Errors, naming file and tensor, found and allowed: kNotFound for a missing
-// meta_info.json or rank file (ranks must be 0..n-1); kCorrupt for names that are not
-// "{iteration}_{layer}", gaps in the iterations, pairs that are missing, and ranks that recorded
-// other pairs than rank 0; kInvalid for another dtype than I64, another length than num_experts,
-// negative counts, sums beyond int64, a window outside the recorded one.
+// meta_info.json or rank file (ranks must be 0..n-1, n the ep_size of meta_info.json if it has
+// one); kCorrupt for names that are not "{iteration}_{layer}", iterations or pairs of the window
+// that a rank lacks, and ranks that share some of their layers but not all (those of another
+// pipeline stage share none); kInvalid for another dtype than I64, I32, U64 and U32, another length
+// than num_experts, negative counts, sums beyond int64, a window outside the recorded one.
 ExpertStatistics ReadStatistics(const std::string& folder, const ReadStatisticsOptions& options);
 
 // The same from files already open: `meta_json` is the text of meta_info.json, files [ep_size].
-// eplb_config_path is not read here.
 ExpertStatistics ParseStatistics(std::string_view meta_json, const std::string& meta_path,
                                  std::span<const SafetensorsFile> files,
                                  const ReadStatisticsOptions& options);
+
+// "rank3.safetensors"
+std::string RankFileName(int64_t rank);
+// The number that a name holds: a decimal without sign or leading zeros in [0, max], else -1.
+int64_t ParseDecimalName(std::string_view text, int64_t max);
 
 enum class ExistingFolder { kRefuse, kReplace };
 

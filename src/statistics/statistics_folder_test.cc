@@ -119,14 +119,52 @@ TEST_F(StatisticsFolder, RefusesByNameWhatIsNotAGrid) {
   EXPECT_THAT(Refusal(), HasSubstr("rank1.safetensors: no such file"));
   WriteRank(1, {{"4_0", {1, 2}}, {"4_1", {1, 2}}});
   EXPECT_THAT(Refusal(), HasSubstr("rank1.safetensors: has tensor 4_1, which"));
+  WriteRank(0, {{"4_0", {1, 2}}, {"4_1", {1, 2}}});
   WriteRank(1, {{"4_1", {1, 2}}});
   EXPECT_THAT(Refusal(), HasSubstr("rank1.safetensors: has no tensor 4_0, which"));
+}
+
+TEST_F(StatisticsFolder, LooksAtTheWindowAlone) {
+  WriteRank(0, {{"4_0", {1, 2}}, {"5_0", {3, 4}}, {"6_0", {5, 6}}});
+  WriteRank(1, {{"4_0", {1, 2}}, {"5_0", {3, 4}}});
+  EXPECT_THAT(Refusal(), HasSubstr("rank1.safetensors: iteration 6 is missing"));
+  EXPECT_EQ(ReadStatistics(folder_, {.iter_stop = 6}).counts, (std::vector<int64_t>{2, 4, 6, 8}));
+}
+
+TEST_F(StatisticsFolder, AddsPipelineStagesWithLayersOfTheirOwn) {
+  WriteRank(0, {{"4_0", {1, 2}}});
+  WriteRank(1, {{"4_0", {3, 4}}});
+  WriteRank(2, {{"4_1", {5, 6}}});
+  WriteRank(3, {{"4_1", {7, 8}}});
+  const ExpertStatistics sums = ReadStatistics(folder_, {});
+  EXPECT_EQ(sums.layers, (std::vector<int32_t>{0, 1}));
+  EXPECT_EQ(sums.counts, (std::vector<int64_t>{4, 6, 12, 14}));
+  EXPECT_EQ(sums.ep_size, 4);  // as TensorRT-LLM's loader has it
+  EXPECT_EQ(sums.ranks_per_layer, 2);
+  EXPECT_EQ(ReadStatistics(folder_, {.sum_ranks = false}).counts,
+            (std::vector<int64_t>{1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 5, 6, 7, 8}));
+}
+
+TEST_F(StatisticsFolder, ReadsCountsOf32Bits) {
+  WriteRank(0, {{"4_0", {1, 2}}});
+  const std::vector<int32_t> counts = {7, 9};
+  WriteSafetensors(folder_ + "/rank0.safetensors",
+                   std::vector<std::pair<std::string, TensorView>>{
+                       {"4_0", TensorView(DType::kI32, Shape{2}, counts.data())}});
+  EXPECT_EQ(ReadStatistics(folder_, {}).counts, (std::vector<int64_t>{7, 9}));
+}
+
+TEST_F(StatisticsFolder, NamesTheRanksThatAreMissing) {
+  WriteRank(0, {{"4_0", {1, 2}}});
+  WriteFileWhole(folder_ + "/meta_info.json",
+                 R"({"num_experts": 2, "num_experts_per_token": 1, "ep_size": 3})");
+  EXPECT_THAT(Refusal(), HasSubstr("missing: rank1.safetensors to rank2.safetensors"));
 }
 
 TEST_F(StatisticsFolder, RefusesByNameWhatAreNotCounts) {
   constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
   WriteRank(0, {{"4_0", {1, 2, 3}}});
-  EXPECT_THAT(Refusal(), HasSubstr("tensor 4_0 is I64 [3]; it must be I64 [2]"));
+  EXPECT_THAT(Refusal(), HasSubstr("tensor 4_0 is I64 [3]; it must be I64 [2] or I32 [2]"));
   WriteRank(0, {{"4_0", {1, -2}}});
   EXPECT_THAT(Refusal(), HasSubstr("tensor 4_0 counts -2 for expert 1"));
   WriteRank(0, {{"4_0", {1, kMost}}});
@@ -134,15 +172,6 @@ TEST_F(StatisticsFolder, RefusesByNameWhatAreNotCounts) {
   EXPECT_THAT(Refusal(), HasSubstr("add up to more than"));
   WriteFileWhole(folder_ + "/meta_info.json", "{\"num_experts\": 2}");
   EXPECT_THAT(Refusal(), HasSubstr("meta_info.json: num_experts_per_token"));
-}
-
-TEST_F(StatisticsFolder, ReadsCountsPerSlotWithTheFileTheEngineRanWith) {
-  WriteRank(0, {{"4_0", {1, 2}}});
-  WriteFileWhole(root_ + "/e.yaml", "num_slots: 2\ninitial_global_assignments:\n  0: [0, 0]\n");
-  const ExpertStatistics statistics =
-      ReadStatistics(folder_, {.eplb_config_path = root_ + "/e.yaml"});
-  EXPECT_EQ(statistics.num_experts, 1);
-  EXPECT_EQ(statistics.counts, (std::vector<int64_t>{3}));
 }
 
 }  // namespace

@@ -45,65 +45,95 @@ size_t WithSpaceAfter(std::string_view text, size_t end, size_t limit) {
 }  // namespace
 
 AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens)
-    : tokens_(std::move(tokens)), token_at_node_(1, -1) {
+    : tokens_(std::move(tokens)), fallback_of_(1, 0), token_at_(1, -1) {
+  std::vector<std::pair<uint32_t, uint8_t>> way_to(1);  // of each node: its parent and the byte
   for (size_t i = 0; i < tokens_.size(); ++i) {
-    begins_token_[static_cast<uint8_t>(tokens_[i].content[0])] = true;
+    const std::string& content = tokens_[i].content;
     uint32_t node = 0;
-    for (const char c : tokens_[i].content) {
-      const uint64_t key = uint64_t{node} << 8 | static_cast<uint8_t>(c);
-      const auto fresh = static_cast<uint32_t>(token_at_node_.size());
-      const auto [edge, is_new] = edges_.try_emplace(key, fresh);
-      if (is_new) token_at_node_.push_back(-1);
+    for (auto c = content.rbegin(); c != content.rend(); ++c) {
+      const auto byte = static_cast<uint8_t>(*c);
+      const auto fresh = static_cast<uint32_t>(token_at_.size());
+      const auto [edge, is_new] = edges_.try_emplace(uint64_t{node} << 8 | byte, fresh);
+      if (is_new) {
+        token_at_.push_back(-1);
+        way_to.emplace_back(node, byte);
+      }
+      if (node == 0) leaves_root_[byte] = true;
       node = edge->second;
     }
-    token_at_node_[node] = static_cast<int>(i);
+    token_at_[node] = static_cast<int32_t>(i);
+  }
+  SetFallbacks(way_to);
+}
+
+// Level by level: what a node falls back to is nearer to the root.
+void AddedTokenMatcher::SetFallbacks(const std::vector<std::pair<uint32_t, uint8_t>>& way_to) {
+  std::vector<uint32_t> depth(way_to.size(), 0);  // a parent's index is lower than its children's
+  std::vector<uint32_t> by_depth(way_to.size());
+  for (uint32_t node = 0; node < way_to.size(); ++node) {
+    if (node > 0) depth[node] = depth[way_to[node].first] + 1;
+    by_depth[node] = node;
+  }
+  std::stable_sort(by_depth.begin(), by_depth.end(),
+                   [&](uint32_t a, uint32_t b) { return depth[a] < depth[b]; });
+  fallback_of_.assign(way_to.size(), 0);
+  for (const uint32_t node : by_depth) {
+    const auto [parent, byte] = way_to[node];
+    if (depth[node] > 1) fallback_of_[node] = Next(fallback_of_[parent], byte);
+    if (token_at_[node] < 0) token_at_[node] = token_at_[fallback_of_[node]];
   }
 }
 
-// Index of the longest token that begins at `begin` and ends by `limit`, or -1.
-int AddedTokenMatcher::LongestAt(std::string_view text, size_t begin, size_t limit) const {
-  int longest = -1;
-  if (!begins_token_[static_cast<uint8_t>(text[begin])]) return longest;
-  uint32_t node = 0;
-  for (size_t i = begin; i < limit; ++i) {
-    const auto edge = edges_.find(uint64_t{node} << 8 | static_cast<uint8_t>(text[i]));
-    if (edge == edges_.end()) break;
-    node = edge->second;
-    if (token_at_node_[node] >= 0) longest = token_at_node_[node];
+uint32_t AddedTokenMatcher::Next(uint32_t node, uint8_t byte) const {
+  while (true) {
+    if (node == 0 && !leaves_root_[byte]) return 0;
+    const auto edge = edges_.find(uint64_t{node} << 8 | byte);
+    if (edge != edges_.end()) return edge->second;
+    node = fallback_of_[node];
   }
-  return longest;
+}
+
+// Last to first.
+std::vector<AddedTokenMatcher::Candidate> AddedTokenMatcher::CandidatesIn(std::string_view text,
+                                                                          TextRange stretch) const {
+  std::vector<Candidate> candidates;
+  uint32_t node = 0;
+  for (size_t i = stretch.end; i-- > stretch.begin;) {
+    node = Next(node, static_cast<uint8_t>(text[i]));
+    if (token_at_[node] >= 0) candidates.push_back({i, static_cast<size_t>(token_at_[node])});
+  }
+  return candidates;
 }
 
 std::vector<AddedTokenMatcher::Match> AddedTokenMatcher::FindAll(
     std::string_view text, const std::vector<TextRange>& plain) const {
   std::vector<Match> matches;
   if (tokens_.empty()) return matches;
-  auto next_plain = plain.begin();
-  size_t open_begin = 0;   // end of the plain range before `i`
-  size_t taken_until = 0;  // end of the match before `i`
-  for (size_t i = 0; i < text.size();) {
-    if (next_plain != plain.end() && i >= next_plain->begin) {
-      i = open_begin = std::max(i, next_plain->end);
-      ++next_plain;
-      continue;
-    }
-    const size_t limit = next_plain == plain.end() ? text.size() : next_plain->begin;
-    const int index = LongestAt(text, i, limit);
-    if (index < 0) {
-      ++i;
-      continue;
-    }
-    const AddedToken& token = tokens_[static_cast<size_t>(index)];
-    TextRange range{i, i + token.content.size()};
-    i = range.end;
+  size_t done = 0;
+  for (const TextRange& range : plain) {
+    FindIn(text, {done, range.begin}, matches);
+    done = range.end;
+  }
+  FindIn(text, {done, text.size()}, matches);
+  return matches;
+}
+
+void AddedTokenMatcher::FindIn(std::string_view text, TextRange stretch,
+                               std::vector<Match>& matches) const {
+  const std::vector<Candidate> candidates = CandidatesIn(text, stretch);
+  size_t taken_until = stretch.begin;  // by the matches so far
+  size_t next = stretch.begin;         // where the next one may begin
+  for (auto candidate = candidates.rbegin(); candidate != candidates.rend(); ++candidate) {
+    if (candidate->begin < next) continue;
+    const AddedToken& token = tokens_[candidate->token];
+    TextRange range{candidate->begin, candidate->begin + token.content.size()};
+    next = range.end;
     if (token.single_word && !StandsAlone(text, range)) continue;
-    if (token.lstrip)
-      range.begin = WithSpaceBefore(text, range.begin, std::max(taken_until, open_begin));
-    if (token.rstrip) i = range.end = WithSpaceAfter(text, range.end, limit);
+    if (token.lstrip) range.begin = WithSpaceBefore(text, range.begin, taken_until);
+    if (token.rstrip) next = range.end = WithSpaceAfter(text, range.end, stretch.end);
     matches.push_back({range, token.id});
     taken_until = range.end;
   }
-  return matches;
 }
 
 }  // namespace wideload::tokenizer

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "tokenizer/regex.h"
@@ -34,19 +35,28 @@ class AddedTokenMatcher {
   explicit AddedTokenMatcher(std::vector<AddedToken> tokens);
 
   // Matches in `text`, left to right, not overlapping: at each place the longest token. No match
-  // takes a byte of the `plain` ranges, which are sorted and do not overlap.
+  // takes a byte of the `plain` ranges, which are sorted and do not overlap. Time linear in the
+  // text, whatever the tokens.
   std::vector<Match> FindAll(std::string_view text, const std::vector<TextRange>& plain) const;
 
-  bool IsEmpty() const { return tokens_.empty(); }
-
  private:
-  int LongestAt(std::string_view text, size_t begin, size_t limit) const;
+  struct Candidate {
+    size_t begin;
+    size_t token;  // index: the longest one that begins there
+  };
+
+  void FindIn(std::string_view text, TextRange stretch, std::vector<Match>& matches) const;
+  std::vector<Candidate> CandidatesIn(std::string_view text, TextRange stretch) const;
+  void SetFallbacks(const std::vector<std::pair<uint32_t, uint8_t>>& way_to);
+  uint32_t Next(uint32_t node, uint8_t byte) const;
 
   std::vector<AddedToken> tokens_;
-  std::array<bool, 256> begins_token_{};  // by first byte
-  // A trie over bytes: (node << 8 | byte) -> node, and node -> index of the token that ends there.
-  std::unordered_map<uint64_t, uint32_t> edges_;
-  std::vector<int> token_at_node_;
+  // The automaton of Aho and Corasick over the tokens' bytes from last to first; node 0 is its
+  // root. Read from the end of a text it knows the longest token that begins at each place.
+  std::unordered_map<uint64_t, uint32_t> edges_;  // (node << 8 | byte) -> node
+  std::array<bool, 256> leaves_root_{};           // by byte
+  std::vector<uint32_t> fallback_of_;             // the node of the longest end of a node's bytes
+  std::vector<int32_t> token_at_;  // index of the longest token whose bytes a node ends with, or -1
 };
 
 }  // namespace wideload::tokenizer

@@ -143,6 +143,13 @@ TEST(Regex, ClassesNestAndIntersect) {
   EXPECT_THAT(Pieces(R"([^\S\n]+)", "a \t\nb"), ElementsAre("a", " \t", "\nb"));
 }
 
+// As Oniguruma has it: superscript digits and fractions of Latin-1 are word characters of \\w
+// alone.
+TEST(Regex, WordCharactersDependOnThePlace) {
+  EXPECT_THAT(Pieces(R"(\w+)", "a\u00B2\u00BD.b"), ElementsAre("a\u00B2\u00BD", ".", "b"));
+  EXPECT_THAT(Pieces(R"([\w]+)", "a\u00B2\u00BD.b"), ElementsAre("a", "\u00B2\u00BD.", "b"));
+}
+
 TEST(Regex, QuantifiersAreGreedyLazyOrPossessive) {
   EXPECT_THAT(Pieces("a+?b?", "aab"), ElementsAre("a", "ab"));
   EXPECT_THAT(Pieces("<.*>", "<a><b>"), ElementsAre("<a><b>"));

@@ -267,6 +267,13 @@ class Parser {
 
   CodePointSet Escape() {
     const char c = Peek(1);
+    // Outside of classes Oniguruma counts six signs of Latin-1 as letters of words.
+    if (c == 'w' || c == 'W') {
+      position_ += 2;
+      const CodePointSet word =
+          WordCharacters().Or(CodePointSet({{0xB2, 0xB3}, {0xB9, 0xB9}, {0xBC, 0xBE}}));
+      return c == 'w' ? word : word.Complement();
+    }
     if (c == 'p' || c == 'P') return Property();
     const std::optional<CodePointSet> named = NamedClass(c);
     if (named) {
@@ -364,8 +371,10 @@ class Parser {
   CodePointSet Member() {
     if (Take("[")) return Class();
     const char escaped = Peek() == '\\' ? Peek(1) : '\0';
-    if (escaped == 'p' || escaped == 'P' || NamedClass(escaped)) {
-      CodePointSet set = Escape();
+    const std::optional<CodePointSet> named = NamedClass(escaped);
+    if (escaped == 'p' || escaped == 'P' || named) {
+      if (named) position_ += 2;
+      CodePointSet set = named ? *named : Property();
       if (Peek() == '-' && Peek(1) != ']') Refuse("- behind a class");
       return set;
     }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <functional>
 #include <random>
@@ -98,6 +99,45 @@ TEST(AddedTokens, NormalizedOnesAreFoundInTheNormalisedText) {
   EXPECT_THAT(tokenizer.Encode("a\u0323"), ElementsAre(256));
   EXPECT_THAT(tokenizer.Encode("b\u0323"), ElementsAre(0xE1, 0xB8, 0x85));  // not in the raw text
   EXPECT_THAT(tokenizer.Encode("\u1E05"), ElementsAre(257));
+}
+
+// A search that starts anew at each place would take 10^10 steps for the first text, and one that
+// looks at all marks for each token as many for the second.
+TEST(AddedTokens, AreFoundInLinearTime) {
+  Json json = SmallTokenizerJson({"a a"});
+  json["added_tokens"] = {Added(300, std::string(100'000, 'a') + "b"), Added(301, "<|>")};
+  const Tokenizer tokenizer = From(json);
+  EXPECT_EQ(tokenizer.Encode(std::string(200'000, 'a')).size(), 100'000u);
+  std::vector<TextPart> parts;
+  for (int i = 0; i < 100'000; ++i) {
+    parts.push_back({.text = "<|>", .is_plain = false});
+    parts.push_back({.text = "<|>", .is_plain = true});
+  }
+  EXPECT_EQ(tokenizer.EncodeParts(parts).size(), 400'000u);
+}
+
+TEST(Bpe, ShortAndLongPiecesAreMergedAlike) {
+  // Random merges over three letters; what is done with a piece of up to 32 symbols is done with a
+  // longer one whose rest takes no part.
+  std::mt19937 random(5);
+  std::vector<std::string> words = {"a", "b", "c"};
+  std::vector<std::string> merges;
+  while (merges.size() < 60) {
+    const std::string left = words[random() % words.size()];
+    const std::string right = words[random() % words.size()];
+    if (std::find(words.begin(), words.end(), left + right) != words.end()) continue;
+    words.push_back(left + right);
+    merges.push_back(left + " " + right);
+  }
+  const Tokenizer tokenizer = From(SmallTokenizerJson(merges));
+  for (int i = 0; i < 2000; ++i) {
+    std::string piece;
+    for (uint32_t n = 1 + static_cast<uint32_t>(random() % 30); n > 0; --n)
+      piece += static_cast<char>('a' + random() % 3);
+    std::vector<int32_t> expected = tokenizer.Encode(piece);
+    expected.insert(expected.end(), 40, '.');
+    EXPECT_EQ(tokenizer.Encode(piece + std::string(40, '.')), expected) << piece;
+  }
 }
 
 TEST(EncodeParts, PlainPartsNeverGiveOrCompleteAnAddedToken) {

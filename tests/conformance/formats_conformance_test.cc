@@ -29,14 +29,6 @@ std::vector<Size> SizesOf(WeightFormat format) {
 
 // Relative to the sum of the sizes of all products: fp32 sums in some order.
 constexpr double kFp32Sums = 2e-6;
-// Weights that a kernel set rounds to bf16 once.
-constexpr double kBf16Weights = 1.0 / 256;
-
-double ToleranceOf(KernelSet kernels, WeightFormat format) {
-  const bool rounds = kernels == KernelSet::kAmx && format == WeightFormat::kInt4;
-  return rounds ? kBf16Weights : kFp32Sums;
-}
-
 struct Expected {
   double sum = 0;
   double size = 0;  // sum of the absolute products
@@ -64,7 +56,7 @@ TEST_P(OpsConformance, ScaledProductsAreThoseOfTheValuesTheBytesMean) {
         MatMul(With(2), x.view(), packed, y.view());
         for (int64_t i = 0; i<m * n; i += m * n> 500 ? 7 : 1) {
           const Expected expected = Dot(x, i / n, w.source, i % n);
-          ASSERT_NEAR(y.at(i), expected.sum, ToleranceOf(kernels(), format) * expected.size)
+          ASSERT_NEAR(y.at(i), expected.sum, kFp32Sums * expected.size)
               << WeightFormatName(format) << " " << m << " x " << n << " x " << k;
         }
       }
@@ -102,11 +94,9 @@ TEST_P(OpsConformance, AValueIsItsCodeTimesItsScaleWhereverItStands) {
     const PackedMatrix packed = PackStored(kernels(), format, w.source, pool());
     const OwnedTensor y(DType::kF32, {kK, 37});
     MatMul(With(1), identity.view(), packed, y.view());
-    const bool rounds = ToleranceOf(kernels(), format) == kBf16Weights;
     for (int64_t i = 0; i < 37; ++i) {
       for (int64_t j = 0; j < kK; ++j) {
-        const float value = w.source.At(i, j);
-        ASSERT_EQ(y.at(j * 37 + i), rounds ? ToFloat(ToBF16(value)) : value)
+        ASSERT_EQ(y.at(j * 37 + i), w.source.At(i, j))
             << WeightFormatName(format) << " " << i << " " << j;
       }
     }

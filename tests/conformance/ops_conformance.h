@@ -44,6 +44,9 @@ class OpsConformance : public testing::TestWithParam<KernelSet> {
   }();
 };
 
+// The kernel sets of this program.
+std::vector<KernelSet> KernelSetsUnderTest();
+
 inline std::string KernelSetOf(const testing::TestParamInfo<KernelSet>& info) {
   return std::string(KernelSetName(info.param));
 }

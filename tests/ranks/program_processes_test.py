@@ -234,6 +234,12 @@ class OneVoice(ProcessesTest):
         self.refused_pair(self.bench(), self.bench("--deadline", "0"), "rank 1: --deadline is 0; allowed: 0.1 to 86400")
         self.refused_pair(self.bench("--deadline", "0"), self.bench(), "error: --deadline is 0; allowed: 0.1 to 86400")
 
+    def test_configuration_files_are_read_by_every_rank_and_refused_once(self):
+        bad = self.path("bad.yaml", "max_bath_size: 3\n")
+        self.refused_ranks(2, self.bench("-c", bad), 'unknown key "max_bath_size".*max_batch_size')
+        file = self.path("a.yaml", "split: first\n")
+        self.refused_pair(self.bench("-c", file), self.bench(), "rank 1: --split is optimal; rank 0 has first")
+
     def test_every_option_that_ranks_must_have_alike_is_compared(self):
         logits = ["logits", "-m", TINY, "--input-ids", self.path("ids.json", [[1, 2]]), "--output", self.path("out")]
         rows = [line.strip("| \n").replace("\\|", "/").split(" | ") for line in run("config", "docs").stdout.splitlines()]

@@ -12,9 +12,8 @@ namespace wideload::compute {
 
 const Kernels& Avx512Kernels() {
   static constexpr Kernels kKernels = {
-      .gemm = {RunGemm<F32Dot>, RunGemm<WidenDot>, RunGemm<ScaledDot<Fp8Blocks>, ScaledTiles>,
-               RunGemm<ScaledDot<Int4Blocks>, ScaledTiles>,
-               RunGemm<ScaledDot<Mxfp4Blocks>, ScaledTiles>},
+      .gemm = {RunGemm<F32Dot>, RunGemm<WidenDot>, RunScaledGemm<Fp8Blocks>,
+               RunScaledGemm<Int4Blocks>, RunScaledGemm<Mxfp4Blocks>},
       .norm = Norm,
       .convert = Convert,
       .rope = Rope,

@@ -183,31 +183,20 @@ void TileColumns(const GemmArgs& args, const GemmTile& tile, int64_t group, int6
   }
 }
 
-// Register tiles of a Dot: `stream` for so few rows that memory is the limit, `tile` beyond.
-template <int kStreamR, int kStreamG, int kTileR, int kTileG>
-struct TileSizes {
-  static constexpr int kStreamRows = kStreamR;
-  static constexpr int kStreamGroups = kStreamG;
-  static constexpr int kRows = kTileR;
-  static constexpr int kGroups = kTileG;
-};
-using PlainTiles = TileSizes<kStreamRows, kStreamGroups, kMaxTileRows, kTileGroups>;
-using ScaledTiles =
-    TileSizes<kScaledStreamRows, kScaledStreamGroups, kScaledTileRows, kScaledTileGroups>;
-
-template <class Dot, class Tiles = PlainTiles>
+template <class Dot>
 void RunGemm(const GemmArgs& args, const GemmTile& tile) {
   const bool is_gate_up = args.epilogue == GemmEpilogue::kGated;
   const int64_t per_group = is_gate_up ? 2 : 1;
   const int64_t begin = tile.group_begin * per_group;
   const int64_t end = tile.group_end * per_group;
   const int64_t rows = tile.row_end - tile.row_begin;
-  if (rows <= Tiles::kStreamRows) {
-    TileColumns<Dot, Tiles::kStreamRows, Tiles::kStreamGroups>(args, tile, begin, end);
-  } else if (Tiles::kGroups == 1 && (is_gate_up || rows <= Tiles::kRows / 2)) {
-    TileColumns<Dot, Tiles::kRows / 2, 2>(args, tile, begin, end);
+  constexpr int kGroups = kTileGroups;
+  if (rows <= kStreamRows) {
+    TileColumns<Dot, kStreamRows, kStreamGroups>(args, tile, begin, end);
+  } else if (kGroups == 1 && (is_gate_up || rows <= kMaxTileRows / 2)) {
+    TileColumns<Dot, kMaxTileRows / 2, 2>(args, tile, begin, end);
   } else {
-    TileColumns<Dot, Tiles::kRows, Tiles::kGroups>(args, tile, begin, end);
+    TileColumns<Dot, kMaxTileRows, kGroups>(args, tile, begin, end);
   }
 }
 

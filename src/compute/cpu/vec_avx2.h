@@ -226,11 +226,14 @@ constexpr int kMaxTileRows = 6;
 constexpr int kTileGroups = 1;
 constexpr int kStreamRows = 1;  // so few rows: as many weight streams as registers allow
 constexpr int kStreamGroups = 4;
-// Block-scaled weights are widened in registers, for all rows of a tile.
-constexpr int kScaledTileRows = 3;
-constexpr int kScaledTileGroups = 2;
+// Block-scaled weights are widened in registers for so few rows, beyond that through a panel of
+// kPanelGroups groups of 8 KiB in L1.
 constexpr int kScaledStreamRows = 1;
-constexpr int kScaledStreamGroups = 2;
+constexpr int kScaledStreamGroups = 4;
+constexpr int kScaledTileRows = 2;
+constexpr int kScaledTileGroups = 2;
+constexpr int kPanelRows = 3;
+constexpr int kPanelGroups = 2;
 constexpr int64_t kKeysAtOnce = 4;  // dot products of attention in registers at once
 
 }  // namespace

@@ -182,12 +182,15 @@ constexpr int kMaxTileRows = 6;
 constexpr int kTileGroups = 4;
 constexpr int kStreamRows = 2;  // so few rows: as many weight streams as registers allow
 constexpr int kStreamGroups = 8;
-// Block-scaled weights are widened in registers, sixteen bytes and more at once, for all rows of a
-// tile: four or eight of them beside the sums.
-constexpr int kScaledTileRows = 6;
-constexpr int kScaledTileGroups = 2;
+// Block-scaled weights are widened in registers for so few rows: four or eight values of a column
+// beside the sums. Beyond that through a panel of kPanelGroups groups of 8 KiB, which stays in L1,
+// with tiles of kPanelRows x kPanelGroups sums.
 constexpr int kScaledStreamRows = 2;
 constexpr int kScaledStreamGroups = 8;
+constexpr int kScaledTileRows = 4;
+constexpr int kScaledTileGroups = 4;
+constexpr int kPanelRows = 12;
+constexpr int kPanelGroups = 2;
 constexpr int64_t kKeysAtOnce = 16;  // dot products of attention in registers at once
 
 }  // namespace

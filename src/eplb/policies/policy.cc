@@ -70,6 +70,7 @@ constexpr std::array kPolicies = {
            .summary = "DeepSeek's rebalance_experts, global or hierarchical over nodes",
            .plan = PlanDeepSeek,
            .looks_at_nodes = true,
+           .needs_groups_on_nodes = true,
            .is_of_other_program = true,
            .is_compared = false},
     Policy{

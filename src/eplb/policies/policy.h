@@ -34,7 +34,9 @@ struct Policy {
   std::string_view summary;                     // one line for --help
   Placement (*plan)(const PolicyInput& input);  // call PlanLayer instead
 
-  bool looks_at_nodes = false;      // at num_nodes and num_groups; the others ignore them
+  bool looks_at_nodes = false;  // at num_nodes and num_groups; the others ignore them
+  // Plans as on one node, without a word, unless num_nodes divides num_groups.
+  bool needs_groups_on_nodes = false;
   bool bounds_cross_slots = false;  // at max_cross_slots
   bool weighs_fetches = false;      // at fetch_price
   bool searches = false;            // at seed, and at the batches one by one; takes milliseconds
