@@ -7,13 +7,16 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/log.h"
+#include "chat/chat_template.h"
+#include "chat_flags.h"
 #include "commands.h"
 #include "interrupt.h"
+#include "jinja/json_value.h"
 #include "runtime/text_stream.h"
 #include "sampling_flags.h"
 #include "session.h"
-#include "tokenizer/chat_template.h"
 
 namespace wideload::apps {
 namespace {
@@ -22,9 +25,17 @@ struct ChatCommand {
   EngineFlags engine;
   SamplingFlags sampling;
   std::string system;
+  std::string chat_template;
+  std::string chat_template_kwargs;
+  bool show_prompt = false;
   bool show_special = false;
 
   void Run(runtime::ProcessWorld* world);
+  // What is said before the conversation begins, and the variables of the model in `folder`.
+  chat::ChatInput Opening(const std::string& folder) const;
+  // The prompt that `input` makes; shown if that is asked for.
+  std::vector<int32_t> Prompt(const tokenizer::Tokenizer& tokenizer, const chat::ChatTemplate& chat,
+                              const chat::ChatInput& input) const;
   // Generates the assistant's turn, streaming it; returns its text.
   std::string Answer(Session& session, const tokenizer::Tokenizer& tokenizer,
                      std::vector<int32_t> prompt) const;
@@ -55,26 +66,42 @@ std::string ChatCommand::Answer(Session& session, const tokenizer::Tokenizer& to
   return text.text();
 }
 
+chat::ChatInput ChatCommand::Opening(const std::string& folder) const {
+  chat::ChatInput input{.add_generation_prompt = true, .variables = chat::SpecialTokens(folder)};
+  const std::string source = "--chat-template-kwargs";
+  if (!chat_template_kwargs.empty())
+    chat::AddVariables(jinja::ParseJsonValue(chat_template_kwargs, source), source, input);
+  if (!system.empty()) input.messages.push_back(chat::Message("system", system));
+  return input;
+}
+
+std::vector<int32_t> ChatCommand::Prompt(const tokenizer::Tokenizer& tokenizer,
+                                         const chat::ChatTemplate& chat,
+                                         const chat::ChatInput& input) const {
+  const auto parts = chat.Render(input, {.now = LocalTime()});
+  std::vector<int32_t> ids = tokenizer.EncodeParts(parts);
+  if (show_prompt) {
+    LogInfo("prompt: {}", DumpJson(Json(chat::JoinedText(parts))));
+    LogInfo("prompt ids: {}", DumpJson(Json(ids)));
+  }
+  return ids;
+}
+
 void ChatCommand::Run(runtime::ProcessWorld* world) {
   CatchInterrupts();
   std::unique_ptr<const tokenizer::Tokenizer> opened;
-  std::unique_ptr<const tokenizer::ChatTemplate> chat_template;
-  tokenizer::SpecialTexts special;
+  std::unique_ptr<const chat::ChatTemplate> chat;
+  chat::ChatInput input;
   Session session =
       StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions&) {
         opened = std::make_unique<const tokenizer::Tokenizer>(
             tokenizer::Tokenizer::FromFile(start.folder));
-        chat_template = std::make_unique<const tokenizer::ChatTemplate>(
-            tokenizer::ChatTemplate::FromFolder(start.folder));
-        special = tokenizer::ReadSpecialTexts(start.folder);
+        chat = std::make_unique<const chat::ChatTemplate>(
+            OpenChatTemplate(start.folder, chat_template));
+        input = Opening(start.folder);
         ResolveSampling(sampling, start);
       });
   const tokenizer::Tokenizer& tokenizer = *opened;
-  tokenizer::ChatInput input{.messages = {},
-                             .add_generation_prompt = true,
-                             .bos_token = special.bos_token,
-                             .eos_token = special.eos_token};
-  if (!system.empty()) input.messages.push_back({"system", system});
   LogInfo("type a message and press Enter; an empty line or Ctrl-D ends the conversation");
   const bool is_terminal = ::isatty(STDIN_FILENO) == 1;  // prompts are for people, not for pipes
   RunRecorded(session, [&] {
@@ -82,9 +109,9 @@ void ChatCommand::Run(runtime::ProcessWorld* world) {
     while (InterruptSignal() == 0) {
       if (is_terminal) std::cout << "> " << std::flush;
       if (!std::getline(std::cin, line) || line.empty()) break;
-      input.messages.push_back({"user", line});
-      const std::vector<int32_t> prompt = tokenizer.EncodeParts(chat_template->Render(input));
-      input.messages.push_back({"assistant", Answer(session, tokenizer, prompt)});
+      input.messages.push_back(chat::Message("user", line));
+      const std::string answer = Answer(session, tokenizer, Prompt(tokenizer, *chat, input));
+      input.messages.push_back(chat::Message("assistant", answer));
     }
   });
   if (is_terminal) std::cout << std::endl;
@@ -101,6 +128,11 @@ void AddChat(Command program) {
   command.Add("--show-special-tokens", chat.show_special,
               "special tokens are part of the text, too");
   command.Add("--system", chat.system, "system message that opens the conversation");
+  AddChatTemplateFlag(command, chat.chat_template);
+  command.Add("--chat-template-kwargs", chat.chat_template_kwargs,
+              "JSON object of further variables of the template: '{\"enable_thinking\": false}'");
+  command.Add("--show-prompt", chat.show_prompt,
+              "show what the model sees, as text and as token ids, on standard error");
 }
 
 }  // namespace wideload::apps

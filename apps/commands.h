@@ -10,6 +10,7 @@ void AddGenerate(Command program);
 void AddChat(Command program);
 void AddLogits(Command program);
 void AddTokenize(Command program);
+void AddApplyTemplate(Command program);
 void AddInspect(Command program);
 void AddBench(Command program);
 void AddDemo(Command program);
