@@ -2,6 +2,7 @@
 // under trtllm-bench's names.
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <chrono>
 #include <iostream>
 #include <map>
@@ -14,6 +15,7 @@
 #include "base/log.h"
 #include "commands.h"
 #include "dataset.h"
+#include "file_flags.h"
 #include "interrupt.h"
 #include "kv/paged_cache.h"
 #include "runtime/bench_report.h"
@@ -43,11 +45,13 @@ struct BenchCommand {
 
  private:
   void CheckFlags() const;
-  // Refuses what the engine would refuse, before the model is loaded.
-  void Check(const Session& session, const runtime::EngineOptions& options,
-             const std::vector<DatasetRow>& rows);
+  // Refuses what the engine would refuse, before the model is loaded. Returns the tokens of the
+  // longest request.
+  int64_t Check(const Session& session, const runtime::EngineOptions& options,
+                const std::vector<DatasetRow>& rows);
   void Report(const Session& session, const std::vector<DatasetRow>& rows, const BenchRun& run,
               const tokenizer::Tokenizer* tokenizer) const;
+  void ReportFailed(const std::vector<DatasetRow>& rows, const BenchRun& run) const;
 };
 
 // One pass over a dataset.
@@ -58,7 +62,8 @@ class BenchRun {
         session_(session),
         rows_(rows),
         timings_(rows.size()),
-        ids_(rows.size()) {}
+        ids_(rows.size()),
+        errors_(rows.size()) {}
 
   // False when it was interrupted; what ended by then counts.
   bool Run();
@@ -66,6 +71,11 @@ class BenchRun {
   const std::vector<std::vector<int32_t>>& ids() const { return ids_; }
   std::vector<runtime::RequestTiming> Finished() const;
   const std::string& iteration_log() const { return iteration_log_; }
+  // Why a row's request failed; "" of the others.
+  const std::string& error(size_t row) const { return errors_[row]; }
+  int64_t num_failed() const {
+    return std::ranges::count_if(errors_, [](const std::string& e) { return !e.empty(); });
+  }
   int64_t num_iterations() const { return num_iterations_; }
   // Of this run alone.
   const runtime::ExchangeFigures& exchange() const { return exchange_; }
@@ -81,6 +91,7 @@ class BenchRun {
   const std::vector<DatasetRow>& rows_;
   std::vector<runtime::RequestTiming> timings_;
   std::vector<std::vector<int32_t>> ids_;
+  std::vector<std::string> errors_;
   std::map<runtime::RequestId, size_t> row_of_;
   size_t next_row_ = 0;
   double duration_s_ = 0;
@@ -100,9 +111,11 @@ void BenchRun::SubmitNext() {
 void BenchRun::Take(const runtime::Event& event) {
   const size_t row = row_of_.at(event.id);
   runtime::RequestTiming& timing = timings_[row];
-  if (event.finish == runtime::FinishReason::kError)
-    Throw(ErrorKind::kRunFailed, "{}: task_id {}: {}", command_.dataset, rows_[row].task_id,
-          event.error);
+  if (event.finish == runtime::FinishReason::kError) {
+    errors_[row] = event.error;
+    row_of_.erase(event.id);
+    return;
+  }
   if (event.token >= 0) {
     if (ids_[row].empty()) timing.first_token_s = Now();
     ids_[row].push_back(event.token);
@@ -257,6 +270,7 @@ void WriteOutput(const std::string& path, const std::vector<DatasetRow>& rows, c
     const std::vector<int32_t>& ids = run.ids()[i];
     lines += fmt::format(R"({{"task_id":{},"ids":[{}])", rows[i].task_id, fmt::join(ids, ","));
     if (tokenizer) lines += ",\"text\":" + DumpJson(tokenizer->Decode(ids));
+    if (!run.error(i).empty()) lines += ",\"error\":" + DumpJson(run.error(i));
     lines += "}\n";
   }
   WriteFileWhole(path, lines);
@@ -275,29 +289,28 @@ runtime::Request BenchCommand::MakeRequest(const DatasetRow& row, size_t index) 
 void BenchCommand::CheckFlags() const {
   if (sampling.ignore_eos && !eos_ids.empty())
     Throw(ErrorKind::kInvalid, "--eos-id and --ignore-eos contradict each other; give one");
-  std::map<std::string, std::string_view> flag_of;
-  const std::pair<std::string_view, std::string> outputs[] = {
-      {"--output", output}, {"--report-json", report_json}, {"--iteration-log", iteration_log}};
-  for (const auto& [flag, path] : outputs) {
-    if (path.empty()) continue;
-    const auto [it, inserted] = flag_of.emplace(path, flag);
-    if (!inserted)
-      Throw(ErrorKind::kInvalid, "{} and {} are both {}; each needs a file of its own", it->second,
-            flag, path);
-    CheckWritable(path);
-  }
+  CheckFiles(engine,
+             {Reads("--dataset", dataset), Writes("--output", output),
+              Writes("--report-json", report_json), Writes("--iteration-log", iteration_log)});
+  for (const std::string& path : {output, report_json, iteration_log})
+    if (!path.empty()) CheckWritable(path);
 }
 
-void BenchCommand::Check(const Session& session, const runtime::EngineOptions& options,
-                         const std::vector<DatasetRow>& rows) {
+int64_t BenchCommand::Check(const Session& session, const runtime::EngineOptions& options,
+                            const std::vector<DatasetRow>& rows) {
   for (const int32_t id : eos_ids)
     if (id < 0 || id >= session.config.vocab_size)
       Throw(ErrorKind::kInvalid, "--eos-id is {}; allowed: 0 to {}", id,
             session.config.vocab_size - 1);
   params = ResolveSampling(sampling, session);
-  for (size_t i = 0; i < rows.size(); ++i)
-    RefuseInvalid(MakeRequest(rows[i], i), session, options,
+  int64_t longest = 0;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const runtime::Request request = MakeRequest(rows[i], i);
+    RefuseInvalid(request, session, options,
                   fmt::format("{}: task_id {}", dataset, rows[i].task_id));
+    longest = std::max(longest, static_cast<int64_t>(request.prompt.size()) + request.max_tokens);
+  }
+  return longest;
 }
 
 void BenchCommand::Report(const Session& session, const std::vector<DatasetRow>& rows,
@@ -319,10 +332,19 @@ void BenchCommand::Report(const Session& session, const std::vector<DatasetRow>&
   if (!report_json.empty()) WriteFileWhole(report_json, DumpJson(report, 2) + "\n");
   if (!iteration_log.empty()) WriteFileWhole(iteration_log, run.iteration_log());
   if (output.empty()) return;
-  if (finished.size() == rows.size())
+  if (std::ssize(finished) + run.num_failed() == std::ssize(rows))
     WriteOutput(output, rows, run, tokenizer);
   else
     LogWarn("interrupted: {} was not written", output);
+}
+
+// After everything has been written: the others have their results.
+void BenchCommand::ReportFailed(const std::vector<DatasetRow>& rows, const BenchRun& run) const {
+  if (run.num_failed() == 0) return;
+  size_t first = 0;
+  while (run.error(first).empty()) ++first;
+  Throw(ErrorKind::kRunFailed, "{}: {} of {} requests failed; the first, task_id {}: {}", dataset,
+        run.num_failed(), rows.size(), rows[first].task_id, run.error(first));
 }
 
 void BenchCommand::Run(runtime::ProcessWorld* world) {
@@ -335,8 +357,9 @@ void BenchCommand::Run(runtime::ProcessWorld* world) {
         if (tokenizer::Tokenizer::IsIn(start.folder))
           tokenizer =
               std::make_unique<tokenizer::Tokenizer>(tokenizer::Tokenizer::FromFile(start.folder));
-        rows = ReadDataset(dataset, tokenizer.get(), num_requests);
-        Check(start, options, rows);
+        rows = ReadDataset(dataset, tokenizer.get(),
+                           {.max_rows = num_requests, .max_tokens = options.max_seq_len});
+        return Check(start, options, rows);
       });
   if (warmup > 0) {
     BenchCommand quiet = *this;
@@ -353,6 +376,7 @@ void BenchCommand::Run(runtime::ProcessWorld* world) {
   BenchRun run(*this, session, rows);
   RunRecorded(session, [&] { run.Run(); });
   Report(session, rows, run, tokenizer.get());
+  ReportFailed(rows, run);
 }
 
 }  // namespace

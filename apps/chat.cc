@@ -12,8 +12,10 @@
 #include "chat/chat_template.h"
 #include "chat_flags.h"
 #include "commands.h"
+#include "file_flags.h"
 #include "interrupt.h"
 #include "jinja/json_value.h"
+#include "runtime/text_limits.h"
 #include "runtime/text_stream.h"
 #include "sampling_flags.h"
 #include "session.h"
@@ -49,7 +51,7 @@ std::string ChatCommand::Answer(Session& session, const tokenizer::Tokenizer& to
   request.prompt = std::move(prompt);
   request.max_tokens = std::min(sampling.max_tokens.value_or(room), room);
   request.sampling = ResolveSampling(sampling, session);
-  request.eos_ids = ResolveEos(sampling, session);
+  request.eos_ids = ResolveEos(sampling, session, tokenizer);
   runtime::TextStream text(tokenizer, {}, !show_special);
   const auto show = [](const std::string& piece) { std::cout << piece << std::flush; };
   const runtime::RequestId id = session.engine->Submit(std::move(request));
@@ -87,28 +89,44 @@ std::vector<int32_t> ChatCommand::Prompt(const tokenizer::Tokenizer& tokenizer,
   return ids;
 }
 
+// False at the end of the input. Errors: kRunFailed for a line that the context cannot hold.
+bool ReadMessage(std::string& line, int64_t max_bytes) {
+  line.clear();
+  for (char c = 0; std::cin.get(c);) {
+    if (c == '\n') return true;
+    if (static_cast<int64_t>(line.size()) == max_bytes)
+      Throw(ErrorKind::kRunFailed, "a message of more than {} bytes; the context is full",
+            max_bytes);
+    line += c;
+  }
+  return !line.empty();
+}
+
 void ChatCommand::Run(runtime::ProcessWorld* world) {
+  CheckFiles(engine, {});
   CatchInterrupts();
   std::unique_ptr<const tokenizer::Tokenizer> opened;
   std::unique_ptr<const chat::ChatTemplate> chat;
   chat::ChatInput input;
   Session session =
-      StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions&) {
+      StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions& options) {
         opened = std::make_unique<const tokenizer::Tokenizer>(
             tokenizer::Tokenizer::FromFile(start.folder));
         chat = std::make_unique<const chat::ChatTemplate>(
             OpenChatTemplate(start.folder, chat_template));
         input = Opening(start.folder);
         ResolveSampling(sampling, start);
+        return options.max_seq_len;
       });
   const tokenizer::Tokenizer& tokenizer = *opened;
   LogInfo("type a message and press Enter; an empty line or Ctrl-D ends the conversation");
+  const int64_t max_bytes = runtime::MaxTextBytes(tokenizer, session.engine->options().max_seq_len);
   const bool is_terminal = ::isatty(STDIN_FILENO) == 1;  // prompts are for people, not for pipes
   RunRecorded(session, [&] {
     std::string line;
     while (InterruptSignal() == 0) {
       if (is_terminal) std::cout << "> " << std::flush;
-      if (!std::getline(std::cin, line) || line.empty()) break;
+      if (!ReadMessage(line, max_bytes) || line.empty()) break;
       input.messages.push_back(chat::Message("user", line));
       const std::string answer = Answer(session, tokenizer, Prompt(tokenizer, *chat, input));
       input.messages.push_back(chat::Message("assistant", answer));

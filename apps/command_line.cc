@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "interrupt.h"
 #include "refusal.h"
 #include "version.h"
@@ -185,6 +186,7 @@ Program::~Program() = default;
 
 int Program::Run(int argc, char** argv) {
   try {
+    CheckStackLimit();
     app_->parse(argc, argv);
   } catch (const CLI::RuntimeError& e) {
     return e.get_exit_code();
@@ -209,8 +211,11 @@ void EndSilently(int code) { throw CLI::RuntimeError(code); }
 
 int ReportFailure(const std::exception& failure) {
   const auto* const error = dynamic_cast<const Error*>(&failure);
+  const bool is_memory = dynamic_cast<const std::bad_alloc*>(&failure) != nullptr;
   std::fprintf(stderr, "%swideload: %s: %s\n", LogPrefix().c_str(),
-               error != nullptr ? "error" : "internal error", failure.what());
+               error != nullptr || is_memory ? "error" : "internal error",
+               is_memory ? "the memory is used up (ulimit -v, or the limit of a container)"
+                         : failure.what());
   if (error == nullptr) return 1;
   const int interrupted = InterruptExitCode();
   return interrupted != 0 ? interrupted : ExitCode(error->kind());

@@ -1,14 +1,16 @@
 #include "dataset.h"
 
-#include <sstream>
+#include <algorithm>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "runtime/text_limits.h"
 
 namespace wideload::apps {
 namespace {
 
-DatasetRow ReadRow(const JsonFields& fields, const tokenizer::Tokenizer* tokenizer) {
+DatasetRow ReadRow(const JsonFields& fields, const tokenizer::Tokenizer* tokenizer,
+                   int64_t max_bytes) {
   DatasetRow row;
   const Json& id = fields.Required("task_id");
   if (!id.is_number_integer() && !id.is_string())
@@ -28,7 +30,11 @@ DatasetRow ReadRow(const JsonFields& fields, const tokenizer::Tokenizer* tokeniz
   if (tokenizer == nullptr)
     fields.Refuse("input_ids", "present: the model has no tokenizer.json or tiktoken.model");
   row.ids = tokenizer->PrefixIds();
-  const std::vector<int32_t> ids = tokenizer->Encode(fields.String("prompt"));
+  const std::string prompt = fields.String("prompt");
+  if (static_cast<int64_t>(prompt.size()) > max_bytes)
+    fields.Refuse("prompt",
+                  fmt::format("at most {} bytes: more cannot fit the context", max_bytes));
+  const std::vector<int32_t> ids = tokenizer->Encode(prompt);
   row.ids.insert(row.ids.end(), ids.begin(), ids.end());
   if (row.ids.empty()) fields.Refuse("prompt", "a text of at least one token");
   return row;
@@ -37,19 +43,27 @@ DatasetRow ReadRow(const JsonFields& fields, const tokenizer::Tokenizer* tokeniz
 }  // namespace
 
 std::vector<DatasetRow> ReadDataset(const std::string& path, const tokenizer::Tokenizer* tokenizer,
-                                    int64_t max_rows) {
-  std::istringstream lines(ReadFile(path));
+                                    const DatasetLimits& limits) {
+  return ParseDataset(ReadFile(path, kMaxTableBytes), path, tokenizer, limits);
+}
+
+std::vector<DatasetRow> ParseDataset(std::string_view text, const std::string& source,
+                                     const tokenizer::Tokenizer* tokenizer,
+                                     const DatasetLimits& limits) {
+  const int64_t max_bytes =
+      tokenizer == nullptr ? 0 : runtime::MaxTextBytes(*tokenizer, limits.max_tokens);
   std::vector<DatasetRow> rows;
-  std::string line;
-  for (int64_t number = 1; std::getline(lines, line); ++number) {
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    if (max_rows > 0 && static_cast<int64_t>(rows.size()) == max_rows) break;
-    const std::string source = fmt::format("{} line {}", path, number);
-    const Json json = ParseJson(line, source);
-    rows.push_back(ReadRow(JsonFields(json, source), tokenizer));
+  for (int64_t number = 1; !text.empty(); ++number) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    if (limits.max_rows > 0 && static_cast<int64_t>(rows.size()) == limits.max_rows) break;
+    const std::string place = fmt::format("{} line {}", source, number);
+    const Json json = ParseJson(line, place);
+    rows.push_back(ReadRow(JsonFields(json, place), tokenizer, max_bytes));
   }
   if (rows.empty())
-    Throw(ErrorKind::kInvalid, "{}: has no rows; at least one request is needed", path);
+    Throw(ErrorKind::kInvalid, "{}: has no rows; at least one request is needed", source);
   return rows;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tokenizer/tokenizer.h"
@@ -15,10 +16,19 @@ struct DatasetRow {
   int64_t output_tokens = 0;
 };
 
+struct DatasetLimits {
+  int64_t max_rows = 0;    // to read; 0: all
+  int64_t max_tokens = 0;  // of a prompt: no text is tokenised that must have more
+};
+
 // Rows {"task_id": integer or string, "prompt": text | "input_ids": [ids], "output_tokens": n};
 // other keys are ignored, input_ids win. `tokenizer` may be null when every row has input_ids.
-// `max_rows` 0: all. Errors: naming file, line, field, found, allowed.
+// Errors: naming file, line, field, found, allowed.
 std::vector<DatasetRow> ReadDataset(const std::string& path, const tokenizer::Tokenizer* tokenizer,
-                                    int64_t max_rows);
+                                    const DatasetLimits& limits);
+// The same for the content of a file; `source` is its path for messages.
+std::vector<DatasetRow> ParseDataset(std::string_view text, const std::string& source,
+                                     const tokenizer::Tokenizer* tokenizer,
+                                     const DatasetLimits& limits);
 
 }  // namespace wideload::apps

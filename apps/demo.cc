@@ -154,8 +154,9 @@ FirstRun DemoCommand::RunContiguous() const {
   const Demo demo(session, tokenizer);
   RunRecorded(session, [&] {
     for (const char* domain : kDomains) {
-      first.prompts.push_back(ReadDataset(
-          fmt::format("{}/prompts/{}.jsonl", session.folder, domain), &tokenizer, prompts));
+      first.prompts.push_back(
+          ReadDataset(fmt::format("{}/prompts/{}.jsonl", session.folder, domain), &tokenizer,
+                      {.max_rows = prompts, .max_tokens = session.engine->options().max_seq_len}));
       DomainCounts& counts = first.counts.emplace_back();
       counts.name = domain;
       counts.is_training = first.counts.size() <= kNumTraining;

@@ -1,6 +1,7 @@
 #include "engine_flags.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/cpu_info.h"
 #include "base/error.h"
@@ -18,9 +19,9 @@ namespace {
 uint64_t KvBytes(const EngineFlags& flags, const runtime::EngineOptions& options,
                  int32_t num_ranks_here, uint64_t bytes_per_block, uint64_t free_bytes) {
   const std::string flag = "--kv-cache-memory";
-  const auto wanted =
-      static_cast<uint64_t>(options.max_batch_size * kv::BlocksFor(options.max_seq_len)) *
-      bytes_per_block;
+  const uint64_t wanted = SaturatingProduct(
+      {static_cast<uint64_t>(options.max_batch_size),
+       static_cast<uint64_t>(kv::BlocksFor(options.max_seq_len)), bytes_per_block});
   const auto ranks = static_cast<uint64_t>(num_ranks_here);
   if (flags.kv_cache_memory.empty()) return std::min(wanted, free_bytes / 2 / ranks);
   const std::string& text = flags.kv_cache_memory;
@@ -47,10 +48,9 @@ int64_t ContextLength(const EngineFlags& flags, const checkpoint::ModelConfig& c
 std::vector<eplb::Placement> FilePlacements(const statistics::EplbConfig& file,
                                             const EngineFlags& flags,
                                             const checkpoint::ModelConfig& c, int32_t num_ranks) {
-  statistics::EplbTarget target{.num_experts = static_cast<int32_t>(c.num_experts),
-                                .ep_size = num_ranks};
-  for (int64_t layer = 0; layer < c.num_layers; ++layer)
-    if (c.IsMoeLayer(layer)) target.layers.push_back(static_cast<int32_t>(layer));
+  const statistics::EplbTarget target{.num_experts = static_cast<int32_t>(c.num_experts),
+                                      .ep_size = num_ranks,
+                                      .layers = c.moe_layers};
   statistics::CheckEplbConfig(file, target, flags.placement);
   std::vector<eplb::Placement> placements;
   for (const int32_t layer : target.layers)
@@ -62,13 +62,14 @@ std::vector<eplb::Placement> FilePlacements(const statistics::EplbConfig& file,
 void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c,
                       runtime::EngineOptions& options) {
   const auto num_experts = static_cast<int32_t>(c.num_experts);
-  options.num_slots = flags.num_slots > 0 ? flags.num_slots : num_experts;
   if (c.NumMoeLayers() == 0) {
-    if (options.num_ranks > 1 || flags.num_slots > 0)
-      Throw(ErrorKind::kInvalid, "--ep is {} and --num-slots is {}; this model has no MoE layer",
-            options.num_ranks, flags.num_slots);
-    if (num_experts == 0) return;
+    if (flags.num_slots > 0)
+      Throw(ErrorKind::kInvalid, "--num-slots is {}; this model has no MoE layer", flags.num_slots);
+    if (flags.placement != "contiguous")
+      Throw(ErrorKind::kInvalid, "--placement is {}; this model has no MoE layer", flags.placement);
+    return;
   }
+  options.num_slots = flags.num_slots > 0 ? flags.num_slots : num_experts;
   const bool is_file = flags.placement != "contiguous" && !flags.placement.starts_with("random:");
   if (is_file) {
     if (!FileExists(flags.placement))
@@ -91,6 +92,12 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
     return;
   }
   eplb::ValidateSizes(num_experts, options.num_slots, options.num_ranks, "--num-slots");
+  if (options.num_slots > int64_t{num_experts} * options.num_ranks)
+    Throw(ErrorKind::kInvalid,
+          "--num-slots is {}; at most {} are allowed: {} (experts) x {} (--ep), with which every "
+          "rank holds every expert",
+          options.num_slots, int64_t{num_experts} * options.num_ranks, num_experts,
+          options.num_ranks);
   if (flags.placement == "contiguous") return;
   const std::string seed_text = flags.placement.substr(std::string("random:").size());
   if (seed_text.empty() || seed_text.size() > 18 ||
@@ -152,49 +159,56 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
   return options;
 }
 
-uint64_t ExchangeBytes(const checkpoint::ModelConfig& c, const runtime::EngineOptions& options) {
-  if (c.num_experts == 0) return 0;
-  const moe::MoeShape shape{
-      .hidden = c.hidden_size, .num_experts = c.num_experts, .top_k = c.top_k};
+uint64_t ExchangeBytes(const model::ModelSpec& spec, const runtime::EngineOptions& options) {
+  if (spec.moe.num_experts == 0) return 0;
   const moe::MoeLayout layout{
       .num_ranks = options.num_ranks,
       .num_slots = options.num_slots,
       .chunk_tokens =
           moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens)};
   return static_cast<uint64_t>(exchange::SegmentBytes(
-      moe::MakeExchangeShape(shape, layout, compute::PrecisionOf(options.kernels))));
+      moe::MakeExchangeShape(spec.moe, layout, compute::PrecisionOf(options.kernels))));
 }
 
-int64_t PlanMemory(const EngineFlags& flags, const model::Family& family,
-                   const checkpoint::ModelConfig& c, const RankPlaces& places,
-                   const runtime::EngineOptions& options) {
+int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, int64_t weight_bytes,
+                   const RankPlaces& places, const runtime::EngineOptions& options) {
   const uint64_t available = AvailableMemoryBytes();
-  const auto weights = static_cast<uint64_t>(family.weight_bytes(c, options.kernels));
-  const kv::LayerCacheShape layer{
-      .kv_heads = c.num_kv_heads, .key_dim = c.head_dim, .value_dim = c.head_dim};
-  const kv::CacheShape block{.layers = std::vector(static_cast<size_t>(c.num_layers), layer),
-                             .num_blocks = 1,
-                             .dtype = compute::PrecisionOf(options.kernels).kv_cache};
-  const auto block_bytes = static_cast<uint64_t>(block.BytesPerBlock());
+  const auto weights = static_cast<uint64_t>(weight_bytes);
+  const auto block_bytes = static_cast<uint64_t>(
+      kv::kBlockTokens *
+      model::KvBytesPerToken(spec, compute::PrecisionOf(options.kernels).kv_cache));
   const uint64_t kv_bytes = KvBytes(flags, options, places.num_ranks_here, block_bytes,
                                     available > weights ? available - weights : 0);
   const auto num_kv_blocks = static_cast<int64_t>(kv_bytes / block_bytes);
-  if (num_kv_blocks < 1)
+  if (num_kv_blocks > std::numeric_limits<int32_t>::max())
+    Throw(ErrorKind::kInvalid,
+          "--kv-cache-memory gives {} per rank, which are {} blocks; at most {} are allowed",
+          FormatBytes(kv_bytes), num_kv_blocks, std::numeric_limits<int32_t>::max());
+  const auto ranks = static_cast<uint64_t>(places.num_ranks_here);
+  const auto token_bytes = static_cast<uint64_t>(model::ScratchBytesPerToken(spec));
+  const auto vocab_size = static_cast<uint64_t>(spec.vocab_size);
+  constexpr uint64_t kSamplerBytes = 36;  // per id of the vocabulary, in each thread
+  const checkpoint::MemoryPart parts[] = {
+      {"weights", weights, ""},
+      {"KV cache", SaturatingProduct({ranks, static_cast<uint64_t>(num_kv_blocks), block_bytes}),
+       "--kv-cache-memory"},
+      {"buffers",
+       SaturatingProduct({ranks, static_cast<uint64_t>(options.max_num_tokens), token_bytes}),
+       "--max-num-tokens"},
+      {"logits",
+       SaturatingProduct({ranks, static_cast<uint64_t>(options.max_batch_size), vocab_size, 4}),
+       "--max-batch-size"},
+      {"samplers",
+       SaturatingProduct(
+           {ranks, static_cast<uint64_t>(options.threads_per_rank), vocab_size, kSamplerBytes}),
+       "--threads"},
+      {"exchange", SaturatingProduct({ranks, ExchangeBytes(spec, options)}),
+       "--moe-max-num-tokens"}};
+  // Weights alone may be too much, and then no size of cache is right.
+  if (num_kv_blocks < 1 && weights < available)
     Throw(ErrorKind::kResource,
           "--kv-cache-memory gives {} per rank; one block of {} tokens needs {}",
           FormatBytes(kv_bytes), kv::kBlockTokens, FormatBytes(block_bytes));
-  const auto ranks = static_cast<uint64_t>(places.num_ranks_here);
-  const auto token_bytes = static_cast<uint64_t>(
-      4 * (8 * c.hidden_size + 4 * c.num_attention_heads * c.head_dim +
-           2 * c.top_k * (c.hidden_size + c.moe_intermediate_size) + c.num_experts));
-  const checkpoint::MemoryPart parts[] = {
-      {"weights", weights, ""},
-      {"KV cache", ranks * static_cast<uint64_t>(num_kv_blocks) * block_bytes, "--kv-cache-memory"},
-      {"buffers", ranks * static_cast<uint64_t>(options.max_num_tokens) * token_bytes,
-       "--max-num-tokens"},
-      {"logits", ranks * static_cast<uint64_t>(options.max_batch_size * c.vocab_size) * 4,
-       "--max-batch-size"},
-      {"exchange", ranks * ExchangeBytes(c, options), "--moe-max-num-tokens"}};
   checkpoint::CheckMemory(parts, available);
   return num_kv_blocks;
 }

@@ -8,7 +8,7 @@
 #include "checkpoint/model_config.h"
 #include "command_line.h"
 #include "config/flags.h"
-#include "model/registry.h"
+#include "model/spec.h"
 #include "runtime/engine.h"
 #include "runtime/processes/agreement.h"
 
@@ -36,14 +36,13 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
                                       const RankPlaces& places);
 
 // The bytes of a rank's exchange segment.
-uint64_t ExchangeBytes(const checkpoint::ModelConfig& config,
-                       const runtime::EngineOptions& options);
+uint64_t ExchangeBytes(const model::ModelSpec& spec, const runtime::EngineOptions& options);
 
 // The number of KV blocks of a rank. Errors: kInvalid; kResource when weights, KV cache and buffers
 // of the ranks here together exceed the machine's memory, with the sum.
-int64_t PlanMemory(const EngineFlags& flags, const model::Family& family,
-                   const checkpoint::ModelConfig& config, const RankPlaces& places,
-                   const runtime::EngineOptions& options);
+// `weight_bytes`: as measuring a load gave them.
+int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, int64_t weight_bytes,
+                   const RankPlaces& places, const runtime::EngineOptions& options);
 
 // What processes of a run must have been given alike, as flags and values.
 std::vector<runtime::Fact> FlagFacts(const EngineFlags& flags);

@@ -12,6 +12,7 @@
 #include "command_line.h"
 #include "eplb/placement/batch_loads.h"
 #include "eplb/placement/node_rule.h"
+#include "file_flags.h"
 #include "formats/recording.h"
 #include "statistics/eplb_yaml.h"
 #include "statistics/load_files.h"
@@ -36,6 +37,7 @@ struct StatisticsFlags {
   bool HasWindow() const { return iter_start || iter_stop; }
 };
 Option AddStatisticsFlags(Command command, StatisticsFlags& flags);
+std::vector<FileUse> FilesOf(const StatisticsFlags& flags);
 
 // What a folder holds, per expert; and as it was counted, if the run counted slots.
 struct FolderRun {
@@ -62,6 +64,7 @@ struct LoadFlags {
   const std::string& Source() const;
 };
 void AddLoadFlags(Command command, LoadFlags& flags);
+std::vector<FileUse> FilesOf(const LoadFlags& flags);
 // Errors: kInvalid unless exactly one source is given and the flags fit it.
 void CheckLoadFlags(const LoadFlags& flags);
 
@@ -116,8 +119,9 @@ struct PlacementOutput {
   bool json = false;
 };
 void AddPlacementOutput(Command command, PlacementOutput& output);
-// Errors: kInvalid when both want standard output; kIo when the file cannot be written.
-void CheckPlacementOutput(const PlacementOutput& output);
+// `inputs`: the files that the command reads. Errors: kInvalid when both want standard output, when
+// the output is one of the inputs, or when it cannot be written.
+void CheckPlacementOutput(const PlacementOutput& output, std::vector<FileUse> inputs);
 // To standard output, or to standard error when the file is there.
 void PrintPlacementReport(const PlacementOutput& output, const std::string& text);
 

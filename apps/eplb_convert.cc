@@ -329,6 +329,11 @@ void Convert(const ConvertFlags& flags) {
   const Input input = InputOf(flags.input);
   CheckFlagsFit(flags, input, output);
   CatchInterrupts();
+  std::vector<FileUse> files = FilesOf(flags.loads);
+  files.push_back(Reads("input", flags.input));
+  files.push_back(output == Output::kFolder ? WritesFolder("output", flags.output)
+                                            : Writes("output", flags.output));
+  CheckFiles(files);
   if (output != Output::kFolder) CheckWritable(flags.output);
   const Written written =
       output == Output::kFolder ? WriteFolder(flags, input) : WriteFile(flags, input, output);

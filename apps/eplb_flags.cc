@@ -77,9 +77,23 @@ void AddPlacementOutput(Command command, PlacementOutput& output) {
   command.Add("--json", output.json, "one JSON document instead of the table");
 }
 
-void CheckPlacementOutput(const PlacementOutput& output) {
+std::vector<FileUse> FilesOf(const StatisticsFlags& flags) {
+  return {Reads("--expert_statistic_path", flags.path),
+          Reads("--eplb_config", flags.eplb_config.value_or(""))};
+}
+
+std::vector<FileUse> FilesOf(const LoadFlags& flags) {
+  std::vector<FileUse> files = FilesOf(flags.statistics);
+  files.push_back(Reads("--loads", flags.loads));
+  files.push_back(Reads("--routing", flags.routing));
+  return files;
+}
+
+void CheckPlacementOutput(const PlacementOutput& output, std::vector<FileUse> inputs) {
   if (output.json && output.path == "-")
     Throw(ErrorKind::kInvalid, "--json and --output_path -: only one can have standard output");
+  inputs.push_back(Writes("--output_path", output.path));
+  CheckFiles(inputs);
   CheckWritable(output.path);
 }
 

@@ -13,6 +13,7 @@
 #include "eplb/replay/placement_figures.h"
 #include "eplb/search/scenario_planner.h"
 #include "eplb_commands.h"
+#include "eplb_engine.h"
 #include "statistics/eplb_yaml.h"
 
 namespace wideload::apps {
@@ -20,6 +21,7 @@ namespace {
 
 struct PlanFlags {
   LoadFlags loads;
+  TargetEngineFlags engine;
   int32_t ep_size = 0;
   int32_t num_slots = 0;
   std::string policy = std::string(eplb::GreedyPolicy().name);
@@ -280,10 +282,14 @@ std::vector<int32_t> LeaveOutDenseLayers(const LoadFlags& flags, RecordedLoads& 
 void Plan(PlanFlags flags) {
   CheckNodeFlags(flags.nodes, "--policy", {flags.policy});
   CheckFetchPrice(flags);
-  CheckPlacementOutput(flags.output);
+  CheckPlacementOutput(flags.output, FilesOf(flags.loads));
   RecordedLoads recorded = ReadRecordedLoads(flags.loads);
   const std::vector<int32_t> left_out = LeaveOutDenseLayers(flags.loads, recorded);
-  flags.ep_size = EpSizeOf(flags.ep_size, recorded);
+  const TargetEngine engine = ChooseEngine(flags.engine, recorded.engine, flags.loads.Source());
+  const RankChoice ranks = ChooseRanks(
+      {{flags.ep_size, "--ep_size"}, {EpSizeOf(flags.ep_size, recorded), recorded.ep_size_from}});
+  flags.ep_size = ranks.ep_size;
+  LogInfo("{}; {} ranks: {}", engine.Sentence(), ranks.ep_size, ranks.from);
   if (flags.num_slots == 0) flags.num_slots = recorded.num_experts;
   CheckNumSlots(recorded.num_experts, flags.num_slots, flags.ep_size);
   CheckLayoutSizes(flags, recorded);
@@ -296,9 +302,12 @@ void Plan(PlanFlags flags) {
   for (const LayerPlan& plan : plans) config.SetLayer(plan.layer, plan.placement);
   statistics::WriteEplbYaml(flags.output.path, config);
   WarnOfLayersWithoutLoad(plans);
-  PrintPlacementReport(flags.output, flags.output.json
-                                         ? DumpJson(PlanJson(flags, plans, left_out), 2) + "\n"
-                                         : PlanText(flags, plans));
+  Json document = PlanJson(flags, plans, left_out);
+  document["engine"] = engine.traits ? std::string(engine.traits->name) : "";
+  document["split"] = formats::SplitName(engine.split);
+  document["ep_size_from"] = ranks.from;
+  PrintPlacementReport(flags.output,
+                       flags.output.json ? DumpJson(document, 2) + "\n" : PlanText(flags, plans));
 }
 
 std::string PolicyHelp() {
@@ -316,6 +325,7 @@ void AddEplbPlan(Command group) {
       group.Subcommand("plan", "make a placement file (EPLB YAML) from recorded loads");
   PlanFlags& flags = command.Runs<PlanFlags>(Plan);
   AddLoadFlags(command, flags.loads);
+  AddTargetEngineFlags(command, flags.engine);
   command.Add("--ep-size", flags.ep_size, "ranks (default: those that recorded)").Positive();
   command
       .Add("--num-slots", flags.num_slots, "slots of all ranks per layer (default: one per expert)")

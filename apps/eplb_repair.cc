@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "eplb/search/repair.h"
 #include "eplb_commands.h"
+#include "eplb_engine.h"
 #include "statistics/eplb_yaml.h"
 
 namespace wideload::apps {
@@ -36,13 +37,24 @@ struct LayerRepair {
   double repair_ms = 0;  // processor time
 };
 
-int32_t EpSizeOf(const RepairFlags& flags, const statistics::EplbConfig& config,
-                 const RecordedLoads& recorded) {
-  if (flags.ep_size > 0) return flags.ep_size;
-  if (const std::optional<int32_t> known = config.KnownEpSize()) return *known;
-  if (recorded.ep_size > 0) return recorded.ep_size;
-  Throw(ErrorKind::kInvalid, "--ep_size is missing; {} does not tell for how many ranks it is",
+// Errors: kInvalid when nobody tells, or one rank recorded.
+RankChoice RanksOf(const RepairFlags& flags, const statistics::EplbConfig& config,
+                   const RecordedLoads& recorded) {
+  RankChoice choice = ChooseRanks({{flags.ep_size, "--ep_size"},
+                                   {config.KnownEpSize().value_or(0), "told by " + flags.from},
+                                   {recorded.ep_size, recorded.ep_size_from}});
+  if (choice.ep_size == 0)
+    Throw(ErrorKind::kInvalid, "--ep_size is missing; {} does not tell for how many ranks it is",
+          flags.from);
+  if (flags.ep_size == 0 && !config.KnownEpSize()) {
+    EpSizeOf(0, recorded);  // refuses one rank
+    choice.from += fmt::format(
+        "; {} does not tell its ranks, and --ep_size says it if there were others: the new file "
+        "does "
+        "not tell, either",
         flags.from);
+  }
+  return choice;
 }
 
 std::vector<double> RankSpeeds(const std::vector<int32_t>& dead_ranks, int32_t ep_size) {
@@ -229,25 +241,31 @@ void WarnOfFlatLayers(const RepairFlags& flags, const std::vector<LayerRepair>& 
         num_flat, repairs.size(), flags.nodes.num_nodes, most, flags.from);
 }
 
-void WriteResult(const RepairFlags& flags, statistics::EplbConfig config,
+// The ranks are written where they are known, not where they were taken from the recording.
+void WriteResult(const RepairFlags& flags, statistics::EplbConfig config, bool tells_ranks,
                  const std::vector<LayerRepair>& repairs) {
   for (const LayerRepair& repair : repairs) config.SetLayer(repair.layer, repair.result.placement);
-  config.planned_ep_size = flags.ep_size;
+  if (tells_ranks) config.planned_ep_size = flags.ep_size;
   statistics::WriteEplbYaml(flags.output.path, config);
 }
 
 void Repair(RepairFlags flags) {
   CheckNodes(flags);
-  CheckPlacementOutput(flags.output);
+  std::vector<FileUse> inputs = FilesOf(flags.loads);
+  inputs.push_back(Reads("--from", flags.from));
+  CheckPlacementOutput(flags.output, std::move(inputs));
   const statistics::EplbConfig config = statistics::ReadEplbYaml(flags.from);
   const RecordedLoads recorded = ReadRecordedLoads(flags.loads);
-  flags.ep_size = EpSizeOf(flags, config, recorded);
+  const RankChoice ranks = RanksOf(flags, config, recorded);
+  const bool tells_ranks = flags.ep_size > 0 || config.KnownEpSize().has_value();
+  flags.ep_size = ranks.ep_size;
+  LogInfo("{} ranks: {}", ranks.ep_size, ranks.from);
   std::vector<LayerRepair> repairs = StartRepairs(flags, config, recorded);
   const auto has_load = [](const LayerRepair& repair) { return repair.has_load; };
   if (std::none_of(repairs.begin(), repairs.end(), has_load))
     Throw(ErrorKind::kInvalid, "no layer has any load; nothing to repair {} for", flags.from);
   RepairLayers(flags, recorded, repairs);
-  WriteResult(flags, config, repairs);
+  WriteResult(flags, config, tells_ranks, repairs);
   const RepairTotals totals = TotalsOf(flags, repairs);
   if (totals.num_above > 0)
     LogWarn("{} of {} layers stay above --until {}: {}", totals.num_above, totals.num_layers,

@@ -107,11 +107,11 @@ RankChoice RanksOf(const ReportFlags& flags, const Run& run,
           run.ep_size_from);
   if (!flags.projection && !flags.per_expert && run.experts.num_experts % run.ep_size != 0 &&
       !run.slots)
-    Throw(
-        ErrorKind::kInvalid,
-        "--ep_size is missing: {} ranks recorded ({}), which do not divide {} experts; is rank {} "
-        "or another one missing?",
-        run.ep_size, run.ep_size_from, run.experts.num_experts, run.ep_size);
+    Throw(ErrorKind::kInvalid,
+          "--ep_size is missing: {} ranks recorded ({}), which do not divide {} experts; is {} "
+          "or another one missing?",
+          run.ep_size, run.ep_size_from, run.experts.num_experts,
+          statistics::RankFileName(run.ep_size));
   RankChoice choice{run.ep_size, run.ep_size_from};
   if (flags.projection) {
     const std::string others =
@@ -157,6 +157,17 @@ std::vector<double> LayerRatios(const statistics::LoadReport& report) {
   std::vector<double> all;
   for (const statistics::LoadFigures& row : report.rows) all.push_back(row.imbalance_ratio);
   return all;
+}
+
+// Where the source does not tell its ranks, those of the figures stand for them: the largest number
+// up to these that divides the experts, and for slots only where it divides them.
+void AssumeRanks(int32_t ep_size, Run& run) {
+  if (run.ep_size > 0) return;
+  int32_t ranks = std::min(ep_size, run.experts.num_experts);
+  while (run.experts.num_experts % ranks != 0) --ranks;
+  run.experts.ep_size = ranks;
+  if (run.slots && run.slots->num_experts % ep_size != 0) run.slots.reset();
+  if (run.slots) run.experts.ep_size = run.slots->ep_size = ep_size;
 }
 
 struct Context {
@@ -302,12 +313,17 @@ std::string LayoutText(const ReportFlags& flags, const Run& run,
 void Report(const ReportFlags& flags) {
   CheckFlags(flags);
   CatchInterrupts();
+  std::vector<FileUse> files = FilesOf(flags.loads);
+  files.push_back(Reads("--projection_eplb_config_path", flags.projection.value_or("")));
+  files.push_back(Writes("--html", flags.html));
+  CheckFiles(files);
   if (!flags.html.empty()) CheckWritable(flags.html);
-  const Run run = ReadRun(flags);
+  Run run = ReadRun(flags);
   const statistics::EplbConfig projection = ReadProjection(flags, run);
   const Context context{.engine = ChooseEngine(flags.engine, run.engine, flags.loads.Source()),
                         .ranks = RanksOf(flags, run, projection),
                         .layout = LayoutText(flags, run, projection)};
+  AssumeRanks(context.ranks.ep_size, run);
   const statistics::ReportOptions options{.ep_size = context.ranks.ep_size,
                                           .per_expert = flags.per_expert,
                                           .projection = flags.projection ? &projection : nullptr,

@@ -15,6 +15,7 @@
 #include "eplb/search/repair.h"
 #include "eplb_commands.h"
 #include "eplb_traces.h"
+#include "formats/engine.h"
 
 namespace wideload::apps {
 namespace {
@@ -26,7 +27,8 @@ struct SimulateFlags {
   int32_t ep_size = 0;
   int32_t num_slots = 0;
   std::vector<std::string> policies = PolicyNames(&Policy::is_compared);
-  std::vector<std::string> splits = {"even", "optimal", "optimal_fractional"};
+  std::string engine;
+  std::vector<std::string> splits;  // empty: the engine's, else kSplits
   NodeFlags nodes;
   int32_t repair_slots = 0;
   double shared_expert_cost = 0;
@@ -34,6 +36,8 @@ struct SimulateFlags {
   uint64_t seed = 1;
   bool json = false;
 };
+
+const std::vector<std::string> kSplits = {"even", "optimal", "optimal_fractional"};
 
 struct LayerOutcome {
   std::vector<SimulatedRun> runs;  // policies outermost, then splits
@@ -284,8 +288,7 @@ std::string ReportText(const SimulateFlags& flags, const Json& report) {
 
 // What can be refused before a file is read.
 void CheckNames(const SimulateFlags& flags) {
-  if (flags.policies.empty() || flags.splits.empty())
-    Throw(ErrorKind::kInvalid, "--policies and --splits need at least one name each");
+  if (flags.policies.empty()) Throw(ErrorKind::kInvalid, "--policies needs at least one name");
   CheckNodeFlags(flags.nodes, "--policies", flags.policies);
   if (flags.ep_size % flags.nodes.num_nodes != 0)
     Throw(ErrorKind::kInvalid, "--nodes is {}; it must divide --ep_size {}", flags.nodes.num_nodes,
@@ -308,7 +311,28 @@ void CheckSource(const SimulateFlags& flags, const LayerTraces& traces) {
     LogWarn("layers {} have no load and are left out", fmt::join(traces.without_load(), ", "));
 }
 
-void Simulate(const SimulateFlags& flags) {
+// Those of --splits, else what the engine does. Draws at random are not replayed.
+std::vector<std::string> SplitsOf(const SimulateFlags& flags) {
+  if (flags.engine.empty()) return flags.splits.empty() ? kSplits : flags.splits;
+  const formats::EngineTraits& traits = formats::FindEngine(flags.engine, "--engine");
+  if (!flags.splits.empty()) return flags.splits;
+  if (traits.split == formats::Split::kRandom)
+    Throw(
+        ErrorKind::kUnsupported,
+        "--engine {}: draws a replica at random, which is not replayed; --splits even is the mean "
+        "of its draws",
+        flags.engine);
+  const bool has_tokens = !flags.trace.routing.empty();
+  if (traits.split == formats::Split::kRoundRobin && !has_tokens) {
+    LogInfo("{}: goes round the replicas; without tokens in their order that is an even split",
+            traits.title);
+    return {"even"};
+  }
+  return {std::string(formats::SplitName(traits.split))};
+}
+
+void Simulate(SimulateFlags flags) {
+  flags.splits = SplitsOf(flags);
   CheckNames(flags);
   const LayerTraces traces(flags.trace, flags.ep_size, flags.seed);
   CheckSource(flags, traces);
@@ -331,10 +355,12 @@ void AddEplbSimulate(Command group) {
            fmt::format("comma separated, of {} (default: {})", fmt::join(PolicyNames(), ", "),
                        fmt::join(flags.policies, ", ")))
       .CommaSeparated();
+  command.Add("--engine", flags.engine,
+              fmt::format("replay the split of this engine: {}", formats::EngineNames()));
   command
       .Add("--splits", flags.splits,
            "comma separated, of even, round_robin, optimal (whole tokens), "
-           "optimal_fractional (default: all but round_robin)")
+           "optimal_fractional (default: that of --engine, else all but round_robin)")
       .CommaSeparated();
   AddTraceFlags(command, flags.trace);
   command

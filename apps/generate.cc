@@ -1,16 +1,23 @@
 // `wideload generate`: continues one prompt, streaming text to stdout.
+#include <fmt/ranges.h>
+
 #include <cstdio>
 #include <iostream>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/memory.h"
+#include "checkpoint/memory_plan.h"
 #include "commands.h"
+#include "file_flags.h"
 #include "interrupt.h"
 #include "option_flags.h"
+#include "runtime/text_limits.h"
 #include "runtime/text_stream.h"
 #include "sampling_flags.h"
 #include "session.h"
@@ -40,28 +47,42 @@ struct GenerateCommand {
                                const Session& session, const runtime::EngineOptions& options) const;
 };
 
-Json LogprobsJson(const tokenizer::Tokenizer& tokenizer, const runtime::Event& event) {
-  const auto entry = [&](const runtime::TokenLogprob& logprob) {
-    const std::string bytes(tokenizer.TokenBytes(logprob.id));
-    return Json{{"id", logprob.id},
-                {"token", bytes},  // U+FFFD where it is no whole character
-                {"bytes", std::vector<uint8_t>(bytes.begin(), bytes.end())},
-                {"logprob", logprob.logprob}};
-  };
-  Json json = entry(event.logprobs.front());
-  json["top"] = Json::array();
-  for (size_t i = 1; i < event.logprobs.size(); ++i)
-    json["top"].push_back(entry(event.logprobs[i]));
+// "bytes" tell tokens apart that are parts of one character.
+Json LogprobJson(const tokenizer::Tokenizer& tokenizer, const runtime::TokenLogprob& logprob) {
+  const std::string bytes(tokenizer.TokenBytes(logprob.id));
+  Json json{{"id", logprob.id},
+            {"token", bytes},  // U+FFFD where it is no whole character
+            {"bytes", std::vector<uint8_t>(bytes.begin(), bytes.end())},
+            {"logprob", logprob.logprob}};
   return json;
+}
+
+// Of a generated token: it, and the most likely ones.
+Json LogprobsJson(const tokenizer::Tokenizer& tokenizer,
+                  std::span<const runtime::TokenLogprob> logprobs) {
+  Json json = LogprobJson(tokenizer, logprobs.front());
+  json["top"] = Json::array();
+  for (const runtime::TokenLogprob& logprob : logprobs.subspan(1))
+    json["top"].push_back(LogprobJson(tokenizer, logprob));
+  return json;
+}
+
+// They are kept until the end, where the document is written.
+void CheckLogprobMemory(const runtime::Request& request) {
+  if (request.sampling.num_logprobs < 0) return;
+  const uint64_t bytes =
+      SaturatingProduct({static_cast<uint64_t>(request.sampling.num_logprobs) + 1,
+                         static_cast<uint64_t>(request.max_tokens), sizeof(runtime::TokenLogprob)});
+  const checkpoint::MemoryPart parts[] = {{"log probabilities", bytes, "--logprobs"}};
+  checkpoint::CheckMemory(parts, AvailableMemoryBytes());
 }
 
 std::string GenerateCommand::Text() const {
   if (prompt.has_value() == !prompt_file.empty())
     Throw(ErrorKind::kInvalid, "give either --prompt or --prompt-file (found {})",
           prompt ? "both" : "neither");
-  for (const std::string& text : stop)
-    if (text.empty())
-      Throw(ErrorKind::kInvalid, "--stop is empty; it must have at least one character");
+  const std::string wrong = runtime::InvalidStop(stop);
+  if (!wrong.empty()) Throw(ErrorKind::kInvalid, "--stop {}", wrong);
   return prompt ? *prompt : ReadFile(prompt_file, kMaxPromptBytes);
 }
 
@@ -69,6 +90,12 @@ runtime::Request GenerateCommand::MakeRequest(const std::string& text,
                                               const tokenizer::Tokenizer& tokenizer,
                                               const Session& session,
                                               const runtime::EngineOptions& options) const {
+  const std::string place = prompt ? "--prompt" : prompt_file;
+  const int64_t max_bytes = runtime::MaxTextBytes(tokenizer, options.max_seq_len);
+  if (static_cast<int64_t>(text.size()) > max_bytes)
+    Throw(ErrorKind::kInvalid,
+          "{}: has {} bytes, which are more than {} tokens (max_seq_len); at most {} are allowed",
+          place, text.size(), options.max_seq_len, max_bytes);
   runtime::Request request;
   request.prompt = tokenizer.PrefixIds();
   const std::vector<int32_t> ids = tokenizer.Encode(text);
@@ -80,8 +107,9 @@ runtime::Request GenerateCommand::MakeRequest(const std::string& text,
   request.max_tokens =
       sampling.max_tokens.value_or(std::clamp<int64_t>(room, 0, kDefaultMaxTokens));
   request.sampling = ResolveSampling(sampling, session);
-  request.eos_ids = ResolveEos(sampling, session);
-  RefuseInvalid(request, session, options, prompt ? "--prompt" : prompt_file);
+  request.eos_ids = ResolveEos(sampling, session, tokenizer);
+  RefuseInvalid(request, session, options, place);
+  if (json) CheckLogprobMemory(request);
   return request;
 }
 
@@ -103,19 +131,21 @@ class Generation {
   void Take(const runtime::Event& event);
   void TakeToken(const runtime::Event& event);
   void Show(const std::string& piece) const;
+  void ShowLogprobs() const;
 
   const GenerateCommand& command_;
   const tokenizer::Tokenizer& tokenizer_;
   runtime::Engine& engine_;
   runtime::TextStream text_;
   runtime::RequestId id_ = -1;
-  Json result_;
+  int64_t prompt_tokens_ = 0;
+  std::string finish_reason_ = "length";
+  std::vector<int32_t> ids_;
+  std::vector<std::vector<runtime::TokenLogprob>> logprobs_;  // of each token, with --json
 };
 
 void Generation::Run(runtime::Request request) {
-  result_ = {{"prompt_tokens", request.prompt.size()},
-             {"ids", Json::array()},
-             {"finish_reason", "length"}};
+  prompt_tokens_ = static_cast<int64_t>(request.prompt.size());
   id_ = engine_.Submit(std::move(request));
   while (!engine_.idle()) {
     for (const runtime::Event& event : engine_.Step()) Take(event);
@@ -127,20 +157,20 @@ void Generation::Take(const runtime::Event& event) {
   if (event.finish == runtime::FinishReason::kError)
     Throw(ErrorKind::kRunFailed, "{}", event.error);
   if (event.finish != runtime::FinishReason::kNone && !text_.stopped())
-    result_["finish_reason"] = FinishReasonName(event.finish);
+    finish_reason_ = FinishReasonName(event.finish);
   if (event.token >= 0) TakeToken(event);
 }
 
 void Generation::TakeToken(const runtime::Event& event) {
-  result_["ids"].push_back(event.token);
-  if (!event.logprobs.empty()) {
-    result_["logprobs"].push_back(LogprobsJson(tokenizer_, event));
-    if (!command_.json) LogInfo("{}", DumpJson(result_["logprobs"].back()));
-  }
+  ids_.push_back(event.token);
+  if (command_.json)
+    logprobs_.push_back(event.logprobs);
+  else if (!event.logprobs.empty())
+    LogInfo("{}", DumpJson(LogprobsJson(tokenizer_, event.logprobs)));
   // The end-of-sequence token is no text.
   if (event.finish != runtime::FinishReason::kStop) Show(text_.Feed(event.token));
   if (!text_.stopped()) return;
-  result_["finish_reason"] = "stop";
+  finish_reason_ = "stop";
   engine_.Cancel(id_);
 }
 
@@ -153,11 +183,26 @@ void Generation::Show(const std::string& piece) const {
 void Generation::Finish() {
   Show(text_.Flush() + "\n");
   if (!command_.json) return;
-  result_["text"] = text_.text();
-  std::cout << DumpJson(result_, 2) << std::endl;
+  std::cout << fmt::format("{{\n  \"finish_reason\": \"{}\",\n  \"ids\": [{}],\n", finish_reason_,
+                           fmt::join(ids_, ", "));
+  ShowLogprobs();
+  std::cout << fmt::format("  \"prompt_tokens\": {},\n  \"text\": {}\n}}\n", prompt_tokens_,
+                           DumpJson(text_.text()))
+            << std::flush;
+}
+
+// One token at a time: as one document they would take many times the memory.
+void Generation::ShowLogprobs() const {
+  if (logprobs_.empty() || logprobs_.front().empty()) return;
+  std::cout << "  \"logprobs\": [";
+  for (size_t i = 0; i < logprobs_.size(); ++i)
+    std::cout << (i == 0 ? "\n    " : ",\n    ")
+              << DumpJson(LogprobsJson(tokenizer_, logprobs_[i]));
+  std::cout << "\n  ],\n";
 }
 
 void GenerateCommand::Run(runtime::ProcessWorld* world) {
+  CheckFiles(engine, {Reads("--prompt-file", prompt_file)});
   const std::string prompt_text = Text();
   CatchInterrupts();
   std::unique_ptr<const tokenizer::Tokenizer> tokenizer;
@@ -167,6 +212,7 @@ void GenerateCommand::Run(runtime::ProcessWorld* world) {
         tokenizer = std::make_unique<const tokenizer::Tokenizer>(
             tokenizer::Tokenizer::FromFile(start.folder));
         request = MakeRequest(prompt_text, *tokenizer, start, options);
+        return static_cast<int64_t>(request.prompt.size()) + request.max_tokens;
       });
   Generation generation(*this, *tokenizer, session);
   RunRecorded(session, [&] { generation.Run(std::move(request)); });

@@ -7,27 +7,26 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
-#include "checkpoint/inspection.h"
 #include "commands.h"
 #include "embedded_model.h"
-#include "model/registry.h"
+#include "model/inspection.h"
 
 namespace wideload::apps {
 namespace {
 
-using checkpoint::Inspection;
 using checkpoint::ModelConfig;
+using checkpoint::WeightSums;
+using model::Inspection;
 
-std::string FamilyName(const std::string& architecture) {
-  for (const model::Family& family : model::Families())
-    if (family.architecture == architecture) return std::string(family.name);
-  return "not implemented";
+std::string FamilyName(const Inspection& inspection) {
+  return inspection.family.empty() ? "not implemented" : inspection.family;
 }
 
 Json RopeJson(const checkpoint::RopeConfig& rope) {
   Json json = {{"theta", rope.theta}, {"type", checkpoint::RopeTypeName(rope.type)}};
   if (rope.type != checkpoint::RopeType::kDefault) json["factor"] = rope.factor;
-  if (rope.type == checkpoint::RopeType::kYarn)
+  if (rope.rotary_fraction != 1.0) json["rotary_fraction"] = rope.rotary_fraction;
+  if (rope.type == checkpoint::RopeType::kYarn || rope.type == checkpoint::RopeType::kLlama3)
     json["original_max_positions"] = rope.original_max_positions;
   return json;
 }
@@ -44,20 +43,20 @@ Json ConfigJson(const ModelConfig& config) {
           {"moe_intermediate_size", config.moe_intermediate_size},
           {"num_experts", config.num_experts},
           {"top_k", config.top_k},
-          {"norm_topk_prob", config.norm_topk_prob},
           {"tie_word_embeddings", config.tie_word_embeddings},
           {"rope", RopeJson(config.rope)},
           {"max_position_embeddings", config.max_position_embeddings},
+          {"quantization", config.quantization.empty() ? Json() : Json(config.quantization)},
           {"dtype", DTypeName(config.dtype)}};
 }
 
-Json ToJson(const Inspection& inspection) {
+Json WeightsJson(const WeightSums& weights) {
   Json parts = Json::object();
-  for (const checkpoint::PartSum& part : inspection.parts)
+  for (const checkpoint::PartSum& part : weights.parts)
     parts[part.name] = {
         {"num_tensors", part.num_tensors}, {"bytes", part.bytes}, {"parameters", part.parameters}};
   Json shapes = Json::array();
-  for (const checkpoint::ShapeGroup& group : inspection.shapes) {
+  for (const checkpoint::ShapeGroup& group : weights.shapes) {
     Json dims = Json::array();
     for (int i = 0; i < group.shape.rank(); ++i) dims.push_back(group.shape[i]);
     shapes.push_back({{"name", group.pattern},
@@ -65,20 +64,24 @@ Json ToJson(const Inspection& inspection) {
                       {"shape", dims},
                       {"count", group.count}});
   }
+  return {{"num_files", weights.num_files},
+          {"total_bytes", weights.total_bytes},
+          {"parameters", weights.parameters},
+          {"active_parameters", weights.active_parameters},
+          {"bytes_of_dtype", weights.bytes_of_dtype},
+          {"parts", parts},
+          {"tensors", shapes}};
+}
+
+Json ToJson(const Inspection& inspection) {
   Json json = {{"architecture", inspection.architecture},
-               {"family", FamilyName(inspection.architecture)},
+               {"family", FamilyName(inspection)},
                {"config", inspection.config ? ConfigJson(*inspection.config) : Json()},
                {"eos_ids", inspection.eos_ids},
-               {"num_files", inspection.num_files},
-               {"total_bytes", inspection.total_bytes},
-               {"parameters", inspection.parameters},
-               {"active_parameters", inspection.active_parameters},
-               {"bytes_of_dtype", inspection.bytes_of_dtype},
-               {"parts", parts},
-               {"tensors", shapes},
-               {"unsupported", inspection.unsupported}};
-  const std::optional<uint64_t> kv_bytes = inspection.KvBytesPerToken();
-  json["kv_bytes_per_token"] = kv_bytes ? Json(*kv_bytes) : Json();
+               {"kv_bytes_per_token",
+                inspection.kv_bytes_per_token ? Json(*inspection.kv_bytes_per_token) : Json()},
+               {"unsupported", inspection.reasons}};
+  if (inspection.weights) json.update(WeightsJson(*inspection.weights));
   return json;
 }
 
@@ -104,9 +107,8 @@ std::string ConfigText(const ModelConfig& config) {
                fmt::format("{} query, {} key/value, {} wide", config.num_attention_heads,
                            config.num_kv_heads, config.head_dim));
   if (config.num_experts > 0)
-    text += Line("experts", fmt::format("{} per layer, {} per token, {} wide{}", config.num_experts,
-                                        config.top_k, config.moe_intermediate_size,
-                                        config.norm_topk_prob ? ", weights sum to 1" : ""));
+    text += Line("experts", fmt::format("{} per layer, {} per token, {} wide", config.num_experts,
+                                        config.top_k, config.moe_intermediate_size));
   if (config.NumMoeLayers() < config.num_layers)
     text += Line("dense MLP", fmt::format("{} wide", config.intermediate_size));
   text += Line("vocabulary", fmt::format("{}{}", config.vocab_size,
@@ -115,52 +117,59 @@ std::string ConfigText(const ModelConfig& config) {
       fmt::format("theta {}, {}", config.rope.theta, checkpoint::RopeTypeName(config.rope.type));
   if (config.rope.type != checkpoint::RopeType::kDefault)
     rope += fmt::format(" x {}", config.rope.factor);
+  if (config.rope.rotary_fraction != 1.0)
+    rope += fmt::format(", {} of each head", config.rope.rotary_fraction);
   text += Line("rotary embedding", rope);
+  text += Line("quantisation", config.quantization.empty() ? "none" : config.quantization);
   text += Line("context", fmt::format("{} tokens", config.max_position_embeddings));
   return text;
 }
 
-std::string PartsText(const Inspection& inspection) {
+std::string PartsText(const WeightSums& weights) {
   std::string text = fmt::format("\n{:<22} {:>8} {:>14} {:>12} {:>6}\n", "part", "tensors",
                                  "parameters", "bytes", "%");
-  for (const checkpoint::PartSum& part : inspection.parts)
+  for (const checkpoint::PartSum& part : weights.parts)
     text += fmt::format("{:<22} {:>8} {:>14} {:>12} {:>6.1f}\n", part.name, part.num_tensors,
                         part.parameters, FormatBytes(part.bytes),
                         100.0 * static_cast<double>(part.bytes) /
-                            static_cast<double>(std::max<uint64_t>(inspection.total_bytes, 1)));
+                            static_cast<double>(std::max<uint64_t>(weights.total_bytes, 1)));
   text += "\ntensors\n";
-  for (const checkpoint::ShapeGroup& group : inspection.shapes)
+  for (const checkpoint::ShapeGroup& group : weights.shapes)
     text +=
         fmt::format("  {} {} {}{}\n", group.pattern, DTypeName(group.dtype), group.shape.ToString(),
                     group.count > 1 ? fmt::format(" x {}", group.count) : "");
   return text;
 }
 
+std::string WeightsText(const WeightSums& weights) {
+  std::string dtypes;
+  for (const auto& [dtype, bytes] : weights.bytes_of_dtype)
+    dtypes += fmt::format("{}{} {}", dtypes.empty() ? "" : ", ", dtype, FormatBytes(bytes));
+  return Line("parameters", fmt::format("{}, {} active per token", Count(weights.parameters),
+                                        Count(weights.active_parameters))) +
+         Line("weights",
+              fmt::format("{} in {} {}: {}", FormatBytes(weights.total_bytes), weights.num_files,
+                          weights.num_files == 1 ? "file" : "files", dtypes)) +
+         PartsText(weights);
+}
+
 std::string ToText(const Inspection& inspection) {
-  std::string text = Line("architecture", fmt::format("{} ({})", inspection.architecture,
-                                                      FamilyName(inspection.architecture)));
+  std::string text =
+      Line("architecture", fmt::format("{} ({})", inspection.architecture, FamilyName(inspection)));
   if (inspection.config) text += ConfigText(*inspection.config);
-  const std::optional<uint64_t> kv_bytes = inspection.KvBytesPerToken();
-  if (kv_bytes && inspection.config)
-    text +=
-        Line("KV cache",
-             fmt::format("{} per token in bf16, {} at full context", FormatBytes(*kv_bytes),
-                         FormatBytes(*kv_bytes * static_cast<uint64_t>(
-                                                     inspection.config->max_position_embeddings))));
+  if (inspection.kv_bytes_per_token)
+    text += Line(
+        "KV cache",
+        fmt::format(
+            "{} per token in bf16, {} at full context", FormatBytes(*inspection.kv_bytes_per_token),
+            FormatBytes(*inspection.kv_bytes_per_token *
+                        static_cast<uint64_t>(inspection.config->max_position_embeddings))));
   text +=
       Line("end of text",
            inspection.eos_ids.empty() ? "no token" : "tokens " + Json(inspection.eos_ids).dump());
-  text += Line("parameters", fmt::format("{}, {} active per token", Count(inspection.parameters),
-                                         Count(inspection.active_parameters)));
-  std::string dtypes;
-  for (const auto& [dtype, bytes] : inspection.bytes_of_dtype)
-    dtypes += fmt::format("{}{} {}", dtypes.empty() ? "" : ", ", dtype, FormatBytes(bytes));
-  text += Line("weights", fmt::format("{} in {} {}: {}", FormatBytes(inspection.total_bytes),
-                                      inspection.num_files,
-                                      inspection.num_files == 1 ? "file" : "files", dtypes));
-  text += PartsText(inspection);
-  text += inspection.unsupported.empty() ? "\ncan be run\n" : "\ncannot be run:\n";
-  for (const std::string& reason : inspection.unsupported) text += "  " + reason + "\n";
+  if (inspection.weights) text += WeightsText(*inspection.weights);
+  text += inspection.reasons.empty() ? "\ncan be run\n" : "\ncannot be run:\n";
+  for (const std::string& reason : inspection.reasons) text += "  " + reason + "\n";
   return text;
 }
 
@@ -169,11 +178,10 @@ struct InspectCommand {
   bool json = false;
 
   void Run() const {
-    std::vector<std::string_view> supported;
-    for (const model::Family& family : model::Families()) supported.push_back(family.architecture);
     const Inspection inspection =
-        checkpoint::InspectFolder(folder.empty() ? EmbeddedModelFolder() : folder, supported);
+        model::InspectFolder(folder.empty() ? EmbeddedModelFolder() : folder);
     WriteFileWhole("-", json ? DumpJson(ToJson(inspection), 2) + "\n" : ToText(inspection));
+    if (!inspection.reasons.empty()) EndSilently(ExitCode(ErrorKind::kUnsupported));
   }
 };
 

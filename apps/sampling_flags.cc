@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "chat/chat_template.h"
 #include "option_flags.h"
 
 namespace wideload::apps {
@@ -39,10 +40,13 @@ runtime::SamplingParams SamplingOf(const SamplingFlags& flags,
   runtime::SamplingParams params;
   params.temperature =
       flags.temperature.value_or(greedy ? 0 : file.temperature.value_or(file.do_sample ? 1 : 0));
+  // Greedy choice looks at none of these.
+  const bool is_void = greedy && !flags.temperature;
+  const checkpoint::GenerationConfig limits = is_void ? checkpoint::GenerationConfig{} : file;
   params.top_k = flags.top_k.value_or(
-      static_cast<int32_t>(std::min<int64_t>(file.top_k.value_or(0), 1 << 30)));
-  params.top_p = flags.top_p.value_or(file.top_p.value_or(1));
-  params.min_p = flags.min_p.value_or(file.min_p.value_or(0));
+      static_cast<int32_t>(std::min<int64_t>(limits.top_k.value_or(0), 1 << 30)));
+  params.top_p = flags.top_p.value_or(limits.top_p.value_or(1));
+  params.min_p = flags.min_p.value_or(limits.min_p.value_or(0));
   params.repetition_penalty =
       flags.repetition_penalty.value_or(file.repetition_penalty.value_or(1));
   params.presence_penalty = flags.presence_penalty.value_or(0);
@@ -62,12 +66,18 @@ runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Sessio
   return params;
 }
 
-std::vector<int32_t> ResolveEos(const SamplingFlags& flags, const Session& session) {
+std::vector<int32_t> ResolveEos(const SamplingFlags& flags, const Session& session,
+                                const tokenizer::Tokenizer& tokenizer) {
   if (flags.ignore_eos) return {};
-  const std::vector<int64_t>& ids =
-      session.generation.eos_ids.empty() ? session.config.eos_ids : session.generation.eos_ids;
   std::vector<int32_t> eos;
-  for (const int64_t id : ids) eos.push_back(static_cast<int32_t>(id));
+  const auto add = [&](int64_t id) {
+    const auto number = static_cast<int32_t>(id);
+    if (std::ranges::find(eos, number) == eos.end()) eos.push_back(number);
+  };
+  for (const int64_t id : session.generation.eos_ids) add(id);
+  for (const int64_t id : session.config.eos_ids) add(id);
+  const std::string text = chat::EosToken(session.folder);
+  if (const std::optional<int32_t> id = tokenizer.TokenId(text); id && !text.empty()) add(*id);
   return eos;
 }
 

@@ -8,6 +8,7 @@
 #include "config/flags.h"
 #include "runtime/request.h"
 #include "session.h"
+#include "tokenizer/tokenizer.h"
 
 namespace wideload::apps {
 
@@ -22,7 +23,9 @@ runtime::SamplingParams SamplingOf(const SamplingFlags& flags,
 // The same of a session, checked. Errors: kInvalid naming the flag, or the file that the value came
 // from.
 runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Session& session);
-// The ids that end generation: generation_config.json's, else config.json's; none with ignore_eos.
-std::vector<int32_t> ResolveEos(const SamplingFlags& flags, const Session& session);
+// The ids that end generation: those of generation_config.json, config.json and the eos_token of
+// tokenizer_config.json together; none with ignore_eos. Errors: what is wrong with the last file.
+std::vector<int32_t> ResolveEos(const SamplingFlags& flags, const Session& session,
+                                const tokenizer::Tokenizer& tokenizer);
 
 }  // namespace wideload::apps

@@ -13,19 +13,20 @@
 #include "base/temporary.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/load_progress.h"
+#include "checkpoint/memory_plan.h"
 #include "comm/mpi/launch.h"
 #include "embedded_model.h"
 #include "interrupt.h"
 #include "kv/paged_cache.h"
 #include "model/registry.h"
+#include "model/transformer.h"
 #include "version.h"
 
 namespace wideload::apps {
 namespace {
 
 // Reads the weights into `arena`, or memory of its own, with progress.
-void LoadModel(const EngineFlags& flags, const model::Family& family, int64_t max_positions,
-               Arena* arena, Session& session) {
+void LoadModel(const EngineFlags& flags, int64_t max_positions, Arena* arena, Session& session) {
   ThreadPool pool("load", NumAllowedCpus());
   checkpoint::Checkpoint weights(session.folder);
   if (flags.check_weights) checkpoint::CheckWeights(weights, {}, pool);
@@ -39,30 +40,28 @@ void LoadModel(const EngineFlags& flags, const model::Family& family, int64_t ma
                                              reported = done;
                                            },
                                        .arena = arena});
-  session.model = family.load(session.config, loader, max_positions);
+  session.model = model::LoadTransformer(session.spec, loader, max_positions);
   progress.Finish();
-  const std::vector<std::string_view> unused = weights.UnusedTensors();
-  if (!unused.empty())
-    LogWarn("{}: {} tensors are not used by {}, the first is {}", session.folder, unused.size(),
-            family.name, unused.front());
+  for (const std::string& line : model::DescribeUnused(session.spec, weights.UnusedTensors()))
+    LogInfo("{}: {}", session.folder, line);
 }
 
 // The bytes of an arena for the model. Errors: what is wrong with names and shapes.
-int64_t MeasureModel(const model::Family& family, int64_t max_positions, const Session& session) {
+int64_t MeasureModel(int64_t max_positions, const Session& session) {
   checkpoint::Checkpoint weights(session.folder);
   model::WeightLoader loader(weights,
                              {.kernels = session.kernels, .mode = model::LoadMode::kMeasure});
-  family.load(session.config, loader, max_positions);
+  model::LoadTransformer(session.spec, loader, max_positions);
   return loader.stored_bytes();
 }
 
 // Builds the model over weights that another process has read.
-void AttachModel(const model::Family& family, int64_t max_positions, Session& session) {
+void AttachModel(int64_t max_positions, Session& session) {
   checkpoint::Checkpoint weights(session.folder);
   Arena arena(session.weights.bytes());
   model::WeightLoader loader(
       weights, {.kernels = session.kernels, .mode = model::LoadMode::kAttach, .arena = &arena});
-  session.model = family.load(session.config, loader, max_positions);
+  session.model = model::LoadTransformer(session.spec, loader, max_positions);
 }
 
 // Refuses a folder that cannot be written before the model is loaded.
@@ -73,7 +72,7 @@ void PrepareRecording(const EngineFlags& flags, Session& session) {
        .environment_path = std::getenv("EXPERT_STATISTIC_PATH"),
        .environment_range = std::getenv("EXPERT_STATISTIC_ITER_RANGE")});
   if (!session.record) return;
-  if (session.config.num_experts == 0)
+  if (session.spec.moe.layers.empty())
     Throw(ErrorKind::kInvalid, "expert statistics are asked for ({}); {} has no experts",
           session.record->path, session.config.architecture);
   if (flags.replace_statistics) session.existing = statistics::ExistingFolder::kReplace;
@@ -84,7 +83,7 @@ void StartRecording(Session& session) {
   if (!session.record) return;
   session.recorder = std::make_unique<statistics::Recorder>(
       statistics::RecorderOptions{.num_ranks = session.engine->options().num_ranks,
-                                  .layers = session.model->shape().moe.layers,
+                                  .layers = session.model->spec().moe.layers,
                                   .num_experts = static_cast<int32_t>(session.config.num_experts),
                                   .experts_per_token = static_cast<int32_t>(session.config.top_k),
                                   .range = session.record->range});
@@ -92,11 +91,12 @@ void StartRecording(Session& session) {
 }
 
 // One line: what is active.
-void LogStart(const EngineFlags& flags, const model::Family& family, const Session& session) {
+void LogStart(const EngineFlags& flags, const Session& session) {
   const runtime::EngineOptions& options = session.engine->options();
   const checkpoint::ModelConfig& c = session.config;
   const std::string layout =
-      options.num_ranks == 1 && options.num_slots == c.num_experts
+      c.num_experts == 0 ? "no experts"
+      : options.num_ranks == 1 && options.num_slots == c.num_experts
           ? "all experts on one rank"
           : fmt::format("{} slots for {} experts, placement {}, split {}", options.num_slots,
                         c.num_experts, flags.placement, flags.split);
@@ -105,9 +105,9 @@ void LogStart(const EngineFlags& flags, const model::Family& family, const Sessi
   LogInfo(
       "{} ({}): {} ranks x {} threads{}, kernels {}, context {}, weights {}, KV for {} tokens per "
       "rank, {}; online balancer: none",
-      session.folder, family.name, options.num_ranks, options.threads_per_rank, places,
-      KernelSetName(session.kernels), options.max_seq_len,
-      FormatBytes(static_cast<uint64_t>(session.model->shape().weight_bytes)),
+      session.folder, session.family, options.num_ranks, options.threads_per_rank, places,
+      KernelSetName(session.kernels), session.context,
+      FormatBytes(static_cast<uint64_t>(session.model->weight_bytes())),
       options.num_kv_blocks * kv::kBlockTokens, layout);
 }
 
@@ -115,24 +115,41 @@ void LogStart(const EngineFlags& flags, const model::Family& family, const Sessi
 Session OpenFolder(const EngineFlags& flags) {
   Session session;
   session.folder = flags.model.empty() ? EmbeddedModelFolder() : flags.model;
-  session.config = checkpoint::ReadModelConfig(session.folder);
+  model::ModelReading reading = model::ReadModel(session.folder);
+  session.config = std::move(reading.config);
+  session.spec = std::move(reading.spec);
+  session.family = reading.family;
   session.generation = checkpoint::ReadGenerationConfig(session.folder);
   return session;
 }
 
+// Tables of positions are made for requests as long as can come.
+void LimitContext(const checkpoint::ModelConfig& config, int64_t longest,
+                  runtime::EngineOptions& options) {
+  options.max_seq_len = std::max<int64_t>(
+      1, std::min({options.max_seq_len, longest, options.num_kv_blocks * kv::kBlockTokens}));
+  const checkpoint::MemoryPart parts[] = {
+      {"tables of positions",
+       SaturatingProduct({static_cast<uint64_t>(options.max_seq_len),
+                          static_cast<uint64_t>(config.head_dim), sizeof(float)}),
+       "--max-seq-len"}};
+  checkpoint::CheckMemory(parts, AvailableMemoryBytes());
+}
+
 Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
   Session session = OpenFolder(flags);
-  const model::Family& family = model::FindFamily(session.config.architecture);
   const RankPlaces places = ThreadPlaces(flags);
   runtime::EngineOptions options = ResolveOptions(flags, session.config, places);
-  options.num_kv_blocks = PlanMemory(flags, family, session.config, places, options);
   session.kernels = options.kernels;
+  options.num_kv_blocks =
+      PlanMemory(flags, session.spec, MeasureModel(options.max_seq_len, session), places, options);
   PrepareRecording(flags, session);
-  if (check) check(session, options);
-  LoadModel(flags, family, options.max_seq_len, nullptr, session);
+  session.context = options.max_seq_len;
+  LimitContext(session.config, check ? check(session, options) : options.max_seq_len, options);
+  LoadModel(flags, options.max_seq_len, nullptr, session);
   session.engine = std::make_unique<runtime::Engine>(*session.model, options);
   StartRecording(session);
-  LogStart(flags, family, session);
+  LogStart(flags, session);
   return session;
 }
 
@@ -177,13 +194,13 @@ compute::KernelSet CommonKernels(runtime::ProcessWorld& world,
 
 // The first rank of each host reads the weights into shared memory, the others of the host use them
 // there. It has lost its name before they are read: whoever is killed meanwhile leaves nothing.
-void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, const model::Family& family,
-                int64_t max_positions, Session& session) {
+void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, int64_t max_positions,
+                Session& session) {
   const SegmentName name{.job = world.job(), .name = fmt::format("weights-{}", world.host())};
   const bool is_reader = world.local_rank() == 0;
   world.Together([&] {
     if (!is_reader) return;
-    session.weights = SharedMemory::Create(name, MeasureModel(family, max_positions, session));
+    session.weights = SharedMemory::Create(name, MeasureModel(max_positions, session));
     // Alone on its host: nobody needs the name, and nobody would remove it.
     if (world.local_size() == 1) session.weights.Unlink();
   });
@@ -194,20 +211,20 @@ void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, const mo
   world.Together([&] {
     if (!is_reader) return;
     Arena arena(session.weights.bytes());
-    LoadModel(flags, family, max_positions, &arena, session);
+    LoadModel(flags, max_positions, &arena, session);
   });
   world.Together([&] {
-    if (!is_reader) AttachModel(family, max_positions, session);
+    if (!is_reader) AttachModel(max_positions, session);
   });
 }
 
 // Refuses before work what this host's shared memory cannot hold.
-void CheckSharedMemoryOf(const runtime::ProcessWorld& world, const model::Family& family,
-                         const runtime::EngineOptions& options, const Session& session) {
+void CheckSharedMemoryOf(const runtime::ProcessWorld& world, const runtime::EngineOptions& options,
+                         int64_t weight_bytes, const Session& session) {
   if (world.local_rank() != 0) return;
-  const auto exchange_bytes = static_cast<int64_t>(ExchangeBytes(session.config, options));
+  const auto exchange_bytes = static_cast<int64_t>(ExchangeBytes(session.spec, options));
   const SharedMemoryPart parts[] = {
-      {"weights", MeasureModel(family, options.max_seq_len, session)},
+      {"weights", weight_bytes},
       {fmt::format("exchange and messages of {} ranks", world.local_size()),
        world.LinkBytes(exchange_bytes)}};
   CheckSharedMemory(parts);
@@ -217,7 +234,6 @@ void CheckSharedMemoryOf(const runtime::ProcessWorld& world, const model::Family
 struct Start {
   Session session;
   runtime::EngineOptions options;
-  const model::Family* family = nullptr;
 };
 
 // Reads flags and config, compares them, and settles what the machines decide together.
@@ -231,7 +247,6 @@ void AgreeOnStart(runtime::ProcessWorld& world, const EngineFlags& flags, Start&
   runtime::EngineOptions& options = start.options;
   world.Together([&] {
     session = OpenFolder(flags);
-    start.family = &model::FindFamily(session.config.architecture);
     options = ResolveOptions(flags, session.config, places);
     facts = FactsOf(flags, session);
   });
@@ -239,10 +254,12 @@ void AgreeOnStart(runtime::ProcessWorld& world, const EngineFlags& flags, Start&
   options.kernels = session.kernels = CommonKernels(world, options);
   options.threads_per_rank = std::ranges::min(world.Gather(options.threads_per_rank));
   world.Together([&] {
-    options.num_kv_blocks = PlanMemory(flags, *start.family, session.config, places, options);
-    CheckSharedMemoryOf(world, *start.family, options, session);
+    const int64_t weight_bytes = MeasureModel(options.max_seq_len, session);
+    options.num_kv_blocks = PlanMemory(flags, session.spec, weight_bytes, places, options);
+    CheckSharedMemoryOf(world, options, weight_bytes, session);
   });
   options.num_kv_blocks = std::ranges::min(world.Gather(options.num_kv_blocks));
+  session.context = options.max_seq_len;
 }
 
 Session StartOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags,
@@ -251,13 +268,16 @@ Session StartOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags,
   Start start;
   AgreeOnStart(world, flags, start);
   Session& session = start.session;
-  const runtime::EngineOptions& options = start.options;
+  runtime::EngineOptions& options = start.options;
+  int64_t longest = 0;
   world.Together([&] {
     if (!world.is_leader()) return;
     PrepareRecording(flags, session);
-    if (check) check(session, options);
+    longest = check ? check(session, options) : options.max_seq_len;
   });
-  ShareModel(world, flags, *start.family, options.max_seq_len, session);
+  longest = std::ranges::max(world.Gather(longest));
+  world.Together([&] { LimitContext(session.config, longest, options); });
+  ShareModel(world, flags, options.max_seq_len, session);
   world.Together([&] {
     session.links = world.Connect(options, runtime::ExchangeSegmentBytes(*session.model, options));
     session.links->view.pending_signal = InterruptSignal;
@@ -270,7 +290,7 @@ Session StartOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags,
     session.engine =
         std::make_unique<runtime::Engine>(*session.model, options, session.links->view);
     StartRecording(session);
-    LogStart(flags, *start.family, session);
+    LogStart(flags, session);
   }
   return std::move(session);
 }
@@ -356,6 +376,8 @@ void RunUnrecorded(Session& session, const std::function<void()>& work) {
   try {
     work();
   } catch (const std::exception& failure) {
+    if (const int64_t lost = session.engine->num_unfinished(); lost > 0)
+      LogWarn("{} requests had not ended; what they had generated is lost", lost);
     EndIfRankIsStuck(session, failure);
     throw;
   }

@@ -28,6 +28,8 @@ namespace wideload::apps {
 struct Session {
   std::string folder;
   checkpoint::ModelConfig config;
+  model::ModelSpec spec;
+  std::string_view family;  // for people
   checkpoint::GenerationConfig generation;
   compute::KernelSet kernels = compute::KernelSet::kReference;
   SharedMemory weights;  // of a model that processes of this host share
@@ -38,12 +40,15 @@ struct Session {
   std::unique_ptr<runtime::ProcessWorld::Links> links;  // of ranks that are processes
   std::unique_ptr<runtime::Engine> engine;              // null on ranks other than 0
   std::unique_ptr<runtime::RankServer> server;          // only there
+  int64_t context = 0;  // tokens that a request may have, as the flags or the model say
   double load_seconds = 0;
 };
 
 // A command's own checks: called once flags and config are read and before weights are, with the
-// options the engine will have. model and engine of the session are still null.
-using CheckBeforeLoad = std::function<void(const Session&, const runtime::EngineOptions&)>;
+// options the engine will have. model and engine of the session are still null. Returns the tokens
+// of the longest request to come, prompt and generated, at most max_seq_len: the engine is made for
+// no longer ones.
+using CheckBeforeLoad = std::function<int64_t(const Session&, const runtime::EngineOptions&)>;
 
 // Checks the flags and the memory, loads the model with progress on stderr, starts the ranks, and
 // says in one line what is active. With a world the ranks are its processes: collective, `check` of

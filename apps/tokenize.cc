@@ -1,5 +1,4 @@
 // wideload tokenize: texts to token ids and back, as JSON files.
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -8,6 +7,7 @@
 #include "base/json.h"
 #include "commands.h"
 #include "embedded_model.h"
+#include "file_flags.h"
 #include "tokenizer/tokenizer.h"
 
 namespace wideload::apps {
@@ -69,23 +69,16 @@ Json DecodeAll(const tokenizer::Tokenizer& tokenizer, const Json& lists, const s
   return texts;
 }
 
-// Refuses before work an output that cannot be written.
-std::unique_ptr<WholeFileWriter> OpenOutput(const std::string& path) {
-  try {
-    return std::make_unique<WholeFileWriter>(path);
-  } catch (const Error& e) {
-    Throw(ErrorKind::kInvalid, "--output: {}", e.what());
-  }
-}
-
 void Tokenize(const TokenizeOptions& options) {
   if (options.add_special && options.decode)
     Throw(ErrorKind::kInvalid, "--add-special-tokens is for encoding; leave out --decode");
   if (options.skip_special && !options.decode)
     Throw(ErrorKind::kInvalid, "--skip-special-tokens is for decoding; add --decode");
-  const auto output = options.output == "-" ? nullptr : OpenOutput(options.output);
-  const auto tokenizer =
-      tokenizer::Tokenizer::FromFile(options.model.empty() ? EmbeddedModelFolder() : options.model);
+  const std::string model = options.model.empty() ? EmbeddedModelFolder() : options.model;
+  CheckFiles({Reads("--model", model), Reads("--input", options.input),
+              Writes("--output", options.output)});
+  WholeFileWriter output(options.output);
+  const auto tokenizer = tokenizer::Tokenizer::FromFile(model);
   const std::string source = options.input == "-" ? "standard input" : options.input;
   const Json input = ParseJson(ReadFile(options.input), source);
   const std::string expected =
@@ -93,10 +86,8 @@ void Tokenize(const TokenizeOptions& options) {
   if (!input.is_array()) RefuseElement(source, "the document", input, expected);
   const Json result = options.decode ? DecodeAll(tokenizer, input, source, options.skip_special)
                                      : EncodeAll(tokenizer, input, source, options.add_special);
-  const std::string text = DumpJson(result) + "\n";
-  if (output == nullptr) return WriteFileWhole(options.output, text);
-  output->Append(text);
-  output->Commit();
+  output.Append(DumpJson(result) + "\n");
+  output.Commit();
 }
 
 }  // namespace

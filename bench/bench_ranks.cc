@@ -19,6 +19,7 @@
 #include "dataset.h"
 #include "kv/paged_cache.h"
 #include "model/registry.h"
+#include "model/transformer.h"
 #include "runtime/engine.h"
 #include "tokenizer/tokenizer.h"
 
@@ -42,12 +43,13 @@ struct LoadedModel {
 
 LoadedModel Load(const std::string& folder) {
   LoadedModel loaded;
-  loaded.config = checkpoint::ReadModelConfig(folder);
+  const model::ModelReading reading = model::ReadModel(folder);
+  loaded.config = reading.config;
   checkpoint::Checkpoint weights(folder);
   ThreadPool pool("load", NumAllowedCpus());
   model::WeightLoader loader(weights, {.kernels = loaded.kernels, .pool = &pool});
-  loaded.model = model::FindFamily(loaded.config.architecture)
-                     .load(loaded.config, loader, loaded.config.max_position_embeddings);
+  loaded.model =
+      model::LoadTransformer(reading.spec, loader, loaded.config.max_position_embeddings);
   return loaded;
 }
 
@@ -228,7 +230,7 @@ Memory MeasureInChild(const Options& options, const Layout& layout) {
 
 // What of the rest is exchange buffers: segments and index, in full though not all of it is used.
 double ExchangeMib(const LoadedModel& loaded, const Layout& layout) {
-  const moe::MoeShape& shape = loaded.model->shape().moe;
+  const moe::MoeShape& shape = loaded.model->spec().moe;
   const runtime::EngineOptions options = OptionsFor(loaded, layout);
   const exchange::ExchangeShape exchange =
       moe::MakeExchangeShape(shape,
@@ -307,7 +309,7 @@ void MeasureStatistics(const Options& options) {
   const std::vector<apps::DatasetRow> rows = ReadPrompts(options.model);
   const statistics::RecorderOptions recording{
       .num_ranks = kEightRanks.num_ranks,
-      .layers = loaded.model->shape().moe.layers,
+      .layers = loaded.model->spec().moe.layers,
       .num_experts = static_cast<int32_t>(loaded.config.num_experts),
       .experts_per_token = static_cast<int32_t>(loaded.config.top_k)};
   statistics::Recorder recorder(recording);

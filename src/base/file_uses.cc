@@ -31,8 +31,8 @@ Identity IdentityOf(const struct stat& info) {
 // What one use touches.
 struct Touched {
   const FileUse* use;
-  std::string shown;               // the path, or that of a file in the folder
-  Identity self;                   //
+  std::string shown;  // the path, or that of a file in the folder
+  Identity self;
   std::optional<Identity> folder;  // that holds it, where it was followed
   bool is_folder = false;
 };
@@ -98,6 +98,7 @@ void AddInput(const FileUse& use, std::vector<Touched>& touched) {
 void AddOutput(const FileUse& use, std::vector<Touched>& touched) {
   struct stat info {};
   if (::stat(use.path.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {
+    if (use.kind != FileUse::Kind::kOutputFolder) return;
     touched.push_back({.use = &use,
                        .shown = use.path,
                        .self = IdentityOf(info),
@@ -109,8 +110,9 @@ void AddOutput(const FileUse& use, std::vector<Touched>& touched) {
     const OutputPath place(use.path);
     Touched found{.use = &use, .shown = use.path, .self = {}, .folder = {}};
     if (place.is_stream()) {
-      if (::fstat(place.stream().get(), &info) != 0 || !S_ISREG(info.st_mode)) return;
-      found.self = IdentityOf(info);
+      if (::fstat(place.stream().get(), &info) != 0) return;
+      if (!S_ISREG(info.st_mode) && use.path != "-") return;
+      found.self = S_ISREG(info.st_mode) ? IdentityOf(info) : Identity{.name = "-"};
     } else {
       if (::fstat(place.folder().get(), &info) != 0) return;
       found.folder = IdentityOf(info);

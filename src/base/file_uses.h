@@ -8,16 +8,16 @@
 namespace wideload {
 
 struct FileUse {
-  enum class Kind { kInput, kOutput };
+  enum class Kind { kInput, kOutput, kOutputFolder };
   std::string option;  // for messages: "--dataset"
-  std::string path;    // a file, a folder, or "-"
+  std::string path;    // an input: a file, a folder, or "-"
   Kind kind = Kind::kInput;
 };
 
 // Refuses, before work, outputs that would destroy something: a file that is read too, also one of
 // those that a model's or a recording's folder is read for; one that another output goes to; a
-// folder that is replaced while something in it is read or written. What is not there, and streams
-// such as /dev/null, are no files. Errors: kInvalid naming both options.
+// folder that is replaced while something in it is read or written; standard output twice. What is
+// not there, and streams such as /dev/null, are no files. Errors: kInvalid naming both options.
 void RefuseSharedFiles(std::span<const FileUse> uses);
 
 }  // namespace wideload

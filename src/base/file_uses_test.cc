@@ -77,14 +77,19 @@ TEST_F(FileUsesTest, RefusesTwoOutputsOfOneFile) {
   EXPECT_EQ(TwoOutputs("/dev/null", "/dev/null"), "");
   EXPECT_EQ(TwoOutputs(Path("none/such"), Path("none/such")), "");
   EXPECT_EQ(TwoOutputs("", ""), "");
+  EXPECT_NE(TwoOutputs("-", "-"), "");
 }
 
 TEST_F(FileUsesTest, RefusesAFolderThatIsReplacedWhileSomethingInItIsUsed) {
-  EXPECT_NE(Refusal(Path("m"), Path("m")), "");
-  EXPECT_NE(Refusal(Path("m/notes.txt"), Path("m")), "");
-  EXPECT_NE(TwoOutputs(Path("m"), Path("m/new")), "");
-  EXPECT_NE(TwoOutputs(Path("m/new"), Path("m")), "");
-  EXPECT_EQ(Refusal(Path("data"), Path("m")), "");
+  const auto refusal = [&](const char* path, FileUse::Kind kind) {
+    return Refusal(
+        {{"--use", Path(path), kind}, {"--out", Path("m"), FileUse::Kind::kOutputFolder}});
+  };
+  EXPECT_NE(refusal("m", FileUse::Kind::kInput), "");
+  EXPECT_NE(refusal("m/notes.txt", FileUse::Kind::kInput), "");
+  EXPECT_NE(refusal("m/new", FileUse::Kind::kOutput), "");
+  EXPECT_EQ(refusal("data", FileUse::Kind::kInput), "");
+  EXPECT_EQ(Refusal(Path("m/notes.txt"), Path("m")), "") << "no folder is asked for";
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "base/memory.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cctype>
 #include <cmath>
@@ -43,6 +45,22 @@ uint64_t AvailableMemoryBytes() {
                    CgroupLeft("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
                    CgroupLeft("/sys/fs/cgroup/memory/memory.limit_in_bytes",
                               "/sys/fs/cgroup/memory/memory.usage_in_bytes")});
+}
+
+void CheckStackLimit() {
+  constexpr rlim_t kNeeded = rlim_t{1} << 20;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur < kNeeded)
+    Throw(ErrorKind::kResource, "a stack may have {}; at least {} are needed (ulimit -s {})",
+          FormatBytes(limit.rlim_cur), FormatBytes(kNeeded), kNeeded >> 10);
+}
+
+uint64_t SaturatingProduct(std::initializer_list<uint64_t> factors) {
+  uint64_t product = 1;
+  for (const uint64_t factor : factors)
+    if (__builtin_mul_overflow(product, factor, &product))
+      return std::count(factors.begin(), factors.end(), 0U) > 0 ? 0 : kNoLimit;
+  return product;
 }
 
 uint64_t ParseBytes(std::string_view text, std::string_view what) {

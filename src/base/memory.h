@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -11,6 +12,13 @@ namespace wideload {
 // Bytes that can be allocated without swapping: MemAvailable, lowered to what a cgroup (v1 or v2)
 // limit leaves.
 uint64_t AvailableMemoryBytes();
+
+// Errors: kResource when this process's stacks may not be as large as the program's functions need.
+void CheckStackLimit();
+
+// Their product, or the largest value when no 64 bits hold it: for sums that are compared with what
+// there is.
+uint64_t SaturatingProduct(std::initializer_list<uint64_t> factors);
 
 // "512", "64K", "1.5G", "2GiB", "300MB" (K, M, G, T are powers of 1024 in every spelling).
 // Errors: kInvalid, naming `what` and the text.

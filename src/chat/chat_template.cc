@@ -179,6 +179,16 @@ std::vector<TextPart> ChatTemplate::Render(const ChatInput& input,
                      .Render(variables, {.now = options.now, .limits = options.limits.render}));
 }
 
+namespace {
+
+// A token is a string or an object with the field content.
+std::string ReadToken(const JsonFields& fields, std::string_view name) {
+  return fields.Required(name).is_object() ? fields.Object(name).String("content")
+                                           : fields.String(name);
+}
+
+}  // namespace
+
 Variables SpecialTokens(const std::string& folder) {
   const std::string path = ConfigPath(folder);
   if (!FileExists(path)) return {};
@@ -187,14 +197,17 @@ Variables SpecialTokens(const std::string& folder) {
   Variables tokens;
   for (const char* name : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
                            "cls_token", "mask_token"}) {
-    // A token is a string or an object with the field content.
-    const Json* value = fields.Find(name);
-    if (value == nullptr) continue;
-    std::string text =
-        value->is_object() ? fields.Object(name).String("content") : fields.String(name);
-    tokens.emplace_back(name, Value::Text(std::move(text), false));
+    if (fields.Has(name)) tokens.emplace_back(name, Value::Text(ReadToken(fields, name), false));
   }
   return tokens;
+}
+
+std::string EosToken(const std::string& folder) {
+  const std::string path = ConfigPath(folder);
+  if (!FileExists(path)) return "";
+  const Json json = ReadJsonFile(path);
+  const JsonFields fields(json, path);
+  return fields.Has("eos_token") ? ReadToken(fields, "eos_token") : "";
 }
 
 std::string JoinedText(const std::vector<TextPart>& parts) {

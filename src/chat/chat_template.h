@@ -79,6 +79,8 @@ class ChatTemplate {
 // The special tokens that the tokenizer_config.json of a model names (bos_token, eos_token, ...),
 // as variables of its template. None when the file is not there. Errors: kCorrupt, kInvalid.
 Variables SpecialTokens(const std::string& folder);
+// The text of its eos_token; "" where there is none. Errors: as above.
+std::string EosToken(const std::string& folder);
 
 // The parts' texts joined.
 std::string JoinedText(const std::vector<tokenizer::TextPart>& parts);

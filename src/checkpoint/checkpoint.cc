@@ -97,10 +97,12 @@ void Checkpoint::OpenShards(const std::string& index_path) {
             shard, folder_);
     AddShard(shard, index.shard_of);
   }
-  for (const auto& [name, shard] : index.shard_of)
-    if (!Has(name))
-      Throw(ErrorKind::kCorrupt, "{}: says that {} holds the tensor {}; it does not", index_path,
-            shard, name);
+  // Names without a tensor do no harm unless the model asks for one.
+  const auto is_stray = [&](const auto& entry) { return !Has(entry.first); };
+  const auto stray = std::ranges::find_if(index.shard_of, is_stray);
+  if (stray != index.shard_of.end())
+    LogWarn("{}: names {} tensors that their shards do not hold, the first is {} in {}", index_path,
+            std::ranges::count_if(index.shard_of, is_stray), stray->first, stray->second);
   if (index.total_bytes && *index.total_bytes != TotalBytes())
     LogWarn("{}: metadata.total_size is {}; the tensors have {} bytes", index_path,
             *index.total_bytes, TotalBytes());
@@ -131,9 +133,29 @@ void Checkpoint::AddShard(const std::string& shard,
 const Checkpoint::Entry& Checkpoint::Find(std::string_view name) const {
   const auto it = tensors_.find(name);
   if (it == tensors_.end())
-    Throw(ErrorKind::kNotFound, "{}: none of its {} safetensors files holds the tensor {}", folder_,
-          files_.size(), name);
+    Throw(ErrorKind::kNotFound, "{}: none of its {} safetensors files holds the tensor {}{}",
+          folder_, files_.size(), name, Hint(name));
   return it->second;
+}
+
+// What the folder may hold instead of the tensor.
+std::string Checkpoint::Hint(std::string_view name) const {
+  constexpr std::string_view kModel = "model.";
+  constexpr std::string_view kExperts = ".experts.";
+  for (const auto& [other, entry] : tensors_) {
+    const bool has_more = other.size() > name.size() && other.ends_with(fmt::format(".{}", name));
+    const bool has_less = name.size() > other.size() && name.starts_with(kModel) &&
+                          name.ends_with(other) && name.size() == other.size() + kModel.size();
+    if (has_more || has_less)
+      return fmt::format("; it holds {}, as checkpoints of {} do", other,
+                         has_more ? "several modalities" : "the bare model");
+  }
+  const size_t experts = name.find(kExperts);
+  if (experts == std::string_view::npos) return "";
+  const std::string_view prefix = name.substr(0, experts + kExperts.size());
+  const auto other = tensors_.lower_bound(prefix);
+  if (other == tensors_.end() || !other->first.starts_with(prefix)) return "";
+  return fmt::format("; of these experts it holds {}", other->first);
 }
 
 TensorView Checkpoint::Get(std::string_view name) const {
@@ -182,6 +204,10 @@ uint64_t Checkpoint::TotalBytes() const {
   for (const auto& [name, entry] : tensors_)
     total += static_cast<uint64_t>(entry.view->num_bytes());
   return total;
+}
+
+void Checkpoint::GiveBackPages() const {
+  for (const SafetensorsFile& file : files_) file.GiveBackPages();
 }
 
 }  // namespace wideload::checkpoint

@@ -43,6 +43,9 @@ class Checkpoint {
   std::vector<std::string_view> Names() const;
   std::vector<std::string_view> UnusedTensors() const;
   uint64_t TotalBytes() const;
+  // Gives the pages of the files that were read back to the machine; those that are used again are
+  // read again. No other thread may be reading.
+  void GiveBackPages() const;
   const std::string& folder() const { return folder_; }
   int num_files() const { return static_cast<int>(files_.size()); }
 
@@ -54,6 +57,7 @@ class Checkpoint {
     Entry(const TensorView& v, size_t f) : view(&v), file(static_cast<uint32_t>(f)) {}
   };
   const Entry& Find(std::string_view name) const;
+  std::string Hint(std::string_view name) const;
   void OpenSingle(const std::string& path);
   void OpenShards(const std::string& index_path);
   void AddShard(const std::string& shard, const std::map<std::string, std::string>& shard_of);

@@ -100,8 +100,8 @@ TEST(Checkpoint, RefusesAnIndexThatContradictsItsShards) {
   WriteIndex(folder, {{"a", "s1.safetensors"}, {"c", "s2.safetensors"}});
   EXPECT_THAT(OpenRefusal(folder.path()), HasSubstr("names the shard s2.safetensors"));
   WriteTensors(folder, "s2.safetensors", {"d"});
-  EXPECT_THAT(OpenRefusal(folder.path()),
-              HasSubstr("s2.safetensors holds the tensor c; it does not"));
+  EXPECT_THAT(Refusal([&] { Checkpoint(folder.path()).Get("c"); }),
+              HasSubstr("holds the tensor c"));  // named by the index alone: missing when asked for
   WriteTensors(folder, "s2.safetensors", {"a", "c"});
   EXPECT_THAT(OpenRefusal(folder.path()),
               AllOf(HasSubstr("s2.safetensors: holds the tensor a"), HasSubstr("s1.safetensors")));
@@ -140,6 +140,10 @@ TEST(ShardIndex, RefusesWhatIsNoIndex) {
   EXPECT_THAT(refusal(R"({"weight_map":{"a":"x.safetensors","a":"y.safetensors"}})"),
               HasSubstr("duplicate"));
   EXPECT_THAT(refusal(R"({"weight_map":{"a":"pytorch_model-1.bin"}})"), HasSubstr("pickle"));
+  EXPECT_EQ(
+      ParseShardIndex(R"({"metadata":{"total_size":"12"},"weight_map":{"a":"x.safetensors"}})", "i")
+          .total_bytes,
+      std::nullopt);
   EXPECT_THAT(refusal(R"({"metadata":{"total_size":-1},"weight_map":{"a":"x.safetensors"}})"),
               HasSubstr("metadata.total_size"));
 }
@@ -177,6 +181,22 @@ TEST(CheckWeights, NamesTheFirstBadElement) {
                                     Not(HasSubstr("tensor a"))));
   EXPECT_THAT(refusal({"d", "c"}), AllOf(HasSubstr("tensor c"), HasSubstr("element 1")));
   EXPECT_THAT(refusal({"d"}), HasSubstr("-inf"));
+}
+
+TEST(Checkpoint, HintsAtWhatItHoldsInsteadOfAMissingTensor) {
+  const TestFolder folder;
+  WriteTensors(folder, "model.safetensors",
+               {"language_model.model.norm.weight", "layers.0.a.weight",
+                "model.layers.1.mlp.experts.gate_up_proj"});
+  const Checkpoint checkpoint(folder.path());
+  const auto refusal = [&](const char* name) { return Refusal([&] { checkpoint.Get(name); }); };
+  EXPECT_THAT(refusal("model.norm.weight"),
+              AllOf(HasSubstr("language_model.model.norm.weight"), HasSubstr("modalities")));
+  EXPECT_THAT(refusal("model.layers.0.a.weight"),
+              AllOf(HasSubstr("it holds layers.0.a.weight"), HasSubstr("bare model")));
+  EXPECT_THAT(refusal("model.layers.1.mlp.experts.0.up_proj.weight"),
+              HasSubstr("experts.gate_up_proj"));
+  EXPECT_THAT(refusal("lm_head.weight"), ::testing::Not(HasSubstr("; ")));
 }
 
 }  // namespace

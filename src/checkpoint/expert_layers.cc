@@ -6,12 +6,11 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/inspection.h"
+#include "checkpoint/expert_bytes.h"
+#include "checkpoint/weight_sums.h"
 
 namespace wideload::checkpoint {
 namespace {
-
-constexpr int64_t kMaxLayers = 100000;
 
 ExpertLayers OfWeights(const std::string& folder, const ModelConfig& config) {
   const Checkpoint checkpoint(folder);
@@ -29,27 +28,35 @@ ExpertLayers OfWeights(const std::string& folder, const ModelConfig& config) {
   return {.layers = {layers.begin(), layers.end()},
           .extra_layers = {extra.begin(), extra.end()},
           .expert_bytes = experts == 0 ? 0 : bytes / experts,
+          .storage = "as stored",
           .from_weights = true};
 }
 
-// Llama 4 lists its layers or tells the step between them.
-bool IsListed(const JsonFields& fields, int64_t layer) {
-  const Json* list = fields.Find("moe_layers");
-  if (list != nullptr && list->is_array() && !list->empty())
-    return std::find(list->begin(), list->end(), Json(layer)) != list->end();
-  const int64_t step = fields.IntOr("interleave_moe_layer_step", 1, 1, kMaxLayers);
-  return (layer + 1) % step == 0;
+// Latent attention keeps one latent vector and the rotated part of the key.
+std::optional<uint64_t> KvBytesPerToken(const JsonFields& fields) {
+  constexpr int64_t kMax = 1 << 24;
+  constexpr uint64_t kBytes = 2;
+  const auto get = [&](const char* name) {
+    return static_cast<uint64_t>(fields.IntOr(name, 0, 0, kMax));
+  };
+  const uint64_t layers = get("num_hidden_layers");
+  if (get("kv_lora_rank") > 0)
+    return layers * (get("kv_lora_rank") + get("qk_rope_head_dim")) * kBytes;
+  const uint64_t heads = get("num_attention_heads");
+  const uint64_t kv_heads = fields.Has("num_key_value_heads") ? get("num_key_value_heads") : heads;
+  if (heads == 0) return std::nullopt;
+  const uint64_t size = fields.Has("head_dim") ? get("head_dim") : get("hidden_size") / heads;
+  return layers * 2 * kv_heads * size * kBytes;
 }
 
-// Bits of one expert weight, scales included.
-double BitsPerWeight(const JsonFields& fields, const ModelConfig& config) {
-  const double plain = 8.0 * static_cast<double>(DTypeBytes(config.dtype));
-  if (!fields.Has("quantization_config")) return plain;
-  const JsonFields quantization = fields.Object("quantization_config");
-  const std::string method = quantization.StringOr("quant_method", "");
-  if (method == "fp8") return 8;
-  if (method == "mxfp4") return 4 + 8.0 / 32;  // a byte of scale per 32 weights
-  return quantization.NumberOr("bits", plain, 1, 64);
+// ModelOpt's older exports describe the quantization in a file of its own.
+Json WithQuantization(Json fields, const std::string& folder) {
+  const std::string path = folder + "/hf_quant_config.json";
+  if (fields.contains("quantization_config") || !FileExists(path)) return fields;
+  const Json json = ReadJsonFile(path);
+  const JsonFields file(json, path);
+  if (file.Has("quantization")) fields["quantization_config"] = file.Object("quantization").json();
+  return fields;
 }
 
 ExpertLayers OfConfig(const std::string& folder, const ModelConfig& config) {
@@ -57,19 +64,17 @@ ExpertLayers OfConfig(const std::string& folder, const ModelConfig& config) {
   const Json json = ReadJsonFile(path);
   const JsonFields top(json, path);
   const JsonFields fields = top.Has("text_config") ? top.Object("text_config") : top;
-  const int64_t first = fields.IntOr("first_k_dense_replace", 0, 0, kMaxLayers);
-  const int64_t step = fields.IntOr("moe_layer_freq", 1, 1, kMaxLayers);
-  ExpertLayers found;
-  for (int64_t layer = 0; layer < config.num_layers; ++layer)
-    if (config.IsMoeLayer(layer) && layer >= first && layer % step == 0 && IsListed(fields, layer))
-      found.layers.push_back(static_cast<int32_t>(layer));
-  const int64_t extra = fields.IntOr("num_nextn_predict_layers", 0, 0, kMaxLayers);
-  for (int64_t i = 0; i < extra; ++i)
+  ExpertLayers found{.layers = config.moe_layers};
+  for (int64_t i = 0; i < config.num_extra_layers; ++i)
     found.extra_layers.push_back(static_cast<int32_t>(config.num_layers + i));
   // gate, up and down projection
   const double weights = 3.0 * static_cast<double>(config.hidden_size) *
                          static_cast<double>(config.moe_intermediate_size);
-  found.expert_bytes = static_cast<uint64_t>(weights * BitsPerWeight(fields, config) / 8);
+  const Json quantized = WithQuantization(fields.json(), folder);
+  const StoredExpert stored =
+      StoredExpertOf(JsonFields(quantized, path), static_cast<uint64_t>(weights), config.dtype);
+  found.expert_bytes = stored.bytes;
+  found.storage = stored.storage;
   return found;
 }
 
@@ -78,7 +83,14 @@ ExpertLayers OfConfig(const std::string& folder, const ModelConfig& config) {
 ExpertLayers FindExpertLayers(const std::string& folder, const ModelConfig& config) {
   const bool has_weights = FileExists(folder + "/model.safetensors") ||
                            FileExists(folder + "/model.safetensors.index.json");
-  return has_weights ? OfWeights(folder, config) : OfConfig(folder, config);
+  const std::string path = folder + "/config.json";
+  const Json json = ReadJsonFile(path);
+  const JsonFields top(json, path);
+  ExpertLayers found = has_weights ? OfWeights(folder, config) : OfConfig(folder, config);
+  found.num_layers = config.num_layers;
+  found.kv_bytes_per_token =
+      KvBytesPerToken(top.Has("text_config") ? top.Object("text_config") : top);
+  return found;
 }
 
 }  // namespace wideload::checkpoint

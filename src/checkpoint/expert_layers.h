@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,14 @@ namespace wideload::checkpoint {
 struct ExpertLayers {
   std::vector<int32_t> layers;        // ascending, below num_hidden_layers; dense ones leave gaps
   std::vector<int32_t> extra_layers;  // prediction layers with experts, numbered on from there
-  uint64_t expert_bytes = 0;          // of one expert and layer, scales and biases included
-  bool from_weights = false;          // as the tensors are; else reckoned from config.json
+  // Of one expert and layer, scales included; nothing when config.json's quantization is not known.
+  std::optional<uint64_t> expert_bytes = {};
+  std::string storage = {};   // how config.json says that weights are stored
+  bool from_weights = false;  // as the tensors are; else reckoned from config.json
+  int64_t num_layers = 0;     // of the model, dense ones included
+  // Keys and values of one token in all layers, 2 bytes a number; nothing when config.json lacks
+  // the fields.
+  std::optional<uint64_t> kv_bytes_per_token = {};
 };
 
 // Looks at the names and sizes of the folder's tensors, or at config.json alone where there are no

@@ -40,7 +40,7 @@ class ExpertLayersTest : public testing::Test {
                 {"torch_dtype", "bfloat16"}};
     config.update(more);
     WriteFileWhole(folder_ + "/config.json", config.dump());
-    return FindExpertLayers(folder_, InspectModelConfig(folder_).config);
+    return FindExpertLayers(folder_, ReadModelConfig(folder_));
   }
 
   std::string folder_;
@@ -70,14 +70,14 @@ TEST_F(ExpertLayersTest, ReckonsBytesByTheQuantization) {
   EXPECT_EQ(Find({{"quantization_config", {{"quant_method", "mxfp4"}}}}).expert_bytes,
             weights * 17 / 32);
   EXPECT_EQ(Find({{"quantization_config", {{"quant_method", "awq"}, {"bits", 4}}}}).expert_bytes,
-            weights / 2);
+            weights * (4 * 128 + 16 + 4) / 128 / 8);  // a scale and a zero point per 128
 }
 
 TEST(FindExpertLayers, CountsTheBytesOfTheWeightsWhereTheyAre) {
   const char* source = std::getenv("WIDELOAD_SOURCE_DIR");
   ASSERT_NE(source, nullptr);
   const std::string folder = std::string(source) + "/testdata/models/tiny-qwen3-moe";
-  const ModelConfig config = InspectModelConfig(folder).config;
+  const ModelConfig config = ReadModelConfig(folder);
   const ExpertLayers found = FindExpertLayers(folder, config);
   EXPECT_TRUE(found.from_weights);
   EXPECT_THAT(found.layers, ElementsAre(0, 1, 2, 3));

@@ -12,7 +12,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace wideload::checkpoint;
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   try {
-    const ModelConfig config = ParseModelConfig(text, "config.json").config;
+    ConfigReader reader(text, "config.json");
+    const ModelConfig config = ReadModelConfig(reader);
     const int64_t num_moe_layers = config.NumMoeLayers();
     WIDELOAD_CHECK(num_moe_layers == 0 || config.top_k <= config.num_experts, "top_k {}",
                    config.top_k);

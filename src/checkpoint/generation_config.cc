@@ -11,16 +11,11 @@ namespace {
 
 constexpr int64_t kMaxTokenId = (int64_t{1} << 31) - 1;
 constexpr size_t kMaxEosIds = 1024;
-constexpr double kSmallest = 1e-6;  // stands for "above zero"
+constexpr double kLargest = 1e300;
 
-struct Range {
-  double min;
-  double max;
-};
-
-std::optional<double> OptionalNumber(const JsonFields& fields, std::string_view name, Range range) {
+std::optional<double> OptionalNumber(const JsonFields& fields, std::string_view name) {
   if (!fields.Has(name)) return std::nullopt;
-  return fields.Number(name, range.min, range.max);
+  return fields.Number(name, -kLargest, kLargest);
 }
 
 }  // namespace
@@ -47,11 +42,11 @@ GenerationConfig ParseGenerationConfig(std::string_view text, const std::string&
   GenerationConfig config;
   config.eos_ids = ReadTokenIds(fields, "eos_token_id");
   if (fields.Has("do_sample")) config.do_sample = fields.BoolOr("do_sample", false);
-  config.temperature = OptionalNumber(fields, "temperature", {0.0, 100.0});
-  if (fields.Has("top_k")) config.top_k = fields.Int("top_k", 0, kMaxTokenId);
-  config.top_p = OptionalNumber(fields, "top_p", {kSmallest, 1.0});
-  config.min_p = OptionalNumber(fields, "min_p", {0.0, 1.0});
-  config.repetition_penalty = OptionalNumber(fields, "repetition_penalty", {kSmallest, 100.0});
+  config.temperature = OptionalNumber(fields, "temperature");
+  if (fields.Has("top_k")) config.top_k = fields.Int("top_k", -kMaxTokenId, kMaxTokenId);
+  config.top_p = OptionalNumber(fields, "top_p");
+  config.min_p = OptionalNumber(fields, "min_p");
+  config.repetition_penalty = OptionalNumber(fields, "repetition_penalty");
   return config;
 }
 

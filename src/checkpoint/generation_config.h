@@ -9,15 +9,16 @@
 
 namespace wideload::checkpoint {
 
-// Absent fields were not in the file.
+// Absent fields were not in the file. Numbers may be out of range: a flag may stand in their place,
+// or do_sample make them void.
 struct GenerationConfig {
-  std::vector<int64_t> eos_ids;  // overrides the model config's when not empty
+  std::vector<int64_t> eos_ids;
   std::optional<bool> do_sample;
-  std::optional<double> temperature;         // >= 0
-  std::optional<int64_t> top_k;              // 0: off
-  std::optional<double> top_p;               // (0, 1]
-  std::optional<double> min_p;               // [0, 1]
-  std::optional<double> repetition_penalty;  // > 0; 1: off
+  std::optional<double> temperature;
+  std::optional<int64_t> top_k;
+  std::optional<double> top_p;
+  std::optional<double> min_p;
+  std::optional<double> repetition_penalty;
   bool operator==(const GenerationConfig&) const = default;
 };
 

@@ -33,12 +33,20 @@ TEST(GenerationConfig, AbsentFileAndAbsentFieldsAreTheSame) {
   EXPECT_EQ(ReadGenerationConfig(folder.path()), GenerationConfig{});
 }
 
-TEST(GenerationConfig, RefusesValuesOutOfRangeByName) {
+TEST(GenerationConfig, KeepsValuesOutOfRangeForWhoeverUsesThem) {
+  const GenerationConfig config = ParseGenerationConfig(
+      R"({"do_sample":false,"temperature":-1,"top_k":-1,"top_p":1.1,"min_p":2,"repetition_penalty":0})",
+      "g.json");
+  EXPECT_EQ(config.temperature, -1.0);
+  EXPECT_EQ(config.top_k, -1);
+  EXPECT_EQ(config.top_p, 1.1);
+}
+
+TEST(GenerationConfig, RefusesOtherTypesByName) {
   const auto refusal = [](const std::string& text) {
     return Refusal([&] { ParseGenerationConfig(text, "g.json"); });
   };
-  for (const char* text : {R"({"temperature":-1})", R"({"top_k":-1})", R"({"top_p":0})",
-                           R"({"top_p":1.1})", R"({"min_p":2})", R"({"repetition_penalty":0})",
+  for (const char* text : {R"({"temperature":"warm"})", R"({"top_k":0.5})", R"({"top_p":true})",
                            R"({"do_sample":1})", R"({"eos_token_id":-1})"})
     EXPECT_THAT(refusal(text), AllOf(HasSubstr("g.json: "), HasSubstr("it must be"))) << text;
 }

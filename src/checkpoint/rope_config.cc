@@ -1,5 +1,7 @@
 #include "checkpoint/rope_config.h"
 
+#include <optional>
+
 namespace wideload::checkpoint {
 namespace {
 
@@ -7,6 +9,7 @@ constexpr double kMinTheta = 1.001;  // yarn divides by its logarithm
 constexpr double kMaxTheta = 1e15;
 constexpr double kMaxFactor = 1e6;
 constexpr double kMaxMscale = 1e3;
+constexpr double kMinRotaryFraction = 1e-3;
 constexpr int64_t kMaxPositions = int64_t{1} << 27;
 
 std::optional<double> OptionalNumber(const JsonFields& fields, std::string_view name, double min,
@@ -42,9 +45,19 @@ void ReadYarn(const JsonFields& scaling, int64_t max_positions, RopeConfig& rope
   rope.truncate = scaling.BoolOr("truncate", true);
 }
 
-RopeConfig ReadScaling(const JsonFields& scaling, double theta, int64_t max_positions,
-                       std::vector<std::string>& unsupported) {
-  RopeConfig rope{.theta = theta};
+void ReadLlama3(const JsonFields& scaling, RopeConfig& rope) {
+  rope.factor = scaling.Number("factor", 1.0, kMaxFactor);
+  rope.original_max_positions = scaling.Int("original_max_position_embeddings", 1, kMaxPositions);
+  rope.low_freq_factor = scaling.Number("low_freq_factor", 1e-3, kMaxFactor);
+  rope.high_freq_factor = scaling.Number("high_freq_factor", 1e-3, kMaxFactor);
+  if (rope.high_freq_factor < rope.low_freq_factor)
+    scaling.Refuse("high_freq_factor",
+                   fmt::format("at least low_freq_factor, {}", rope.low_freq_factor));
+}
+
+// `scaling` without its base frequency.
+RopeConfig ReadScaling(const JsonFields& scaling, int64_t max_positions, ConfigReader& reader) {
+  RopeConfig rope;
   const std::string type = ReadTypeName(scaling);
   if (type == "linear") {
     rope.type = RopeType::kLinear;
@@ -52,10 +65,13 @@ RopeConfig ReadScaling(const JsonFields& scaling, double theta, int64_t max_posi
   } else if (type == "yarn") {
     rope.type = RopeType::kYarn;
     ReadYarn(scaling, max_positions, rope);
+  } else if (type == "llama3") {
+    rope.type = RopeType::kLlama3;
+    ReadLlama3(scaling, rope);
   } else if (type != "default") {
-    unsupported.push_back(
-        fmt::format("{} is \"{}\"; implemented are default, linear and yarn",
-                    scaling.Where(scaling.Has("rope_type") ? "rope_type" : "type"), type));
+    reader.Unsupported(fmt::format("{} is \"{}\"; implemented are default, linear, yarn and llama3",
+                                   scaling.Where(scaling.Has("rope_type") ? "rope_type" : "type"),
+                                   type));
   }
   return rope;
 }
@@ -66,6 +82,18 @@ bool HasOneRopePerLayerType(const JsonFields& parameters) {
   return false;
 }
 
+// The value of `name` in either place; both must agree.
+std::optional<double> ReadEither(ConfigReader& reader, const std::optional<JsonFields>& parameters,
+                                 std::string_view name, double min, double max) {
+  std::optional<double> value;
+  if (reader.Has(name)) value = reader.Number(name, min, max);
+  if (!parameters || !parameters->Has(name)) return value;
+  const double newer = parameters->Number(name, min, max);
+  if (value && *value != newer)
+    reader.fields().Refuse(name, fmt::format("the same as rope_parameters.{}", name));
+  return newer;
+}
+
 }  // namespace
 
 std::string_view RopeTypeName(RopeType type) {
@@ -74,40 +102,37 @@ std::string_view RopeTypeName(RopeType type) {
       return "linear";
     case RopeType::kYarn:
       return "yarn";
+    case RopeType::kLlama3:
+      return "llama3";
     case RopeType::kDefault:
       break;
   }
   return "default";
 }
 
-RopeConfig ReadRopeConfig(const JsonFields& fields, int64_t max_positions,
-                          std::vector<std::string>& unsupported) {
-  const std::optional<double> top_theta =
-      OptionalNumber(fields, "rope_theta", kMinTheta, kMaxTheta);
-  std::optional<RopeConfig> older;
-  if (fields.Has("rope_scaling"))
-    older = ReadScaling(fields.Object("rope_scaling"), top_theta.value_or(0.0), max_positions,
-                        unsupported);
-  if (!fields.Has("rope_parameters")) {
-    const double theta = fields.Number("rope_theta", kMinTheta, kMaxTheta);
-    return older.value_or(RopeConfig{.theta = theta});
-  }
-  const JsonFields parameters = fields.Object("rope_parameters");
-  if (HasOneRopePerLayerType(parameters)) {
-    unsupported.push_back(fmt::format("{} holds one rotary embedding per layer type",
-                                      fields.Where("rope_parameters")));
+RopeConfig ReadRopeConfig(ConfigReader& reader, int64_t max_positions) {
+  const JsonFields fields = reader.fields();
+  std::optional<JsonFields> parameters;
+  if (fields.Has("rope_parameters")) parameters = fields.Object("rope_parameters");
+  if (parameters && HasOneRopePerLayerType(*parameters)) {
+    reader.Unsupported(fmt::format("{} holds one rotary embedding per layer type",
+                                   fields.Where("rope_parameters")));
     return {};
   }
-  const double theta = parameters.Has("rope_theta") || !top_theta
-                           ? parameters.Number("rope_theta", kMinTheta, kMaxTheta)
-                           : *top_theta;
-  if (top_theta && *top_theta != theta)
-    fields.Refuse("rope_theta", "the same as rope_parameters.rope_theta");
-  RopeConfig rope = ReadScaling(parameters, theta, max_positions, unsupported);
-  if (older) {
-    older->theta = theta;
-    if (*older != rope) fields.Refuse("rope_scaling", "absent or the same as rope_parameters");
-  }
+  std::optional<RopeConfig> older;
+  if (fields.Has("rope_scaling"))
+    older = ReadScaling(fields.Object("rope_scaling"), max_positions, reader);
+  RopeConfig rope = older.value_or(RopeConfig{});
+  if (parameters) rope = ReadScaling(*parameters, max_positions, reader);
+  if (older && *older != rope)
+    fields.Refuse("rope_scaling", "absent or the same as rope_parameters");
+  const std::optional<double> theta =
+      ReadEither(reader, parameters, "rope_theta", kMinTheta, kMaxTheta);
+  if (!theta) (parameters ? *parameters : fields).Refuse("rope_theta", "a number above 1");
+  rope.theta = *theta;
+  rope.rotary_fraction =
+      ReadEither(reader, parameters, "partial_rotary_factor", kMinRotaryFraction, 1.0)
+          .value_or(1.0);
   return rope;
 }
 

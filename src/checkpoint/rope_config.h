@@ -1,18 +1,14 @@
 // Reads the rotary embedding out of a config.json, in either spelling. Private to this module.
 #pragma once
 
-#include <string>
-#include <vector>
-
-#include "base/json.h"
+#include "checkpoint/config_reader.h"
 #include "checkpoint/model_config.h"
 
 namespace wideload::checkpoint {
 
-// `rope_theta` with `rope_scaling`, or `rope_parameters`; when both are there they must agree. A
-// type that is not implemented is added to `unsupported` and read as kDefault. Errors: kInvalid or
-// kCorrupt naming the field.
-RopeConfig ReadRopeConfig(const JsonFields& fields, int64_t max_positions,
-                          std::vector<std::string>& unsupported);
+// `rope_theta` with `rope_scaling` and `partial_rotary_factor`, or `rope_parameters`; when both are
+// there they must agree. A type that is not implemented goes to reader.unsupported() and is read as
+// kDefault. Errors: kInvalid or kCorrupt naming the field.
+RopeConfig ReadRopeConfig(ConfigReader& reader, int64_t max_positions);
 
 }  // namespace wideload::checkpoint

@@ -36,6 +36,18 @@ Ramp YarnRamp(const RopeConfig& config, int64_t head_dim) {
   return {low, high};
 }
 
+// Long wavelengths are stretched, short ones kept, those between interpolated.
+double Llama3Frequency(const RopeConfig& config, double frequency) {
+  const auto length = static_cast<double>(config.original_max_positions);
+  const double turns = length * frequency / (2.0 * std::numbers::pi);  // within that context
+  if (turns > config.high_freq_factor) return frequency;
+  if (turns < config.low_freq_factor || config.high_freq_factor == config.low_freq_factor)
+    return frequency / config.factor;
+  const double kept =
+      (turns - config.low_freq_factor) / (config.high_freq_factor - config.low_freq_factor);
+  return kept * frequency + (1.0 - kept) * frequency / config.factor;
+}
+
 double Mscale(double factor, double weight) {
   return factor <= 1.0 ? 1.0 : 0.1 * weight * std::log(factor) + 1.0;
 }
@@ -50,11 +62,18 @@ std::vector<float> RopeFrequencies(const RopeConfig& config, int64_t head_dim) {
     const double exponent = static_cast<double>(2 * i) / static_cast<double>(head_dim);
     double frequency = std::pow(config.theta, -exponent);
     if (config.type == RopeType::kLinear) frequency /= config.factor;
+    if (config.type == RopeType::kLlama3) frequency = Llama3Frequency(config, frequency);
     if (config.type == RopeType::kYarn)
       frequency = (1.0 - ramp(i)) * frequency + ramp(i) * frequency / config.factor;
     frequencies.push_back(static_cast<float>(frequency));
   }
   return frequencies;
+}
+
+float YarnScoreFactor(const RopeConfig& config) {
+  if (config.type != RopeType::kYarn || config.mscale_all_dim.value_or(0.0) == 0.0) return 1.0F;
+  const double mscale = Mscale(config.factor, *config.mscale_all_dim);
+  return static_cast<float>(mscale * mscale);
 }
 
 float RopeAttentionFactor(const RopeConfig& config) {

@@ -22,12 +22,16 @@ struct RopeTables {
 
 // Angle per position of each pair of dimensions, [head_dim / 2], as fp32: theta^(-2i/d), scaled by
 // the config's type. Source: "YaRN: Efficient Context Window Extension" (arXiv
-// 2309.00071), 3.2-3.3, with the rounding of transformers.
+// 2309.00071), 3.2-3.3, with the rounding of transformers; llama3: the published code of Llama 3.1.
 std::vector<float> RopeFrequencies(const RopeConfig& config, int64_t head_dim);
 
 // What cos and sin are multiplied with; 1 except for yarn. Source: arXiv 2309.00071, 3.4, and the
 // mscale fields of DeepSeek's configs.
 float RopeAttentionFactor(const RopeConfig& config);
+
+// What DeepSeek's models multiply the scale of attention scores with besides: the square of yarn's
+// mscale for mscale_all_dim; 1 without it.
+float YarnScoreFactor(const RopeConfig& config);
 
 // Fills tables of this size. Angles are products in fp32, as the reference models take them.
 // head_dim must be even.

@@ -45,8 +45,8 @@ ShardIndex ParseShardIndex(std::string_view text, const std::string& source) {
   if (document.Has("metadata")) {
     const JsonFields metadata = document.Object("metadata");
     const Json* total = metadata.Find("total_size");
-    // Some writers store it as a float.
-    if (total != nullptr)
+    // Some writers store it as a float, others as text, which says nothing that is needed.
+    if (total != nullptr && !total->is_string())
       index.total_bytes = static_cast<uint64_t>(metadata.Number("total_size", 0, 0x1p62));
   }
   document.Object("weight_map");

@@ -50,6 +50,7 @@ struct GemmArgs {
   InRows x;
   OutRows y;
   const std::byte* weights = nullptr;
+  int64_t group_bytes = 0;      // from one packed group of weights to the next
   const float* bias = nullptr;  // one per packed column; null: none
   int64_t n = 0;
   int64_t k = 0;

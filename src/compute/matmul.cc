@@ -43,6 +43,12 @@ GemmTile TileOf(const GemmCut& cut, int64_t task, int64_t rows, int64_t groups) 
           .group_end = std::min(groups, (group_task + 1) * cut.groups_per_task)};
 }
 
+static_assert(kNumGemms == kNumWeightFormats && static_cast<int>(WeightFormat::kF32) == kF32Gemm &&
+              static_cast<int>(WeightFormat::kBF16) == kBf16Gemm &&
+              static_cast<int>(WeightFormat::kFp8) == kFp8Gemm &&
+              static_cast<int>(WeightFormat::kInt4) == kInt4Gemm &&
+              static_cast<int>(WeightFormat::kMxfp4) == kMxfp4Gemm);
+
 // Bytes of the weights behind one group of y's columns.
 int64_t YGroupBytes(const PackedShape& w) {
   return GroupBytes(w.format, w.k) * (w.gate_up ? 2 : 1);
@@ -147,6 +153,7 @@ void MatMul(const Exec& exec, const TensorView& x, const PackedMatrix& w, const 
           {.x = ReadRows(x),
            .y = WriteRows(y),
            .weights = w.data(),
+           .group_bytes = GroupBytes(w.format(), w.k()),
            .bias = w.bias(),
            .n = w.n(),
            .k = w.k(),
@@ -184,6 +191,7 @@ void MatMulHeads(const Exec& exec, const HeadPart& x, std::span<const PackedMatr
     gemm({.x = head_x,
           .y = head_y,
           .weights = matrix.data(),
+          .group_bytes = GroupBytes(shape.format, shape.k),
           .bias = matrix.bias(),
           .n = shape.n,
           .k = shape.k,
@@ -205,6 +213,7 @@ void MatMulGated(const Exec& exec, const TensorView& x, const PackedMatrix& w,
           {.x = ReadRows(x),
            .y = WriteRows(y),
            .weights = w.data(),
+           .group_bytes = GroupBytes(w.format(), w.k()),
            .bias = w.bias(),
            .n = w.n() / 2,
            .k = w.k(),
@@ -237,6 +246,7 @@ void ExpertMlp(const Exec& exec, std::span<const ExpertGroup> groups,
     return GemmArgs{.x = {.pointers = b.group->x_rows.data()},
                     .y = WriteRows(activations.Rows(b.first_row, b.rows)),
                     .weights = w.data(),
+                    .group_bytes = GroupBytes(w.format(), w.k()),
                     .bias = w.bias(),
                     .n = shape.inner,
                     .k = shape.hidden,
@@ -248,6 +258,7 @@ void ExpertMlp(const Exec& exec, std::span<const ExpertGroup> groups,
     return GemmArgs{.x = ReadRows(activations.Rows(b.first_row, b.rows)),
                     .y = {.pointers = b.group->y_rows.data()},
                     .weights = w.data(),
+                    .group_bytes = GroupBytes(w.format(), w.k()),
                     .bias = w.bias(),
                     .n = shape.hidden,
                     .k = shape.inner,

@@ -1,6 +1,7 @@
 #include "compute/pack_column.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/error.h"
 #include "compute/kernels.h"
@@ -11,32 +12,51 @@ namespace {
 // Element (k, c) of lines that hold a pair of k for each column.
 int64_t PairPlace(int64_t k, int64_t c) { return k / 2 * 2 * kGroupColumns + 2 * c + k % 2; }
 
+// put(j, value) for each k of an output feature, values in fp32.
+template <class Put>
+void ForEachValue(const WeightSource& source, int64_t row, Put put) {
+  const int64_t k = source.k();
+  if (IsBlockScaled(source.format())) {
+    for (int64_t j = 0; j < k; ++j) put(j, source.At(row, j));
+    return;
+  }
+  const WeightSource::Run run = source.PlainRow(row);
+  if (source.dtype() == DType::kBF16) {
+    const auto* from = reinterpret_cast<const BF16*>(run.data);
+    for (int64_t j = 0; j < k; ++j) put(j, ToFloat(from[j * run.stride]));
+    return;
+  }
+  for (int64_t j = 0; j < k; ++j) put(j, LoadFloat(source.dtype(), run.data, j * run.stride));
+}
+
 void PackF32(const WeightSource& source, int64_t row, int64_t c, std::byte* group) {
   float* out = reinterpret_cast<float*>(group) + c;
-  for (int64_t j = 0; j < source.k(); ++j) out[j * kGroupColumns] = source.At(row, j);
+  ForEachValue(source, row, [out](int64_t j, float value) { out[j * kGroupColumns] = value; });
 }
 
 void PackBf16(const WeightSource& source, int64_t row, int64_t c, std::byte* group) {
   auto* out = reinterpret_cast<BF16*>(group);
-  const std::byte* dense = source.DenseRow(row);
-  if (dense != nullptr && source.dtype() == DType::kBF16) {
-    const auto* from = reinterpret_cast<const BF16*>(dense);
-    for (int64_t j = 0; j < source.k(); ++j) out[PairPlace(j, c)] = from[j];
+  if (source.format() == WeightFormat::kBF16) {  // as it is, NaN included
+    const WeightSource::Run run = source.PlainRow(row);
+    const auto* from = reinterpret_cast<const BF16*>(run.data);
+    for (int64_t j = 0; j < source.k(); ++j) out[PairPlace(j, c)] = from[j * run.stride];
     return;
   }
-  for (int64_t j = 0; j < source.k(); ++j) out[PairPlace(j, c)] = ToBF16(source.At(row, j));
+  ForEachValue(source, row,
+               [out, c](int64_t j, float value) { out[PairPlace(j, c)] = ToBF16(value); });
 }
 
 Refusal PackFp8(const WeightSource& source, int64_t row, int64_t c, std::byte* group) {
   constexpr uint8_t kNan = 0x7f;  // below the sign
   const int64_t k = source.k();
+  const auto* codes = reinterpret_cast<const uint8_t*>(source.CodeRow(row));
   Refusal refusal;
   for (int64_t begin = 0; begin < k; begin += kFp8BlockK) {
     reinterpret_cast<float*>(group)[c] = source.Scale(row, begin);
     auto* out = reinterpret_cast<uint8_t*>(group + kScaleLineBytes);
     const int64_t count = std::min(kFp8BlockK, k - begin);
     for (int64_t j = 0; j < count; ++j) {
-      const uint8_t code = source.Code(row, begin + j);
+      const uint8_t code = codes[begin + j];
       out[PairPlace(j, c)] = code;
       if ((code & kNan) == kNan) {
         refusal = {.source = &source, .format = WeightFormat::kFp8, .row = row, .k = begin + j};
@@ -47,22 +67,17 @@ Refusal PackFp8(const WeightSource& source, int64_t row, int64_t c, std::byte* g
   return refusal;
 }
 
-// The 32 values of a block at `group`: [4][16] words of 8. Returns whether one is not zero, by the
-// bits `value_mask` of its code.
-bool PackNibbles(const WeightSource& source, int64_t row, int64_t first_k, int64_t c,
-                 uint8_t value_mask, std::byte* block) {
+// The 32 codes of a block of column c: [4][16] words of 8. Returns all their bits that `mask` has.
+uint32_t PackNibbles(const std::byte* codes, int64_t c, uint32_t mask, std::byte* block) {
   auto* words = reinterpret_cast<uint32_t*>(block);
-  bool any = false;
+  uint32_t seen = 0;
   for (int64_t w = 0; w < kFourBitBlockK / 8; ++w) {
-    uint32_t word = 0;
-    for (int64_t i = 0; i < 8; ++i) {
-      const uint8_t code = source.Code(row, first_k + 8 * w + i);
-      word |= uint32_t{code} << (4 * i);
-      any = any || (code & value_mask) != 0;
-    }
+    uint32_t word = 0;  // little-endian in the checkpoint, too
+    std::memcpy(&word, codes + w * 4, sizeof(word));
     words[w * kGroupColumns + c] = word;
+    seen |= word & mask;
   }
-  return any;
+  return seen;
 }
 
 void PackInt4(const WeightSource& source, int64_t row, int64_t c, std::byte* group) {
@@ -72,7 +87,7 @@ void PackInt4(const WeightSource& source, int64_t row, int64_t c, std::byte* gro
     const int64_t end = std::min(source.k(), begin + kInt4ScaleLineK);
     for (int64_t j = begin; j < end; j += kFourBitBlockK) {
       scales[(j - begin) / kFourBitBlockK * kGroupColumns + c] = ToBF16(source.Scale(row, j));
-      PackNibbles(source, row, j, c, 0, group);
+      PackNibbles(source.CodeRow(row) + j / 2, c, 0, group);
       group += kFourBitBlockBytes;
     }
   }
@@ -88,7 +103,8 @@ Refusal PackMxfp4(const WeightSource& source, int64_t row, int64_t c, std::byte*
     const int64_t end = std::min(source.k(), begin + kMxfp4ScaleLineK);
     for (int64_t j = begin; j < end; j += kFourBitBlockK) {
       uint8_t scale = source.ScaleByte(row, j);
-      const bool any = PackNibbles(source, row, j, c, 7, group);
+      // All but the signs.
+      const bool any = PackNibbles(source.CodeRow(row) + j / 2, c, 0x77777777U, group) != 0;
       if (!any) scale = kOne;  // a block of zeros, whatever scale it was given
       if (scale < kLeast || scale > kMost) {
         refusal = {.source = &source, .format = WeightFormat::kMxfp4, .row = row, .k = j};

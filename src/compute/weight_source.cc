@@ -197,11 +197,18 @@ void WeightSource::CheckKeepsCodes() const {
         WeightFormatName(format_), block);
 }
 
-const std::byte* WeightSource::DenseRow(int64_t i) const {
-  if (IsBlockScaled(format_) || transposed_ || k_.step != 1) return nullptr;
+WeightSource::Run WeightSource::PlainRow(int64_t i) const {
   const Place at = PlaceOf(i, 0);
+  return {.data = static_cast<const std::byte*>(values_.raw()) + at.row * values_.row_bytes() +
+                  at.column * DTypeBytes(values_.dtype()),
+          .stride = k_.step * (transposed_ ? values_.row_stride() : 1)};
+}
+
+const std::byte* WeightSource::CodeRow(int64_t i) const {
+  const Place at = PlaceOf(i, 0);
+  const int64_t codes_per_byte = format_ == WeightFormat::kFp8 ? 1 : 2;
   return static_cast<const std::byte*>(values_.raw()) + at.row * values_.row_bytes() +
-         at.column * DTypeBytes(values_.dtype());
+         at.column / codes_per_byte;
 }
 
 }  // namespace wideload::compute

@@ -57,9 +57,15 @@ class WeightSource {
   // Throws kUnsupported unless codes can be packed as they are: not transposed, and k begins where
   // a scale's block does.
   void CheckKeepsCodes() const;
-  // The values (i, 0 .. k - 1) where they lie one after the other in memory, else null.
-  const std::byte* DenseRow(int64_t i) const;
+  // Of plain weights: value (i, 0), and how many elements of dtype() further the next k's is.
+  struct Run {
+    const std::byte* data = nullptr;
+    int64_t stride = 1;
+  };
+  Run PlainRow(int64_t i) const;
   DType dtype() const { return values_.dtype(); }
+  // Of scaled weights that keep their codes: the bytes of the codes (i, 0 .. k - 1).
+  const std::byte* CodeRow(int64_t i) const;
 
  private:
   struct Axis {

@@ -38,8 +38,12 @@ TEST(SglangDump, MapsThePassesOfAllRanksToExperts) {
   EXPECT_THAT(recording.loads.batches.at(0), ElementsAre(Loads{2, 14}, Loads{0, 5}));
   EXPECT_THAT(recording.slot_loads->batches.at(0), ElementsAre(Loads{11, 2, 3}, Loads{0, 0, 5}));
   EXPECT_THAT(recording.steps, ElementsAre(7, 9));
-  EXPECT_EQ(recording.ep_size, 2);
+  EXPECT_EQ(recording.ep_size, 0);  // who recorded is not how many there were
+  EXPECT_THAT(recording.notes, ::testing::Contains(HasSubstr("ranks 0 to 1 are added up")));
   EXPECT_TRUE(recording.phases.empty());
+  std::string gap = json;
+  gap.replace(gap.find("\"rank\": 1"), 9, "\"rank\": 3");
+  EXPECT_THAT(Sglang(gap).notes, ::testing::Contains(HasSubstr("ranks 1, 2 are missing")));
 }
 
 TEST(SglangDump, CountsTokensAndTellsPrefillFromDecode) {

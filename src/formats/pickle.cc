@@ -6,6 +6,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "formats/pickle_stack.h"
 
 namespace wideload::formats {
 namespace {
@@ -28,10 +29,10 @@ bool IsAllowed(std::string_view module, std::string_view name) {
   return false;
 }
 
-class Machine {
+class Machine : private PickleStack {
  public:
   Machine(std::span<const std::byte> bytes, const std::string& source)
-      : bytes_(bytes), source_(source) {}
+      : PickleStack(bytes, source) {}
 
   Pickle Run() {
     while (true) {
@@ -51,66 +52,6 @@ class Machine {
   }
 
  private:
-  [[noreturn]] void Corrupt(std::string_view what) const {
-    Throw(ErrorKind::kCorrupt, "{}: offset {}: {}", source_, opcode_at_, what);
-  }
-
-  std::string_view TakeBytes(uint64_t count) {
-    if (count > bytes_.size() - at_) Corrupt("the pickle ends too early");
-    const std::string_view taken(reinterpret_cast<const char*>(bytes_.data()) + at_, count);
-    at_ += count;
-    return taken;
-  }
-  template <class T>
-  T Take() {
-    T value;
-    std::memcpy(&value, TakeBytes(sizeof(T)).data(), sizeof(T));
-    return value;
-  }
-  std::string_view TakeLine() {
-    const std::string_view rest(reinterpret_cast<const char*>(bytes_.data()) + at_,
-                                bytes_.size() - at_);
-    const size_t end = rest.find('\n');
-    if (end == std::string_view::npos) Corrupt("the pickle ends too early");
-    at_ += end + 1;
-    return rest.substr(0, end);
-  }
-
-  template <class T>
-  void Push(T value) {
-    stack_.push_back(static_cast<uint32_t>(values_.size()));
-    values_.push_back({std::move(value)});
-  }
-  uint32_t Pop() {
-    if (stack_.size() <= Floor()) Corrupt("takes a value from an empty stack");
-    const uint32_t top = stack_.back();
-    stack_.pop_back();
-    return top;
-  }
-  size_t Floor() const { return marks_.empty() ? 0 : marks_.back(); }
-  // What lies above the last mark, which goes away.
-  std::vector<uint32_t> PopMark() {
-    if (marks_.empty()) Corrupt("goes back to a mark that is not there");
-    const auto begin = stack_.begin() + static_cast<int64_t>(marks_.back());
-    std::vector<uint32_t> items(begin, stack_.end());
-    stack_.erase(begin, stack_.end());
-    marks_.pop_back();
-    return items;
-  }
-  template <class T>
-  T& Top(std::string_view what) {
-    if (stack_.size() <= Floor()) Corrupt("takes a value from an empty stack");
-    T* top = std::get_if<T>(&values_[stack_.back()].value);
-    if (top == nullptr) Corrupt(what);
-    return *top;
-  }
-  template <class T>
-  const T& At(uint32_t index, std::string_view what) const {
-    const T* value = std::get_if<T>(&values_[index].value);
-    if (value == nullptr) Corrupt(what);
-    return *value;
-  }
-
   bool Number(uint8_t opcode) {
     switch (opcode) {
       case 'N':
@@ -205,10 +146,6 @@ class Machine {
       default:
         return false;
     }
-  }
-  uint32_t TopIndex() const {
-    if (stack_.size() <= Floor()) Corrupt("takes a value from an empty stack");
-    return stack_.back();
   }
   void Recall(uint32_t key) {
     const auto it = memo_.find(key);
@@ -348,13 +285,6 @@ class Machine {
     return values;
   }
 
-  std::span<const std::byte> bytes_;
-  const std::string& source_;
-  uint64_t at_ = 0;
-  uint64_t opcode_at_ = 0;
-  std::vector<PickledValue> values_;
-  std::vector<uint32_t> stack_;
-  std::vector<size_t> marks_;
   std::map<uint32_t, uint32_t> memo_;
 };
 

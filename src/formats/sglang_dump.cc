@@ -74,7 +74,7 @@ class PassSummer {
   }
 
   std::map<int64_t, Pass>& passes() { return passes_; }
-  size_t num_ranks() const { return ranks_.size(); }
+  const std::set<int64_t>& ranks() const { return ranks_; }
   int32_t top_k() const { return top_k_; }
 
  private:
@@ -115,6 +115,18 @@ class PassSummer {
   int32_t top_k_ = 0;
 };
 
+// How many ranks there were a dump does not tell, only who recorded; a gap tells who is missing.
+void NoteRanks(const std::set<int64_t>& ranks, Recording& recording) {
+  std::vector<int64_t> missing;
+  for (int64_t rank = 0; rank < *ranks.rbegin() && missing.size() < 8; ++rank)
+    if (!ranks.contains(rank)) missing.push_back(rank);
+  if (!missing.empty())
+    recording.notes.push_back(fmt::format("ranks {} are missing: rank {} recorded, too",
+                                          fmt::join(missing, ", "), *ranks.rbegin()));
+  else if (ranks.size() > 1)
+    recording.notes.push_back(fmt::format("passes of ranks 0 to {} are added up", *ranks.rbegin()));
+}
+
 void TakePasses(PassSummer& summer, Recording& recording) {
   size_t columns = 0;
   size_t layers = 0;
@@ -137,7 +149,7 @@ void TakePasses(PassSummer& summer, Recording& recording) {
   }
   if (!has_phases) recording.phases.clear();
   recording.top_k = summer.top_k();
-  if (summer.num_ranks() > 1) recording.ep_size = static_cast<int32_t>(summer.num_ranks());
+  NoteRanks(summer.ranks(), recording);
 }
 
 Recording OfRecords(std::span<const NamedDocument> dumps, const std::string& source) {

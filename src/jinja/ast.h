@@ -89,7 +89,7 @@ struct Statement {
   Expr test{};                // kFor
   std::vector<Statement> body{};
   std::vector<Statement> otherwise{};  // kFor: runs when there was no item
-  std::vector<Branch> branches{};
+  std::vector<Branch> branches;
   std::shared_ptr<MacroNode> macro{};
   std::vector<int> hidden{};            // of body: names that are undefined until it sets them
   std::vector<int> hidden_otherwise{};  // of otherwise

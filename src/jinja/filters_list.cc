@@ -188,7 +188,8 @@ Value Reverse(Runtime& runtime, Bound a) {
   }
   const Sequence* sequence = a[0]->Seq();
   // Python reverses these lazily, a generator by way of a list.
-  const bool is_lazy = a[0]->Map() || (sequence && sequence->kind != Kind::kGenerator);
+  const bool is_lazy =
+      a[0]->Map() || a[0]->IsUndefined() || (sequence && sequence->kind != Kind::kGenerator);
   std::vector<Value> items = runtime.Items(*a[0]);
   std::reverse(items.begin(), items.end());
   return runtime.List(std::move(items), is_lazy ? Kind::kGenerator : Kind::kList);

@@ -37,7 +37,7 @@ struct BigInteger {
 struct Sequence {
   enum class Kind { kList, kTuple, kRange, kKeys, kValues, kItems, kGenerator };
   Kind kind = Kind::kList;
-  std::vector<Value> items{};
+  std::vector<Value> items;
   int depth = 1;                 // of the nesting
   mutable size_t consumed = 0;   // kGenerator: the items before it are used up
   std::exception_ptr failure{};  // kGenerator: why there are no more items; null at its true end

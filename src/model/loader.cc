@@ -1,11 +1,34 @@
 #include "model/loader.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/error.h"
 
 namespace wideload::model {
+namespace {
+
+using compute::PackedMatrix;
+using compute::WeightFormat;
+using compute::WeightSource;
+
+// Read pages of the mapped files count as this process's memory until they are given back.
+constexpr int64_t kMaxMappedBytes = int64_t{64} << 20;
+
+bool IsPlainFloat(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
+}
+
+// Of the stored values, without scales.
+int64_t StoredBytes(const WeightSource& source) {
+  const int64_t count = source.n() * source.k();
+  const bool is_4_bit =
+      source.format() == WeightFormat::kInt4 || source.format() == WeightFormat::kMxfp4;
+  return is_4_bit ? count / 2 : count * DTypeBytes(source.dtype());
+}
+
+}  // namespace
 
 WeightLoader::WeightLoader(checkpoint::Checkpoint& checkpoint, const LoadOptions& options)
     : checkpoint_(checkpoint), options_(options), total_bytes_(checkpoint.TotalBytes()) {
@@ -13,12 +36,47 @@ WeightLoader::WeightLoader(checkpoint::Checkpoint& checkpoint, const LoadOptions
                  "attaching without an arena");
 }
 
-TensorView WeightLoader::Take(const std::string& name, const Shape& shape) {
+TensorView WeightLoader::Tensor(const std::string& name, const Shape& shape) const {
   const TensorView view = checkpoint_.Get(name, shape);
-  // A tensor that is read twice (tied embeddings) counts until the total is reached.
-  done_bytes_ = std::min(done_bytes_ + view.num_bytes(), total_bytes_);
-  if (is_reading() && options_.progress) options_.progress(done_bytes_, total_bytes_);
+  if (!IsPlainFloat(view.dtype()))
+    Throw(ErrorKind::kUnsupported, "{}: tensor {} has the dtype {}; F32, BF16 or F16 is expected",
+          checkpoint_.FileOf(name), name, DTypeName(view.dtype()));
   return view;
+}
+
+WeightSource WeightLoader::Weight(const std::string& name, int64_t n, int64_t k) const {
+  const std::string packed = name + ".weight_packed";
+  if (Has(packed)) {
+    // The values are those of [n, k]; weight_shape says so again.
+    if (Has(name + ".weight_shape")) checkpoint_.Get(name + ".weight_shape", {2});
+    return WeightSource::Int4(packed, checkpoint_.Get(packed, {n, k / 8}),
+                              checkpoint_.Get(name + ".weight_scale", {n, k / 32}));
+  }
+  const std::string weight = name + ".weight";
+  const std::string scales = weight + "_scale_inv";
+  if (Has(scales)) {
+    const auto blocks = [](int64_t size) {
+      constexpr int64_t kBlock = 128;
+      return (size + kBlock - 1) / kBlock;
+    };
+    return WeightSource::Fp8(weight, checkpoint_.Get(weight, {n, k}),
+                             checkpoint_.Get(scales, {blocks(n), blocks(k)}));
+  }
+  return WeightSource::Plain(weight, Tensor(weight, {n, k}));
+}
+
+WeightSource WeightLoader::WeightAndBias(const std::string& name, int64_t n, int64_t k) const {
+  return Weight(name, n, k).WithBias(Tensor(name + ".bias", {n}));
+}
+
+void WeightLoader::NoteRead(int64_t num_bytes) {
+  // A tensor that is read twice (tied embeddings) counts until the total is reached.
+  done_bytes_ = std::min(done_bytes_ + num_bytes, total_bytes_);
+  if (options_.progress) options_.progress(done_bytes_, total_bytes_);
+  mapped_bytes_ += num_bytes;
+  if (mapped_bytes_ < kMaxMappedBytes) return;
+  checkpoint_.GiveBackPages();
+  mapped_bytes_ = 0;
 }
 
 Buffer WeightLoader::Store(int64_t num_bytes) {
@@ -28,66 +86,79 @@ Buffer WeightLoader::Store(int64_t num_bytes) {
 }
 
 Buffer WeightLoader::Vector(const std::string& name, int64_t n) {
-  const TensorView view = Take(name, {n});
+  const TensorView view = Tensor(name, {n});
   const int64_t num_bytes = n * DTypeBytes(DType::kF32);
   packed_bytes_ += num_bytes;
   Buffer buffer = Store(num_bytes);
   if (!is_reading()) return buffer;
   auto* out = reinterpret_cast<float*>(buffer.data());
   for (int64_t i = 0; i < n; ++i) out[i] = LoadFloat(view.dtype(), view.raw(), i);
+  NoteRead(view.num_bytes());
   return buffer;
 }
 
-compute::PackedMatrix WeightLoader::Matrix(std::span<const Part> parts, int64_t k,
-                                           compute::WeightFormat format) {
-  compute::PackedShape shape{.kernels = options_.kernels, .format = format, .k = k};
-  std::vector<compute::WeightSource> sources;
-  for (const Part& part : parts) {
-    sources.push_back(compute::WeightSource::Plain(part.name, Take(part.name, {part.rows, k})));
-    shape.n += part.rows;
+WeightFormat WeightLoader::FormatOf(std::span<const WeightSource> sources) const {
+  const WeightFormat first = sources[0].format();
+  const bool is_one = std::ranges::all_of(
+      sources, [&](const WeightSource& source) { return source.format() == first; });
+  return is_one && compute::IsBlockScaled(first) ? first : compute::PlainFormat(options_.kernels);
+}
+
+PackedMatrix WeightLoader::Matrix(std::span<const WeightSource> sources,
+                                  std::optional<WeightFormat> format) {
+  compute::PackedShape shape{.kernels = options_.kernels,
+                             .format = format ? *format : FormatOf(sources),
+                             .k = sources[0].k()};
+  int64_t read_bytes = 0;
+  for (const WeightSource& source : sources) {
+    shape.n += source.n();
+    shape.bias = shape.bias || source.has_bias();
+    read_bytes += StoredBytes(source);
   }
   packed_bytes_ += shape.num_bytes();
   Buffer storage = Store(shape.num_bytes());
   if (options_.mode == LoadMode::kMeasure) return {};
-  if (!is_reading()) return compute::PackedMatrix::Over(shape, std::move(storage));
-  return compute::PackedMatrix::Pack(shape, sources, *options_.pool, std::move(storage));
+  if (!is_reading()) return PackedMatrix::Over(shape, std::move(storage));
+  PackedMatrix matrix = PackedMatrix::Pack(shape, sources, *options_.pool, std::move(storage));
+  NoteRead(read_bytes);
+  return matrix;
 }
 
-compute::ExpertWeights WeightLoader::Expert(const ExpertNames& names, int64_t hidden,
-                                            int64_t inner) {
+compute::ExpertWeights WeightLoader::Mlp(const WeightSource& gate, const WeightSource& up,
+                                         const WeightSource& down) {
+  const std::array sources = {gate, up, down};
   const compute::ExpertShape shape{.kernels = options_.kernels,
-                                   .format = compute::PlainFormat(options_.kernels),
-                                   .hidden = hidden,
-                                   .inner = inner};
-  const auto source = [&](const std::string& name, int64_t n, int64_t k) {
-    return compute::WeightSource::Plain(name, Take(name, {n, k}));
-  };
-  const compute::WeightSource gate = source(names.gate, inner, hidden);
-  const compute::WeightSource up = source(names.up, inner, hidden);
-  const compute::WeightSource down = source(names.down, hidden, inner);
+                                   .format = FormatOf(sources),
+                                   .hidden = gate.k(),
+                                   .inner = gate.n(),
+                                   .bias = gate.has_bias()};
   packed_bytes_ += shape.num_bytes();
   Buffer storage = Store(shape.num_bytes());
   if (options_.mode == LoadMode::kMeasure) return {};
   if (!is_reading()) return compute::ExpertWeights::Over(shape, std::move(storage));
-  return compute::ExpertWeights::Pack(shape, gate, up, down, *options_.pool, std::move(storage));
+  compute::ExpertWeights weights =
+      compute::ExpertWeights::Pack(shape, gate, up, down, *options_.pool, std::move(storage));
+  NoteRead(StoredBytes(gate) + StoredBytes(up) + StoredBytes(down));
+  return weights;
 }
 
 WeightLoader::Table WeightLoader::Raw(const std::string& name, const Shape& shape) {
-  const TensorView view = Take(name, shape);
+  const TensorView view = Tensor(name, shape);
   packed_bytes_ += view.num_bytes();
   Table table{.data = Store(view.num_bytes()), .dtype = view.dtype()};
-  if (is_reading())
-    std::copy_n(static_cast<const std::byte*>(view.raw()), view.num_bytes(), table.data.data());
+  if (!is_reading()) return table;
+  std::copy_n(static_cast<const std::byte*>(view.raw()), view.num_bytes(), table.data.data());
+  NoteRead(view.num_bytes());
   return table;
 }
 
-checkpoint::RopeTables WeightLoader::Rope(const checkpoint::RopeConfig& config, int64_t head_dim,
+checkpoint::RopeTables WeightLoader::Rope(const checkpoint::RopeConfig& config, int64_t rotary_dim,
                                           int64_t max_positions) {
-  checkpoint::RopeTables tables{.max_positions = max_positions, .num_pairs = head_dim / 2};
+  checkpoint::RopeTables tables{.max_positions = max_positions, .num_pairs = rotary_dim / 2};
   const int64_t num_bytes = max_positions * tables.num_pairs * DTypeBytes(DType::kF32);
   tables.cos_buffer = Store(num_bytes);
   tables.sin_buffer = Store(num_bytes);
-  if (is_reading()) checkpoint::FillRopeTables(config, head_dim, tables);
+  if (is_reading()) checkpoint::FillRopeTables(config, rotary_dim, tables);
   return tables;
 }
 

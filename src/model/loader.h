@@ -1,9 +1,11 @@
 // Reads weights of a checkpoint into packed matrices, checking shapes and counting bytes for
 // progress; or finds them in memory where another process has packed them; or only adds up how much
-// memory they take. The same calls in the same order do all three. Used while a model is built.
+// memory they take. The same calls in the same order do all three. Used while a model is built, by
+// one thread.
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/rope_table.h"
 #include "compute/matrix.h"
+#include "compute/weight_source.h"
 
 namespace wideload::model {
 
@@ -29,38 +32,58 @@ struct LoadOptions {
   Progress progress = {};      // may be empty
   LoadMode mode = LoadMode::kRead;
   Arena* arena = nullptr;  // where what is kept lies; null with kRead: in memory of its own
+  // Which experts are kept, by MoE layer (counted from 0) and expert; empty: all. The others take
+  // no memory and are not read.
+  std::function<bool(int32_t moe_index, int32_t expert)> owns = {};
 };
 
 class WeightLoader {
  public:
   WeightLoader(checkpoint::Checkpoint& checkpoint, const LoadOptions& options);
 
-  // A vector as fp32. Errors: kNotFound, kInvalid naming file, tensor, found and allowed shape.
-  Buffer Vector(const std::string& name, int64_t n);
-  // The concatenation of [rows_i, k] tensors. Errors: as above.
-  struct Part {
-    std::string name;
-    int64_t rows = 0;
-  };
-  compute::PackedMatrix Matrix(std::span<const Part> parts, int64_t k,
-                               compute::WeightFormat format);
-  compute::PackedMatrix Matrix(std::span<const Part> parts, int64_t k) {
-    return Matrix(parts, k, compute::PlainFormat(options_.kernels));
+  // Whether the checkpoint holds the tensor.
+  bool Has(const std::string& name) const { return checkpoint_.Has(name); }
+  bool Owns(int32_t moe_index, int32_t expert) const {
+    return !options_.owns || options_.owns(moe_index, expert);
   }
-  // The three matrices of an expert or a dense gated MLP. Errors: as above.
-  struct ExpertNames {
-    std::string gate;
-    std::string up;
-    std::string down;
-  };
-  compute::ExpertWeights Expert(const ExpertNames& names, int64_t hidden, int64_t inner);
+
+  // A tensor of floating-point numbers, to be read by one of the functions below; nothing is read
+  // yet. Errors: kNotFound, with what the checkpoint has instead; kInvalid naming file, tensor,
+  // found and allowed shape or type.
+  TensorView Tensor(const std::string& name, const Shape& shape) const;
+  // A tensor of any type, likewise.
+  TensorView Stored(const std::string& name, const Shape& shape) const {
+    return checkpoint_.Get(name, shape);
+  }
+  // A weight [n, k] in whichever format the checkpoint stores it: `name`.weight, with
+  // weight_scale_inv when it is fp8, or weight_packed and weight_scale when it is int4. Errors: as
+  // Tensor.
+  compute::WeightSource Weight(const std::string& name, int64_t n, int64_t k) const;
+  // The same with `name`.bias.
+  compute::WeightSource WeightAndBias(const std::string& name, int64_t n, int64_t k) const;
+
+  // A vector as fp32. Errors: as Tensor.
+  Buffer Vector(const std::string& name, int64_t n);
+  // The sources one below the other (with the biases they have), in `format`, or when that is empty
+  // as they are stored: block-scaled when all of them are, in one format, else as
+  // compute::PlainFormat. Errors: as PackedMatrix::Pack.
+  compute::PackedMatrix Matrix(std::span<const compute::WeightSource> sources,
+                               std::optional<compute::WeightFormat> format = {});
+  compute::PackedMatrix Matrix(const compute::WeightSource& source,
+                               std::optional<compute::WeightFormat> format = {}) {
+    return Matrix(std::span(&source, 1), format);
+  }
+  // gate and up [inner, hidden] and down [hidden, inner] as one block of bytes, in the format they
+  // are stored in.
+  compute::ExpertWeights Mlp(const compute::WeightSource& gate, const compute::WeightSource& up,
+                             const compute::WeightSource& down);
   // A copy of the tensor as it is, and its type.
   struct Table {
     Buffer data;
     DType dtype = DType::kF32;
   };
   Table Raw(const std::string& name, const Shape& shape);
-  checkpoint::RopeTables Rope(const checkpoint::RopeConfig& config, int64_t head_dim,
+  checkpoint::RopeTables Rope(const checkpoint::RopeConfig& config, int64_t rotary_dim,
                               int64_t max_positions);
 
   compute::KernelSet kernels() const { return options_.kernels; }
@@ -70,13 +93,15 @@ class WeightLoader {
   int64_t stored_bytes() const { return stored_bytes_; }
 
  private:
-  TensorView Take(const std::string& name, const Shape& shape);
+  void NoteRead(int64_t num_bytes);
+  compute::WeightFormat FormatOf(std::span<const compute::WeightSource> sources) const;
   Buffer Store(int64_t num_bytes);
   bool is_reading() const { return options_.mode == LoadMode::kRead; }
 
   checkpoint::Checkpoint& checkpoint_;
   LoadOptions options_;
   int64_t done_bytes_ = 0;
+  int64_t mapped_bytes_ = 0;  // read since pages were given back
   int64_t total_bytes_ = 0;
   int64_t packed_bytes_ = 0;
   int64_t stored_bytes_ = 0;

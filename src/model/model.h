@@ -1,27 +1,16 @@
-// A model: weights that all ranks share, and one forward pass over a rank's batch. Constant after
-// load, so thread-safe.
+// A model: weights that all ranks share, and one forward pass over a rank's batch, in three parts
+// that stages of a pipeline can divide among themselves. Constant after load, so thread-safe.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
-#include <vector>
 
 #include "compute/ops.h"
 #include "kv/paged_cache.h"
+#include "model/spec.h"
 #include "moe/moe_runner.h"
 
 namespace wideload::model {
-
-// What the engine must know of a model.
-struct ModelShape {
-  int64_t vocab_size = 0;
-  int64_t max_positions = 0;  // context
-  int64_t num_layers = 0;
-  std::vector<kv::LayerCacheShape> cache;  // [num_layers]
-  int64_t weight_bytes = 0;                // packed
-  moe::MoeShape moe;
-};
 
 // One rank's part of an iteration; T tokens of any number of sequences, possibly none.
 struct Batch {
@@ -43,11 +32,30 @@ struct RankContext {
 class Model {
  public:
   virtual ~Model() = default;
-  virtual const ModelShape& shape() const = 0;
-  // Computes all layers, stores keys and values in the rank's cache. Returns logits [logits_rows,
-  // vocab_size] F32 in the workspace. Collective: all ranks of the expert group call it for the
-  // same iteration, also with T = 0.
-  virtual TensorView Forward(const RankContext& rank, const Batch& batch) const = 0;
+  virtual const ModelSpec& spec() const = 0;
+  // Bytes of packed weights, without rotary tables.
+  virtual int64_t weight_bytes() const = 0;
+  // Of one expert in MoE layer `moe_index`: the packed matrices, one after the other; empty when it
+  // was not loaded.
+  virtual std::span<const std::byte> ExpertBytes(int32_t moe_index, int32_t expert) const = 0;
+
+  // The embedding of the batch's tokens, [T, hidden] F32 in the workspace.
+  virtual TensorView Embed(const RankContext& rank, const Batch& batch) const = 0;
+  // Carries h [T, hidden] F32 through layers [first, last) in place; keys and values go to the
+  // rank's cache. Collective: all ranks of the expert group call it for the same iteration and
+  // layers, also with T = 0.
+  virtual void Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
+                      const TensorView& h) const = 0;
+  // Logits [logits_rows, vocab_size] F32 in the workspace.
+  virtual TensorView Head(const RankContext& rank, const Batch& batch,
+                          const TensorView& h) const = 0;
+
+  // All three.
+  TensorView Forward(const RankContext& rank, const Batch& batch) const {
+    const TensorView h = Embed(rank, batch);
+    Layers(rank, batch, 0, spec().num_layers(), h);
+    return Head(rank, batch, h);
+  }
 };
 
 }  // namespace wideload::model

@@ -1,29 +1,37 @@
-// The model families this program can run: one row each. To add one, see docs/howto/add-a-model.md.
+// The model families this program can run, and how a folder is read as one of them. To add a
+// family, see docs/howto/add-a-model.md. Thread-safe: no state.
 #pragma once
 
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "checkpoint/model_config.h"
-#include "model/loader.h"
-#include "model/model.h"
+#include "model/spec.h"
 
 namespace wideload::model {
 
-struct Family {
-  std::string_view architecture;  // config.json's architectures[0]
-  std::string_view name;          // for people
-  // Bytes of packed weights, computed from the config alone.
-  int64_t (*weight_bytes)(const checkpoint::ModelConfig&, compute::KernelSet);
-  std::unique_ptr<Model> (*load)(const checkpoint::ModelConfig&, WeightLoader&,
-                                 int64_t max_positions);
-};
-
+struct Family;
 std::span<const Family> Families();
 
-// Errors: kUnsupported naming the architecture and the ones there are.
-const Family& FindFamily(std::string_view architecture);
+// What a config.json says, read as its family does.
+struct ModelReading {
+  checkpoint::ModelConfig config;
+  ModelSpec spec;           // complete only when nothing is unsupported
+  std::string_view family;  // for people; empty when its architecture is not known
+  std::vector<std::string>
+      unsupported;  // why it cannot be run: one sentence each, naming the field
+};
+
+// Reads a config.json given as text; `source` is its path for messages. Errors: kCorrupt or
+// kInvalid naming file, field, found and allowed for a missing or impossible field.
+ModelReading ParseModel(std::string_view text, const std::string& source);
+
+// ParseModel of folder/config.json. Errors: as there; kNotFound when folder or file is missing.
+ModelReading InspectModel(const std::string& folder);
+
+// A model that is to be run. Errors: as InspectModel; kUnsupported with every reason.
+ModelReading ReadModel(const std::string& folder);
 
 }  // namespace wideload::model

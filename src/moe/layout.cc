@@ -33,7 +33,7 @@ exchange::ExchangeShape MakeExchangeShape(const MoeShape& shape, const MoeLayout
   const int64_t row_bytes = shape.hidden * DTypeBytes(precision.activations);
   return {.num_ranks = layout.num_ranks,
           .max_rows = layout.chunk_tokens,
-          .top_k = static_cast<int>(shape.top_k),
+          .top_k = static_cast<int>(shape.top_k()),
           .row_bytes = row_bytes,
           .return_row_bytes = row_bytes,
           .num_experts = static_cast<int>(shape.num_experts),

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "compute/exec.h"
+#include "compute/ops.h"
 #include "eplb/split/slot_chooser.h"
 #include "exchange/layout.h"
 
@@ -13,11 +13,14 @@ namespace wideload::moe {
 // The same for every MoE layer of a model.
 struct MoeShape {
   int64_t hidden = 0;
-  int64_t num_experts = 0;  // 0: the model has no MoE layer
-  int64_t top_k = 0;
-  bool normalize = true;        // the top_k weights are divided by their sum
-  std::vector<int32_t> layers;  // model layers that are MoE, ascending
+  int64_t num_experts = 0;        // 0: the model has no MoE layer
+  compute::RouterOptions router;  // but for the bias, which each layer has for itself
+  // An expert computes with (weight * x) and its output is added as it is; top_k is 1.
+  bool weights_scale_inputs = false;
+  compute::GatedActivation activation;  // of experts, and of dense MLPs beside them
+  std::vector<int32_t> layers;          // model layers that are MoE, ascending
 
+  int64_t top_k() const { return router.top_k; }
   int32_t num_layers() const { return static_cast<int32_t>(layers.size()); }
 };
 

@@ -33,7 +33,7 @@ MoeRunner::MoeRunner(const MoeShape& shape, const MoeLayout& layout, exchange::E
       group_(group),
       counts_(static_cast<size_t>(shape.num_experts)),
       computed_rows_(shape.layers.size()),
-      slots_(static_cast<size_t>(layout.chunk_tokens * shape.top_k)),
+      slots_(static_cast<size_t>(layout.chunk_tokens * shape.top_k())),
       groups_(static_cast<size_t>(layout.num_slots / layout.num_ranks)) {
   for (const eplb::Placement& placement : layout.placements)
     choosers_.emplace_back(placement, layout.split);
@@ -83,13 +83,22 @@ void MoeRunner::Route(const compute::Exec& exec, Workspace& workspace, const Moe
                       const TensorView& x, Pass& pass) {
   const int64_t tokens = x.dim(0);
   const TensorView logits = workspace.TakeTensor(DType::kF32, {tokens, shape_.num_experts});
-  pass.ids = workspace.TakeTensor(DType::kI32, {tokens, shape_.top_k});
-  pass.top_weights = workspace.TakeTensor(DType::kF32, {tokens, shape_.top_k});
+  pass.ids = workspace.TakeTensor(DType::kI32, {tokens, shape_.top_k()});
+  pass.top_weights = workspace.TakeTensor(DType::kF32, {tokens, shape_.top_k()});
   pass.rows = workspace.TakeTensor(exec.precision().activations, {tokens, shape_.hidden});
   compute::MatMul(exec, x, weights.router, logits);
-  compute::Route(exec, logits, {.top_k = shape_.top_k, .normalize = shape_.normalize}, pass.ids,
-                 pass.top_weights);
-  compute::Convert(exec, x, pass.rows);
+  compute::RouterOptions options = shape_.router;
+  options.correction_bias = {
+      reinterpret_cast<const float*>(weights.correction_bias.data()),
+      static_cast<size_t>(weights.correction_bias.num_bytes() / DTypeBytes(DType::kF32))};
+  compute::Route(exec, logits, options, pass.ids, pass.top_weights);
+  if (!shape_.weights_scale_inputs) {
+    compute::Convert(exec, x, pass.rows);
+    return;
+  }
+  const std::span<float> scales(pass.top_weights.data<float>(), static_cast<size_t>(tokens));
+  compute::ConvertScaled(exec, x, scales, pass.rows);
+  std::ranges::fill(scales, 1.0F);  // they are in the rows now
 }
 
 void MoeRunner::Publish(const Pass& pass, int64_t chunk) {
@@ -126,10 +135,14 @@ void MoeRunner::Compute(const Pass& pass) {
   for (size_t s = 0; s < groups_.size(); ++s) {
     const auto expert = static_cast<size_t>(placement.slot_expert[first + s].value);
     groups_[s].weights = &pass.weights.experts[expert];
+    WIDELOAD_CHECK(!groups_[s].weights->bytes().empty(),
+                   "expert {} of MoE layer {} has a slot of rank {}, which does not hold it",
+                   expert, pass.moe_index, group_.rank());
     computed_rows_[static_cast<size_t>(pass.moe_index)] +=
         static_cast<int64_t>(groups_[s].x_rows.size());
   }
-  compute::ExpertMlp(pass.exec, groups_, {}, pass.workspace);
+  const Workspace::Scope scope(pass.workspace);
+  compute::ExpertMlp(pass.exec, groups_, shape_.activation, pass.workspace);
 }
 
 void MoeRunner::Combine(const Pass& pass, int64_t chunk) {

@@ -15,8 +15,9 @@ namespace wideload::moe {
 
 // One layer's router and experts.
 struct MoeWeights {
-  compute::PackedMatrix router;                 // [E, H], kF32
-  std::vector<compute::ExpertWeights> experts;  // [E]
+  compute::PackedMatrix router;                 // [E, H], fp32
+  Buffer correction_bias;                       // [E] F32, or none
+  std::vector<compute::ExpertWeights> experts;  // [E]; empty those that this process does not hold
 };
 
 class MoeRunner {
@@ -26,10 +27,10 @@ class MoeRunner {
   MoeRunner(const MoeShape& shape, const MoeLayout& layout, exchange::Exchange& exchange,
             comm::Communicator& group);
 
-  // h += sum over the chosen experts of weight * expert(x), for the rank's T tokens (also none), in
-  // chunks of at most layout.chunk_tokens. moe_index: position of the layer in shape.layers. x [T,
-  // H] F32 (normed), h [T, H] F32. Collective: every rank calls it for every MoE layer of an
-  // iteration. Errors: comm::PeerLost.
+  // h += sum over the chosen experts of weight * expert(x) (or expert(weight * x)), for the rank's
+  // T tokens (also none), in chunks of at most layout.chunk_tokens. moe_index: position of the
+  // layer in shape.layers. x [T, H] F32 (normed), h [T, H] F32. Collective: every rank calls it for
+  // every MoE layer of an iteration. Errors: comm::PeerLost.
   void Forward(const compute::Exec& exec, Workspace& workspace, int32_t moe_index,
                const MoeWeights& weights, const TensorView& x, const TensorView& h);
 

@@ -9,7 +9,7 @@ namespace wideload::runtime {
 namespace {
 
 void CountEntry(RankIteration& rank, const PlanEntry& entry) {
-  const bool decode = entry.start >= static_cast<int64_t>(entry.sequence->request.prompt.size());
+  const bool decode = entry.start >= entry.sequence->prompt_length;
   ++rank.num_requests;
   if (!decode) ++rank.num_prompt_requests;
   (decode ? rank.num_generated_tokens : rank.num_prompt_tokens) += entry.count;
@@ -44,7 +44,7 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, const Ra
 
 Engine::Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team)
     : options_(options),
-      vocab_size_(model.shape().vocab_size),
+      vocab_size_(model.spec().vocab_size),
       scheduler_(std::make_unique<Scheduler>(MakeSchedulerOptions(options))),
       team_(std::move(team)),
       rank_rows_(static_cast<size_t>(options.num_ranks)) {
@@ -133,7 +133,7 @@ void Engine::Collect(const StepPlan& plan) {
 
 void Engine::DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output) {
   if (!entry.sequence->request.prompt_logits || !logits_sink_) return;
-  const auto prompt_length = static_cast<int64_t>(entry.sequence->request.prompt.size());
+  const int64_t prompt_length = entry.sequence->prompt_length;
   const auto vocab_size = static_cast<size_t>(output.logits.dim(1));
   for (int64_t i = 0; i < entry.count && entry.start + i < prompt_length; ++i)
     logits_sink_(entry.sequence->id, entry.start + i, {output.logits.row<float>(i), vocab_size});

@@ -54,11 +54,15 @@ class Engine {
   // One iteration on all ranks (none when there is nothing to compute). The events are valid until
   // the next call. Errors: rethrows what ended the first rank that failed (kRunFailed when a rank
   // does not answer within the deadline), now and at every later call with something to compute.
+  // What it costs: all requests that have not ended, whose tokens up to the iteration before were
+  // delivered; those that ended are not touched. The engine computes nothing any more.
   std::span<const Event> Step();
   // After Step has thrown: ranks whose thread never came back. It may go on using the model and the
   // recorder at any time, so write what has to be written and end the process with std::_Exit.
   std::span<const int32_t> stuck_ranks() const { return team_->stuck_ranks(); }
 
+  // Requests submitted that have not ended.
+  int64_t num_unfinished() const { return scheduler_->num_waiting() + scheduler_->num_running(); }
   // Nothing submitted that has not ended.
   bool idle() const { return scheduler_->idle() && pending_.empty(); }
 

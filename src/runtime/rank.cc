@@ -38,11 +38,11 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
       options_(options),
       pool_(fmt::format("rank{}", options.rank), options.threads,
             options.threads * options.num_ranks),
-      cache_({.layers = model.shape().cache,
+      cache_({.layers = model::CacheShapes(model.spec()),
               .num_blocks = options.num_kv_blocks,
               .dtype = compute::PrecisionOf(options.kernels).kv_cache}) {
   if (options.group != nullptr) pool_.CountProgress(options.group->progress());
-  for (int32_t i = 0; i < options.threads; ++i) samplers_.emplace_back(model.shape().vocab_size);
+  for (int32_t i = 0; i < options.threads; ++i) samplers_.emplace_back(model.spec().vocab_size);
   const auto max_tokens = static_cast<size_t>(options.max_num_tokens);
   const auto max_batch = static_cast<size_t>(options.max_batch_size);
   ids_.reserve(max_tokens);
@@ -57,7 +57,7 @@ void Rank::Start() {
   // One task per thread is likely but not certain; each task that runs checks the thread it is on.
   pool_.Run(64, [](int64_t, int) { compute::CheckFloatingPointMode(); });
   if (options_.fabric == nullptr) return;
-  const moe::MoeShape& shape = model_.shape().moe;
+  const moe::MoeShape& shape = model_.spec().moe;
   exchange_.emplace(
       moe::MakeExchangeShape(shape, *options_.moe_layout, compute::PrecisionOf(options_.kernels)),
       *options_.fabric, *options_.group, &pool_);
@@ -148,7 +148,7 @@ void Rank::SampleAll(std::span<const PlanEntry> entries, const TensorView& logit
     output.token = samplers_[static_cast<size_t>(thread)].Sample(
         {.logits = {row, static_cast<size_t>(logits.dim(1))},
          .tokens = sequence.tokens,
-         .prompt_length = static_cast<int64_t>(sequence.request.prompt.size()),
+         .prompt_length = sequence.prompt_length,
          .index = sequence.request.index},
         sequence.request.sampling, output.logprobs);
   };

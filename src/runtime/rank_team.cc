@@ -8,15 +8,15 @@ namespace wideload::runtime {
 
 RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
     : deadline_(options.deadline),
-      moe_layout_(MakeMoeLayout(model.shape().moe, options)),
+      moe_layout_(MakeMoeLayout(model.spec().moe, options)),
       group_(options.num_ranks, {.total_threads = options.num_ranks * options.threads_per_rank,
                                  .deadline = options.deadline}),
       ladder_(WaitLadder::For(options.num_ranks * options.threads_per_rank + 1)) {
   ladder_.slice = std::min(ladder_.slice, deadline_);
-  if (model.shape().moe.num_experts > 0)
+  if (model.spec().moe.num_experts > 0)
     fabrics_ = std::make_unique<exchange::LocalFabrics>(
         options.num_ranks,
-        exchange::SegmentBytes(moe::MakeExchangeShape(model.shape().moe, moe_layout_,
+        exchange::SegmentBytes(moe::MakeExchangeShape(model.spec().moe, moe_layout_,
                                                       compute::PrecisionOf(options.kernels))),
         options.num_ranks * options.threads_per_rank);
   for (int32_t r = 0; r < options.num_ranks; ++r) {

@@ -78,6 +78,9 @@ void Sampler::ApplyPenalties(const Input& input, const SamplingParams& params) {
     double value = logit;
     value = value > 0 ? value / params.repetition_penalty : value * params.repetition_penalty;
     if (generated > 0) value -= params.presence_penalty + params.frequency_penalty * generated;
+    // A penalty may be so extreme that no float holds the result.
+    constexpr double kLargest = std::numeric_limits<float>::max();
+    if (std::isfinite(logit)) value = std::clamp(value, -kLargest, kLargest);
     logit = static_cast<float>(value);
     in_prompt = generated = 0;
   }

@@ -67,6 +67,12 @@ TEST(Sampler, PenalisesTokensSeenAndGenerated) {
   EXPECT_EQ(SampleOnce({-2, -1, -3}, {.repetition_penalty = 3}, tokens), 0);
 }
 
+TEST(Sampler, SurvivesPenaltiesThatNoFloatHolds) {
+  EXPECT_EQ(SampleOnce({1, 3, 2}, {.repetition_penalty = 1e-300}, {2}), 2);
+  EXPECT_EQ(SampleOnce({-1, -3, -2}, {.repetition_penalty = 1e300}, {0, 1}), 2);
+  EXPECT_EQ(SampleOnce({1, 3, 2}, {.temperature = 1, .repetition_penalty = 1e-300}, {2}), 2);
+}
+
 TEST(Sampler, DependsOnSeedIndexAndPositionAlone) {
   EXPECT_EQ(UniformRandom(1, 2, 3), UniformRandom(1, 2, 3));
   EXPECT_NE(UniformRandom(1, 2, 3), UniformRandom(1, 2, 4));

@@ -40,10 +40,8 @@ Scheduler::Scheduler(const SchedulerOptions& options) : options_(options) {
       options.num_ranks >= 1 && options.max_num_tokens >= 1 && options.max_batch_size >= 1,
       "{} ranks, {} tokens, batch {}", options.num_ranks, options.max_num_tokens,
       options.max_batch_size);
-  for (int32_t r = 0; r < options.num_ranks; ++r) {
-    ranks_.push_back({{}, kv::BlockAllocator(options.num_kv_blocks), 0});
-    ranks_.back().running.reserve(static_cast<size_t>(options.max_batch_size));
-  }
+  for (int32_t r = 0; r < options.num_ranks; ++r)
+    ranks_.push_back({.running = {}, .blocks = kv::BlockAllocator(options.num_kv_blocks)});
   plan_.ranks.resize(static_cast<size_t>(options.num_ranks));
   for (auto& entries : plan_.ranks) entries.reserve(static_cast<size_t>(options.max_batch_size));
 }
@@ -51,41 +49,61 @@ Scheduler::Scheduler(const SchedulerOptions& options) : options_(options) {
 std::string Scheduler::Add(RequestId id, Request request) {
   std::string reason = RefusalReason(request, options_);
   if (!reason.empty()) return reason;
-  const auto needed = static_cast<int64_t>(request.prompt.size()) + request.max_tokens;
   auto sequence = std::make_unique<Sequence>();
   sequence->id = id;
-  sequence->tokens.reserve(static_cast<size_t>(needed));
-  sequence->tokens = request.prompt;
-  sequence->blocks.reserve(static_cast<size_t>(kv::BlocksFor(needed)));
+  sequence->tokens = std::move(request.prompt);
+  sequence->prompt_length = static_cast<int64_t>(sequence->tokens.size());
   sequence->request = std::move(request);
-  waiting_.push_back(sequence.get());
+  sequence->request.prompt = {};
+  sequence->place = waiting_.insert(waiting_.end(), sequence.get());
   WIDELOAD_CHECK(sequences_.emplace(id, std::move(sequence)).second, "request {} is there already",
                  id);
   return "";
 }
 
 const StepPlan& Scheduler::Plan() {
+  ++num_plans_;
   plan_.num_tokens = 0;
   for (auto& entries : plan_.ranks) entries.clear();
-  for (Rank& rank : ranks_) rank.budget = options_.max_num_tokens;
-  for (const bool decodes : {true, false})
-    for (int32_t r = 0; r < options_.num_ranks; ++r) PlanRunning(r, decodes);
+  for (Rank& rank : ranks_) {
+    rank.budget = options_.max_num_tokens;
+    rank.has_prompts = false;
+  }
+  const auto prompts_first = [this](int32_t r) {
+    return ranks_[static_cast<size_t>(r)].num_starved >= kMaxStarved;
+  };
+  for (int32_t r = 0; r < options_.num_ranks; ++r)
+    if (!prompts_first(r)) PlanRunning(r, true);
+  for (int32_t r = 0; r < options_.num_ranks; ++r) PlanRunning(r, false);
   AdmitWaiting();
+  for (int32_t r = 0; r < options_.num_ranks; ++r)
+    if (prompts_first(r)) PlanRunning(r, true);
   for (auto& entries : plan_.ranks) {
     std::erase_if(entries, [](const PlanEntry& entry) {
       return entry.count == 0;
     });  // preempted after planning
     for (const PlanEntry& entry : entries) plan_.num_tokens += entry.count;
   }
+  for (Rank& rank : ranks_) NoteStarved(rank);
   return plan_;
+}
+
+void Scheduler::NoteStarved(Rank& rank) {
+  const bool is_wanted =
+      !waiting_.empty() || std::any_of(rank.running.begin(), rank.running.end(),
+                                       [](const Sequence* s) { return s->num_uncomputed() > 1; });
+  const bool is_starved = rank.budget == 0 && !rank.has_prompts && is_wanted;
+  rank.num_starved = is_starved ? rank.num_starved + 1 : 0;
 }
 
 void Scheduler::PlanRunning(int32_t r, bool decodes) {
   Rank& rank = ranks_[static_cast<size_t>(r)];
-  for (size_t i = 0; i < rank.running.size();) {
-    Sequence* sequence = rank.running[i];
-    if ((sequence->num_uncomputed() == 1) == decodes) TryPlan(rank, *sequence);
-    if (i < rank.running.size() && rank.running[i] == sequence) ++i;  // else it was preempted
+  for (auto it = rank.running.begin(); it != rank.running.end(); ++it) {
+    Sequence& sequence = **it;
+    if ((sequence.num_uncomputed() == 1) != decodes || sequence.last_plan == num_plans_) continue;
+    TryPlan(rank, sequence);
+    // The youngest are preempted first: when this one was, nobody comes after it.
+    if (sequence.rank < 0) return;
   }
 }
 
@@ -94,6 +112,8 @@ bool Scheduler::TryPlan(Rank& rank, Sequence& sequence) {
   const int64_t count = std::min(sequence.num_uncomputed(), rank.budget);
   if (count == 0 || !EnsureBlocks(rank, sequence, sequence.num_computed + count)) return false;
   rank.budget -= count;
+  rank.has_prompts = rank.has_prompts || sequence.num_uncomputed() > 1;
+  sequence.last_plan = num_plans_;
   const bool last = count == sequence.num_uncomputed();
   plan_.ranks[static_cast<size_t>(IndexOf(rank))].push_back(
       {.sequence = &sequence,
@@ -126,22 +146,50 @@ void Scheduler::Preempt(Rank& rank, Sequence& sequence) {
   sequence.blocks.clear();
   sequence.num_computed = 0;
   sequence.rank = -1;
+  sequence.last_plan = -1;
   ++sequence.num_preemptions;
   ++num_preemptions_;
-  std::erase(rank.running, &sequence);
-  waiting_.push_front(&sequence);
+  waiting_.splice(waiting_.begin(), rank.running, sequence.place);
+}
+
+bool Scheduler::HasRoom(const Rank& rank) const {
+  return static_cast<int64_t>(rank.running.size()) < options_.max_batch_size && rank.budget > 0;
+}
+
+// Of one that no rank has the blocks for: whether those behind it may go first. One that gave its
+// blocks back has waited enough.
+bool Scheduler::MayPass(const Sequence& blocked) const {
+  return blocked.num_preemptions == 0 && blocked.num_passed < kMaxPassed &&
+         std::any_of(ranks_.begin(), ranks_.end(), [this](const Rank& r) { return HasRoom(r); });
 }
 
 void Scheduler::AdmitWaiting() {
-  while (!waiting_.empty()) {
-    Sequence* sequence = waiting_.front();
-    Rank* rank = ChooseRank(*sequence);
-    if (rank == nullptr) return;
-    waiting_.pop_front();
-    rank->running.push_back(sequence);
-    sequence->rank = IndexOf(*rank);
-    WIDELOAD_CHECK(TryPlan(*rank, *sequence), "request {} was admitted without room", sequence->id);
+  constexpr int kMaxLooks = 64;  // past the blocked ones, so that a plan takes bounded time
+  Sequence* blocked = nullptr;   // the first
+  int num_looks = 0;
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    Sequence& sequence = **it;
+    Rank* rank = ChooseRank(sequence);
+    ++it;
+    if (rank == nullptr) {
+      if (blocked == nullptr) blocked = &sequence;
+      if (!MayPass(sequence) || !MayPass(*blocked) || ++num_looks > kMaxLooks) return;
+      continue;
+    }
+    if (blocked != nullptr) ++blocked->num_passed;
+    Admit(sequence, *rank);
+    if (blocked != nullptr && !MayPass(*blocked)) return;
   }
+}
+
+void Scheduler::Admit(Sequence& sequence, Rank& rank) {
+  const auto needed = sequence.prompt_length + sequence.request.max_tokens;
+  sequence.tokens.reserve(static_cast<size_t>(needed));
+  sequence.blocks.reserve(static_cast<size_t>(kv::BlocksFor(needed)));
+  rank.running.splice(rank.running.end(), waiting_, sequence.place);
+  sequence.rank = IndexOf(rank);
+  rank.has_prompts = true;
+  WIDELOAD_CHECK(TryPlan(rank, sequence), "request {} was admitted without room", sequence.id);
 }
 
 // The rank with the fewest tokens ahead of this sequence, among those with a free place, budget,
@@ -152,9 +200,7 @@ Scheduler::Rank* Scheduler::ChooseRank(const Sequence& sequence) {
   Rank* best = nullptr;
   int64_t best_load = 0;
   for (Rank& rank : ranks_) {
-    if (static_cast<int64_t>(rank.running.size()) >= options_.max_batch_size || rank.budget == 0)
-      continue;
-    if (rank.blocks.num_free() < needed_blocks) continue;
+    if (!HasRoom(rank) || rank.blocks.num_free() < needed_blocks) continue;
     int64_t load = 0;
     for (const Sequence* running : rank.running) load += 1 + running->num_uncomputed();
     if (best == nullptr || load < best_load) {
@@ -170,8 +216,7 @@ FinishReason Scheduler::Complete(const PlanEntry& entry, int32_t token) {
   sequence.num_computed += entry.count;
   if (token >= 0) sequence.tokens.push_back(token);
   if (token >= 0 && Contains(sequence.request.eos_ids, token)) return FinishReason::kStop;
-  const auto generated =
-      static_cast<int64_t>(sequence.tokens.size() - sequence.request.prompt.size());
+  const auto generated = static_cast<int64_t>(sequence.tokens.size()) - sequence.prompt_length;
   const bool done = sequence.num_uncomputed() <= 1 && generated == sequence.request.max_tokens;
   const bool prompt_only = sequence.request.max_tokens == 0 && sequence.num_uncomputed() > 0;
   return done && !prompt_only ? FinishReason::kLength : FinishReason::kNone;
@@ -184,9 +229,9 @@ bool Scheduler::Retire(RequestId id) {
   if (sequence->rank >= 0) {
     Rank& rank = ranks_[static_cast<size_t>(sequence->rank)];
     rank.blocks.Free(sequence->blocks);
-    std::erase(rank.running, sequence);
+    rank.running.erase(sequence->place);
   } else {
-    std::erase(waiting_, sequence);
+    waiting_.erase(sequence->place);
   }
   sequences_.erase(it);
   return true;

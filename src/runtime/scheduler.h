@@ -4,11 +4,11 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
-#include <map>
+#include <list>
 #include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "kv/block_allocator.h"
@@ -31,12 +31,17 @@ std::string RefusalReason(const Request& request, const SchedulerOptions& option
 // A request on its way. Owned by the scheduler; ranks read it during an iteration.
 struct Sequence {
   RequestId id = -1;
-  Request request;
+  Request request;              // its prompt is in `tokens`, once
   std::vector<int32_t> tokens;  // prompt, then generated
+  int64_t prompt_length = 0;
   std::vector<int32_t> blocks;  // KV blocks of positions 0 ..; on `rank`
   int64_t num_computed = 0;     // positions whose keys and values are in the cache
   int32_t rank = -1;            // -1: waiting
   int64_t num_preemptions = 0;
+  // The scheduler's own.
+  std::list<Sequence*>::iterator place;  // in the list of its rank, or of those that wait
+  int64_t last_plan = -1;                // that has an entry of it
+  int64_t num_passed = 0;                // admitted while this one waited before them
 
   int64_t num_uncomputed() const { return static_cast<int64_t>(tokens.size()) - num_computed; }
 };
@@ -65,17 +70,21 @@ class Scheduler {
   std::string Add(RequestId id, Request request);
 
   // Chooses the next iteration's work: decodes first, then prompt chunks in order of admission,
-  // then waiting requests, each on the rank with the least work. When a rank's blocks run out its
-  // youngest request is preempted: it gives its blocks back and will be computed again from its own
-  // tokens. Valid until the next call.
+  // then waiting requests, each on the rank with the least work. Where decodes have taken a rank's
+  // whole budget kMaxStarved times while prompts waited, these go first once. When a rank's blocks
+  // run out its youngest request is preempted: it gives its blocks back and will be computed again
+  // from its own tokens. Requests behind one for which no rank has the blocks are admitted before
+  // it, up to kMaxPassed of them; then they wait for it. Valid until the next call.
   const StepPlan& Plan();
+  static constexpr int64_t kMaxStarved = 8;
+  static constexpr int64_t kMaxPassed = 64;
 
   // After the plan was carried out: `token` (or -1 for none) continues the entry's sequence;
   // returns why it ends, if so. Call for every entry, then Retire.
   FinishReason Complete(const PlanEntry& entry, int32_t token);
 
   // Takes a request out at any time between Plan's iteration and the next, finished or not; frees
-  // its blocks. False if unknown.
+  // its blocks. Takes as long whatever the number of requests. False if unknown.
   bool Retire(RequestId id);
 
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
@@ -87,13 +96,19 @@ class Scheduler {
 
  private:
   struct Rank {
-    std::vector<Sequence*> running;  // in order of admission
+    std::list<Sequence*> running;  // in order of admission
     kv::BlockAllocator blocks;
-    int64_t budget = 0;  // tokens left in the plan being made
+    int64_t budget = 0;        // tokens left in the plan being made
+    int64_t num_starved = 0;   // plans in a row whose decodes left waiting prompts nothing
+    bool has_prompts = false;  // in the plan being made
   };
 
   void PlanRunning(int32_t rank, bool decodes);
   void AdmitWaiting();
+  void Admit(Sequence& sequence, Rank& rank);
+  bool MayPass(const Sequence& blocked) const;
+  bool HasRoom(const Rank& rank) const;
+  void NoteStarved(Rank& rank);
   Rank* ChooseRank(const Sequence& sequence);
   bool TryPlan(Rank& rank, Sequence& sequence);
   bool EnsureBlocks(Rank& rank, Sequence& sequence, int64_t num_positions);
@@ -101,10 +116,11 @@ class Scheduler {
   int32_t IndexOf(const Rank& rank) const { return static_cast<int32_t>(&rank - ranks_.data()); }
 
   SchedulerOptions options_;
-  std::map<RequestId, std::unique_ptr<Sequence>> sequences_;
-  std::deque<Sequence*> waiting_;
+  std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
+  std::list<Sequence*> waiting_;
   std::vector<Rank> ranks_;
   StepPlan plan_;
+  int64_t num_plans_ = 0;
   int64_t num_preemptions_ = 0;
 };
 

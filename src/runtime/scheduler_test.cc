@@ -138,6 +138,83 @@ TEST(Scheduler, StopsAtEosAndFreesBlocksOnRetire) {
   EXPECT_TRUE(scheduler.idle());
 }
 
+TEST(Scheduler, HoldsAWaitingPromptOnce) {
+  Scheduler scheduler(Options());
+  scheduler.Add(3, Prompt(100, 400));
+  const Sequence* const waiting = scheduler.Find(3);
+  EXPECT_EQ(waiting->request.prompt.capacity(), 0U);
+  EXPECT_EQ(waiting->tokens.size(), 100U);
+  EXPECT_LT(waiting->tokens.capacity(), 500U);
+  EXPECT_EQ(waiting->prompt_length, 100);
+}
+
+TEST(Scheduler, RetiresAnyOfVeryManyRequestsAtOnce) {
+  constexpr RequestId kMany = 300'000;  // a search through them for each: minutes
+  Scheduler scheduler(Options());
+  for (RequestId id = 0; id < kMany; ++id) scheduler.Add(id, Prompt(1, 1));
+  for (RequestId id = kMany; id-- > 0;) EXPECT_TRUE(scheduler.Retire(id * 7 % kMany));
+  EXPECT_TRUE(scheduler.idle());
+}
+
+// Plans once and generates a token for each decode; returns the ids planned.
+std::vector<RequestId> PlanOnce(Scheduler& scheduler) {
+  std::vector<RequestId> ids;
+  const StepPlan plan = scheduler.Plan();
+  for (const PlanEntry& entry : plan.ranks[0]) {
+    ids.push_back(entry.sequence->id);
+    if (scheduler.Complete(entry, entry.sample ? 7 : -1) != FinishReason::kNone)
+      scheduler.Retire(ids.back());
+  }
+  return ids;
+}
+
+TEST(Scheduler, LetsSmallRequestsPassAGiantForATime) {
+  Scheduler scheduler(Options());
+  scheduler.Add(0, Prompt(12 * kBlock, kBlock));  // holds most blocks, then for some time
+  while (scheduler.Find(0)->num_uncomputed() > 1) PlanOnce(scheduler);
+  scheduler.Add(1, Prompt(8 * kBlock, 1));  // has to wait for it
+  RequestId next = 2;
+  int64_t num_passed = 0;
+  while (scheduler.Find(0) != nullptr) {
+    scheduler.Add(next++, Prompt(2, 1));
+    for (const RequestId id : PlanOnce(scheduler)) num_passed += id >= 2 ? 1 : 0;
+  }
+  EXPECT_GE(num_passed, 10);
+  EXPECT_LE(num_passed, Scheduler::kMaxPassed);
+  const Sequence* const giant = scheduler.Find(1);
+  PlanOnce(scheduler);
+  EXPECT_GE(giant->rank, 0) << "its turn has come";
+}
+
+TEST(Scheduler, MakesSmallRequestsWaitAtLastForAGiant) {
+  SchedulerOptions options = Options();
+  options.max_seq_len = 100'000;
+  Scheduler scheduler(options);
+  scheduler.Add(0, Prompt(12 * kBlock, 4 * kBlock - 1));
+  while (scheduler.Find(0)->num_uncomputed() > 1) PlanOnce(scheduler);
+  scheduler.Add(1, Prompt(5 * kBlock, 1));
+  RequestId next = 2;
+  int64_t num_passed = 0;
+  for (int i = 0; i < 40 && scheduler.Find(0) != nullptr; ++i) {
+    for (int j = 0; j < 4; ++j) scheduler.Add(next++, Prompt(1, 1));
+    for (const RequestId id : PlanOnce(scheduler)) num_passed += id >= 2 ? 1 : 0;
+  }
+  EXPECT_EQ(num_passed, Scheduler::kMaxPassed);
+}
+
+TEST(Scheduler, ComputesPromptsThoughDecodesFillTheBudget) {
+  SchedulerOptions options = Options();
+  options.max_num_tokens = 4;
+  Scheduler scheduler(options);
+  for (RequestId id = 0; id < 4; ++id) scheduler.Add(id, Prompt(1, 200));
+  PlanOnce(scheduler);
+  scheduler.Add(4, Prompt(12, 1));
+  int num_plans = 0;
+  while (scheduler.Find(4) != nullptr && ++num_plans < 150) PlanOnce(scheduler);
+  EXPECT_LE(num_plans, 3 * (Scheduler::kMaxStarved + 1)) << "three parts of four tokens";
+  EXPECT_NE(scheduler.Find(0), nullptr);
+}
+
 TEST(Scheduler, EndsAPromptWithoutGenerationAfterItsLastChunk) {
   Scheduler scheduler(Options());
   scheduler.Add(0, Prompt(65, 0));

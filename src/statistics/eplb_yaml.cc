@@ -146,7 +146,7 @@ class EplbHandler : public YAML::EventHandler {
 
   void LayerKey(const YAML::Mark& mark, const std::string& text) {
     const int32_t layer =
-        Integer(mark, text, "a layer of initial_global_assignments", kMaxEplbLayers);
+        Integer(mark, text, "a layer of initial_global_assignments", kMaxEplbLayers - 1);
     const auto [it, inserted] = config_.layers.try_emplace(layer);
     if (!inserted)
       Throw(ErrorKind::kCorrupt, "{}: duplicate key initial_global_assignments.{}", Where(mark),

@@ -36,7 +36,7 @@ struct EplbConfig {
 // The layers that the file places, ascending.
 std::vector<int32_t> LayersOf(const EplbConfig& config);
 
-inline constexpr int32_t kMaxEplbSlots = 1 << 20;
+inline constexpr int32_t kMaxEplbSlots = 1 << 16;
 inline constexpr int32_t kMaxEplbLayers = 1 << 13;
 
 // Errors, each with `source`, line, found and allowed: kCorrupt for text that is no YAML, duplicate

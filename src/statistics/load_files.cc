@@ -39,9 +39,9 @@ std::vector<double> ParseCsvLine(std::string_view line, const std::string& where
 // Takes the first column off and checks that it is a layer index.
 int32_t TakeLayer(std::vector<double>& values, const std::string& where) {
   const double layer = values.front();
-  if (layer != std::floor(layer) || layer > kMaxLayers)
+  if (layer != std::floor(layer) || layer >= kMaxLayers)
     Throw(ErrorKind::kInvalid, "{}: layer is {}; it must be an integer in [0, {}]", where, layer,
-          kMaxLayers);
+          kMaxLayers - 1);
   values.erase(values.begin());
   return static_cast<int32_t>(layer);
 }
@@ -51,6 +51,9 @@ void AddLayer(LoadTable& table, int32_t layer, std::vector<double>&& loads,
   if (loads.empty() || loads.size() > kMaxTableExperts)
     Throw(ErrorKind::kInvalid, "{}: has {} experts; allowed: 1 to {}", where, loads.size(),
           kMaxTableExperts);
+  if (layer >= kMaxLayers)
+    Throw(ErrorKind::kInvalid, "{}: is layer {}; at most {} layers are allowed", where, layer,
+          kMaxLayers);
   if (table.layers.empty()) table.num_experts = static_cast<int32_t>(loads.size());
   if (std::ssize(loads) != table.num_experts)
     Throw(ErrorKind::kInvalid, "{}: has {} experts; the layers before have {}", where, loads.size(),

@@ -84,9 +84,20 @@ uint32_t* Recorder::CountsOf(const Rank& rank, int64_t index) const {
 
 void Recorder::OpenIteration(Rank& rank, int64_t iteration) {
   if (rank.first_iteration < 0) rank.first_iteration = iteration;
-  const int64_t expected = rank.first_iteration + rank.num_ended.load(std::memory_order_relaxed);
-  WIDELOAD_CHECK(iteration == expected, "iteration {} recorded; {} must be next", iteration,
-                 expected);
+  const auto next = [&rank] {
+    return rank.first_iteration + rank.num_ended.load(std::memory_order_relaxed);
+  };
+  WIDELOAD_CHECK(iteration >= next(), "iteration {} recorded; {} or a later one must be next",
+                 iteration, next());
+  while (next() < iteration) CountIteration(rank);
+}
+
+void Recorder::CountIteration(Rank& rank) {
+  const int64_t next = rank.num_ended.load(std::memory_order_relaxed) + 1;
+  if (next < max_iterations_ && next % iterations_per_block_ == 0)
+    rank.blocks[static_cast<size_t>(next / iterations_per_block_)] =
+        Buffer(iterations_per_block_ * counts_per_iteration_ * int64_t{sizeof(uint32_t)});
+  rank.num_ended.store(next, std::memory_order_release);
 }
 
 void Recorder::Record(EpRank rank, int64_t iteration, LayerId layer,
@@ -108,11 +119,7 @@ void Recorder::EndIteration(EpRank rank, int64_t iteration) {
   if (!Wants(iteration)) return;
   Rank& own = *ranks_[static_cast<size_t>(rank.value)];
   OpenIteration(own, iteration);
-  const int64_t next = own.num_ended.load(std::memory_order_relaxed) + 1;
-  if (next < max_iterations_ && next % iterations_per_block_ == 0)
-    own.blocks[static_cast<size_t>(next / iterations_per_block_)] =
-        Buffer(iterations_per_block_ * counts_per_iteration_ * int64_t{sizeof(uint32_t)});
-  own.num_ended.store(next, std::memory_order_release);
+  CountIteration(own);
 }
 
 void Recorder::RecordIteration(EpRank rank, int64_t iteration, std::span<const int32_t> counts) {

@@ -64,11 +64,12 @@ class Recorder {
 
   // Adds the tokens that `rank` routed to each expert (not slot) in one chunk of the iteration.
   // counts [num_experts]. A layer that is not called counts 0. Called by the thread of `rank`
-  // alone; allocates nothing. No-op outside the range.
+  // alone; allocates nothing, but after iterations that were left out. No-op outside the range.
   void Record(EpRank rank, int64_t iteration, LayerId layer, std::span<const int32_t> counts);
 
-  // Every rank ends every iteration of the range, also one without tokens, in order and without
-  // gaps. Called by the thread of `rank`.
+  // Every rank ends every iteration of the range, also one without tokens, in order. Those that all
+  // ranks leave out, because the recorder is switched off meanwhile, are there without tokens.
+  // Called by the thread of `rank`.
   void EndIteration(EpRank rank, int64_t iteration);
 
   // Record of every layer, then EndIteration: counts [layers * num_experts] of the whole iteration.
@@ -93,6 +94,7 @@ class Recorder {
   // The iteration's counts [layers, num_experts] of this rank, or null when memory is full.
   uint32_t* CountsOf(const Rank& rank, int64_t index) const;
   void OpenIteration(Rank& rank, int64_t iteration);
+  void CountIteration(Rank& rank);
 
   RecorderOptions options_;
   std::vector<int32_t> layer_index_;  // layer of the model -> row, -1 for dense layers

@@ -47,6 +47,24 @@ TEST(Recorder, KeepsTheIterationsOfItsRange) {
   EXPECT_EQ(recorder.num_dropped(), 0);
 }
 
+TEST(Recorder, GoesOnAfterItWasSwitchedOff) {
+  RecorderOptions options = SmallOptions();
+  options.range = {};
+  options.max_bytes = int64_t{32} << 20;
+  Recorder recorder(options);
+  RecordAll(recorder, 5, 8);
+  RecordAll(recorder, 11, 13);
+  const ExpertStatistics statistics = recorder.Statistics();
+  EXPECT_EQ(statistics.iter_start, 5);
+  EXPECT_EQ(statistics.num_iterations, 8);
+  EXPECT_TRUE(std::ranges::equal(statistics.Row(2, 0, 1), std::vector<int64_t>{7, 1, 0}));
+  for (const int64_t left_out : {3, 4, 5})
+    EXPECT_TRUE(std::ranges::equal(statistics.Row(left_out, 1, 0), std::vector<int64_t>{0, 0, 0}));
+  EXPECT_TRUE(std::ranges::equal(statistics.Row(6, 0, 0), std::vector<int64_t>{11, 0, 0}));
+  RecordAll(recorder, 1'000'000, 1'000'001);  // many blocks later
+  EXPECT_EQ(recorder.Statistics().num_iterations + recorder.num_dropped(), 999'996);
+}
+
 TEST(Recorder, WritesWhatAllRanksEndedWhenTheRunStopsEarly) {
   Recorder recorder(SmallOptions());
   RecordAll(recorder, 10, 13);
@@ -70,6 +88,7 @@ TEST(Recorder, RefusesToWriteNothing) {
 TEST(Recorder, GrowsOverBlocksAndStopsAtItsMemory) {
   RecorderOptions options = SmallOptions();
   options.range = {};
+  options.max_bytes = int64_t{32} << 20;
   options.num_experts = 100000;  // 800 kB an iteration: five to a block
   options.max_bytes = 2 * 12 * 800000;
   Recorder recorder(options);
@@ -90,6 +109,7 @@ TEST(Recorder, GrowsOverBlocksAndStopsAtItsMemory) {
 TEST(Recorder, CanBeReadWhileRanksRecord) {
   RecorderOptions options = SmallOptions();
   options.range = {};
+  options.max_bytes = int64_t{32} << 20;
   Recorder recorder(options);
   constexpr int64_t kIterations = 20000;
   std::vector<std::jthread> ranks;

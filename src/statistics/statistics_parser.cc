@@ -11,8 +11,8 @@
 namespace wideload::statistics {
 namespace {
 
-constexpr int32_t kMaxExperts = 1 << 20;
-constexpr int32_t kMaxLayer = 1 << 13;
+constexpr int32_t kMaxExperts = 1 << 16;
+constexpr int32_t kMaxLayer = (1 << 13) - 1;
 constexpr int64_t kMaxIteration = int64_t{1} << 62;
 
 struct IterLayer {

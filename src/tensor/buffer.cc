@@ -90,26 +90,30 @@ Buffer Arena::Take(int64_t num_bytes) {
 
 std::byte* Workspace::TakeBytes(int64_t num_bytes) {
   const int64_t need = RoundUp(std::max<int64_t>(num_bytes, 1), kAlignment);
-  if (blocks_.empty() || used_in_block_ + need > blocks_.back().num_bytes()) {
+  while (at_.block < blocks_.size() && at_.in_block + need > blocks_[at_.block].num_bytes()) {
+    ++at_.block;
+    at_.in_block = 0;
+  }
+  if (at_.block == blocks_.size()) {
     blocks_.emplace_back(std::max({need, kMinBlock, capacity_bytes()}));
-    used_in_block_ = 0;
     ++num_allocations_;
   }
-  std::byte* piece = blocks_.back().data() + used_in_block_;
-  used_in_block_ += need;
-  used_total_ += need;
+  std::byte* piece = blocks_[at_.block].data() + at_.in_block;
+  at_.in_block += need;
+  at_.total += need;
+  most_total_ = std::max(most_total_, at_.total);
   return piece;
 }
 
 void Workspace::Reset() {
   if (blocks_.size() > 1) {
-    const int64_t need = RoundUp(used_total_, kMinBlock);
+    const int64_t need = RoundUp(most_total_, kMinBlock);
     blocks_.clear();
     blocks_.emplace_back(need);
     ++num_allocations_;
   }
-  used_in_block_ = 0;
-  used_total_ = 0;
+  at_ = {};
+  most_total_ = 0;
 }
 
 int64_t Workspace::capacity_bytes() const {

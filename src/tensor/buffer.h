@@ -53,9 +53,16 @@ class Arena {
 };
 
 // Scratch memory of one iteration: Take hands out 64-byte aligned pieces, Reset takes all of them
-// back. Once an iteration's need has been seen, later ones allocate nothing. Pieces stay valid
-// until Reset.
+// back, a Scope those of its time. Once an iteration's need has been seen, later ones allocate
+// nothing. Pieces stay valid until they are taken back.
 class Workspace {
+  // How far it is handed out.
+  struct Place {
+    size_t block = 0;  // this one's first bytes, and all of those before it
+    int64_t in_block = 0;
+    int64_t total = 0;
+  };
+
  public:
   template <class T>
   std::span<T> Take(int64_t count) {
@@ -66,6 +73,20 @@ class Workspace {
     return TensorView(dtype, shape, TakeBytes(shape.num_elements() * DTypeBytes(dtype)));
   }
   void Reset();
+
+  // Takes back at its end all that was handed out since its begin. Scopes nest.
+  class Scope {
+   public:
+    explicit Scope(Workspace& workspace) : workspace_(workspace), begin_(workspace.at_) {}
+    ~Scope() { workspace_.at_ = begin_; }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    Workspace& workspace_;
+    Place begin_;
+  };
+
   int64_t num_allocations() const { return num_allocations_; }
   int64_t capacity_bytes() const;
 
@@ -73,8 +94,8 @@ class Workspace {
   std::byte* TakeBytes(int64_t num_bytes);
 
   std::vector<Buffer> blocks_;  // after Reset one block that holds the largest iteration
-  int64_t used_in_block_ = 0;
-  int64_t used_total_ = 0;
+  Place at_;
+  int64_t most_total_ = 0;  // of an iteration
   int64_t num_allocations_ = 0;
 };
 

@@ -15,11 +15,13 @@ struct Entry {
   int64_t bytes;
 };
 
-constexpr std::array<Entry, 13> kTypes = {{{DType::kF32, "F32", 4},
+constexpr std::array<Entry, 15> kTypes = {{{DType::kF32, "F32", 4},
                                            {DType::kF64, "F64", 8},
                                            {DType::kBF16, "BF16", 2},
                                            {DType::kF16, "F16", 2},
                                            {DType::kF8E4M3, "F8_E4M3", 1},
+                                           {DType::kF8E5M2, "F8_E5M2", 1},
+                                           {DType::kF8E8M0, "F8_E8M0", 1},
                                            {DType::kI8, "I8", 1},
                                            {DType::kU8, "U8", 1},
                                            {DType::kI16, "I16", 2},

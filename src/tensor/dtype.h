@@ -13,6 +13,8 @@ enum class DType : uint8_t {
   kBF16,
   kF16,
   kF8E4M3,
+  kF8E5M2,  // this one and the next are only read as bytes
+  kF8E8M0,
   kI8,
   kU8,
   kI16,

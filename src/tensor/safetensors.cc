@@ -156,6 +156,9 @@ void SafetensorsFile::Parse(std::span<const std::byte> bytes) {
           header_bytes, bytes.size() - 8, kMaxHeaderBytes);
   }
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, header_bytes);
+  if (text.find('\0') != std::string_view::npos)
+    Throw(ErrorKind::kCorrupt, "{}: its header holds a zero byte; it may be padded by spaces only",
+          path_);
   const std::span<const std::byte> data = bytes.subspan(8 + header_bytes);
   bool has_metadata = false;
   const Json json =
@@ -196,30 +199,43 @@ TensorView SafetensorsFile::Get(const std::string& name, DType dtype, const Shap
   return view;
 }
 
+std::string SafetensorsHeader(std::span<const TensorLayout> tensors,
+                              const std::map<std::string, std::string>& metadata) {
+  // Member by member: an ordered object looks for each name among all before it.
+  std::set<std::string_view> names;
+  std::string text = "{";
+  const auto add = [&](const std::string& name, const nlohmann::ordered_json& value) {
+    WIDELOAD_CHECK(names.insert(name).second, "tensor {} is there twice", name);
+    text += text.size() > 1 ? "," : "";
+    text += DumpJson(name) + ":" + value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  };
+  const std::string metadata_name = "__metadata__";
+  if (!metadata.empty()) add(metadata_name, metadata);
+  int64_t offset = 0;
+  for (const TensorLayout& tensor : tensors) {
+    std::vector<int64_t> dims;
+    for (int i = 0; i < tensor.shape.rank(); ++i) dims.push_back(tensor.shape[i]);
+    const int64_t end = offset + tensor.shape.num_elements() * DTypeBytes(tensor.dtype);
+    add(tensor.name,
+        {{"dtype", DTypeName(tensor.dtype)}, {"shape", dims}, {"data_offsets", {offset, end}}});
+    offset = end;
+  }
+  text += "}";
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const uint64_t header_bytes = text.size();
+  return std::string(reinterpret_cast<const char*>(&header_bytes), 8) + text;
+}
+
 void WriteSafetensors(const std::string& path,
                       std::span<const std::pair<std::string, TensorView>> tensors,
                       const std::map<std::string, std::string>& metadata) {
-  nlohmann::ordered_json header;
-  std::set<std::string_view> names;
-  if (!metadata.empty()) header["__metadata__"] = metadata;
-  int64_t offset = 0;
+  std::vector<TensorLayout> layouts;
   for (const auto& [name, view] : tensors) {
-    WIDELOAD_CHECK(names.insert(name).second && view.dense(),
-                   "{}: tensor {} is there twice or has padded rows", path, name);
-    std::vector<int64_t> dims;
-    for (int i = 0; i < view.shape().rank(); ++i) dims.push_back(view.dim(i));
-    header[name] = {{"dtype", DTypeName(view.dtype())},
-                    {"shape", dims},
-                    {"data_offsets", {offset, offset + view.num_bytes()}}};
-    offset += view.num_bytes();
+    WIDELOAD_CHECK(view.dense(), "{}: tensor {} has padded rows", path, name);
+    layouts.push_back({.name = name, .dtype = view.dtype(), .shape = view.shape()});
   }
-  std::string text =
-      header.is_null() ? "{}" : header.dump(-1, ' ', false, Json::error_handler_t::replace);
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  const uint64_t header_bytes = text.size();
   WholeFileWriter writer(path);
-  writer.Append(std::as_bytes(std::span(&header_bytes, 1)));
-  writer.Append(text);
+  writer.Append(SafetensorsHeader(layouts, metadata));
   for (const auto& [name, view] : tensors)
     writer.Append(std::span(static_cast<const std::byte*>(view.raw()),
                             static_cast<size_t>(view.num_bytes())));

@@ -30,6 +30,8 @@ class SafetensorsFile {
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::string& path() const { return path_; }
+  // MappedFile::GiveBackPages of the file.
+  void GiveBackPages() const { file_.GiveBackPages(); }
   bool Has(const std::string& name) const { return tensors_.contains(name); }
   // Errors: kNotFound naming file and tensor.
   TensorView Get(const std::string& name) const;
@@ -47,6 +49,17 @@ class SafetensorsFile {
   std::map<std::string, TensorView> tensors_;
   std::map<std::string, std::string> metadata_;
 };
+
+// A tensor to be written, without its bytes.
+struct TensorLayout {
+  std::string name;
+  DType dtype = DType::kF32;
+  Shape shape;
+};
+// What a file of these tensors begins with, up to the first byte of the first: they follow each
+// other in this order, from a multiple of 8 on. Names must be distinct.
+std::string SafetensorsHeader(std::span<const TensorLayout> tensors,
+                              const std::map<std::string, std::string>& metadata = {});
 
 // Writes tensors in the order given (names must be distinct), the first aligned to 8 bytes; appears
 // whole or not at all. The same input gives the same bytes. Errors: kIo.

@@ -24,8 +24,9 @@ std::bitset<256> FirstBytesOf(const CodePointSet& set) {
 }  // namespace
 
 CodePointSet::CodePointSet(std::vector<Range> ranges) {
-  std::sort(ranges.begin(), ranges.end(),
-            [](const Range& a, const Range& b) { return a.first < b.first; });
+  const auto starts_before = [](const Range& a, const Range& b) { return a.first < b.first; };
+  if (!std::is_sorted(ranges.begin(), ranges.end(), starts_before))
+    std::sort(ranges.begin(), ranges.end(), starts_before);
   for (const Range& range : ranges) {
     if (!ranges_.empty() && range.first <= ranges_.back().last + 1)
       ranges_.back().last = std::max(ranges_.back().last, range.last);
@@ -35,8 +36,11 @@ CodePointSet::CodePointSet(std::vector<Range> ranges) {
 }
 
 CodePointSet CodePointSet::Or(const CodePointSet& other) const {
-  std::vector<Range> both = ranges_;
-  both.insert(both.end(), other.ranges_.begin(), other.ranges_.end());
+  std::vector<Range> both;
+  both.reserve(ranges_.size() + other.ranges_.size());
+  std::merge(ranges_.begin(), ranges_.end(), other.ranges_.begin(), other.ranges_.end(),
+             std::back_inserter(both),
+             [](const Range& a, const Range& b) { return a.first < b.first; });
   return CodePointSet(std::move(both));
 }
 

@@ -24,6 +24,22 @@ std::vector<Part> Parts(const Split& split, std::string_view text, RegexScratch&
   return parts;
 }
 
+// The matches and what lies between them, without empty ones.
+std::vector<TextRange> Isolated(const Regex& pattern, std::string_view text,
+                                RegexScratch& scratch) {
+  const std::vector<TextRange> matches = pattern.FindAll(text, scratch);
+  std::vector<TextRange> ranges;
+  ranges.reserve(matches.size());
+  size_t end = 0;
+  for (const TextRange& match : matches) {
+    if (match.begin != end) ranges.push_back({end, match.begin});
+    if (match.begin != match.end) ranges.push_back(match);
+    end = match.end;
+  }
+  if (end != text.size()) ranges.push_back({end, text.size()});
+  return ranges;
+}
+
 // A match joins the part before it; the second of two neighbouring matches stands alone.
 std::vector<Part> MergeWithPrevious(const std::vector<Part>& parts) {
   std::vector<Part> merged;
@@ -68,6 +84,8 @@ std::vector<Part> MergeEqual(const std::vector<Part>& parts) {
 }  // namespace
 
 std::vector<TextRange> Apply(const Split& split, std::string_view text, RegexScratch& scratch) {
+  if (split.pattern && split.behavior == SplitBehavior::kIsolated)
+    return Isolated(*split.pattern, text, scratch);
   std::vector<Part> parts = Parts(split, text, scratch);
   if (split.behavior == SplitBehavior::kMergedWithPrevious) parts = MergeWithPrevious(parts);
   if (split.behavior == SplitBehavior::kMergedWithNext) parts = MergeWithNext(parts);

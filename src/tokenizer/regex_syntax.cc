@@ -36,13 +36,15 @@ CodePointSet WhiteSpace() {
 }
 
 // \w: what IsWordCharacter tells, without the two joiners, which Oniguruma leaves out.
-CodePointSet WordCharacters() {
-  const CodePointSet circled(
-      {{0x24B6, 0x24E9}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}});
-  CodePointSet result = circled;
-  for (const std::string_view name : {"L", "M", "Nd", "Nl", "Pc"})
-    result = result.Or(*PropertyNamed(name));
-  return result;
+const CodePointSet& WordCharacters() {
+  static const CodePointSet all = [] {
+    CodePointSet result(
+        {{0x24B6, 0x24E9}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}});
+    for (const std::string_view name : {"L", "M", "Nd", "Nl", "Pc"})
+      result = result.Or(*PropertyNamed(name));
+    return result;
+  }();
+  return all;
 }
 
 class Parser {
@@ -290,7 +292,7 @@ class Parser {
       case 'S':
         return WhiteSpace().Complement();
       case 'd':
-        return PropertyNamed("Nd");
+        return *PropertyNamed("Nd");
       case 'D':
         return PropertyNamed("Nd")->Complement();
       case 'w':
@@ -340,8 +342,8 @@ class Parser {
     const bool is_negated = name.starts_with('^') != (Peek(1) == 'P');
     if (name.starts_with('^')) name.remove_prefix(1);
     if (ignores_case_) Refuse("\\p in (?i:");
-    const auto set = PropertyNamed(name);
-    if (!set) Refuse(fmt::format("the property {}", name));
+    const CodePointSet* set = PropertyNamed(name);
+    if (set == nullptr) Refuse(fmt::format("the property {}", name));
     position_ = close + 1;
     return is_negated ? set->Complement() : *set;
   }

@@ -169,7 +169,8 @@ TokenizerSpec ParseTiktoken(std::string_view model, const std::string& source,
   TokenizerSpec spec;
   spec.source = source;
   spec.is_sliced = true;
-  spec.pre_tokenizer.splits.push_back({.pattern = Regex(kPattern, source)});
+  static const Regex pattern(kPattern, "the pattern for tiktoken.model");
+  spec.pre_tokenizer.splits.push_back({.pattern = pattern});
   spec.pre_tokenizer.is_byte_level = true;
   spec.decoder.is_byte_level = true;
   spec.bpe.ignore_merges = true;

@@ -1,6 +1,6 @@
-// Text <-> token ids: the BPE of a tokenizer.json, the same ids as the Hugging Face tokenizers
-// library. Immutable after construction; every const function may be called by many threads at
-// once.
+// Text <-> token ids: the BPE of a tokenizer.json or a tiktoken.model, the same ids as the Hugging
+// Face tokenizers library and tiktoken. Immutable after construction; every const function may be
+// called by many threads at once.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +39,8 @@ class Tokenizer {
   std::vector<int32_t> Encode(std::string_view text) const;
   // The same without looking for added tokens.
   std::vector<int32_t> EncodePlain(std::string_view text) const;
-  // The ids of the parts joined, but no added token takes a byte of a plain part. Each part is
-  // normalised by itself.
+  // The ids of the parts joined, but no added token takes a byte of a plain part.
+  // NFC and replacements work on plain and other stretches one by one.
   std::vector<int32_t> EncodeParts(std::span<const TextPart> parts) const;
 
   // PrefixIds, the ids of `text`, SuffixIds.

@@ -155,6 +155,62 @@ TEST(EncodeParts, PlainPartsNeverGiveOrCompleteAnAddedToken) {
   EXPECT_THAT(encode({{"<a", false}, {">", false}}), ElementsAre(300));
 }
 
+// A vocabulary as SentencePiece makes them: characters, bytes, U+2581 for blanks.
+Json SentencePieceJson() {
+  Json vocab = {{"<unk>", 0}, {"<s>", 1}, {"\u2581", 2}, {"a", 3}, {"b", 4}, {"\u2581a", 5}};
+  for (int byte = 0; byte < 256; ++byte) vocab[fmt::format("<0x{:02X}>", byte)] = 6 + byte;
+  const Json replace = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "\u2581"}};
+  const Json back = {{"type", "Replace"}, {"pattern", {{"String", "\u2581"}}}, {"content", " "}};
+  return {{"added_tokens", {Added(1, "<s>")}},
+          {"normalizer",
+           {{"type", "Sequence"},
+            {"normalizers", {{{"type", "Prepend"}, {"prepend", "\u2581"}}, replace}}}},
+          {"decoder",
+           {{"type", "Sequence"},
+            {"decoders",
+             {back,
+              {{"type", "ByteFallback"}},
+              {{"type", "Fuse"}},
+              {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}}}}},
+          {"model",
+           {{"type", "BPE"},
+            {"vocab", vocab},
+            {"merges", {"\u2581 a"}},
+            {"unk_token", "<unk>"},
+            {"fuse_unk", true},
+            {"byte_fallback", true}}}};
+}
+
+TEST(SentencePiece, TheBlankStandsBeforeEachTextBetweenAddedTokensAndNowhereElse) {
+  const Tokenizer tokenizer = From(SentencePieceJson());
+  const auto encode = [&](std::vector<TextPart> parts) { return tokenizer.EncodeParts(parts); };
+  EXPECT_THAT(tokenizer.Encode("a a<s>b"), ElementsAre(5, 5, 1, 2, 4));
+  EXPECT_THAT(encode({{"<s>", false}, {"a", true}, {"b", false}}), ElementsAre(1, 5, 4));
+  EXPECT_THAT(encode({{"b", false}, {"<s>", true}}), ElementsAre(2, 4, 66, 121, 68));
+}
+
+TEST(SentencePiece, UnknownCharactersAreBytesOrOneUnknownToken) {
+  Json json = SentencePieceJson();
+  EXPECT_THAT(From(json).Encode("\u00E9"), ElementsAre(2, 6 + 0xC3, 6 + 0xA9));
+  json["model"]["vocab"].erase("<0xC3>");
+  EXPECT_THAT(From(json).Encode("\u00E9\u00E8b"), ElementsAre(2, 0, 4));
+  json["model"]["fuse_unk"] = false;
+  EXPECT_THAT(From(json).Encode("\u00E9\u00E8b"), ElementsAre(2, 0, 0, 4));
+}
+
+TEST(SentencePiece, ARunOfBytesIsTextOrReplacementsAsAWhole) {
+  const Tokenizer tokenizer = From(SentencePieceJson());
+  const auto byte = [](int value) { return 6 + value; };
+  EXPECT_EQ(tokenizer.Decode(std::vector<int32_t>{5, byte(0xC3), byte(0xA9), 4}), "a\u00E9b");
+  EXPECT_EQ(tokenizer.Decode(std::vector<int32_t>{5, byte(0xC3), byte(0xA9), byte(0xC3), 4}),
+            "a\uFFFD\uFFFD\uFFFDb");
+  StreamingDetokenizer stream(tokenizer);
+  EXPECT_EQ(stream.Push(byte('x')), "");
+  EXPECT_EQ(stream.Push(5), "x a");  // only now the run is known to be whole
+  EXPECT_EQ(stream.Push(byte('\n')), "");
+  EXPECT_EQ(stream.Flush(), "\n");
+}
+
 TEST(Tokenizer, IllFormedTextCountsAsReplacementCharacters) {
   const Tokenizer tokenizer = From(SmallTokenizerJson());
   EXPECT_EQ(tokenizer.Encode("a\xFF"), tokenizer.Encode("a\uFFFD"));

@@ -4,6 +4,7 @@
 #include <array>
 #include <vector>
 
+#include "tokenizer/code_points.h"
 #include "tokenizer/unicode_properties.h"
 
 namespace wideload::tokenizer {
@@ -116,6 +117,30 @@ void Compose(std::vector<uint32_t>& code_points) {
   code_points.resize(count);
 }
 
+void AppendNfc(std::string_view text, std::string& result) {
+  std::vector<uint32_t> code_points = CanonicalDecomposition(text);
+  SortCombiningMarks(code_points);
+  Compose(code_points);
+  for (const uint32_t c : code_points) AppendUtf8(c, result);
+}
+
+// Characters that stay as they are and take no part in what stands before them: text can be
+// normalised piece by piece, each of which begins with one of them.
+CodePointSet NfcBoundaries() {
+  constexpr uint32_t kNothingBehind = 0x30000;  // the last character that NFC changes is U+2FA1D
+  std::vector<CodePointSet::Range> others;
+  for (uint32_t c = 0; c < kNothingBehind; ++c) {
+    std::vector<uint32_t> parts;
+    AppendDecomposed(c, parts);
+    const uint32_t first = parts[0];
+    const bool is_joined = CombiningClassOf(first) != 0 || IsSecondOfComposite(first) ||
+                           first - kVowels < kNumVowels || first - kTrailing < kNumTrailing;
+    if (parts.size() > 1) Compose(parts);
+    if (is_joined || parts != std::vector<uint32_t>{c}) others.push_back({c, c});
+  }
+  return CodePointSet(std::move(others)).Complement();
+}
+
 struct ByteAlphabet {
   std::array<uint32_t, 256> character;
   std::array<int16_t, 0x144> byte;  // -1: not of the alphabet
@@ -195,13 +220,31 @@ void AppendUtf8(uint32_t code_point, std::string& text) {
 
 std::string Nfc(std::string_view text) {
   if (IsAscii(text)) return std::string(text);
-  std::vector<uint32_t> code_points = CanonicalDecomposition(text);
-  SortCombiningMarks(code_points);
-  Compose(code_points);
+  static const CharacterClass boundaries(NfcBoundaries());
   std::string result;
   result.reserve(text.size());
-  for (const uint32_t c : code_points) AppendUtf8(c, result);
-  return result;
+  size_t copied = 0;   // of `text`
+  size_t segment = 0;  // begin of what has no boundary inside it
+  bool is_normal = true;
+  const auto end_segment = [&](size_t end) {
+    if (!is_normal) {
+      result += text.substr(copied, segment - copied);
+      AppendNfc(text.substr(segment, end - segment), result);
+      copied = end;
+    }
+    segment = end;
+    is_normal = true;
+  };
+  for (size_t i = 0; i < text.size();) {
+    const Utf8Unit unit = Utf8At(text, i);
+    if (boundaries.Contains(unit.code_point))
+      end_segment(i);
+    else
+      is_normal = false;
+    i += unit.length;
+  }
+  end_segment(text.size());
+  return result += text.substr(copied);
 }
 
 bool IsWhiteSpace(uint32_t c) {

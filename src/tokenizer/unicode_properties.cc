@@ -7,6 +7,7 @@
 #include <map>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "base/error.h"
@@ -124,6 +125,7 @@ const ByteTable& CombiningClasses() {
 struct Compositions {
   std::unordered_map<uint32_t, Decomposition> decomposition_of;
   std::unordered_map<uint64_t, uint32_t> composite_of;  // first << 32 | second
+  std::unordered_set<uint32_t> seconds;                 // of those
 };
 
 const Compositions& TheCompositions() {
@@ -140,10 +142,27 @@ const Compositions& TheCompositions() {
       result.decomposition_of[code_point] = parts;
       if (parts.second != 0 && !is_excluded)
         result.composite_of[uint64_t{parts.first} << 32 | parts.second] = code_point;
+      if (parts.second != 0 && !is_excluded) result.seconds.insert(parts.second);
     }
     return result;
   }();
   return all;
+}
+
+// By name in lower case.
+std::map<std::string, CodePointSet> NamedSets() {
+  std::map<std::string, CodePointSet> sets;
+  for (size_t i = 0; i < kNumCategories; ++i) {
+    const std::string name(kCategoryNames[i]);
+    CodePointSet& group = sets[name.substr(0, 1)];
+    group = group.Or(CategorySets()[i]);
+    sets[name] = CategorySets()[i];
+  }
+  for (const auto& [long_name, letter] : kLongNames)
+    sets[std::string(long_name)] = sets[std::string(1, letter)];
+  const auto scripts = SetsOfRuns(kScriptRuns, kScriptNames.size());
+  for (size_t i = 0; i < scripts.size(); ++i) sets[std::string(kScriptNames[i])] = scripts[i];
+  return sets;
 }
 
 }  // namespace
@@ -152,22 +171,14 @@ GeneralCategory CategoryOf(uint32_t code_point) {
   return static_cast<GeneralCategory>(Categories().At(code_point));
 }
 
-std::optional<CodePointSet> PropertyNamed(std::string_view name) {
+const CodePointSet* PropertyNamed(std::string_view name) {
+  static const auto sets = NamedSets();
   std::string key;
   for (const char c : name)
     if (c != ' ' && c != '_' && c != '-')
       key += static_cast<char>(c >= 'A' && c <= 'Z' ? c | 32 : c);
-  for (const auto& [long_name, letter] : kLongNames)
-    if (key == long_name) key.assign(1, letter);
-  std::optional<CodePointSet> set;
-  for (size_t i = 0; i < kNumCategories; ++i)
-    if (!key.empty() && key.size() <= 2 && kCategoryNames[i].starts_with(key))
-      set = set.value_or(CodePointSet()).Or(CategorySets()[i]);
-  if (set) return set;
-  static const auto scripts = SetsOfRuns(kScriptRuns, kScriptNames.size());
-  const auto script = std::find(kScriptNames.begin(), kScriptNames.end(), key);
-  if (script == kScriptNames.end()) return std::nullopt;
-  return scripts[static_cast<size_t>(script - kScriptNames.begin())];
+  const auto found = sets.find(key);
+  return found == sets.end() ? nullptr : &found->second;
 }
 
 uint8_t CombiningClassOf(uint32_t code_point) { return CombiningClasses().At(code_point); }
@@ -180,6 +191,10 @@ Decomposition DecompositionOf(uint32_t code_point) {
 uint32_t CompositeOf(uint32_t first, uint32_t second) {
   const auto found = TheCompositions().composite_of.find(uint64_t{first} << 32 | second);
   return found == TheCompositions().composite_of.end() ? 0 : found->second;
+}
+
+bool IsSecondOfComposite(uint32_t code_point) {
+  return TheCompositions().seconds.contains(code_point);
 }
 
 }  // namespace wideload::tokenizer

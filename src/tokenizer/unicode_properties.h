@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string_view>
 
 #include "tokenizer/code_points.h"
@@ -47,8 +46,8 @@ GeneralCategory CategoryOf(uint32_t code_point);
 
 // The characters of a property as regular expressions name it: a general category ("Lu", "L",
 // "Letter") or one of the scripts of unicode_tables.py ("Han"). Case, blanks, - and _ in `name` do
-// not count. Nothing for other names.
-std::optional<CodePointSet> PropertyNamed(std::string_view name);
+// not count. nullptr for other names.
+const CodePointSet* PropertyNamed(std::string_view name);
 
 // Canonical_Combining_Class.
 uint8_t CombiningClassOf(uint32_t code_point);
@@ -63,5 +62,7 @@ Decomposition DecompositionOf(uint32_t code_point);
 
 // The primary composite of two characters, not Hangul; 0 where there is none.
 uint32_t CompositeOf(uint32_t first, uint32_t second);
+// Whether CompositeOf(first, code_point) is a character for some first.
+bool IsSecondOfComposite(uint32_t code_point);
 
 }  // namespace wideload::tokenizer

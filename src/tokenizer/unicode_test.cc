@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "tokenizer/code_points.h"
+#include "tokenizer/unicode_properties.h"
+
 namespace wideload::tokenizer {
 namespace {
 
@@ -30,6 +33,40 @@ TEST(Nfc, ComposesReordersAndKeepsExclusions) {
   EXPECT_EQ(Nfc("\u212B"), "\u00C5");                     // Angstrom sign
   EXPECT_EQ(Nfc("\uFB01 \u2460"), "\uFB01 \u2460");       // compatibility forms stay
   EXPECT_EQ(Nfc(std::string("a\0b\u0301", 5)), std::string("a\0b\u0301", 5));
+}
+
+TEST(Nfc, MarksReachOverWhatStandsBetween) {
+  EXPECT_EQ(Nfc("\u6F22xe\u0323\u0301\u6F22"), "\u6F22x\u1EB9\u0301\u6F22");
+  EXPECT_EQ(Nfc("\u00E9\u0323"), "\u1EB9\u0301");    // a composed letter is taken apart again
+  EXPECT_EQ(Nfc("\uAC00\u11A8x"), "\uAC01x");        // syllable and trailing consonant
+  EXPECT_EQ(Nfc("\u0301e\u0301"), "\u0301\u00E9");   // a mark at the begin
+  EXPECT_EQ(Nfc("\u0B47\u0B3E"), "\u0B4B");          // two starters
+  EXPECT_EQ(Nfc("\u2126\u0301"), "\u038F");          // a singleton and its mark
+  EXPECT_EQ(Nfc("e\u0C3C\u0301"), "e\u0C3C\u0301");  // U+0C3C is younger than the tables
+}
+
+TEST(Unicode, CategoriesAndScriptsAreThoseOfUnicode16) {
+  EXPECT_EQ(CategoryOf(0x10D50), GeneralCategory::kLu);  // Garay, of 16.0
+  EXPECT_EQ(CategoryOf(0x1FAE9), GeneralCategory::kSo);  // of 16.0
+  EXPECT_EQ(CategoryOf(0x088F), GeneralCategory::kCn);   // of 17.0
+  EXPECT_EQ(CategoryOf(0x10FFFF), GeneralCategory::kCn);
+  EXPECT_TRUE(PropertyNamed("Han")->Contains(0x3007));
+  EXPECT_FALSE(PropertyNamed("Han")->Contains(0x3001));
+  EXPECT_EQ(PropertyNamed("uppercase letter"), nullptr);
+  EXPECT_EQ(PropertyNamed(""), nullptr);
+  EXPECT_EQ(*PropertyNamed("L"), *PropertyNamed("let_ter"));
+}
+
+TEST(CodePointSet, HasTheAlgebraOfSets) {
+  const CodePointSet some({{10, 20}, {30, 40}, {21, 25}});
+  EXPECT_EQ(some.ranges(), (std::vector<CodePointSet::Range>{{10, 25}, {30, 40}}));
+  EXPECT_EQ(some.Complement().Complement(), some);
+  EXPECT_EQ(some.And(CodePointSet({{24, 31}})), CodePointSet({{24, 25}, {30, 31}}));
+  EXPECT_EQ(CodePointSet().Complement().ranges(),
+            (std::vector<CodePointSet::Range>{{0, kMaxCodePoint}}));
+  const CharacterClass letters(*PropertyNamed("Lo"));
+  for (uint32_t c = 0; c <= kMaxCodePoint; ++c)
+    ASSERT_EQ(letters.Contains(c), CategoryOf(c) == GeneralCategory::kLo) << c;
 }
 
 TEST(Nfc, IsNotQuadraticInCombiningMarks) {

@@ -93,9 +93,10 @@ class BadModel(CliTest):
         self.refused(["generate", "-m", folder, "-p", "a"], "tokenizer.json", "Unigram", "BPE")
         self.refused(["tokenize", "-m", folder], "tokenizer.json", "Unigram", "BPE", stdin='["a"]')
 
-    def test_ranks_for_a_model_without_experts(self):
-        folder = self.model(TINY, mlp_only_layers=[0, 1, 2, 3])
-        self.refused(self.logits(folder, "--ep", 2), "--ep is 2", "no experts|no MoE layer")
+    def test_slots_for_a_model_without_experts(self):
+        folder = TINY.parent / "tiny-qwen3-dense"
+        self.refused(self.logits(folder, "--num-slots", 16), "--num-slots is 16", "no MoE layer")
+        self.refused(self.logits(folder, "--placement", "random:1"), "--placement is random:1", "no MoE layer")
 
 
 class BadFlags(CliTest):

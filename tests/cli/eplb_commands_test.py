@@ -128,11 +128,12 @@ class EplbCommands(unittest.TestCase):
                       self.eplb("report", "--expert_statistic_path", SMALL, "--html", "-", "--json", code=2))
 
     def test_diagnoses_in_three_sentences(self):
-        sentences = self.eplb("diagnose", "--expert_statistic_path", SMALL, "--ep_size", 8, "--num_slots", 32)
+        asked = ["diagnose", "--expert_statistic_path", SMALL, "--ep_size", 8, "--num_slots", 32, "--split", "optimal"]
+        sentences = self.eplb(*asked)
         self.assertEqual(len(sentences.splitlines()), 3)
-        self.assertIn("32 experts + 8 ranks - 1 = 39 slots on, 40 as a multiple", sentences)
-        found = json.loads(self.eplb("diagnose", "--expert_statistic_path", SMALL, "--ep_size", 8, "--num_slots", 32,
-                                     "--json"))
+        self.assertIn("32 slots on 8 ranks", sentences.splitlines()[0])
+        self.assertIn("32 experts + 8 ranks - 1 = 39 slots on", sentences)
+        found = json.loads(self.eplb(*asked, "--json"))
         self.assertEqual(found["text"], sentences)
         self.assertEqual([(size["num_slots"], size["ep_size"]) for size in found["others"]],
                          [(40, 8), (48, 8), (36, 4), (48, 16)])
@@ -168,7 +169,7 @@ class EplbCommands(unittest.TestCase):
 
     def test_diagnoses_drift_only_where_the_order_of_batches_matters(self):
         early, late = range(4), range(8, 12)
-        options = ["--ep_size", 8, "--num_slots", 24, "--json"]
+        options = ["--ep_size", 8, "--num_slots", 24, "--json", "--engine", "wideload"]
         found = json.loads(self.eplb("diagnose", "--expert_statistic_path",
                                      self.write_statistics([early] * 8 + [late] * 8), *options))
         self.assertEqual(found["limit"], "drift")

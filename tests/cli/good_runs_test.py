@@ -3,7 +3,7 @@ import json
 import os
 import re
 
-from cli_support import EMBEDDED, STARTED, TINY, CliTest, field_value, read_safetensors
+from cli_support import EMBEDDED, STARTED, TINY, CliTest, field_value, read_safetensors, run
 
 GREEDY = ("--temperature", "0")
 
@@ -200,6 +200,11 @@ class Logits(CliTest):
             with self.subTest(flags):
                 self.assertEqual(self.logits(TINY, ids, *flags), first)
 
+    def test_dense_models_run_on_several_ranks(self):
+        model = TINY.parent / "tiny-llama"
+        ids = [list(range(i, i + 9 + i)) for i in range(1, 6)]
+        self.assertEqual(self.logits(model, ids, "--ep", "3"), self.logits(model, ids))
+
 
 class Tokenize(CliTest):
     TEXTS = ["Hello, world!\n", "", "Grüße 世界 🙂\t x", "<|im_start|>user\nhi<|im_end|>", "a" * 300, "\u0000\u200d"]
@@ -237,7 +242,9 @@ class Inspect(CliTest):
 
     def test_says_what_is_not_supported(self):
         model = self.model(TINY, architectures=["PelicanForCausalLM"])
-        document = json.loads(self.good("inspect", model, "--json").stdout)
+        done = run("inspect", model, "--json")
+        self.assertEqual(done.returncode, 2)
+        document = json.loads(done.stdout)
         self.assertTrue(any("PelicanForCausalLM" in reason for reason in document["unsupported"]))
 
 
@@ -315,7 +322,7 @@ class Bench(CliTest):
         for flags in (("--ep", "2", "--split", "first"), ("--ep", "4", "--num-slots", "128", "--placement", "random:1"),
                       ("--ep", "8", "--moe-max-num-tokens", "8", "--max-num-tokens", "3"),
                       ("--ep", "8", "--placement", yaml, "--split", "round_robin", "--threads", "1"),
-                      ("--num-slots", "96", "--concurrency", "2", "--kv-cache-memory", "400K")):
+                      ("--ep", "2", "--num-slots", "96", "--concurrency", "2", "--kv-cache-memory", "400K")):
             with self.subTest(flags):
                 self.assertEqual(self.bench(*sampled, *flags), first)
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Large and hostile input costs the program no more time and memory than its size explains."""
+import json
 import os
 import pathlib
 import resource
@@ -10,7 +11,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import wide_model  # noqa: E402
-from cli_support import PROGRAM, CliTest  # noqa: E402
+from cli_support import EMBEDDED, PROGRAM, TINY, CliTest, read_safetensors, run, write_safetensors  # noqa: E402
 
 # What costs time in proportion to the input takes a second or two of these; what is quadratic takes hours.
 MAX_CPU_S = 20
@@ -35,7 +36,7 @@ class Limits(CliTest):
 class ManyTensors(Limits):
     def inspect(self, **shape):
         text_bytes = wide_model.make(self.folder / "m", num_tensors=200_000, **shape)
-        stdout, _, peak_bytes = self.measured("inspect", self.folder / "m")
+        stdout, _, peak_bytes = self.measured("inspect", self.folder / "m", code=2)  # its layers lack tensors
         self.assertRegex(stdout, r"experts +200000 ")
         self.assertLess(peak_bytes, PROGRAM_BYTES + 4 * text_bytes)
 
@@ -51,6 +52,94 @@ class ManyObjects(Limits):
         text = self.path("objects.json", "[" + ",".join(["{}"] * 400_000) + "]")
         _, stderr, _ = self.measured("tokenize", "-i", text, code=2)
         self.assertIn("element 0 is {}; it must be a string", stderr)
+
+
+class Sizes(Limits):
+    """What is too large for its meaning or the memory is refused before work."""
+
+    def refused_at_once(self, args, *found):
+        _, stderr, peak_bytes = self.measured(*args, code=2)
+        for regex in found:
+            self.assertRegex(stderr, regex)
+        self.assertLess(peak_bytes, 200 << 20)
+
+    def test_slots(self):
+        for slots in ("30000000", "1000000000"):
+            self.refused_at_once(["generate", "-p", "a", "--num-slots", slots], "--num-slots", "at most 64 are allowed")
+
+    def test_memory_that_no_machine_has(self):
+        for flags in (["--kv-cache-memory", "900000T", "--ep", "64"], ["--kv-cache-memory", "99999999G"]):
+            self.refused_at_once(["generate", "-p", "a", *flags], "kv-cache-memory")
+
+    def test_a_context_of_millions_makes_no_table_of_them(self):
+        model = self.model(EMBEDDED, max_position_embeddings=1 << 24)
+        _, _, peak_bytes = self.measured("generate", "-m", model, "-p", "a", "-n", "2", "--threads", "1")
+        self.assertLess(peak_bytes, 400 << 20)
+
+    def test_streams_are_read_to_their_limit(self):
+        zero = self.folder / "zero.csv"
+        zero.symlink_to("/dev/zero")
+        self.refused_at_once(["generate", "-f", "/dev/zero"], "/dev/zero", "larger than the 64.0 MiB")
+        _, stderr, peak_bytes = self.measured("eplb", "plan", "--loads", zero, "--ep_size", 2, "--output_path",
+                                              self.folder / "out", code=2)
+        self.assertIn("larger than", stderr)
+        self.assertLess(peak_bytes, 1100 << 20)
+
+    def test_a_prompt_that_no_context_holds_is_not_tokenised(self):
+        prompt = self.path("prompt.txt", "a b" * 10_000_000)
+        self.refused_at_once(["generate", "-f", prompt], "prompt.txt", "bytes")
+
+    def test_log_probabilities_of_the_whole_vocabulary(self):
+        stdout, _, peak_bytes = self.measured("generate", "-p", "a", "-n", "100", "--ignore-eos", "--json", "--logprobs", "8192",
+                                              "--threads", "1")
+        self.assertEqual(len(json.loads(stdout)["logprobs"][99]["top"]), 8192)
+        self.assertLess(peak_bytes, 300 << 20)
+
+    def test_logits_are_not_kept(self):
+        ids = self.path("ids.json", [[7] * 500] * 40)  # 8192 x 4 bytes for each of 20000
+        self.measured("logits", "--input-ids", ids, "--output", self.folder / "out", "--max-num-tokens", "128", "--threads", "1",
+                      "--max-batch-size", "1")
+        header, data = read_safetensors(self.folder / "out")
+        self.assertEqual(header["logits.39"]["shape"], [500, 8192])
+        self.assertEqual(len(data), 20_000 * 8192 * 4)
+
+
+class Requests(CliTest):
+    """An error of one request stays with it."""
+
+    def nan_model(self):
+        """The tiny model; the embedding of id 9 is NaN, which makes its logits so."""
+        folder = self.model(TINY)
+        shard = "model-00001-of-00004.safetensors"
+        for file in sorted(TINY.glob("*.safetensors")):
+            header, data = read_safetensors(file)
+            if "model.embed_tokens.weight" in header:
+                shard, (begin, _) = file.name, header["model.embed_tokens.weight"]["data_offsets"]
+                row = 2 * header["model.embed_tokens.weight"]["shape"][1]
+                begin += 9 * row
+                write_safetensors(folder / shard, header, data[:begin] + b"\xc0\x7f" * (row // 2) + data[begin + row:])
+        return folder
+
+    def test_bench_writes_the_other_rows(self):
+        rows = self.rows("rows.jsonl", [{"task_id": i, "input_ids": [7 + i % 3], "output_tokens": 4} for i in range(9)])
+        for flags in ([], ["--ep", "4"]):
+            with self.subTest(flags):
+                out, report = self.folder / "out.jsonl", self.folder / "report.json"
+                done = run("bench", "throughput", "-m", self.nan_model() if not flags else self.folder / "model", "--dataset", rows,
+                           "--output", out, "--report-json", report, "--threads", "1", *flags)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn("3 of 9 requests failed; the first, task_id 2: the model's logits are not finite", done.stderr)
+                lines = [json.loads(line) for line in out.read_text().splitlines()]
+                self.assertEqual([len(line["ids"]) for line in lines], [4, 4, 0] * 3)
+                self.assertEqual(["error" in line for line in lines], [False, False, True] * 3)
+                self.assertEqual(json.loads(report.read_text())["request_info"]["num_requests"], 6)
+
+    def test_logits_say_that_they_are_not_finite(self):
+        ids = self.path("ids.json", [[1, 2], [3, 9]])
+        done = run("logits", "-m", self.nan_model(), "--input-ids", ids, "--output", self.folder / "out")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("list 1, position 1: the logit of token 0 is nan; nothing was written", done.stderr)
+        self.assertFalse((self.folder / "out").exists())
 
 
 if __name__ == "__main__":

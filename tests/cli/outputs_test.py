@@ -2,6 +2,7 @@
 """Where output goes: links, modes, descriptors and devices are kept; what is read is not written over; nothing partial stays."""
 import os
 import pathlib
+import shutil
 import signal
 import stat
 import subprocess
@@ -11,7 +12,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from cli_support import PROGRAM, CliTest  # noqa: E402
+from cli_support import PROGRAM, SOURCE, TINY, CliTest  # noqa: E402
 
 
 class Places(CliTest):
@@ -68,6 +69,56 @@ class Places(CliTest):
                 process.wait(60)
                 process.stdin.close()
                 self.assertEqual(self.files(), ["texts.json"])
+
+
+class Shared(CliTest):
+    """Outputs that are inputs, or the same as another output, are refused before anything is written."""
+
+    def unchanged(self, args, *found):
+        before = {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
+        self.refused(args, *found)
+        self.assertEqual({path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}, before)
+
+    def spellings(self, path):
+        """The path as it is, another spelling, a link, and another name of the same file."""
+        link, hard = path.with_name("link"), path.with_name("hard")
+        link.symlink_to(path.name)
+        os.link(path, hard)
+        return [path, f"{path.parent}/./{path.name}", link, hard]
+
+    def test_bench(self):
+        rows = self.rows("rows.jsonl", [{"task_id": 0, "input_ids": [1], "output_tokens": 1}])
+        for output in self.spellings(rows):
+            for flag in ("--output", "--report-json", "--iteration-log"):
+                self.unchanged(["bench", "throughput", "--dataset", rows, flag, output], flag, "--dataset", "is read there")
+        self.unchanged(["bench", "throughput", "--dataset", rows, "--output", self.folder / "a", "--report-json",
+                        f"{self.folder}/./a"], "--output", "--report-json", "goes there too")
+        self.unchanged(["bench", "throughput", "--dataset", rows, "--output", "-", "--report-json", "-"], "--output", "goes there too")
+
+    def test_logits(self):
+        ids, model = self.path("ids.json", [[1]]), self.folder / "m"
+        shutil.copytree(TINY, model)
+        for name in ("model-00002-of-00004.safetensors", "config.json", "model.safetensors.index.json"):
+            self.unchanged(["logits", "-m", model, "--input-ids", ids, "--output", model / name], "--output", "--model", name)
+        self.unchanged(["logits", "-m", model, "--input-ids", ids, "--output", ids], "--input-ids")
+        self.good("logits", "-m", model, "--input-ids", ids, "--output", model / "logits")
+
+    def test_tokenize(self):
+        texts = self.path("texts.json", ["a"])
+        self.unchanged(["tokenize", "-i", texts, "-o", texts], "--output", "--input")
+
+    def test_eplb(self):
+        plan = self.path("old.yaml", "num_slots: 6\ninitial_global_assignments:\n  0: [0, 1, 2, 2, 3, 3]\n")
+        sizes = ["--ep_size", 2, "--num_slots", 6]
+        csv = self.path("loads.csv", "9,2,3,1\n")
+        for output in self.spellings(csv):
+            self.unchanged(["eplb", "plan", "--loads", csv, *sizes, "--output_path", output], "--output_path", "--loads")
+        self.unchanged(["eplb", "repair", "--loads", csv, "--ep_size", 2, "--from", plan, "--output_path", plan], "--from")
+        self.unchanged(["eplb", "convert", csv, csv], "output", "input")
+        statistics = self.folder / "statistics"
+        shutil.copytree(SOURCE / "testdata/statistics/small", statistics)
+        self.unchanged(["eplb", "report", "--expert_statistic_path", statistics, "--html", statistics / "meta_info.json"], "--html")
+        self.unchanged(["eplb", "convert", statistics, statistics, "--replace"], "output", "input")
 
 
 if __name__ == "__main__":

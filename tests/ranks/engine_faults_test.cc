@@ -17,7 +17,7 @@ namespace {
 
 using testing_support::TestModel;
 
-enum class Fault { kStopsBeforeForward, kStopsAfterForward, kThrows };
+enum class Fault { kStopsBeforeLayers, kStopsAfterLayers, kThrows };
 
 // Does on one rank's thread, in one iteration, what a test asks for.
 class FaultyModel : public model::Model {
@@ -25,15 +25,26 @@ class FaultyModel : public model::Model {
   FaultyModel(const model::Model& model, Fault fault, std::string thread, int64_t iteration)
       : model_(model), fault_(fault), thread_(std::move(thread)), iteration_(iteration) {}
 
-  const model::ModelShape& shape() const override { return model_.shape(); }
-  TensorView Forward(const model::RankContext& rank, const model::Batch& batch) const override {
+  const model::ModelSpec& spec() const override { return model_.spec(); }
+  int64_t weight_bytes() const override { return model_.weight_bytes(); }
+  std::span<const std::byte> ExpertBytes(int32_t moe_index, int32_t expert) const override {
+    return model_.ExpertBytes(moe_index, expert);
+  }
+  TensorView Embed(const model::RankContext& rank, const model::Batch& batch) const override {
+    return model_.Embed(rank, batch);
+  }
+  TensorView Head(const model::RankContext& rank, const model::Batch& batch,
+                  const TensorView& h) const override {
+    return model_.Head(rank, batch, h);
+  }
+  void Layers(const model::RankContext& rank, const model::Batch& batch, int64_t first,
+              int64_t last, const TensorView& h) const override {
     const bool is_here = batch.iteration == iteration_ && ThisThreadName() == thread_;
     if (is_here && fault_ == Fault::kThrows)
       Throw(ErrorKind::kResource, "no memory for the rows of {}", thread_);
-    if (is_here && fault_ == Fault::kStopsBeforeForward) StopForGood();
-    const TensorView logits = model_.Forward(rank, batch);
+    if (is_here && fault_ == Fault::kStopsBeforeLayers) StopForGood();
+    model_.Layers(rank, batch, first, last, h);
     if (is_here) StopForGood();
-    return logits;
   }
 
  private:
@@ -92,7 +103,7 @@ std::string RunToFault(runtime::Engine& engine) {
 }
 
 TEST(StuckRank, EndsTheOthersWhoNameItAndWhatItOwes) {
-  const auto engine = EngineWith(Fault::kStopsBeforeForward);
+  const auto engine = EngineWith(Fault::kStopsBeforeLayers);
   try {
     while (!engine->idle()) engine->Step();
     FAIL() << "the run came to its end";
@@ -113,7 +124,7 @@ TEST(StuckRank, EndsTheOthersWhoNameItAndWhatItOwes) {
 }
 
 TEST(StuckRank, IsFoundAlsoWhenNoOtherRankNeedsIt) {
-  const auto engine = EngineWith(Fault::kStopsAfterForward);
+  const auto engine = EngineWith(Fault::kStopsAfterLayers);
   EXPECT_EQ(RunToFault(*engine),
             "iteration 3: waited for the end of the iteration of rank 2: no answer for 0.5 s after "
             "the first rank had ended it");
@@ -123,10 +134,10 @@ TEST(StuckRank, IsFoundAlsoWhenNoOtherRankNeedsIt) {
 
 TEST(StuckRank, LeavesTheStatisticsOfTheIterationsBefore) {
   statistics::Recorder recorder({.num_ranks = kRanks,
-                                 .layers = TinyModel().model->shape().moe.layers,
+                                 .layers = TinyModel().model->spec().moe.layers,
                                  .num_experts = 16,
                                  .experts_per_token = 4});
-  const auto engine = EngineWith(Fault::kStopsBeforeForward);
+  const auto engine = EngineWith(Fault::kStopsBeforeLayers);
   engine->SetRecorder(&recorder);
   RunToFault(*engine);
   const std::string folder = testing_support::TemporaryFolder("stuck") + "/statistics";
@@ -138,6 +149,7 @@ TEST(FailedRank, GivesItsErrorToTheCaller) {
   const auto engine = EngineWith(Fault::kThrows);
   EXPECT_EQ(RunToFault(*engine), "no memory for the rows of rank 2");
   EXPECT_TRUE(engine->stuck_ranks().empty());
+  EXPECT_EQ(engine->num_unfinished(), 2 * kRanks);
   EXPECT_THROW(engine->Step(), Error);
 }
 

@@ -38,7 +38,7 @@ class EngineStatistics : public testing::Test {
     const compute::KernelSet kernels = compute::AutoKernelSet();
     const testing_support::TestModel model = testing_support::LoadTestModel(
         testing_support::SourcePath("testdata/models/tiny-qwen3-moe"), kernels);
-    const moe::MoeShape& moe = model.model->shape().moe;
+    const moe::MoeShape& moe = model.model->spec().moe;
     runtime::EngineOptions options = testing_support::TestOptions(model.config, kernels);
     options.num_ranks = kRanks;
     options.num_slots = 2 * kExperts;

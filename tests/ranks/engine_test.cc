@@ -105,6 +105,21 @@ TEST_F(EngineTest, PreemptsAndStillFinishesWithTheSameTokens) {
   EXPECT_GT(engine.scheduler().num_preemptions(), 0);
 }
 
+TEST_F(EngineTest, RecordsOnAfterTheRecorderWasSwitchedOff) {
+  runtime::Engine engine(*model_.model, Options(2));
+  statistics::Recorder recorder(
+      {.num_ranks = 2, .layers = {0, 1, 2, 3}, .num_experts = 16, .experts_per_token = 4});
+  for (statistics::Recorder* to :
+       {&recorder, static_cast<statistics::Recorder*>(nullptr), &recorder}) {
+    engine.SetRecorder(to);
+    testing_support::RunRequests(engine, {Prompt(30, 5)});
+  }
+  const statistics::ExpertStatistics recorded = recorder.Statistics();
+  EXPECT_EQ(recorded.num_iterations, engine.last_iteration().iteration + 1);
+  const std::vector<int64_t> loads = statistics::LayerLoads(recorded, 0);
+  EXPECT_EQ(std::accumulate(loads.begin(), loads.end(), int64_t{0}), 2 * 4 * (30 + 4));
+}
+
 TEST_F(EngineTest, RecordsWhatItRouted) {
   runtime::Engine engine(*model_.model, Options(2));
   statistics::Recorder recorder(

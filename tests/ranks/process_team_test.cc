@@ -29,11 +29,23 @@ class FaultyModel : public model::Model {
  public:
   FaultyModel(const model::Model& model, int64_t iteration)
       : model_(model), iteration_(iteration) {}
-  const model::ModelShape& shape() const override { return model_.shape(); }
-  TensorView Forward(const model::RankContext& rank, const model::Batch& batch) const override {
+  const model::ModelSpec& spec() const override { return model_.spec(); }
+  int64_t weight_bytes() const override { return model_.weight_bytes(); }
+  std::span<const std::byte> ExpertBytes(int32_t moe_index, int32_t expert) const override {
+    return model_.ExpertBytes(moe_index, expert);
+  }
+  TensorView Embed(const model::RankContext& rank, const model::Batch& batch) const override {
+    return model_.Embed(rank, batch);
+  }
+  TensorView Head(const model::RankContext& rank, const model::Batch& batch,
+                  const TensorView& h) const override {
+    return model_.Head(rank, batch, h);
+  }
+  void Layers(const model::RankContext& rank, const model::Batch& batch, int64_t first,
+              int64_t last, const TensorView& h) const override {
     if (batch.iteration == iteration_)
       Throw(ErrorKind::kResource, "no memory for {} rows", batch.ids.size());
-    return model_.Forward(rank, batch);
+    model_.Layers(rank, batch, first, last, h);
   }
 
  private:

@@ -5,6 +5,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "model/registry.h"
+#include "model/transformer.h"
 #include "support/test_data.h"
 #include "support/test_engine.h"
 
@@ -51,8 +52,8 @@ class SharedModel : public testing::Test {
                                   int64_t) { loaded.read_bytes = static_cast<uint64_t>(done); },
                   .mode = mode,
                   .arena = arena});
-    loaded.model = model::FindFamily(config_.architecture)
-                       .load(config_, loader, config_.max_position_embeddings);
+    loaded.model =
+        model::LoadTransformer(reading_.spec, loader, reading_.config.max_position_embeddings);
     loaded.stored_bytes = loader.stored_bytes();
     return loaded;
   }
@@ -62,12 +63,12 @@ class SharedModel : public testing::Test {
     request.prompt = {5, 17, 200, 31, 8};
     request.max_tokens = 12;
     request.prompt_logits = true;
-    return testing_support::RunRequests(model, testing_support::TestOptions(config_, kernels_),
-                                        {request});
+    return testing_support::RunRequests(
+        model, testing_support::TestOptions(reading_.config, kernels_), {request});
   }
 
   std::string folder_ = testing_support::SourcePath("testdata/models/tiny-qwen3-moe");
-  checkpoint::ModelConfig config_ = checkpoint::ReadModelConfig(folder_);
+  model::ModelReading reading_ = model::ReadModel(folder_);
   compute::KernelSet kernels_ = compute::AutoKernelSet();
 };
 
@@ -76,8 +77,8 @@ TEST_F(SharedModel, GivesTheSameLogitsToWhoeverAttaches) {
   const Loaded measured = Load(LoadMode::kMeasure, nullptr);
   EXPECT_EQ(measured.read_bytes, 0);
   EXPECT_EQ(measured.stored_bytes, own.stored_bytes);
-  EXPECT_EQ(measured.model->shape().weight_bytes, own.model->shape().weight_bytes);
-  EXPECT_GT(measured.stored_bytes, own.model->shape().weight_bytes);
+  EXPECT_EQ(measured.model->weight_bytes(), own.model->weight_bytes());
+  EXPECT_GT(measured.stored_bytes, own.model->weight_bytes());
 
   Block block(measured.stored_bytes);
   Arena written(block.bytes());
@@ -87,7 +88,7 @@ TEST_F(SharedModel, GivesTheSameLogitsToWhoeverAttaches) {
   Arena found(block.bytes());
   const Loaded attached = Load(LoadMode::kAttach, &found);
   EXPECT_EQ(attached.read_bytes, 0);
-  EXPECT_EQ(attached.model->shape().weight_bytes, own.model->shape().weight_bytes);
+  EXPECT_EQ(attached.model->weight_bytes(), own.model->weight_bytes());
 
   const auto wanted = Run(*own.model);
   ASSERT_EQ(wanted[0].tokens.size(), 12);

@@ -58,13 +58,15 @@ bool Soak::Try(const std::string& folder, compute::KernelSet kernels, size_t num
 bool Run(Soak& soak) {
   const std::string random_folder = testing_support::TemporaryFolder("soak");
   testing_support::WriteRandomModel(random_folder, 20);
-  const std::string small_folder = testing_support::SourcePath("testdata/models/tiny-qwen3-moe");
+  std::vector<std::string> folders = testing_support::TinyModels();
+  folders.push_back(random_folder);
   const std::string trained_folder = testing_support::SourcePath("models/wideload-14m");
   while (soak.done < soak.runs)
-    for (const compute::KernelSet kernels : compute::SupportedKernelSets())
-      if (!soak.Try(random_folder, kernels, 10, 50) || !soak.Try(small_folder, kernels, 10, 50) ||
-          !soak.Try(trained_folder, kernels, 5, 10))  // takes longest
-        return false;
+    for (const compute::KernelSet kernels : compute::SupportedKernelSets()) {
+      for (const std::string& folder : folders)
+        if (!soak.Try(folder, kernels, 10, 10)) return false;
+      if (!soak.Try(trained_folder, kernels, 5, 3)) return false;  // takes longest
+    }
   std::printf("%lld layouts, no bit differs\n", static_cast<long long>(soak.done));
   return true;
 }

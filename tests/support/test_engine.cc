@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "kv/paged_cache.h"
 #include "model/registry.h"
+#include "model/transformer.h"
 
 namespace wideload::testing_support {
 
@@ -11,12 +12,15 @@ TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels,
                         const std::string& config_file) {
   TestModel loaded;
   const std::string path = folder + "/" + config_file;
-  loaded.config = checkpoint::ParseModelConfig(ReadFile(path), path).config;
+  model::ModelReading reading = model::ParseModel(ReadFile(path), path);
+  if (!reading.unsupported.empty())
+    Throw(ErrorKind::kUnsupported, "{}", fmt::join(reading.unsupported, "; "));
+  loaded.config = reading.config;
   checkpoint::Checkpoint weights(folder);
   ThreadPool pool("load", 2);
   model::WeightLoader loader(weights, {.kernels = kernels, .pool = &pool});
-  loaded.model = model::FindFamily(loaded.config.architecture)
-                     .load(loaded.config, loader, loaded.config.max_position_embeddings);
+  loaded.model =
+      model::LoadTransformer(reading.spec, loader, loaded.config.max_position_embeddings);
   return loaded;
 }
 

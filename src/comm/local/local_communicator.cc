@@ -167,7 +167,11 @@ Communicator& LocalGroup::rank(int r) {
 void LocalGroup::Abort(int rank, const std::string& reason) {
   const std::scoped_lock lock(abort_mutex_);
   if (is_aborted_.load(std::memory_order_relaxed)) return;
-  abort_report_ = {.rank = rank, .reason = reason};
+  abort_report_.rank = rank;
+  try {
+    abort_report_.reason = reason;
+  } catch (const std::bad_alloc&) {  // that it ended matters more than why
+  }
   is_aborted_.store(true, std::memory_order_release);
 }
 

@@ -145,7 +145,6 @@ void FinishBlock(const GemmArgs& args, int64_t first_row, int64_t rows, int64_t 
 // One block of up to 32 rows against groups of weights [begin, end).
 void RunBlock(const GemmArgs& args, int64_t first_row, int64_t rows, int64_t begin, int64_t end,
               Panel& panel) {
-  const int64_t group_bytes = WidenDot::GroupBytes(args.k);
   const bool fits = args.k <= kPanelK;
   if (fits) FillPanel(args.x, first_row, rows, 0, args.k, panel);
   BlockSums sums;
@@ -157,8 +156,8 @@ void RunBlock(const GemmArgs& args, int64_t first_row, int64_t rows, int64_t beg
       const int64_t k_end = Least(args.k, k + kPanelK);
       if (!fits) FillPanel(args.x, first_row, rows, k, k_end, panel);
       MemoryBarrier();
-      multiply(panel.x, args.weights + group * group_bytes + k / kTileK * kTileBytes, group_bytes,
-               (k_end - k + kTileK - 1) / kTileK);
+      multiply(panel.x, args.weights + group * args.group_bytes + k / kTileK * kTileBytes,
+               args.group_bytes, (k_end - k + kTileK - 1) / kTileK);
     }
     StoreSums(sums);
     FinishBlock(args, first_row, rows, group, groups, sums);
@@ -326,13 +325,12 @@ struct ScaledBlock {
 template <class Tiles>
 void RunScaledBlock(const GemmArgs& args, int64_t first_row, int64_t rows, int64_t begin,
                     int64_t end, Panel& panel) {
-  const int64_t group_bytes = Tiles::GroupBytes(args.k);
   const bool fits = args.k <= kPanelK;
   if (fits) FillPanel(args.x, first_row, rows, 0, args.k, panel);
   for (int64_t group = begin; group < end; group += 2) {
     ScaledBlock<Tiles> block{.panel = panel,
-                             .weights = args.weights + group * group_bytes,
-                             .group_bytes = group_bytes,
+                             .weights = args.weights + group * args.group_bytes,
+                             .group_bytes = args.group_bytes,
                              .rows = rows,
                              .groups = Least(2, end - group),
                              .totals = {}};

@@ -13,16 +13,15 @@ inline __m512bh AsBf16(__m512i bits) { return reinterpret_cast<__m512bh>(bits); 
 // bf16 rows times bf16 weights [k / 2][16][2], a pair of k per instruction. vdpbf16ps rounds to
 // nearest even and takes denormals as zero, whatever MXCSR says.
 struct PairDot {
-  static int64_t GroupBytes(int64_t k) { return WidenDot::GroupBytes(k); }
-
   template <int R, int G>
-  static void Run(const InRows& x, int64_t first_row, const std::byte* weights, int64_t k,
+  static void Run(const GemmArgs& args, int64_t first_row, const std::byte* weights,
                   Sums<R, G>& result) {
     const uint16_t* rows[R];
-    for (int r = 0; r < R; ++r) rows[r] = Row<uint16_t>(x, first_row + r);
+    for (int r = 0; r < R; ++r) rows[r] = Row<uint16_t>(args.x, first_row + r);
     Sums<R, G> sums;
     Clear(sums);
-    const int64_t group = GroupBytes(k);
+    const int64_t group = args.group_bytes;
+    const int64_t k = args.k;
     const std::byte* w = weights;
     for (int64_t j = 0; j + 2 <= k; j += 2, w += kLineBytes) {
       uint32_t pairs[R];

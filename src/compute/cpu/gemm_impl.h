@@ -31,18 +31,16 @@ inline void Clear(Sums<R, G>& sums) {
 
 // fp32 rows times fp32 weights [k][16].
 struct F32Dot {
-  static int64_t GroupBytes(int64_t k) { return k * kGroupColumns * 4; }
-
   template <int R, int G>
-  static void Run(const InRows& x, int64_t first_row, const std::byte* weights, int64_t k,
+  static void Run(const GemmArgs& args, int64_t first_row, const std::byte* weights,
                   Sums<R, G>& result) {
     const float* rows[R];
-    for (int r = 0; r < R; ++r) rows[r] = Row<float>(x, first_row + r);
+    for (int r = 0; r < R; ++r) rows[r] = Row<float>(args.x, first_row + r);
     const auto* w = reinterpret_cast<const float*>(weights);
-    const int64_t group = k * kGroupColumns;
+    const int64_t group = args.group_bytes / 4;
     Sums<R, G> sums;
     Clear(sums);
-    for (int64_t j = 0; j < k; ++j, w += kGroupColumns) {
+    for (int64_t j = 0; j < args.k; ++j, w += kGroupColumns) {
       WIDELOAD_UNROLL
       for (int g = 0; g < G; ++g) {
         PrefetchLine(w + g * group + kPrefetchBytes / 4);
@@ -58,23 +56,19 @@ struct F32Dot {
 // bf16 rows times bf16 weights [k / 2][16][2], both widened to fp32: exact products, two fused
 // multiply-adds per pair of k.
 struct WidenDot {
-  static int64_t GroupBytes(int64_t k) {
-    return (k + kTileK - 1) / kTileK * kTileK * kGroupColumns * 2;
-  }
-
   template <int R, int G>
-  static void Run(const InRows& x, int64_t first_row, const std::byte* weights, int64_t k,
+  static void Run(const GemmArgs& args, int64_t first_row, const std::byte* weights,
                   Sums<R, G>& result) {
     constexpr int64_t kStep = 256;  // k widened at once: R rows of it stay in L1
     float wide[R][kStep];
     Sums<R, G> sums;
     Clear(sums);
     const auto* w = reinterpret_cast<const uint16_t*>(weights);
-    const int64_t group = GroupBytes(k) / 2;
-    for (int64_t begin = 0; begin < k; begin += kStep) {
-      const int64_t count = Least(kStep, k - begin);
+    const int64_t group = args.group_bytes / 2;
+    for (int64_t begin = 0; begin < args.k; begin += kStep) {
+      const int64_t count = Least(kStep, args.k - begin);
       for (int r = 0; r < R; ++r) {
-        const uint16_t* row = Row<uint16_t>(x, first_row + r) + begin;
+        const uint16_t* row = Row<uint16_t>(args.x, first_row + r) + begin;
         for (int64_t j = 0; j < count; j += kLanes) {
           Store(wide[r] + j, LoadUpTo(row + j, count - j));
         }
@@ -146,7 +140,7 @@ void Finish(const GemmArgs& args, int64_t first_row, int64_t group, const Sums<R
 template <class Dot, int R, int G>
 void Tile(const GemmArgs& args, int64_t first_row, int64_t group) {
   Sums<R, G> sums;
-  Dot::Run(args.x, first_row, args.weights + group * Dot::GroupBytes(args.k), args.k, sums);
+  Dot::Run(args, first_row, args.weights + group * args.group_bytes, sums);
   Finish(args, first_row, group, sums);
 }
 

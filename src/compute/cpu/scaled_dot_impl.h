@@ -17,10 +17,6 @@ struct Fp8Blocks {
   static constexpr int64_t kLineK = 4;
   static constexpr int64_t kStride = kScaleLineBytes + kFp8BlockK * kGroupColumns;
 
-  static int64_t GroupBytes(int64_t k) {
-    const int64_t padded = (k + kTileK - 1) / kTileK * kTileK;
-    return (k + kBlockK - 1) / kBlockK * kScaleLineBytes + padded * kGroupColumns;
-  }
   static const std::byte* Lines(const std::byte* group, int64_t b) {
     return group + b * kStride + kScaleLineBytes;
   }
@@ -38,10 +34,6 @@ struct FourBitBlocks {
   static constexpr int64_t kLineK = 8;
   static constexpr int64_t kStride = kScaleLineBytes + kPerLine * kFourBitBlockBytes;
 
-  static int64_t GroupBytes(int64_t k) {
-    const int64_t blocks = k / kBlockK;
-    return (blocks + kPerLine - 1) / kPerLine * kScaleLineBytes + blocks * kFourBitBlockBytes;
-  }
   static const std::byte* Lines(const std::byte* group, int64_t b) {
     return group + b / kPerLine * kStride + kScaleLineBytes + b % kPerLine * kFourBitBlockBytes;
   }
@@ -85,19 +77,18 @@ void WidenRows(const InRows& x, int64_t first_row, int64_t begin, int64_t count,
 
 template <class Blocks>
 struct ScaledDot {
-  static int64_t GroupBytes(int64_t k) { return Blocks::GroupBytes(k); }
-
   template <int R, int G>
-  static void Run(const InRows& x, int64_t first_row, const std::byte* weights, int64_t k,
+  static void Run(const GemmArgs& args, int64_t first_row, const std::byte* weights,
                   Sums<R, G>& result) {
     const Blocks blocks;
     const Vec unit = Set1(blocks.unit());
-    const int64_t group = GroupBytes(k);
+    const int64_t group = args.group_bytes;
+    const int64_t k = args.k;
     float wide[R][kWidenedK];
     Sums<R, G> sums;
     Clear(sums);
     for (int64_t begin = 0; begin < k; begin += kWidenedK) {
-      WidenRows(x, first_row, begin, Least(kWidenedK, k - begin), wide);
+      WidenRows(args.x, first_row, begin, Least(kWidenedK, k - begin), wide);
       const int64_t end = Least(k, begin + kWidenedK);
       for (int64_t j = begin; j < end; j += Blocks::kBlockK) {
         const int64_t b = j / Blocks::kBlockK;
@@ -218,7 +209,6 @@ template <class Blocks, int R, int G>
 void RunPanels(const GemmArgs& args, const GemmTile& tile, int64_t group) {
   const Blocks blocks;
   const Vec unit = Set1(blocks.unit());
-  const int64_t group_bytes = Blocks::GroupBytes(args.k);
   const int64_t num_rows = tile.row_end - tile.row_begin;
   const int64_t num_tiles = (num_rows + R - 1) / R;
   WeightPanel<Blocks, G> panel;
@@ -227,7 +217,7 @@ void RunPanels(const GemmArgs& args, const GemmTile& tile, int64_t group) {
     for (int g = 0; g < G; ++g) sums[r][g] = Zero();
   }
   for (int64_t begin = 0; begin < args.k; begin += kWidenedK) {
-    panel.Fill(blocks, args.weights + group * group_bytes, group_bytes, begin,
+    panel.Fill(blocks, args.weights + group * args.group_bytes, args.group_bytes, begin,
                Least(args.k, begin + kWidenedK));
     // Tiles of nearly equal height.
     for (int64_t t = 0; t < num_tiles; ++t) {

@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "compute/kernels.h"
-#include "compute/weight_format.h"
+#include "tensor/dtype.h"
 
 namespace wideload::compute {
 namespace {
@@ -154,11 +154,10 @@ void AddBias(const float* bias, int64_t packed_group, GroupSums& sums) {
   }
 }
 
-template <WeightFormat kFormat, GroupSums (*kDot)(const float*, const std::byte*, int64_t)>
+template <GroupSums (*kDot)(const float*, const std::byte*, int64_t)>
 void Gemm(const GemmArgs& args, const GemmTile& tile) {
-  const int64_t group_bytes = GroupBytes(kFormat, args.k);
   const auto sums_of = [&](const float* x, int64_t packed_group) {
-    GroupSums sums = kDot(x, args.weights + packed_group * group_bytes, args.k);
+    GroupSums sums = kDot(x, args.weights + packed_group * args.group_bytes, args.k);
     AddBias(args.bias, packed_group, sums);
     return sums;
   };
@@ -386,9 +385,7 @@ void Combine(const CombineArgs& args, int64_t begin, int64_t end) {
 
 const Kernels& ReferenceKernels() {
   static constexpr Kernels kKernels = {
-      .gemm = {Gemm<WeightFormat::kF32, DotF32>, Gemm<WeightFormat::kBF16, DotBf16>,
-               Gemm<WeightFormat::kFp8, DotFp8>, Gemm<WeightFormat::kInt4, DotInt4>,
-               Gemm<WeightFormat::kMxfp4, DotMxfp4>},
+      .gemm = {Gemm<DotF32>, Gemm<DotBf16>, Gemm<DotFp8>, Gemm<DotInt4>, Gemm<DotMxfp4>},
       .norm = Norm,
       .convert = Convert,
       .rope = Rope,

@@ -16,9 +16,10 @@ namespace wideload::eplb {
 // One way to lay a layer out, measured on batches that the plan did not see.
 struct SizeFigures {
   Sizes sizes;
-  double imbalance_even = 0;     // TensorRT-LLM's policy, even split
-  double imbalance_optimal = 0;  // the scenario plan, optimal split of each batch
-  double imbalance_seen = 0;     // the same plan on the batches it was made from
+  double imbalance_even = 0;       // TensorRT-LLM's policy, even split
+  double imbalance_even_seen = 0;  // the same plan on the batches it was made from
+  double imbalance_optimal = 0;    // the scenario plan, optimal split of each batch
+  double imbalance_seen = 0;       // the same plan on the batches it was made from
   double replica_capacity_bound = 0;
   double component_bound = 0;
   double fewest_components = 1;
@@ -26,15 +27,26 @@ struct SizeFigures {
 
 // Means over layers.
 struct DiagnosisFigures {
+  // Whether the engine splits each batch by its counts: then the decision looks at the optimal
+  // split, else at the even one.
+  bool splits_by_counts = true;
   int32_t num_experts = 0;
   double choices_per_iteration = 0;  // routed tokens of a layer and batch
-  double imbalance_now = 0;          // experts in order, no spare slots, even split
+  double imbalance_now = 0;          // the layout that ran, or experts in order, even split
   double sampling_floor = 0;         // what a perfect static plan would show by chance alone
   SizeFigures asked;                 // the sizes the question is about
-  // imbalance_optimal of `asked` when the plan is made from every other batch and measured on the
-  // rest, so that no drift lies between the two.
+  // What `asked` shows when the plan is made from every other batch and measured on the rest, so
+  // that no drift lies between the two; under the split that the decision looks at.
   double imbalance_interleaved = 0;
   std::vector<SizeFigures> others;  // other slots and ranks
+
+  // Of these sizes, under the split that the decision looks at.
+  double Imbalance(const SizeFigures& size) const {
+    return splits_by_counts ? size.imbalance_optimal : size.imbalance_even;
+  }
+  double ImbalanceSeen(const SizeFigures& size) const {
+    return splits_by_counts ? size.imbalance_seen : size.imbalance_even_seen;
+  }
 };
 
 // Other sizes worth a look for the asked ones: no spare slots, one component, and one slot more per
@@ -56,22 +68,24 @@ enum class Worth { kNo, kLittle, kYes };
 enum class Limit { kNothing, kReplicaCapacity, kComponents, kDrift, kBatchNoise };
 
 struct Diagnosis {
-  Worth worth = Worth::kNo;
-  Limit limit = Limit::kNothing;
+  Worth worth = Worth::kNo;  // of the asked sizes
   double speed_up = 1;       // of expert work: the busiest rank's tokens now over those after
-  SizeFigures best;          // what to take
-  bool needs_split = false;  // most of the gain is in the split of each batch, not in the plan
+  Limit limit = Limit::kNothing;
+  double drift = 0;  // what the order of the batches costs the asked sizes
+  SizeFigures best;  // what to take of all sizes that were measured
+  Worth best_worth = Worth::kNo;
+  double best_speed_up = 1;
+  // Most of what the optimal split of each batch would gain with the best sizes is out of reach of
+  // an even split.
+  bool needs_split = false;
 };
 
-// Worth: expert work becomes 5 % (little: 2 %) shorter with the best sizes on the asked ranks.
-// Limit: the largest of what holds the asked sizes above 0.01: bounds; drift, which is what the
-// order of the batches costs; the noise of single batches, which is the rest. Best: the fewest
-// slots within 0.005 of the best on the asked ranks; half the ranks only when these stay above 0.1
-// on all slots and halving them halves it.
+// Worth: expert work becomes 5 % (little: 2 %) shorter. Limit: the largest of what holds the asked
+// sizes above 0.01: bounds (that of components for engines that split by counts); drift; the noise
+// of single batches, which is the rest. Best: the fewest slots within 0.005 of the best on the
+// asked ranks; half the ranks only when these stay above 0.1 on all slots and halving them halves
+// it.
 Diagnosis Decide(const DiagnosisFigures& figures);
-
-// The decision in three sentences with figures, one per line.
-std::string DiagnosisText(const DiagnosisFigures& figures, const Diagnosis& diagnosis);
 
 std::string WorthName(Worth worth);
 std::string LimitName(Limit limit);

@@ -5,7 +5,7 @@
 namespace wideload::runtime {
 
 int64_t ExchangeSegmentBytes(const model::Model& model, const EngineOptions& options) {
-  const moe::MoeShape& shape = model.shape().moe;
+  const moe::MoeShape& shape = model.spec().moe;
   if (shape.num_experts == 0) return 0;
   return exchange::SegmentBytes(moe::MakeExchangeShape(shape, MakeMoeLayout(shape, options),
                                                        compute::PrecisionOf(options.kernels)));
@@ -13,9 +13,9 @@ int64_t ExchangeSegmentBytes(const model::Model& model, const EngineOptions& opt
 
 ProcessTeam::ProcessTeam(const model::Model& model, const EngineOptions& options,
                          const RankLinks& links)
-    : layout_(MakeMoeLayout(model.shape().moe, options)),
+    : layout_(MakeMoeLayout(model.spec().moe, options)),
       links_(links),
-      vocab_size_(model.shape().vocab_size),
+      vocab_size_(model.spec().vocab_size),
       channel_(*links.orders, *links.group),
       rank_(std::make_unique<Rank>(
           model, MakeRankOptions(options, layout_, *links.group, links.exchange))),
@@ -83,7 +83,10 @@ bool ProcessTeam::Stop() {
     OrderWriter::Write(OrderKind::kStop, bytes_);
     for (const Peer& peer : peers_) channel_.Send(PeerRank(peer), bytes_);
   } catch (const std::exception& failure) {
-    EndGroup(failure);
+    try {
+      EndGroup(failure);
+    } catch (const std::exception&) {  // the others find out by themselves, at the deadline
+    }
   }
   return true;
 }

@@ -214,7 +214,11 @@ ProcessWorld::Links::Links(ProcessWorld& world, const EngineOptions& options,
 }
 
 ProcessWorld::Links::~Links() {
-  if (group_->Aborted()) world_.NoteFailure();
+  try {
+    if (group_->Aborted()) world_.NoteFailure();
+  } catch (const std::bad_alloc&) {  // there was something to tell
+    world_.NoteFailure();
+  }
 }
 
 }  // namespace wideload::runtime

@@ -6,10 +6,10 @@ namespace wideload::runtime {
 
 RankServer::RankServer(const model::Model& model, const EngineOptions& options,
                        const RankLinks& links)
-    : layout_(MakeMoeLayout(model.shape().moe, options)),
+    : layout_(MakeMoeLayout(model.spec().moe, options)),
       links_(links),
       channel_(*links.orders, *links.group),
-      orders_(options, model.shape().vocab_size),
+      orders_(options, model.spec().vocab_size),
       rank_(std::make_unique<Rank>(
           model, MakeRankOptions(options, layout_, *links.group, links.exchange))) {}
 

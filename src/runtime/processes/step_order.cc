@@ -58,7 +58,7 @@ void OrderWriter::WriteStep(std::span<const PlanEntry> entries, int64_t iteratio
       writer.Put(NewSequence{.sampling = sequence.request.sampling,
                              .max_tokens = sequence.request.max_tokens,
                              .index = sequence.request.index,
-                             .prompt_length = static_cast<int64_t>(sequence.request.prompt.size()),
+                             .prompt_length = sequence.prompt_length,
                              .prompt_logits = sequence.request.prompt_logits});
     writer.PutAll(std::span<const int32_t>(sequence.tokens).subspan(known.num_tokens));
     writer.PutAll(std::span<const int32_t>(sequence.blocks).subspan(known.num_blocks));
@@ -135,7 +135,7 @@ class OrderReader::Parser {
             "begins sequence {} of {} and {} tokens", id, start.prompt_length, start.max_tokens);
     auto sequence = std::make_unique<Sequence>();
     sequence->id = id;
-    sequence->request.prompt.resize(static_cast<size_t>(start.prompt_length));
+    sequence->prompt_length = start.prompt_length;
     sequence->request.sampling = start.sampling;
     sequence->request.max_tokens = start.max_tokens;
     sequence->request.index = start.index;
@@ -149,16 +149,14 @@ class OrderReader::Parser {
   }
 
   void TakeTokens(Sequence& sequence) {
-    const size_t begin = sequence.tokens.size();
     for (const int32_t token : reader_.TakeAll<int32_t>()) {
       Require(token >= 0 && token < owner_.vocab_size_, "has token {} of sequence {}", token,
               sequence.id);
       sequence.tokens.push_back(token);
     }
-    std::vector<int32_t>& prompt = sequence.request.prompt;
-    Require(sequence.tokens.size() >= prompt.size(), "begins sequence {} with {} of {} tokens",
-            sequence.id, sequence.tokens.size(), prompt.size());
-    if (begin == 0) std::copy_n(sequence.tokens.begin(), prompt.size(), prompt.begin());
+    Require(static_cast<int64_t>(sequence.tokens.size()) >= sequence.prompt_length,
+            "begins sequence {} with {} of {} tokens", sequence.id, sequence.tokens.size(),
+            sequence.prompt_length);
   }
 
   void TakeBlocks(Sequence& sequence, int64_t first) {

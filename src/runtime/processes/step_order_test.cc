@@ -51,7 +51,7 @@ void ExpectSame(const PlanEntry& read, const PlanEntry& wanted) {
   EXPECT_EQ(a.id, b.id);
   EXPECT_EQ(a.tokens, b.tokens);
   EXPECT_EQ(a.blocks, b.blocks);
-  EXPECT_EQ(a.request.prompt, b.request.prompt);
+  EXPECT_EQ(a.prompt_length, b.prompt_length);
   EXPECT_EQ(a.request.max_tokens, b.request.max_tokens);
   EXPECT_EQ(a.request.index, b.request.index);
   EXPECT_EQ(a.request.prompt_logits, b.request.prompt_logits);

@@ -1,0 +1,58 @@
+// A config.json as a model family reads it: the fields of the language model, which of them were
+// read, and what stands there that cannot be computed. What no reader asked for and yet changes the
+// arithmetic is refused, so a family supports the keys that it reads and no others. Used by one
+// thread. Include only in .cc files: the header is heavy.
+#pragma once
+
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+
+namespace wideload::checkpoint {
+
+class ConfigReader {
+ public:
+  // Reads a config.json given as text; `source` is its path for messages. Infinity and NaN, which
+  // Python writes, count as text. Errors: kCorrupt when it is no JSON object.
+  ConfigReader(std::string_view text, const std::string& source);
+  ConfigReader(const ConfigReader&) = delete;
+  ConfigReader& operator=(const ConfigReader&) = delete;
+
+  // The whole document, and the object that describes the language model: its `text_config` where
+  // there is one, as in models of several modalities. These do not count as read.
+  JsonFields document() const { return JsonFields(json_, source_); }
+  JsonFields fields() const;
+  bool is_nested() const { return document().Has("text_config"); }
+  const std::string& source() const { return source_; }
+
+  // The getters of JsonFields over fields(); the key counts as read.
+  bool Has(std::string_view name);
+  const Json* Find(std::string_view name);
+  int64_t Int(std::string_view name, int64_t min, int64_t max);
+  int64_t IntOr(std::string_view name, int64_t fallback, int64_t min, int64_t max);
+  double Number(std::string_view name, double min, double max);
+  double NumberOr(std::string_view name, double fallback, double min, double max);
+  bool BoolOr(std::string_view name, bool fallback);
+  std::string StringOr(std::string_view name, std::string fallback);
+  // The value of `name`, or `fallback`, when it is `only`; otherwise "is X; implemented is `only`"
+  // goes to unsupported().
+  void Expect(std::string_view name, const Json& fallback, const Json& only);
+
+  // One sentence each, naming file, field and value.
+  void Unsupported(std::string reason) { unsupported_.push_back(std::move(reason)); }
+  const std::vector<std::string>& unsupported() const { return unsupported_; }
+  // Adds a reason for every key that is known to change the arithmetic of some published model, is
+  // set to a value that does, and has not been read. Call it last.
+  void RefuseUnread();
+
+ private:
+  Json json_;
+  std::string source_;
+  std::set<std::string, std::less<>> read_;
+  std::vector<std::string> unsupported_;
+};
+
+}  // namespace wideload::checkpoint

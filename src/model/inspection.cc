@@ -1,0 +1,76 @@
+#include "model/inspection.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/config_reader.h"
+#include "checkpoint/generation_config.h"
+#include "model/transformer.h"
+
+namespace wideload::model {
+namespace {
+
+// Runs `action`; what it throws becomes a reason. Returns whether it threw nothing.
+template <class Action>
+bool Try(Inspection& inspection, const Action& action) {
+  try {
+    action();
+    return true;
+  } catch (const Error& e) {
+    inspection.reasons.emplace_back(e.what());
+    return false;
+  }
+}
+
+// The name, also where other fields of the file are wrong.
+std::string ArchitectureOf(const std::string& text, const std::string& path) {
+  const checkpoint::ConfigReader reader(text, path);
+  const Json* names = reader.document().Find("architectures");
+  const bool is_named =
+      names != nullptr && names->is_array() && !names->empty() && (*names)[0].is_string();
+  return is_named ? (*names)[0].get<std::string>() : "";
+}
+
+// Whether every tensor is there, in a shape and type that can be loaded.
+void LookAtTensors(checkpoint::Checkpoint& weights, const ModelSpec& spec) {
+  WeightLoader loader(weights, {.mode = LoadMode::kMeasure});
+  LoadTransformer(spec, loader, /*max_positions=*/1);
+}
+
+}  // namespace
+
+Inspection InspectFolder(const std::string& folder) {
+  Inspection inspection;
+  std::string path;
+  std::string text;
+  std::optional<ModelReading> reading;
+  if (!IsDirectory(folder)) checkpoint::ReadConfigText(folder, path);  // throws
+  Try(inspection, [&] {
+    text = checkpoint::ReadConfigText(folder, path);
+    inspection.architecture = ArchitectureOf(text, path);
+    reading = ParseModel(text, path);
+    inspection.family = reading->family;
+    inspection.config = reading->config;
+    inspection.reasons = reading->unsupported;
+    inspection.eos_ids = reading->config.eos_ids;
+  });
+  Try(inspection, [&] {
+    for (const int64_t id : checkpoint::ReadGenerationConfig(folder).eos_ids)
+      if (std::ranges::find(inspection.eos_ids, id) == inspection.eos_ids.end())
+        inspection.eos_ids.push_back(id);
+  });
+  Try(inspection, [&] {
+    checkpoint::Checkpoint weights(folder);
+    inspection.weights =
+        checkpoint::SumWeights(weights, inspection.config ? &*inspection.config : nullptr);
+    if (reading && reading->unsupported.empty()) LookAtTensors(weights, reading->spec);
+  });
+  if (inspection.reasons.empty())
+    inspection.kv_bytes_per_token =
+        static_cast<uint64_t>(KvBytesPerToken(reading->spec, DType::kBF16));
+  return inspection;
+}
+
+}  // namespace wideload::model

@@ -1,0 +1,89 @@
+#include "model/spec.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace wideload::model {
+
+ModelSpec PlainSpec(const checkpoint::ModelConfig& config) {
+  ModelSpec spec{.vocab_size = config.vocab_size,
+                 .hidden = config.hidden_size,
+                 .norm_eps = static_cast<float>(config.rms_norm_eps),
+                 .tied_embeddings = config.tie_word_embeddings,
+                 .rope = config.rope,
+                 .num_extra_layers = config.num_extra_layers};
+  spec.rotary_dim =
+      static_cast<int64_t>(static_cast<double>(config.head_dim) * config.rope.rotary_fraction);
+  spec.moe.hidden = config.hidden_size;
+  spec.moe.num_experts = config.moe_layers.empty() ? 0 : config.num_experts;
+  spec.moe.router = {.top_k = config.top_k, .normalize = false};
+  spec.moe.layers = config.moe_layers;
+  spec.experts.width = config.moe_intermediate_size;
+  const LayerSpec layer{
+      .attention = GqaSpec{.q_heads = config.num_attention_heads,
+                           .kv_heads = config.num_kv_heads,
+                           .head_dim = config.head_dim,
+                           .scale = 1.0F / std::sqrt(static_cast<float>(config.head_dim))},
+      .dense_width = config.intermediate_size};
+  spec.layers.assign(static_cast<size_t>(config.num_layers), layer);
+  for (size_t i = 0; i < config.moe_layers.size(); ++i)
+    spec.layers[static_cast<size_t>(config.moe_layers[i])].moe_index = static_cast<int32_t>(i);
+  return spec;
+}
+
+std::vector<kv::LayerCacheShape> CacheShapes(const ModelSpec& spec) {
+  std::vector<kv::LayerCacheShape> shapes;
+  for (const LayerSpec& layer : spec.layers) {
+    if (const auto* mla = std::get_if<MlaSpec>(&layer.attention)) {
+      shapes.push_back({.kv_heads = 1, .key_dim = mla->latent_dim()});
+      continue;
+    }
+    const auto& gqa = std::get<GqaSpec>(layer.attention);
+    shapes.push_back(
+        {.kv_heads = gqa.kv_heads, .key_dim = gqa.head_dim, .value_dim = gqa.head_dim});
+  }
+  return shapes;
+}
+
+int64_t KvBytesPerToken(const ModelSpec& spec, DType dtype) {
+  int64_t elements = 0;
+  for (const kv::LayerCacheShape& layer : CacheShapes(spec)) elements += layer.ElementsPerToken();
+  return elements * DTypeBytes(dtype);
+}
+
+namespace {
+
+int64_t AttentionElements(const LayerSpec& layer) {
+  if (const auto* mla = std::get_if<MlaSpec>(&layer.attention))
+    return 2 * mla->q_lora_rank + mla->latent_dim() +
+           mla->heads * (mla->query_dim() + mla->nope_dim + mla->latent_dim() + mla->kv_lora_rank +
+                         mla->value_dim);
+  const auto& gqa = std::get<GqaSpec>(layer.attention);
+  return 2 * (gqa.q_heads + gqa.kv_heads) * gqa.head_dim;
+}
+
+int64_t MlpElements(const ModelSpec& spec, const LayerSpec& layer) {
+  if (layer.moe_index < 0) return layer.dense_width;
+  const ExpertsSpec& experts = spec.experts;
+  // Each chosen expert's activations are somewhere, and rows come from other ranks as they go
+  // there.
+  return 2 * spec.hidden + spec.moe.num_experts + spec.moe.top_k() * (experts.width + 2) +
+         experts.shared_width;
+}
+
+}  // namespace
+
+int64_t ScratchBytesPerToken(const ModelSpec& spec) {
+  int64_t most = 0;
+  for (const LayerSpec& layer : spec.layers)
+    most = std::max(most, std::max(AttentionElements(layer), MlpElements(spec, layer)));
+  return (2 * spec.hidden + most) * DTypeBytes(DType::kF32);
+}
+
+std::string LayerPrefix(const TensorNames& names, int64_t layer) {
+  return fmt::format("{}model.layers.{}.", names.prefix, layer);
+}
+
+}  // namespace wideload::model

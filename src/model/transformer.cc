@@ -1,0 +1,181 @@
+#include "model/transformer.h"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "checkpoint/weight_sums.h"
+#include "model/gated_mlp.h"
+#include "model/gqa_attention.h"
+#include "model/mla_attention.h"
+#include "model/moe_block.h"
+
+namespace wideload::model {
+namespace {
+
+using Attention = std::variant<GqaAttention, MlaAttention>;
+
+struct Layer {
+  Buffer input_norm;  // [H]
+  Attention attention;
+  Buffer post_norm;  // [H]
+  std::variant<GatedMlp, MoeBlock> mlp;
+};
+
+Attention LoadAttention(const ModelSpec& model, const LayerSpec& spec, const std::string& prefix,
+                        WeightLoader& loader) {
+  const std::string attention = prefix + "self_attn.";
+  if (const auto* mla = std::get_if<MlaSpec>(&spec.attention))
+    return MlaAttention(*mla, model, attention, loader);
+  return GqaAttention(std::get<GqaSpec>(spec.attention), model, attention, loader);
+}
+
+Layer LoadLayer(const ModelSpec& model, int64_t index, WeightLoader& loader) {
+  const LayerSpec& spec = model.layers[static_cast<size_t>(index)];
+  const std::string prefix = LayerPrefix(model.names, index);
+  Layer layer{.input_norm = loader.Vector(prefix + "input_layernorm.weight", model.hidden),
+              .attention = LoadAttention(model, spec, prefix, loader),
+              .post_norm = loader.Vector(prefix + "post_attention_layernorm.weight", model.hidden),
+              .mlp = {}};
+  if (spec.moe_index >= 0) {
+    layer.mlp = MoeBlock(model, spec.moe_index, prefix, loader);
+  } else {
+    layer.mlp = GatedMlp(prefix + model.names.dense_mlp, spec.dense_width, model.hidden,
+                         spec.dense_bias, loader);
+  }
+  return layer;
+}
+
+class Transformer final : public Model {
+ public:
+  Transformer(const ModelSpec& spec, WeightLoader& loader, int64_t max_positions);
+
+  const ModelSpec& spec() const override { return spec_; }
+  int64_t weight_bytes() const override { return weight_bytes_; }
+  std::span<const std::byte> ExpertBytes(int32_t moe_index, int32_t expert) const override;
+  TensorView Embed(const RankContext& rank, const Batch& batch) const override;
+  void Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
+              const TensorView& h) const override;
+  TensorView Head(const RankContext& rank, const Batch& batch, const TensorView& h) const override;
+
+ private:
+  TensorView Norm(const RankContext& rank, const TensorView& h, const Buffer& weight,
+                  DType dtype) const;
+  void RunMlp(const RankContext& rank, const Layer& layer, const TensorView& h) const;
+
+  ModelSpec spec_;
+  checkpoint::RopeTables rope_;
+  Buffer embedding_;  // [V, H] as stored
+  DType embedding_dtype_ = DType::kF32;
+  std::vector<Layer> layers_;
+  Buffer final_norm_;           // [H]
+  compute::PackedMatrix head_;  // [V, H]
+  int64_t weight_bytes_ = 0;
+};
+
+Transformer::Transformer(const ModelSpec& spec, WeightLoader& loader, int64_t max_positions)
+    : spec_(spec), rope_(loader.Rope(spec.rope, spec.rotary_dim, max_positions)) {
+  const std::string embedding = spec.names.prefix + "model.embed_tokens";
+  WeightLoader::Table table = loader.Raw(embedding + ".weight", {spec.vocab_size, spec.hidden});
+  embedding_ = std::move(table.data);
+  embedding_dtype_ = table.dtype;
+  head_ =
+      loader.Matrix(loader.Weight(spec.tied_embeddings ? embedding : spec.names.prefix + "lm_head",
+                                  spec.vocab_size, spec.hidden));
+  final_norm_ = loader.Vector(spec.names.prefix + "model.norm.weight", spec.hidden);
+  for (int64_t layer = 0; layer < spec.num_layers(); ++layer)
+    layers_.push_back(LoadLayer(spec, layer, loader));
+  weight_bytes_ = loader.packed_bytes();
+}
+
+std::span<const std::byte> Transformer::ExpertBytes(int32_t moe_index, int32_t expert) const {
+  const auto layer = static_cast<size_t>(spec_.moe.layers[static_cast<size_t>(moe_index)]);
+  return std::get<MoeBlock>(layers_[layer].mlp).ExpertBytes(expert);
+}
+
+TensorView Transformer::Norm(const RankContext& rank, const TensorView& h, const Buffer& weight,
+                             DType dtype) const {
+  const TensorView x = rank.workspace->TakeTensor(dtype, h.shape());
+  RmsNorm(rank.exec, h, weight.View(DType::kF32, {spec_.hidden}), spec_.norm_eps, x);
+  return x;
+}
+
+TensorView Transformer::Embed(const RankContext& rank, const Batch& batch) const {
+  const TensorView h = rank.workspace->TakeTensor(
+      DType::kF32, {static_cast<int64_t>(batch.ids.size()), spec_.hidden});
+  compute::Embed(rank.exec, embedding_.View(embedding_dtype_, {spec_.vocab_size, spec_.hidden}),
+                 batch.ids, h);
+  return h;
+}
+
+// h += mlp(norm(h)); experts take fp32 rows, because the router does.
+void Transformer::RunMlp(const RankContext& rank, const Layer& layer, const TensorView& h) const {
+  if (const auto* experts = std::get_if<MoeBlock>(&layer.mlp)) {
+    experts->Forward(rank, Norm(rank, h, layer.post_norm, DType::kF32), h);
+    return;
+  }
+  const TensorView x = Norm(rank, h, layer.post_norm, rank.exec.precision().activations);
+  std::get<GatedMlp>(layer.mlp).Forward(rank, spec_.moe.activation, x, h);
+}
+
+void Transformer::Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
+                         const TensorView& h) const {
+  const compute::RopeTable rope{rope_.cos(), rope_.sin()};
+  for (int64_t index = first; index < last; ++index) {
+    const Layer& layer = layers_[static_cast<size_t>(index)];
+    const Workspace::Scope scope(*rank.workspace);
+    const TensorView x = Norm(rank, h, layer.input_norm, rank.exec.precision().activations);
+    std::visit([&](const auto& attention) { attention.Forward(rank, batch, index, rope, x, h); },
+               layer.attention);
+    RunMlp(rank, layer, h);
+  }
+}
+
+TensorView Transformer::Head(const RankContext& rank, const Batch& batch,
+                             const TensorView& h) const {
+  const auto wanted = static_cast<int64_t>(batch.logits_rows.size());
+  Workspace& ws = *rank.workspace;
+  const TensorView last = ws.TakeTensor(DType::kF32, {wanted, spec_.hidden});
+  for (int64_t i = 0; i < wanted; ++i)
+    std::copy_n(h.row<float>(batch.logits_rows[static_cast<size_t>(i)]), spec_.hidden,
+                last.row<float>(i));
+  const TensorView x = Norm(rank, last, final_norm_, rank.exec.precision().activations);
+  const TensorView logits = ws.TakeTensor(DType::kF32, {wanted, spec_.vocab_size});
+  MatMul(rank.exec, x, head_, logits);
+  return logits;
+}
+
+}  // namespace
+
+std::unique_ptr<Model> LoadTransformer(const ModelSpec& spec, WeightLoader& loader,
+                                       int64_t max_positions) {
+  return std::make_unique<Transformer>(spec, loader, max_positions);
+}
+
+std::vector<std::string> DescribeUnused(const ModelSpec& spec,
+                                        std::span<const std::string_view> unused) {
+  struct Group {
+    std::string_view what;
+    std::vector<std::string_view> names;
+  };
+  Group groups[] = {{"of the layers for speculative decoding", {}},
+                    {"of other modalities", {}},
+                    {"that the model has no use for", {}}};
+  for (const std::string_view name : unused) {
+    const bool is_other = std::ranges::any_of(spec.names.others, [&](const std::string& beginning) {
+      return name.starts_with(beginning);
+    });
+    const bool is_extra =
+        !is_other && spec.num_extra_layers > 0 && checkpoint::LayerOf(name) >= spec.num_layers();
+    groups[is_extra ? 0 : is_other ? 1 : 2].names.push_back(name);
+  }
+  std::vector<std::string> lines;
+  for (const Group& group : groups)
+    if (!group.names.empty())
+      lines.push_back(fmt::format("{} tensors {} are not loaded, the first is {}",
+                                  group.names.size(), group.what, group.names.front()));
+  return lines;
+}
+
+}  // namespace wideload::model
