@@ -203,9 +203,23 @@ Out<double> Imbalance(const In<double, 3>& loads, const In<int32_t, 2>& slots, i
   return ToNumpy(std::move(ratios), {Index(batches.iterations()), Index(batches.layers())});
 }
 
-std::vector<std::pair<std::string, std::string>> PolicyTable() {
-  std::vector<std::pair<std::string, std::string>> table;
-  for (const Policy& policy : Policies()) table.emplace_back(policy.name, policy.summary);
+// (name, what it does, its properties that are true) of every policy.
+using PolicyRow = std::tuple<std::string, std::string, std::vector<std::string>>;
+
+std::vector<PolicyRow> PolicyTable() {
+  constexpr std::pair<const char*, bool Policy::*> kProperties[] = {
+      {"looks_at_nodes", &Policy::looks_at_nodes},
+      {"bounds_cross_slots", &Policy::bounds_cross_slots},
+      {"weighs_fetches", &Policy::weighs_fetches},
+      {"searches", &Policy::searches},
+      {"is_compared", &Policy::is_compared}};
+  std::vector<PolicyRow> table;
+  for (const Policy& policy : Policies()) {
+    std::vector<std::string> properties;
+    for (const auto& [name, property] : kProperties)
+      if (policy.*property) properties.emplace_back(name);
+    table.emplace_back(policy.name, policy.summary, std::move(properties));
+  }
   return table;
 }
 

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Balance of placements on recorded and sampled routing, beside the goals: a table for docs/benchmarks.md.
 
-usage: balance_table.py [--program FILE] [--data DIR] [--models DIR] [--only WORD] [--seed N] [--seeds K]
+usage: balance_table.py [--program FILE] [--data DIR] [--models DIR] [--only WORD] [--seed N] [--seeds K] [--even]
 
 Each row is K runs of `wideload eplb simulate --json` with seeds N, N + 1, ..; the figures are means over iterations, layers
 and seeds, and the range over seeds of the scenario policy's. The last row is `eplb plan` for one workload and `eplb repair
---until 0.01` for another, seed N. DATA holds the routing and load files
+--until 0.01` for another, seed N. With --even the rows are instead for an even split: the
+policy even beside the greedy one, and the geometric mean of their ratio over the recorded traces.
+DATA holds the routing and load files
 (WIDELOAD_SHARED/data), MODELS the folder with wideload-14m/routing.safetensors.
 """
 import argparse
@@ -45,6 +47,19 @@ CASES = [  # name, ranks, slots, options, goal
     ("wideload-14m nine domains", 8, 96, WIDE, 0.006),
 ]
 
+EVEN_CASES = [
+    ("GPT-OSS-20B prefill", 8, 40),
+    ("GPT-OSS-20B prefill", 8, 48),
+    ("GPT-OSS-20B decode", 16, 48),
+    ("GPT-OSS-20B drift", 8, 40),
+    ("DeepSeek-V2-Lite mixed", 8, 72),
+    ("DeepSeek-V2-Lite mixed", 16, 80),
+    ("wideload-14m nine domains", 8, 80),
+    ("wideload-14m nine domains", 8, 96),
+    ("R1-like", 36, 288),
+    ("R1-like", 32, 288),
+    ("R1-like", 64, 320),
+]
 
 REPAIR = ("R1 1k1k -> 8k1k", 32, 288, "DATA/deepseek-r1-expert-counts.safetensors:", 2)  # goal: fetches per layer
 
@@ -69,6 +84,32 @@ def simulate(options, ranks, slots, place, seed):
             "p99": ours["imbalance_p99"], "bound": result["component_bound"]}
 
 
+def even_split(options):
+    """The policy even beside greedy, both under an even split."""
+    print(f"{'case':26} {'ranks':>5} {'slots':>5} {'greedy':>8} {'even':>8} {'(over seeds)':>17} {'ratio':>6} {'p99 greedy':>10} {'even':>7}"
+          f" {'plan ms':>8}")
+    ratios = []
+    for name, ranks, slots in EVEN_CASES:
+        place = next(options_ for case, _, _, options_, _ in CASES if case == name)
+        if options.only not in name:
+            continue
+        runs = []
+        for k in range(options.seeds):
+            result = eplb(options, "simulate", "--ep_size", ranks, "--num_slots", slots, "--policies", "tensorrt_llm,even",
+                          "--splits", "even", *place, seed=options.seed + k)
+            runs.append({row["policy"]: row for row in result["results"]})
+        greedy = statistics.fmean(run["tensorrt_llm"]["imbalance_mean"] for run in runs)
+        found = [run["even"]["imbalance_mean"] for run in runs]
+        even = statistics.fmean(found)
+        if "R1" not in name:
+            ratios.append(even / greedy)
+        print(f"{name:26} {ranks:5} {slots:5} {greedy:8.4f} {even:8.4f} {f'({min(found):.4f}-{max(found):.4f})':>17} {even / greedy:6.3f}"
+              f" {runs[0]['tensorrt_llm']['imbalance_p99']:10.4f} {runs[0]['even']['imbalance_p99']:7.4f}"
+              f" {statistics.fmean(run['even']['plan_ms_per_layer'] for run in runs):8.1f}", flush=True)
+    if ratios:
+        print(f"geometric mean of the recorded traces: {statistics.geometric_mean(ratios):.4f}")
+
+
 def repair(options):
     name, ranks, slots, loads, goal = REPAIR
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +131,10 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--even", action="store_true")
     options = parser.parse_args()
+    if options.even:
+        return even_split(options)
     print(f"{'case':32} {'ranks':>5} {'slots':>5} {'greedy even':>11} {'clairvoyant':>11} {'scenario':>9} {'(over seeds)':>17}"
           f" {'integer':>9} {'p99':>7} {'bound':>7} {'goal':>7}        {'s':>5}")
     for name, ranks, slots, place, goal in CASES:

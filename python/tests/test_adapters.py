@@ -42,7 +42,7 @@ class SGLang(unittest.TestCase):
                 np.testing.assert_array_equal(a, b)
 
     def test_tables_invert_the_placement(self):
-        for algorithm in (sglang.EplbAlgorithm.scenario, sglang.EplbAlgorithm.tensorrt_llm):
+        for algorithm in (sglang.EplbAlgorithm.even, sglang.EplbAlgorithm.scenario, sglang.EplbAlgorithm.tensorrt_llm):
             placement, table, counts = self.rebalance(algorithm)
             np.testing.assert_array_equal(
                 placement, wideload_eplb.plan(self.steps, SLOTS, RANKS, policy=algorithm.name)

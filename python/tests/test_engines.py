@@ -2,6 +2,7 @@
 import contextlib
 import importlib
 import inspect
+import os
 import types
 import unittest
 from unittest import mock
@@ -58,6 +59,11 @@ class VLLM(unittest.TestCase):
     def test_the_line_to_replace_is_there(self):
         self.assertIn("\nfrom .default import DefaultEplbPolicy\n", inspect.getsource(self.policies))
         self.assertIs(self.state.EPLB_POLICIES, self.policies.EPLB_POLICIES)  # which a plugin changes
+
+    def test_the_plugin_takes_the_place_of_the_default_policy(self):
+        with mock.patch.dict(self.policies.EPLB_POLICIES), mock.patch.dict(os.environ, WIDELOAD_EPLB_POLICY="even"):
+            vllm.register()
+            self.assertEqual(self.state.EPLB_POLICIES["default"].policy, "even")
 
     def test_maps_are_those_of_its_own_policy(self):
         for groups, nodes in SIZES:

@@ -15,7 +15,7 @@ def rank_tokens(slot_tokens, ranks=RANKS):
 class Plan(unittest.TestCase):
     def test_every_policy_places_every_expert_in_every_layer(self):
         loads = golden.skewed_loads(1, (5, LAYERS, EXPERTS))
-        self.assertEqual(set(wideload_eplb.policies()), {"contiguous", "tensorrt_llm", "deepseek", "scenario"})
+        self.assertEqual(set(wideload_eplb.policies()), {"contiguous", "tensorrt_llm", "deepseek", "even", "scenario"})
         for policy in wideload_eplb.policies():
             placement = wideload_eplb.plan(loads, SLOTS, RANKS, policy=policy)
             self.assertEqual((placement.shape, placement.dtype), ((LAYERS, SLOTS), np.int64))

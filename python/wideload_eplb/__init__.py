@@ -28,6 +28,7 @@ __all__ = [
     "Bounds",
     "Repair",
     "bounds",
+    "has_property",
     "imbalance",
     "plan",
     "policies",
@@ -40,7 +41,21 @@ __all__ = [
 
 def policies() -> dict[str, str]:
     """The balancing policies that `plan` and `simulate` know: name -> one line on what it does."""
-    return dict(_core.policies())
+    return {name: summary for name, summary, _ in _core.policies()}
+
+
+def _with(ability: str) -> list[str]:
+    """The policies that have a property of eplb's table: looks_at_nodes, weighs_fetches, .."""
+    return [name for name, _, abilities in _core.policies() if ability in abilities]
+
+
+def has_property(policy: str, name: str) -> bool:
+    """Whether a policy looks_at_nodes, bounds_cross_slots, weighs_fetches, searches or is_compared (by default)."""
+    return policy in _with(name)
+
+
+def _names(ability: str) -> str:
+    return " or ".join(f'"{name}"' for name in _with(ability))
 
 
 def rebalance_experts(weight, num_replicas, num_groups, num_nodes, num_gpus, *, num_threads=None):
@@ -86,20 +101,21 @@ def plan(
 ):
     """Placements by one of `policies()`.
 
-    loads: [layers, experts], or [iterations, layers, experts]: recorded batches, which "scenario" plans for one by one
-    and the others add up.
+    loads: [layers, experts], or [iterations, layers, experts]: recorded batches, which "even" and "scenario" plan for one
+    by one and the others add up.
     num_slots: slots per layer over all ranks; at least experts and a multiple of num_ranks.
     policy: "scenario" makes placements for engines that split every batch optimally (see `split`). For engines that
-    deal out an expert's tokens evenly take "deepseek" or "tensorrt_llm".
-    num_groups, num_nodes: experts of a group stay on one node; for "deepseek", as in `rebalance_experts`, and "scenario";
-    refused with other policies.
-    cross_node_slots: slots of a layer that may hold an expert of another node (None: as many as nodes); for "scenario"
-    on several nodes only.
+    deal out an expert's tokens evenly or in turn (TensorRT-LLM, vLLM, SGLang) take "even"; it needs a dozen recorded
+    batches to be much better than "deepseek" and "tensorrt_llm", which plan from sums.
+    num_groups, num_nodes: experts of a group stay on one node; for "deepseek", as in `rebalance_experts`, "even" and
+    "scenario"; refused with other policies.
+    cross_node_slots: slots of a layer that may hold an expert of another node (None: as many as nodes); for "even" and
+    "scenario" on several nodes only.
     current: what the slots hold now, [layers, num_slots] or [num_slots]: ranks are renamed, within their node, so that as
     many slots as possible hold what they held, and experts that stay on a rank keep their slot. The balance stays the same.
     fetch_price: about what one slot whose rank must fetch its expert has to gain in mean imbalance; 0 or more, above 0 for
-    "scenario" with `current` only. The search then starts from `current`, too, and changes what is worth it.
-    seed: 0 to 2^64 - 1; for "scenario", the only one that draws random numbers.
+    "even" and "scenario" with `current` only. The search then starts from `current`, too, and changes what is worth it.
+    seed: 0 to 2^64 - 1; for "even" and "scenario", which draw random numbers.
 
     Returns int64 [layers, num_slots]. A layer without load is planned as if all loads were equal.
     Errors: ValueError for an unknown policy, sizes that do not divide, negative or non-finite loads,
@@ -107,21 +123,21 @@ def plan(
     """
     array, _ = _arrays.batches(loads, "loads")
     num_groups, num_nodes = _arrays.size(num_groups, "num_groups"), _arrays.size(num_nodes, "num_nodes")
-    if policy not in ("deepseek", "scenario") and (num_groups, num_nodes) != (1, 1):
+    if policy in policies() and policy not in _with("looks_at_nodes") and (num_groups, num_nodes) != (1, 1):
         raise ValueError(
             f'num_groups is {num_groups} and num_nodes {num_nodes}; policy "{policy}" plans for 1 and 1 '
-            'only, "deepseek" and "scenario" for several'
+            f"only, {_names('looks_at_nodes')} for several"
         )
-    if cross_node_slots is not None and (policy != "scenario" or num_nodes == 1):
+    if cross_node_slots is not None and (policy not in _with("bounds_cross_slots") or num_nodes == 1):
         raise ValueError(
             f'cross_node_slots is {cross_node_slots} with policy "{policy}" and num_nodes {num_nodes}; allowed: None, '
-            'or "scenario" on several nodes'
+            f"or {_names('bounds_cross_slots')} on several nodes"
         )
     price = _arrays.price(fetch_price, "fetch_price")
-    if price > 0 and (policy != "scenario" or current is None):
+    if price > 0 and (policy not in _with("weighs_fetches") or current is None):
         raise ValueError(
             f'fetch_price is {fetch_price} with policy "{policy}" and {"no " if current is None else ""}current; allowed: 0, '
-            'or "scenario" with current'
+            f"or {_names('weighs_fetches')} with current"
         )
     cross_slots = -1 if cross_node_slots is None else _arrays.size(cross_node_slots, "cross_node_slots", 0)
     sizes = [
@@ -136,7 +152,7 @@ def plan(
         held = _arrays.placement(current, array.shape[1], "current")
         if held.shape[1] != sizes[0]:
             raise ValueError(f"current has {held.shape[1]} slots; it must have {sizes[0]} (num_slots)")
-    work_us = array[0].size * (250 if policy == "scenario" else 0.15)
+    work_us = array[0].size * (150 if policy in _with("searches") else 0.15)
     slots = _core.plan(array, sizes, str(policy), _arrays.seed(seed), (held, price), _arrays.threads(num_threads, work_us))
     return _arrays.like(loads, slots)
 
@@ -330,7 +346,7 @@ def simulate(
     num_slots,
     num_ranks,
     *,
-    policies: Sequence[str] = ("contiguous", "tensorrt_llm", "scenario"),
+    policies: Sequence[str] | None = None,
     splits: Sequence[str] = ("even", "optimal"),
     document_tokens=None,
     num_experts=None,
@@ -351,7 +367,7 @@ def simulate(
     answer_stride: documents of a task are taken in the order i * answer_stride modulo their number.
     record: what placements are planned from: "half" (the first floor(n / 2) iterations), "half_per_task", or
     "alternate_answers" (documents 0, 2, 4 .. of the order). The other iterations are measured.
-    policies, splits: names of `policies()`; "even", "round_robin", "optimal" and "optimal_fractional".
+    policies: names of `policies()` (None: the usual ones to compare). splits: "even", "round_robin", "optimal" and "optimal_fractional".
 
     Returns {"results": one dict per policy and split, policies outermost: "policy", "split", "imbalance" float64
     [layers, iterations], "imbalance_mean", "imbalance_p99" (nearest rank, over layers and iterations),
@@ -365,6 +381,7 @@ def simulate(
     if request.num_experts < most:
         raise ValueError(f"num_experts is {request.num_experts}; expert_ids go up to {most - 1}")
     request.num_slots, request.num_ranks = _arrays.size(num_slots, "num_slots"), _arrays.size(num_ranks, "num_ranks")
+    policies = _with("is_compared") if policies is None else policies
     for name, names in (("policies", policies), ("splits", splits)):
         if isinstance(names, str) or not names:
             raise ValueError(f"{name} is {names!r}; it must be a list of one or more names")

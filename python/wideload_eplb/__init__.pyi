@@ -10,6 +10,7 @@ __all__ = [
     "Bounds",
     "Repair",
     "bounds",
+    "has_property",
     "imbalance",
     "plan",
     "policies",
@@ -53,6 +54,7 @@ class Bounds(NamedTuple):
     components: NDArray[np.float64]
 
 def policies() -> dict[str, str]: ...
+def has_property(policy: str, name: str) -> bool: ...
 @overload
 def rebalance_experts(
     weight: Array,
@@ -185,7 +187,7 @@ def simulate(
     num_slots: int,
     num_ranks: int,
     *,
-    policies: Sequence[str] = ("contiguous", "tensorrt_llm", "scenario"),
+    policies: Sequence[str] | None = None,
     splits: Sequence[SimulatedSplit] = ("even", "optimal"),
     document_tokens: ArrayLike | Mapping[str, ArrayLike] | None = None,
     num_experts: int | None = None,

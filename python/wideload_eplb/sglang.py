@@ -3,9 +3,9 @@
 
 Tried with SGLang 0.5.23 (python/sglang/srt/eplb/eplb_algorithms). Of its algorithms "deepseek", "elasticity_aware", both
 with "_hierarchical", and "auto" are here with the same placements where no loads tie; "deepseek_vec" and
-"deepseek_vec_hierarchical" are refused. wideload's own policies are "scenario" (uses the recorded steps one by one; made for
-a split that follows the load of each batch, SGLang's `--ep-dispatch-algorithm lp`), "scenario_hierarchical" (the same with
-expert groups kept on nodes) and "tensorrt_llm".
+"deepseek_vec_hierarchical" are refused. wideload's own policies use the recorded steps one by one: "even", made for SGLang's
+`--ep-dispatch-algorithm static` and `dynamic`, and "scenario", made for a split that follows the load of each batch (`lp`); both
+also with "_hierarchical", which keeps expert groups on nodes. "tensorrt_llm" is TensorRT-LLM's.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class EplbAlgorithm(Enum):
     scenario = auto()
     scenario_hierarchical = auto()
     tensorrt_llm = auto()
+    even = auto()
+    even_hierarchical = auto()
 
 
 _DEEPSEEK = (
@@ -39,10 +41,12 @@ _DEEPSEEK = (
     EplbAlgorithm.elasticity_aware,
     EplbAlgorithm.elasticity_aware_hierarchical,
 )
-_HIERARCHICAL = (
-    EplbAlgorithm.deepseek_hierarchical,
-    EplbAlgorithm.elasticity_aware_hierarchical,
+_OWN = (
+    EplbAlgorithm.even,
+    EplbAlgorithm.even_hierarchical,
+    EplbAlgorithm.scenario,
     EplbAlgorithm.scenario_hierarchical,
+    EplbAlgorithm.tensorrt_llm,
 )
 
 
@@ -102,20 +106,20 @@ def rebalance_experts(
     groups, nodes = _groups_and_nodes(algorithm, num_groups, num_nodes)
     if algorithm in _DEEPSEEK:
         return wideload_eplb.rebalance_experts(tokens_per_expert.sum(0), slots, groups, nodes, ranks)
-    if algorithm in (EplbAlgorithm.scenario, EplbAlgorithm.scenario_hierarchical, EplbAlgorithm.tensorrt_llm):
-        policy = "tensorrt_llm" if algorithm is EplbAlgorithm.tensorrt_llm else "scenario"
+    if algorithm in _OWN:
+        policy = algorithm.name.replace("_hierarchical", "")
         on_nodes = {"num_groups": groups, "num_nodes": nodes} if nodes > 1 else {}
         placement = wideload_eplb.plan(tokens_per_expert, slots, ranks, policy=policy, **on_nodes)
         tables = _arrays.tables(_arrays.to_numpy(placement, "placement"), tokens_per_expert.shape[2])
         return (placement, *(_arrays.like(tokens_per_expert, table) for table in tables))
     raise ValueError(
-        f"eplb algorithm {algorithm} is not offered by wideload_eplb; take deepseek, elasticity_aware or scenario, each also "
-        "with _hierarchical, or tensorrt_llm"
+        f"eplb algorithm {algorithm} is not offered by wideload_eplb; take deepseek, elasticity_aware, even or scenario, "
+        "each also with _hierarchical, or tensorrt_llm"
     )
 
 
 def _groups_and_nodes(algorithm: EplbAlgorithm, num_groups: int | None, num_nodes: int) -> tuple[int, int]:
-    if algorithm not in _HIERARCHICAL:
+    if not algorithm.name.endswith("_hierarchical"):
         return 1, 1
     if num_groups is None or num_groups % num_nodes != 0:
         raise ValueError(f"num_groups is {num_groups}; {algorithm.name} needs a multiple of {num_nodes} (num_nodes)")

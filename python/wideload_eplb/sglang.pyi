@@ -17,6 +17,8 @@ class EplbAlgorithm(Enum):
     scenario = 7
     scenario_hierarchical = 8
     tensorrt_llm = 9
+    even = 10
+    even_hierarchical = 11
 
 def compute_algorithm(raw_algorithm: str, num_groups: int | None, num_nodes: int) -> EplbAlgorithm: ...
 @overload

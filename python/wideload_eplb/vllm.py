@@ -1,5 +1,5 @@
-"""vLLM's expert balancing policy, same signature: use `DefaultEplbPolicy` of this module in place of that of
-`vllm.distributed.eplb.policy`.
+"""vLLM's expert balancing policy, same signature. This package is a plugin of vLLM: where WIDELOAD_EPLB_POLICY names one of
+`wideload_eplb.policies()`, vLLM's default policy is that one. Without the variable nothing changes.
 
 Tried with vLLM 0.33.0 and the interface of 0.19 and later, which expect one map as result
 (vllm/distributed/eplb/policy/abstract.py). 0.14 to 0.18 expect three maps: take `ThreeMapsEplbPolicy`.
@@ -7,11 +7,13 @@ Tried with vLLM 0.33.0 and the interface of 0.19 and later, which expect one map
 
 from __future__ import annotations
 
+import os
+
 import wideload_eplb
 
 from . import _arrays
 
-__all__ = ["DefaultEplbPolicy", "ThreeMapsEplbPolicy", "WideloadEplbPolicy"]
+__all__ = ["DefaultEplbPolicy", "ThreeMapsEplbPolicy", "WideloadEplbPolicy", "register"]
 
 
 def _covers(placement, num_experts: int) -> bool:
@@ -22,21 +24,22 @@ def _covers(placement, num_experts: int) -> bool:
 class WideloadEplbPolicy:
     """Placements by `policy`, one of `wideload_eplb.policies()`, or by repair of the old placement.
 
-    vLLM deals out an expert's tokens evenly, so the default is "deepseek", hierarchical where num_groups is a multiple
-    of num_nodes. Subclass to change a setting.
+    vLLM deals out an expert's tokens evenly and gives its policy one sum of loads, so the default is "deepseek",
+    hierarchical where num_groups is a multiple of num_nodes; "even" needs several recorded batches to be better.
+    Subclass to change a setting.
     """
 
     policy = "deepseek"
     # None: plan anew every time. A number: change the old placement by at most so many fetched slots per layer
     # (wideload_eplb.repair), which moves far fewer weights and balances for a split that follows each batch.
     max_fetched_slots = None
-    # Slots per layer that may hold an expert of another node, for repair and the policy "scenario" where groups are
+    # Slots per layer that may hold an expert of another node, for repair and the policies "even" and "scenario" where groups are
     # kept on nodes (num_groups is a multiple of several nodes); None: see `plan` and `repair`.
     cross_node_slots = None
 
     @classmethod
     def _nodes(cls, num_groups, num_nodes):
-        """What `repair` and the policy "scenario" take: nodes only where DeepSeek's policy is hierarchical, too."""
+        """What `repair` and policies that bound such slots take: nodes only where DeepSeek's is hierarchical, too."""
         if num_nodes == 1 or num_groups % num_nodes != 0:
             return {}
         return {"num_groups": num_groups, "num_nodes": num_nodes, "cross_node_slots": cls.cross_node_slots}
@@ -64,9 +67,11 @@ class WideloadEplbPolicy:
             nodes = cls._nodes(num_groups, num_nodes)
             repaired = wideload_eplb.repair(old, weight, num_ranks, max_fetched_slots=cls.max_fetched_slots, **nodes)
             return _arrays.like(weight, repaired.placement)
-        options = {"num_groups": num_groups, "num_nodes": num_nodes} if cls.policy == "deepseek" else {}
-        if cls.policy == "scenario":
+        options = {}
+        if wideload_eplb.has_property(cls.policy, "bounds_cross_slots"):
             options = cls._nodes(num_groups, num_nodes)
+        elif wideload_eplb.has_property(cls.policy, "looks_at_nodes"):
+            options = {"num_groups": num_groups, "num_nodes": num_nodes}
         return wideload_eplb.plan(weight, num_replicas, num_ranks, policy=cls.policy, current=old, **options)
 
 
@@ -85,3 +90,21 @@ class ThreeMapsEplbPolicy(WideloadEplbPolicy):
 
 
 DefaultEplbPolicy = WideloadEplbPolicy
+
+
+def register() -> None:
+    """What vLLM calls in each of its processes (entry point of the group vllm.general_plugins).
+
+    Errors: ValueError for a name in WIDELOAD_EPLB_POLICY that is none of `policies()`; RuntimeError for a vLLM without the
+    table of policies that a plugin can change.
+    """
+    name = os.environ.get("WIDELOAD_EPLB_POLICY", "")
+    if not name:
+        return
+    if name not in wideload_eplb.policies():
+        raise ValueError(f'WIDELOAD_EPLB_POLICY is "{name}"; allowed: {", ".join(wideload_eplb.policies())}')
+    from vllm.distributed.eplb import policy as theirs
+
+    if not hasattr(theirs, "EPLB_POLICIES"):
+        raise RuntimeError("WIDELOAD_EPLB_POLICY: this vLLM has no EPLB_POLICIES; see docs/howto/eplb-from-python.md")
+    theirs.EPLB_POLICIES["default"] = type("WideloadEplbPolicy", (WideloadEplbPolicy,), {"policy": name})

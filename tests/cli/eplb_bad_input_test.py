@@ -352,7 +352,7 @@ class Options(CliTest):
         self.good("eplb", "plan", "--expert_statistic_path", SMALL, "--output_path", layout[1])
         plan = ["eplb", "plan", "--expert_statistic_path", SMALL, "--output_path", self.folder / "new.yaml"]
         for more, *found in [
-                (["--fetch_price", 1e-3, *layout], "--fetch_price 0.001 with --policy tensorrt_llm; allowed: scenario"),
+                (["--fetch_price", 1e-3, *layout], "--fetch_price 0.001 with --policy tensorrt_llm; allowed: even, scenario"),
                 (["--fetch_price", 0, "--policy", "scenario"], "--fetch_price 0 needs --eplb_config"),
                 (["--fetch_price", 1, "--policy", "scenario", *layout, "--num_slots", 36], "32 slots on 4 ranks", "--num_slots is 36"),
                 (["--fetch_price", 1, "--policy", "scenario", *layout, "--ep_size", 8], "32 slots on 4 ranks", "--ep_size 8"),

@@ -1,10 +1,12 @@
 #include "eplb/placement/keep_slots.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "eplb/placement/even_split.h"
 
 namespace wideload::eplb {
@@ -172,6 +174,23 @@ Placement KeepInPlace(const Placement& current, const Placement& planned, int32_
   Placement renamed = RelabelRanks(current, planned, ranks_per_node);
   if (CountFetchedSlots(current, renamed) <= CountFetchedSlots(current, planned)) return renamed;
   return KeepSlots(current, planned);
+}
+
+void CheckFetchPrice(double price, const Placement* current, const PricedPlan& plan) {
+  if (!std::isfinite(price) || price < 0)
+    Throw(ErrorKind::kInvalid, "{}: fetch_price is {}; allowed: 0 or more", plan.what, price);
+  if (price == 0) return;
+  if (current == nullptr)
+    Throw(ErrorKind::kInvalid, "{}: fetch_price is {}, but nothing is in the slots yet", plan.what,
+          price);
+  ValidatePlacement(*current, plan.what + ": the current placement");
+  if (current->num_slots() != plan.sizes.num_slots || current->num_ranks != plan.sizes.num_ranks ||
+      current->num_experts != plan.num_experts)
+    Throw(ErrorKind::kInvalid,
+          "{}: the current placement has {} experts in {} slots on {} ranks; a fetch_price needs "
+          "one with {}, {} and {}",
+          plan.what, current->num_experts, current->num_slots(), current->num_ranks,
+          plan.num_experts, plan.sizes.num_slots, plan.sizes.num_ranks);
 }
 
 }  // namespace wideload::eplb

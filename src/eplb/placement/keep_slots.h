@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "eplb/placement/placement.h"
 
@@ -22,5 +23,15 @@ Placement RelabelRanks(const Placement& current, const Placement& planned,
 // RelabelRanks, or KeepSlots where that fetches fewer slots.
 Placement KeepInPlace(const Placement& current, const Placement& planned,
                       int32_t ranks_per_node = 0);
+
+// What a price of fetches is about.
+struct PricedPlan {
+  int32_t num_experts = 0;
+  Sizes sizes;
+  std::string what;  // opens the message of an error
+};
+// Errors: kInvalid for a price that is negative or not finite, and for one above 0 without a
+// `current` of the plan's sizes.
+void CheckFetchPrice(double price, const Placement* current, const PricedPlan& plan);
 
 }  // namespace wideload::eplb

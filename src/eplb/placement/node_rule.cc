@@ -78,4 +78,15 @@ NodeSlots CountNodeSlots(const Placement& placement, const NodeRule& rule,
   return count;
 }
 
+std::optional<NodeRule> RuleKeptBy(const Placement& placement, const NodeSizes& nodes,
+                                   int32_t max_cross_slots) {
+  NodeRule rule = HomesOf(placement, nodes);
+  if (rule.home.empty()) return rule;
+  rule.max_cross_slots = max_cross_slots;
+  const NodeSlots slots = CountNodeSlots(placement, rule);
+  if (slots.num_crossing > max_cross_slots) return std::nullopt;
+  if (std::count(slots.at_home.begin(), slots.at_home.end(), 0) > 0) return std::nullopt;
+  return rule;
+}
+
 }  // namespace wideload::eplb

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -42,5 +43,10 @@ struct NodeSlots {
 // rank_speed [num_ranks]; 0: a dead rank. Empty: all live.
 NodeSlots CountNodeSlots(const Placement& placement, const NodeRule& rule,
                          std::span<const double> rank_speed = {});
+
+// The rule whose homes a placement tells, where it keeps that: every expert has a slot at home, and
+// no more than max_cross_slots hold experts of other nodes. Errors: as CheckNodeSizes.
+std::optional<NodeRule> RuleKeptBy(const Placement& placement, const NodeSizes& nodes,
+                                   int32_t max_cross_slots);
 
 }  // namespace wideload::eplb

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "eplb/placement/keep_slots.h"
 #include "eplb/policies/deepseek_policy.h"
+#include "eplb/policies/even_policy.h"
 #include "eplb/policies/tensorrt_llm_policy.h"
 #include "eplb/search/scenario_planner.h"
 
@@ -43,7 +44,17 @@ Placement PlanScenario(const PolicyInput& input) {
                                      .fetch_price = input.fetch_price});
 }
 
+Placement PlanEven(const PolicyInput& input) {
+  return PlanForEvenSplit(input.loads, {.sizes = {input.num_slots, input.num_ranks},
+                                        .nodes = input.nodes,
+                                        .max_cross_slots = input.max_cross_slots,
+                                        .seed = input.seed,
+                                        .current = input.current,
+                                        .fetch_price = input.fetch_price});
+}
+
 constexpr size_t kGreedy = 1;
+constexpr size_t kEven = 3;
 constexpr std::array kPolicies = {
     Policy{.name = "contiguous",
            .summary = "experts in order, as without a balancer",
@@ -62,6 +73,15 @@ constexpr std::array kPolicies = {
            .needs_groups_on_nodes = true,
            .is_of_other_program = true,
            .is_compared = false},
+    Policy{
+        .name = "even",
+        .summary = "made for an even split (TensorRT-LLM, vLLM, SGLang), over recorded iterations",
+        .plan = PlanEven,
+        .looks_at_nodes = true,
+        .bounds_cross_slots = true,
+        .weighs_fetches = true,
+        .searches = true,
+        .is_compared = false},
     Policy{.name = "scenario",
            .summary = "made for the optimal per-batch split, over recorded iterations",
            .plan = PlanScenario,
@@ -100,6 +120,8 @@ const Policy& FindPolicy(std::string_view name) {
 }
 
 const Policy& GreedyPolicy() { return kPolicies[kGreedy]; }
+
+const Policy& EvenPolicy() { return kPolicies[kEven]; }
 
 std::vector<std::string> PolicyNames(bool Policy::*property) {
   std::vector<std::string> names;

@@ -57,6 +57,9 @@ const Policy& FindPolicy(std::string_view name);
 // gain of others is told against.
 const Policy& GreedyPolicy();
 
+// The search for engines that split evenly: what is offered to their users.
+const Policy& EvenPolicy();
+
 // Names of the policies with this property, or of all, in the order of the table.
 std::vector<std::string> PolicyNames(bool Policy::*property = nullptr);
 

@@ -116,52 +116,24 @@ void SearchEverWider(BatchLoads varied, const BatchLoads& recorded, const PlanOp
   }
 }
 
-void CheckPrice(const PlanOptions& options, int32_t num_experts) {
-  if (!std::isfinite(options.fetch_price) || options.fetch_price < 0)
-    Throw(ErrorKind::kInvalid, "scenario plan: fetch_price is {}; allowed: 0 or more",
-          options.fetch_price);
-  if (options.fetch_price == 0) return;
-  const Placement* current = options.current;
-  if (current == nullptr)
-    Throw(ErrorKind::kInvalid, "scenario plan: fetch_price is {}, but nothing is in the slots yet",
-          options.fetch_price);
-  ValidatePlacement(*current, "scenario plan: the current placement");
-  if (current->num_slots() != options.num_slots || current->num_ranks != options.num_ranks ||
-      current->num_experts != num_experts)
-    Throw(ErrorKind::kInvalid,
-          "scenario plan: the current placement has {} experts in {} slots on {} ranks; a "
-          "fetch_price needs one with {}, {} and {}",
-          current->num_experts, current->num_slots(), current->num_ranks, num_experts,
-          options.num_slots, options.num_ranks);
-}
-
-// What the slots hold now, with the homes it tells; nothing when it breaks the rule of nodes.
-std::optional<Draft> DraftOfCurrent(const PlanOptions& options, int32_t max_cross_slots) {
-  Draft draft{*options.current, HomesOf(*options.current, options.nodes)};
-  if (draft.nodes.home.empty()) return draft;
-  draft.nodes.max_cross_slots = max_cross_slots;
-  const NodeSlots slots = CountNodeSlots(draft.placement, draft.nodes);
-  if (slots.num_crossing > max_cross_slots) return std::nullopt;
-  if (std::count(slots.at_home.begin(), slots.at_home.end(), 0) > 0) return std::nullopt;
-  return draft;
-}
-
 // A search hardly takes back the fetches of a plan made anew: a part of the work goes from there, a
 // part from what the slots hold now, and what is better then, price included, goes on.
 void ChooseStart(const BatchLoads& scenarios, const PlanOptions& options, int32_t max_cross_slots,
                  int64_t& work_left, Draft& draft) {
-  std::optional<Draft> current = DraftOfCurrent(options, max_cross_slots);
-  if (!current) return;
+  std::optional<NodeRule> rule = RuleKeptBy(*options.current, options.nodes, max_cross_slots);
+  if (!rule) return;
+  Draft current{*options.current, std::move(*rule)};
   const int64_t work = work_left / kStartShare;
   const double anew = Search(scenarios, options, work, work_left, draft);
-  if (Search(scenarios, options, work, work_left, *current) <= anew) draft = std::move(*current);
+  if (Search(scenarios, options, work, work_left, current) <= anew) draft = std::move(current);
 }
 
 }  // namespace
 
 Placement PlanPlacement(const BatchLoads& scenarios, const PlanOptions& options) {
   ValidateSizes(scenarios.num_experts, options.num_slots, options.num_ranks, "scenario plan");
-  CheckPrice(options, scenarios.num_experts);
+  CheckFetchPrice(options.fetch_price, options.current,
+                  {scenarios.num_experts, {options.num_slots, options.num_ranks}, "scenario plan"});
   const BatchLoads varied =
       VaryBatches(scenarios, NumScenarios(options), options.variation, options.seed);
   if (varied.size() == 0)

@@ -383,26 +383,6 @@ void BalanceFlow<T>::SolveGeneral(std::span<const T> fixed, std::span<const T> d
   Augment();
 }
 
-template <class T>
-void BalanceFlow<T>::SolveFrom(std::span<const T> fixed, std::span<const T> demand,
-                               std::span<const T> start) {
-  disabled_ = {};
-  StartLevels(fixed, demand);
-  std::copy(fixed.begin(), fixed.end(), load_.begin());
-  for (int32_t i = 0; i < graph_.num_shared(); ++i) {
-    T left = demand[Index(i)];
-    const int32_t begin = graph_.edge_begin[Index(i)];
-    for (int32_t e = begin; e < graph_.edge_begin[Index(i) + 1]; ++e) {
-      flow_[Index(e)] = std::min(left, start[Index(e)]);
-      left -= flow_[Index(e)];
-    }
-    flow_[Index(begin)] += left;
-    for (int32_t e = begin; e < graph_.edge_begin[Index(i) + 1]; ++e)
-      load_[Index(graph_.edge_rank[Index(e)])] += flow_[Index(e)];
-  }
-  Augment();
-}
-
 // Moves tokens along augmenting paths until every rank is within its capacity, raising levels where
 // that cannot be.
 template <class T>
@@ -416,22 +396,6 @@ void BalanceFlow<T>::Augment() {
       }
     }
   } while (RaiseConfinedLevels());
-}
-
-template <class T>
-int32_t BalanceFlow<T>::FindTightRanks(std::span<uint8_t> tight) {
-  const auto highest =
-      static_cast<int32_t>(std::max_element(level_.begin(), level_.end()) - level_.begin());
-  FindDistances();
-  bool any = false;
-  for (int32_t r = 0; r < graph_.num_ranks; ++r) {
-    tight[Index(r)] = graph_.component[Index(r)] == highest && distance_[Index(r)] < 0;
-    any |= tight[Index(r)] != 0;
-  }
-  // Rounding may leave every rank a hair of room: then the whole component binds.
-  for (int32_t r = 0; r < graph_.num_ranks && !any; ++r)
-    tight[Index(r)] = graph_.component[Index(r)] == highest;
-  return highest;
 }
 
 template class BalanceFlow<double>;

@@ -31,19 +31,12 @@ class BalanceFlow {
   void Solve(std::span<const T> fixed, std::span<const T> demand,
              std::span<const uint8_t> disabled = {});
 
-  // The same from a flow [num_edges] that is nearly right, each >= 0; need not add up. Any graph.
-  void SolveFrom(std::span<const T> fixed, std::span<const T> demand, std::span<const T> start);
-
   // Water-filling starts from the last solution's shares (other graphs than forests only); the
   // result is then a function of all calls so far, no longer of the last one alone.
   void set_warm_start(bool warm_start) { warm_start_ = warm_start; }
 
-  std::span<const T> flow() const { return flow_; }          // [num_edges]
-  std::span<const T> loads() const { return load_; }         // [num_ranks]
-  std::span<const double> levels() const { return level_; }  // [num_components], fractional
-  // After Solve: the ranks that bind the component with the highest level, all full and with no way
-  // to hand tokens to others. Writes tight [num_ranks], 0 or 1; returns the component.
-  int32_t FindTightRanks(std::span<uint8_t> tight);
+  std::span<const T> flow() const { return flow_; }   // [num_edges]
+  std::span<const T> loads() const { return load_; }  // [num_ranks]
   double speed(int32_t rank) const { return speed_[static_cast<size_t>(rank)]; }
 
  private:

@@ -1,0 +1,7 @@
+#include "eplb/search/even_kernels_impl.h"
+
+namespace wideload::eplb {
+
+const EvenKernels& Avx2EvenKernels() { return kKernels; }
+
+}  // namespace wideload::eplb
