@@ -12,6 +12,9 @@ namespace wideload::apps {
 
 void CheckNumSlots(int32_t num_experts, int32_t num_slots, int32_t ep_size) {
   eplb::ValidateSizes(num_experts, num_slots, ep_size, "--num_slots");
+  if (num_slots > statistics::kMaxEplbSlots)
+    Throw(ErrorKind::kInvalid, "--num_slots is {}; a plan holds at most {} slots a layer",
+          num_slots, statistics::kMaxEplbSlots);
   if (num_slots > int64_t{num_experts} * ep_size)
     Throw(
         ErrorKind::kInvalid,

@@ -212,9 +212,9 @@ class Round:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             for kind, value in {resource.RLIMIT_AS: MEMORY_BYTES, **limits}.items():
                 resource.setrlimit(kind, (value, value))
-        with tempfile.TemporaryFile() as err:
+        with tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as out:
             process = subprocess.Popen([str(self.program), *map(str, arguments)], stdin=subprocess.DEVNULL,
-                                       stdout=subprocess.DEVNULL, stderr=err, preexec_fn=limit, cwd=self.folder)
+                                       stdout=out, stderr=err, preexec_fn=limit, cwd=self.folder)
             try:
                 if sent is not None:
                     try:
@@ -227,7 +227,10 @@ class Round:
                 process.wait()
                 raise Finding(f"still runs after {TIME_S} s") from None
             err.seek(0)
-            return code, err.read().decode(errors="replace")
+            out.seek(0)
+            stderr = err.read().decode(errors="replace")
+            # What inspect finds is its answer, not an error of its run.
+            return code, stderr + ("error" if b"cannot be run" in out.read(1 << 20) else "")
 
     def judge(self, code, stderr, limits, sent, before, output):
         said = stderr[-2000:]
