@@ -209,10 +209,10 @@ std::vector<Row> RepairRows() {
 }
 
 std::vector<Row> AllRows() {
-  const eplb::PolicyInput published{.num_slots = kSlots, .num_ranks = kRanks};
-  const eplb::PolicyInput nodes{
+  const PlanSizes published{.num_slots = kSlots, .num_ranks = kRanks};
+  const PlanSizes nodes{
       .num_slots = kSlots, .num_ranks = 32, .nodes = {.num_nodes = 4, .num_groups = 8}};
-  const eplb::PolicyInput large{.num_slots = 2048, .num_ranks = 1024};
+  const PlanSizes large{.num_slots = 2048, .num_ranks = 1024};
   std::vector<Row> rows = {PolicyRow("tensorrt_llm", 58, kExperts, published, 1),
                            PolicyRow("deepseek", 58, kExperts, published, 1),
                            PolicyRow("deepseek", 58, kExperts, nodes, 1),

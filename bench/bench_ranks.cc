@@ -62,7 +62,7 @@ std::vector<apps::DatasetRow> ReadPrompts(const std::string& folder) {
   std::sort(files.begin(), files.end());
   std::vector<apps::DatasetRow> rows;
   for (const std::string& file : files)
-    for (apps::DatasetRow& row : apps::ReadDataset(file, &tokenizer, 0))
+    for (apps::DatasetRow& row : apps::ReadDataset(file, &tokenizer, {}))
       rows.push_back(std::move(row));
   return rows;
 }

@@ -79,6 +79,7 @@ void RemoveMapping(int entry) {
 }
 
 void NameUnreadableMappings() {
+  LogPrefix();  // makes it: the handler only reads
   struct sigaction action {};
   action.sa_sigaction = OnBusError;
   action.sa_flags = SA_SIGINFO;

@@ -92,12 +92,15 @@ bool HasThatFile(const std::string& path, int fd) {
          by_name.st_ino == by_fd.st_ino && by_name.st_dev == by_fd.st_dev;
 }
 
-// Removes the file if it is a segment that nobody uses. With the exclusive lock held nobody else
-// can have replaced the file between the look and the unlink.
-bool RemoveIfDead(const std::string& path) {
+// Removes the file if it is a segment of a dead owner that nobody uses. With the exclusive lock
+// held nobody else can have replaced the file between the look and the unlink; nobody replaces one
+// of `own_job`, whose names are of one run, so there the lock is not needed.
+bool RemoveIfDead(const std::string& path, std::string_view own_job = {}) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  if (file.get() < 0 || ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) return false;
+  if (file.get() < 0) return false;
   const Header header = ReadHeader(file.get());
+  const bool is_own = !own_job.empty() && std::string_view(header.job).starts_with(own_job);
+  if (!is_own && ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) return false;
   return header.magic == kMagic && !IsAlive(OwnerOf(header)) && HasThatFile(path, file.get()) &&
          ::unlink(path.c_str()) == 0;
 }
@@ -261,14 +264,14 @@ void CheckSharedMemory(std::span<const SharedMemoryPart> parts, const std::strin
         FormatBytes(uint64_t{space.f_blocks} * space.f_frsize), folder);
 }
 
-int RemoveDeadSegments(const std::string& folder) {
+int RemoveDeadSegments(const std::string& folder, std::string_view own_job) {
   DIR* const listing = ::opendir(folder.c_str());
   if (listing == nullptr) return 0;
   int num_removed = 0;
   while (const dirent* const entry = ::readdir(listing)) {
     const std::string_view file = entry->d_name;
     if (file.substr(0, kPrefix.size()) != kPrefix) continue;
-    num_removed += RemoveIfDead(fmt::format("{}/{}", folder, file)) ? 1 : 0;
+    num_removed += RemoveIfDead(fmt::format("{}/{}", folder, file), own_job) ? 1 : 0;
   }
   ::closedir(listing);
   return num_removed;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/process.h"
 
@@ -74,8 +75,10 @@ struct SharedMemoryPart {
 void CheckSharedMemory(std::span<const SharedMemoryPart> parts,
                        const std::string& folder = "/dev/shm");
 
-// Removes every segment of `folder` whose owner is dead and that nobody maps. Files that are no
-// segments stay. Returns how many went. Errors: none; what cannot be opened or removed stays.
-int RemoveDeadSegments(const std::string& folder = "/dev/shm");
+// Removes every segment of `folder` whose owner is dead and that nobody maps. Those of `own_job`, a
+// run that has failed, and of jobs whose names begin with it go although its survivors map them:
+// they keep the memory, and nobody will attach any more. Files that are no segments stay. Returns
+// how many went. Errors: none; what cannot be opened or removed stays.
+int RemoveDeadSegments(const std::string& folder = "/dev/shm", std::string_view own_job = {});
 
 }  // namespace wideload

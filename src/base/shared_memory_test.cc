@@ -160,6 +160,19 @@ TEST_F(SharedMemoryTest, WhileAnAttachedProcessLivesNothingIsRemoved) {
   EXPECT_EQ(RemoveDeadSegments(folder_), 1);
 }
 
+TEST_F(SharedMemoryTest, ASurvivorRemovesWhatDeadOwnersOfItsOwnRunLeft) {
+  LivingChild maker([&] { new SharedMemory(SharedMemory::Create(Name("a"), 100)); });
+  LivingChild other([&] { new SharedMemory(SharedMemory::Create(Name("b", "other"), 100)); });
+  const LivingChild living([&] { new SharedMemory(SharedMemory::Create(Name("c"), 100)); });
+  const SharedMemory attached = SharedMemory::Attach(Name("a"));
+  const SharedMemory of_other = SharedMemory::Attach(Name("b", "other"));
+  maker.Kill();
+  other.Kill();
+  EXPECT_EQ(RemoveDeadSegments(folder_, "job"), 1);
+  EXPECT_EQ(NumFiles(), 2);
+  EXPECT_NO_THROW(SharedMemory::Attach(Name("b", "other")));
+}
+
 TEST_F(SharedMemoryTest, ANameInUseByALivingJobIsRefusedWithThatJob) {
   const LivingChild living([&] { new SharedMemory(SharedMemory::Create(Name("a"), 100)); });
   const std::string text =

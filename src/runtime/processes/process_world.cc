@@ -123,7 +123,8 @@ ProcessWorld::ProcessWorld() {
 ProcessWorld::~ProcessWorld() {
   if (!has_failed_) return;
   mpi_.NoteFault();
-  RemoveDeadSegments();
+  // Each of the survivors, as the launcher may end the others before they come here.
+  RemoveDeadSegments(SegmentName().folder, job_);
 }
 
 void ProcessWorld::BeginSession() {
