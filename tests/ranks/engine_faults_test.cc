@@ -9,6 +9,7 @@
 #include "comm/communicator.h"
 #include "runtime/engine.h"
 #include "support/faulty_model.h"
+#include "support/random_model.h"
 #include "support/test_data.h"
 #include "support/test_engine.h"
 
