@@ -88,7 +88,6 @@ class PlanSearch {
   int32_t RankOf(int32_t slot) const { return slot / slots_per_rank_; }
   static size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
-  const BatchLoads& scenarios_;
   SearchOptions options_;
   Placement placement_;
   int32_t slots_per_rank_;
