@@ -76,6 +76,7 @@ MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, MpiShared
 // pulses may be under way at any end, and MPI would give them to the next communicator that gets
 // the number of a freed one: control_ keeps its number.
 MpiCommunicator::~MpiCommunicator() {
+  shared_.is_leaving = shared_.is_leaving || shared_.is_ending;
   pulse_.reset();
   {
     const std::scoped_lock lock(shared_.mutex);
@@ -206,24 +207,25 @@ void MpiCommunicator::Barrier() {
 bool MpiCommunicator::WaitForTheLiving(milliseconds limit) {
   is_broken_ = true;
   const auto end = steady_clock::now() + limit;
+  std::vector<int> missing;
   for (int i = 1; i < num_ranks_; ++i) {
     const int peer = (rank_ + i) % num_ranks_;
-    Expect(peer, 0);
-    Send(peer, {});
+    missing.push_back(peer);
+    if (shared_.lives.HasEnded(peer)) continue;
+    // those of a barrier that was given up are still under way
+    if (received_[static_cast<size_t>(peer)].request == MPI_REQUEST_NULL) Expect(peer, 0);
+    if (sent_[static_cast<size_t>(peer)].request == MPI_REQUEST_NULL) Send(peer, {});
   }
-  const auto is_missing = [&](int peer, bool counts_the_dead) {
-    return !IsDone(received_[static_cast<size_t>(peer)]) &&
-           (counts_the_dead || !shared_.lives.HasEnded(peer));
+  const auto has_ended = [&](int peer) { return shared_.lives.HasEnded(peer); };
+  const auto has_come = [&](int peer) {
+    return !has_ended(peer) && IsDone(received_[static_cast<size_t>(peer)]);
   };
-  const auto is_any_missing = [&](bool counts_the_dead) {
-    bool is_any = false;
-    for (int peer = 0; peer < num_ranks_; ++peer)
-      is_any = (peer != rank_ && is_missing(peer, counts_the_dead)) || is_any;
-    return is_any;
-  };
-  while (is_any_missing(false) && steady_clock::now() < end)
+  while (true) {
+    std::erase_if(missing, has_come);
+    if (std::all_of(missing.begin(), missing.end(), has_ended) || steady_clock::now() > end)
+      return missing.empty();
     std::this_thread::sleep_for(kCheckInterval);
-  return !is_any_missing(true);
+  }
 }
 
 void MpiCommunicator::AllGather(std::span<const std::byte> mine, std::span<std::byte> all) {

@@ -27,6 +27,7 @@ class MpiCommunicator;
 struct MpiShared {
   std::atomic<bool> has_failed = false;  // one of them has lost a peer
   std::atomic<bool> is_ending = false;   // one of them was ended by a rank, and this rank knows
+  std::atomic<bool> is_leaving = false;  // this rank has nothing left to do but to end
   PeerLives lives;
   std::mutex mutex;  // guards the rest
   std::set<const MpiCommunicator*> communicators;

@@ -24,7 +24,7 @@ constexpr std::chrono::milliseconds kLookPace{250};
 // Looks after which a rank that knows of a dead one should have ended the group, else MPI is stuck.
 constexpr int kStuckLooks = 10;
 // The same for its end, which takes kFarewell at most.
-constexpr int kStuckFarewellLooks = 14;
+constexpr int kStuckFarewellLooks = 9;
 // When MPI fails: how long this rank looks for a dead one, and then stays, so that the others find
 // that one dead before this one.
 constexpr std::chrono::seconds kSearch{2};
@@ -38,11 +38,11 @@ struct MpiSession::State {
   int local_rank = 0;
   int local_size = 1;
   MpiShared shared;
-  std::unique_ptr<MpiCommunicator> farewell;  // of all ranks, for the end
   std::function<void(const std::string&)> tell;
-  std::atomic<bool> is_leaving = false;
   int num_stuck_looks = 0;
-  std::unique_ptr<Pulse> watch;  // of the dead; none: all ranks are on this host
+  int num_leaving_looks = 0;
+  std::unique_ptr<Pulse> watch;               // of the dead; none: all ranks are on this host
+  std::unique_ptr<MpiCommunicator> farewell;  // of all ranks, for the end
 
   void MeetPeers();
   void Look();
@@ -70,9 +70,11 @@ void MpiSession::State::MeetPeers() {
 
 void MpiSession::State::Look() {
   if (shared.lives.Look() < 0) return;
-  ++num_stuck_looks;
-  if (!shared.is_ending && !is_leaving && num_stuck_looks == kStuckLooks) GiveUp("");
-  if (is_leaving && num_stuck_looks >= kStuckLooks + kStuckFarewellLooks) ::_exit(1);
+  if (shared.is_leaving)
+    ++num_leaving_looks;
+  else if (!shared.is_ending)
+    ++num_stuck_looks;
+  if (num_stuck_looks >= kStuckLooks || num_leaving_looks >= kStuckFarewellLooks) GiveUp("");
 }
 
 // In an iteration, if any communicator is.
@@ -144,14 +146,16 @@ MpiSession::MpiSession() : state_(std::make_unique<State>()) {
 
 // MPI_Finalize would wait for a dead rank without end.
 MpiSession::~MpiSession() {
-  state_->is_leaving = true;
+  state_->shared.is_leaving = true;
   try {
     if (!state_->shared.has_failed) state_->farewell->Barrier();
   } catch (const PeerLost&) {  // noted in has_failed
   }
-  if (state_->shared.has_failed && !state_->farewell->WaitForTheLiving(kFarewell)) return;
-  state_->farewell.reset();
+  const bool have_all_come =
+      !state_->shared.has_failed || state_->farewell->WaitForTheLiving(kFarewell);
   running = nullptr;
+  state_->farewell.reset();
+  if (!have_all_come) return;
   state_->watch.reset();
   MPI_Finalize();
 }
