@@ -81,6 +81,7 @@ MpiCommunicator::~MpiCommunicator() {
   {
     const std::scoped_lock lock(shared_.mutex);
     shared_.communicators.erase(this);
+    if (where().iteration >= 0) shared_.last_where = where();
   }
   KeepForGood(std::move(beat_values_));
   KeepForGood(std::move(pulse_values_));

@@ -31,6 +31,7 @@ struct MpiShared {
   PeerLives lives;
   std::mutex mutex;  // guards the rest
   std::set<const MpiCommunicator*> communicators;
+  Where last_where;  // of one that is gone
 };
 
 class MpiCommunicator final : public Communicator {

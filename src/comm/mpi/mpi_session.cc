@@ -24,7 +24,7 @@ constexpr std::chrono::milliseconds kLookPace{250};
 // Looks after which a rank that knows of a dead one should have ended the group, else MPI is stuck.
 constexpr int kStuckLooks = 10;
 // The same for its end, which takes kFarewell at most.
-constexpr int kStuckFarewellLooks = 9;
+constexpr int kStuckFarewellLooks = 12;
 // When MPI fails: how long this rank looks for a dead one, and then stays, so that the others find
 // that one dead before this one.
 constexpr std::chrono::seconds kSearch{2};
@@ -77,12 +77,12 @@ void MpiSession::State::Look() {
   if (num_stuck_looks >= kStuckLooks || num_leaving_looks >= kStuckFarewellLooks) GiveUp("");
 }
 
-// In an iteration, if any communicator is.
+// In an iteration, if any communicator is or was.
 Where MpiSession::State::WhereItIs() {
   const std::scoped_lock lock(shared.mutex);
   for (const MpiCommunicator* group : shared.communicators)
     if (group->where().iteration >= 0) return group->where();
-  return {};
+  return shared.last_where;
 }
 
 void MpiSession::State::GiveUp(const char* reason) {
@@ -106,7 +106,7 @@ void MpiSession::State::GiveUp(const char* reason) {
   else
     std::fprintf(stderr, "%s\n", text.c_str());
   std::fflush(nullptr);
-  std::this_thread::sleep_for(kLinger);
+  if (!shared.is_leaving) std::this_thread::sleep_for(kLinger);
   ::_exit(1);
 }
 
