@@ -35,7 +35,7 @@ struct SearchOptions {
 
 class PlanSearch {
  public:
-  // `scenarios` needs at least one vector with load. Both arguments must outlive this object.
+  // `scenarios` needs at least one vector with load. options.current must outlive this object.
   PlanSearch(const BatchLoads& scenarios, const Placement& start, const SearchOptions& options);
 
   // Proposes options.max_moves moves; keeps those that lower the objective or, at first, raise it a
