@@ -75,7 +75,7 @@ class Folders(CliTest):
     def test_statistics_that_cannot_be_written_are_refused_before_the_run(self):
         rows = self.rows("rows.jsonl", [{"task_id": 0, "input_ids": [1], "output_tokens": 1}])
         (self.folder / "loop").symlink_to("loop")
-        for place in (self.folder / "loop", self.folder / ("a" * 300), rows / "x", "/proc/none"):
+        for place in (self.folder / "loop", self.folder / ("a" * 300), rows / "x"):
             self.refused(["bench", "throughput", "-m", TINY, "--dataset", rows, "--expert-statistic-path", place], "cannot write")
 
 
