@@ -137,8 +137,4 @@ void MoeBlock::AddShared(const RankContext& rank, const TensorView& x, const Ten
   CombineRows(rank.exec, y_rows, weights, h);
 }
 
-std::span<const std::byte> MoeBlock::ExpertBytes(int32_t expert) const {
-  return routed_.experts[static_cast<size_t>(expert)].bytes();
-}
-
 }  // namespace wideload::model
