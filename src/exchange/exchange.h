@@ -53,8 +53,9 @@ class Exchange {
   Exchange(const ExchangeShape& shape, Fabric& fabric, comm::Communicator& group,
            ThreadPool* pool = nullptr);
 
-  // The placement that the slots of the rounds to come are of; at first PlacementStamp(). All rounds
-  // begun have ended. All ranks go by the same one in a round: PublishCounts and Dispatch send it.
+  // The placement that the slots of the rounds to come are of; at first PlacementStamp(). All
+  // rounds begun have ended. All ranks go by the same one in a round: PublishCounts and Dispatch
+  // send it.
   void UsePlacement(const PlacementStamp& placement);
 
   // Tells all ranks how many entries of this rank's next chunk each expert gets, [E], and whether

@@ -45,7 +45,7 @@ struct CountsHeader {
 
 // What a region holds, written by its source.
 struct DispatchHeader {
-  int64_t generation = 0;   // of the placement that the slots are of
+  int64_t generation = 0;  // of the placement that the slots are of
   int32_t num_rows = 0;
   int32_t num_pairs = 0;    // (row, k) entries for slots of the receiver
   int32_t comb_offset = 0;  // first row of the source's return rows that is for the receiver
@@ -79,7 +79,9 @@ class ExchangeLayout {
   int64_t CountsPayload(int64_t round, int source) const {
     return CountsCell(round, source) + kCellBytes;
   }
-  int64_t counts_payload_bytes() const { return static_cast<int64_t>(sizeof(CountsHeader)) + 4 * num_experts_; }
+  int64_t counts_payload_bytes() const {
+    return static_cast<int64_t>(sizeof(CountsHeader)) + 4 * num_experts_;
+  }
 
   int64_t RegionCell(int64_t round, int source) const;
   int64_t RegionHeader(int64_t round, int source) const {

@@ -99,7 +99,7 @@ MoeBlock::MoeBlock(const ModelSpec& model, int32_t moe_index, const std::string&
     if (!loader.Owns(moe_index, expert)) continue;
     const ExpertSources sources =
         is_fused ? FusedSources(place, expert) : EachSources(place, expert);
-    routed_.experts.back() = loader.Mlp(sources.gate, sources.up, sources.down);
+    routed_.experts.back() = loader.Expert(sources.gate, sources.up, sources.down);
   }
   if (shared_width_ == 0) return;
   shared_ =

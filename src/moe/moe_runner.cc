@@ -38,14 +38,14 @@ MoeRunner::MoeRunner(const MoeShape& shape, const MoeLayout& layout, const Parts
       slots_(static_cast<size_t>(layout.chunk_tokens * shape.top_k())),
       groups_(static_cast<size_t>(layout.slots_per_rank())) {
   for (const eplb::Placement& placement : table_->placements)
-    choosers_.emplace_back(placement, layout.split);
+    choosers_.push_back(std::make_unique<eplb::SlotChooser>(placement, layout.split));
   exchange_.UsePlacement(table_->stamp());
 }
 
 void MoeRunner::UsePlacements(SharedPlacements table) {
   for (size_t i = 0; i < choosers_.size(); ++i)
     if (table->placements[i] != table_->placements[i])
-      choosers_[i] = eplb::SlotChooser(table->placements[i], layout_.split);
+      choosers_[i] = std::make_unique<eplb::SlotChooser>(table->placements[i], layout_.split);
   table_ = std::move(table);
   exchange_.UsePlacement(table_->stamp());
 }
@@ -127,7 +127,7 @@ void MoeRunner::Publish(const Pass& pass, int64_t chunk) {
 // another chunk follows.
 bool MoeRunner::Send(const Pass& pass, int64_t chunk) {
   const exchange::Exchange::Counts counts = exchange_.WaitCounts();
-  eplb::SlotChooser& chooser = choosers_[static_cast<size_t>(pass.moe_index)];
+  eplb::SlotChooser& chooser = *choosers_[static_cast<size_t>(pass.moe_index)];
   chooser.Prepare(counts.all);
   const std::span<const int32_t> ids = pass.Ids(chunk);
   const std::span<int32_t> slots = std::span(slots_).first(ids.size());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -72,12 +73,12 @@ class MoeRunner {
   SlotStore& store_;
   SharedPlacements table_;
   int64_t iteration_ = 0;
-  std::vector<eplb::SlotChooser> choosers_;   // [MoE layers]
-  std::vector<int32_t> counts_;               // [E] of a chunk
-  std::vector<int32_t> routed_counts_;        // [MoE layers * E] or empty
-  std::vector<int64_t> computed_rows_;        // [MoE layers]
-  std::vector<int32_t> slots_;                // [C * K]
-  std::vector<compute::ExpertGroup> groups_;  // [slots per rank]
+  std::vector<std::unique_ptr<eplb::SlotChooser>> choosers_;  // [MoE layers]
+  std::vector<int32_t> counts_;                               // [E] of a chunk
+  std::vector<int32_t> routed_counts_;                        // [MoE layers * E] or empty
+  std::vector<int64_t> computed_rows_;                        // [MoE layers]
+  std::vector<int32_t> slots_;                                // [C * K]
+  std::vector<compute::ExpertGroup> groups_;                  // [slots per rank]
 };
 
 }  // namespace wideload::moe

@@ -20,8 +20,13 @@ BandwidthLimit::Time BandwidthLimit::Take(int64_t num_bytes, Time now) {
   if (bytes_per_second_ == 0) return now;
   const Time begin = std::max(now, next_);
   const double seconds = static_cast<double>(num_bytes) / static_cast<double>(bytes_per_second_);
-  next_ = begin + std::chrono::duration_cast<Time::duration>(std::chrono::duration<double>(seconds));
+  next_ =
+      begin + std::chrono::duration_cast<Time::duration>(std::chrono::duration<double>(seconds));
   return begin;
+}
+
+int64_t SlotCopier::BlockBytes(int64_t expert_bytes) {
+  return (expert_bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
 SlotCopier::SlotCopier(const CopierOptions& options)
@@ -29,7 +34,7 @@ SlotCopier::SlotCopier(const CopierOptions& options)
       weights_(static_cast<size_t>(options.num_blocks)),
       pending_(kTurns * options.num_layers),
       limit_(options.bytes_per_second) {
-  options_.block_bytes = (options.block_bytes + kAlignment - 1) / kAlignment * kAlignment;
+  options_.block_bytes = BlockBytes(options.block_bytes);
   memory_ = Buffer(options_.num_blocks * options_.block_bytes);
   try {
     for (int32_t i = 0; i < options.num_threads; ++i)

@@ -37,7 +37,7 @@ struct CopierOptions {
   int64_t block_bytes = 0;  // of the largest expert
   size_t num_layers = 0;
   int32_t num_threads = 1;
-  int64_t bytes_per_second = 0;                // 0: no limit
+  int64_t bytes_per_second = 0;               // 0: no limit
   std::atomic<uint32_t>* progress = nullptr;  // raised with every piece copied; may be null
 };
 
@@ -65,6 +65,8 @@ class SlotCopier {
     return weights_[static_cast<size_t>(block)];
   }
   int64_t num_bytes() const { return memory_.num_bytes(); }
+  // What a block takes whose largest expert has so many bytes.
+  static int64_t BlockBytes(int64_t expert_bytes);
 
  private:
   struct Job {

@@ -26,14 +26,18 @@ SlotStorage ParseSlotStorage(std::string_view name) {
   Throw(ErrorKind::kInvalid, "slot storage is \"{}\"; allowed: view, copy", name);
 }
 
+int64_t SlotStoreBytes(const SlotOptions& options, int64_t num_slots, int64_t expert_bytes) {
+  if (options.storage == SlotStorage::kView) return 0;
+  return (num_slots + options.num_spare) * SlotCopier::BlockBytes(expert_bytes);
+}
+
 SlotStore::SlotStore(const HostExperts& experts, const PlacementTable& start,
                      const SlotOptions& options)
     : experts_(experts),
       options_(options),
       num_layers_(start.placements.size()),
-      slots_per_rank_(num_layers_ == 0
-                          ? 0
-                          : static_cast<size_t>(start.placements.front().slots_per_rank())),
+      slots_per_rank_(
+          num_layers_ == 0 ? 0 : static_cast<size_t>(start.placements.front().slots_per_rank())),
       weights_(num_layers_ * slots_per_rank_),
       held_(weights_.size()),
       next_held_(weights_.size()) {
@@ -44,13 +48,13 @@ SlotStore::SlotStore(const HostExperts& experts, const PlacementTable& start,
 
 void SlotStore::MakeCopies() {
   const size_t num_blocks = weights_.size() + static_cast<size_t>(options_.num_spare);
-  copier_ = std::make_unique<SlotCopier>(
-      CopierOptions{.rank = options_.rank,
-                    .num_blocks = static_cast<int64_t>(num_blocks),
-                    .block_bytes = LargestExpert(experts_),
-                    .num_layers = num_layers_,
-                    .bytes_per_second = options_.bytes_per_second,
-                    .progress = options_.progress});
+  copier_ =
+      std::make_unique<SlotCopier>(CopierOptions{.rank = options_.rank,
+                                                 .num_blocks = static_cast<int64_t>(num_blocks),
+                                                 .block_bytes = LargestExpert(experts_),
+                                                 .num_layers = num_layers_,
+                                                 .bytes_per_second = options_.bytes_per_second,
+                                                 .progress = options_.progress});
   blocks_.resize(weights_.size());
   next_blocks_.resize(weights_.size());
   is_used_.resize(num_blocks);
@@ -167,7 +171,8 @@ std::span<const compute::ExpertWeights* const> SlotStore::Layer(int32_t moe_inde
   if (copier_ && !copier_->IsDone(turn_, layer)) {
     const auto begin = std::chrono::steady_clock::now();
     copier_->WaitLayer(turn_, layer);
-    figures_.waited_ns += std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
+    figures_.waited_ns +=
+        std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
   }
   return std::span(weights_).subspan(layer * slots_per_rank_, slots_per_rank_);
 }
@@ -180,10 +185,10 @@ void SlotStore::Verify(const ExpertSums& sums, ThreadPool& pool) {
     const size_t num_experts = experts_[layer].size();
     const auto expert = static_cast<size_t>(held_[at]);
     if (SumBytes(weights_[at]->bytes()) == sums[layer * num_experts + expert]) return;
-    Throw(ErrorKind::kCorrupt,
-          "rank {}: slot {} of MoE layer {} does not hold the bytes of its expert {}",
-          options_.rank, static_cast<size_t>(options_.rank) * slots_per_rank_ + at % slots_per_rank_,
-          layer, expert);
+    Throw(
+        ErrorKind::kCorrupt,
+        "rank {}: slot {} of MoE layer {} does not hold the bytes of its expert {}", options_.rank,
+        static_cast<size_t>(options_.rank) * slots_per_rank_ + at % slots_per_rank_, layer, expert);
   });
 }
 

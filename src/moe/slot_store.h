@@ -32,6 +32,10 @@ struct SlotOptions {
   std::atomic<uint32_t>* progress = nullptr;  // raised as copies get on; may be null
 };
 
+// The bytes of the blocks, in use and spare; 0 for kView. `num_slots` of the rank, in all layers;
+// `expert_bytes` of the largest expert.
+int64_t SlotStoreBytes(const SlotOptions& options, int64_t num_slots, int64_t expert_bytes);
+
 struct SlotFigures {
   int64_t num_fetched = 0;   // slots filled since the start with what their rank did not hold
   int64_t copied_bytes = 0;  // 0 for kView
