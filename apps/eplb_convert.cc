@@ -146,6 +146,7 @@ void ChooseLayers(const std::string& text, std::map<int32_t, T>& layers) {
 formats::NumberArray ArrayOf(const statistics::LoadTable& table, bool keep_steps) {
   const bool has_steps = keep_steps && !table.batches.empty();
   const size_t steps = has_steps ? table.batches.begin()->second.size() : 1;
+  formats::CheckFilledTable(steps, table.layers, table.num_experts);
   const auto layers = static_cast<size_t>(table.layers.rbegin()->first) + 1;
   const auto experts = static_cast<size_t>(table.num_experts);
   formats::NumberArray array{.values = std::vector<double>(steps * layers * experts, 0)};
@@ -163,11 +164,13 @@ formats::NumberArray ArrayOf(const statistics::LoadTable& table, bool keep_steps
 
 void WriteTensor(const std::string& path, const formats::NumberArray& array,
                  const statistics::LoadTable& table) {
-  const std::vector<int64_t> counts(array.values.begin(), array.values.end());
   const Shape shape(array.shape);
-  const TensorView view = formats::HoldsShares(table)
-                              ? TensorView(DType::kF64, shape, array.values.data())
-                              : TensorView(DType::kI64, shape, counts.data());
+  TensorView view(DType::kF64, shape, array.values.data());
+  std::vector<int64_t> counts;
+  if (!formats::HoldsShares(table)) {
+    counts.assign(array.values.begin(), array.values.end());
+    view = TensorView(DType::kI64, shape, counts.data());
+  }
   WriteSafetensors(path, std::vector<std::pair<std::string, TensorView>>{{"load", view}});
 }
 

@@ -39,7 +39,7 @@ double ThreadMilliseconds() {
 }
 
 std::vector<int32_t> ParseLayers(const std::string& text) {
-  constexpr int32_t kMaxLayer = statistics::kMaxEplbLayers;
+  constexpr int32_t kMaxLayer = statistics::kMaxEplbLayers - 1;
   const auto refuse = [&]() {
     Throw(ErrorKind::kInvalid,
           "--layers is \"{}\"; it must be layers 0 to {} in ascending order, like 3-60 or 0,2,5-7",

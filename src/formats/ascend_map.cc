@@ -67,7 +67,7 @@ PlacementFile AscendPlacement(const Document& document, const std::string& sourc
   for (size_t l = 0; l < layers.size(); ++l) {
     const std::string where = fmt::format("{}: layer_list[{}]", source, l);
     const auto id = static_cast<int32_t>(
-        IntegerOf(layers[l], "layer_id", 0, statistics::kMaxEplbLayers, where));
+        IntegerOf(layers[l], "layer_id", 0, statistics::kMaxEplbLayers - 1, where));
     std::vector<int32_t> slots = LayerSlots(layers[l], num_devices, where);
     if (l == 0) file.config.num_slots = static_cast<int32_t>(slots.size());
     if (std::ssize(slots) != file.config.num_slots)

@@ -6,14 +6,13 @@
 
 #include "base/error.h"
 #include "formats/read_recording.h"
+#include "statistics/eplb_yaml.h"
 
 namespace wideload::formats {
 namespace {
 
-constexpr int32_t kMaxLayer = 1 << 13;
+constexpr int32_t kMaxLayer = statistics::kMaxEplbLayers - 1;
 constexpr double kMaxLoad = 1e30;
-// Of a table that lines fill one number at a time, most of which may be missing.
-constexpr int64_t kMaxCells = int64_t{1} << 27;
 
 enum Column { kLayer, kExpert, kCount, kStep, kNumColumns };
 constexpr std::array<std::array<std::string_view, 5>, kNumColumns> kNames = {{
@@ -84,10 +83,10 @@ class LongTable {
 
   Recording Finish(const std::string& source) const {
     if (steps_.empty()) Throw(ErrorKind::kCorrupt, "{}: holds no line but its header", source);
-    if (std::ssize(steps_) * std::ssize(layers_) * num_experts_ > kMaxCells)
+    if (std::ssize(steps_) * std::ssize(layers_) * num_experts_ > kMaxTableNumbers)
       Throw(ErrorKind::kResource,
             "{}: {} steps of {} layers and {} experts are more than {} numbers", source,
-            steps_.size(), layers_.size(), num_experts_, kMaxCells);
+            steps_.size(), layers_.size(), num_experts_, kMaxTableNumbers);
     Recording recording{.source = source, .format = "CSV with columns layer, expert, count"};
     recording.loads.num_experts = num_experts_;
     for (const auto& [step, counts] : steps_) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "statistics/eplb_yaml.h"
 
 namespace wideload::formats {
 namespace {
@@ -12,7 +13,6 @@ namespace {
 using statistics::LoadTable;
 
 constexpr std::array<std::string_view, 4> kPhases = {"unknown", "prefill", "decode", "mixed"};
-constexpr int32_t kMaxLayers = 1 << 13;
 constexpr double kMaxLoad = 1e30;
 
 LoadTable SumSlots(const LoadTable& slots, const SlotExperts& slot_expert,
@@ -79,6 +79,16 @@ Phase ParsePhase(const std::string& name, const std::string& flag) {
   Throw(ErrorKind::kInvalid, "{} is \"{}\"; allowed: prefill, decode, mixed", flag, name);
 }
 
+void CheckFilledTable(size_t num_steps, int32_t last_layer, int64_t num_columns) {
+  const int64_t rows = int64_t{last_layer} + 1;
+  const auto most_steps = static_cast<size_t>(kMaxTableNumbers / (rows * num_columns));
+  if (num_steps > most_steps)
+    Throw(ErrorKind::kResource,
+          "rows for layers 0 to {} with {} numbers each, {} times, are more than {} numbers; "
+          "--layers can number the layers that are there from 0",
+          last_layer, num_columns, num_steps, kMaxTableNumbers);
+}
+
 void AddBatch(LoadTable& table, int32_t layer, std::vector<double> batch) {
   std::vector<double>& sum = table.layers[layer];
   sum.resize(batch.size(), 0);
@@ -91,11 +101,12 @@ LoadTable TableOfArray(const NumberArray& array, const std::string& where) {
   const bool has_steps = array.rank() == 3;
   const size_t first = has_steps ? 1 : 0;
   if ((array.rank() != 2 && !has_steps) || array.values.empty() ||
-      array.shape[first] > kMaxLayers || array.shape[first + 1] > statistics::kMaxTableExperts)
+      array.shape[first] > statistics::kMaxEplbLayers ||
+      array.shape[first + 1] > statistics::kMaxTableExperts)
     Throw(ErrorKind::kInvalid,
           "{} is {}; it must be [layers, experts] or [steps, layers, experts] of at most {} layers "
           "and {} experts",
-          where, ShapeText(array.shape), kMaxLayers, statistics::kMaxTableExperts);
+          where, ShapeText(array.shape), statistics::kMaxEplbLayers, statistics::kMaxTableExperts);
   for (size_t i = 0; i < array.values.size(); ++i)
     if (!(array.values[i] >= 0 && array.values[i] <= kMaxLoad))
       Throw(ErrorKind::kInvalid, "{}{} is {}; it must be finite, at least 0 and at most {}", where,

@@ -43,6 +43,17 @@ struct Recording {
   }
 };
 
+// A table of more numbers is not made of a file that holds fewer.
+inline constexpr int64_t kMaxTableNumbers = int64_t{1} << 27;
+
+// For files whose rows are layers 0, 1, ... of the model, with rows for those that `layers` lacks.
+// Errors: kResource when [steps, layers, columns] would be more than kMaxTableNumbers.
+void CheckFilledTable(size_t num_steps, int32_t last_layer, int64_t num_columns);
+template <class T>
+void CheckFilledTable(size_t num_steps, const std::map<int32_t, T>& layers, int64_t num_columns) {
+  if (!layers.empty()) CheckFilledTable(num_steps, layers.rbegin()->first, num_columns);
+}
+
 // Adds a batch [experts] to a layer of the table, its sum included.
 void AddBatch(statistics::LoadTable& table, int32_t layer, std::vector<double> batch);
 

@@ -1,25 +1,10 @@
-#include <cmath>
-
-#include "base/json.h"
+#include "formats/json_rows.h"
 #include "formats/sglang_dump.h"
 
 namespace wideload::formats {
 namespace {
 
 using statistics::LoadTable;
-
-// Counts stay integers where they are.
-Json JsonNumber(double value) {
-  constexpr double kExact = 9007199254740992;  // 2^53
-  if (value == std::floor(value) && value < kExact) return static_cast<int64_t>(value);
-  return value;
-}
-
-Json JsonRow(const std::vector<double>& loads) {
-  Json row = Json::array();
-  for (const double load : loads) row.push_back(JsonNumber(load));
-  return row;
-}
 
 // Rows of all layers; loads_of(layer) gives those of a layer that the table has.
 template <class LoadsOf>
@@ -37,9 +22,12 @@ Json JsonLayers(const LoadTable& table, const LoadsOf& loads_of) {
 
 std::string FormatSglangCounts(const LoadTable& table, bool keep_steps) {
   Json counts;
-  if (keep_steps && !table.batches.empty()) {
+  const bool has_steps = keep_steps && !table.batches.empty();
+  const size_t num_steps = has_steps ? table.batches.begin()->second.size() : 1;
+  CheckFilledTable(num_steps, table.layers, table.num_experts);
+  if (has_steps) {
     counts = Json::array();
-    for (size_t i = 0; i < table.batches.begin()->second.size(); ++i)
+    for (size_t i = 0; i < num_steps; ++i)
       counts.push_back(JsonLayers(
           table, [&](int32_t layer) -> const auto& { return table.batches.at(layer)[i]; }));
   } else {
@@ -50,6 +38,7 @@ std::string FormatSglangCounts(const LoadTable& table, bool keep_steps) {
 }
 
 std::string FormatSglangPlacement(const statistics::EplbConfig& config) {
+  CheckFilledTable(1, config.layers, config.num_slots);
   Json rows = Json::array();
   const int32_t num_layers = config.layers.empty() ? 0 : config.layers.rbegin()->first + 1;
   const int32_t num_experts = config.num_experts();

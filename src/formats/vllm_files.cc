@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <set>
 
 #include "base/error.h"
-#include "base/json.h"
 #include "formats/document.h"
+#include "formats/json_rows.h"
 #include "formats/placement_file.h"
 
 namespace wideload::formats {
@@ -111,12 +110,16 @@ class JsonlReader {
       const NumberArray* ids = slots.AsArray();
       const bool is_number =
           !key.empty() && key.size() <= 4 &&
-          std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
+          std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; }) &&
+          std::stoi(key) < statistics::kMaxEplbLayers;
       if (!is_number || ids == nullptr || ids->rank() != 1 ||
           std::ssize(ids->values) != config.num_slots)
-        Throw(ErrorKind::kInvalid, "{} is {}; it must be {} (num_slots) experts of a layer number",
-              at, slots.Describe(), config.num_slots);
-      config.layers[std::stoi(key)] = IdsOf(*ids, statistics::kMaxEplbSlots - 1, at);
+        Throw(ErrorKind::kInvalid,
+              "{} is {}; it must be {} (num_slots) experts of a layer number below {}", at,
+              slots.Describe(), config.num_slots, statistics::kMaxEplbLayers);
+      if (!config.layers.try_emplace(std::stoi(key), IdsOf(*ids, statistics::kMaxEplbSlots - 1, at))
+               .second)
+        Throw(ErrorKind::kCorrupt, "{}: the layer is there twice", at);
     }
     const int64_t redundant =
         IntegerOf(record, "num_redundant_experts", 0, config.num_slots, where);
@@ -187,10 +190,7 @@ std::string FormatVllmStatistics(const LoadTable& table, int32_t ep_size) {
   for (size_t i = 0; i < num_batches; ++i) {
     Json loads = Json::array();
     for (const auto& [layer, total] : table.layers) {
-      Json row = Json::array();
-      for (const double load : table.batches.empty() ? total : table.batches.at(layer)[i])
-        row.push_back(load == std::floor(load) ? Json(static_cast<int64_t>(load)) : Json(load));
-      loads.push_back(std::move(row));
+      loads.push_back(JsonRow(table.batches.empty() ? total : table.batches.at(layer)[i]));
     }
     text += DumpJson({{"record_type", kStatsType},
                       {"version", 1},

@@ -8,6 +8,7 @@
 
 #include "comm/communicator.h"
 #include "runtime/engine.h"
+#include "support/faulty_model.h"
 #include "support/random_model.h"
 #include "support/test_data.h"
 #include "support/test_engine.h"
@@ -15,57 +16,23 @@
 namespace wideload {
 namespace {
 
+using testing_support::FaultyModel;
 using testing_support::TestModel;
-
-enum class Fault { kStopsBeforeLayers, kStopsAfterLayers, kThrows };
-
-// Does on one rank's thread, in one iteration, what a test asks for.
-class FaultyModel : public model::Model {
- public:
-  FaultyModel(const model::Model& model, Fault fault, std::string thread, int64_t iteration)
-      : model_(model), fault_(fault), thread_(std::move(thread)), iteration_(iteration) {}
-
-  const model::ModelSpec& spec() const override { return model_.spec(); }
-  int64_t weight_bytes() const override { return model_.weight_bytes(); }
-  std::span<const compute::ExpertWeights> Experts(int32_t moe_index) const override {
-    return model_.Experts(moe_index);
-  }
-  TensorView Embed(const model::RankContext& rank, const model::Batch& batch) const override {
-    return model_.Embed(rank, batch);
-  }
-  TensorView Head(const model::RankContext& rank, const model::Batch& batch,
-                  const TensorView& h) const override {
-    return model_.Head(rank, batch, h);
-  }
-  void Layers(const model::RankContext& rank, const model::Batch& batch, int64_t first,
-              int64_t last, const TensorView& h) const override {
-    const bool is_here = batch.iteration == iteration_ && ThisThreadName() == thread_;
-    if (is_here && fault_ == Fault::kThrows)
-      Throw(ErrorKind::kResource, "no memory for the rows of {}", thread_);
-    if (is_here && fault_ == Fault::kStopsBeforeLayers) StopForGood();
-    model_.Layers(rank, batch, first, last, h);
-    if (is_here) StopForGood();
-  }
-
- private:
-  static std::string ThisThreadName() {
-    std::array<char, 16> name{};
-    ::pthread_getname_np(::pthread_self(), name.data(), name.size());
-    return name.data();
-  }
-  [[noreturn]] static void StopForGood() {
-    while (true) ::pause();
-  }
-
-  const model::Model& model_;
-  Fault fault_;
-  std::string thread_;
-  int64_t iteration_;
-};
 
 constexpr int32_t kRanks = 4;
 constexpr int32_t kFaulty = 2;
 constexpr int64_t kIteration = 3;
+
+// Whether this is the thread of the faulty rank.
+bool IsFaultyRank() {
+  std::array<char, 16> name{};
+  ::pthread_getname_np(::pthread_self(), name.data(), name.size());
+  return name.data() == fmt::format("rank {}", kFaulty);
+}
+
+void StopForGood(const model::Batch&) {
+  while (IsFaultyRank()) ::pause();
+}
 
 // Of the whole program: a thread that is stuck keeps what it uses until the end.
 const TestModel& TinyModel() {
@@ -74,9 +41,10 @@ const TestModel& TinyModel() {
   return *model;
 }
 
-std::unique_ptr<runtime::Engine> EngineWith(Fault fault) {
-  const auto* faulty = new FaultyModel(*TinyModel().model, fault, fmt::format("rank {}", kFaulty),
-                                       kIteration);  // never freed, as above
+std::unique_ptr<runtime::Engine> EngineWith(FaultyModel::Fault fault) {
+  fault.iteration = kIteration;
+  const auto* faulty =
+      new FaultyModel(*TinyModel().model, std::move(fault));  // never freed, as above
   runtime::EngineOptions options =
       testing_support::TestOptions(TinyModel().config, compute::AutoKernelSet());
   options.num_ranks = kRanks;
@@ -103,7 +71,7 @@ std::string RunToFault(runtime::Engine& engine) {
 }
 
 TEST(StuckRank, EndsTheOthersWhoNameItAndWhatItOwes) {
-  const auto engine = EngineWith(Fault::kStopsBeforeLayers);
+  const auto engine = EngineWith({.before = StopForGood});
   try {
     while (!engine->idle()) engine->Step();
     FAIL() << "the run came to its end";
@@ -124,7 +92,7 @@ TEST(StuckRank, EndsTheOthersWhoNameItAndWhatItOwes) {
 }
 
 TEST(StuckRank, IsFoundAlsoWhenNoOtherRankNeedsIt) {
-  const auto engine = EngineWith(Fault::kStopsAfterLayers);
+  const auto engine = EngineWith({.after = StopForGood});
   EXPECT_EQ(RunToFault(*engine),
             "iteration 3: waited for the end of the iteration of rank 2: no answer for 0.5 s after "
             "the first rank had ended it");
@@ -137,7 +105,7 @@ TEST(StuckRank, LeavesTheStatisticsOfTheIterationsBefore) {
                                  .layers = TinyModel().model->spec().moe.layers,
                                  .num_experts = 16,
                                  .experts_per_token = 4});
-  const auto engine = EngineWith(Fault::kStopsBeforeLayers);
+  const auto engine = EngineWith({.before = StopForGood});
   engine->SetRecorder(&recorder);
   RunToFault(*engine);
   const std::string folder = testing_support::TemporaryFolder("stuck") + "/statistics";
@@ -146,7 +114,9 @@ TEST(StuckRank, LeavesTheStatisticsOfTheIterationsBefore) {
 }
 
 TEST(FailedRank, GivesItsErrorToTheCaller) {
-  const auto engine = EngineWith(Fault::kThrows);
+  const auto engine = EngineWith({.before = [](const model::Batch&) {
+    if (IsFaultyRank()) Throw(ErrorKind::kResource, "no memory for the rows of rank {}", kFaulty);
+  }});
   EXPECT_EQ(RunToFault(*engine), "no memory for the rows of rank 2");
   EXPECT_TRUE(engine->stuck_ranks().empty());
   EXPECT_EQ(engine->num_unfinished(), 2 * kRanks);

@@ -11,6 +11,7 @@
 #include "runtime/engine.h"
 #include "runtime/processes/rank_server.h"
 #include "support/allocations.h"
+#include "support/faulty_model.h"
 #include "support/test_data.h"
 #include "support/test_engine.h"
 
@@ -19,39 +20,17 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing_support::FaultyModel;
 using testing_support::Outcome;
 using testing_support::TestModel;
 
 constexpr int32_t kRanks = 4;
 
-// Throws in one iteration.
-class FaultyModel : public model::Model {
- public:
-  FaultyModel(const model::Model& model, int64_t iteration)
-      : model_(model), iteration_(iteration) {}
-  const model::ModelSpec& spec() const override { return model_.spec(); }
-  int64_t weight_bytes() const override { return model_.weight_bytes(); }
-  std::span<const compute::ExpertWeights> Experts(int32_t moe_index) const override {
-    return model_.Experts(moe_index);
-  }
-  TensorView Embed(const model::RankContext& rank, const model::Batch& batch) const override {
-    return model_.Embed(rank, batch);
-  }
-  TensorView Head(const model::RankContext& rank, const model::Batch& batch,
-                  const TensorView& h) const override {
-    return model_.Head(rank, batch, h);
-  }
-  void Layers(const model::RankContext& rank, const model::Batch& batch, int64_t first,
-              int64_t last, const TensorView& h) const override {
-    if (batch.iteration == iteration_)
-      Throw(ErrorKind::kResource, "no memory for {} rows", batch.ids.size());
-    model_.Layers(rank, batch, first, last, h);
-  }
-
- private:
-  const model::Model& model_;
-  int64_t iteration_;
-};
+// Finds no memory in one iteration.
+const FaultyModel::Fault kNoMemory{.iteration = 3, .before = [](const model::Batch& batch) {
+                                     Throw(ErrorKind::kResource, "no memory for {} rows",
+                                           batch.ids.size());
+                                   }};
 
 class ProcessTeamTest : public testing::Test {
  protected:
@@ -207,7 +186,7 @@ TEST_F(ProcessTeamTest, HandsOnASignalThatAnotherRankGot) {
 }
 
 TEST_F(ProcessTeamTest, WhatEndsARankReachesRank0AndTheOthers) {
-  const FaultyModel faulty(*model_.model, 3);
+  const FaultyModel faulty(*model_.model, kNoMemory);
   const auto model_of = [&](int r) -> const model::Model& {
     return r == 2 ? static_cast<const model::Model&>(faulty) : *model_.model;
   };
@@ -232,7 +211,7 @@ TEST_F(ProcessTeamTest, WhatEndsARankReachesRank0AndTheOthers) {
 }
 
 TEST_F(ProcessTeamTest, WhatEndsRank0ReachesTheOthers) {
-  const FaultyModel faulty(*model_.model, 3);
+  const FaultyModel faulty(*model_.model, kNoMemory);
   const auto model_of = [&](int r) -> const model::Model& {
     return r == 0 ? static_cast<const model::Model&>(faulty) : *model_.model;
   };
