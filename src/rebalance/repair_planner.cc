@@ -21,6 +21,8 @@ constexpr size_t kScenarios = 16;
 constexpr double kOtherLoad = 0.12;
 // A layer that could not be repaired better is repaired again when it is so many times as bad.
 constexpr double kWorse = 2;
+// Repairs are worked out until they fetch so many times what one change may.
+constexpr int32_t kChoice = 2;
 constexpr double kDecay = 0.9;  // weight of an iteration relative to the next one
 
 double Sum(std::span<const double> values) {
@@ -115,23 +117,37 @@ RepairPlanner::Offer RepairPlanner::Repair(size_t l, int32_t max_fetched_slots) 
           result.imbalance_before - result.imbalance_after};
 }
 
-std::vector<LayerChange> RepairPlanner::Plan(const IterationCounts& counts) {
-  if (counts.is_warmup) return {};
-  Take(counts);
-  int32_t budget = options_.max_fetched_slots_per_iter;
-  std::vector<Offer> offers;
+// The worst layers first, until they offer more than can be taken.
+std::vector<RepairPlanner::Offer> RepairPlanner::MakeOffers() {
+  std::vector<std::pair<double, size_t>> worst;
   for (size_t l = 0; l < layers_.size(); ++l) {
     Layer& layer = layers_[l];
     const double imbalance = RecentImbalance(layer);
     if (imbalance > std::max(options_.threshold, kWorse * layer.settled)) layer.is_repaired = true;
     if (imbalance <= options_.target) layer.is_repaired = false;
-    if (layer.is_repaired) offers.push_back(Repair(l, budget));
+    if (layer.is_repaired) worst.emplace_back(-imbalance, l);
+  }
+  std::sort(worst.begin(), worst.end());
+  const int32_t budget = options_.max_fetched_slots_per_iter;
+  std::vector<Offer> offers;
+  int32_t num_offered = 0;
+  for (const auto& [imbalance, l] : worst) {
+    if (num_offered >= kChoice * budget) break;
+    offers.push_back(Repair(l, budget));
+    num_offered += offers.back().fetched_slots;
   }
   std::stable_sort(offers.begin(), offers.end(), [](const Offer& a, const Offer& b) {
     return a.gain * std::max(1, b.fetched_slots) > b.gain * std::max(1, a.fetched_slots);
   });
+  return offers;
+}
+
+std::vector<LayerChange> RepairPlanner::Plan(const IterationCounts& counts) {
+  if (counts.is_warmup) return {};
+  Take(counts);
+  int32_t budget = options_.max_fetched_slots_per_iter;
   std::vector<LayerChange> changes;
-  for (Offer& offer : offers) {
+  for (Offer& offer : MakeOffers()) {
     if (budget == 0) break;
     if (offer.fetched_slots > budget) offer = Repair(offer.layer, budget);
     Layer& layer = layers_[offer.layer];

@@ -38,6 +38,7 @@ class RepairPlanner : public Planner {
   };
   void Take(const IterationCounts& counts);
   double RecentImbalance(Layer& layer) const;
+  std::vector<Offer> MakeOffers();
   Offer Repair(size_t layer, int32_t max_fetched_slots);
 
   OnlineOptions options_;
