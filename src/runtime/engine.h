@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -55,7 +56,8 @@ class Engine {
   // the next call. Errors: rethrows what ended the first rank that failed (kRunFailed when a rank
   // does not answer within the deadline), now and at every later call with something to compute.
   // What it costs: all requests that have not ended, whose tokens up to the iteration before were
-  // delivered; those that ended are not touched. The engine computes nothing any more.
+  // delivered, and the events of those refused or cancelled since the call before; those that ended
+  // are not touched. The engine computes nothing any more.
   std::span<const Event> Step();
   // After Step has thrown: ranks whose thread never came back. It may go on using the model and the
   // recorder at any time, so write what has to be written and end the process with std::_Exit.
@@ -75,6 +77,12 @@ class Engine {
   // Records the routed counts of every iteration from the next on; must outlive the engine. Null
   // ends it.
   void SetRecorder(statistics::Recorder* recorder);
+  // Asked at the start of every iteration for a change of placements that it is to announce: the
+  // ranks go by it from this iteration on, with slots that own their bytes from the next one on
+  // (AnnouncedAhead). Generations go up. Step throws kInvalid for a change that does not fit.
+  using PlacementSource =
+      std::function<std::optional<rebalance::PlacementChange>(int64_t iteration)>;
+  void SetPlacementSource(PlacementSource source) { placement_source_ = std::move(source); }
   // Rows that a rank computed in each MoE layer of the last iteration [MoE layers].
   std::span<const int64_t> ComputedRows(int32_t rank) const {
     return team_->result(static_cast<size_t>(rank)).computed_rows;
@@ -102,6 +110,7 @@ class Engine {
   std::vector<Event> pending_;  // events known before the next iteration
   std::vector<Event> events_;
   LogitsSink logits_sink_;
+  PlacementSource placement_source_;
   IterationInfo info_;
   RequestId next_id_ = 0;
   double imbalance_sum_ = 0;
