@@ -21,6 +21,7 @@ std::vector<bool> ReadRotaryLayers(ConfigReader& reader, int64_t num_layers) {
     rotary.push_back((layer + 1) % interval != 0);
   const Json* list = reader.Find("no_rope_layers");
   if (list == nullptr || (list->is_array() && list->empty())) return rotary;
+  if (reader.IsFaulty({"num_hidden_layers"})) return rotary;
   const std::string allowed = fmt::format("an array of {} times 0 or 1", num_layers);
   if (!list->is_array() || list->size() != static_cast<size_t>(num_layers))
     reader.fields().Refuse("no_rope_layers", allowed);
@@ -70,7 +71,7 @@ ModelSpec ReadLlama4(ConfigReader& reader, ModelConfig& config) {
   ReadAttention(reader, spec);
   spec.moe.router.score = compute::RouterScore::kSigmoid;
   spec.moe.weights_scale_inputs = true;
-  if (config.top_k != 1)
+  if (config.top_k != 1 && config.num_experts > 0)
     reader.Unsupported(fmt::format("{} is {}; implemented is one expert a token",
                                    reader.fields().Where("num_experts_per_tok"), config.top_k));
   spec.experts.shared_width = config.moe_intermediate_size;
