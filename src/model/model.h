@@ -42,7 +42,7 @@ class Model {
  public:
   virtual ~Model() = default;
   virtual const ModelSpec& spec() const = 0;
-  // Bytes of packed weights, without rotary tables.
+  // Bytes of packed weights.
   virtual int64_t weight_bytes() const = 0;
   // Of one expert in MoE layer `moe_index`: the packed matrices, one after the other; empty when it
   // was not loaded.

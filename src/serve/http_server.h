@@ -1,5 +1,5 @@
-// HTTP/1.1 over TCP with every limit a server in front of strangers needs; the one file that knows
-// Boost. One thread runs all connections; an HttpExchange may be used by any thread.
+// HTTP/1.1 over TCP with every limit a server in front of strangers needs. One thread runs all
+// connections; an HttpExchange may be used by any thread.
 #pragma once
 
 #include <chrono>
