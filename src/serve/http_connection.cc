@@ -17,7 +17,7 @@ std::string StatusLine(int status) {
                      std::string(http::obsolete_reason(static_cast<http::status>(status))));
 }
 
-HttpConnection::HttpConnection(Shared& shared, Socket socket)
+HttpConnection::HttpConnection(HttpShared& shared, Socket socket)
     : shared_(shared),
       socket_(std::move(socket)),
       timer_(shared.context),

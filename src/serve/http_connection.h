@@ -32,7 +32,7 @@ using Timer = asio::basic_waitable_timer<std::chrono::steady_clock,
 std::string StatusLine(int status);
 
 // What connections share.
-struct Shared {
+struct HttpShared {
   asio::io_context context{1};
   HttpLimits limits;
   HttpHandlers handlers;
@@ -43,7 +43,7 @@ struct Shared {
 
 class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
-  HttpConnection(Shared& shared, Socket socket);
+  HttpConnection(HttpShared& shared, Socket socket);
 
   void Start() {
     error_code ignored;
@@ -98,7 +98,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     };
   }
 
-  Shared& shared_;
+  HttpShared& shared_;
   Socket socket_;
   Timer timer_;
   boost::beast::flat_buffer buffer_;

@@ -95,7 +95,7 @@ class HttpServer::Impl {
   void TakeClient(error_code failure, Socket socket);
   void Run();
 
-  Shared shared_;
+  HttpShared shared_;
   Acceptor acceptor_;
   Timer retry_;
   std::jthread thread_;
