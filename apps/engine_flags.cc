@@ -144,6 +144,18 @@ auto OfFlag(std::string_view flag, const Parse& parse) {
   }
 }
 
+int64_t MigrationBandwidth(const EngineFlags& flags) {
+  if (flags.migration_bandwidth.empty()) return 0;
+  const std::string flag = "--migration-bandwidth";
+  const uint64_t bytes = ParseBytes(flags.migration_bandwidth, flag);
+  // A rank that copies nothing for seconds is taken for lost.
+  constexpr uint64_t kLeast = uint64_t{1} << 20;
+  if (bytes < kLeast || bytes > uint64_t{1} << 50)
+    Throw(ErrorKind::kInvalid, "{} is {}; at least 1M and at most 1024T are allowed", flag,
+          flags.migration_bandwidth);
+  return static_cast<int64_t>(bytes);
+}
+
 }  // namespace
 
 void AddEngineFlags(Command command, EngineFlags& flags) {
@@ -176,6 +188,11 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
   options.max_seq_len = ContextLength(flags, config);
   options.split = OfFlag("--split", [&] { return eplb::ParseSplitMode(flags.split); });
   options.moe_max_num_tokens = flags.moe_max_num_tokens;
+  options.slot_storage =
+      OfFlag("--slot-storage", [&] { return moe::ParseSlotStorage(flags.slot_storage); });
+  options.num_spare_slots = flags.num_spare_slots;
+  options.migration_bytes_per_second = MigrationBandwidth(flags);
+  options.verify_slots = flags.verify_slots;
   options.deadline = std::chrono::milliseconds(static_cast<int64_t>(flags.deadline_s * 1e3));
   ResolvePlacement(flags, config, options);
   return options;
@@ -192,15 +209,27 @@ uint64_t ExchangeBytes(const model::ModelSpec& spec, const runtime::EngineOption
       moe::MakeExchangeShape(spec.moe, layout, compute::PrecisionOf(options.kernels))));
 }
 
-int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, int64_t weight_bytes,
+int64_t SlotBytes(const model::ModelSpec& spec, const ModelBytes& bytes,
+                  const runtime::EngineOptions& options) {
+  if (spec.moe.num_experts == 0) return 0;
+  const int64_t num_slots =
+      int64_t{spec.moe.num_layers()} * (options.num_slots / options.num_ranks);
+  return moe::SlotStoreBytes(runtime::SlotOptionsOf(options), num_slots, bytes.expert);
+}
+
+int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, const ModelBytes& bytes,
                    const RankPlaces& places, const runtime::EngineOptions& options) {
   const uint64_t available = AvailableMemoryBytes();
-  const auto weights = static_cast<uint64_t>(weight_bytes);
+  const auto ranks = static_cast<uint64_t>(places.num_ranks_here);
+  const auto weights = static_cast<uint64_t>(bytes.weights);
+  const uint64_t slots =
+      SaturatingProduct({ranks, static_cast<uint64_t>(SlotBytes(spec, bytes, options))});
+  const uint64_t before_cache = weights + std::min(slots, available);
   const CachePlan cache(spec, options);
   const uint64_t wanted =
       cache.BytesOf(options.max_batch_size * kv::BlocksFor(options.max_seq_len));
-  const uint64_t kv_bytes =
-      KvBytes(flags, places.num_ranks_here, wanted, available > weights ? available - weights : 0);
+  const uint64_t kv_bytes = KvBytes(flags, places.num_ranks_here, wanted,
+                                    available > before_cache ? available - before_cache : 0);
   const int64_t num_kv_blocks = cache.BlocksIn(kv_bytes);
   if (num_kv_blocks == kv::kMaxBlocks)
     Throw(ErrorKind::kInvalid,
@@ -208,13 +237,13 @@ int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, int64
           "allowed",
           FormatBytes(kv_bytes), kv::kMaxBlocks, kv::kBlockTokens,
           FormatBytes(cache.BytesOf(kv::kMaxBlocks)));
-  const auto ranks = static_cast<uint64_t>(places.num_ranks_here);
   const auto token_bytes = static_cast<uint64_t>(model::ScratchBytesPerToken(spec));
   const auto vocab_size = static_cast<uint64_t>(spec.vocab_size);
   const int64_t positions = std::min(options.max_seq_len, num_kv_blocks * kv::kBlockTokens);
   constexpr uint64_t kSamplerBytes = 36;  // per id of the vocabulary, in each thread
   const checkpoint::MemoryPart parts[] = {
       {"weights", weights, ""},
+      {"copied slots", slots, "--num-slots"},
       {"KV cache", SaturatingProduct({ranks, cache.BytesOf(num_kv_blocks)}), "--kv-cache-memory"},
       {"tables of positions",
        SaturatingProduct({places.are_processes ? ranks : 1, static_cast<uint64_t>(positions),
@@ -233,7 +262,7 @@ int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, int64
       {"exchange", SaturatingProduct({ranks, ExchangeBytes(spec, options)}),
        "--moe-max-num-tokens"}};
   // Weights alone may be too much, and then no size of cache is right.
-  if (num_kv_blocks < 1 && weights < available)
+  if (num_kv_blocks < 1 && before_cache < available)
     Throw(ErrorKind::kResource,
           "--kv-cache-memory gives {} per rank; one block of {} tokens needs {}",
           FormatBytes(kv_bytes), kv::kBlockTokens, FormatBytes(cache.BytesOf(1)));

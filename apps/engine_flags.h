@@ -38,10 +38,19 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
 // The bytes of a rank's exchange segment.
 uint64_t ExchangeBytes(const model::ModelSpec& spec, const runtime::EngineOptions& options);
 
+// What a model takes, as measuring a load gives it.
+struct ModelBytes {
+  int64_t weights = 0;  // all of them
+  int64_t expert = 0;   // the largest one
+};
+
+// What a rank's slots take beside the model.
+int64_t SlotBytes(const model::ModelSpec& spec, const ModelBytes& bytes,
+                  const runtime::EngineOptions& options);
+
 // The number of KV blocks of a rank. Errors: kInvalid; kResource when weights, KV cache and buffers
 // of the ranks here together exceed the machine's memory, with the sum.
-// `weight_bytes`: as measuring a load gave them.
-int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, int64_t weight_bytes,
+int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, const ModelBytes& bytes,
                    const RankPlaces& places, const runtime::EngineOptions& options);
 
 // What processes of a run must have been given alike, as flags and values.

@@ -46,13 +46,13 @@ void LoadModel(const EngineFlags& flags, Arena* arena, Session& session) {
     LogInfo("{}: {}", session.folder, line);
 }
 
-// The bytes of an arena for the model. Errors: what is wrong with names and shapes.
-int64_t MeasureModel(const Session& session) {
+// `weights` are the bytes of an arena for the model. Errors: what is wrong with names and shapes.
+ModelBytes MeasureModel(const Session& session) {
   checkpoint::Checkpoint weights(session.folder);
   model::WeightLoader loader(weights,
                              {.kernels = session.kernels, .mode = model::LoadMode::kMeasure});
   model::LoadTransformer(session.spec, loader);
-  return loader.stored_bytes();
+  return {.weights = loader.stored_bytes(), .expert = loader.expert_bytes()};
 }
 
 // Builds the model over weights that another process has read.
@@ -90,6 +90,12 @@ void StartRecording(Session& session) {
   session.engine->SetRecorder(session.recorder.get());
 }
 
+std::string CopiesText(const Session& session) {
+  const int64_t bytes = SlotBytes(session.spec, session.bytes, session.engine->options());
+  if (bytes == 0) return "";
+  return fmt::format(", each slot a copy ({} per rank)", FormatBytes(static_cast<uint64_t>(bytes)));
+}
+
 // One line: what is active.
 void LogStart(const EngineFlags& flags, const Session& session) {
   const runtime::EngineOptions& options = session.engine->options();
@@ -98,8 +104,8 @@ void LogStart(const EngineFlags& flags, const Session& session) {
       c.num_experts == 0 ? "no experts"
       : options.num_ranks == 1 && options.num_slots == c.num_experts
           ? "all experts on one rank"
-          : fmt::format("{} slots for {} experts, placement {}, split {}", options.num_slots,
-                        c.num_experts, flags.placement, flags.split);
+          : fmt::format("{} slots for {} experts, placement {}, split {}{}", options.num_slots,
+                        c.num_experts, flags.placement, flags.split, CopiesText(session));
   const std::string places =
       session.links ? fmt::format(" in processes ({})", session.links->text()) : "";
   LogInfo(
@@ -134,7 +140,8 @@ Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
   const RankPlaces places = ThreadPlaces(flags);
   runtime::EngineOptions options = ResolveOptions(flags, session.config, places);
   session.kernels = options.kernels;
-  options.num_kv_blocks = PlanMemory(flags, session.spec, MeasureModel(session), places, options);
+  session.bytes = MeasureModel(session);
+  options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
   PrepareRecording(flags, session);
   session.context = options.max_seq_len;
   LimitContext(check ? check(session, options) : options.max_seq_len, options);
@@ -191,7 +198,7 @@ void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, Session&
   const bool is_reader = world.local_rank() == 0;
   world.Together([&] {
     if (!is_reader) return;
-    session.weights = SharedMemory::Create(name, MeasureModel(session));
+    session.weights = SharedMemory::Create(name, session.bytes.weights);
     // Alone on its host: nobody needs the name, and nobody would remove it.
     if (world.local_size() == 1) session.weights.Unlink();
   });
@@ -245,9 +252,9 @@ void AgreeOnStart(runtime::ProcessWorld& world, const EngineFlags& flags, Start&
   options.kernels = session.kernels = CommonKernels(world, options);
   options.threads_per_rank = std::ranges::min(world.Gather(options.threads_per_rank));
   world.Together([&] {
-    const int64_t weight_bytes = MeasureModel(session);
-    options.num_kv_blocks = PlanMemory(flags, session.spec, weight_bytes, places, options);
-    CheckSharedMemoryOf(world, options, weight_bytes, session);
+    session.bytes = MeasureModel(session);
+    options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
+    CheckSharedMemoryOf(world, options, session.bytes.weights, session);
   });
   options.num_kv_blocks = std::ranges::min(world.Gather(options.num_kv_blocks));
   session.context = options.max_seq_len;

@@ -42,6 +42,7 @@ struct Session {
   std::unique_ptr<runtime::RankServer> server;          // only there
   int64_t context = 0;  // tokens that a request may have, as the flags or the model say
   double load_seconds = 0;
+  ModelBytes bytes;
 };
 
 // A command's own checks: called once flags and config are read and before weights are, with the

@@ -30,6 +30,10 @@ struct EngineFlags {
   std::string placement = "contiguous";
   std::string split = "optimal";
   int64_t moe_max_num_tokens = 0;  // 0: all
+  std::string slot_storage = "view";
+  int32_t num_spare_slots = 4;      // per rank
+  std::string migration_bandwidth;  // per rank and second: a size, or empty
+  bool verify_slots = false;
   double deadline_s = 4;
   // statistics
   std::string statistic_path;

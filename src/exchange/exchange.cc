@@ -167,6 +167,23 @@ void Exchange::Await(WaitKind kind, int peer, int64_t cell, int64_t round) {
   statistics.total_ns += guard.ElapsedNs();
 }
 
+void Exchange::UsePlacement(const PlacementStamp& placement) {
+  WIDELOAD_CHECK(num_published_ == num_reduced_,
+                 "UsePlacement of generation {} before WaitReturns of round {}",
+                 placement.generation, num_published_ - 1);
+  placement_ = placement;
+}
+
+void Exchange::CheckPlacement(int source, const PlacementStamp& theirs, int64_t round) {
+  if (theirs == placement_) return;
+  const std::string reason = fmt::format(
+      "round {}: rank {} goes by placement generation {} ({:016x}), rank {} by {} ({:016x})", round,
+      source, theirs.generation, theirs.digest, group_.rank(), placement_.generation,
+      placement_.digest);
+  TellPeersToEnd(reason);
+  Throw(ErrorKind::kRunFailed, "{}", reason);
+}
+
 void Exchange::PublishCounts(std::span<const int32_t> counts, bool more) {
   const int64_t round = num_published_++;
   WIDELOAD_CHECK(round - num_reduced_ <= shape_.num_buffers,
@@ -176,7 +193,7 @@ void Exchange::PublishCounts(std::span<const int32_t> counts, bool more) {
                  "counts of {} experts, num_experts is {}", counts.size(), shape_.num_experts);
   const int rank = group_.rank();
   const int64_t payload = layout_.CountsPayload(round, rank);
-  const int32_t more_value = more ? 1 : 0;
+  const CountsHeader header{.more = more ? 1 : 0, .placement = placement_};
   for (int source = 0; source < shape_.num_ranks; ++source)
     fabric_.Expect(source, {.cell = layout_.CountsCell(round, source),
                             .tag = TagOf(round),
@@ -185,8 +202,8 @@ void Exchange::PublishCounts(std::span<const int32_t> counts, bool more) {
   for (int i = 1; i <= shape_.num_ranks; ++i) {
     const int dst = (rank + i) % shape_.num_ranks;
     std::byte* window = fabric_.Window(dst, payload);
-    std::memcpy(window, &more_value, sizeof(more_value));
-    std::memcpy(window + sizeof(more_value), counts.data(), counts.size_bytes());
+    std::memcpy(window, &header, sizeof(header));
+    std::memcpy(window + sizeof(header), counts.data(), counts.size_bytes());
     fabric_.Signal(dst, {.cell = layout_.CountsCell(round, rank),
                          .tag = TagOf(round),
                          .payload_offset = payload,
@@ -203,11 +220,12 @@ Exchange::Counts Exchange::WaitCounts() {
     const int source = (group_.rank() + i) % shape_.num_ranks;
     Await(WaitKind::kCounts, source, layout_.CountsCell(round, source), round);
     const std::byte* payload = fabric_.Local(layout_.CountsPayload(round, source));
-    int32_t more_value = 0;
-    std::memcpy(&more_value, payload, sizeof(more_value));
-    more = more || more_value != 0;
+    CountsHeader header;
+    std::memcpy(&header, payload, sizeof(header));
+    CheckPlacement(source, header.placement, round);
+    more = more || header.more != 0;
     std::memcpy(counts_.data() + static_cast<size_t>(source) * num_experts,
-                payload + sizeof(more_value), num_experts * sizeof(int32_t));
+                payload + sizeof(header), num_experts * sizeof(int32_t));
   }
   return {.all = counts_, .more = more};
 }
@@ -216,7 +234,8 @@ void Exchange::WriteMetas(const Chunk& chunk, int dst) {
   const int rank = group_.rank();
   const int64_t round = num_dispatched_;
   const std::span<const int32_t> tokens = plan_.TokensTo(dst);
-  const DispatchHeader header{.num_rows = static_cast<int32_t>(tokens.size()),
+  const DispatchHeader header{.generation = placement_.generation,
+                              .num_rows = static_cast<int32_t>(tokens.size()),
                               .num_pairs = plan_.NumPairs(dst),
                               .comb_offset = plan_.comb_offset(dst)};
   std::memcpy(fabric_.Window(dst, layout_.RegionHeader(round, rank)), &header, sizeof(header));
@@ -332,6 +351,7 @@ void Exchange::ReadSource(int source) {
   const int64_t round = num_received_;
   DispatchHeader header;
   std::memcpy(&header, fabric_.Local(layout_.RegionHeader(round, source)), sizeof(header));
+  CheckPlacement(source, {header.generation, placement_.digest}, round);
   WIDELOAD_CHECK(header.num_rows >= 0 && header.num_rows <= shape_.max_rows &&
                      header.num_pairs >= 0 && header.comb_offset >= 0 &&
                      header.comb_offset + header.num_pairs <= shape_.max_rows * shape_.top_k,

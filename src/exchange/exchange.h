@@ -42,7 +42,8 @@ struct ExchangeTraffic {
 // (Publish(e+2) only if Counts(e+1) said more).
 // Collective: all ranks make the same calls in the same order, also with no tokens; `more` tells
 // all of them alike whether another round follows.
-// Errors: a wait that cannot end throws comm::PeerLost; then this object is unusable.
+// Errors: a wait that cannot end throws comm::PeerLost, a rank that goes by another placement
+// Error(kRunFailed) naming both ranks and what each goes by; then this object is unusable.
 class Exchange {
  public:
   // fabric and group are of the same rank and outlive this object; segments at least
@@ -51,6 +52,11 @@ class Exchange {
   // Memory: ScratchBytes(shape); nothing is allocated afterwards.
   Exchange(const ExchangeShape& shape, Fabric& fabric, comm::Communicator& group,
            ThreadPool* pool = nullptr);
+
+  // The placement that the slots of the rounds to come are of; at first PlacementStamp(). All
+  // rounds begun have ended. All ranks go by the same one in a round: PublishCounts and Dispatch
+  // send it.
+  void UsePlacement(const PlacementStamp& placement);
 
   // Tells all ranks how many entries of this rank's next chunk each expert gets, [E], and whether
   // this rank has tokens after that chunk. Returns at once.
@@ -121,6 +127,7 @@ class Exchange {
   void Await(WaitKind kind, int peer, int64_t cell, int64_t round);
   bool IsToldToEnd(std::string& reason) const;
   void TellPeersToEnd(const std::string& reason);
+  void CheckPlacement(int source, const PlacementStamp& theirs, int64_t round);
   void ExpectRows(int64_t round);
   void ExpectReturns(int64_t round);
   void NoteSent(const Chunk& chunk);
@@ -136,6 +143,7 @@ class Exchange {
   Fabric& fabric_;
   comm::Communicator& group_;
   ThreadPool* pool_;
+  PlacementStamp placement_;
 
   // Rounds for which each call has been made.
   int64_t num_published_ = 0;

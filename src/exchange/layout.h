@@ -30,8 +30,22 @@ struct ExchangeShape {
 // Errors: kInvalid naming the field, its value and what is allowed.
 void ValidateShape(const ExchangeShape& shape);
 
+// Which placement of experts a rank goes by: all ranks of a round must go by the same.
+struct PlacementStamp {
+  int64_t generation = 0;
+  uint64_t digest = 0;  // of what the generation says
+  bool operator==(const PlacementStamp&) const = default;
+};
+
+// What comes before a source's counts.
+struct CountsHeader {
+  int64_t more = 0;  // the source has tokens after this chunk
+  PlacementStamp placement;
+};
+
 // What a region holds, written by its source.
 struct DispatchHeader {
+  int64_t generation = 0;  // of the placement that the slots are of
   int32_t num_rows = 0;
   int32_t num_pairs = 0;    // (row, k) entries for slots of the receiver
   int32_t comb_offset = 0;  // first row of the source's return rows that is for the receiver
@@ -45,7 +59,7 @@ struct SegmentHeader {
   uint64_t fingerprint = 0;  // of the shape
 };
 inline constexpr uint64_t kSegmentMagic = 0x68637865646C6977;  // "wildexch"
-inline constexpr uint32_t kLayoutVersion = 1;
+inline constexpr uint32_t kLayoutVersion = 2;
 uint64_t Fingerprint(const ExchangeShape& shape);
 
 // Offsets in bytes from the start of a segment. Cells are EventWords at the start of a 128-byte
@@ -59,13 +73,15 @@ class ExchangeLayout {
   int64_t AbortCell(int source) const;
   int64_t AbortText(int source) const { return AbortCell(source) + kCellBytes; }
 
-  // Flag, more (int32), counts int32 [E].
+  // Flag, CountsHeader, counts int32 [E].
   int64_t num_counts_buffers() const { return num_buffers_ + 1; }
   int64_t CountsCell(int64_t round, int source) const;
   int64_t CountsPayload(int64_t round, int source) const {
     return CountsCell(round, source) + kCellBytes;
   }
-  int64_t counts_payload_bytes() const { return 4 + 4 * num_experts_; }
+  int64_t counts_payload_bytes() const {
+    return static_cast<int64_t>(sizeof(CountsHeader)) + 4 * num_experts_;
+  }
 
   int64_t RegionCell(int64_t round, int source) const;
   int64_t RegionHeader(int64_t round, int source) const {

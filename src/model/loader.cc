@@ -184,6 +184,14 @@ compute::ExpertWeights WeightLoader::Mlp(const WeightSource& gate, const WeightS
   return weights;
 }
 
+compute::ExpertWeights WeightLoader::Expert(const WeightSource& gate, const WeightSource& up,
+                                            const WeightSource& down) {
+  const int64_t before = packed_bytes_;
+  compute::ExpertWeights weights = Mlp(gate, up, down);
+  expert_bytes_ = std::max(expert_bytes_, packed_bytes_ - before);
+  return weights;
+}
+
 WeightLoader::Table WeightLoader::Raw(const std::string& name, const Shape& shape) {
   const TensorView view = Tensor(name, shape);
   packed_bytes_ += view.num_bytes();

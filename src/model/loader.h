@@ -76,6 +76,9 @@ class WeightLoader {
   // are stored in.
   compute::ExpertWeights Mlp(const compute::WeightSource& gate, const compute::WeightSource& up,
                              const compute::WeightSource& down);
+  // Mlp of a routed expert.
+  compute::ExpertWeights Expert(const compute::WeightSource& gate, const compute::WeightSource& up,
+                                const compute::WeightSource& down);
   // A copy of the tensor as it is, and its type.
   struct Table {
     Buffer data;
@@ -88,6 +91,8 @@ class WeightLoader {
   int64_t packed_bytes() const { return packed_bytes_; }
   // Of an arena that holds all that was kept so far.
   int64_t stored_bytes() const { return stored_bytes_; }
+  // Of the largest expert so far.
+  int64_t expert_bytes() const { return expert_bytes_; }
 
  private:
   compute::WeightSource PackedWeight(const std::string& name, int64_t n, int64_t k) const;
@@ -105,6 +110,7 @@ class WeightLoader {
   int64_t total_bytes_ = 0;
   int64_t packed_bytes_ = 0;
   int64_t stored_bytes_ = 0;
+  int64_t expert_bytes_ = 0;
 };
 
 }  // namespace wideload::model

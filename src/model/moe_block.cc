@@ -99,7 +99,7 @@ MoeBlock::MoeBlock(const ModelSpec& model, int32_t moe_index, const std::string&
     if (!loader.Owns(moe_index, expert)) continue;
     const ExpertSources sources =
         is_fused ? FusedSources(place, expert) : EachSources(place, expert);
-    routed_.experts.back() = loader.Mlp(sources.gate, sources.up, sources.down);
+    routed_.experts.back() = loader.Expert(sources.gate, sources.up, sources.down);
   }
   if (shared_width_ == 0) return;
   shared_ =
@@ -135,10 +135,6 @@ void MoeBlock::AddShared(const RankContext& rank, const TensorView& x, const Ten
   for (int64_t t = 0; t < tokens; ++t)
     y_rows[static_cast<size_t>(t)] = static_cast<const std::byte*>(y.raw()) + t * y.row_bytes();
   CombineRows(rank.exec, y_rows, weights, h);
-}
-
-std::span<const std::byte> MoeBlock::ExpertBytes(int32_t expert) const {
-  return routed_.experts[static_cast<size_t>(expert)].bytes();
 }
 
 }  // namespace wideload::model

@@ -22,8 +22,8 @@ class MoeBlock {
   // h += routed experts(x) + shared expert(x). x [T, H] F32 (normed), h [T, H] F32. Collective.
   void Forward(const RankContext& rank, const TensorView& x, const TensorView& h) const;
 
-  // The packed bytes of one expert; empty when it was left out.
-  std::span<const std::byte> ExpertBytes(int32_t expert) const;
+  // [num_experts]; without bytes those that were left out.
+  std::span<const compute::ExpertWeights> experts() const { return routed_.experts; }
 
  private:
   void AddShared(const RankContext& rank, const TensorView& x, const TensorView& h) const;

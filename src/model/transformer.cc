@@ -54,7 +54,7 @@ class Transformer final : public Model {
 
   const ModelSpec& spec() const override { return spec_; }
   int64_t weight_bytes() const override { return weight_bytes_; }
-  std::span<const std::byte> ExpertBytes(int32_t moe_index, int32_t expert) const override;
+  std::span<const compute::ExpertWeights> Experts(int32_t moe_index) const override;
   TensorView Embed(const RankContext& rank, const Batch& batch) const override;
   void Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
               const TensorView& h) const override;
@@ -91,9 +91,9 @@ Transformer::Transformer(const ModelSpec& spec, WeightLoader& loader)
   weight_bytes_ = loader.packed_bytes();
 }
 
-std::span<const std::byte> Transformer::ExpertBytes(int32_t moe_index, int32_t expert) const {
+std::span<const compute::ExpertWeights> Transformer::Experts(int32_t moe_index) const {
   const auto layer = static_cast<size_t>(spec_.moe.layers[static_cast<size_t>(moe_index)]);
-  return std::get<MoeBlock>(layers_[layer].mlp).ExpertBytes(expert);
+  return std::get<MoeBlock>(layers_[layer].mlp).experts();
 }
 
 TensorView Transformer::Norm(const RankContext& rank, const TensorView& h, const Buffer& weight,

@@ -11,21 +11,18 @@ int64_t ChunkTokens(int64_t moe_max_num_tokens, int32_t num_ranks, int64_t max_n
   return std::clamp<int64_t>(moe_max_num_tokens / num_ranks, 1, max_num_tokens);
 }
 
-void ValidateLayout(const MoeShape& shape, const MoeLayout& layout) {
-  WIDELOAD_CHECK(layout.placements.size() == shape.layers.size(), "{} placements for {} MoE layers",
-                 layout.placements.size(), shape.layers.size());
-  for (size_t i = 0; i < layout.placements.size(); ++i) {
-    const eplb::Placement& placement = layout.placements[i];
-    const std::string where = fmt::format("placement of layer {}", shape.layers[i]);
-    if (placement.num_experts != shape.num_experts || placement.num_ranks != layout.num_ranks ||
-        placement.num_slots() != layout.num_slots)
-      Throw(ErrorKind::kInvalid,
-            "{}: has {} experts on {} slots and {} ranks; this run has {} experts, {} slots and {} "
-            "ranks",
-            where, placement.num_experts, placement.num_slots(), placement.num_ranks,
-            shape.num_experts, layout.num_slots, layout.num_ranks);
-    eplb::ValidatePlacement(placement, where);
-  }
+void ValidatePlacement(const MoeShape& shape, const MoeLayout& layout, int32_t moe_index,
+                       const eplb::Placement& placement) {
+  const std::string where =
+      fmt::format("placement of layer {}", shape.layers[static_cast<size_t>(moe_index)]);
+  if (placement.num_experts != shape.num_experts || placement.num_ranks != layout.num_ranks ||
+      placement.num_slots() != layout.num_slots)
+    Throw(ErrorKind::kInvalid,
+          "{}: has {} experts on {} slots and {} ranks; this run has {} experts, {} slots and {} "
+          "ranks",
+          where, placement.num_experts, placement.num_slots(), placement.num_ranks,
+          shape.num_experts, layout.num_slots, layout.num_ranks);
+  eplb::ValidatePlacement(placement, where);
 }
 
 exchange::ExchangeShape MakeExchangeShape(const MoeShape& shape, const MoeLayout& layout,

@@ -26,18 +26,21 @@ struct MoeShape {
 
 struct MoeLayout {
   int32_t num_ranks = 1;
-  int32_t num_slots = 0;                    // of each layer, over all ranks
-  std::vector<eplb::Placement> placements;  // [MoE layers]
+  int32_t num_slots = 0;  // of each layer, over all ranks
   eplb::SplitMode split = eplb::SplitMode::kOptimal;
   int64_t chunk_tokens = 0;  // tokens a rank sends through a layer at once (C)
+
+  int32_t slots_per_rank() const { return num_slots / num_ranks; }
 };
 
 // C for `moe_max_num_tokens` summed over the ranks (0: no limit): at least 1, at most what a rank
 // can have in an iteration.
 int64_t ChunkTokens(int64_t moe_max_num_tokens, int32_t num_ranks, int64_t max_num_tokens);
 
-// Errors: kInvalid when a placement is not of this model or layout, naming the layer.
-void ValidateLayout(const MoeShape& shape, const MoeLayout& layout);
+// Errors: kInvalid when the placement is not of this model or layout, naming the layer.
+// moe_index: position of the layer in shape.layers.
+void ValidatePlacement(const MoeShape& shape, const MoeLayout& layout, int32_t moe_index,
+                       const eplb::Placement& placement);
 
 // What the ranks' exchange must agree on.
 exchange::ExchangeShape MakeExchangeShape(const MoeShape& shape, const MoeLayout& layout,

@@ -25,18 +25,29 @@ struct MoeRunner::Pass {
   }
 };
 
-MoeRunner::MoeRunner(const MoeShape& shape, const MoeLayout& layout, exchange::Exchange& exchange,
-                     comm::Communicator& group)
+MoeRunner::MoeRunner(const MoeShape& shape, const MoeLayout& layout, const Parts& parts,
+                     SharedPlacements table)
     : shape_(shape),
       layout_(layout),
-      exchange_(exchange),
-      group_(group),
+      exchange_(parts.exchange),
+      group_(parts.group),
+      store_(parts.slots),
+      table_(std::move(table)),
       counts_(static_cast<size_t>(shape.num_experts)),
       computed_rows_(shape.layers.size()),
       slots_(static_cast<size_t>(layout.chunk_tokens * shape.top_k())),
-      groups_(static_cast<size_t>(layout.num_slots / layout.num_ranks)) {
-  for (const eplb::Placement& placement : layout.placements)
-    choosers_.emplace_back(placement, layout.split);
+      groups_(static_cast<size_t>(layout.slots_per_rank())) {
+  for (const eplb::Placement& placement : table_->placements)
+    choosers_.push_back(std::make_unique<eplb::SlotChooser>(placement, layout.split));
+  exchange_.UsePlacement(table_->stamp());
+}
+
+void MoeRunner::UsePlacements(SharedPlacements table) {
+  for (size_t i = 0; i < choosers_.size(); ++i)
+    if (table->placements[i] != table_->placements[i])
+      choosers_[i] = std::make_unique<eplb::SlotChooser>(table->placements[i], layout_.split);
+  table_ = std::move(table);
+  exchange_.UsePlacement(table_->stamp());
 }
 
 void MoeRunner::BeginIteration(int64_t iteration) {
@@ -116,7 +127,7 @@ void MoeRunner::Publish(const Pass& pass, int64_t chunk) {
 // another chunk follows.
 bool MoeRunner::Send(const Pass& pass, int64_t chunk) {
   const exchange::Exchange::Counts counts = exchange_.WaitCounts();
-  eplb::SlotChooser& chooser = choosers_[static_cast<size_t>(pass.moe_index)];
+  eplb::SlotChooser& chooser = *choosers_[static_cast<size_t>(pass.moe_index)];
   chooser.Prepare(counts.all);
   const std::span<const int32_t> ids = pass.Ids(chunk);
   const std::span<int32_t> slots = std::span(slots_).first(ids.size());
@@ -130,14 +141,9 @@ bool MoeRunner::Send(const Pass& pass, int64_t chunk) {
 }
 
 void MoeRunner::Compute(const Pass& pass) {
-  const eplb::Placement& placement = layout_.placements[static_cast<size_t>(pass.moe_index)];
-  const size_t first = static_cast<size_t>(group_.rank()) * groups_.size();
+  const std::span<const compute::ExpertWeights* const> slots = store_.Layer(pass.moe_index);
   for (size_t s = 0; s < groups_.size(); ++s) {
-    const auto expert = static_cast<size_t>(placement.slot_expert[first + s].value);
-    groups_[s].weights = &pass.weights.experts[expert];
-    WIDELOAD_CHECK(!groups_[s].weights->bytes().empty(),
-                   "expert {} of MoE layer {} has a slot of rank {}, which does not hold it",
-                   expert, pass.moe_index, group_.rank());
+    groups_[s].weights = slots[s];
     computed_rows_[static_cast<size_t>(pass.moe_index)] +=
         static_cast<int64_t>(groups_[s].x_rows.size());
   }

@@ -1,8 +1,9 @@
 // One rank's way through the routed experts of a layer: route, choose slots, exchange, compute,
-// combine at home. Used by the rank's own thread; weights are shared by all ranks and constant.
+// combine at home. Used by the rank's own thread.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -10,6 +11,8 @@
 #include "compute/ops.h"
 #include "exchange/exchange.h"
 #include "moe/layout.h"
+#include "moe/placement_table.h"
+#include "moe/slot_store.h"
 
 namespace wideload::moe {
 
@@ -22,10 +25,20 @@ struct MoeWeights {
 
 class MoeRunner {
  public:
-  // `exchange` and `group` are this rank's and outlive the runner. layout must be valid
-  // (ValidateLayout).
-  MoeRunner(const MoeShape& shape, const MoeLayout& layout, exchange::Exchange& exchange,
-            comm::Communicator& group);
+  // What belongs to this rank; all of it outlives the runner.
+  struct Parts {
+    exchange::Exchange& exchange;
+    comm::Communicator& group;
+    SlotStore& slots;
+  };
+  // The table is the one that the slots hold; its placements are valid (ValidatePlacement).
+  MoeRunner(const MoeShape& shape, const MoeLayout& layout, const Parts& parts,
+            SharedPlacements table);
+
+  // From the next iteration on, as the slots hold it by then. All ranks make the same change
+  // between the same iterations.
+  void UsePlacements(SharedPlacements table);
+  const PlacementTable& placements() const { return *table_; }
 
   // h += sum over the chosen experts of weight * expert(x) (or expert(weight * x)), for the rank's
   // T tokens (also none), in chunks of at most layout.chunk_tokens. moe_index: position of the
@@ -57,13 +70,15 @@ class MoeRunner {
   MoeLayout layout_;
   exchange::Exchange& exchange_;
   comm::Communicator& group_;
+  SlotStore& store_;
+  SharedPlacements table_;
   int64_t iteration_ = 0;
-  std::vector<eplb::SlotChooser> choosers_;   // [MoE layers]
-  std::vector<int32_t> counts_;               // [E] of a chunk
-  std::vector<int32_t> routed_counts_;        // [MoE layers * E] or empty
-  std::vector<int64_t> computed_rows_;        // [MoE layers]
-  std::vector<int32_t> slots_;                // [C * K]
-  std::vector<compute::ExpertGroup> groups_;  // [slots per rank]
+  std::vector<std::unique_ptr<eplb::SlotChooser>> choosers_;  // [MoE layers]
+  std::vector<int32_t> counts_;                               // [E] of a chunk
+  std::vector<int32_t> routed_counts_;                        // [MoE layers * E] or empty
+  std::vector<int64_t> computed_rows_;                        // [MoE layers]
+  std::vector<int32_t> slots_;                                // [C * K]
+  std::vector<compute::ExpertGroup> groups_;                  // [slots per rank]
 };
 
 }  // namespace wideload::moe

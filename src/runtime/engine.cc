@@ -108,7 +108,9 @@ std::span<const Event> Engine::Step() {
   if (plan.empty()) return events_;
   ++info_.iteration;
   std::fill(info_.ranks.begin(), info_.ranks.end(), RankIteration{});
-  team_->Run(plan, info_.iteration);
+  std::optional<rebalance::PlacementChange> change;
+  if (placement_source_) change = placement_source_(info_.iteration);
+  team_->Run({.plan = plan, .iteration = info_.iteration, .change = change ? &*change : nullptr});
   Collect(plan);
   MeasureImbalance();
   return events_;

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -75,6 +76,12 @@ class Engine {
   // Records the routed counts of every iteration from the next on; must outlive the engine. Null
   // ends it.
   void SetRecorder(statistics::Recorder* recorder);
+  // Asked at the start of every iteration for a change of placements that it is to announce: the
+  // ranks go by it from this iteration on, with slots that own their bytes from the next one on
+  // (AnnouncedAhead). Generations go up. Step throws kInvalid for a change that does not fit.
+  using PlacementSource =
+      std::function<std::optional<rebalance::PlacementChange>(int64_t iteration)>;
+  void SetPlacementSource(PlacementSource source) { placement_source_ = std::move(source); }
   // Rows that a rank computed in each MoE layer of the last iteration [MoE layers].
   std::span<const int64_t> ComputedRows(int32_t rank) const {
     return team_->result(static_cast<size_t>(rank)).computed_rows;
@@ -102,6 +109,7 @@ class Engine {
   std::vector<Event> pending_;  // events known before the next iteration
   std::vector<Event> events_;
   LogitsSink logits_sink_;
+  PlacementSource placement_source_;
   IterationInfo info_;
   RequestId next_id_ = 0;
   double imbalance_sum_ = 0;

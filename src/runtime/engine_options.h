@@ -8,6 +8,7 @@
 #include "compute/exec.h"
 #include "eplb/placement/placement.h"
 #include "eplb/split/slot_chooser.h"
+#include "moe/slot_store.h"
 
 namespace wideload::runtime {
 
@@ -24,6 +25,10 @@ struct EngineOptions {
   eplb::SplitMode split = eplb::SplitMode::kOptimal;
   int64_t moe_max_num_tokens =
       0;  // tokens of all ranks that go through an MoE layer at once; 0: all
+  moe::SlotStorage slot_storage = moe::SlotStorage::kView;
+  int32_t num_spare_slots = 4;             // of kCopy, per rank
+  int64_t migration_bytes_per_second = 0;  // of kCopy, per rank; 0: no limit
+  bool verify_slots = false;               // at the start and after each change
   // Longest wait for another rank while no rank gets on with its work.
   std::chrono::milliseconds deadline{4'000};
 };

@@ -4,23 +4,17 @@
 
 namespace wideload::runtime {
 
-moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options) {
-  moe::MoeLayout layout{.num_ranks = options.num_ranks, .split = options.split};
-  const auto num_experts = static_cast<int32_t>(shape.num_experts);
-  layout.num_slots = options.num_slots > 0 ? options.num_slots : num_experts;
-  layout.placements = options.placements;
-  if (layout.placements.empty() && num_experts > 0)
-    layout.placements.assign(
-        shape.layers.size(),
-        eplb::ContiguousPlacement(num_experts, layout.num_slots, options.num_ranks));
-  layout.chunk_tokens =
-      moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens);
-  moe::ValidateLayout(shape, layout);
-  return layout;
+moe::SlotOptions SlotOptionsOf(const EngineOptions& options) {
+  return {.storage = options.slot_storage,
+          .num_spare = options.num_spare_slots,
+          .bytes_per_second = options.migration_bytes_per_second};
 }
 
-RankOptions MakeRankOptions(const EngineOptions& options, const moe::MoeLayout& layout,
+RankOptions MakeRankOptions(const EngineOptions& options, const PlacementState& placements,
                             comm::Communicator& group, exchange::Fabric* fabric) {
+  moe::SlotOptions slots = SlotOptionsOf(options);
+  slots.rank = group.rank();
+  slots.progress = &group.progress();
   return {.rank = group.rank(),
           .num_ranks = options.num_ranks,
           .threads = options.threads_per_rank,
@@ -28,7 +22,8 @@ RankOptions MakeRankOptions(const EngineOptions& options, const moe::MoeLayout& 
           .max_num_tokens = options.max_num_tokens,
           .max_batch_size = options.max_batch_size,
           .num_kv_blocks = options.num_kv_blocks,
-          .moe_layout = &layout,
+          .placements = &placements,
+          .slots = slots,
           .group = &group,
           .fabric = fabric};
 }
@@ -69,10 +64,35 @@ void Rank::Start() {
   pool_.Run(64, [](int64_t, int) { compute::CheckFloatingPointMode(); });
   if (options_.fabric == nullptr) return;
   const moe::MoeShape& shape = model_.spec().moe;
+  const PlacementState& placements = *options_.placements;
+  slots_.emplace(placements.experts(), *placements.newest(), options_.slots);
+  if (placements.sums() != nullptr) slots_->Verify(*placements.sums(), pool_);
   exchange_.emplace(
-      moe::MakeExchangeShape(shape, *options_.moe_layout, compute::PrecisionOf(options_.kernels)),
+      moe::MakeExchangeShape(shape, placements.layout(), compute::PrecisionOf(options_.kernels)),
       *options_.fabric, *options_.group, &pool_);
-  moe_.emplace(shape, *options_.moe_layout, *exchange_, *options_.group);
+  moe_.emplace(
+      shape, placements.layout(),
+      moe::MoeRunner::Parts{.exchange = *exchange_, .group = *options_.group, .slots = *slots_},
+      placements.newest());
+}
+
+// One change at most is announced and not in use.
+void Rank::MovePlacements(const RankStep& step) {
+  if (announced_ && step.iteration >= announced_for_) UsePlacements(std::move(announced_));
+  if (!step.announced) return;
+  const int64_t ahead = AnnouncedAhead(options_.slots.storage);
+  if (ahead == 0) return UsePlacements(step.announced);
+  WIDELOAD_CHECK(!announced_, "generation {} announced before the use of {}",
+                 step.announced->generation, announced_->generation);
+  slots_->Announce(*step.announced);
+  announced_ = step.announced;
+  announced_for_ = step.iteration + ahead;
+}
+
+void Rank::UsePlacements(moe::SharedPlacements table) {
+  slots_->Use(*table);
+  moe_->UsePlacements(std::move(table));
+  if (options_.placements->sums() != nullptr) slots_->Verify(*options_.placements->sums(), pool_);
 }
 
 void Rank::SetRecorder(statistics::Recorder* recorder) {
@@ -90,24 +110,28 @@ RankResult Rank::result() const {
           .exchange = exchange_ ? &exchange_figures_ : nullptr};
 }
 
-void Rank::Run(std::span<const PlanEntry> entries, int64_t iteration) {
+void Rank::Run(const RankStep& step) {
+  const std::span<const PlanEntry> entries = step.entries;
   WIDELOAD_CHECK(entries.size() <= outputs_.size(), "{} entries, batch size {}", entries.size(),
                  outputs_.size());
   workspace_.Reset();
   BuildBatch(entries);
-  if (moe_) moe_->BeginIteration(iteration);
+  if (moe_) {
+    MovePlacements(step);
+    moe_->BeginIteration(step.iteration);
+  }
   const model::RankContext context{.exec = {options_.kernels, &pool_},
                                    .workspace = &workspace_,
                                    .cache = &cache_,
                                    .moe = moe_ ? &*moe_ : nullptr};
-  const model::Batch batch{.iteration = iteration,
+  const model::Batch batch{.iteration = step.iteration,
                            .ids = ids_,
                            .positions = positions_,
                            .sequences = sequences_,
                            .num_block_classes = static_cast<int64_t>(cache_.shape().classes.size()),
                            .logits_rows = logits_rows_};
   const TensorView logits = model_.Forward(context, batch);
-  if (recorder_) recorder_->RecordIteration(EpRank(options_.rank), iteration, routed_counts());
+  if (recorder_) recorder_->RecordIteration(EpRank(options_.rank), step.iteration, routed_counts());
   SampleAll(entries, logits);
   ReadExchangeFigures();
 }

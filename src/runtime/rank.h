@@ -12,14 +12,12 @@
 #include "model/model.h"
 #include "runtime/engine_options.h"
 #include "runtime/exchange_figures.h"
+#include "runtime/placement_state.h"
 #include "runtime/sampler.h"
-#include "runtime/scheduler.h"
+#include "runtime/step.h"
 #include "statistics/recorder.h"
 
 namespace wideload::runtime {
-
-// How the options lay the experts out. Errors: kInvalid for placements that do not fit the model.
-moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options);
 
 struct RankOptions {
   int32_t rank = 0;
@@ -29,13 +27,17 @@ struct RankOptions {
   int64_t max_num_tokens = 0;
   int64_t max_batch_size = 0;
   int64_t num_kv_blocks = 0;
-  const moe::MoeLayout* moe_layout = nullptr;
+  const PlacementState* placements = nullptr;  // of this process
+  moe::SlotOptions slots;
   comm::Communicator* group = nullptr;  // of this rank
   exchange::Fabric* fabric = nullptr;   // of this rank; null when the model has no experts
 };
 
-// The part of the engine's options that a rank has; `layout` must outlive the rank.
-RankOptions MakeRankOptions(const EngineOptions& options, const moe::MoeLayout& layout,
+// How the options want slots, but for what is a rank's own.
+moe::SlotOptions SlotOptionsOf(const EngineOptions& options);
+
+// The part of the engine's options that a rank has; `placements` must outlive the rank.
+RankOptions MakeRankOptions(const EngineOptions& options, const PlacementState& placements,
                             comm::Communicator& group, exchange::Fabric* fabric);
 
 // What came out of one plan entry.
@@ -61,9 +63,10 @@ class Rank {
   // the other ranks. Collective. Errors: comm::PeerLost; kInvalid when ranks disagree about the
   // exchange.
   void Start();
-  // Computes the entries (possibly none) and samples. Fills outputs(), one per entry, valid until
-  // the next call.
-  void Run(std::span<const PlanEntry> entries, int64_t iteration);
+  // Changes placements if it is time, computes the entries (possibly none) and samples. Fills
+  // outputs(), one per entry, valid until the next call. Collective. Errors: comm::PeerLost;
+  // kCorrupt when slots are verified and one does not hold its expert.
+  void Run(const RankStep& step);
 
   // Told of this rank's routed counts, iteration by iteration; null: nothing is recorded.
   void SetRecorder(statistics::Recorder* recorder);
@@ -79,6 +82,8 @@ class Rank {
   const Workspace& workspace() const { return workspace_; }
 
  private:
+  void MovePlacements(const RankStep& step);
+  void UsePlacements(moe::SharedPlacements table);
   void BuildBatch(std::span<const PlanEntry> entries);
   void ReadExchangeFigures();
   void SampleAll(std::span<const PlanEntry> entries, const TensorView& logits);
@@ -89,7 +94,10 @@ class Rank {
   Workspace workspace_;
   kv::PagedCache cache_;
   std::optional<exchange::Exchange> exchange_;  // made by Start, on the rank's thread
+  std::optional<moe::SlotStore> slots_;
   std::optional<moe::MoeRunner> moe_;
+  moe::SharedPlacements announced_;  // of the iteration announced_for_ and on; null: none
+  int64_t announced_for_ = 0;
   statistics::Recorder* recorder_ = nullptr;
   std::vector<Sampler> samplers_;  // one per pool thread
   std::vector<int32_t> ids_;

@@ -8,7 +8,7 @@ namespace wideload::runtime {
 
 RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
     : deadline_(options.deadline),
-      moe_layout_(MakeMoeLayout(model.spec().moe, options)),
+      placements_(model, options),
       group_(options.num_ranks, {.total_threads = options.num_ranks * options.threads_per_rank,
                                  .deadline = options.deadline}),
       ladder_(WaitLadder::For(options.num_ranks * options.threads_per_rank + 1)) {
@@ -16,13 +16,13 @@ RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
   if (model.spec().moe.num_experts > 0)
     fabrics_ = std::make_unique<exchange::LocalFabrics>(
         options.num_ranks,
-        exchange::SegmentBytes(moe::MakeExchangeShape(model.spec().moe, moe_layout_,
+        exchange::SegmentBytes(moe::MakeExchangeShape(model.spec().moe, placements_.layout(),
                                                       compute::PrecisionOf(options.kernels))),
         options.num_ranks * options.threads_per_rank);
   for (int32_t r = 0; r < options.num_ranks; ++r) {
     members_.push_back(std::make_unique<Member>());
     members_.back()->rank =
-        std::make_unique<Rank>(model, MakeRankOptions(options, moe_layout_, group_.rank(r),
+        std::make_unique<Rank>(model, MakeRankOptions(options, placements_, group_.rank(r),
                                                       fabrics_ ? &fabrics_->rank(r) : nullptr));
   }
 }
@@ -38,9 +38,11 @@ void RankTeam::Start() {
   RunRound();
 }
 
-void RankTeam::Run(const StepPlan& plan, int64_t iteration) {
-  plan_ = &plan;
-  iteration_ = iteration;
+void RankTeam::Run(const TeamStep& step) {
+  if (failure_) std::rethrow_exception(failure_);
+  announced_ = step.change != nullptr ? placements_.Apply(*step.change) : nullptr;
+  plan_ = &step.plan;
+  iteration_ = step.iteration;
   RunRound();
 }
 
@@ -123,7 +125,9 @@ void RankTeam::ThreadMain(int32_t r) {
       if (plan_ == nullptr) {
         member.rank->Start();
       } else {
-        member.rank->Run(plan_->ranks[static_cast<size_t>(r)], iteration_);
+        member.rank->Run({.entries = plan_->ranks[static_cast<size_t>(r)],
+                          .iteration = iteration_,
+                          .announced = announced_});
       }
     } catch (const std::exception& e) {
       member.failure = std::current_exception();

@@ -18,7 +18,7 @@
 #include "model/model.h"
 #include "runtime/engine_options.h"
 #include "runtime/rank.h"
-#include "runtime/scheduler.h"
+#include "runtime/step.h"
 
 namespace wideload::runtime {
 
@@ -34,11 +34,12 @@ class RankTeam {
 
   // Starts the threads; returns when every rank is up. Errors: as Run.
   void Start();
-  // Every rank carries out its part of the plan; returns when all have.
-  // Errors: rethrows what ended the first rank that failed, and again at every later call. When a
-  // rank does not answer: kRunFailed (comm::PeerLost where another rank found out), after the
-  // deadline and kGrace at most; then stuck_ranks() names it.
-  void Run(const StepPlan& plan, int64_t iteration);
+  // Every rank carries out its part of the step; returns when all have.
+  // Errors: kInvalid for a change of placements that does not fit: nothing has happened. Rethrows
+  // what ended the first rank that failed, and again at every later call. When a rank does not
+  // answer: kRunFailed (comm::PeerLost where another rank found out), after the deadline and kGrace
+  // at most; then stuck_ranks() names it.
+  void Run(const TeamStep& step);
   // Ends the threads of all ranks that are not stuck, and lets go of the others. Returns whether
   // none is stuck; if one is, this object must stay as long as the process.
   bool Stop();
@@ -71,14 +72,16 @@ class RankTeam {
   void ThreadMain(int32_t rank);
 
   std::chrono::milliseconds deadline_;
-  moe::MoeLayout moe_layout_;
+  PlacementState placements_;
   comm::LocalGroup group_;
   std::unique_ptr<exchange::LocalFabrics> fabrics_;  // null when the model has no experts
   std::vector<std::unique_ptr<Member>> members_;
   std::exception_ptr failure_;
   std::vector<int32_t> stuck_ranks_;
 
+  // The step, in what stays where it is when a rank is stuck.
   const StepPlan* plan_ = nullptr;  // null: start
+  moe::SharedPlacements announced_;
   int64_t iteration_ = -1;
   WaitLadder ladder_;
   EventWord round_;  // raised once per round

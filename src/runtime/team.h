@@ -27,8 +27,8 @@ class Team {
   void Start() {
     Visit([](auto& team) { team.Start(); });
   }
-  void Run(const StepPlan& plan, int64_t iteration) {
-    Visit([&](auto& team) { team.Run(plan, iteration); });
+  void Run(const TeamStep& step) {
+    Visit([&](auto& team) { team.Run(step); });
   }
   bool Stop() {
     return Visit([](auto& team) { return team.Stop(); });

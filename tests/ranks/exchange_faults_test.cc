@@ -114,6 +114,35 @@ TEST(Exchange, RefusesRanksWhoseShapesDifferNamingTheField) {
             "exchange: row_bytes is 96 on rank 0 and 128 on rank 3; it must be the same");
 }
 
+// Of another generation, and of the same generation with other contents.
+TEST(Exchange, EndsWhenARankGoesByAnotherPlacement) {
+  const ExchangeShape shape = ShapeOf(FaultLoad());
+  for (const PlacementStamp& other : {PlacementStamp{4, 17}, PlacementStamp{5, 18}}) {
+    comm::LocalGroup group(4, {});
+    LocalFabrics fabrics(4, SegmentBytes(shape));
+    std::atomic<int> num_ended{0};
+    const auto outcome = comm::RunRanks(group, [&](comm::Communicator& communicator) {
+      Exchange exchange(shape, fabrics.rank(communicator.rank()), communicator);
+      exchange.UsePlacement(communicator.rank() == 2 ? other : PlacementStamp{5, 17});
+      try {
+        exchange.PublishCounts(std::vector<int32_t>(20), false);
+        exchange.WaitCounts();
+      } catch (const Error&) {
+        ++num_ended;
+        throw;
+      }
+    });
+    EXPECT_EQ(num_ended, 4);
+    // Whoever says so first names both.
+    EXPECT_NE(outcome.error.find("goes by placement generation"), std::string::npos);
+    EXPECT_NE(outcome.error.find("rank 2"), std::string::npos) << outcome.error;
+    for (const PlacementStamp& stamp : {other, PlacementStamp{5, 17}})
+      EXPECT_NE(outcome.error.find(fmt::format("{} ({:016x})", stamp.generation, stamp.digest)),
+                std::string::npos)
+          << outcome.error;
+  }
+}
+
 TEST(Exchange, RefusesSegmentsThatAreTooSmall) {
   const ExchangeShape shape = ShapeOf(FaultLoad());
   comm::LocalGroup group(4, {});
@@ -150,6 +179,7 @@ TEST_F(CallOrderDeathTest, IsChecked) {
   EXPECT_DEATH(exchange.Return(), "before Receive");
   EXPECT_DEATH(exchange.WaitReturns(), "before Return");
   Round(exchange);
+  EXPECT_DEATH(exchange.UsePlacement({.generation = 1}), "before WaitReturns of round 0");
   exchange.Receive();
   Round(exchange);
   EXPECT_DEATH(exchange.Receive(), "before Return of round 0");

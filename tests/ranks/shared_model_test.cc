@@ -41,6 +41,10 @@ struct Loaded {
   uint64_t read_bytes = 0;
 };
 
+std::span<const std::byte> BytesOf(const Loaded& loaded, int32_t moe_index, int32_t expert) {
+  return loaded.model->Experts(moe_index)[static_cast<size_t>(expert)].bytes();
+}
+
 class SharedModel : public testing::Test {
  protected:
   Loaded Load(LoadMode mode, Arena* arena) {
@@ -111,18 +115,18 @@ TEST_F(SharedModel, HoldsOnlyTheExpertsThatARankOwns) {
   };
   const Loaded all = load(LoadMode::kRead, false);
   const Loaded part = load(LoadMode::kRead, true);
-  const auto expert_bytes = static_cast<int64_t>(all.model->ExpertBytes(0, 0).size());
+  const auto expert_bytes = static_cast<int64_t>(BytesOf(all, 0, 0).size());
   const int32_t layers = reading_.spec.moe.num_layers();
   int64_t num_left_out = 0;
   for (int32_t layer = 0; layer < layers; ++layer)
     for (int32_t expert = 0; expert < reading_.config.num_experts; ++expert) {
-      const std::span<const std::byte> bytes = part.model->ExpertBytes(layer, expert);
+      const std::span<const std::byte> bytes = BytesOf(part, layer, expert);
       if (expert % 4 != 1) {
         EXPECT_TRUE(bytes.empty()) << layer << ", " << expert;
         ++num_left_out;
         continue;
       }
-      EXPECT_TRUE(std::ranges::equal(bytes, all.model->ExpertBytes(layer, expert)))
+      EXPECT_TRUE(std::ranges::equal(bytes, BytesOf(all, layer, expert)))
           << layer << ", " << expert;
     }
   EXPECT_EQ(num_left_out, layers * 12);

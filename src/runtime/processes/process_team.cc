@@ -13,12 +13,12 @@ int64_t ExchangeSegmentBytes(const model::Model& model, const EngineOptions& opt
 
 ProcessTeam::ProcessTeam(const model::Model& model, const EngineOptions& options,
                          const RankLinks& links)
-    : layout_(MakeMoeLayout(model.spec().moe, options)),
+    : placements_(model, options),
       links_(links),
       vocab_size_(model.spec().vocab_size),
       channel_(*links.orders, *links.group),
       rank_(std::make_unique<Rank>(
-          model, MakeRankOptions(options, layout_, *links.group, links.exchange))),
+          model, MakeRankOptions(options, placements_, *links.group, links.exchange))),
       peers_(static_cast<size_t>(links.group->size()) - 1) {
   WIDELOAD_CHECK(links.group->rank() == 0 && links.group->size() == options.num_ranks,
                  "rank {} of {} leads {} ranks", links.group->rank(), links.group->size(),
@@ -40,25 +40,30 @@ void ProcessTeam::Start() {
   }
 }
 
-void ProcessTeam::Run(const StepPlan& plan, int64_t iteration) {
+void ProcessTeam::Run(const TeamStep& step) {
   if (failure_) std::rethrow_exception(failure_);
+  const moe::SharedPlacements announced =
+      step.change != nullptr ? placements_.Apply(*step.change) : nullptr;
   try {
-    RunAll(plan, iteration);
+    RunAll(step, announced);
   } catch (const std::exception& failure) {
     EndGroup(failure);
     throw;
   }
 }
 
-void ProcessTeam::RunAll(const StepPlan& plan, int64_t iteration) {
-  const bool is_recorded = recorder_ != nullptr && recorder_->Wants(iteration);
+void ProcessTeam::RunAll(const TeamStep& step, const moe::SharedPlacements& announced) {
+  const StepPlan& plan = step.plan;
+  const StepHead head{.iteration = step.iteration,
+                      .count_routed = recorder_ != nullptr && recorder_->Wants(step.iteration),
+                      .change = step.change};
   for (Peer& peer : peers_) {
     const auto r = static_cast<size_t>(PeerRank(peer));
-    peer.orders.WriteStep(plan.ranks[r], iteration, is_recorded, bytes_);
+    peer.orders.WriteStep(head, plan.ranks[r], bytes_);
     channel_.Send(static_cast<int>(r), bytes_);
   }
-  rank_->Run(plan.ranks[0], iteration);
-  for (Peer& peer : peers_) TakeAnswer(peer, plan, iteration);
+  rank_->Run({.entries = plan.ranks[0], .iteration = step.iteration, .announced = announced});
+  for (Peer& peer : peers_) TakeAnswer(peer, plan, step.iteration);
 }
 
 void ProcessTeam::TakeAnswer(Peer& peer, const StepPlan& plan, int64_t iteration) {

@@ -43,9 +43,10 @@ class ProcessTeam {
 
   // Returns when every rank is up. Errors: comm::PeerLost; what ended rank 0.
   void Start();
-  // Every rank carries out its part of the plan; returns when all have. Errors: what ended rank 0,
-  // comm::PeerLost with what ended another rank; the same again at every later call.
-  void Run(const StepPlan& plan, int64_t iteration);
+  // Every rank carries out its part of the step; returns when all have. Errors: kInvalid for a
+  // change of placements that does not fit: nothing has happened. What ended rank 0, comm::PeerLost
+  // with what ended another rank; the same again at every later call.
+  void Run(const TeamStep& step);
   // Tells the other ranks that no plan follows, unless the group has ended. Always true: a rank
   // that does not answer is the group's matter.
   bool Stop();
@@ -62,11 +63,11 @@ class ProcessTeam {
     AnswerReader answer;
   };
   int PeerRank(const Peer& peer) const { return static_cast<int>(&peer - peers_.data()) + 1; }
-  void RunAll(const StepPlan& plan, int64_t iteration);
+  void RunAll(const TeamStep& step, const moe::SharedPlacements& announced);
   void TakeAnswer(Peer& peer, const StepPlan& plan, int64_t iteration);
   void EndGroup(const std::exception& failure);
 
-  moe::MoeLayout layout_;
+  PlacementState placements_;
   RankLinks links_;
   int64_t vocab_size_;
   MessageChannel channel_;

@@ -6,12 +6,12 @@ namespace wideload::runtime {
 
 RankServer::RankServer(const model::Model& model, const EngineOptions& options,
                        const RankLinks& links)
-    : layout_(MakeMoeLayout(model.spec().moe, options)),
+    : placements_(model, options),
       links_(links),
       channel_(*links.orders, *links.group),
       orders_(options, model.spec().vocab_size, kv::Windows(model::CacheShapes(model.spec()))),
       rank_(std::make_unique<Rank>(
-          model, MakeRankOptions(options, layout_, *links.group, links.exchange))) {}
+          model, MakeRankOptions(options, placements_, *links.group, links.exchange))) {}
 
 void RankServer::Serve() {
   try {
@@ -35,7 +35,9 @@ bool RankServer::ServeOne() {
   }
   if (std::exchange(counts_routed_, order.count_routed) != order.count_routed)
     rank_->CountRouted(order.count_routed);
-  rank_->Run(order.entries, order.iteration);
+  rank_->Run({.entries = order.entries,
+              .iteration = order.iteration,
+              .announced = order.change ? placements_.Apply(*order.change) : nullptr});
   WriteAnswer(order.entries, rank_->result(),
               {.signal = links_.pending_signal ? links_.pending_signal() : 0,
                .routed_counts = rank_->routed_counts()},

@@ -21,7 +21,7 @@ class RankServer {
  private:
   bool ServeOne();
 
-  moe::MoeLayout layout_;
+  PlacementState placements_;
   RankLinks links_;
   MessageChannel channel_;
   OrderReader orders_;

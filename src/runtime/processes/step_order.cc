@@ -27,18 +27,32 @@ struct NewSequence {
   int64_t min_tokens = 0;
 };
 
+// Generation 0 stands for no change.
+void WriteChange(const rebalance::PlacementChange* change, ByteWriter& writer) {
+  writer.Put(change != nullptr ? change->generation : int64_t{0});
+  if (change == nullptr) return;
+  writer.Put(static_cast<uint64_t>(change->layers.size()));
+  for (const rebalance::LayerChange& layer : change->layers) {
+    writer.Put(layer.moe_layer);
+    writer.Put(layer.placement.num_experts);
+    writer.Put(layer.placement.num_ranks);
+    writer.PutAll(std::span<const ExpertId>(layer.placement.slot_expert));
+  }
+}
+
 }  // namespace
 
 void OrderWriter::Write(OrderKind kind, std::vector<std::byte>& bytes) {
   ByteWriter(bytes).Put(kind);
 }
 
-void OrderWriter::WriteStep(std::span<const PlanEntry> entries, int64_t iteration,
-                            bool count_routed, std::vector<std::byte>& bytes) {
+void OrderWriter::WriteStep(const StepHead& head, std::span<const PlanEntry> entries,
+                            std::vector<std::byte>& bytes) {
   ByteWriter writer(bytes);
   writer.Put(OrderKind::kStep);
-  writer.Put(static_cast<uint32_t>(count_routed));
-  writer.Put(iteration);
+  writer.Put(static_cast<uint32_t>(head.count_routed));
+  writer.Put(head.iteration);
+  WriteChange(head.change, writer);
   writer.PutAll(std::span<const RequestId>(forgotten_));
   forgotten_.clear();
   writer.Put(static_cast<uint64_t>(entries.size()));
@@ -91,6 +105,7 @@ class OrderReader::Parser {
     if (order.kind == OrderKind::kStep) {
       order.count_routed = reader_.Take<uint32_t>() != 0;
       order.iteration = reader_.Take<int64_t>();
+      order.change = TakeChange();
       for (const RequestId id : reader_.TakeAll<RequestId>())
         Require(owner_.sequences_.erase(id) == 1, "forgets sequence {}, which is not there", id);
       const auto num_entries = reader_.Take<uint64_t>();
@@ -107,6 +122,24 @@ class OrderReader::Parser {
     if (condition) return;
     Throw(ErrorKind::kCorrupt, "the order for iteration {} {}", owner_.order_.iteration,
           fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  std::optional<rebalance::PlacementChange> TakeChange() {
+    rebalance::PlacementChange change{.generation = reader_.Take<int64_t>(), .layers = {}};
+    if (change.generation == 0) return std::nullopt;
+    Require(change.generation > 0, "changes placements to generation {}", change.generation);
+    // Each layer takes bytes: a count that is too large ends where the message does.
+    for (auto left = reader_.Take<uint64_t>(); left > 0; --left) {
+      rebalance::LayerChange& layer = change.layers.emplace_back();
+      layer.moe_layer = reader_.Take<int32_t>();
+      layer.placement.num_experts = reader_.Take<int32_t>();
+      layer.placement.num_ranks = reader_.Take<int32_t>();
+      Require(layer.placement.num_ranks > 0, "places experts on {} ranks",
+              layer.placement.num_ranks);
+      const std::span<const ExpertId> slots = reader_.TakeAll<ExpertId>();
+      layer.placement.slot_expert.assign(slots.begin(), slots.end());
+    }
+    return change;
   }
 
   void ParseEntry() {

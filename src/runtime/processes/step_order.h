@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "rebalance/placement_change.h"
 #include "runtime/engine_options.h"
 #include "runtime/scheduler.h"
 
@@ -16,12 +18,19 @@ namespace wideload::runtime {
 
 enum class OrderKind : int32_t { kStart, kStep, kStop };
 
+// What a step says beside a rank's entries.
+struct StepHead {
+  int64_t iteration = -1;
+  bool count_routed = false;
+  const rebalance::PlacementChange* change = nullptr;  // null: none
+};
+
 // Of the side that gives orders: one per rank that takes them. It remembers what the other side
 // knows of each sequence.
 class OrderWriter {
  public:
   // The next order, for this rank's part of a plan. `bytes` is overwritten.
-  void WriteStep(std::span<const PlanEntry> entries, int64_t iteration, bool count_routed,
+  void WriteStep(const StepHead& head, std::span<const PlanEntry> entries,
                  std::vector<std::byte>& bytes);
   static void Write(OrderKind kind, std::vector<std::byte>& bytes);
   // The sequence is in no plan to come; the next order says so.
@@ -41,6 +50,8 @@ struct StepOrder {
   OrderKind kind = OrderKind::kStop;
   int64_t iteration = -1;
   bool count_routed = false;
+  // As sent: whether it fits the model is for PlacementState to say.
+  std::optional<rebalance::PlacementChange> change;
   std::vector<PlanEntry> entries;  // of the reader's own sequences
 };
 

@@ -95,7 +95,7 @@ TEST(StepOrder, CarriesEveryPlanOfARunWithPreemption) {
     if (random() % 16 == 0 && next > 0) retire(static_cast<RequestId>(random()) % next);
     const StepPlan& plan = scheduler.Plan();
     for (size_t r = 0; r < 2; ++r) {
-      writers[r].WriteStep(plan.ranks[r], iteration, r == 1, bytes);
+      writers[r].WriteStep({.iteration = iteration, .count_routed = r == 1}, plan.ranks[r], bytes);
       const StepOrder& order = readers[r].Read(bytes);
       EXPECT_EQ(order.kind, OrderKind::kStep);
       EXPECT_EQ(order.iteration, iteration);
@@ -114,7 +114,7 @@ TEST(StepOrder, CarriesEveryPlanOfARunWithPreemption) {
   EXPECT_GT(scheduler.num_preemptions(), 3);
   EXPECT_TRUE(scheduler.idle());
   for (size_t r = 0; r < 2; ++r) {
-    writers[r].WriteStep({}, iteration, false, bytes);
+    writers[r].WriteStep({.iteration = iteration}, {}, bytes);
     readers[r].Read(bytes);
     EXPECT_EQ(readers[r].num_sequences(), 0);
   }
@@ -128,7 +128,7 @@ TEST(StepOrder, TakesFewBytesForADecode) {
   std::vector<std::byte> bytes;
   for (int i = 0; i < 3; ++i) {
     const StepPlan& plan = scheduler.Plan();
-    writer.WriteStep(plan.ranks[0], i, false, bytes);
+    writer.WriteStep({.iteration = i}, plan.ranks[0], bytes);
     scheduler.Complete(plan.ranks[0][0], 5);
   }
   EXPECT_LT(bytes.size(), 150);
@@ -149,7 +149,7 @@ class BadOrder : public testing::Test {
     change(sequence, entry);
     std::vector<std::byte> bytes;
     OrderWriter writer;
-    writer.WriteStep({&entry, 1}, 0, false, bytes);
+    writer.WriteStep({.iteration = 0}, {&entry, 1}, bytes);
     try {
       OrderReader(SmallOptions(), kVocab, kWindows).Read(bytes);
       FAIL() << "taken";
@@ -182,7 +182,7 @@ TEST_F(BadOrder, IsRefusedByName) {
 TEST_F(BadOrder, IsRefusedWhereverItIsCutOff) {
   std::vector<std::byte> bytes;
   OrderWriter writer;
-  writer.WriteStep(plan_->ranks[0], 0, false, bytes);
+  writer.WriteStep({.iteration = 0}, plan_->ranks[0], bytes);
   for (size_t size = 0; size < bytes.size(); ++size)
     EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(std::span(bytes).first(size)),
                  Error)
@@ -199,11 +199,30 @@ TEST_F(BadOrder, IsRefusedWhenItIsOfNoKind) {
   }
 }
 
+TEST(StepOrder, CarriesAChangeOfPlacements) {
+  rebalance::PlacementChange change{.generation = 7, .layers = {}};
+  for (const int32_t layer : {0, 3})
+    change.layers.push_back(
+        {.moe_layer = layer,
+         .placement = eplb::RandomPlacement(5, 8, 2, static_cast<uint64_t>(layer))});
+  std::vector<std::byte> bytes;
+  OrderWriter writer;
+  OrderReader reader(SmallOptions(), kVocab, kWindows);
+  writer.WriteStep({.iteration = 0, .change = &change}, {}, bytes);
+  EXPECT_EQ(reader.Read(bytes).change, change);
+  for (size_t size = 0; size < bytes.size(); ++size)
+    EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(std::span(bytes).first(size)),
+                 Error)
+        << size;
+  writer.WriteStep({.iteration = 1}, {}, bytes);
+  EXPECT_EQ(reader.Read(bytes).change, std::nullopt);
+}
+
 TEST_F(BadOrder, MayNotContinueWhatIsNotThere) {
   std::vector<std::byte> bytes;
   OrderWriter writer;
-  writer.WriteStep(plan_->ranks[0], 0, false, bytes);
-  writer.WriteStep(plan_->ranks[0], 1, false, bytes);
+  writer.WriteStep({.iteration = 0}, plan_->ranks[0], bytes);
+  writer.WriteStep({.iteration = 1}, plan_->ranks[0], bytes);
   EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(bytes), Error);
 }
 

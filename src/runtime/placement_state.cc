@@ -1,0 +1,71 @@
+#include "runtime/placement_state.h"
+
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+
+namespace wideload::runtime {
+namespace {
+
+std::vector<eplb::Placement> StartPlacements(const moe::MoeShape& shape,
+                                             const moe::MoeLayout& layout,
+                                             const EngineOptions& options) {
+  std::vector<eplb::Placement> placements = options.placements;
+  if (placements.empty() && shape.num_experts > 0)
+    placements.assign(shape.layers.size(),
+                      eplb::ContiguousPlacement(static_cast<int32_t>(shape.num_experts),
+                                                layout.num_slots, layout.num_ranks));
+  WIDELOAD_CHECK(placements.size() == shape.layers.size(), "{} placements for {} MoE layers",
+                 placements.size(), shape.layers.size());
+  for (int32_t i = 0; i < shape.num_layers(); ++i)
+    moe::ValidatePlacement(shape, layout, i, placements[static_cast<size_t>(i)]);
+  return placements;
+}
+
+}  // namespace
+
+moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options) {
+  return {.num_ranks = options.num_ranks,
+          .num_slots =
+              options.num_slots > 0 ? options.num_slots : static_cast<int32_t>(shape.num_experts),
+          .split = options.split,
+          .chunk_tokens = moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks,
+                                           options.max_num_tokens)};
+}
+
+int64_t AnnouncedAhead(moe::SlotStorage storage) {
+  return storage == moe::SlotStorage::kCopy ? 1 : 0;
+}
+
+PlacementState::PlacementState(const model::Model& model, const EngineOptions& options)
+    : shape_(model.spec().moe),
+      layout_(MakeMoeLayout(shape_, options)),
+      newest_(moe::MakePlacementTable(0, StartPlacements(shape_, layout_, options))) {
+  for (int32_t i = 0; i < shape_.num_layers(); ++i) experts_.push_back(model.Experts(i));
+  if (!options.verify_slots) return;
+  ThreadPool pool("sums", options.threads_per_rank);
+  sums_ = moe::SumExperts(experts_, pool);
+}
+
+const moe::SharedPlacements& PlacementState::Apply(const rebalance::PlacementChange& change) {
+  if (change.generation <= newest_->generation)
+    Throw(ErrorKind::kInvalid, "a change of placements has generation {}; it must be above {}",
+          change.generation, newest_->generation);
+  std::vector<eplb::Placement> placements = newest_->placements;
+  int32_t last = -1;
+  for (const rebalance::LayerChange& layer : change.layers) {
+    if (layer.moe_layer <= last || layer.moe_layer >= shape_.num_layers())
+      Throw(ErrorKind::kInvalid,
+            "a change of placements names MoE layer {} after {}; it must name layers below {} in "
+            "ascending order",
+            layer.moe_layer, last, shape_.num_layers());
+    last = layer.moe_layer;
+    moe::ValidatePlacement(shape_, layout_, layer.moe_layer, layer.placement);
+    placements[static_cast<size_t>(layer.moe_layer)] = layer.placement;
+  }
+  newest_ = moe::MakePlacementTable(change.generation, std::move(placements));
+  return newest_;
+}
+
+}  // namespace wideload::runtime

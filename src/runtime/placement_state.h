@@ -1,0 +1,50 @@
+// Where the experts lie, as the ranks of one process share it: the layout, the host's experts, and
+// the newest table of placements. Used by the thread that tells the ranks their steps; what it
+// hands out is constant.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "model/model.h"
+#include "moe/layout.h"
+#include "moe/placement_table.h"
+#include "moe/slot_store.h"
+#include "rebalance/placement_change.h"
+#include "runtime/engine_options.h"
+
+namespace wideload::runtime {
+
+// How the options lay the experts out.
+moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options);
+
+// Iterations between the step that announces a change and the first one that goes by it: what is
+// copied needs time, and a pointer none.
+int64_t AnnouncedAhead(moe::SlotStorage storage);
+
+class PlacementState {
+ public:
+  // `model` outlives the object. With options.verify_slots it looks at all bytes of all experts.
+  // Errors: kInvalid for placements that do not fit the model.
+  PlacementState(const model::Model& model, const EngineOptions& options);
+
+  const moe::MoeLayout& layout() const { return layout_; }
+  // Empty when the model has no experts.
+  const moe::HostExperts& experts() const { return experts_; }
+  // Null when slots are not verified.
+  const moe::ExpertSums* sums() const { return sums_ ? &*sums_ : nullptr; }
+  // After all changes so far.
+  const moe::SharedPlacements& newest() const { return newest_; }
+
+  // Errors: kInvalid naming what a change may not say; then nothing has changed.
+  const moe::SharedPlacements& Apply(const rebalance::PlacementChange& change);
+
+ private:
+  moe::MoeShape shape_;
+  moe::MoeLayout layout_;
+  moe::HostExperts experts_;
+  std::optional<moe::ExpertSums> sums_;
+  moe::SharedPlacements newest_;
+};
+
+}  // namespace wideload::runtime
