@@ -20,6 +20,12 @@ bool IsPlainFloat(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
 }
 
+// Stands for a tensor that is not there while nothing is read.
+TensorView NoTensor(DType dtype, const Shape& shape) {
+  static constexpr std::byte kNothing{};
+  return {dtype, shape, &kNothing};
+}
+
 // Of the stored values, without scales.
 int64_t StoredBytes(const WeightSource& source) {
   const int64_t count = source.n() * source.k();
@@ -36,12 +42,28 @@ WeightLoader::WeightLoader(checkpoint::Checkpoint& checkpoint, const LoadOptions
                  "attaching without an arena");
 }
 
+template <class Value, class Look>
+Value WeightLoader::Noting(const std::string& name, const Look& look, const Value& instead) const {
+  if (options_.mode != LoadMode::kMeasure) return look();
+  const bool is_missing = !Has(name) && !Has(name + "_packed");
+  if (is_missing && faults_.AddMissingAlike(name)) return instead;
+  try {
+    return look();
+  } catch (const Error& error) {
+    faults_.Add(name, is_missing, error);
+    return instead;
+  }
+}
+
 TensorView WeightLoader::Tensor(const std::string& name, const Shape& shape) const {
-  const TensorView view = checkpoint_.Get(name, shape);
-  if (!IsPlainFloat(view.dtype()))
-    Throw(ErrorKind::kUnsupported, "{}: tensor {} has the dtype {}; F32, BF16 or F16 is expected",
-          checkpoint_.FileOf(name), name, DTypeName(view.dtype()));
-  return view;
+  const auto look = [&] {
+    const TensorView view = checkpoint_.Get(name, shape);
+    if (!IsPlainFloat(view.dtype()))
+      Throw(ErrorKind::kUnsupported, "{}: tensor {} has the dtype {}; F32, BF16 or F16 is expected",
+            checkpoint_.FileOf(name), name, DTypeName(view.dtype()));
+    return view;
+  };
+  return Noting(name, look, NoTensor(DType::kBF16, shape));
 }
 
 // int4 as compressed-tensors packs it.
@@ -100,6 +122,15 @@ void WeightLoader::RefuseIncomplete(const std::string& weight) const {
 }
 
 WeightSource WeightLoader::Weight(const std::string& name, int64_t n, int64_t k) const {
+  return Source(name + ".weight", n, k, [&] { return StoredWeight(name, n, k); });
+}
+
+WeightSource WeightLoader::Source(const std::string& name, int64_t n, int64_t k,
+                                  const std::function<WeightSource()>& look) const {
+  return Noting(name, look, WeightSource::Plain(name, NoTensor(DType::kBF16, {n, k})));
+}
+
+WeightSource WeightLoader::StoredWeight(const std::string& name, int64_t n, int64_t k) const {
   const std::string weight = name + ".weight";
   if (Has(weight + "_packed")) return PackedWeight(name, n, k);
   if (Has(weight) && Has(weight + "_scale_inv")) return BlockScaledWeight(weight, n, k);
@@ -139,6 +170,24 @@ Buffer WeightLoader::Vector(const std::string& name, int64_t n) {
   return buffer;
 }
 
+void WeightLoader::CheckScales(std::span<const WeightSource> sources) {
+  // Measuring is to take no time: few scales are looked at, as those of fp8 blocks are.
+  constexpr int64_t kMaxMeasured = int64_t{256} << 20;
+  const bool is_measuring = options_.mode == LoadMode::kMeasure;
+  for (const WeightSource& source : sources) {
+    if (!compute::IsBlockScaled(source.format())) continue;
+    if (is_measuring) scale_bytes_ += source.scale_bytes();
+    if (is_reading() || (is_measuring && scale_bytes_ <= kMaxMeasured))
+      Noting(
+          source.name(),
+          [&] {
+            source.CheckFiniteScales();
+            return true;
+          },
+          false);
+  }
+}
+
 WeightFormat WeightLoader::FormatOf(std::span<const WeightSource> sources) const {
   const WeightFormat first = sources[0].format();
   const bool is_one = std::ranges::all_of(
@@ -151,6 +200,7 @@ PackedMatrix WeightLoader::Matrix(std::span<const WeightSource> sources,
   compute::PackedShape shape{.kernels = options_.kernels,
                              .format = format ? *format : FormatOf(sources),
                              .k = sources[0].k()};
+  CheckScales(sources);
   int64_t read_bytes = 0;
   for (const WeightSource& source : sources) {
     shape.n += source.n();
@@ -174,6 +224,7 @@ compute::ExpertWeights WeightLoader::Mlp(const WeightSource& gate, const WeightS
                                    .hidden = gate.k(),
                                    .inner = gate.n(),
                                    .bias = gate.has_bias()};
+  CheckScales(sources);
   packed_bytes_ += shape.num_bytes();
   Buffer storage = Store(shape.num_bytes());
   if (options_.mode == LoadMode::kMeasure) return {};
