@@ -173,7 +173,7 @@ void Api::Read(const HttpExchange& exchange, Operation operation, Clock::time_po
   try {
     refusal = Carry(exchange, operation, arrival);
   } catch (const Error& error) {
-    refusal = Refusal{.message = error.what(), .code = "invalid_value"};
+    refusal = Refusal{.message = WithoutFolder(error.what()), .code = "invalid_value"};
   } catch (const std::exception& failure) {
     LogWarn("{}: {}", exchange.request().path, failure.what());
     refusal = Refusal{.status = 500, .message = "the request could not be read"};
@@ -181,6 +181,14 @@ void Api::Read(const HttpExchange& exchange, Operation operation, Clock::time_po
   if (!refusal) return;
   exchange.Respond(RefusalResponse(*refusal));
   Close();
+}
+
+// Where the model's files lie is no matter of clients.
+std::string Api::WithoutFolder(std::string text) const {
+  const std::string folder = model_.root + "/";
+  for (size_t at = 0; (at = text.find(folder, at)) != std::string::npos;)
+    text.erase(at, folder.size());
+  return text;
 }
 
 // Answers, or returns why not.

@@ -66,6 +66,7 @@ class Api {
             std::chrono::steady_clock::time_point arrival);
   std::optional<Refusal> Carry(const HttpExchange& exchange, Operation operation,
                                std::chrono::steady_clock::time_point arrival);
+  std::string WithoutFolder(std::string text) const;
   std::optional<Refusal> CheckModel(const ApiRequest& request) const;
   HttpResponse Tokenize(const ApiRequest& request) const;
   HttpResponse Detokenize(const ApiRequest& request) const;

@@ -139,6 +139,8 @@ class Routes(ServeTest):
         self.refusal(400, "stop", completions, prompt=PROMPT, stop=[""])
         self.refusal(400, "response_format", chat, messages=CHAT, response_format={"type": "json_object"})
         self.refusal(400, "messages", chat, max_tokens=1)
+        error = self.refusal(400, None, chat, messages=[{"role": "user"}])  # the template needs a content
+        self.assertTrue(error["message"].startswith("tokenizer_config.json: chat_template"), error)
         self.refusal(404, "model", completions, prompt=PROMPT, model="gpt-4")
         for fields in ({"prompt": "x " * 3000}, {"prompt": PROMPT, "max_tokens": 5000}, {"prompt": [1] * 3000}):
             status, body = self.server.post(completions, **fields)
