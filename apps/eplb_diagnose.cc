@@ -96,7 +96,8 @@ eplb::SizeFigures MeasureAllLayers(const DiagnoseFlags& flags, const std::vector
                                   .seed = flags.seed},
                                  sizes);
   });
-  eplb::SizeFigures mean{.sizes = sizes, .fewest_components = rows[0].fewest_components};
+  eplb::SizeFigures mean{
+      .sizes = sizes, .imbalance_search = 0, .fewest_components = rows[0].fewest_components};
   const auto n = static_cast<double>(rows.size());
   for (const eplb::SizeFigures& row : rows)
     for (double eplb::SizeFigures::*figure :

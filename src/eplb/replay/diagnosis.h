@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -18,9 +19,9 @@ struct SizeFigures {
   Sizes sizes;
   double imbalance_even = 0;       // TensorRT-LLM's policy, even split
   double imbalance_even_seen = 0;  // the same plan on the batches it was made from
-  // The policy even, even split, and the same on the batches it was made from; where it is not
-  // looked at, as the two above.
-  double imbalance_search = 0;
+  // The policy even, even split, and the same on the batches it was made from. MeasureSizes has the
+  // two above here where it does not look at it.
+  double imbalance_search = std::numeric_limits<double>::infinity();
   double imbalance_search_seen = 0;
   double imbalance_optimal = 0;  // the scenario plan, optimal split of each batch
   double imbalance_seen = 0;     // the same plan on the batches it was made from
