@@ -15,8 +15,8 @@
 #include "file_flags.h"
 #include "interrupt.h"
 #include "jinja/json_value.h"
+#include "runtime/engine_loop.h"
 #include "runtime/text_limits.h"
-#include "runtime/text_stream.h"
 #include "sampling_flags.h"
 #include "session.h"
 
@@ -39,12 +39,12 @@ struct ChatCommand {
   std::vector<int32_t> Prompt(const tokenizer::Tokenizer& tokenizer, const chat::ChatTemplate& chat,
                               const chat::ChatInput& input) const;
   // Generates the assistant's turn, streaming it; returns its text.
-  std::string Answer(Session& session, const tokenizer::Tokenizer& tokenizer,
-                     std::vector<int32_t> prompt) const;
+  std::string Answer(const Session& session, const tokenizer::Tokenizer& tokenizer,
+                     runtime::EngineLoop& loop, std::vector<int32_t> prompt) const;
 };
 
-std::string ChatCommand::Answer(Session& session, const tokenizer::Tokenizer& tokenizer,
-                                std::vector<int32_t> prompt) const {
+std::string ChatCommand::Answer(const Session& session, const tokenizer::Tokenizer& tokenizer,
+                                runtime::EngineLoop& loop, std::vector<int32_t> prompt) const {
   runtime::Request request;
   const int64_t max_seq_len = session.engine->options().max_seq_len;
   const int64_t room = std::max<int64_t>(0, max_seq_len - static_cast<int64_t>(prompt.size()));
@@ -52,20 +52,19 @@ std::string ChatCommand::Answer(Session& session, const tokenizer::Tokenizer& to
   request.max_tokens = std::min(sampling.max_tokens.value_or(room), room);
   request.sampling = ResolveSampling(sampling, session);
   request.eos_ids = ResolveEos(sampling, session, tokenizer);
-  runtime::TextStream text(tokenizer, {}, !show_special);
-  const auto show = [](const std::string& piece) { std::cout << piece << std::flush; };
-  const runtime::RequestId id = session.engine->Submit(std::move(request));
-  while (!session.engine->idle()) {
-    for (const runtime::Event& event : session.engine->Step()) {
-      if (event.finish == runtime::FinishReason::kError)
-        Throw(ErrorKind::kRunFailed, "the conversation cannot go on: {}", event.error);
-      if (event.token >= 0 && event.finish != runtime::FinishReason::kStop)
-        show(text.Feed(event.token));
-    }
-    if (InterruptSignal() != 0) session.engine->Cancel(id);
-  }
-  show(text.Flush() + "\n");
-  return text.text();
+  std::string answer;
+  const auto show = [&answer](const runtime::Delta& delta) {
+    answer += delta.text;
+    std::cout << delta.text << std::flush;
+  };
+  runtime::RunJob(loop,
+                  {.request = std::move(request),
+                   .text = {.stop = {}, .skip_special = !show_special},
+                   .deadline = {},
+                   .sink = show},
+                  [] { return InterruptSignal() != 0; });
+  std::cout << std::endl;
+  return answer;
 }
 
 chat::ChatInput ChatCommand::Opening(const std::string& folder) const {
@@ -122,13 +121,14 @@ void ChatCommand::Run(runtime::ProcessWorld* world) {
   LogInfo("type a message and press Enter; an empty line or Ctrl-D ends the conversation");
   const int64_t max_bytes = runtime::MaxTextBytes(tokenizer, session.engine->options().max_seq_len);
   const bool is_terminal = ::isatty(STDIN_FILENO) == 1;  // prompts are for people, not for pipes
+  runtime::EngineLoop loop(*session.engine, &tokenizer);
   RunRecorded(session, [&] {
     std::string line;
     while (InterruptSignal() == 0) {
       if (is_terminal) std::cout << "> " << std::flush;
       if (!ReadMessage(line, max_bytes) || line.empty()) break;
       input.messages.push_back(chat::Message("user", line));
-      const std::string answer = Answer(session, tokenizer, Prompt(tokenizer, *chat, input));
+      const std::string answer = Answer(session, tokenizer, loop, Prompt(tokenizer, *chat, input));
       input.messages.push_back(chat::Message("assistant", answer));
     }
   });

@@ -235,11 +235,16 @@ int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, const
           FormatBytes(cache.BytesOf(kv::kMaxBlocks)));
   const auto token_bytes = static_cast<uint64_t>(model::ScratchBytesPerToken(spec));
   const auto vocab_size = static_cast<uint64_t>(spec.vocab_size);
+  const int64_t positions = std::min(options.max_seq_len, num_kv_blocks * kv::kBlockTokens);
   constexpr uint64_t kSamplerBytes = 36;  // per id of the vocabulary, in each thread
   const checkpoint::MemoryPart parts[] = {
       {"weights", weights, ""},
       {"copied slots", slots, "--num-slots"},
       {"KV cache", SaturatingProduct({ranks, cache.BytesOf(num_kv_blocks)}), "--kv-cache-memory"},
+      {"tables of positions",
+       SaturatingProduct({places.are_processes ? ranks : 1, static_cast<uint64_t>(positions),
+                          static_cast<uint64_t>(spec.rotary_dim), sizeof(float)}),
+       "--max-seq-len"},
       {"buffers",
        SaturatingProduct({ranks, static_cast<uint64_t>(options.max_num_tokens), token_bytes}),
        "--max-num-tokens"},

@@ -14,6 +14,7 @@
 #include "eplb/replay/simulate.h"
 #include "eplb/search/repair.h"
 #include "eplb_commands.h"
+#include "eplb_rebalance.h"
 #include "eplb_traces.h"
 #include "formats/engine.h"
 
@@ -33,6 +34,7 @@ struct SimulateFlags {
   int32_t repair_slots = 0;
   double shared_expert_cost = 0;
   std::vector<int32_t> dead_ranks;
+  RebalanceFlags rebalance;
   uint64_t seed = 1;
   bool json = false;
 };
@@ -331,11 +333,38 @@ std::vector<std::string> SplitsOf(const SimulateFlags& flags) {
   return {std::string(formats::SplitName(traits.split))};
 }
 
+// What makes or judges static plans says nothing of an online balancer.
+void CheckRebalance(const SimulateFlags& flags) {
+  const auto refuse = [](bool is_given, std::string_view flag) {
+    if (is_given)
+      Throw(ErrorKind::kInvalid, "{} has no meaning with --rebalance; leave one of them away",
+            flag);
+  };
+  refuse(flags.policies != SimulateFlags().policies, "--policies");
+  refuse(flags.nodes.num_nodes > 1 || flags.nodes.num_groups > 1, "--nodes");
+  refuse(flags.repair_slots > 0, "--repair_slots_per_layer");
+  refuse(flags.shared_expert_cost > 0, "--shared_expert_cost");
+  refuse(!flags.dead_ranks.empty(), "--dead_ranks");
+}
+
+void SimulateOnline(const SimulateFlags& flags, const LayerTraces& traces) {
+  RebalanceFlags rebalance = flags.rebalance;
+  rebalance.options.seed = flags.seed;
+  const std::vector<std::string> splits =
+      flags.splits == kSplits ? std::vector<std::string>{"even", "optimal"} : flags.splits;
+  const Json report =
+      SimulateRebalance(rebalance, traces, {flags.ep_size, flags.num_slots, splits});
+  WriteFileWhole("-", flags.json ? DumpJson(report, 2) + "\n" : RebalanceText(report));
+}
+
 void Simulate(SimulateFlags flags) {
+  const bool is_online = flags.rebalance.mode != "off";
+  if (is_online) CheckRebalance(flags);
   flags.splits = SplitsOf(flags);
   CheckNames(flags);
   const LayerTraces traces(flags.trace, flags.ep_size, flags.seed);
   CheckSource(flags, traces);
+  if (is_online) return SimulateOnline(flags, traces);
   std::vector<LayerOutcome> outcomes(traces.layers().size());
   ForEachLayer(outcomes.size(), [&](size_t i) { outcomes[i] = RunLayer(flags, traces.Make(i)); });
   const Json report = ReportOf(flags, traces, outcomes);
@@ -378,6 +407,7 @@ void AddEplbSimulate(Command group) {
   command
       .Add("--dead-ranks", flags.dead_ranks, "comma separated ranks that die when measuring begins")
       .CommaSeparated();
+  AddRebalanceFlags(command, flags.rebalance);
   command.Add("--seed", flags.seed, "for drawing, planning and repair").ShowDefault();
   command.Add("--json", flags.json, "one JSON document instead of the table");
 }

@@ -17,8 +17,8 @@
 #include "file_flags.h"
 #include "interrupt.h"
 #include "option_flags.h"
+#include "runtime/engine_loop.h"
 #include "runtime/text_limits.h"
-#include "runtime/text_stream.h"
 #include "sampling_flags.h"
 #include "session.h"
 #include "tokenizer/tokenizer.h"
@@ -113,86 +113,70 @@ runtime::Request GenerateCommand::MakeRequest(const std::string& text,
   return request;
 }
 
-// One prompt on its way through the engine: shows text as it comes and keeps the result.
-class Generation {
+// What one prompt gives: shows text as it comes and keeps the result.
+class Output {
  public:
-  Generation(const GenerateCommand& command, const tokenizer::Tokenizer& tokenizer,
-             Session& session)
-      : command_(command),
-        tokenizer_(tokenizer),
-        engine_(*session.engine),
-        text_(tokenizer, command.stop, !command.show_special) {}
+  Output(const GenerateCommand& command, const tokenizer::Tokenizer& tokenizer)
+      : command_(command), tokenizer_(tokenizer) {}
 
   // Errors: kRunFailed with what the engine says of the request.
-  void Run(runtime::Request request);
+  void Run(runtime::Engine& engine, runtime::Request request);
   void Finish();
 
  private:
-  void Take(const runtime::Event& event);
-  void TakeToken(const runtime::Event& event);
+  void Take(runtime::Delta delta);
   void Show(const std::string& piece) const;
   void ShowLogprobs() const;
 
   const GenerateCommand& command_;
   const tokenizer::Tokenizer& tokenizer_;
-  runtime::Engine& engine_;
-  runtime::TextStream text_;
-  runtime::RequestId id_ = -1;
   int64_t prompt_tokens_ = 0;
-  std::string finish_reason_ = "length";
+  std::string finish_reason_;
+  std::string text_;  // with --json
   std::vector<int32_t> ids_;
   std::vector<std::vector<runtime::TokenLogprob>> logprobs_;  // of each token, with --json
 };
 
-void Generation::Run(runtime::Request request) {
+void Output::Run(runtime::Engine& engine, runtime::Request request) {
   prompt_tokens_ = static_cast<int64_t>(request.prompt.size());
-  id_ = engine_.Submit(std::move(request));
-  while (!engine_.idle()) {
-    for (const runtime::Event& event : engine_.Step()) Take(event);
-    if (InterruptSignal() != 0) engine_.Cancel(id_);
-  }
+  runtime::EngineLoop loop(engine, &tokenizer_);
+  runtime::RunJob(loop,
+                  {.request = std::move(request),
+                   .text = {.stop = command_.stop, .skip_special = !command_.show_special},
+                   .deadline = {},
+                   .sink = [this](runtime::Delta delta) { Take(std::move(delta)); }},
+                  [] { return InterruptSignal() != 0; });
 }
 
-void Generation::Take(const runtime::Event& event) {
-  if (event.finish == runtime::FinishReason::kError)
-    Throw(ErrorKind::kRunFailed, "{}", event.error);
-  if (event.finish != runtime::FinishReason::kNone && !text_.stopped())
-    finish_reason_ = FinishReasonName(event.finish);
-  if (event.token >= 0) TakeToken(event);
+void Output::Take(runtime::Delta delta) {
+  if (delta.is_last()) finish_reason_ = FinishReasonName(delta.finish);
+  if (delta.token >= 0) ids_.push_back(delta.token);
+  if (!command_.json && !delta.logprobs.empty())
+    LogInfo("{}", DumpJson(LogprobsJson(tokenizer_, delta.logprobs)));
+  if (command_.json && delta.token >= 0) logprobs_.push_back(std::move(delta.logprobs));
+  Show(delta.text);
+  if (command_.json) text_ += delta.text;
 }
 
-void Generation::TakeToken(const runtime::Event& event) {
-  ids_.push_back(event.token);
-  if (command_.json)
-    logprobs_.push_back(event.logprobs);
-  else if (!event.logprobs.empty())
-    LogInfo("{}", DumpJson(LogprobsJson(tokenizer_, event.logprobs)));
-  // The end-of-sequence token is no text.
-  if (event.finish != runtime::FinishReason::kStop) Show(text_.Feed(event.token));
-  if (!text_.stopped()) return;
-  finish_reason_ = "stop";
-  engine_.Cancel(id_);
-}
-
-void Generation::Show(const std::string& piece) const {
+void Output::Show(const std::string& piece) const {
   if (command_.json) return;
   std::fwrite(piece.data(), 1, piece.size(), stdout);
   std::fflush(stdout);
 }
 
-void Generation::Finish() {
-  Show(text_.Flush() + "\n");
+void Output::Finish() {
+  Show("\n");
   if (!command_.json) return;
   std::cout << fmt::format("{{\n  \"finish_reason\": \"{}\",\n  \"ids\": [{}],\n", finish_reason_,
                            fmt::join(ids_, ", "));
   ShowLogprobs();
   std::cout << fmt::format("  \"prompt_tokens\": {},\n  \"text\": {}\n}}\n", prompt_tokens_,
-                           DumpJson(text_.text()))
+                           DumpJson(text_))
             << std::flush;
 }
 
 // One token at a time: as one document they would take many times the memory.
-void Generation::ShowLogprobs() const {
+void Output::ShowLogprobs() const {
   if (logprobs_.empty() || logprobs_.front().empty()) return;
   std::cout << "  \"logprobs\": [";
   for (size_t i = 0; i < logprobs_.size(); ++i)
@@ -214,9 +198,9 @@ void GenerateCommand::Run(runtime::ProcessWorld* world) {
         request = MakeRequest(prompt_text, *tokenizer, start, options);
         return static_cast<int64_t>(request.prompt.size()) + request.max_tokens;
       });
-  Generation generation(*this, *tokenizer, session);
-  RunRecorded(session, [&] { generation.Run(std::move(request)); });
-  generation.Finish();
+  Output output(*this, *tokenizer);
+  RunRecorded(session, [&] { output.Run(*session.engine, std::move(request)); });
+  output.Finish();
 }
 
 }  // namespace

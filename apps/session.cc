@@ -26,7 +26,7 @@ namespace wideload::apps {
 namespace {
 
 // Reads the weights into `arena`, or memory of its own, with progress.
-void LoadModel(const EngineFlags& flags, int64_t max_positions, Arena* arena, Session& session) {
+void LoadModel(const EngineFlags& flags, Arena* arena, Session& session) {
   ThreadPool pool("load", NumAllowedCpus());
   checkpoint::Checkpoint weights(session.folder);
   if (flags.check_weights) checkpoint::CheckWeights(weights, {}, pool);
@@ -40,28 +40,28 @@ void LoadModel(const EngineFlags& flags, int64_t max_positions, Arena* arena, Se
                                              reported = done;
                                            },
                                        .arena = arena});
-  session.model = model::LoadTransformer(session.spec, loader, max_positions);
+  session.model = model::LoadTransformer(session.spec, loader);
   progress.Finish();
   for (const std::string& line : model::DescribeUnused(session.spec, weights.UnusedTensors()))
     LogInfo("{}: {}", session.folder, line);
 }
 
 // `weights` are the bytes of an arena for the model. Errors: what is wrong with names and shapes.
-ModelBytes MeasureModel(int64_t max_positions, const Session& session) {
+ModelBytes MeasureModel(const Session& session) {
   checkpoint::Checkpoint weights(session.folder);
   model::WeightLoader loader(weights,
                              {.kernels = session.kernels, .mode = model::LoadMode::kMeasure});
-  model::LoadTransformer(session.spec, loader, max_positions);
+  model::LoadTransformer(session.spec, loader);
   return {.weights = loader.stored_bytes(), .expert = loader.expert_bytes()};
 }
 
 // Builds the model over weights that another process has read.
-void AttachModel(int64_t max_positions, Session& session) {
+void AttachModel(Session& session) {
   checkpoint::Checkpoint weights(session.folder);
   Arena arena(session.weights.bytes());
   model::WeightLoader loader(
       weights, {.kernels = session.kernels, .mode = model::LoadMode::kAttach, .arena = &arena});
-  session.model = model::LoadTransformer(session.spec, loader, max_positions);
+  session.model = model::LoadTransformer(session.spec, loader);
 }
 
 // Refuses a folder that cannot be written before the model is loaded.
@@ -129,17 +129,10 @@ Session OpenFolder(const EngineFlags& flags) {
   return session;
 }
 
-// Tables of positions are made for requests as long as can come.
-void LimitContext(const checkpoint::ModelConfig& config, int64_t longest,
-                  runtime::EngineOptions& options) {
+// The engine is made for requests as long as can come.
+void LimitContext(int64_t longest, runtime::EngineOptions& options) {
   options.max_seq_len = std::max<int64_t>(
       1, std::min({options.max_seq_len, longest, options.num_kv_blocks * kv::kBlockTokens}));
-  const checkpoint::MemoryPart parts[] = {
-      {"tables of positions",
-       SaturatingProduct({static_cast<uint64_t>(options.max_seq_len),
-                          static_cast<uint64_t>(config.head_dim), sizeof(float)}),
-       "--max-seq-len"}};
-  checkpoint::CheckMemory(parts, AvailableMemoryBytes());
 }
 
 Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
@@ -147,12 +140,12 @@ Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
   const RankPlaces places = ThreadPlaces(flags);
   runtime::EngineOptions options = ResolveOptions(flags, session.config, places);
   session.kernels = options.kernels;
-  session.bytes = MeasureModel(options.max_seq_len, session);
+  session.bytes = MeasureModel(session);
   options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
   PrepareRecording(flags, session);
   session.context = options.max_seq_len;
-  LimitContext(session.config, check ? check(session, options) : options.max_seq_len, options);
-  LoadModel(flags, options.max_seq_len, nullptr, session);
+  LimitContext(check ? check(session, options) : options.max_seq_len, options);
+  LoadModel(flags, nullptr, session);
   session.engine = std::make_unique<runtime::Engine>(*session.model, options);
   StartRecording(session);
   LogStart(flags, session);
@@ -200,13 +193,12 @@ compute::KernelSet CommonKernels(runtime::ProcessWorld& world,
 
 // The first rank of each host reads the weights into shared memory, the others of the host use them
 // there. It has lost its name before they are read: whoever is killed meanwhile leaves nothing.
-void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, int64_t max_positions,
-                Session& session) {
+void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, Session& session) {
   const SegmentName name{.job = world.job(), .name = fmt::format("weights-{}", world.host())};
   const bool is_reader = world.local_rank() == 0;
   world.Together([&] {
     if (!is_reader) return;
-    session.weights = SharedMemory::Create(name, MeasureModel(max_positions, session).weights);
+    session.weights = SharedMemory::Create(name, session.bytes.weights);
     // Alone on its host: nobody needs the name, and nobody would remove it.
     if (world.local_size() == 1) session.weights.Unlink();
   });
@@ -217,10 +209,10 @@ void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, int64_t 
   world.Together([&] {
     if (!is_reader) return;
     Arena arena(session.weights.bytes());
-    LoadModel(flags, max_positions, &arena, session);
+    LoadModel(flags, &arena, session);
   });
   world.Together([&] {
-    if (!is_reader) AttachModel(max_positions, session);
+    if (!is_reader) AttachModel(session);
   });
 }
 
@@ -260,7 +252,7 @@ void AgreeOnStart(runtime::ProcessWorld& world, const EngineFlags& flags, Start&
   options.kernels = session.kernels = CommonKernels(world, options);
   options.threads_per_rank = std::ranges::min(world.Gather(options.threads_per_rank));
   world.Together([&] {
-    session.bytes = MeasureModel(options.max_seq_len, session);
+    session.bytes = MeasureModel(session);
     options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
     CheckSharedMemoryOf(world, options, session.bytes.weights, session);
   });
@@ -282,8 +274,8 @@ Session StartOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags,
     longest = check ? check(session, options) : options.max_seq_len;
   });
   longest = std::ranges::max(world.Gather(longest));
-  world.Together([&] { LimitContext(session.config, longest, options); });
-  ShareModel(world, flags, options.max_seq_len, session);
+  world.Together([&] { LimitContext(longest, options); });
+  ShareModel(world, flags, session);
   world.Together([&] {
     session.links = world.Connect(options, runtime::ExchangeSegmentBytes(*session.model, options));
     session.links->view.pending_signal = InterruptSignal;

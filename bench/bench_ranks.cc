@@ -48,8 +48,7 @@ LoadedModel Load(const std::string& folder) {
   checkpoint::Checkpoint weights(folder);
   ThreadPool pool("load", NumAllowedCpus());
   model::WeightLoader loader(weights, {.kernels = loaded.kernels, .pool = &pool});
-  loaded.model =
-      model::LoadTransformer(reading.spec, loader, loaded.config.max_position_embeddings);
+  loaded.model = model::LoadTransformer(reading.spec, loader);
   return loaded;
 }
 

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <vector>
 
+#include "base/json_fault.h"
+
 namespace wideload {
 namespace {
 
@@ -19,8 +21,13 @@ std::string Found(const Json* value) {
 // on as they come instead of being kept.
 class Builder : public nlohmann::json_sax<Json> {
  public:
-  Builder(const std::string& source, const JsonMember* member, std::string_view streamed)
-      : source_(source), member_(member), streamed_(streamed) {}
+  // In a text of a file; without `member` everything is kept.
+  struct Streaming {
+    const JsonMember* member = nullptr;
+    std::string_view object;
+  };
+  Builder(std::string_view text, const std::string& source, const Streaming& streaming)
+      : text_(text), source_(source), member_(streaming.member), streamed_(streaming.object) {}
 
   Json Take() { return std::move(root_); }
 
@@ -53,8 +60,9 @@ class Builder : public nlohmann::json_sax<Json> {
     return true;
   }
 
-  bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& e) override {
-    Throw(ErrorKind::kCorrupt, "{}: not valid JSON: {}", source_, e.what());
+  bool parse_error(size_t bytes_read, const std::string&,
+                   const nlohmann::detail::exception& e) override {
+    RefuseBrokenJson(text_, source_, bytes_read, e);
   }
 
  private:
@@ -110,6 +118,7 @@ class Builder : public nlohmann::json_sax<Json> {
 
   static constexpr size_t kMaxDepth = 100;
 
+  std::string_view text_;
   const std::string& source_;
   const JsonMember* member_;
   std::string_view streamed_;
@@ -122,22 +131,19 @@ class Builder : public nlohmann::json_sax<Json> {
   Json value_;
 };
 
-Json Build(std::string_view text, Builder& builder) {
+Json Build(std::string_view text, const std::string& source, const Builder::Streaming& streaming) {
+  Builder builder(text, source, streaming);
   Json::sax_parse(text.begin(), text.end(), &builder);
   return builder.Take();
 }
 
 }  // namespace
 
-Json ParseJson(std::string_view text, const std::string& source) {
-  Builder builder(source, nullptr, {});
-  return Build(text, builder);
-}
+Json ParseJson(std::string_view text, const std::string& source) { return Build(text, source, {}); }
 
 Json ParseJsonMembers(std::string_view text, const std::string& source, std::string_view object,
                       const JsonMember& member) {
-  Builder builder(source, &member, object);
-  return Build(text, builder);
+  return Build(text, source, {.member = &member, .object = object});
 }
 
 Json ReadJsonFile(const std::string& path, uint64_t max_bytes) {

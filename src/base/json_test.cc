@@ -24,6 +24,41 @@ TEST(ParseJson, RefusesDuplicateKeysDepthAndGarbage) {
   EXPECT_THROW(ParseJson(std::string(200, '[') + std::string(200, ']'), "f"), Error);
 }
 
+TEST(ParseJson, SaysWhereTheTextIsWrongAndWhatIsExpected) {
+  const auto message = [](const std::string& text) {
+    return MessageOf([&] { ParseJson(text, "c.json"); });
+  };
+  const std::string at = "c.json: not valid JSON at line ";
+  const std::string value = "a value: {, [, a string in double quotes, a number, true, false, null";
+  EXPECT_EQ(message(""), "c.json: not valid JSON: the text is empty");
+  EXPECT_EQ(message(" \n"), "c.json: not valid JSON: the text is empty");
+  EXPECT_EQ(message("{\n  \"a\": 1"),
+            at + "2, column 9: found the end of the text; expected ',' or '}' after a member");
+  EXPECT_EQ(message("{\"a\": }"), at + "1, column 7: found \"}\"; expected " + value);
+  EXPECT_EQ(message("{\"a\": True}"), at + "1, column 7: found \"True\"; expected " + value);
+  EXPECT_EQ(message("[1, NaN]"), at + "1, column 5: found \"NaN\"; expected " + value);
+  EXPECT_EQ(message("{'a': 1}"), at + "1, column 2: found \"'\"; expected a key in double quotes");
+  EXPECT_EQ(message("{\"a\": 1,}"),
+            at + "1, column 9: found \"}\"; expected a key in double quotes");
+  EXPECT_EQ(message("{\"a\" 12}"), at + "1, column 6: found \"12\"; expected ':' after a key");
+  EXPECT_EQ(message("[1 2]"),
+            at + "1, column 4: found \"2\"; expected ',' or ']' after an element");
+  EXPECT_EQ(message("{} x"), at + "1, column 4: found \"x\"; expected nothing after the document");
+  EXPECT_EQ(message("[1e999]"),
+            at + "1, column 2: found \"1e999\"; expected a number that 64 bits hold");
+  EXPECT_EQ(message("[\"a\nb\"]"),
+            at + "1, column 4: found \"\\n\"; expected control characters in a string written as "
+                 "\\n or \\u000a");
+  EXPECT_EQ(message("[-]"),
+            at + "1, column 3: found \"]\"; expected a number as JSON writes it: 12, -0.5, 1e-6");
+  EXPECT_EQ(message("[\"\xff\"]"),
+            at + "1, column 3: found the byte 0xff; expected a string in UTF-8");
+  EXPECT_EQ(message("[\"a"),
+            at + "1, column 4: found the end of the text; expected a string that ends with a "
+                 "double quote");
+  EXPECT_EQ(message("\xff\xfe{"), at + "1, column 1: found the byte 0xff; expected " + value);
+}
+
 TEST(ParseJson, TakesTimeInProportionToTheText) {
   std::string objects = "[{}";  // with a look through the parent at each end: hours
   for (int i = 0; i < 1'000'000; ++i) objects += ",{}";

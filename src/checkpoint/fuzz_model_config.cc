@@ -1,5 +1,5 @@
 // Any bytes as config.json and as generation_config.json: read or refused, and what is read makes
-// a rotary table.
+// rotary frequencies.
 #include <cstdint>
 
 #include "base/error.h"
@@ -17,11 +17,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const int64_t num_moe_layers = config.NumMoeLayers();
     WIDELOAD_CHECK(num_moe_layers == 0 || config.top_k <= config.num_experts, "top_k {}",
                    config.top_k);
-    const RopeTables tables = MakeRopeTable(config.rope, config.head_dim, 2);
-    for (int64_t i = 0; i < tables.num_pairs; ++i) {
-      const float value = tables.cos().row<float>(1)[i];
-      WIDELOAD_CHECK(value == value, "cos of pair {} is NaN", i);
-    }
+    for (const float frequency : RopeFrequencies(config.rope, config.head_dim))
+      WIDELOAD_CHECK(frequency == frequency, "a frequency is NaN");
   } catch (const Error&) {
   }
   try {

@@ -136,7 +136,7 @@ void ReadExperts(ConfigReader& reader, ModelConfig& config) {
 std::string ReadQuantization(const ConfigReader& reader) {
   for (const JsonFields& fields : {reader.document(), reader.fields()})
     if (fields.Has("quantization_config"))
-      return fields.Object("quantization_config").StringOr("quant_method", "without quant_method");
+      return fields.Object("quantization_config").StringOr("quant_method", "unknown");
   return "";
 }
 

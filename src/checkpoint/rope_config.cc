@@ -1,6 +1,9 @@
 #include "checkpoint/rope_config.h"
 
+#include <algorithm>
+#include <array>
 #include <optional>
+#include <string_view>
 
 namespace wideload::checkpoint {
 namespace {
@@ -55,6 +58,24 @@ void ReadLlama3(const JsonFields& scaling, RopeConfig& rope) {
                    fmt::format("at least low_freq_factor, {}", rope.low_freq_factor));
 }
 
+// What other types have besides is of no effect, as in transformers; what no type has may change
+// the positions.
+void RefuseUnknown(const JsonFields& scaling, ConfigReader& reader) {
+  constexpr std::array<std::string_view, 16> kKnown = {
+      "rope_type",        "type",
+      "factor",           "original_max_position_embeddings",
+      "beta_fast",        "beta_slow",
+      "attention_factor", "mscale",
+      "mscale_all_dim",   "truncate",
+      "low_freq_factor",  "high_freq_factor",
+      "rope_theta",       "partial_rotary_factor",
+      "finetuned",        "max_position_embeddings"};
+  for (const auto& [name, value] : scaling.json().items())
+    if (!value.is_null() && std::ranges::find(kKnown, std::string_view(name)) == kKnown.end())
+      reader.Unsupported(fmt::format("{} is {}; this key is not known", scaling.Where(name),
+                                     DumpJson(value).substr(0, 60)));
+}
+
 // `scaling` without its base frequency.
 RopeConfig ReadScaling(const JsonFields& scaling, int64_t max_positions, ConfigReader& reader) {
   RopeConfig rope;
@@ -72,7 +93,9 @@ RopeConfig ReadScaling(const JsonFields& scaling, int64_t max_positions, ConfigR
     reader.Unsupported(fmt::format("{} is \"{}\"; implemented are default, linear, yarn and llama3",
                                    scaling.Where(scaling.Has("rope_type") ? "rope_type" : "type"),
                                    type));
+    return rope;
   }
+  RefuseUnknown(scaling, reader);
   return rope;
 }
 

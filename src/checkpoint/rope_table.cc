@@ -4,8 +4,16 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/error.h"
+
 namespace wideload::checkpoint {
 namespace {
+
+constexpr int64_t kBlockPositions = 256;
+
+int64_t NumBlocks(int64_t max_positions) {
+  return (max_positions + kBlockPositions - 1) / kBlockPositions;
+}
 
 // The dimension that turns `rotations` times within the original context.
 double CorrectionDim(const RopeConfig& config, int64_t head_dim, double rotations) {
@@ -87,31 +95,52 @@ float RopeAttentionFactor(const RopeConfig& config) {
   return static_cast<float>(Mscale(config.factor, 1.0));
 }
 
-void FillRopeTables(const RopeConfig& config, int64_t head_dim, RopeTables& tables) {
-  const std::vector<float> frequencies = RopeFrequencies(config, head_dim);
-  const float attention_factor = RopeAttentionFactor(config);
-  for (int64_t p = 0; p < tables.max_positions; ++p) {
-    auto* cos_row = tables.cos().row<float>(p);
-    auto* sin_row = tables.sin().row<float>(p);
-    for (size_t i = 0; i < frequencies.size(); ++i) {
-      const float angle = static_cast<float>(p) * frequencies[i];
-      // In double and rounded once, so that the table does not depend on the C library's float
-      // functions.
-      cos_row[i] = static_cast<float>(std::cos(static_cast<double>(angle))) * attention_factor;
-      sin_row[i] = static_cast<float>(std::sin(static_cast<double>(angle))) * attention_factor;
-    }
-  }
+RopeTable::RopeTable(const RopeConfig& config, int64_t rotary_dim, int64_t max_positions)
+    : frequencies_(RopeFrequencies(config, rotary_dim)),
+      attention_factor_(RopeAttentionFactor(config)),
+      max_positions_(max_positions),
+      blocks_(std::make_unique<std::atomic<const float*>[]>(
+          static_cast<size_t>(NumBlocks(max_positions)))) {}
+
+RopeTable::~RopeTable() {
+  for (int64_t i = 0; i < NumBlocks(max_positions_); ++i)
+    delete[] blocks_[static_cast<size_t>(i)].load(std::memory_order_relaxed);
 }
 
-RopeTables MakeRopeTable(const RopeConfig& config, int64_t head_dim, int64_t max_positions) {
-  WIDELOAD_CHECK(max_positions > 0, "a table of {} positions", max_positions);
-  const Shape shape{max_positions, head_dim / 2};
-  RopeTables tables{.cos_buffer = Buffer(DType::kF32, shape),
-                    .sin_buffer = Buffer(DType::kF32, shape),
-                    .max_positions = max_positions,
-                    .num_pairs = head_dim / 2};
-  FillRopeTables(config, head_dim, tables);
-  return tables;
+const float* RopeTable::MakeBlock(int64_t index) const {
+  auto values = std::make_unique<float[]>(2 * frequencies_.size() * kBlockPositions);
+  float* cos = values.get();
+  for (int64_t i = 0; i < kBlockPositions; ++i) {
+    float* sin = cos + frequencies_.size();
+    for (size_t pair = 0; pair < frequencies_.size(); ++pair) {
+      const float angle = static_cast<float>(index * kBlockPositions + i) * frequencies_[pair];
+      // In double and rounded once, so that it does not depend on the C library's float functions.
+      cos[pair] = static_cast<float>(std::cos(static_cast<double>(angle))) * attention_factor_;
+      sin[pair] = static_cast<float>(std::sin(static_cast<double>(angle))) * attention_factor_;
+    }
+    cos = sin + frequencies_.size();
+  }
+  return values.release();
+}
+
+const float* RopeTable::Block(int64_t index) const {
+  std::atomic<const float*>& place = blocks_[static_cast<size_t>(index)];
+  const float* block = place.load(std::memory_order_acquire);
+  if (block != nullptr) return block;
+  const float* made = MakeBlock(index);
+  // Whoever comes second takes the block of the first: the values are the same.
+  if (place.compare_exchange_strong(block, made, std::memory_order_acq_rel)) return made;
+  delete[] made;
+  return block;
+}
+
+void RopeTable::CopyRow(int64_t position, float* cos, float* sin) const {
+  WIDELOAD_CHECK(position >= 0 && position < max_positions_, "position {} of a context of {}",
+                 position, max_positions_);
+  const float* row =
+      Block(position / kBlockPositions) + position % kBlockPositions * 2 * num_pairs();
+  std::copy_n(row, num_pairs(), cos);
+  std::copy_n(row + num_pairs(), num_pairs(), sin);
 }
 
 }  // namespace wideload::checkpoint

@@ -1,24 +1,14 @@
-// The cos and sin tables of rotary position embedding. Values: thread-safe to read.
+// Rotary position embedding: frequencies, and cos and sin of positions.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "checkpoint/model_config.h"
-#include "tensor/buffer.h"
 
 namespace wideload::checkpoint {
-
-// F32, row p holds cos and sin of p x frequency i for each pair i, times the attention factor.
-struct RopeTables {
-  Buffer cos_buffer;  // [max_positions, head_dim / 2]
-  Buffer sin_buffer;  // [max_positions, head_dim / 2]
-  int64_t max_positions = 0;
-  int64_t num_pairs = 0;
-
-  TensorView cos() const { return cos_buffer.View(DType::kF32, {max_positions, num_pairs}); }
-  TensorView sin() const { return sin_buffer.View(DType::kF32, {max_positions, num_pairs}); }
-};
 
 // Angle per position of each pair of dimensions, [head_dim / 2], as fp32: theta^(-2i/d), scaled by
 // the config's type. Source: "YaRN: Efficient Context Window Extension" (arXiv
@@ -33,12 +23,30 @@ float RopeAttentionFactor(const RopeConfig& config);
 // mscale for mscale_all_dim; 1 without it.
 float YarnScoreFactor(const RopeConfig& config);
 
-// Fills tables of this size. Angles are products in fp32, as the reference models take them.
-// head_dim must be even.
-void FillRopeTables(const RopeConfig& config, int64_t head_dim, RopeTables& tables);
+// cos and sin of each position x frequency, times the attention factor. A context may be far longer
+// than any request, so they are computed block by block of positions, when one is first asked for.
+// Angles are products in fp32, as the reference models take them. Thread-safe.
+class RopeTable {
+ public:
+  // rotary_dim must be even.
+  RopeTable(const RopeConfig& config, int64_t rotary_dim, int64_t max_positions);
+  ~RopeTable();
+  RopeTable(const RopeTable&) = delete;
+  RopeTable& operator=(const RopeTable&) = delete;
 
-// Tables of their own memory, filled.
-// Errors: kResource when the machine refuses the memory, 4 x head_dim x max_positions bytes.
-RopeTables MakeRopeTable(const RopeConfig& config, int64_t head_dim, int64_t max_positions);
+  int64_t num_pairs() const { return static_cast<int64_t>(frequencies_.size()); }
+  // Writes num_pairs() values each for a position in [0, max_positions).
+  void CopyRow(int64_t position, float* cos, float* sin) const;
+
+ private:
+  const float* Block(int64_t index) const;
+  const float* MakeBlock(int64_t index) const;
+
+  std::vector<float> frequencies_;
+  float attention_factor_ = 1;
+  int64_t max_positions_ = 0;
+  // Each null until it is asked for, then cos and sin of each of its positions in turn.
+  std::unique_ptr<std::atomic<const float*>[]> blocks_;
+};
 
 }  // namespace wideload::checkpoint

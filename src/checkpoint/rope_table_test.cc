@@ -4,6 +4,9 @@
 
 #include <array>
 #include <cmath>
+#include <span>
+#include <thread>
+#include <vector>
 
 namespace wideload::checkpoint {
 namespace {
@@ -75,17 +78,30 @@ TEST(RopeTable, HoldsCosAndSinOfPositionTimesFrequency) {
                           .factor = 2.0,
                           .original_max_positions = 64,
                           .attention_factor = 0.5};
-  const RopeTables tables = MakeRopeTable(config, 8, 100);
+  constexpr int64_t kContext = int64_t{1} << 27;  // of which nothing is kept but what is used
+  const RopeTable table(config, 8, kContext);
   const std::vector<float> frequencies = RopeFrequencies(config, 8);
-  ASSERT_EQ(tables.cos().shape(), Shape({100, 4}));
-  ASSERT_EQ(tables.sin().shape(), Shape({100, 4}));
-  for (const int64_t p : {0, 1, 57, 99}) {
+  ASSERT_EQ(table.num_pairs(), 4);
+  for (const int64_t p : {int64_t{0}, int64_t{1}, int64_t{255}, int64_t{256}, kContext - 1}) {
+    std::array<float, 4> cos{};
+    std::array<float, 4> sin{};
+    table.CopyRow(p, cos.data(), sin.data());
     for (size_t i = 0; i < 4; ++i) {
       const double angle = static_cast<float>(p) * frequencies[i];
-      EXPECT_NEAR(tables.cos().row<float>(p)[i], 0.5 * std::cos(angle), kFloatUlps);
-      EXPECT_NEAR(tables.sin().row<float>(p)[i], 0.5 * std::sin(angle), kFloatUlps);
+      EXPECT_NEAR(cos[i], 0.5 * std::cos(angle), kFloatUlps) << p;
+      EXPECT_NEAR(sin[i], 0.5 * std::sin(angle), kFloatUlps) << p;
     }
   }
+}
+
+TEST(RopeTable, GivesThreadsThatAskAtOnceTheSameValues) {
+  const RopeTable table({.theta = 10000.0}, 8, 1024);
+  std::array<std::array<float, 8>, 4> rows{};
+  std::vector<std::thread> threads;
+  for (auto& row : rows)
+    threads.emplace_back([&] { table.CopyRow(700, row.data(), row.data() + 4); });
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& row : rows) EXPECT_EQ(row, rows[0]);
 }
 
 }  // namespace

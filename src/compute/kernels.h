@@ -101,11 +101,10 @@ struct RopeArgs {
   HeadRuns runs;
   int64_t half = 0;
   bool interleaved = false;
-  const float* cos = nullptr;  // [positions, half], rows table_stride apart
+  const float* cos = nullptr;  // [rows, half], rows cos_stride apart
   const float* sin = nullptr;
   int64_t cos_stride = 0;
   int64_t sin_stride = 0;
-  const int32_t* positions = nullptr;
 };
 
 // Query rows of one sequence against one KV head.

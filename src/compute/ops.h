@@ -81,16 +81,15 @@ void ExpertMlp(const Exec& exec, std::span<const ExpertGroup> groups,
 // Which elements a rotation pairs: (i, i + rotary_dim / 2), or (2 i, 2 i + 1).
 enum class RopePairs { kHalfSplit, kInterleaved };
 
-// Tables cos, sin [max_positions, rotary_dim / 2] F32 are made by the model (yarn and friends
-// change only the tables).
-struct RopeTable {
+// cos, sin [T, rotary_dim / 2] F32 of each row's position, made by the model (yarn and friends
+// change nothing else).
+struct RopeRows {
   TensorView cos;
   TensorView sin;
 };
 
-// Rotates the first rotary_dim elements of every head's part, in place; positions [T]. x F32.
-void Rope(const Exec& exec, const HeadPart& x, RopePairs pairs, const RopeTable& table,
-          std::span<const int32_t> positions);
+// Rotates the first rotary_dim elements of every head's part, in place. x [T, ...] F32.
+void Rope(const Exec& exec, const HeadPart& x, RopePairs pairs, const RopeRows& rope);
 
 // One layer's paged KV cache, in exec.precision().kv_cache: keys [num_blocks, kv_heads,
 // block_tokens, key width], values [num_blocks, kv_heads, block_tokens, value width], or empty: a

@@ -101,15 +101,14 @@ TEST_F(ReferenceOps, RmsNormScalesByTheRootMeanSquare) {
 }
 
 TEST_F(ReferenceOps, RopeRotatesPairsHalfTheRotaryDimensionApart) {
-  // One head of 5, of which 4 rotate by a quarter turn at position 1.
+  // One head of 5, of which 4 rotate by a quarter turn in row 0.
   OwnedTensor x(DType::kF32, {2, 5});
   for (int64_t i = 0; i < 10; ++i) SetElement(x.view(), i, static_cast<float>(i % 5 + 1));
   OwnedTensor cos(DType::kF32, {2, 2});
   OwnedTensor sin(DType::kF32, {2, 2});
-  for (int64_t i = 0; i < 2; ++i) SetElement(cos.view(), i, 1.0F);
-  for (int64_t i = 2; i < 4; ++i) SetElement(sin.view(), i, 1.0F);
-  Rope(exec, {.rows = x.view()}, RopePairs::kHalfSplit, {.cos = cos.view(), .sin = sin.view()},
-       std::vector<int32_t>{1, 0});
+  for (int64_t i = 0; i < 2; ++i) SetElement(sin.view(), i, 1.0F);
+  for (int64_t i = 2; i < 4; ++i) SetElement(cos.view(), i, 1.0F);
+  Rope(exec, {.rows = x.view()}, RopePairs::kHalfSplit, {.cos = cos.view(), .sin = sin.view()});
   const std::vector<float> expected = {-3, -4, 1, 2, 5, 1, 2, 3, 4, 5};
   for (int64_t i = 0; i < 10; ++i) EXPECT_EQ(x.at(i), expected[static_cast<size_t>(i)]) << i;
 }

@@ -132,30 +132,24 @@ void ConvertHeads(const Exec& exec, const HeadPart& x, const HeadPart& y) {
   });
 }
 
-void Rope(const Exec& exec, const HeadPart& x, RopePairs pairs, const RopeTable& table,
-          std::span<const int32_t> positions) {
-  const auto rows = static_cast<int64_t>(positions.size());
+void Rope(const Exec& exec, const HeadPart& x, RopePairs pairs, const RopeRows& rope) {
+  const int64_t rows = x.rows.dim(0);
   const HeadRuns runs = CheckHeads("Rope", x);
   CheckMatrix("Rope", "x", x.rows, DType::kF32, {rows, x.rows.dim(1)});
-  CheckMatrix("Rope", "cos", table.cos, DType::kF32, table.sin.shape());
-  CheckMatrix("Rope", "sin", table.sin, DType::kF32, {table.cos.dim(0), table.cos.dim(1)});
-  WIDELOAD_CHECK(2 * table.cos.dim(1) <= runs.width, "Rope: rotating {} elements of {}",
-                 2 * table.cos.dim(1), runs.width);
-  for (const int32_t p : positions) {
-    WIDELOAD_CHECK(p >= 0 && p < table.cos.dim(0), "Rope: position {} of a table of {}", p,
-                   table.cos.dim(0));
-  }
+  CheckMatrix("Rope", "cos", rope.cos, DType::kF32, {rows, rope.cos.dim(1)});
+  CheckMatrix("Rope", "sin", rope.sin, DType::kF32, rope.cos.shape());
+  WIDELOAD_CHECK(2 * rope.cos.dim(1) <= runs.width, "Rope: rotating {} elements of {}",
+                 2 * rope.cos.dim(1), runs.width);
   const RopeArgs args = {.x = WriteHeads(x),
                          .runs = runs,
-                         .half = table.cos.dim(1),
+                         .half = rope.cos.dim(1),
                          .interleaved = pairs == RopePairs::kInterleaved,
-                         .cos = table.cos.data<float>(),
-                         .sin = table.sin.data<float>(),
-                         .cos_stride = table.cos.row_stride(),
-                         .sin_stride = table.sin.row_stride(),
-                         .positions = positions.data()};
-  const auto rope = KernelsOf(exec.kernels).rope;
-  RunRows(exec, rows, x.rows.dim(1), [&](int64_t begin, int64_t end) { rope(args, begin, end); });
+                         .cos = rope.cos.data<float>(),
+                         .sin = rope.sin.data<float>(),
+                         .cos_stride = rope.cos.row_stride(),
+                         .sin_stride = rope.sin.row_stride()};
+  const auto kernel = KernelsOf(exec.kernels).rope;
+  RunRows(exec, rows, x.rows.dim(1), [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
 }
 
 void CombineRows(const Exec& exec, std::span<const std::byte* const> rows,

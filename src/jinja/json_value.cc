@@ -1,6 +1,7 @@
 #include "jinja/json_value.h"
 
 #include "base/json.h"
+#include "base/json_fault.h"
 
 namespace wideload::jinja {
 namespace {
@@ -10,7 +11,7 @@ constexpr size_t kMaxDepth = 100;
 // Takes what the parser meets, in order.
 class ValueBuilder : public Json::json_sax_t {
  public:
-  explicit ValueBuilder(const std::string& source) : source_(source) {}
+  ValueBuilder(std::string_view text, const std::string& source) : text_(text), source_(source) {}
 
   Value Take() { return std::move(result_); }
 
@@ -47,8 +48,8 @@ class ValueBuilder : public Json::json_sax_t {
     open_.pop_back();
     return Put(std::move(list));
   }
-  bool parse_error(size_t, const std::string&, const Json::exception& error) override {
-    Throw(ErrorKind::kCorrupt, "{}: not valid JSON: {}", source_, error.what());
+  bool parse_error(size_t bytes_read, const std::string&, const Json::exception& error) override {
+    RefuseBrokenJson(text_, source_, bytes_read, error);
   }
 
  private:
@@ -79,6 +80,7 @@ class ValueBuilder : public Json::json_sax_t {
     return true;
   }
 
+  std::string_view text_;
   const std::string& source_;
   std::vector<Frame> open_;
   Value result_;
@@ -87,7 +89,7 @@ class ValueBuilder : public Json::json_sax_t {
 }  // namespace
 
 Value ParseJsonValue(std::string_view text, const std::string& source) {
-  ValueBuilder builder(source);
+  ValueBuilder builder(text, source);
   Json::sax_parse(text.begin(), text.end(), &builder);
   return builder.Take();
 }

@@ -15,45 +15,6 @@ namespace {
 constexpr int64_t kMaxWindow = int64_t{1} << 27;
 constexpr int64_t kMaxLayers = 4096;
 
-void CheckFp8(const JsonFields& quantization, ConfigReader& reader) {
-  if (quantization.StringOr("fmt", "e4m3") != "e4m3")
-    reader.Unsupported(fmt::format("{} is {}; implemented is e4m3", quantization.Where("fmt"),
-                                   DumpJson(quantization.Required("fmt"))));
-  const Json* block = quantization.Find("weight_block_size");
-  if (block == nullptr || *block != Json({128, 128}))
-    reader.Unsupported(fmt::format("{} is {}; implemented are blocks of [128,128]",
-                                   quantization.Where("weight_block_size"),
-                                   block == nullptr ? "missing" : DumpJson(*block).substr(0, 60)));
-}
-
-// What one group of layers is quantised to must be int4 with a scale for 32.
-void CheckInt4(const JsonFields& weights, ConfigReader& reader) {
-  const auto expect = [&](std::string_view name, const Json& value) {
-    const Json* found = weights.Find(name);
-    if (found == nullptr || *found != value)
-      reader.Unsupported(fmt::format("{} is {}; implemented is {}", weights.Where(name),
-                                     found == nullptr ? "missing" : DumpJson(*found).substr(0, 60),
-                                     DumpJson(value)));
-  };
-  expect("num_bits", 4);
-  expect("type", "int");
-  expect("symmetric", true);
-  expect("strategy", "group");
-  expect("group_size", 32);
-}
-
-void CheckCompressedTensors(const JsonFields& quantization, ConfigReader& reader) {
-  const std::string format = quantization.StringOr("format", "missing");
-  if (format != "pack-quantized") {
-    reader.Unsupported(fmt::format("{} is {}; implemented is pack-quantized",
-                                   quantization.Where("format"), format));
-    return;
-  }
-  const JsonFields groups = quantization.Object("config_groups");
-  for (const auto& [name, group] : groups.json().items())
-    CheckInt4(groups.Object(name).Object("weights"), reader);
-}
-
 }  // namespace
 
 void RequireExperts(const ConfigReader& reader, const ModelConfig& config) {
@@ -150,25 +111,6 @@ void ReadSigmoidRouter(ConfigReader& reader, ModelSpec& spec) {
 void ReadSharedExperts(ConfigReader& reader, const ModelConfig& config, ModelSpec& spec) {
   const int64_t count = reader.IntOr("n_shared_experts", 0, 0, 1024);
   spec.experts.shared_width = count * config.moe_intermediate_size;
-}
-
-void ReadQuantization(ConfigReader& reader) {
-  for (const JsonFields& fields : {reader.document(), reader.fields()}) {
-    if (!fields.Has("quantization_config")) continue;
-    const JsonFields quantization = fields.Object("quantization_config");
-    const std::string method = quantization.StringOr("quant_method", "without quant_method");
-    if (method == "fp8") {
-      CheckFp8(quantization, reader);
-    } else if (method == "compressed-tensors") {
-      CheckCompressedTensors(quantization, reader);
-    } else if (method != "mxfp4") {
-      reader.Unsupported(fmt::format(
-          "{} is \"{}\"; implemented are fp8 in blocks, compressed-tensors (pack-quantized) and "
-          "mxfp4",
-          quantization.Where("quant_method"), method));
-    }
-    return;
-  }
 }
 
 }  // namespace wideload::model

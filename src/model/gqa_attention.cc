@@ -52,15 +52,15 @@ void GqaAttention::Norm(const compute::Exec& exec, const HeadPart& x, const Buff
     RmsNorm(exec, x.rows, weight.View(DType::kF32, {x.rows.dim(1)}), eps_, x.rows);
 }
 
-void GqaAttention::Rotate(const RankContext& rank, const Batch& batch,
-                          const compute::RopeTable& rope, const HeadPart& x) const {
+void GqaAttention::Rotate(const RankContext& rank, const compute::RopeRows& rope,
+                          const HeadPart& x) const {
   if (!spec_.is_rotary) return;
-  Rope(rank.exec, x, spec_.rope_pairs, rope, batch.positions);
+  Rope(rank.exec, x, spec_.rope_pairs, rope);
   if (spec_.qk_norm == QkNorm::kAfterRope) RmsNormHeads(rank.exec, x, {}, eps_);
 }
 
 void GqaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t layer,
-                           const compute::RopeTable& rope, const TensorView& x,
+                           const compute::RopeRows& rope, const TensorView& x,
                            const TensorView& h) const {
   const int64_t dim = spec_.head_dim;
   const int64_t tokens = x.dim(0);
@@ -77,8 +77,8 @@ void GqaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   const HeadPart v = columns(spec_.q_heads + spec_.kv_heads, spec_.kv_heads);
   Norm(rank.exec, q, q_norm_);
   Norm(rank.exec, k, k_norm_);
-  Rotate(rank, batch, rope, q);
-  Rotate(rank, batch, rope, k);
+  Rotate(rank, rope, q);
+  Rotate(rank, rope, k);
   if (spec_.temperature.floor > 0)
     ApplyTemperature(rank.exec, spec_.temperature, batch.positions, q.rows);
 

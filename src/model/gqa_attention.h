@@ -18,11 +18,11 @@ class GqaAttention {
   // h += W_o softmax(scale q k^T) v per head over layer `layer` of the rank's cache, with q, k and
   // v projections of x. x [T, H] activations, h [T, H] F32.
   void Forward(const RankContext& rank, const Batch& batch, int64_t layer,
-               const compute::RopeTable& rope, const TensorView& x, const TensorView& h) const;
+               const compute::RopeRows& rope, const TensorView& x, const TensorView& h) const;
 
  private:
   void Norm(const compute::Exec& exec, const compute::HeadPart& x, const Buffer& weight) const;
-  void Rotate(const RankContext& rank, const Batch& batch, const compute::RopeTable& rope,
+  void Rotate(const RankContext& rank, const compute::RopeRows& rope,
               const compute::HeadPart& x) const;
 
   GqaSpec spec_;

@@ -36,7 +36,7 @@ std::string ArchitectureOf(const std::string& text, const std::string& path) {
 // Whether every tensor is there, in a shape and type that can be loaded.
 void LookAtTensors(checkpoint::Checkpoint& weights, const ModelSpec& spec) {
   WeightLoader loader(weights, {.mode = LoadMode::kMeasure});
-  LoadTransformer(spec, loader, /*max_positions=*/1);
+  LoadTransformer(spec, loader);
 }
 
 }  // namespace

@@ -44,24 +44,66 @@ TensorView WeightLoader::Tensor(const std::string& name, const Shape& shape) con
   return view;
 }
 
-WeightSource WeightLoader::Weight(const std::string& name, int64_t n, int64_t k) const {
-  const std::string packed = name + ".weight_packed";
-  if (Has(packed)) {
-    // The values are those of [n, k]; weight_shape says so again.
-    if (Has(name + ".weight_shape")) checkpoint_.Get(name + ".weight_shape", {2});
-    return WeightSource::Int4(packed, checkpoint_.Get(packed, {n, k / 8}),
-                              checkpoint_.Get(name + ".weight_scale", {n, k / 32}));
-  }
+// int4 as compressed-tensors packs it.
+WeightSource WeightLoader::PackedWeight(const std::string& name, int64_t n, int64_t k) const {
   const std::string weight = name + ".weight";
-  const std::string scales = weight + "_scale_inv";
-  if (Has(scales)) {
-    const auto blocks = [](int64_t size) {
-      constexpr int64_t kBlock = 128;
-      return (size + kBlock - 1) / kBlock;
-    };
-    return WeightSource::Fp8(weight, checkpoint_.Get(weight, {n, k}),
-                             checkpoint_.Get(scales, {blocks(n), blocks(k)}));
+  const std::string packed = weight + "_packed";
+  const int64_t group = compute::ScaleBlockK(WeightFormat::kInt4);
+  if (k % group != 0)
+    Throw(ErrorKind::kUnsupported,
+          "{}: tensor {} has {} input features; implemented are multiples of the {} of a group",
+          checkpoint_.FileOf(packed), packed, k, group);
+  for (const char* more : {"_zero_point", "_g_idx"})
+    if (Has(weight + more))
+      Throw(ErrorKind::kUnsupported,
+            "{}: holds {}; implemented are symmetric groups of {} in stored order",
+            checkpoint_.FileOf(packed), weight + more, group);
+  const TensorView shape = checkpoint_.Get(weight + "_shape", {2});
+  const bool is_int = shape.dtype() == DType::kI64 || shape.dtype() == DType::kI32;
+  const auto dim = [&](int64_t i) {
+    return shape.dtype() == DType::kI64 ? shape.data<int64_t>()[i] : shape.data<int32_t>()[i];
+  };
+  if (!is_int || dim(0) != n || dim(1) != k)
+    Throw(ErrorKind::kInvalid, "{}: tensor {} holds {}; it must hold [{}, {}] in I64 or I32",
+          checkpoint_.FileOf(packed), weight + "_shape",
+          is_int ? Shape{dim(0), dim(1)}.ToString() : DTypeName(shape.dtype()), n, k);
+  return WeightSource::Int4(packed, checkpoint_.Get(packed, {n, k / 8}),
+                            checkpoint_.Get(weight + "_scale", {n, k / group}));
+}
+
+WeightSource WeightLoader::BlockScaledWeight(const std::string& weight, int64_t n,
+                                             int64_t k) const {
+  const auto blocks = [](int64_t size) {
+    constexpr int64_t kBlock = 128;
+    return (size + kBlock - 1) / kBlock;
+  };
+  return WeightSource::Fp8(weight, checkpoint_.Get(weight, {n, k}),
+                           checkpoint_.Get(weight + "_scale_inv", {blocks(n), blocks(k)}));
+}
+
+// What stands in the place of a weight that lacks one of its tensors.
+void WeightLoader::RefuseIncomplete(const std::string& weight) const {
+  const auto refuse = [&](std::string_view missing, std::string_view what) {
+    std::string others;
+    for (const char* more : {"", "_scale_inv", "_scale", "_shape"})
+      if (Has(weight + more)) others += (others.empty() ? "" : " and ") + weight + more;
+    Throw(ErrorKind::kNotFound, "{}: holds no tensor {}{}, {}; it holds {}", checkpoint_.folder(),
+          weight, missing, what, others);
+  };
+  if (!Has(weight)) {
+    if (Has(weight + "_scale_inv")) refuse("", "the values of these scales");
+    if (Has(weight + "_scale") || Has(weight + "_shape"))
+      refuse("_packed", "the int4 values of these scales");
+  } else if (checkpoint_.Peek(weight).dtype() == DType::kF8E4M3) {
+    refuse("_scale_inv", "the scales of its blocks of 128 x 128");
   }
+}
+
+WeightSource WeightLoader::Weight(const std::string& name, int64_t n, int64_t k) const {
+  const std::string weight = name + ".weight";
+  if (Has(weight + "_packed")) return PackedWeight(name, n, k);
+  if (Has(weight) && Has(weight + "_scale_inv")) return BlockScaledWeight(weight, n, k);
+  RefuseIncomplete(weight);
   return WeightSource::Plain(weight, Tensor(weight, {n, k}));
 }
 
@@ -158,16 +200,6 @@ WeightLoader::Table WeightLoader::Raw(const std::string& name, const Shape& shap
   std::copy_n(static_cast<const std::byte*>(view.raw()), view.num_bytes(), table.data.data());
   NoteRead(view.num_bytes());
   return table;
-}
-
-checkpoint::RopeTables WeightLoader::Rope(const checkpoint::RopeConfig& config, int64_t rotary_dim,
-                                          int64_t max_positions) {
-  checkpoint::RopeTables tables{.max_positions = max_positions, .num_pairs = rotary_dim / 2};
-  const int64_t num_bytes = max_positions * tables.num_pairs * DTypeBytes(DType::kF32);
-  tables.cos_buffer = Store(num_bytes);
-  tables.sin_buffer = Store(num_bytes);
-  if (is_reading()) checkpoint::FillRopeTables(config, rotary_dim, tables);
-  return tables;
 }
 
 }  // namespace wideload::model

@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/rope_table.h"
 #include "compute/matrix.h"
 #include "compute/weight_source.h"
 
@@ -56,8 +55,8 @@ class WeightLoader {
     return checkpoint_.Get(name, shape);
   }
   // A weight [n, k] in whichever format the checkpoint stores it: `name`.weight, with
-  // weight_scale_inv when it is fp8, or weight_packed and weight_scale when it is int4. Errors: as
-  // Tensor.
+  // weight_scale_inv when it is fp8, or weight_packed, weight_scale and weight_shape when it is
+  // int4. Errors: as Tensor; kUnsupported where these are of a kind that cannot be computed.
   compute::WeightSource Weight(const std::string& name, int64_t n, int64_t k) const;
   // The same with `name`.bias.
   compute::WeightSource WeightAndBias(const std::string& name, int64_t n, int64_t k) const;
@@ -86,8 +85,6 @@ class WeightLoader {
     DType dtype = DType::kF32;
   };
   Table Raw(const std::string& name, const Shape& shape);
-  checkpoint::RopeTables Rope(const checkpoint::RopeConfig& config, int64_t rotary_dim,
-                              int64_t max_positions);
 
   compute::KernelSet kernels() const { return options_.kernels; }
   // Of the weights so far.
@@ -98,6 +95,9 @@ class WeightLoader {
   int64_t expert_bytes() const { return expert_bytes_; }
 
  private:
+  compute::WeightSource PackedWeight(const std::string& name, int64_t n, int64_t k) const;
+  compute::WeightSource BlockScaledWeight(const std::string& weight, int64_t n, int64_t k) const;
+  void RefuseIncomplete(const std::string& weight) const;
   void NoteRead(int64_t num_bytes);
   compute::WeightFormat FormatOf(std::span<const compute::WeightSource> sources) const;
   Buffer Store(int64_t num_bytes);

@@ -68,31 +68,31 @@ TensorView MlaAttention::LatentQueries(const RankContext& rank, const TensorView
 }
 
 // What the cache holds of the batch's tokens: normed latent, rotated key [T, kv_lora + rope] F32.
-TensorView MlaAttention::Latents(const RankContext& rank, const Batch& batch,
-                                 const compute::RopeTable& rope, const TensorView& x) const {
+TensorView MlaAttention::Latents(const RankContext& rank, const compute::RopeRows& rope,
+                                 const TensorView& x) const {
   const TensorView kv = rank.workspace->TakeTensor(DType::kF32, {x.dim(0), spec_.latent_dim()});
   MatMul(rank.exec, x, kv_a_, kv);
   RmsNormHeads(rank.exec, {.rows = kv, .first = 0, .width = spec_.kv_lora_rank},
                kv_norm_.View(DType::kF32, {spec_.kv_lora_rank}), spec_.norm_eps);
   Rope(rank.exec, {.rows = kv, .first = spec_.kv_lora_rank, .width = spec_.rope_dim},
-       compute::RopePairs::kInterleaved, rope, batch.positions);
+       compute::RopePairs::kInterleaved, rope);
   return kv;
 }
 
 void MlaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t layer,
-                           const compute::RopeTable& rope, const TensorView& x,
+                           const compute::RopeRows& rope, const TensorView& x,
                            const TensorView& h) const {
   const int64_t tokens = x.dim(0);
   Workspace& ws = *rank.workspace;
   const DType activations = rank.exec.precision().activations;
   const compute::PagedKv cache{rank.cache->Keys(layer), {}};
   const auto sequences = batch.SequencesOf(rank.cache->block_class(layer));
-  StoreKv(rank.exec, Latents(rank, batch, rope, x), {}, sequences, cache);
+  StoreKv(rank.exec, Latents(rank, rope, x), {}, sequences, cache);
 
   const TensorView q = Queries(rank, x);
   Rope(rank.exec,
        {.rows = q, .heads = spec_.heads, .first = spec_.nope_dim, .width = spec_.rope_dim},
-       compute::RopePairs::kInterleaved, rope, batch.positions);
+       compute::RopePairs::kInterleaved, rope);
   const compute::AttentionShape attention{.q_heads = spec_.heads,
                                           .kv_heads = 1,
                                           .key_dim = spec_.latent_dim(),

@@ -21,12 +21,12 @@ class MlaAttention {
   // h += W_o (attended values) over layer `layer` of the rank's cache. x [T, H] activations, h
   // [T, H] F32.
   void Forward(const RankContext& rank, const Batch& batch, int64_t layer,
-               const compute::RopeTable& rope, const TensorView& x, const TensorView& h) const;
+               const compute::RopeRows& rope, const TensorView& x, const TensorView& h) const;
 
  private:
   TensorView Queries(const RankContext& rank, const TensorView& x) const;
   TensorView LatentQueries(const RankContext& rank, const TensorView& q) const;
-  TensorView Latents(const RankContext& rank, const Batch& batch, const compute::RopeTable& rope,
+  TensorView Latents(const RankContext& rank, const compute::RopeRows& rope,
                      const TensorView& x) const;
 
   MlaSpec spec_;

@@ -42,7 +42,7 @@ class Model {
  public:
   virtual ~Model() = default;
   virtual const ModelSpec& spec() const = 0;
-  // Bytes of packed weights, without rotary tables.
+  // Bytes of packed weights.
   virtual int64_t weight_bytes() const = 0;
   // The experts of MoE layer `moe_index` [num_experts]; without bytes those that were not loaded.
   virtual std::span<const compute::ExpertWeights> Experts(int32_t moe_index) const = 0;

@@ -13,6 +13,7 @@ ModelSpec PlainSpec(const checkpoint::ModelConfig& config) {
                  .norm_eps = static_cast<float>(config.rms_norm_eps),
                  .tied_embeddings = config.tie_word_embeddings,
                  .rope = config.rope,
+                 .max_positions = config.max_position_embeddings,
                  .num_extra_layers = config.num_extra_layers};
   spec.rotary_dim =
       static_cast<int64_t>(static_cast<double>(config.head_dim) * config.rope.rotary_fraction);
@@ -84,7 +85,7 @@ int64_t ScratchBytesPerToken(const ModelSpec& spec) {
   int64_t most = 0;
   for (const LayerSpec& layer : spec.layers)
     most = std::max(most, std::max(AttentionElements(layer), MlpElements(spec, layer)));
-  return (2 * spec.hidden + most) * DTypeBytes(DType::kF32);
+  return (2 * spec.hidden + spec.rotary_dim + most) * DTypeBytes(DType::kF32);
 }
 
 std::string LayerPrefix(const TensorNames& names, int64_t layer) {

@@ -109,7 +109,8 @@ struct ModelSpec {
   float norm_eps = 0;
   bool tied_embeddings = false;
   checkpoint::RopeConfig rope;
-  int64_t rotary_dim = 0;  // elements of each head that are rotated
+  int64_t rotary_dim = 0;     // elements of each head that are rotated
+  int64_t max_positions = 0;  // the context
   std::vector<LayerSpec> layers;
   int64_t num_extra_layers = 0;  // prediction layers in the checkpoint, not loaded
   moe::MoeShape moe;

@@ -5,6 +5,7 @@
 #include <variant>
 #include <vector>
 
+#include "checkpoint/rope_table.h"
 #include "checkpoint/weight_sums.h"
 #include "model/gated_mlp.h"
 #include "model/gqa_attention.h"
@@ -49,7 +50,7 @@ Layer LoadLayer(const ModelSpec& model, int64_t index, WeightLoader& loader) {
 
 class Transformer final : public Model {
  public:
-  Transformer(const ModelSpec& spec, WeightLoader& loader, int64_t max_positions);
+  Transformer(const ModelSpec& spec, WeightLoader& loader);
 
   const ModelSpec& spec() const override { return spec_; }
   int64_t weight_bytes() const override { return weight_bytes_; }
@@ -62,10 +63,11 @@ class Transformer final : public Model {
  private:
   TensorView Norm(const RankContext& rank, const TensorView& h, const Buffer& weight,
                   DType dtype) const;
+  compute::RopeRows RotaryRows(const RankContext& rank, const Batch& batch) const;
   void RunMlp(const RankContext& rank, const Layer& layer, const TensorView& h) const;
 
   ModelSpec spec_;
-  checkpoint::RopeTables rope_;
+  checkpoint::RopeTable rope_;
   Buffer embedding_;  // [V, H] as stored
   DType embedding_dtype_ = DType::kF32;
   std::vector<Layer> layers_;
@@ -74,8 +76,8 @@ class Transformer final : public Model {
   int64_t weight_bytes_ = 0;
 };
 
-Transformer::Transformer(const ModelSpec& spec, WeightLoader& loader, int64_t max_positions)
-    : spec_(spec), rope_(loader.Rope(spec.rope, spec.rotary_dim, max_positions)) {
+Transformer::Transformer(const ModelSpec& spec, WeightLoader& loader)
+    : spec_(spec), rope_(spec.rope, spec.rotary_dim, spec.max_positions) {
   const std::string embedding = spec.names.prefix + "model.embed_tokens";
   WeightLoader::Table table = loader.Raw(embedding + ".weight", {spec.vocab_size, spec.hidden});
   embedding_ = std::move(table.data);
@@ -109,6 +111,16 @@ TensorView Transformer::Embed(const RankContext& rank, const Batch& batch) const
   return h;
 }
 
+compute::RopeRows Transformer::RotaryRows(const RankContext& rank, const Batch& batch) const {
+  const Shape shape{static_cast<int64_t>(batch.positions.size()), rope_.num_pairs()};
+  const compute::RopeRows rows{.cos = rank.workspace->TakeTensor(DType::kF32, shape),
+                               .sin = rank.workspace->TakeTensor(DType::kF32, shape)};
+  for (int64_t t = 0; t < shape[0]; ++t)
+    rope_.CopyRow(batch.positions[static_cast<size_t>(t)], rows.cos.row<float>(t),
+                  rows.sin.row<float>(t));
+  return rows;
+}
+
 // h += mlp(norm(h)); experts take fp32 rows, because the router does.
 void Transformer::RunMlp(const RankContext& rank, const Layer& layer, const TensorView& h) const {
   if (const auto* experts = std::get_if<MoeBlock>(&layer.mlp)) {
@@ -121,7 +133,8 @@ void Transformer::RunMlp(const RankContext& rank, const Layer& layer, const Tens
 
 void Transformer::Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
                          const TensorView& h) const {
-  const compute::RopeTable rope{rope_.cos(), rope_.sin()};
+  const Workspace::Scope all_layers(*rank.workspace);
+  const compute::RopeRows rope = RotaryRows(rank, batch);
   for (int64_t index = first; index < last; ++index) {
     const Layer& layer = layers_[static_cast<size_t>(index)];
     const Workspace::Scope scope(*rank.workspace);
@@ -148,9 +161,8 @@ TensorView Transformer::Head(const RankContext& rank, const Batch& batch,
 
 }  // namespace
 
-std::unique_ptr<Model> LoadTransformer(const ModelSpec& spec, WeightLoader& loader,
-                                       int64_t max_positions) {
-  return std::make_unique<Transformer>(spec, loader, max_positions);
+std::unique_ptr<Model> LoadTransformer(const ModelSpec& spec, WeightLoader& loader) {
+  return std::make_unique<Transformer>(spec, loader);
 }
 
 std::vector<std::string> DescribeUnused(const ModelSpec& spec,

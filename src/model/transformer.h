@@ -12,9 +12,8 @@
 
 namespace wideload::model {
 
-// `max_positions`: length of the rotary tables. Errors: as WeightLoader.
-std::unique_ptr<Model> LoadTransformer(const ModelSpec& spec, WeightLoader& loader,
-                                       int64_t max_positions);
+// Errors: as WeightLoader.
+std::unique_ptr<Model> LoadTransformer(const ModelSpec& spec, WeightLoader& loader);
 
 // What to say of tensors that the model did not ask for: one line each for those of prediction
 // layers, of other modalities, and for the rest.

@@ -2,29 +2,37 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <string_view>
 
 namespace wideload::rebalance {
 
 enum class Mode {
   kOff,
-  kRandom,  // every layer anew at random after every iteration: what tests move weights with
+  kRepair,       // the best gain per fetched slot, for the optimal split of each batch
+  kTensorRtLlm,  // TensorRT-LLM's rotation, decay and policy
+  kRandom,       // every layer anew at random after every iteration: what tests move weights with
 };
 
 struct OnlineOptions {
   Mode mode = Mode::kOff;
-  uint64_t seed = 1;  // of kRandom
+  uint64_t seed = 1;  // of kRandom and kRepair
   // A change takes effect so many iterations after its counts; >= 1. With 2 or more the planner
   // works while the next iteration runs.
   int32_t delay_iterations = 2;
   // Whether ChangeFor waits for a plan that is not ready, so that the same counts always give the
   // same changes. Without, a late plan takes the next boundary.
   bool is_waiting = true;
+  int32_t layer_updates_per_iter = 1;       // of kTensorRtLlm; >= 1
+  int32_t max_fetched_slots_per_iter = 16;  // of kRepair, over all layers; >= 1
+  // Of kRepair: the imbalance of recent iterations (optimal split) at which a layer begins to be
+  // repaired, and at which it is good enough; 0 <= target <= threshold.
+  double threshold = 0.02;
+  double target = 0.005;
+  double min_gain = 1e-3;  // of kRepair: imbalance that a fetched slot must save at least
 };
 
-// What `--rebalance` says: off, random:SEED. Sets mode and seed. Errors: kInvalid naming `name`
-// and what is allowed.
+// What `--rebalance` says: off, repair, tensorrt_llm, random:SEED. Sets mode and, of random, seed.
+// Errors: kInvalid naming `name` and what is allowed.
 void ParseMode(std::string_view text, std::string_view name, OnlineOptions& options);
 
 }  // namespace wideload::rebalance

@@ -1,6 +1,7 @@
 #include "runtime/engine.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "base/error.h"
@@ -31,8 +32,16 @@ std::string RefusalReason(const Request& request, const EngineOptions& options,
                           int64_t vocab_size) {
   std::string wrong = InvalidField(request.sampling, vocab_size);
   if (!wrong.empty()) return wrong;
+  const auto is_id = [&](int32_t id) { return id >= 0 && id < vocab_size; };
+  if (request.min_tokens < 0 || request.min_tokens > request.max_tokens)
+    return fmt::format("min_tokens is {}; allowed: 0 to {} (max_tokens)", request.min_tokens,
+                       request.max_tokens);
+  for (const TokenBias& bias : request.logit_bias)
+    if (!is_id(bias.id) || !std::isfinite(bias.bias))
+      return fmt::format("logit_bias of id {} is {}; allowed are finite ones of ids 0 to {}",
+                         bias.id, bias.bias, vocab_size - 1);
   for (size_t i = 0; i < request.prompt.size(); ++i)
-    if (request.prompt[i] < 0 || request.prompt[i] >= vocab_size)
+    if (!is_id(request.prompt[i]))
       return fmt::format("prompt id {} at position {} is out of range; allowed: 0 to {}",
                          request.prompt[i], i, vocab_size - 1);
   return RefusalReason(request, MakeSchedulerOptions(options));

@@ -183,13 +183,18 @@ void Rank::SampleAll(std::span<const PlanEntry> entries, const TensorView& logit
     output.logits = logits.Rows(first, rows);
     if (!entry.sample) return;
     const Sequence& sequence = *entry.sequence;
+    const Request& request = sequence.request;
     const float* row = output.logits.row<float>(rows - 1);
+    const auto generated = static_cast<int64_t>(sequence.tokens.size()) - sequence.prompt_length;
     output.token = samplers_[static_cast<size_t>(thread)].Sample(
         {.logits = {row, static_cast<size_t>(logits.dim(1))},
          .tokens = sequence.tokens,
          .prompt_length = sequence.prompt_length,
-         .index = sequence.request.index},
-        sequence.request.sampling, output.logprobs);
+         .index = request.index,
+         .bias = request.logit_bias,
+         .forbidden = generated < request.min_tokens ? std::span<const int32_t>(request.eos_ids)
+                                                     : std::span<const int32_t>()},
+        request.sampling, output.logprobs);
   };
   pool_.Run(static_cast<int64_t>(entries.size()), sample);
 }

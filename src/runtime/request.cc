@@ -7,7 +7,8 @@
 namespace wideload::runtime {
 
 const char* FinishReasonName(FinishReason reason) {
-  constexpr std::array<const char*, 5> kNames = {"", "stop", "length", "cancelled", "error"};
+  constexpr std::array<const char*, 6> kNames = {"",          "stop",  "length",
+                                                 "cancelled", "error", "deadline"};
   return kNames[static_cast<size_t>(reason)];
 }
 

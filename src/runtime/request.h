@@ -26,19 +26,28 @@ struct SamplingParams {
 // valid.
 std::string InvalidField(const SamplingParams& params, int64_t vocab_size);
 
+struct TokenBias {
+  int32_t id = 0;
+  float bias = 0;  // finite
+  bool operator==(const TokenBias&) const = default;
+};
+
 struct Request {
   std::vector<int32_t> prompt;  // at least one id
   int64_t max_tokens = 16;      // tokens to generate; 0: only compute the prompt
   SamplingParams sampling;
-  std::vector<int32_t> eos_ids;  // generation ends after one of these (empty: never)
+  std::vector<int32_t> eos_ids;       // generation ends after one of these (empty: never)
+  int64_t min_tokens = 0;             // eos_ids cannot be chosen before so many have been generated
+  std::vector<TokenBias> logit_bias;  // added to the logits before penalties
   uint64_t index = 0;  // the request's own index: random numbers come from (seed, index, position)
   bool prompt_logits = false;  // deliver the logits of every prompt position
 };
 
 using RequestId = int64_t;
 
-enum class FinishReason { kNone, kStop, kLength, kCancelled, kError };
-// "stop", "length", "cancelled", "error"; kNone is "".
+// The engine itself says all of these but kDeadline.
+enum class FinishReason { kNone, kStop, kLength, kCancelled, kError, kDeadline };
+// "stop", "length", "cancelled", "error", "deadline"; kNone is "".
 const char* FinishReasonName(FinishReason reason);
 
 struct TokenLogprob {

@@ -30,6 +30,10 @@ int32_t ArgMax(std::span<const float> logits) {
   return std::isfinite(best_logit) ? best : -1;
 }
 
+bool Better(const TokenLogit& a, const TokenLogit& b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+}
+
 }  // namespace
 
 double UniformRandom(uint64_t seed, uint64_t index, uint64_t position) {
@@ -37,14 +41,27 @@ double UniformRandom(uint64_t seed, uint64_t index, uint64_t position) {
   return static_cast<double>(bits >> 11) * 0x1.0p-53;
 }
 
+void FillLogprobs(std::span<const float> logits, int32_t token, int32_t count,
+                  std::vector<TokenLogit>& scratch, std::vector<TokenLogprob>& logprobs) {
+  double largest = -std::numeric_limits<double>::infinity();
+  for (const float logit : logits) largest = std::max(largest, static_cast<double>(logit));
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
+  const double log_sum = largest + std::log(sum);
+  scratch.clear();
+  for (size_t i = 0; i < logits.size(); ++i)
+    scratch.push_back({logits[i], static_cast<int32_t>(i)});
+  const auto end = scratch.begin() + std::min<int64_t>(count, static_cast<int64_t>(scratch.size()));
+  std::partial_sort(scratch.begin(), end, scratch.end(), Better);
+  logprobs.push_back({token, static_cast<float>(logits[static_cast<size_t>(token)] - log_sum)});
+  for (auto it = scratch.begin(); it != end; ++it)
+    logprobs.push_back({it->id, static_cast<float>(it->logit - log_sum)});
+}
+
 Sampler::Sampler(int64_t vocab_size)
     : logits_(static_cast<size_t>(vocab_size)), counts_(static_cast<size_t>(vocab_size)) {
   candidates_.reserve(static_cast<size_t>(vocab_size));
   weights_.reserve(static_cast<size_t>(vocab_size));
-}
-
-bool Sampler::Better(const Candidate& a, const Candidate& b) {
-  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
 int32_t Sampler::Sample(const Input& input, const SamplingParams& params,
@@ -54,12 +71,17 @@ int32_t Sampler::Sample(const Input& input, const SamplingParams& params,
   logprobs.clear();
   if (ArgMax(input.logits) < 0) return -1;
   std::copy(input.logits.begin(), input.logits.end(), logits_.begin());
+  for (const TokenBias& bias : input.bias) logits_[static_cast<size_t>(bias.id)] += bias.bias;
   ApplyPenalties(input, params);
+  const auto vocab_size = static_cast<int64_t>(logits_.size());
+  for (const int32_t id : input.forbidden)
+    if (id >= 0 && id < vocab_size)
+      logits_[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
   int32_t token = ArgMax(logits_);
   if (token >= 0 && params.temperature > 0)
     token = Draw(params, UniformRandom(params.seed, input.index, input.tokens.size()));
   if (params.num_logprobs >= 0 && token >= 0)
-    FillLogprobs(input.logits, token, params.num_logprobs, logprobs);
+    FillLogprobs(input.logits, token, params.num_logprobs, candidates_, logprobs);
   return token;
 }
 
@@ -110,7 +132,7 @@ int32_t Sampler::Draw(const SamplingParams& params, double uniform) {
   }
   weights_.clear();
   double total = 0;
-  for (const Candidate& c : candidates_) {
+  for (const TokenLogit& c : candidates_) {
     weights_.push_back(std::exp(c.logit));
     total += weights_.back();
   }
@@ -133,24 +155,6 @@ int32_t Sampler::Draw(const SamplingParams& params, double uniform) {
     if (left < 0) break;
   }
   return candidates_[last].id;
-}
-
-void Sampler::FillLogprobs(std::span<const float> logits, int32_t token, int32_t count,
-                           std::vector<TokenLogprob>& logprobs) {
-  double largest = -std::numeric_limits<double>::infinity();
-  for (const float logit : logits) largest = std::max(largest, static_cast<double>(logit));
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
-  const double log_sum = largest + std::log(sum);
-  candidates_.clear();
-  for (size_t i = 0; i < logits.size(); ++i)
-    candidates_.push_back({logits[i], static_cast<int32_t>(i)});
-  const auto end =
-      candidates_.begin() + std::min<int64_t>(count, static_cast<int64_t>(candidates_.size()));
-  std::partial_sort(candidates_.begin(), end, candidates_.end(), Better);
-  logprobs.push_back({token, static_cast<float>(logits[static_cast<size_t>(token)] - log_sum)});
-  for (auto it = candidates_.begin(); it != end; ++it)
-    logprobs.push_back({it->id, static_cast<float>(it->logit - log_sum)});
 }
 
 }  // namespace wideload::runtime

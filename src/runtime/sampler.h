@@ -16,35 +16,40 @@ namespace wideload::runtime {
 // finaliser).
 double UniformRandom(uint64_t seed, uint64_t index, uint64_t position);
 
+struct TokenLogit {
+  double logit = 0;
+  int32_t id = 0;
+};
+
+// Appends the log probability of `token` and the `count` most likely tokens, likeliest first, ties
+// by id. logits: [vocab_size]. `scratch` is overwritten.
+void FillLogprobs(std::span<const float> logits, int32_t token, int32_t count,
+                  std::vector<TokenLogit>& scratch, std::vector<TokenLogprob>& logprobs);
+
 class Sampler {
  public:
   explicit Sampler(int64_t vocab_size);
 
   struct Input {
-    std::span<const float> logits;    // [vocab_size]
-    std::span<const int32_t> tokens;  // prompt and generated so far
-    int64_t prompt_length = 0;        // tokens[prompt_length ..] were generated
-    uint64_t index = 0;               // of the request
+    std::span<const float> logits;         // [vocab_size]
+    std::span<const int32_t> tokens;       // prompt and generated so far
+    int64_t prompt_length = 0;             // tokens[prompt_length ..] were generated
+    uint64_t index = 0;                    // of the request
+    std::span<const TokenBias> bias{};     // added to the logits first
+    std::span<const int32_t> forbidden{};  // cannot be chosen now; any ids
   };
   // Returns the token, or -1 when the logits hold a NaN or no finite value. Fills `logprobs` as
-  // params.num_logprobs asks, from the logits before penalties and temperature.
+  // params.num_logprobs asks, from the logits before biases, penalties and temperature.
   int32_t Sample(const Input& input, const SamplingParams& params,
                  std::vector<TokenLogprob>& logprobs);
 
  private:
-  struct Candidate {
-    double logit;
-    int32_t id;
-  };
-  static bool Better(const Candidate& a, const Candidate& b);
   void ApplyPenalties(const Input& input, const SamplingParams& params);
   int32_t Draw(const SamplingParams& params, double uniform);
-  void FillLogprobs(std::span<const float> logits, int32_t token, int32_t count,
-                    std::vector<TokenLogprob>& logprobs);
 
   std::vector<float> logits_;                        // after penalties
   std::vector<std::pair<int32_t, int32_t>> counts_;  // per id: times in prompt, times generated
-  std::vector<Candidate> candidates_;
+  std::vector<TokenLogit> candidates_;
   std::vector<double> weights_;
 };
 

@@ -97,5 +97,22 @@ TEST(InvalidField, NamesFieldFoundAndAllowed) {
   EXPECT_NE(InvalidField({.temperature = std::nan("")}, 10), "");
 }
 
+TEST(Sampler, BiasesAndForbiddenIdsMoveTheChoice) {
+  const std::vector<float> logits = {1, 3, 2};
+  Sampler sampler(3);
+  const std::vector<int32_t> tokens = {0};
+  std::vector<TokenLogprob> logprobs;
+  const auto choose = [&](std::vector<TokenBias> bias, std::vector<int32_t> forbidden) {
+    return sampler.Sample(
+        {.logits = logits, .tokens = tokens, .bias = bias, .forbidden = forbidden},
+        {.num_logprobs = 1}, logprobs);
+  };
+  EXPECT_EQ(choose({{0, 2.5F}}, {}), 0);
+  EXPECT_EQ(choose({{1, -100}}, {}), 2);
+  EXPECT_EQ(logprobs[1].id, 1);  // of the model, not of the bias
+  EXPECT_EQ(choose({}, {1, -1, 7}), 2);
+  EXPECT_EQ(choose({}, {0, 1, 2}), -1);
+}
+
 }  // namespace
 }  // namespace wideload::runtime

@@ -144,10 +144,10 @@ class TiktokenReader {
   }
 
   void AddAddedToken(const std::string& content, size_t id, bool is_special) {
-    for (const AddedToken& token : spec_.added_tokens)
-      if (token.content == content)
-        Throw(ErrorKind::kCorrupt, "{}: the ids {} and {} are both {}; contents must differ",
-              spec_.source, token.id, id, content);
+    const auto [other, is_new] = added_ids_.emplace(content, id);
+    if (!is_new)
+      Throw(ErrorKind::kCorrupt, "{}: the ids {} and {} are both {}; contents must differ",
+            spec_.source, other->second, id, content);
     spec_.vocabulary[id] = {.text = content, .exists = true, .special = is_special, .added = true};
     spec_.added_tokens.push_back(
         {.content = content, .id = static_cast<int32_t>(id), .special = is_special});
@@ -155,6 +155,7 @@ class TiktokenReader {
 
   TokenizerSpec& spec_;
   std::unordered_map<std::string, int32_t> ids_;
+  std::unordered_map<std::string, size_t> added_ids_;
 };
 
 // Python's str.isspace, which has four control characters more than White_Space.

@@ -406,6 +406,21 @@ class EplbCommands(unittest.TestCase):
         self.assertEqual(crossing["scenario"], 1)
         self.assertTrue(0 < crossing["deepseek"] <= 2, crossing)
 
+    def test_simulates_an_online_balancer(self):
+        folder = self.write_statistics([range(4)] * 8 + [range(8, 12)] * 8, tokens=(4000, 300))
+        source = ["--expert_statistic_path", folder, "--ep_size", 4, "--num_slots", 24, "--splits", "optimal"]
+
+        def imbalance(mode, *more):
+            return json.loads(self.eplb("simulate", *source, "--rebalance", mode, "--json", *more))["results"][0]
+
+        contiguous = json.loads(self.eplb("simulate", *source, "--policies", "contiguous", "--json"))["results"][0]
+        repair = imbalance("repair", "--max_fetched_slots_per_iter", 8)
+        self.assertLess(repair["imbalance_mean"], contiguous["imbalance_mean"] / 2)
+        self.assertGreater(repair["slots_fetched_per_layer"], 0)
+        self.assertEqual(repair["imbalance_mean"], imbalance("repair", "--max_fetched_slots_per_iter", 8)["imbalance_mean"])
+        self.assertGreater(imbalance("tensorrt_llm")["slots_fetched_per_layer"], repair["slots_fetched_per_layer"])
+        self.assertIn("repair", self.eplb("simulate", *source, "--rebalance", "repair"))
+
     def test_simulates_the_plans_that_plan_writes(self):
         folder = self.write_statistics([range(4), range(8, 12)] * 4, tokens=(4000, 300))
         plan = self.out / "plan.yaml"

@@ -11,19 +11,12 @@ namespace {
 
 constexpr int64_t kBatch = 33;
 
-std::vector<int32_t> SomePositions() {
-  std::vector<int32_t> positions;
-  for (int32_t i = 0; i < kBatch; ++i) positions.push_back(i * 7 % 50);
-  return positions;
-}
-
 TEST_P(OpsConformance, RopeAgreesWithTheReferenceAndRowsAreIndependent) {
-  const std::vector<int32_t> positions = SomePositions();
   for (const int64_t half : {1, 12, 16, 20, 33}) {
     const int64_t head_dim = 2 * half + 7;
-    const OwnedTensor cos = RandomTensor(DType::kF32, {50, half}, 1);
-    const OwnedTensor sin = RandomTensor(DType::kF32, {50, half}, 2);
-    const RopeTable table = {.cos = cos.view(), .sin = sin.view()};
+    const OwnedTensor cos = RandomTensor(DType::kF32, {kBatch, half}, 1);
+    const OwnedTensor sin = RandomTensor(DType::kF32, {kBatch, half}, 2);
+    const RopeRows rope = {.cos = cos.view(), .sin = sin.view()};
     const OwnedTensor x = RandomTensor(DType::kF32, {kBatch, 3 * head_dim}, 3);
     for (const RopePairs pairs : {RopePairs::kHalfSplit, RopePairs::kInterleaved}) {
       // All of a head from 0, or its last 2 half elements.
@@ -32,12 +25,13 @@ TEST_P(OpsConformance, RopeAgreesWithTheReferenceAndRowsAreIndependent) {
           return HeadPart{.rows = rows, .heads = 3, .first = first};
         };
         const OwnedTensor expected = CopyOf(x.view(), DType::kF32);
-        Rope(Reference(), part(expected.view()), pairs, table, positions);
+        Rope(Reference(), part(expected.view()), pairs, rope);
         const StridedTensor all(x, 4);
-        Rope(With(3), part(all.view()), pairs, table, positions);
+        Rope(With(3), part(all.view()), pairs, rope);
         ASSERT_TRUE(IsNear(CopyOf(all.view(), DType::kF32), expected, kSumTolerance)) << half;
         const OwnedTensor one = CopyOf(x.view().Rows(20, 1), DType::kF32);
-        Rope(With(1), part(one.view()), pairs, table, std::span(positions).subspan(20, 1));
+        Rope(With(1), part(one.view()), pairs,
+             {.cos = cos.view().Rows(20, 1), .sin = sin.view().Rows(20, 1)});
         ASSERT_TRUE(SameBits(one.view(), all.view().Rows(20, 1))) << half;
       }
     }
@@ -47,10 +41,9 @@ TEST_P(OpsConformance, RopeAgreesWithTheReferenceAndRowsAreIndependent) {
 // Elements (i, i + half) of one order are elements (2 i, 2 i + 1) of the other.
 TEST_P(OpsConformance, InterleavedPairsAreHalfSplitPairsInAnotherOrder) {
   constexpr int64_t kHalf = 20;
-  const std::vector<int32_t> positions = SomePositions();
-  const OwnedTensor cos = RandomTensor(DType::kF32, {50, kHalf}, 1);
-  const OwnedTensor sin = RandomTensor(DType::kF32, {50, kHalf}, 2);
-  const RopeTable table = {.cos = cos.view(), .sin = sin.view()};
+  const OwnedTensor cos = RandomTensor(DType::kF32, {kBatch, kHalf}, 1);
+  const OwnedTensor sin = RandomTensor(DType::kF32, {kBatch, kHalf}, 2);
+  const RopeRows rope = {.cos = cos.view(), .sin = sin.view()};
   const OwnedTensor split = RandomTensor(DType::kF32, {kBatch, 2 * kHalf}, 3);
   const OwnedTensor pairs(DType::kF32, {kBatch, 2 * kHalf});
   const auto place = [](int64_t i) {
@@ -58,8 +51,8 @@ TEST_P(OpsConformance, InterleavedPairsAreHalfSplitPairsInAnotherOrder) {
     return i - in_head + 2 * (in_head % kHalf) + in_head / kHalf;
   };
   for (int64_t i = 0; i < split.size(); ++i) SetElement(pairs.view(), place(i), split.at(i));
-  Rope(With(1), {.rows = split.view()}, RopePairs::kHalfSplit, table, positions);
-  Rope(With(1), {.rows = pairs.view()}, RopePairs::kInterleaved, table, positions);
+  Rope(With(1), {.rows = split.view()}, RopePairs::kHalfSplit, rope);
+  Rope(With(1), {.rows = pairs.view()}, RopePairs::kInterleaved, rope);
   for (int64_t i = 0; i < split.size(); ++i) ASSERT_EQ(pairs.at(place(i)), split.at(i)) << i;
 }
 

@@ -19,8 +19,7 @@ TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels,
   checkpoint::Checkpoint weights(folder);
   ThreadPool pool("load", 2);
   model::WeightLoader loader(weights, {.kernels = kernels, .pool = &pool});
-  loaded.model =
-      model::LoadTransformer(reading.spec, loader, loaded.config.max_position_embeddings);
+  loaded.model = model::LoadTransformer(reading.spec, loader);
   return loaded;
 }
 

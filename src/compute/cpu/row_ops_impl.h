@@ -97,8 +97,8 @@ void RotateInterleaved(float* head, int64_t half, const float* cos, const float*
 
 void Rope(const RopeArgs& args, int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r) {
-    const float* cos = args.cos + args.positions[r] * args.cos_stride;
-    const float* sin = args.sin + args.positions[r] * args.sin_stride;
+    const float* cos = args.cos + r * args.cos_stride;
+    const float* sin = args.sin + r * args.sin_stride;
     for (int64_t h = 0; h < args.runs.heads; ++h) {
       float* head = Row<float>(args.x, r) + h * args.runs.stride;
       if (args.interleaved) {

@@ -217,8 +217,8 @@ void Rope(const RopeArgs& args, int64_t begin, int64_t end) {
   const int64_t step = args.interleaved ? 2 : 1;
   const int64_t apart = args.interleaved ? 1 : args.half;
   for (int64_t r = begin; r < end; ++r) {
-    const float* cos = args.cos + args.positions[r] * args.cos_stride;
-    const float* sin = args.sin + args.positions[r] * args.sin_stride;
+    const float* cos = args.cos + r * args.cos_stride;
+    const float* sin = args.sin + r * args.sin_stride;
     for (int64_t h = 0; h < args.runs.heads; ++h) {
       float* head = Row<float>(args.x, r) + h * args.runs.stride;
       for (int64_t i = 0; i < args.half; ++i) {

@@ -37,7 +37,10 @@ void ReadAttention(ConfigReader& reader, ModelSpec& spec) {
   const bool has_bias = reader.BoolOr("attention_bias", false);
   const int64_t chunk = reader.IntOr("attention_chunk_size", 0, 1, kMaxChunk);
   AttentionTemperature temperature;
+  // Published files have a boolean or a number here.
   const Json* tuned = reader.Find("attn_temperature_tuning");
+  if (tuned != nullptr && !tuned->is_boolean() && !tuned->is_number_integer())
+    reader.fields().Refuse("attn_temperature_tuning", "true, false or an integer");
   if (tuned != nullptr && *tuned != false && *tuned != 0)
     temperature = {.scale = reader.NumberOr("attn_scale", 0.1, 0.0, 1e3),
                    .floor = reader.NumberOr("floor_scale", 8192, 1.0, 1e9)};

@@ -24,6 +24,7 @@ struct NewSequence {
   uint64_t index = 0;
   int64_t prompt_length = 0;
   uint64_t prompt_logits = 0;
+  int64_t min_tokens = 0;
 };
 
 // Generation 0 stands for no change.
@@ -67,12 +68,16 @@ void OrderWriter::WriteStep(const StepHead& head, std::span<const PlanEntry> ent
                          .first_block = static_cast<int64_t>(known.num_blocks),
                          .is_new = is_new,
                          .sample = entry.sample});
-    if (is_new)
+    if (is_new) {
       writer.Put(NewSequence{.sampling = sequence.request.sampling,
                              .max_tokens = sequence.request.max_tokens,
                              .index = sequence.request.index,
                              .prompt_length = sequence.prompt_length,
-                             .prompt_logits = sequence.request.prompt_logits});
+                             .prompt_logits = sequence.request.prompt_logits,
+                             .min_tokens = sequence.request.min_tokens});
+      writer.PutAll(std::span<const int32_t>(sequence.request.eos_ids));
+      writer.PutAll(std::span<const TokenBias>(sequence.request.logit_bias));
+    }
     writer.PutAll(std::span<const int32_t>(sequence.tokens).subspan(known.num_tokens));
     for (const BlockTable& table : sequence.tables)
       writer.PutAll(std::span<const int32_t>(table.blocks).subspan(known.num_blocks));
@@ -173,6 +178,8 @@ class OrderReader::Parser {
     sequence->request.max_tokens = start.max_tokens;
     sequence->request.index = start.index;
     sequence->request.prompt_logits = start.prompt_logits != 0;
+    sequence->request.min_tokens = start.min_tokens;
+    TakeChoiceLimits(*sequence);
     const int64_t length = start.prompt_length + start.max_tokens;
     sequence->tokens.reserve(static_cast<size_t>(length));
     sequence->tables.resize(owner_.classes_.size());
@@ -181,6 +188,17 @@ class OrderReader::Parser {
     const auto [it, is_new] = owner_.sequences_.emplace(id, std::move(sequence));
     Require(is_new, "begins sequence {}, which is there", id);
     return *it->second;
+  }
+
+  void TakeChoiceLimits(Sequence& sequence) {
+    Request& request = sequence.request;
+    const std::span<const int32_t> eos_ids = reader_.TakeAll<int32_t>();
+    request.eos_ids.assign(eos_ids.begin(), eos_ids.end());
+    for (const TokenBias& bias : reader_.TakeAll<TokenBias>()) {
+      Require(bias.id >= 0 && bias.id < owner_.vocab_size_, "biases token {} of sequence {}",
+              bias.id, sequence.id);
+      request.logit_bias.push_back(bias);
+    }
   }
 
   void TakeTokens(Sequence& sequence) {

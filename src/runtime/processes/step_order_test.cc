@@ -43,6 +43,10 @@ Request MakeRequest(uint64_t index, size_t prompt_length, int64_t max_tokens) {
   request.sampling = {.temperature = 0.5, .seed = index, .num_logprobs = 2};
   request.index = index;
   request.prompt_logits = index % 3 == 0;
+  request.eos_ids = {-1, static_cast<int32_t>(1000 + index)};
+  request.min_tokens = static_cast<int64_t>(index);
+  for (size_t i = 0; i < index % 4; ++i)
+    request.logit_bias.push_back({static_cast<int32_t>(i), -1});
   return request;
 }
 
@@ -58,6 +62,9 @@ void ExpectSame(const PlanEntry& read, const PlanEntry& wanted) {
   for (size_t c = 0; c < a.tables.size(); ++c) EXPECT_EQ(a.tables[c].blocks, b.tables[c].blocks);
   EXPECT_EQ(a.prompt_length, b.prompt_length);
   EXPECT_EQ(a.request.max_tokens, b.request.max_tokens);
+  EXPECT_EQ(a.request.eos_ids, b.request.eos_ids);
+  EXPECT_EQ(a.request.min_tokens, b.request.min_tokens);
+  EXPECT_TRUE(a.request.logit_bias == b.request.logit_bias);
   EXPECT_EQ(a.request.index, b.request.index);
   EXPECT_EQ(a.request.prompt_logits, b.request.prompt_logits);
   EXPECT_EQ(a.request.sampling.temperature, b.request.sampling.temperature);

@@ -1,0 +1,173 @@
+#include "runtime/engine_loop.h"
+
+#include <utility>
+
+#include "base/error.h"
+
+namespace wideload::runtime {
+
+EngineLoop::EngineLoop(Engine& engine, const tokenizer::Tokenizer* tokenizer, Now now)
+    : engine_(engine), tokenizer_(tokenizer), now_(std::move(now)) {
+  engine_.SetLogitsSink([this](RequestId id, int64_t position, std::span<const float> logits) {
+    TakePromptLogits(id, position, logits);
+  });
+}
+
+EngineLoop::~EngineLoop() { engine_.SetLogitsSink({}); }
+
+JobId EngineLoop::Submit(Job job) {
+  Generation generation(tokenizer_, std::move(job.text));
+  const JobId id = next_id_.fetch_add(1, std::memory_order_relaxed);
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    arrivals_.push_back({.id = id, .job = std::move(job), .generation = std::move(generation)});
+  }
+  Wake();
+  return id;
+}
+
+void EngineLoop::Cancel(JobId id) {
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    cancellations_.push_back(id);
+  }
+  Wake();
+}
+
+void EngineLoop::Wake() { wake_.Increment(); }
+
+bool EngineLoop::idle() const { return jobs_.empty() && wake_.Load() == seen_; }
+
+void EngineLoop::Wait(std::chrono::milliseconds longest) { wake_.Sleep(seen_, longest); }
+
+void EngineLoop::Step() {
+  TakeInbox();
+  EndLate();
+  try {
+    for (const Event& event : engine_.Step()) Deliver(event);
+  } catch (const std::exception& failure) {
+    FailAll(failure.what());
+    throw;
+  }
+  NoteFigures();
+}
+
+void EngineLoop::TakeInbox() {
+  seen_ = wake_.Load();
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    std::swap(arrivals_, new_arrivals_);
+    std::swap(cancellations_, new_cancellations_);
+  }
+  for (Arrival& arrival : new_arrivals_) Start(std::move(arrival));
+  new_arrivals_.clear();
+  for (const JobId id : new_cancellations_) {
+    const auto job = jobs_.find(id);
+    if (job == jobs_.end()) continue;
+    job->second.sink(job->second.generation.End(FinishReason::kCancelled));
+    Finish(job);
+  }
+  new_cancellations_.clear();
+}
+
+void EngineLoop::Start(Arrival arrival) {
+  if (!failure_.empty()) {
+    arrival.job.sink(arrival.generation.End(FinishReason::kError, failure_));
+    return;
+  }
+  Active active{.generation = std::move(arrival.generation),
+                .sink = std::move(arrival.job.sink),
+                .deadline = arrival.job.deadline,
+                .num_prompt_logprobs = arrival.job.prompt_logprobs,
+                .prompt = {},
+                .prompt_logprobs = {}};
+  if (active.num_prompt_logprobs >= 0) {
+    active.prompt = arrival.job.request.prompt;
+    active.prompt_logprobs.resize(active.prompt.size());
+    arrival.job.request.prompt_logits = true;
+  }
+  active.request_id = engine_.Submit(std::move(arrival.job.request));
+  job_of_.emplace(active.request_id, arrival.id);
+  jobs_.emplace(arrival.id, std::move(active));
+}
+
+void EngineLoop::EndLate() {
+  const auto now = now_();
+  for (auto job = jobs_.begin(); job != jobs_.end();) {
+    const auto late = job++;
+    if (!late->second.deadline || now < *late->second.deadline) continue;
+    late->second.sink(late->second.generation.End(FinishReason::kDeadline));
+    Finish(late);
+  }
+}
+
+void EngineLoop::Deliver(const Event& event) {
+  const auto owner = job_of_.find(event.id);
+  if (owner == job_of_.end()) return;
+  const auto job = jobs_.find(owner->second);
+  Active& active = job->second;
+  Delta delta = active.generation.Take(event);
+  delta.prompt_logprobs = std::exchange(active.prompt_logprobs, {});
+  const bool is_last = delta.is_last();
+  active.sink(std::move(delta));
+  if (is_last) Finish(job);
+}
+
+// The engine may have ended it already.
+void EngineLoop::Finish(Jobs::iterator job) {
+  engine_.Cancel(job->second.request_id);
+  job_of_.erase(job->second.request_id);
+  jobs_.erase(job);
+}
+
+void EngineLoop::TakePromptLogits(RequestId id, int64_t position, std::span<const float> logits) {
+  const auto owner = job_of_.find(id);
+  if (owner == job_of_.end()) return;
+  Active& active = jobs_.at(owner->second);
+  const auto next = static_cast<size_t>(position) + 1;
+  if (active.num_prompt_logprobs < 0 || next >= active.prompt_logprobs.size()) return;
+  active.prompt_logprobs[next].clear();  // a preempted request computes its prompt again
+  FillLogprobs(logits, active.prompt[next], active.num_prompt_logprobs, scratch_,
+               active.prompt_logprobs[next]);
+}
+
+void EngineLoop::FailAll(const std::string& reason) {
+  failure_ = reason;
+  while (!jobs_.empty()) {
+    const auto job = jobs_.begin();
+    job->second.sink(job->second.generation.End(FinishReason::kError, reason));
+    job_of_.erase(job->second.request_id);
+    jobs_.erase(job);
+  }
+}
+
+void EngineLoop::NoteFigures() {
+  const std::lock_guard lock(figures_mutex_);
+  figures_ = {.num_waiting = engine_.scheduler().num_waiting(),
+              .num_running = engine_.scheduler().num_running(),
+              .num_iterations = engine_.last_iteration().iteration + 1,
+              .num_preemptions = engine_.scheduler().num_preemptions()};
+}
+
+EngineLoop::Figures EngineLoop::figures() const {
+  const std::lock_guard lock(figures_mutex_);
+  return figures_;
+}
+
+void RunJob(EngineLoop& loop, Job job, const std::function<bool()>& is_cancelled) {
+  std::string error;
+  bool has_ended = false;
+  job.sink = [&, sink = std::move(job.sink)](Delta delta) {
+    has_ended = delta.is_last();
+    error = delta.error;
+    if (error.empty()) sink(std::move(delta));
+  };
+  const JobId id = loop.Submit(std::move(job));
+  while (!has_ended) {
+    loop.Step();
+    if (!has_ended && is_cancelled()) loop.Cancel(id);
+  }
+  if (!error.empty()) Throw(ErrorKind::kRunFailed, "{}", error);
+}
+
+}  // namespace wideload::runtime

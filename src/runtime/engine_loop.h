@@ -1,0 +1,126 @@
+// Requests of any thread on the engine's one thread: an inbox with a wake-up, what each request
+// generated handed to its sink, deadlines, and rest while there is nothing to do.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "base/wait.h"
+#include "runtime/engine.h"
+#include "runtime/generation.h"
+
+namespace wideload::runtime {
+
+using JobId = int64_t;
+
+// Takes what came of a request, in order, on the engine's thread; the last delta says why it ended
+// and nothing follows. It must not wait: all requests wait for it. It may call Submit and Cancel.
+using DeltaSink = std::function<void(Delta delta)>;
+
+struct Job {
+  Request request;
+  TextOptions text;
+  // n: for each prompt position the log probability of its token and the n largest; -1: none.
+  int32_t prompt_logprobs = -1;
+  std::optional<std::chrono::steady_clock::time_point> deadline;  // then it ends with kDeadline
+  DeltaSink sink;
+};
+
+class EngineLoop {
+ public:
+  using Now = std::function<std::chrono::steady_clock::time_point()>;
+
+  // `engine` and `tokenizer` (null: tokens without text) must outlive the loop. Takes the engine's
+  // logits sink.
+  EngineLoop(Engine& engine, const tokenizer::Tokenizer* tokenizer,
+             Now now = std::chrono::steady_clock::now);
+  ~EngineLoop();
+  EngineLoop(const EngineLoop&) = delete;
+  EngineLoop& operator=(const EngineLoop&) = delete;
+
+  // Any thread. A request that can never run ends with kError in the next Step. Errors: kInvalid
+  // for stop strings that are not allowed.
+  JobId Submit(Job job);
+  // Any thread. Ends the request with kCancelled in the next Step; unknown and ended ones are
+  // ignored.
+  void Cancel(JobId id);
+  // Any thread: Wait returns.
+  void Wake();
+
+  // The following belong to the engine's thread.
+
+  // Takes what is in the inbox, runs one iteration, and hands out what came of it. Errors: as
+  // Engine::Step; every request has then ended with kError, and no later one runs.
+  void Step();
+  // No request is there that has not ended.
+  bool idle() const;
+  // Rests until something came into the inbox, Wake was called, or `longest` is over; may return
+  // early.
+  void Wait(std::chrono::milliseconds longest);
+
+  // Any thread: of the last Step.
+  struct Figures {
+    int64_t num_waiting = 0;
+    int64_t num_running = 0;
+    int64_t num_iterations = 0;
+    int64_t num_preemptions = 0;
+  };
+  Figures figures() const;
+
+ private:
+  struct Active {
+    RequestId request_id = -1;
+    Generation generation;
+    DeltaSink sink;
+    std::optional<std::chrono::steady_clock::time_point> deadline;
+    int32_t num_prompt_logprobs = -1;
+    std::vector<int32_t> prompt;  // with prompt logprobs
+    std::vector<std::vector<TokenLogprob>> prompt_logprobs;
+  };
+  using Jobs = std::map<JobId, Active>;
+  struct Arrival {
+    JobId id = -1;
+    Job job;
+    Generation generation;
+  };
+
+  void TakeInbox();
+  void Start(Arrival arrival);
+  void EndLate();
+  void Deliver(const Event& event);
+  void Finish(Jobs::iterator job);
+  void TakePromptLogits(RequestId id, int64_t position, std::span<const float> logits);
+  void FailAll(const std::string& reason);
+  void NoteFigures();
+
+  Engine& engine_;
+  const tokenizer::Tokenizer* tokenizer_;
+  Now now_;
+
+  std::mutex inbox_mutex_;
+  std::vector<Arrival> arrivals_;      // of the inbox
+  std::vector<JobId> cancellations_;   // of the inbox
+  std::vector<Arrival> new_arrivals_;  // the inbox's, taken
+  std::vector<JobId> new_cancellations_;
+  std::atomic<JobId> next_id_{0};
+  EventWord wake_;
+  uint32_t seen_ = 0;  // of wake_, when the inbox was taken last
+
+  Jobs jobs_;
+  std::map<RequestId, JobId> job_of_;
+  std::vector<TokenLogit> scratch_;
+  std::string failure_;  // of the engine; empty: none
+  mutable std::mutex figures_mutex_;
+  Figures figures_;
+};
+
+// Runs the engine until the job has ended; asks between iterations whether it is to be cancelled.
+// Errors: as EngineLoop::Step; kRunFailed with what the engine says against the request.
+void RunJob(EngineLoop& loop, Job job, const std::function<bool()>& is_cancelled);
+
+}  // namespace wideload::runtime
