@@ -166,30 +166,44 @@ PackedMatrix WeightLoader::Matrix(std::span<const WeightSource> sources,
   return matrix;
 }
 
+compute::ExpertShape WeightLoader::MlpShape(const ExpertSources& sources) const {
+  const std::array all = {sources.gate, sources.up, sources.down};
+  return {.kernels = options_.kernels,
+          .format = FormatOf(all),
+          .hidden = sources.gate.k(),
+          .inner = sources.gate.n(),
+          .bias = sources.gate.has_bias()};
+}
+
+compute::ExpertWeights WeightLoader::Fill(const compute::ExpertShape& shape,
+                                          const ExpertSources& sources, Buffer storage) {
+  compute::ExpertWeights weights = compute::ExpertWeights::Pack(
+      shape, sources.gate, sources.up, sources.down, *options_.pool, std::move(storage));
+  NoteRead(StoredBytes(sources.gate) + StoredBytes(sources.up) + StoredBytes(sources.down));
+  return weights;
+}
+
 compute::ExpertWeights WeightLoader::Mlp(const WeightSource& gate, const WeightSource& up,
                                          const WeightSource& down) {
-  const std::array sources = {gate, up, down};
-  const compute::ExpertShape shape{.kernels = options_.kernels,
-                                   .format = FormatOf(sources),
-                                   .hidden = gate.k(),
-                                   .inner = gate.n(),
-                                   .bias = gate.has_bias()};
+  const ExpertSources sources{gate, up, down};
+  const compute::ExpertShape shape = MlpShape(sources);
   packed_bytes_ += shape.num_bytes();
   Buffer storage = Store(shape.num_bytes());
   if (options_.mode == LoadMode::kMeasure) return {};
   if (!is_reading()) return compute::ExpertWeights::Over(shape, std::move(storage));
-  compute::ExpertWeights weights =
-      compute::ExpertWeights::Pack(shape, gate, up, down, *options_.pool, std::move(storage));
-  NoteRead(StoredBytes(gate) + StoredBytes(up) + StoredBytes(down));
-  return weights;
+  return Fill(shape, sources, std::move(storage));
 }
 
-compute::ExpertWeights WeightLoader::Expert(const WeightSource& gate, const WeightSource& up,
-                                            const WeightSource& down) {
-  const int64_t before = packed_bytes_;
-  compute::ExpertWeights weights = Mlp(gate, up, down);
-  expert_bytes_ = std::max(expert_bytes_, packed_bytes_ - before);
-  return weights;
+compute::ExpertWeights WeightLoader::Expert(int32_t moe_index, int32_t expert,
+                                            const ExpertSources& sources) {
+  const compute::ExpertShape shape = MlpShape(sources);
+  expert_bytes_ = std::max(expert_bytes_, shape.num_bytes());
+  if (!options_.place_expert) return Mlp(sources.gate, sources.up, sources.down);
+  packed_bytes_ += shape.num_bytes();
+  PlacedExpert place = options_.place_expert(moe_index, expert, shape.num_bytes());
+  if (options_.mode == LoadMode::kMeasure) return {};
+  if (!place.is_read) return compute::ExpertWeights::Over(shape, std::move(place.storage));
+  return Fill(shape, sources, std::move(place.storage));
 }
 
 WeightLoader::Table WeightLoader::Raw(const std::string& name, const Shape& shape) {
