@@ -20,6 +20,15 @@ namespace {
 // beyond which hardly anything is gained.
 constexpr int64_t kProposalRoom = 400'000;
 constexpr int64_t kMaxProposals = 300'000;
+// Temperature at the start, in objective / ranks: the fewer proposals a slot has, the colder, or
+// the search would not have come back from the heat when it ends.
+constexpr double kStartTemperature = 0.2;
+constexpr double kStartTemperatureByProposals = 4e-5;  // x proposals / slots
+// Sharpness of the objective by the best one for the start. Below 1 more than the busiest ranks
+// count, which holds better for later batches; one batch with independent scatter has no batches
+// to fit too well.
+constexpr double kSharpness = 0.7;
+constexpr double kSharpnessOfScatter = 1;
 
 // A placement on its way to a plan, and the rule it keeps.
 struct Draft {
@@ -53,10 +62,16 @@ double Anneal(const EvenModel& model, const EvenPlanOptions& options, int64_t sh
                      .current = options.fetch_price > 0 ? options.current : nullptr,
                      .nodes = draft.nodes});
   const int64_t num_blocks = (model.num_batches + kLanes - 1) / kLanes;
-  const int64_t proposals = options.proposals > 0
-                                ? options.proposals
-                                : std::min(kMaxProposals, kProposalRoom / num_blocks);
-  search.Anneal({.proposals = proposals / share});
+  const int64_t proposals =
+      (options.proposals > 0 ? options.proposals
+                             : std::min(kMaxProposals, kProposalRoom / num_blocks)) /
+      share;
+  search.Anneal(
+      {.proposals = proposals,
+       .start_temperature = std::min(
+           kStartTemperature,
+           kStartTemperatureByProposals * static_cast<double>(proposals) / options.sizes.num_slots),
+       .sharpness = model.num_batches > 1 ? kSharpness : kSharpnessOfScatter});
   draft.placement = search.placement();
   return search.objective();
 }

@@ -13,6 +13,8 @@ namespace {
 // At least this part of the covariances is taken for chance, however many batches there are: later
 // batches are not quite of the recorded kind.
 constexpr double kLeastShrinkage = 0.2;
+// From this shrinkage on, covariances are not told apart from chance: none is kept.
+constexpr double kAllChance = 0.93;
 // Drift that no recording shows: every expert's share is off by about this part of itself.
 constexpr double kDrift = 0.05;
 
@@ -133,7 +135,7 @@ double Shrinkage(const Shares& shares) {
   const double noise = (product_squares - covariance_squares) / (n - 1);
   const double lambda =
       covariance_squares > 0 ? std::clamp(noise / covariance_squares, 0.0, 1.0) : 1.0;
-  return std::max(kLeastShrinkage, lambda * lambda);
+  return lambda >= kAllChance ? 1.0 : std::max(kLeastShrinkage, lambda * lambda);
 }
 
 }  // namespace
@@ -145,10 +147,15 @@ EvenModel MakeEvenModel(const BatchLoads& recorded, double total_speed) {
   const Shares shares = SharesOf(loaded);
   const std::vector<double> variance = Variances(shares);
   const double shrinkage = Shrinkage(shares);
-  EvenModel model{.num_experts = shares.num_experts,
-                  .num_batches = shares.num_batches,
-                  .weights = shares.weights};
-  for (int32_t i = 0; i < shares.num_batches; ++i)
+  EvenModel model{.num_experts = shares.num_experts};
+  if (shrinkage < 1) {
+    model.num_batches = shares.num_batches;
+    model.weights = shares.weights;
+  } else {  // all batches are their mean: one says it
+    model.num_batches = 1;
+    model.weights = {1.0};
+  }
+  for (int32_t i = 0; i < model.num_batches; ++i)
     for (size_t e = 0; e < shares.mean.size(); ++e)
       model.loads.push_back(total_speed *
                             (shares.mean[e] + std::sqrt(1 - shrinkage) * shares.Row(i)[e]));

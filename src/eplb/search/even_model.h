@@ -13,7 +13,7 @@ namespace wideload::eplb {
 // Loads in shares of the mean rank's load: all experts of a batch sum up to `total_speed`.
 struct EvenModel {
   int32_t num_experts = 0;
-  int32_t num_batches = 0;
+  int32_t num_batches = 0;       // 1 when what batches have in common is not told from chance
   std::vector<double> loads;     // [num_batches * num_experts] the batches, shrunk to their mean
   std::vector<double> weights;   // [num_batches] sum up to 1
   std::vector<double> variance;  // [num_experts] of what the batches do not tell, independent

@@ -9,6 +9,8 @@ namespace {
 
 // How often a slot is drawn until one is found whose expert has others.
 constexpr int kMaxDraws = 8;
+// Rises of the objective by more temperatures than this are not kept, at e^-16 each: no draw then.
+constexpr double kMostTemperatures = 16;
 
 std::vector<double> SpeedsOr1(const std::vector<double>& speeds, int32_t num_ranks) {
   return speeds.empty() ? std::vector<double>(static_cast<size_t>(num_ranks), 1.0) : speeds;
@@ -111,25 +113,21 @@ void EvenSearch::Keep(const EvenMove& move, int32_t fetches) {
   state_.Keep();
 }
 
-void EvenSearch::RunStage(const Annealing& schedule) {
+void EvenSearch::Anneal(const Annealing& schedule) {
   state_.TuneSharpness(schedule.sharpness);
-  const int64_t proposals = schedule.proposals / schedule.num_stages;
   const double unit = std::max(0.0, state_.objective()) / placement().num_ranks;
   const double cooling = std::pow(schedule.end_temperature / schedule.start_temperature,
-                                  1 / static_cast<double>(proposals));
+                                  1 / static_cast<double>(schedule.proposals));
   double temperature = schedule.start_temperature * unit;
   EvenMove move;
-  for (int64_t i = 0; i < proposals; ++i, temperature *= cooling) {
+  for (int64_t i = 0; i < schedule.proposals; ++i, temperature *= cooling) {
     if (!Propose(move)) continue;
     const int32_t fetches = FetchesOf(move);
     const double change = state_.Try(move) + options_.fetch_price * fetches;
+    if (change > kMostTemperatures * temperature) continue;
     if (change > 0 && change >= -temperature * std::log(1 - random_.Uniform())) continue;
     Keep(move, fetches);
   }
-}
-
-void EvenSearch::Anneal(const Annealing& schedule) {
-  for (int32_t stage = 0; stage < schedule.num_stages; ++stage) RunStage(schedule);
 }
 
 bool EvenSearch::Step(int32_t proposals, int32_t max_fetches, double min_gain) {

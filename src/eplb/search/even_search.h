@@ -23,14 +23,13 @@ struct EvenSearchOptions {
   NodeRule nodes = {};                  // kept by every move; the start must keep it
 };
 
-// How the temperature falls, in each of several stages alike: a rise of the objective by the
+// How the temperature falls, by the same factor at every proposal: a rise of the objective by the
 // temperature is kept with probability 1 / e.
 struct Annealing {
-  int32_t num_stages = 2;
-  int64_t proposals = 200000;      // in all stages
+  int64_t proposals = 200000;
   double start_temperature = 0.1;  // in objective / ranks
   double end_temperature = 0.0005;
-  double sharpness = 0.7;  // see EvenState::TuneSharpness, called before every stage
+  double sharpness = 0.7;  // see EvenState::TuneSharpness, called once, for the start
 };
 
 class EvenSearch {
@@ -57,7 +56,6 @@ class EvenSearch {
   bool KeepsNodeRule(const EvenMove& move) const;
   int32_t FetchesOf(const EvenMove& move) const;
   void Keep(const EvenMove& move, int32_t fetches);
-  void RunStage(const Annealing& schedule);
 
   EvenSearchOptions options_;
   Random random_;

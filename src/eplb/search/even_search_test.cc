@@ -34,6 +34,7 @@ double KeptPart(const BatchLoads& loads) {
     return loads.At(i)[0] / std::accumulate(loads.At(i).begin(), loads.At(i).end(), 0.0);
   };
   const EvenModel model = MakeEvenModel(loads, 1);
+  if (model.num_batches == 1) return 0;
   return (model.loads[0] - model.loads[static_cast<size_t>(loads.num_experts)]) /
          (share(0) - share(1));
 }
@@ -51,8 +52,29 @@ TEST(EvenModel, KeepsWhatBatchesShareAndLittleOfWhatChanceGives) {
   EXPECT_LT(KeptPart(RandomBatches(64, 12, 5)), 0.7);
 }
 
+TEST(EvenModel, KeepsTheMeanAloneOfBatchesWithNothingInCommon) {
+  const BatchLoads random = RandomBatches(256, 20, 5);
+  const EvenModel model = MakeEvenModel(random, 8);
+  EXPECT_EQ(model.num_batches, 1);
+  EXPECT_EQ(model.weights, std::vector<double>{1});
+  const std::vector<double> mean = random.Mean();
+  const double all = std::accumulate(mean.begin(), mean.end(), 0.0);
+  for (size_t e = 0; e < 256; ++e) EXPECT_NEAR(model.loads[e], 8 * mean[e] / all, 1e-9);
+}
+
+// Half of the experts are hot together in every other batch.
+BatchLoads TwoTopics(int32_t count) {
+  BatchLoads topics{16};
+  for (int32_t i = 0; i < count; ++i) {
+    std::vector<double> load(16, 1000);
+    for (size_t e = 0; e < 8; ++e) load[e] += i % 2 == 0 ? 500 : 0;
+    topics.Add(load);
+  }
+  return topics;
+}
+
 TEST(EvenModel, ThinsOutManyBatches) {
-  const EvenModel model = MakeEvenModel(RandomBatches(16, 3 * kMaxModelBatches, 5), 4);
+  const EvenModel model = MakeEvenModel(TwoTopics(3 * kMaxModelBatches), 4);
   EXPECT_EQ(model.num_batches, kMaxModelBatches);
   EXPECT_NEAR(std::accumulate(model.weights.begin(), model.weights.end(), 0.0), 1, 1e-12);
 }
@@ -61,7 +83,7 @@ TEST(EvenSearch, LowersTheObjective) {
   const EvenModel model = MakeEvenModel(RandomBatches(32, 20, 3), 8);
   const Placement start = ComponentPlan(RandomBatches(32, 1, 3).Mean(), 40, 8);
   EvenSearch search(model, start, {.seed = 4});
-  search.Anneal({.num_stages = 1, .proposals = 2000});
+  search.Anneal({.proposals = 2000});
   const std::vector<double> speed(8, 1.0);
   EvenState kept(model, search.placement(), speed);
   EvenState again(model, start, speed);

@@ -52,8 +52,18 @@ EvenState::EvenState(const EvenModel& model, const Placement& start,
     slots_of_[Index(ExpertAt(s))].push_back(s);
     ++held_[Index(ExpertAt(s)) * Index(num_ranks_) + Index(RankOf(s))];
   }
+  share_.resize(slots_of_.size());
+  share_variance_.resize(slots_of_.size());
+  for (int32_t e = 0; e < model.num_experts; ++e) TakeShare(e);
   AddUpLoads();
   objective_ = Objective();
+}
+
+// What each slot of an expert has of it.
+void EvenState::TakeShare(int32_t expert) {
+  const double share = NumSlots(expert) > 0 ? 1.0 / NumSlots(expert) : 0;
+  share_[Index(expert)] = share;
+  share_variance_[Index(expert)] = share * share * model_.variance[Index(expert)];
 }
 
 EvenLanes EvenState::Lanes() {
@@ -73,7 +83,7 @@ void EvenState::AddUpLoads() {
   for (const int32_t s : live_slots_) {
     const int32_t expert = ExpertAt(s);
     const size_t rank = Index(RankOf(s));
-    const double share = inverse_speed_[rank] / NumSlots(expert);
+    const double share = inverse_speed_[rank] * share_[Index(expert)];
     const float* of_expert = expert_loads_.data() + Index(expert) * weights_.size();
     for (int32_t b = 0; b < num_blocks_; ++b)
       for (int32_t lane = 0; lane < kLanes; ++lane)
@@ -152,32 +162,43 @@ void EvenState::AddTerm(int32_t slot, int32_t which, double share_before, double
                           speed * model_.variance[Index(changed_expert_[which])];
 }
 
+// As AddTerm does for each of the four shares, without a search for the ranks: there are two.
 void EvenState::FindSwap(const EvenMove& move) {
+  num_touched_ = 2;
   for (int32_t i = 0; i < 2; ++i) {
+    touched_[Index(i)] = RankOf(move.slot[i]);
     changed_expert_[i] = ExpertAt(move.slot[i]);
-    const double share = 1.0 / NumSlots(changed_expert_[i]);
-    AddTerm(move.slot[i], i, share, 0);
-    AddTerm(move.slot[1 - i], i, 0, share);
+  }
+  for (int32_t i = 0; i < 2; ++i) {
+    const auto rank = Index(touched_[Index(i)]);
+    const auto leaving = Index(changed_expert_[i]);
+    const auto entering = Index(changed_expert_[1 - i]);
+    const double speed = inverse_speed_[rank];
+    factors_[i][Index(i)] = static_cast<float>(-share_[leaving] * speed);
+    factors_[1 - i][Index(i)] = static_cast<float>(share_[entering] * speed);
+    new_variance_[Index(i)] =
+        variance_[rank] + (share_variance_[entering] - share_variance_[leaving]) * speed * speed;
   }
 }
 
 void EvenState::FindReplace(const EvenMove& move) {
+  num_touched_ = 0;
   const int32_t slot = move.slot[0];
   changed_expert_[0] = ExpertAt(slot);
   changed_expert_[1] = move.expert[0];
-  const double leaving = NumSlots(changed_expert_[0]);
-  const double entering = NumSlots(changed_expert_[1]);
-  AddTerm(slot, 0, 1 / leaving, 0);
+  const double leaving = share_[Index(changed_expert_[0])];
+  const double entering = share_[Index(changed_expert_[1])];
+  const double rest = 1.0 / (NumSlots(changed_expert_[0]) - 1);
+  const double thinned = 1.0 / (NumSlots(changed_expert_[1]) + 1);
+  AddTerm(slot, 0, leaving, 0);
   for (const int32_t s : slots_of_[Index(changed_expert_[0])])
-    if (s != slot) AddTerm(s, 0, 1 / leaving, 1 / (leaving - 1));
-  AddTerm(slot, 1, 0, 1 / (entering + 1));
-  for (const int32_t s : slots_of_[Index(changed_expert_[1])])
-    AddTerm(s, 1, 1 / entering, 1 / (entering + 1));
+    if (s != slot) AddTerm(s, 0, leaving, rest);
+  AddTerm(slot, 1, 0, thinned);
+  for (const int32_t s : slots_of_[Index(changed_expert_[1])]) AddTerm(s, 1, entering, thinned);
+  for (int32_t i = 0; i < num_touched_; ++i) touch_of_[Index(touched_[Index(i)])] = -1;
 }
 
 double EvenState::Try(const EvenMove& move) {
-  for (int32_t i = 0; i < num_touched_; ++i) touch_of_[Index(touched_[Index(i)])] = -1;
-  num_touched_ = 0;
   tried_ = move;
   if (move.num_slots == 2)
     FindSwap(move);
@@ -204,6 +225,8 @@ void EvenState::MoveExpert(int32_t slot, int32_t expert) {
   --held_[Index(old_expert) * Index(num_ranks_) + Index(RankOf(slot))];
   ++held_[Index(expert) * Index(num_ranks_) + Index(RankOf(slot))];
   placement_.slot_expert[Index(slot)] = ExpertId(expert);
+  TakeShare(old_expert);
+  TakeShare(expert);
 }
 
 void EvenState::Keep() {

@@ -61,6 +61,7 @@ class EvenState {
   void AddTerm(int32_t slot, int32_t which, double share_before, double share_after);
   void FindSwap(const EvenMove& move);
   void FindReplace(const EvenMove& move);
+  void TakeShare(int32_t expert);
   void MoveExpert(int32_t slot, int32_t expert);
   EvenLanes Lanes();
 
@@ -73,6 +74,8 @@ class EvenState {
   std::vector<double> inverse_speed_;           // [num_ranks]; 0: a dead rank
   std::vector<int32_t> live_slots_;             // ascending
   std::vector<std::vector<int32_t>> slots_of_;  // [num_experts] live ones
+  std::vector<double> share_;                   // [num_experts] 1 / its slots
+  std::vector<double> share_variance_;          // [num_experts] of one slot's load
   std::vector<uint8_t> held_;                   // [num_experts * num_ranks] live slots of it there
   std::vector<float> expert_loads_;             // [num_experts * num_blocks * kLanes]
   std::vector<float> weights_;                  // [num_blocks * kLanes]
@@ -89,8 +92,9 @@ class EvenState {
   double tried_change_ = 0;
   int32_t changed_expert_[2] = {0, 0};
   int32_t num_touched_ = 0;
-  std::vector<int32_t> touched_;      // [num_ranks] ranks, as many as num_touched_
-  std::vector<int32_t> touch_of_;     // [num_ranks] index into touched_; -1: not there
+  std::vector<int32_t> touched_;  // [num_ranks] ranks, as many as num_touched_
+  std::vector<int32_t>
+      touch_of_;  // [num_ranks] index into touched_; -1: not there, all between moves
   std::vector<float> factors_[2];     // [num_touched_]
   std::vector<double> new_variance_;  // [num_touched_]
   std::vector<float> new_offsets_;    // [num_touched_]

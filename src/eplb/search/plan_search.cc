@@ -63,8 +63,7 @@ std::vector<uint64_t> HostsOf(const Placement& placement, const std::vector<doub
 
 PlanSearch::PlanSearch(const BatchLoads& scenarios, const Placement& start,
                        const SearchOptions& options)
-    : scenarios_(scenarios),
-      options_(options),
+    : options_(options),
       placement_(start),
       slots_per_rank_(start.slots_per_rank()),
       rank_speed_(SpeedsOr1(options.rank_speed, start.num_ranks)),

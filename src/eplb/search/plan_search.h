@@ -35,7 +35,7 @@ struct SearchOptions {
 
 class PlanSearch {
  public:
-  // `scenarios` needs at least one vector with load. Both arguments must outlive this object.
+  // `scenarios` needs at least one vector with load. options.current must outlive this object.
   PlanSearch(const BatchLoads& scenarios, const Placement& start, const SearchOptions& options);
 
   // Proposes options.max_moves moves; keeps those that lower the objective or, at first, raise it a
@@ -88,7 +88,6 @@ class PlanSearch {
   int32_t RankOf(int32_t slot) const { return slot / slots_per_rank_; }
   static size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
-  const BatchLoads& scenarios_;
   SearchOptions options_;
   Placement placement_;
   int32_t slots_per_rank_;
