@@ -240,8 +240,10 @@ void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, Session&
     if (!is_first) return;
     session.experts->Create();
     session.weights = SharedMemory::Create(name, session.bytes.all_but_experts);
-    // Alone on its host: nobody needs the name, and nobody would remove it.
-    if (world.local_size() == 1) session.weights.Unlink();
+    // Alone on its host: nobody needs the names, and nobody would remove them.
+    if (world.local_size() > 1) return;
+    session.experts->Unlink();
+    session.weights.Unlink();
   });
   world.Together([&] {
     if (!is_first) session.experts->Create();
