@@ -4,12 +4,14 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "commands.h"
 #include "embedded_model.h"
 #include "model/inspection.h"
+#include "tokenizer/tokenizer.h"
 
 namespace wideload::apps {
 namespace {
@@ -173,13 +175,24 @@ std::string ToText(const Inspection& inspection) {
   return text;
 }
 
+// A folder without one can be run by token ids; one that cannot be read is a reason.
+void LookAtTokenizer(const std::string& folder, Inspection& inspection) {
+  if (!tokenizer::Tokenizer::IsIn(folder)) return;
+  try {
+    tokenizer::Tokenizer::FromFile(folder);
+  } catch (const Error& error) {
+    inspection.reasons.emplace_back(error.what());
+  }
+}
+
 struct InspectCommand {
   std::string folder;
   bool json = false;
 
   void Run() const {
-    const Inspection inspection =
-        model::InspectFolder(folder.empty() ? EmbeddedModelFolder() : folder);
+    const std::string path = folder.empty() ? EmbeddedModelFolder() : folder;
+    Inspection inspection = model::InspectFolder(path);
+    LookAtTokenizer(path, inspection);
     WriteFileWhole("-", json ? DumpJson(ToJson(inspection), 2) + "\n" : ToText(inspection));
     if (!inspection.reasons.empty()) EndSilently(ExitCode(ErrorKind::kUnsupported));
   }

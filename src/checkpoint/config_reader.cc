@@ -1,5 +1,8 @@
 #include "checkpoint/config_reader.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -96,32 +99,58 @@ const Json* ConfigReader::Find(std::string_view name) {
 
 bool ConfigReader::Has(std::string_view name) { return Find(name) != nullptr; }
 
-int64_t ConfigReader::Int(std::string_view name, int64_t min, int64_t max) {
+void ConfigReader::AddFault(const Error& error) {
+  if (faults_.empty()) fault_kind_ = error.kind();
+  // A key that is read twice is wrong once.
+  if (std::ranges::find(faults_, error.what()) == faults_.end()) faults_.emplace_back(error.what());
+}
+
+bool ConfigReader::IsFaulty(std::initializer_list<std::string_view> names) const {
+  return std::ranges::any_of(names, [&](std::string_view name) { return faulty_.contains(name); });
+}
+
+void ConfigReader::ThrowFaults() const {
+  if (!faults_.empty()) throw Error(fault_kind_, fmt::format("{}", fmt::join(faults_, "; ")));
+}
+
+template <class Value, class Read>
+Value ConfigReader::Getting(std::string_view name, const Value& instead, const Read& read) {
   read_.emplace(name);
-  return fields().Int(name, min, max);
+  try {
+    return read(fields());
+  } catch (const Error& error) {
+    AddFault(error);
+    faulty_.emplace(name);
+    return instead;
+  }
+}
+
+int64_t ConfigReader::Int(std::string_view name, int64_t min, int64_t max) {
+  return Getting(name, min, [&](const JsonFields& from) { return from.Int(name, min, max); });
 }
 
 int64_t ConfigReader::IntOr(std::string_view name, int64_t fallback, int64_t min, int64_t max) {
-  return Has(name) ? Int(name, min, max) : fallback;
+  return Getting(name, fallback,
+                 [&](const JsonFields& from) { return from.IntOr(name, fallback, min, max); });
 }
 
 double ConfigReader::Number(std::string_view name, double min, double max) {
-  read_.emplace(name);
-  return fields().Number(name, min, max);
+  return Getting(name, min, [&](const JsonFields& from) { return from.Number(name, min, max); });
 }
 
 double ConfigReader::NumberOr(std::string_view name, double fallback, double min, double max) {
-  return Has(name) ? Number(name, min, max) : fallback;
+  return Getting(name, fallback,
+                 [&](const JsonFields& from) { return from.NumberOr(name, fallback, min, max); });
 }
 
 bool ConfigReader::BoolOr(std::string_view name, bool fallback) {
-  read_.emplace(name);
-  return fields().BoolOr(name, fallback);
+  return Getting(name, fallback,
+                 [&](const JsonFields& from) { return from.BoolOr(name, fallback); });
 }
 
 std::string ConfigReader::StringOr(std::string_view name, std::string fallback) {
-  read_.emplace(name);
-  return fields().StringOr(name, std::move(fallback));
+  return Getting(name, fallback,
+                 [&](const JsonFields& from) { return from.StringOr(name, fallback); });
 }
 
 void ConfigReader::Expect(std::string_view name, const Json& fallback, const Json& only) {

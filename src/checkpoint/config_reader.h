@@ -4,6 +4,7 @@
 // thread. Include only in .cc files: the header is heavy.
 #pragma once
 
+#include <initializer_list>
 #include <set>
 #include <string>
 #include <string_view>
@@ -28,7 +29,9 @@ class ConfigReader {
   bool is_nested() const { return document().Has("text_config"); }
   const std::string& source() const { return source_; }
 
-  // The getters of JsonFields over fields(); the key counts as read.
+  // The getters of JsonFields over fields(); the key counts as read. A value of another type or out
+  // of range goes to faults(), and the least allowed value, or `fallback`, is returned: what
+  // depends on it need not be looked at (IsFaulty), but everything else can be.
   bool Has(std::string_view name);
   const Json* Find(std::string_view name);
   int64_t Int(std::string_view name, int64_t min, int64_t max);
@@ -41,6 +44,22 @@ class ConfigReader {
   // goes to unsupported().
   void Expect(std::string_view name, const Json& fallback, const Json& only);
 
+  // Runs `read`; the Error it throws goes to faults().
+  template <class Read>
+  void Part(const Read& read) {
+    try {
+      read();
+    } catch (const Error& error) {
+      AddFault(error);
+    }
+  }
+  // What is missing or impossible: one sentence each, naming file, field, found and allowed.
+  const std::vector<std::string>& faults() const { return faults_; }
+  // Whether one of `names` was read and is missing or impossible.
+  bool IsFaulty(std::initializer_list<std::string_view> names) const;
+  // Throws the faults as one Error, of the first one's kind, if there are any.
+  void ThrowFaults() const;
+
   // One sentence each, naming file, field and value.
   void Unsupported(std::string reason) { unsupported_.push_back(std::move(reason)); }
   const std::vector<std::string>& unsupported() const { return unsupported_; }
@@ -51,7 +70,14 @@ class ConfigReader {
  private:
   Json json_;
   std::string source_;
+  void AddFault(const Error& error);
+  template <class Value, class Read>
+  Value Getting(std::string_view name, const Value& instead, const Read& read);
+
   std::set<std::string, std::less<>> read_;
+  std::set<std::string, std::less<>> faulty_;
+  std::vector<std::string> faults_;
+  ErrorKind fault_kind_ = ErrorKind::kInvalid;
   std::vector<std::string> unsupported_;
 };
 

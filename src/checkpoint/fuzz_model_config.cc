@@ -14,6 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     ConfigReader reader(text, "config.json");
     const ModelConfig config = ReadModelConfig(reader);
+    reader.ThrowFaults();
     const int64_t num_moe_layers = config.NumMoeLayers();
     WIDELOAD_CHECK(num_moe_layers == 0 || config.top_k <= config.num_experts, "top_k {}",
                    config.top_k);

@@ -68,7 +68,8 @@ void ReadAttention(ConfigReader& reader, ModelConfig& config) {
   config.num_attention_heads = reader.Int("num_attention_heads", 1, kMaxHeads);
   config.num_kv_heads =
       reader.IntOr("num_key_value_heads", config.num_attention_heads, 1, kMaxHeads);
-  if (config.num_attention_heads % config.num_kv_heads != 0)
+  const bool has_heads = !reader.IsFaulty({"num_attention_heads", "num_key_value_heads"});
+  if (has_heads && config.num_attention_heads % config.num_kv_heads != 0)
     reader.fields().Refuse(
         "num_key_value_heads",
         fmt::format("a divisor of num_attention_heads, {}", config.num_attention_heads));
@@ -174,24 +175,28 @@ void CheckProducts(const JsonFields& fields, const ModelConfig& config) {
 ModelConfig ReadModelConfig(ConfigReader& reader) {
   const JsonFields document = reader.document();
   ModelConfig config;
-  config.architecture = ReadArchitecture(document);
-  config.model_type = document.StringOr("model_type", "");
+  reader.Part([&] { config.architecture = ReadArchitecture(document); });
+  reader.Part([&] { config.model_type = document.StringOr("model_type", ""); });
   config.vocab_size = reader.Int("vocab_size", 1, kMaxVocab);
   config.hidden_size = reader.Int("hidden_size", 1, kMaxHidden);
   config.num_layers = reader.Int("num_hidden_layers", 1, kMaxLayers);
   config.num_extra_layers = reader.IntOr("num_nextn_predict_layers", 0, 0, kMaxLayers);
   config.max_position_embeddings = reader.Int("max_position_embeddings", 1, kMaxPositions);
   config.rms_norm_eps = reader.Number("rms_norm_eps", 0.0, 1.0);
-  config.tie_word_embeddings =
-      reader.BoolOr("tie_word_embeddings", document.BoolOr("tie_word_embeddings", false));
-  config.dtype = ReadDType(reader.fields());
-  config.quantization = ReadQuantization(reader);
-  ReadAttention(reader, config);
-  ReadExperts(reader, config);
-  config.eos_ids = ReadTokenIds(reader.fields(), "eos_token_id");
-  if (config.eos_ids.empty()) config.eos_ids = ReadTokenIds(document, "eos_token_id");
+  reader.Part([&] {
+    config.tie_word_embeddings =
+        reader.BoolOr("tie_word_embeddings", document.BoolOr("tie_word_embeddings", false));
+  });
+  reader.Part([&] { config.dtype = ReadDType(reader.fields()); });
+  reader.Part([&] { config.quantization = ReadQuantization(reader); });
+  reader.Part([&] { ReadAttention(reader, config); });
+  reader.Part([&] { ReadExperts(reader, config); });
+  reader.Part([&] {
+    config.eos_ids = ReadTokenIds(reader.fields(), "eos_token_id");
+    if (config.eos_ids.empty()) config.eos_ids = ReadTokenIds(document, "eos_token_id");
+  });
   if (reader.Has("bos_token_id")) config.bos_id = reader.Int("bos_token_id", 0, kMaxTokenId);
-  config.rope = ReadRopeConfig(reader, config.max_position_embeddings);
+  reader.Part([&] { config.rope = ReadRopeConfig(reader, config.max_position_embeddings); });
   // max_position_embeddings may name the context before yarn or after it.
   if (config.rope.type == RopeType::kYarn)
     config.max_position_embeddings = std::max(
@@ -199,7 +204,7 @@ ModelConfig ReadModelConfig(ConfigReader& reader) {
         std::min(kMaxPositions,
                  static_cast<int64_t>(config.rope.factor *
                                       static_cast<double>(config.rope.original_max_positions))));
-  CheckProducts(reader.fields(), config);
+  if (reader.faults().empty()) reader.Part([&] { CheckProducts(reader.fields(), config); });
   return config;
 }
 
@@ -207,7 +212,9 @@ ModelConfig ReadModelConfig(const std::string& folder) {
   std::string path;
   const std::string text = ReadConfigText(folder, path);
   ConfigReader reader(text, path);
-  return ReadModelConfig(reader);
+  ModelConfig config = ReadModelConfig(reader);
+  reader.ThrowFaults();
+  return config;
 }
 
 std::string ReadConfigText(const std::string& folder, std::string& path) {

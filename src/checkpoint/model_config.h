@@ -68,14 +68,14 @@ struct ModelConfig {
 
 class ConfigReader;
 
-// Reads what is common. Errors: kCorrupt or kInvalid naming file, field, found and allowed for a
-// missing or impossible field. Every size is bounded so that no product of sizes (elements, bytes,
-// KV bytes at full context) exceeds 2^62. Source: reference models' config classes in transformers
-// 4 and 5.
+// Reads what is common. What is missing or impossible goes to reader.faults(), and then the result
+// is of no use. Every size is bounded so that no product of sizes (elements, bytes, KV bytes at
+// full context) exceeds 2^62. Source: reference models' config classes in transformers 4 and 5.
 ModelConfig ReadModelConfig(ConfigReader& reader);
 
-// That of folder/config.json, of whatever architecture. Errors: as there; kNotFound when folder or
-// file is missing.
+// That of folder/config.json, of whatever architecture. Errors: kCorrupt or kInvalid naming file,
+// field, found and allowed for all missing or impossible fields; kNotFound when folder or file is
+// missing.
 ModelConfig ReadModelConfig(const std::string& folder);
 
 // The text of folder/config.json, whose path is set. Errors: kNotFound when folder or file is

@@ -18,7 +18,9 @@ Json TinyConfig() { return ReadJsonFile(TinyQwen3Moe() + "/config.json"); }
 
 ModelConfig Parse(const Json& json) {
   ConfigReader reader(DumpJson(json), "config.json");
-  return ReadModelConfig(reader);
+  ModelConfig config = ReadModelConfig(reader);
+  reader.ThrowFaults();
+  return config;
 }
 
 // What is said about the tiny config with one field changed.
@@ -114,7 +116,9 @@ TEST(ModelConfig, ReadsPastInfinityAndRefusesItWhereItMatters) {
   std::string text = DumpJson(TinyConfig());
   const auto parse = [](const std::string& changed) {
     ConfigReader reader(changed, "config.json");
-    return ReadModelConfig(reader);
+    ModelConfig config = ReadModelConfig(reader);
+    reader.ThrowFaults();
+    return config;
   };
   text.insert(1, R"("time_step_limit":[0.0,Infinity,-Infinity,NaN],"note":"a \"NaN\\",)");
   EXPECT_EQ(parse(text), Parse(TinyConfig()));

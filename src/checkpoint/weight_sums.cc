@@ -41,22 +41,6 @@ constexpr std::array<Rule, 18> kRules = {{{"vision", kOther},
                                           {".feed_forward.", "dense MLP"},
                                           {"", kOther}}};
 
-std::string PatternOf(std::string_view name) {
-  std::string pattern;
-  size_t begin = 0;
-  while (begin <= name.size()) {
-    const size_t end = std::min(name.find('.', begin), name.size());
-    const std::string_view piece = name.substr(begin, end - begin);
-    const bool is_number =
-        !piece.empty() && std::all_of(piece.begin(), piece.end(),
-                                      [](unsigned char c) { return std::isdigit(c) != 0; });
-    if (begin > 0) pattern += '.';
-    pattern += is_number ? std::string_view("*") : piece;
-    begin = end + 1;
-  }
-  return pattern;
-}
-
 uint64_t ParametersOf(std::string_view name, const TensorView& view) {
   const auto count = static_cast<uint64_t>(view.shape().num_elements());
   if (name.ends_with("scale") || name.ends_with("scales") || name.ends_with("scale_inv")) return 0;
@@ -91,7 +75,7 @@ void GroupShapes(const Checkpoint& checkpoint, WeightSums& sums) {
   std::map<std::string, ShapeGroup> groups;
   for (const std::string_view name : checkpoint.Names()) {
     const TensorView& view = checkpoint.Peek(name);
-    const std::string pattern = PatternOf(name);
+    const std::string pattern = NamePattern(name);
     const std::string key =
         fmt::format("{} {} {}", pattern, DTypeName(view.dtype()), view.shape().ToString());
     ShapeGroup& group = groups[key];
@@ -117,6 +101,22 @@ uint64_t ActiveParameters(const WeightSums& sums, const ModelConfig* config) {
 }
 
 }  // namespace
+
+std::string NamePattern(std::string_view name) {
+  std::string pattern;
+  size_t begin = 0;
+  while (begin <= name.size()) {
+    const size_t end = std::min(name.find('.', begin), name.size());
+    const std::string_view piece = name.substr(begin, end - begin);
+    const bool is_number =
+        !piece.empty() && std::all_of(piece.begin(), piece.end(),
+                                      [](unsigned char c) { return std::isdigit(c) != 0; });
+    if (begin > 0) pattern += '.';
+    pattern += is_number ? std::string_view("*") : piece;
+    begin = end + 1;
+  }
+  return pattern;
+}
 
 int64_t LayerOf(std::string_view name) {
   constexpr std::string_view kMark = "layers.";

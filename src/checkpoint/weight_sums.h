@@ -45,6 +45,9 @@ WeightSums SumWeights(const Checkpoint& checkpoint, const ModelConfig* config);
 // `num_layers`: layers from there on are extra prediction layers; 0: unknown.
 std::string_view PartOf(std::string_view tensor_name, int64_t num_layers);
 
+// The name with "*" for each of its parts that is a number: "model.layers.*.mlp.gate.weight".
+std::string NamePattern(std::string_view tensor_name);
+
 // The number after "layers." in the name, or -1.
 int64_t LayerOf(std::string_view tensor_name);
 

@@ -1,5 +1,6 @@
 #include "compute/weight_source.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <utility>
@@ -29,6 +30,22 @@ float FloatAt(const TensorView& view, int64_t row, int64_t column) {
 
 uint8_t ByteAt(const TensorView& view, int64_t row, int64_t column) {
   return static_cast<const uint8_t*>(view.raw())[row * view.row_stride() + column];
+}
+
+// The first scale of a row that is no finite number, or -1. `as_bf16`: once it is rounded to that.
+int64_t FirstBadScale(const TensorView& scales, int64_t row, bool as_bf16) {
+  const int64_t count = scales.dim(1);
+  if (scales.dtype() == DType::kU8) {
+    constexpr uint8_t kNan = 0xff;
+    const auto* bytes = static_cast<const uint8_t*>(scales.raw()) + row * scales.row_stride();
+    const auto* found = std::find(bytes, bytes + count, kNan);
+    return found == bytes + count ? -1 : found - bytes;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const float scale = FloatAt(scales, row, i);
+    if (!std::isfinite(as_bf16 ? ToFloat(ToBF16(scale)) : scale)) return i;
+  }
+  return -1;
 }
 
 // The values of e2m1: 1 sign, 2 exponent, 1 mantissa bit.
@@ -195,6 +212,23 @@ void WeightSource::CheckKeepsCodes() const {
         "of them each; only whole blocks in stored order are supported",
         name_, k(), k_.first, k_.step, transposed_ ? ", transposed," : "",
         WeightFormatName(format_), block);
+}
+
+void WeightSource::CheckFiniteScales() const {
+  if (!IsBlockScaled(format_) || n() == 0) return;
+  const int64_t rows_each = format_ == WeightFormat::kFp8 ? kFp8BlockN : 1;
+  const Axis& rows = transposed_ ? k_ : n_;
+  const int64_t end = rows.At(rows.count - 1) / rows_each;
+  for (int64_t row = rows.At(0) / rows_each; row <= end; ++row) {
+    const int64_t found = FirstBadScale(scales_, row, format_ == WeightFormat::kInt4);
+    if (found < 0) continue;
+    Throw(ErrorKind::kCorrupt,
+          "{}: the scale of output feature {}, input features from {} on is {}; scales must be "
+          "finite numbers{}",
+          name_, row * rows_each, found * ScaleBlockK(format_),
+          format_ == WeightFormat::kMxfp4 ? NAN : FloatAt(scales_, row, found),
+          format_ == WeightFormat::kInt4 ? " of bf16" : "");
+  }
 }
 
 WeightSource::Run WeightSource::PlainRow(int64_t i) const {

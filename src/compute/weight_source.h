@@ -57,6 +57,10 @@ class WeightSource {
   // Throws kUnsupported unless codes can be packed as they are: not transposed, and k begins where
   // a scale's block does.
   void CheckKeepsCodes() const;
+  // Throws kCorrupt naming a scale that is NaN, infinite, or so once it is rounded to what is kept;
+  // looks at all scales of the rows that are wanted.
+  void CheckFiniteScales() const;
+  int64_t scale_bytes() const { return scales_.num_bytes(); }
   // Of plain weights: value (i, 0), and how many elements of dtype() further the next k's is.
   struct Run {
     const std::byte* data = nullptr;

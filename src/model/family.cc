@@ -18,13 +18,15 @@ constexpr int64_t kMaxLayers = 4096;
 }  // namespace
 
 void RequireExperts(const ConfigReader& reader, const ModelConfig& config) {
-  if (config.num_experts == 0)
+  const bool is_read = !reader.IsFaulty({"num_experts", "num_local_experts", "n_routed_experts"});
+  if (config.num_experts == 0 && is_read)
     reader.fields().Refuse("num_experts",
                            "present (num_local_experts and n_routed_experts mean the same)");
 }
 
 void RequireDenseWidth(const ConfigReader& reader, const ModelConfig& config) {
-  if (config.NumMoeLayers() < config.num_layers && config.intermediate_size == 0)
+  if (config.NumMoeLayers() < config.num_layers && config.intermediate_size == 0 &&
+      !reader.IsFaulty({"intermediate_size"}))
     reader.fields().Refuse("intermediate_size", "the width of a dense layer's MLP");
 }
 
@@ -49,7 +51,7 @@ std::vector<std::string> ReadLayerTypes(ConfigReader& reader, int64_t num_layers
                                         std::initializer_list<std::string_view> known) {
   const Json* types = reader.Find("layer_types");
   std::vector<std::string> names;
-  if (types == nullptr) return names;
+  if (types == nullptr || reader.IsFaulty({"num_hidden_layers"})) return names;
   if (!types->is_array() || types->size() != static_cast<size_t>(num_layers))
     reader.fields().Refuse("layer_types", fmt::format("an array of {} names", num_layers));
   std::string unknown;
@@ -84,6 +86,7 @@ void ReadWindows(ConfigReader& reader, ModelSpec& spec) {
 
 void ReadExpertGroups(ConfigReader& reader, ModelSpec& spec) {
   compute::RouterOptions& router = spec.moe.router;
+  if (spec.moe.num_experts == 0) return;
   router.num_groups = reader.IntOr("n_group", 1, 1, spec.moe.num_experts);
   router.top_groups = reader.IntOr("topk_group", 1, 1, router.num_groups);
   if (spec.moe.num_experts % router.num_groups != 0)

@@ -16,8 +16,8 @@ struct Family {
   std::string_view architecture;  // config.json's architectures[0]
   std::string_view name;          // for people
   // `config` is what ReadModelConfig found; the family corrects it where its own keys say otherwise
-  // and reads the others that it understands. What it cannot compute goes to reader.unsupported().
-  // Errors: kInvalid or kCorrupt naming file, field, found and allowed.
+  // and reads the others that it understands. What it cannot compute goes to reader.unsupported(),
+  // what is missing or impossible to reader.faults(). Errors: likewise, kInvalid or kCorrupt.
   ModelSpec (*read)(checkpoint::ConfigReader& reader, checkpoint::ModelConfig& config);
 };
 

@@ -1,6 +1,7 @@
 #include "model/inspection.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -34,9 +35,29 @@ std::string ArchitectureOf(const std::string& text, const std::string& path) {
 }
 
 // Whether every tensor is there, in a shape and type that can be loaded.
-void LookAtTensors(checkpoint::Checkpoint& weights, const ModelSpec& spec) {
+void LookAtTensors(checkpoint::Checkpoint& weights, const ModelSpec& spec, Inspection& inspection) {
   WeightLoader loader(weights, {.mode = LoadMode::kMeasure});
-  LoadTransformer(spec, loader);
+  try {
+    LoadTransformer(spec, loader);
+  } catch (const Error&) {
+    if (loader.faults().empty()) throw;
+    for (std::string& line : loader.faults().Lines()) inspection.reasons.push_back(std::move(line));
+  }
+}
+
+void LookAtConfig(const std::string& text, const std::string& path, Inspection& inspection,
+                  std::optional<ModelReading>& reading) {
+  inspection.architecture = ArchitectureOf(text, path);
+  std::vector<std::string> faults;
+  ModelReading found = ParseModel(text, path, faults);
+  inspection.family = found.family;
+  inspection.reasons = faults;
+  inspection.reasons.insert(inspection.reasons.end(), found.unsupported.begin(),
+                            found.unsupported.end());
+  if (!faults.empty()) return;
+  inspection.config = found.config;
+  inspection.eos_ids = found.config.eos_ids;
+  reading = std::move(found);
 }
 
 }  // namespace
@@ -49,12 +70,7 @@ Inspection InspectFolder(const std::string& folder) {
   if (!IsDirectory(folder)) checkpoint::ReadConfigText(folder, path);  // throws
   Try(inspection, [&] {
     text = checkpoint::ReadConfigText(folder, path);
-    inspection.architecture = ArchitectureOf(text, path);
-    reading = ParseModel(text, path);
-    inspection.family = reading->family;
-    inspection.config = reading->config;
-    inspection.reasons = reading->unsupported;
-    inspection.eos_ids = reading->config.eos_ids;
+    LookAtConfig(text, path, inspection, reading);
   });
   Try(inspection, [&] {
     for (const int64_t id : checkpoint::ReadGenerationConfig(folder).eos_ids)
@@ -65,7 +81,7 @@ Inspection InspectFolder(const std::string& folder) {
     checkpoint::Checkpoint weights(folder);
     inspection.weights =
         checkpoint::SumWeights(weights, inspection.config ? &*inspection.config : nullptr);
-    if (reading && reading->unsupported.empty()) LookAtTensors(weights, reading->spec);
+    if (reading && reading->unsupported.empty()) LookAtTensors(weights, reading->spec, inspection);
   });
   if (inspection.reasons.empty())
     inspection.kv_bytes_per_token =

@@ -20,6 +20,12 @@ bool IsPlainFloat(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
 }
 
+// Stands for a tensor that is not there while nothing is read.
+TensorView NoTensor(DType dtype, const Shape& shape) {
+  static constexpr std::byte kNothing{};
+  return {dtype, shape, &kNothing};
+}
+
 // Of the stored values, without scales.
 int64_t StoredBytes(const WeightSource& source) {
   const int64_t count = source.n() * source.k();
@@ -36,12 +42,28 @@ WeightLoader::WeightLoader(checkpoint::Checkpoint& checkpoint, const LoadOptions
                  "attaching without an arena");
 }
 
+template <class Value, class Look>
+Value WeightLoader::Noting(const std::string& name, const Look& look, const Value& instead) const {
+  if (options_.mode != LoadMode::kMeasure) return look();
+  const bool is_missing = !Has(name) && !Has(name + "_packed");
+  if (is_missing && faults_.AddMissingAlike(name)) return instead;
+  try {
+    return look();
+  } catch (const Error& error) {
+    faults_.Add(name, is_missing, error);
+    return instead;
+  }
+}
+
 TensorView WeightLoader::Tensor(const std::string& name, const Shape& shape) const {
-  const TensorView view = checkpoint_.Get(name, shape);
-  if (!IsPlainFloat(view.dtype()))
-    Throw(ErrorKind::kUnsupported, "{}: tensor {} has the dtype {}; F32, BF16 or F16 is expected",
-          checkpoint_.FileOf(name), name, DTypeName(view.dtype()));
-  return view;
+  const auto look = [&] {
+    const TensorView view = checkpoint_.Get(name, shape);
+    if (!IsPlainFloat(view.dtype()))
+      Throw(ErrorKind::kUnsupported, "{}: tensor {} has the dtype {}; F32, BF16 or F16 is expected",
+            checkpoint_.FileOf(name), name, DTypeName(view.dtype()));
+    return view;
+  };
+  return Noting(name, look, NoTensor(DType::kBF16, shape));
 }
 
 // int4 as compressed-tensors packs it.
@@ -100,6 +122,15 @@ void WeightLoader::RefuseIncomplete(const std::string& weight) const {
 }
 
 WeightSource WeightLoader::Weight(const std::string& name, int64_t n, int64_t k) const {
+  return Source(name + ".weight", n, k, [&] { return StoredWeight(name, n, k); });
+}
+
+WeightSource WeightLoader::Source(const std::string& name, int64_t n, int64_t k,
+                                  const std::function<WeightSource()>& look) const {
+  return Noting(name, look, WeightSource::Plain(name, NoTensor(DType::kBF16, {n, k})));
+}
+
+WeightSource WeightLoader::StoredWeight(const std::string& name, int64_t n, int64_t k) const {
   const std::string weight = name + ".weight";
   if (Has(weight + "_packed")) return PackedWeight(name, n, k);
   if (Has(weight) && Has(weight + "_scale_inv")) return BlockScaledWeight(weight, n, k);
@@ -139,6 +170,24 @@ Buffer WeightLoader::Vector(const std::string& name, int64_t n) {
   return buffer;
 }
 
+void WeightLoader::CheckScales(std::span<const WeightSource> sources, bool is_read) {
+  // Measuring is to take no time: few scales are looked at, as those of fp8 blocks are.
+  constexpr int64_t kMaxMeasured = int64_t{256} << 20;
+  const bool is_measuring = options_.mode == LoadMode::kMeasure;
+  for (const WeightSource& source : sources) {
+    if (!compute::IsBlockScaled(source.format())) continue;
+    if (is_measuring) scale_bytes_ += source.scale_bytes();
+    if (is_read || (is_measuring && scale_bytes_ <= kMaxMeasured))
+      Noting(
+          source.name(),
+          [&] {
+            source.CheckFiniteScales();
+            return true;
+          },
+          false);
+  }
+}
+
 WeightFormat WeightLoader::FormatOf(std::span<const WeightSource> sources) const {
   const WeightFormat first = sources[0].format();
   const bool is_one = std::ranges::all_of(
@@ -151,6 +200,7 @@ PackedMatrix WeightLoader::Matrix(std::span<const WeightSource> sources,
   compute::PackedShape shape{.kernels = options_.kernels,
                              .format = format ? *format : FormatOf(sources),
                              .k = sources[0].k()};
+  CheckScales(sources, is_reading());
   int64_t read_bytes = 0;
   for (const WeightSource& source : sources) {
     shape.n += source.n();
@@ -166,10 +216,9 @@ PackedMatrix WeightLoader::Matrix(std::span<const WeightSource> sources,
   return matrix;
 }
 
-compute::ExpertShape WeightLoader::MlpShape(const ExpertSources& sources) const {
-  const std::array all = {sources.gate, sources.up, sources.down};
+compute::ExpertShape WeightLoader::ShapeOf(const ExpertSources& sources) const {
   return {.kernels = options_.kernels,
-          .format = FormatOf(all),
+          .format = FormatOf(sources.all()),
           .hidden = sources.gate.k(),
           .inner = sources.gate.n(),
           .bias = sources.gate.has_bias()};
@@ -186,7 +235,8 @@ compute::ExpertWeights WeightLoader::Fill(const compute::ExpertShape& shape,
 compute::ExpertWeights WeightLoader::Mlp(const WeightSource& gate, const WeightSource& up,
                                          const WeightSource& down) {
   const ExpertSources sources{gate, up, down};
-  const compute::ExpertShape shape = MlpShape(sources);
+  const compute::ExpertShape shape = ShapeOf(sources);
+  CheckScales(sources.all(), is_reading());
   packed_bytes_ += shape.num_bytes();
   Buffer storage = Store(shape.num_bytes());
   if (options_.mode == LoadMode::kMeasure) return {};
@@ -196,12 +246,14 @@ compute::ExpertWeights WeightLoader::Mlp(const WeightSource& gate, const WeightS
 
 compute::ExpertWeights WeightLoader::Expert(int32_t moe_index, int32_t expert,
                                             const ExpertSources& sources) {
-  const compute::ExpertShape shape = MlpShape(sources);
+  const compute::ExpertShape shape = ShapeOf(sources);
   expert_bytes_ = std::max(expert_bytes_, shape.num_bytes());
   if (!options_.place_expert) return Mlp(sources.gate, sources.up, sources.down);
   packed_bytes_ += shape.num_bytes();
   PlacedExpert place = options_.place_expert(moe_index, expert, shape.num_bytes());
-  if (options_.mode == LoadMode::kMeasure) return {};
+  const bool is_measuring = options_.mode == LoadMode::kMeasure;
+  CheckScales(sources.all(), place.is_read && !is_measuring);
+  if (is_measuring) return {};
   if (!place.is_read) return compute::ExpertWeights::Over(shape, std::move(place.storage));
   return Fill(shape, sources, std::move(place.storage));
 }

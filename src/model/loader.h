@@ -4,6 +4,7 @@
 // one thread.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <optional>
 #include <span>
@@ -13,6 +14,7 @@
 #include "checkpoint/checkpoint.h"
 #include "compute/matrix.h"
 #include "compute/weight_source.h"
+#include "model/load_faults.h"
 
 namespace wideload::model {
 
@@ -20,9 +22,10 @@ namespace wideload::model {
 using Progress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
 
 enum class LoadMode {
-  kRead,     // read and pack
-  kAttach,   // the arena's block was filled by a kRead of the same model: nothing is read
-  kMeasure,  // for stored_bytes(): nothing is read or kept, the model made is of no use
+  kRead,    // read and pack
+  kAttach,  // the arena's block was filled by a kRead of the same model: nothing is read
+  // For stored_bytes() and faults(): nothing is read or kept, the model made is of no use.
+  kMeasure,
 };
 
 // Where an expert's block lies, and whether this load fills it.
@@ -60,7 +63,7 @@ class WeightLoader {
   // yet. Errors: kNotFound, with what the checkpoint has instead; kInvalid naming file, tensor,
   // found and allowed shape or type.
   TensorView Tensor(const std::string& name, const Shape& shape) const;
-  // A tensor of any type, likewise.
+  // A tensor of any type, likewise; within the `look` of Source.
   TensorView Stored(const std::string& name, const Shape& shape) const {
     return checkpoint_.Get(name, shape);
   }
@@ -68,6 +71,10 @@ class WeightLoader {
   // weight_scale_inv when it is fp8, or weight_packed, weight_scale and weight_shape when it is
   // int4. Errors: as Tensor; kUnsupported where these are of a kind that cannot be computed.
   compute::WeightSource Weight(const std::string& name, int64_t n, int64_t k) const;
+  // What `look` returns, a weight [n, k] of the tensor `name`. While measuring, what it throws goes
+  // to faults().
+  compute::WeightSource Source(const std::string& name, int64_t n, int64_t k,
+                               const std::function<compute::WeightSource()>& look) const;
   // The same with `name`.bias.
   compute::WeightSource WeightAndBias(const std::string& name, int64_t n, int64_t k) const;
 
@@ -91,6 +98,8 @@ class WeightLoader {
     compute::WeightSource gate;
     compute::WeightSource up;
     compute::WeightSource down;
+
+    std::array<compute::WeightSource, 3> all() const { return {gate, up, down}; }
   };
   // Mlp of the expert, where LoadOptions::place_expert says.
   compute::ExpertWeights Expert(int32_t moe_index, int32_t expert, const ExpertSources& sources);
@@ -102,6 +111,9 @@ class WeightLoader {
   Table Raw(const std::string& name, const Shape& shape);
 
   compute::KernelSet kernels() const { return options_.kernels; }
+  // What is wrong with the tensors that were asked for, when measuring: then none of these
+  // functions throws, so that everything is found at once.
+  const LoadFaults& faults() const { return faults_; }
   // Of the weights so far.
   int64_t packed_bytes() const { return packed_bytes_; }
   // Of an arena that holds all that was kept so far.
@@ -110,12 +122,16 @@ class WeightLoader {
   int64_t expert_bytes() const { return expert_bytes_; }
 
  private:
+  template <class Value, class Look>
+  Value Noting(const std::string& name, const Look& look, const Value& instead) const;
+  void CheckScales(std::span<const compute::WeightSource> sources, bool is_read);
+  compute::WeightSource StoredWeight(const std::string& name, int64_t n, int64_t k) const;
   compute::WeightSource PackedWeight(const std::string& name, int64_t n, int64_t k) const;
   compute::WeightSource BlockScaledWeight(const std::string& weight, int64_t n, int64_t k) const;
   void RefuseIncomplete(const std::string& weight) const;
   void NoteRead(int64_t num_bytes);
   compute::WeightFormat FormatOf(std::span<const compute::WeightSource> sources) const;
-  compute::ExpertShape MlpShape(const ExpertSources& sources) const;
+  compute::ExpertShape ShapeOf(const ExpertSources& sources) const;
   compute::ExpertWeights Fill(const compute::ExpertShape& shape, const ExpertSources& sources,
                               Buffer storage);
   Buffer Store(int64_t num_bytes);
@@ -128,6 +144,8 @@ class WeightLoader {
   int64_t total_bytes_ = 0;
   int64_t packed_bytes_ = 0;
   int64_t stored_bytes_ = 0;
+  int64_t scale_bytes_ = 0;  // looked at while measuring
+  mutable LoadFaults faults_;
   int64_t expert_bytes_ = 0;
 };
 

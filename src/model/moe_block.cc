@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "base/error.h"
+
 namespace wideload::model {
 namespace {
 
@@ -28,6 +30,7 @@ struct ExpertPlace {
   int64_t width() const { return model.experts.width; }
   int64_t experts() const { return model.moe.num_experts; }
   WeightSource Whole(const std::string& name, int64_t n, int64_t k, int32_t expert) const;
+  WeightSource Mxfp4(const std::string& name, int64_t n, int64_t k, int32_t expert) const;
 };
 
 ExpertSources EachSources(const ExpertPlace& at, int32_t expert) {
@@ -46,11 +49,7 @@ WeightSource ExpertPlace::Whole(const std::string& name, int64_t n, int64_t k,
                                 int32_t expert) const {
   const std::string full = prefix + name;
   const auto source = [&] {
-    if (loader.Has(full + "_blocks"))
-      return WeightSource::Mxfp4(
-          full + "_blocks",
-          Slice(loader.Stored(full + "_blocks", {experts(), n, k / 32, 16}), expert),
-          Slice(loader.Stored(full + "_scales", {experts(), n, k / 32}), expert));
+    if (loader.Has(full + "_blocks")) return Mxfp4(full, n, k, expert);
     if (model.expert_storage == ExpertStorage::kOutputMajor)
       return WeightSource::Plain(full, Slice(loader.Tensor(full, {experts(), n, k}), expert));
     return WeightSource::Plain(full, Slice(loader.Tensor(full, {experts(), k, n}), expert))
@@ -58,6 +57,21 @@ WeightSource ExpertPlace::Whole(const std::string& name, int64_t n, int64_t k,
   }();
   if (!model.experts.has_bias) return source;
   return source.WithBias(Slice(loader.Tensor(full + "_bias", {experts(), n}), expert));
+}
+
+WeightSource ExpertPlace::Mxfp4(const std::string& name, int64_t n, int64_t k,
+                                int32_t expert) const {
+  constexpr int64_t kBlock = 32;
+  const std::string blocks = name + "_blocks";
+  return loader.Source(blocks, n, k, [&] {
+    if (k % kBlock != 0)
+      Throw(ErrorKind::kUnsupported,
+            "{}: has {} input features; implemented are multiples of the {} of a block", blocks, k,
+            kBlock);
+    return WeightSource::Mxfp4(
+        blocks, Slice(loader.Stored(blocks, {experts(), n, k / kBlock, kBlock / 2}), expert),
+        Slice(loader.Stored(name + "_scales", {experts(), n, k / kBlock}), expert));
+  });
 }
 
 ExpertSources FusedSources(const ExpertPlace& at, int32_t expert) {

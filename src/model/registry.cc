@@ -26,28 +26,27 @@ constexpr std::array<Family, 13> kFamilies = {{
     {"OlmoeForCausalLM", "OLMoE", ReadOlmoe},
 }};
 
-}  // namespace
+void ReadAsFamily(const Family& family, checkpoint::ConfigReader& reader, ModelReading& reading) {
+  RequireDenseWidth(reader, reading.config);
+  reader.Expect("hidden_act", "silu", "silu");
+  reading.spec = family.read(reader, reading.config);
+  const bool has_gqa = std::ranges::any_of(reading.spec.layers, [](const LayerSpec& layer) {
+    return std::holds_alternative<GqaSpec>(layer.attention);
+  });
+  if (has_gqa && reader.faults().empty()) RequireHeads(reader, reading.config);
+}
 
-std::span<const Family> Families() { return kFamilies; }
-
-ModelReading ParseModel(std::string_view text, const std::string& source) {
-  checkpoint::ConfigReader reader(text, source);
+ModelReading Read(checkpoint::ConfigReader& reader) {
   ModelReading reading;
   reading.config = checkpoint::ReadModelConfig(reader);
   const auto family =
       std::ranges::find(kFamilies, reading.config.architecture, &Family::architecture);
-  ReadQuantization(reader);
+  reader.Part([&] { ReadQuantization(reader); });
   if (family != kFamilies.end()) {
     reading.family = family->name;
-    RequireDenseWidth(reader, reading.config);
-    reader.Expect("hidden_act", "silu", "silu");
-    reading.spec = family->read(reader, reading.config);
-    const bool has_gqa = std::ranges::any_of(reading.spec.layers, [](const LayerSpec& layer) {
-      return std::holds_alternative<GqaSpec>(layer.attention);
-    });
-    if (has_gqa) RequireHeads(reader, reading.config);
-    reader.RefuseUnread();
-  } else {
+    reader.Part([&] { ReadAsFamily(*family, reader, reading); });
+    if (reader.faults().empty()) reader.RefuseUnread();
+  } else if (!reading.config.architecture.empty()) {
     std::vector<std::string_view> known;
     for (const Family& row : kFamilies) known.push_back(row.architecture);
     reader.Unsupported(fmt::format("{} is [\"{}\"]; implemented are {}",
@@ -55,6 +54,25 @@ ModelReading ParseModel(std::string_view text, const std::string& source) {
                                    reading.config.architecture, fmt::join(known, ", ")));
   }
   reading.unsupported = reader.unsupported();
+  return reading;
+}
+
+}  // namespace
+
+std::span<const Family> Families() { return kFamilies; }
+
+ModelReading ParseModel(std::string_view text, const std::string& source,
+                        std::vector<std::string>& faults) {
+  checkpoint::ConfigReader reader(text, source);
+  ModelReading reading = Read(reader);
+  faults = reader.faults();
+  return reading;
+}
+
+ModelReading ParseModel(std::string_view text, const std::string& source) {
+  checkpoint::ConfigReader reader(text, source);
+  ModelReading reading = Read(reader);
+  reader.ThrowFaults();
   return reading;
 }
 

@@ -24,8 +24,12 @@ struct ModelReading {
       unsupported;  // why it cannot be run: one sentence each, naming the field
 };
 
-// Reads a config.json given as text; `source` is its path for messages. Errors: kCorrupt or
-// kInvalid naming file, field, found and allowed for a missing or impossible field.
+// Reads a config.json given as text; `source` is its path for messages. `faults`: what is missing
+// or impossible, one sentence each, naming file, field, found and allowed; then the reading is
+// complete but for its config and spec. Errors: kCorrupt when the text is no JSON object.
+ModelReading ParseModel(std::string_view text, const std::string& source,
+                        std::vector<std::string>& faults);
+// The same. Errors: also kCorrupt or kInvalid with all faults.
 ModelReading ParseModel(std::string_view text, const std::string& source);
 
 // ParseModel of folder/config.json. Errors: as there; kNotFound when folder or file is missing.

@@ -115,6 +115,30 @@ TEST(Registry, NamesEveryReasonAtOnce) {
   EXPECT_THAT(ParseModel(DumpJson(json), "config.json").unsupported, SizeIs(3));
 }
 
+TEST(Registry, NamesEveryFieldThatIsMissingOrImpossible) {
+  Json json = ConfigOf("tiny-deepseek-v3");
+  json["hidden_size"] = "64";
+  json["num_attention_heads"] = 0;
+  json["rms_norm_eps"] = nullptr;
+  json["n_routed_experts"] = 1.5;
+  json["torch_dtype"] = 16;
+  json["eos_token_id"] = "x";
+  json["rope_scaling"] = 4;
+  json["kv_lora_rank"] = true;
+  json["routed_scaling_factor"] = "2";
+  json["quantization_config"] = 1;
+  std::vector<std::string> faults;
+  ParseModel(DumpJson(json), "config.json", faults);
+  for (const char* field :
+       {"hidden_size is \"64\"", "num_attention_heads is 0", "rms_norm_eps is missing",
+        "n_routed_experts is 1.5", "torch_dtype is 16", "eos_token_id is \"x\"",
+        "rope_scaling is 4", "kv_lora_rank is true", "routed_scaling_factor is \"2\"",
+        "quantization_config is 1"}) {
+    EXPECT_THAT(faults, Contains(HasSubstr(field)));
+    EXPECT_THAT(Message(json), HasSubstr(field));
+  }
+}
+
 TEST(Registry, ReadsWindowsAsTheKeysSay) {
   const auto windows = [](const Json& more) {
     Json json = ConfigOf("tiny-qwen3-moe");

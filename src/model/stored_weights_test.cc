@@ -8,6 +8,7 @@
 #include "checkpoint/test_folder.h"
 #include "checkpoint/testing.h"
 #include "model/inspection.h"
+#include "model/transformer.h"
 
 namespace wideload::model {
 namespace {
@@ -69,6 +70,64 @@ TEST(StoredWeights, Fp8NeedsItsScalesAndScalesTheirValues) {
   EXPECT_THAT(ReasonsAfter(kFp8, [](EditedModel& m) { m.tensors.erase(kExpert); }),
               ElementsAre(AllOf(HasSubstr("no tensor " + kExpert + ", "),
                                 HasSubstr("it holds " + kExpert + "_scale_inv"))));
+}
+
+TEST(StoredWeights, EveryReasonIsNamedAtOnceAndTensorsAlikeTogether) {
+  const auto reasons = ReasonsAfter("tiny-qwen3-moe", [](EditedModel& m) {
+    std::erase_if(m.tensors, [](const auto& tensor) {
+      return tensor.first.find("mlp.gate.weight") != std::string::npos ||
+             tensor.first.find("experts.3.up_proj") != std::string::npos;
+    });
+    m.tensors.at("model.norm.weight").shape = {1, m.tensors.at("model.norm.weight").shape[0]};
+    m.tensors.at("model.layers.0.self_attn.q_proj.weight").dtype = DType::kI16;
+  });
+  EXPECT_THAT(reasons, SizeIs(4));
+  EXPECT_THAT(reasons, Contains(AllOf(HasSubstr("layers.0.mlp.gate.weight"),
+                                      HasSubstr("(and 3 more like it)"))));
+  EXPECT_THAT(reasons, Contains(AllOf(HasSubstr("experts.3.up_proj.weight"),
+                                      HasSubstr("(and 3 more like it)"))));
+  EXPECT_THAT(reasons, Contains(HasSubstr("model.norm.weight has the shape [1, ")));
+  EXPECT_THAT(reasons, Contains(AllOf(HasSubstr("q_proj.weight"), HasSubstr("I16"))));
+}
+
+// A run is refused with the same words, before anything is read.
+TEST(StoredWeights, MeasuringALoadThrowsEveryReason) {
+  const checkpoint::TestFolder folder;
+  EditedModel model(checkpoint::SourceDir() + "/testdata/models/tiny-qwen3-moe");
+  model.tensors.erase("model.norm.weight");
+  model.tensors.erase("lm_head.weight");
+  model.Write(folder.path());
+  checkpoint::Checkpoint weights(folder.path());
+  WeightLoader loader(weights, {.mode = LoadMode::kMeasure});
+  EXPECT_THAT(checkpoint::Refusal([&] { LoadTransformer(ReadModel(folder.path()).spec, loader); }),
+              AllOf(HasSubstr("model.norm.weight"), HasSubstr("lm_head.weight")));
+}
+
+TEST(StoredWeights, ScalesMustBeFiniteNumbers) {
+  const auto nan = std::numeric_limits<float>::quiet_NaN();
+  const auto infinite = std::numeric_limits<float>::infinity();
+  for (const float bad : {nan, infinite}) {
+    EXPECT_THAT(ReasonsAfter(kFp8,
+                             [&](EditedModel& m) {
+                               auto& scales = m.tensors.at(kExpert + "_scale_inv");
+                               ASSERT_EQ(scales.dtype, DType::kF32);
+                               scales.data<float>()[0] = bad;
+                             }),
+                ElementsAre(AllOf(HasSubstr(kExpert), HasSubstr("must be finite"))));
+    EXPECT_THAT(ReasonsAfter(kKimi,
+                             [&](EditedModel& m) {
+                               auto& scales = m.tensors.at(kExpert + "_scale");
+                               ASSERT_EQ(scales.dtype, DType::kBF16);
+                               scales.data<BF16>()[2] = ToBF16(bad);
+                             }),
+                ElementsAre(AllOf(HasSubstr(kExpert), HasSubstr("must be finite"))));
+  }
+  EXPECT_THAT(ReasonsAfter("tiny-gpt-oss-mxfp4",
+                           [&](EditedModel& m) {
+                             m.tensors.at("model.layers.0.mlp.experts.down_proj_scales").bytes[3] =
+                                 std::byte{0xff};
+                           }),
+              ElementsAre(AllOf(HasSubstr("down_proj_blocks"), HasSubstr("is nan"))));
 }
 
 }  // namespace

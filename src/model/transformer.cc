@@ -89,6 +89,7 @@ Transformer::Transformer(const ModelSpec& spec, WeightLoader& loader)
   for (int64_t layer = 0; layer < spec.num_layers(); ++layer)
     layers_.push_back(LoadLayer(spec, layer, loader));
   weight_bytes_ = loader.packed_bytes();
+  loader.faults().ThrowIfAny();
 }
 
 std::span<const compute::ExpertWeights> Transformer::Experts(int32_t moe_index) const {

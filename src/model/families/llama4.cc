@@ -21,6 +21,7 @@ std::vector<bool> ReadRotaryLayers(ConfigReader& reader, int64_t num_layers) {
     rotary.push_back((layer + 1) % interval != 0);
   const Json* list = reader.Find("no_rope_layers");
   if (list == nullptr || (list->is_array() && list->empty())) return rotary;
+  if (reader.IsFaulty({"num_hidden_layers"})) return rotary;
   const std::string allowed = fmt::format("an array of {} times 0 or 1", num_layers);
   if (!list->is_array() || list->size() != static_cast<size_t>(num_layers))
     reader.fields().Refuse("no_rope_layers", allowed);
