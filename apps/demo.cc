@@ -225,7 +225,9 @@ void DemoCommand::Run() {
   RefuseSeveralProcesses();
   CatchInterrupts();
   if (engine.model.empty()) engine.model = EmbeddedModelFolder();
-  std::filesystem::create_directories(output);
+  std::error_code error;
+  std::filesystem::create_directories(output, error);
+  if (error) Throw(ErrorKind::kInvalid, "{}: cannot be made: {}", output, error.message());
   engine.statistic_path = output + "/statistics";
   engine.replace_statistics = true;
   const std::string yaml_path = output + "/eplb.yaml";

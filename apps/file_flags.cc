@@ -24,6 +24,7 @@ void CheckFiles(const std::vector<FileUse>& uses) { RefuseSharedFiles(uses); }
 void CheckFiles(const config::EngineFlags& engine, std::vector<FileUse> uses) {
   uses.push_back(Reads("--model", engine.model.empty() ? EmbeddedModelFolder() : engine.model));
   uses.push_back(Reads("--placement", engine.placement));
+  uses.push_back(Reads("--config", engine.config_file));
   const char* const variable = std::getenv("EXPERT_STATISTIC_PATH");
   if (!engine.statistic_path.empty())
     uses.push_back(WritesFolder("--expert-statistic-path", engine.statistic_path));

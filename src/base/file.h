@@ -105,6 +105,9 @@ class WholeFolderWriter {
 // Refuses an output path before the work that makes its content. Leaves nothing behind. Errors:
 // kInvalid when it cannot be written.
 void CheckWritable(const std::string& path);
+// The same for an output folder: it is one or is not there, and the folder around it can be
+// written.
+void CheckFolderWritable(const std::string& path);
 
 bool FileExists(const std::string& path);
 bool IsDirectory(const std::string& path);

@@ -159,6 +159,23 @@ TEST_F(FileTest, ReplacesAFolderAsAWhole) {
   EXPECT_THROW(WholeFolderWriter(Path("none/such")), Error);
 }
 
+TEST_F(FileTest, RefusesAFolderWhereNoneCanBe) {
+  std::filesystem::create_symlink("loop", Path("loop"));
+  WriteFileWhole(Path("file"), "x");
+  const std::string places[] = {Path("loop"),
+                                Path("loop/x"),
+                                Path("file/x"),
+                                Path(std::string(300, 'a')),
+                                Path("none/such"),
+                                "",
+                                "/"};
+  for (const std::string& place : places) {
+    EXPECT_THROW(CheckFolderWritable(place), Error) << place;
+    EXPECT_THROW(WholeFolderWriter{place}, Error) << place;
+  }
+  EXPECT_NO_THROW(CheckFolderWritable(Path("new/")));
+}
+
 TEST_F(FileTest, WritesAtAnyPlaceOfAFile) {
   WholeFileWriter writer(Path("a"));
   writer.Append("ab");

@@ -88,20 +88,30 @@ void WholeFileWriter::Commit() {
   temporary_->MoveTo(place_.name());
 }
 
-WholeFolderWriter::WholeFolderWriter(const std::string& path) {
+namespace {
+
+// Where a folder goes, with links followed and without a slash at the end. Errors: kInvalid.
+fs::path PlaceOfFolder(const std::string& path) {
   std::error_code error;
-  fs::path final_path = fs::path(path);
-  while (!final_path.has_filename() && final_path.has_parent_path() &&
-         final_path != final_path.parent_path())
-    final_path = final_path.parent_path();  // "folder/"
-  final_path = fs::exists(final_path) ? fs::canonical(final_path, error)
-                                      : fs::weakly_canonical(fs::absolute(final_path), error);
-  parent_ = final_path.parent_path().string();
-  name_ = final_path.filename().string();
-  if (!error) folder_ = Descriptor(::open(parent_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!folder_.is_open() || name_.empty())
-    Throw(ErrorKind::kInvalid, "{}: cannot write: {}", path,
-          error ? error.message() : std::strerror(errno));
+  fs::path place = fs::absolute(path, error);
+  while (!place.has_filename() && place.has_parent_path() && place != place.parent_path())
+    place = place.parent_path();  // "folder/"
+  const bool exists = !error && fs::exists(place, error);
+  if (!error) place = exists ? fs::canonical(place, error) : fs::weakly_canonical(place, error);
+  if (!error && !place.has_filename()) error = std::make_error_code(std::errc::is_a_directory);
+  if (error) Throw(ErrorKind::kInvalid, "{}: cannot write: {}", path, error.message());
+  return place;
+}
+
+}  // namespace
+
+WholeFolderWriter::WholeFolderWriter(const std::string& path) {
+  const fs::path place = PlaceOfFolder(path);
+  parent_ = place.parent_path().string();
+  name_ = place.filename().string();
+  folder_ = Descriptor(::open(parent_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!folder_.is_open())
+    Throw(ErrorKind::kInvalid, "{}: cannot write: {}", path, std::strerror(errno));
   struct stat before {};
   const bool exists = ::fstatat(folder_.get(), name_.c_str(), &before, AT_SYMLINK_NOFOLLOW) == 0;
   temporary_.emplace(Temporary::Kind::kFolder, folder_,
@@ -113,6 +123,13 @@ std::string WholeFolderWriter::PathOf(const std::string& name) const {
 }
 
 void WholeFolderWriter::Commit() { temporary_->MoveTo(name_); }
+
+void CheckFolderWritable(const std::string& path) {
+  const std::string parent = PlaceOfFolder(path).parent_path().string();
+  if (!IsDirectory(parent) || ::access(parent.c_str(), W_OK) != 0)
+    Throw(ErrorKind::kInvalid, "{}: cannot write: {} must be a folder that can be written", path,
+          parent);
+}
 
 void CheckWritable(const std::string& path) {
   if (const OutputPath place(path); !place.is_stream())

@@ -60,6 +60,8 @@ struct GroupOptions {
   // Longest wait for a peer while no rank of the group gets on with its work.
   std::chrono::milliseconds deadline{4'000};
   std::function<bool(int)> is_alive = {};  // false: this rank is dead for sure; may be empty
+  // The rank that was found dead first, or -1; may be empty. All waits end, whoever they are for.
+  std::function<int()> first_dead = {};
 };
 
 // Every collective is called by all ranks of the group in the same order. Each may throw PeerLost.
@@ -110,8 +112,15 @@ class Communicator {
   }
 
   // Named in the message of a wait that fails.
-  void SetWhere(const Where& where) { where_ = where; }
-  const Where& where() const { return where_; }
+  void SetWhere(const Where& where) {
+    iteration_.store(where.iteration, std::memory_order_relaxed);
+    layer_.store(where.layer, std::memory_order_relaxed);
+  }
+  // Any thread may ask.
+  Where where() const {
+    return {.iteration = iteration_.load(std::memory_order_relaxed),
+            .layer = layer_.load(std::memory_order_relaxed)};
+  }
   // The waits of this communicator's collectives since the start.
   const WaitStatistics& wait_statistics() const { return wait_statistics_; }
 
@@ -119,7 +128,8 @@ class Communicator {
   WaitStatistics wait_statistics_;
 
  private:
-  Where where_;
+  std::atomic<int64_t> iteration_{Where{}.iteration};
+  std::atomic<int32_t> layer_{Where{}.layer};
   std::vector<std::byte>
       padded_;  // AllGatherV: the pieces of all ranks, each padded to the longest
 };

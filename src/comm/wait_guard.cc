@@ -34,8 +34,13 @@ bool WaitGuard::KeepWaiting() {
     return false;
   }
   const GroupOptions& options = group_.options();
-  if (options.is_alive && !options.is_alive(peer_)) {
-    GiveUp("it is dead", false);
+  const bool is_dead = options.is_alive && !options.is_alive(peer_);
+  // A rank that ends because another one has died is not the cause.
+  const int first_dead = options.first_dead ? options.first_dead() : -1;
+  if (is_dead || first_dead >= 0) {
+    GiveUp(first_dead < 0 || first_dead == peer_ ? "it is dead"
+                                                 : fmt::format("rank {} is dead", first_dead),
+           false);
     return false;
   }
   const bool is_peer_waiting = IsPeerWaiting();

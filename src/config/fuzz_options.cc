@@ -20,8 +20,9 @@ void Try(const OptionRow& row, const std::string& text) {
   }
   const std::string written = ValueText(row, flags);
   Flags again;
-  if (std::holds_alternative<bool EngineFlags::*>(row.member) ||
-      std::holds_alternative<bool SamplingFlags::*>(row.member))
+  const Member& member = row.member;
+  if (std::holds_alternative<bool EngineFlags::*>(member) ||
+      std::holds_alternative<bool SamplingFlags::*>(member))
     return;
   SetOption(row, "--option", written, again);
   WIDELOAD_CHECK(ValueText(row, again) == written, "{} is written as {}, then as {}", text, written,

@@ -56,7 +56,8 @@ class Engine {
   // the next call. Errors: rethrows what ended the first rank that failed (kRunFailed when a rank
   // does not answer within the deadline), now and at every later call with something to compute.
   // What it costs: all requests that have not ended, whose tokens up to the iteration before were
-  // delivered; those that ended are not touched. The engine computes nothing any more.
+  // delivered, and the events of those refused or cancelled since the call before; those that ended
+  // are not touched. The engine computes nothing any more.
   std::span<const Event> Step();
   // After Step has thrown: ranks whose thread never came back. It may go on using the model and the
   // recorder at any time, so write what has to be written and end the process with std::_Exit.

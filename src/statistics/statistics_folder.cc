@@ -87,10 +87,7 @@ ExpertStatistics ReadStatistics(const std::string& folder, const ReadStatisticsO
 
 void CheckStatisticsFolder(const std::string& folder, ExistingFolder existing) {
   const std::string path = WithoutTrailingSlash(folder);
-  const std::string parent = fs::absolute(path).parent_path().string();
-  if (!IsDirectory(parent) || ::access(parent.c_str(), W_OK) != 0)
-    Throw(ErrorKind::kInvalid, "{}: cannot write: {} must be a folder that can be written", path,
-          parent);
+  CheckFolderWritable(path);
   if (!FileExists(path)) return;
   if (!IsDirectory(path)) Throw(ErrorKind::kInvalid, "{}: is a file; it must be a folder", path);
   for (const std::string& name : NamesIn(path)) {

@@ -71,6 +71,14 @@ class Places(CliTest):
                 self.assertEqual(self.files(), ["texts.json"])
 
 
+class Folders(CliTest):
+    def test_statistics_that_cannot_be_written_are_refused_before_the_run(self):
+        rows = self.rows("rows.jsonl", [{"task_id": 0, "input_ids": [1], "output_tokens": 1}])
+        (self.folder / "loop").symlink_to("loop")
+        for place in (self.folder / "loop", self.folder / ("a" * 300), rows / "x"):
+            self.refused(["bench", "throughput", "-m", TINY, "--dataset", rows, "--expert-statistic-path", place], "cannot write")
+
+
 class Shared(CliTest):
     """Outputs that are inputs, or the same as another output, are refused before anything is written."""
 
@@ -91,6 +99,8 @@ class Shared(CliTest):
         for output in self.spellings(rows):
             for flag in ("--output", "--report-json", "--iteration-log"):
                 self.unchanged(["bench", "throughput", "--dataset", rows, flag, output], flag, "--dataset", "is read there")
+        config = self.path("config.yaml", "max_batch_size: 4\n")
+        self.unchanged(["bench", "throughput", "--dataset", rows, "--config", config, "--output", config], "--output", "--config")
         self.unchanged(["bench", "throughput", "--dataset", rows, "--output", self.folder / "a", "--report-json",
                         f"{self.folder}/./a"], "--output", "--report-json", "goes there too")
         self.unchanged(["bench", "throughput", "--dataset", rows, "--output", "-", "--report-json", "-"], "--output", "goes there too")

@@ -62,6 +62,7 @@ void RunRanks(comm::Communicator& group, const Plan& plan) {
 
 int Main(const Plan& plan) {
   comm::MpiSession session;
+  session.OnGivingUp([&](const std::string& reason) { Say(session.rank(), reason); });
   const auto group = session.MakeCommunicator({});
   try {
     RunRanks(*group, plan);

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <thread>
 
-#include "base/host.h"
 #include "base/keep_for_good.h"
 #include "comm/tree_sum.h"
 #include "comm/wait_guard.h"
@@ -34,12 +33,6 @@ constexpr milliseconds kCheckInterval{5};
 constexpr milliseconds kPulsePace{250};
 constexpr int kDeadBeats = 15;
 
-// Where a process lives and who it is there.
-struct HostedProcess {
-  HostId host;
-  ProcessStamp process;
-};
-
 int SizeOf(MPI_Comm members) {
   int size = 0;
   MPI_Comm_size(members, &size);
@@ -53,10 +46,10 @@ int Count(size_t num_bytes) {
 
 }  // namespace
 
-MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, bool* has_failed)
+MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, MpiShared& shared)
     : data_(members),
       group_(std::move(group)),
-      has_failed_(has_failed),
+      shared_(shared),
       num_ranks_(SizeOf(members)),
       pulse_counts_(num_ranks_) {
   MPI_Comm_rank(data_, &rank_);
@@ -75,13 +68,21 @@ MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, bool* has
   pulse_values_.resize(count);
   pulse_requests_.resize(count, MPI_REQUEST_NULL);
   WatchPeers();
+  const std::scoped_lock lock(shared_.mutex);
+  shared_.communicators.insert(this);
 }
 
 // A group that has lost a peer may have messages under way: their memory stays for good. Beats and
 // pulses may be under way at any end, and MPI would give them to the next communicator that gets
 // the number of a freed one: control_ keeps its number.
 MpiCommunicator::~MpiCommunicator() {
+  shared_.is_leaving = shared_.is_leaving || shared_.is_ending;
   pulse_.reset();
+  {
+    const std::scoped_lock lock(shared_.mutex);
+    shared_.communicators.erase(this);
+    if (where().iteration >= 0) shared_.last_where = where();
+  }
   KeepForGood(std::move(beat_values_));
   KeepForGood(std::move(pulse_values_));
   if (is_broken_ || abort_) {
@@ -94,21 +95,14 @@ MpiCommunicator::~MpiCommunicator() {
 }
 
 void MpiCommunicator::WatchPeers() {
-  const HostedProcess self{.host = ThisHost(), .process = ThisProcess()};
-  std::vector<HostedProcess> all(static_cast<size_t>(num_ranks_));
-  AllGatherValue(self, std::span(all));
   bool are_all_here = true;
-  for (const HostedProcess& peer : all) {
-    const bool is_here = peer.host == self.host;
-    is_here ? watches_.emplace_back(peer.process) : watches_.emplace_back();
-    are_all_here = are_all_here && is_here;
-  }
+  for (int peer = 0; peer < num_ranks_; ++peer)
+    are_all_here = are_all_here && shared_.lives.IsHere(peer);
   group_.is_alive = [this, other = std::move(group_.is_alive)](int peer) {
-    const std::optional<ProcessWatch>& watch = watches_[static_cast<size_t>(peer)];
-    const bool has_ended =
-        watch ? watch->HasEnded() : pulse_counts_.SilentBeats(peer) >= kDeadBeats;
-    return !has_ended && (!other || other(peer));
+    if (pulse_counts_.SilentBeats(peer) >= kDeadBeats) shared_.lives.NoteDead(peer);
+    return !shared_.lives.HasEnded(peer) && (!other || other(peer));
   };
+  group_.first_dead = [this] { return shared_.lives.FirstDead(); };
   if (!are_all_here) pulse_ = std::make_unique<Pulse>(kPulsePace, [this] { SendPulses(); });
 }
 
@@ -119,7 +113,7 @@ void MpiCommunicator::SendPulses() {
   pulse_counts_.CountBeat();
   const std::scoped_lock lock(control_mutex_);
   for (int peer = 0; peer < num_ranks_; ++peer)
-    if (!watches_[static_cast<size_t>(peer)])
+    if (!shared_.lives.IsHere(peer))
       SendProgress(peer, kPulseTag, pulse_values_[static_cast<size_t>(peer)],
                    pulse_requests_[static_cast<size_t>(peer)]);
 }
@@ -179,7 +173,7 @@ void MpiCommunicator::Await(Message& message, int peer, const char* what) {
     if (steady_clock::now() >= next_check) {
       // A peer may send its last message and end between two looks: it is not lost.
       if (!guard.KeepWaiting() && !IsDone(message)) {
-        is_broken_ = *has_failed_ = true;
+        is_broken_ = shared_.has_failed = true;
         guard.ThrowPeerLost(what);
       }
       next_check = steady_clock::now() + kCheckInterval;
@@ -209,6 +203,30 @@ void MpiCommunicator::Barrier() {
     Await(received_[static_cast<size_t>(peer)], peer, "the barrier");
   }
   AwaitSends("the barrier");
+}
+
+bool MpiCommunicator::WaitForTheLiving(milliseconds limit) {
+  is_broken_ = true;
+  const auto end = steady_clock::now() + limit;
+  std::vector<int> missing;
+  for (int i = 1; i < num_ranks_; ++i) {
+    const int peer = (rank_ + i) % num_ranks_;
+    missing.push_back(peer);
+    if (shared_.lives.HasEnded(peer)) continue;
+    // those of a barrier that was given up are still under way
+    if (received_[static_cast<size_t>(peer)].request == MPI_REQUEST_NULL) Expect(peer, 0);
+    if (sent_[static_cast<size_t>(peer)].request == MPI_REQUEST_NULL) Send(peer, {});
+  }
+  const auto has_ended = [&](int peer) { return shared_.lives.HasEnded(peer); };
+  const auto has_come = [&](int peer) {
+    return !has_ended(peer) && IsDone(received_[static_cast<size_t>(peer)]);
+  };
+  while (true) {
+    std::erase_if(missing, has_come);
+    if (std::all_of(missing.begin(), missing.end(), has_ended) || steady_clock::now() > end)
+      return missing.empty();
+    std::this_thread::sleep_for(kCheckInterval);
+  }
 }
 
 void MpiCommunicator::AllGather(std::span<const std::byte> mine, std::span<std::byte> all) {
@@ -287,6 +305,7 @@ void MpiCommunicator::Abort(const std::string& reason) {
     if (peer != rank_)
       MPI_Isend(abort_text_.data(), Count(abort_text_.size()), MPI_BYTE, peer, kAbortTag, control_,
                 &abort_requests_[static_cast<size_t>(peer)]);
+  shared_.is_ending = true;
 }
 
 // Takes in what others have said: why they ended the group, and that they still wait.
@@ -305,6 +324,7 @@ void MpiCommunicator::ReadControl() const {
              &status);
     MPI_Get_count(&status, MPI_BYTE, &length);
     pulse_counts_.Heard(peer);
+    shared_.lives.Heard(peer);
     if (status.MPI_TAG == kBeatTag) ++beats_[static_cast<size_t>(peer)];
     if (status.MPI_TAG == kBeatTag || status.MPI_TAG == kPulseTag)
       std::memcpy(&progress_[static_cast<size_t>(peer)], text.data(), sizeof(uint32_t));
@@ -317,6 +337,7 @@ void MpiCommunicator::ReadControl() const {
 std::optional<AbortReport> MpiCommunicator::Aborted() const {
   ReadControl();
   const std::scoped_lock lock(control_mutex_);
+  if (abort_) shared_.is_ending = true;
   return abort_;
 }
 

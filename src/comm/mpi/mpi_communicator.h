@@ -5,24 +5,39 @@
 #include <mpi.h>
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "base/process.h"
 #include "base/wait.h"
 #include "comm/communicator.h"
 #include "comm/mpi/pulse.h"
+#include "comm/peer_lives.h"
 
 namespace wideload::comm {
 
+class MpiCommunicator;
+
+// What the communicators of a session have in common.
+struct MpiShared {
+  std::atomic<bool> has_failed = false;  // one of them has lost a peer
+  std::atomic<bool> is_ending = false;   // one of them was ended by a rank, and this rank knows
+  std::atomic<bool> is_leaving = false;  // this rank has nothing left to do but to end
+  PeerLives lives;
+  std::mutex mutex;  // guards the rest
+  std::set<const MpiCommunicator*> communicators;
+  Where last_where;  // of one that is gone
+};
+
 class MpiCommunicator final : public Communicator {
  public:
-  // Takes `members`. Sets *has_failed when it loses a peer. Collective over members.
-  MpiCommunicator(MPI_Comm members, GroupOptions group, bool* has_failed);
+  // Takes `members`, the first ranks of all. Collective over members.
+  MpiCommunicator(MPI_Comm members, GroupOptions group, MpiShared& shared);
   ~MpiCommunicator() override;
 
   int rank() const override { return rank_; }
@@ -38,6 +53,9 @@ class MpiCommunicator final : public Communicator {
   uint32_t BeatsOf(int peer) const override;
   std::atomic<uint32_t>& progress() override { return own_progress_; }
   uint32_t ProgressOf(int peer) const override;
+
+  // A barrier after a fault: waits for those that live, at most `limit`. Whether all have come.
+  bool WaitForTheLiving(std::chrono::milliseconds limit);
 
   // Messages among the same ranks that do not meet those of this one. The caller frees it.
   // Collective.
@@ -67,14 +85,13 @@ class MpiCommunicator final : public Communicator {
   MPI_Comm data_;
   MPI_Comm control_ = MPI_COMM_NULL;  // abort texts; beats and pulses: the sender's progress
   GroupOptions group_;
-  bool* has_failed_;
+  MpiShared& shared_;
   int rank_ = 0;
   int num_ranks_ = 1;
   bool is_broken_ = false;
-  std::vector<std::optional<ProcessWatch>> watches_;  // [num_ranks]; none: on another host
-  std::vector<Message> sent_;                         // [num_ranks]
-  std::vector<Message> received_;                     // [num_ranks]
-  std::vector<const float*> pieces_;                  // [num_ranks]
+  std::vector<Message> sent_;         // [num_ranks]
+  std::vector<Message> received_;     // [num_ranks]
+  std::vector<const float*> pieces_;  // [num_ranks]
   std::vector<float> sums_;
   std::vector<float> block_;
   std::atomic<uint32_t> own_progress_{0};

@@ -1,10 +1,14 @@
 #include "comm/mpi/mpi_session.h"
 
 #include <mpi.h>
+#include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <chrono>
-#include <optional>
+#include <csignal>
+#include <cstdio>
+#include <thread>
 
 #include "comm/hosts.h"
 #include "comm/mpi/mpi_communicator.h"
@@ -13,8 +17,18 @@ namespace wideload::comm {
 
 namespace {
 
-// After a fault: how long the others may take to come to the end, too.
+// After a fault: how long those that live may take to come to the end, too.
 constexpr std::chrono::seconds kFarewell{2};
+// How often this rank looks for the dead without the help of MPI.
+constexpr std::chrono::milliseconds kLookPace{250};
+// Looks after which a rank that knows of a dead one should have ended the group, else MPI is stuck.
+constexpr int kStuckLooks = 10;
+// The same for its end, which takes kFarewell at most.
+constexpr int kStuckFarewellLooks = 12;
+// When MPI fails: how long this rank looks for a dead one, and then stays, so that the others find
+// that one dead before this one.
+constexpr std::chrono::seconds kSearch{2};
+constexpr std::chrono::milliseconds kLinger{1500};
 
 }  // namespace
 
@@ -23,10 +37,84 @@ struct MpiSession::State {
   int size = 1;
   int local_rank = 0;
   int local_size = 1;
-  bool has_failed = false;                                       // a communicator has lost a peer
-  std::optional<std::chrono::steady_clock::time_point> leaving;  // when the end began
-  std::unique_ptr<Communicator> farewell;                        // of all ranks, for the end
+  MpiShared shared;
+  std::function<void(const std::string&)> tell;
+  int num_stuck_looks = 0;
+  int num_leaving_looks = 0;
+  std::unique_ptr<Pulse> watch;               // of the dead; none: all ranks are on this host
+  std::unique_ptr<MpiCommunicator> farewell;  // of all ranks, for the end
+
+  void MeetPeers();
+  void Look();
+  Where WhereItIs();
+  [[noreturn]] void GiveUp(const char* reason);
 };
+
+namespace {
+
+std::atomic<MpiSession::State*> running{nullptr};
+
+}  // namespace
+
+// None of the waits that follow could find a rank dead without this.
+void MpiSession::State::MeetPeers() {
+  const PeerLives::Card own = shared.lives.card();
+  std::vector<PeerLives::Card> cards(static_cast<size_t>(size));
+  if (MPI_Allgather(&own, sizeof(own), MPI_BYTE, cards.data(), sizeof(own), MPI_BYTE,
+                    MPI_COMM_WORLD) != MPI_SUCCESS)
+    Throw(ErrorKind::kRunFailed, "MPI_Allgather of {} ranks failed", size);
+  shared.lives.Meet(rank, cards);
+  for (int peer = 0; peer < size && !watch; ++peer)
+    if (!shared.lives.IsHere(peer)) watch = std::make_unique<Pulse>(kLookPace, [this] { Look(); });
+}
+
+void MpiSession::State::Look() {
+  if (shared.lives.Look() < 0) return;
+  if (shared.is_leaving)
+    ++num_leaving_looks;
+  else if (!shared.is_ending)
+    ++num_stuck_looks;
+  if (num_stuck_looks >= kStuckLooks || num_leaving_looks >= kStuckFarewellLooks) GiveUp("");
+}
+
+// In an iteration, if any communicator is or was.
+Where MpiSession::State::WhereItIs() {
+  const std::scoped_lock lock(shared.mutex);
+  for (const MpiCommunicator* group : shared.communicators)
+    if (group->where().iteration >= 0) return group->where();
+  return shared.last_where;
+}
+
+void MpiSession::State::GiveUp(const char* reason) {
+  static std::atomic_flag is_given_up;
+  while (is_given_up.test_and_set()) ::pause();  // another thread does it
+  const auto end = std::chrono::steady_clock::now() + kSearch;
+  int dead = shared.lives.FirstDead();
+  for (; dead < 0 && std::chrono::steady_clock::now() < end; dead = shared.lives.FirstDead())
+    std::this_thread::sleep_for(kLookPace / 10);  // the watch finds it
+  const std::string text =
+      dead < 0 ? fmt::format("rank {}: MPI cannot go on{}{}; no other rank was found dead", rank,
+                             *reason == '\0' ? "" : ": ", reason)
+               : PeerLost({.rank = rank,
+                           .peer = dead,
+                           .where = WhereItIs(),
+                           .awaited = "messages",
+                           .cause = "it is dead"})
+                     .what();
+  if (tell)
+    tell(text);
+  else
+    std::fprintf(stderr, "%s\n", text.c_str());
+  std::fflush(nullptr);
+  if (!shared.is_leaving) std::this_thread::sleep_for(kLinger);
+  ::_exit(1);
+}
+
+[[noreturn]] void EndForMpi(const char* reason) {
+  MpiSession::State* const state = running;
+  if (state != nullptr) state->GiveUp(reason == nullptr ? "" : reason);
+  ::_exit(1);
+}
 
 std::string MpiVersion() {
   std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
@@ -37,6 +125,8 @@ std::string MpiVersion() {
 }
 
 MpiSession::MpiSession() : state_(std::make_unique<State>()) {
+  // Open MPI writes to sockets of ranks that may have died: that is an error, not the end.
+  std::signal(SIGPIPE, SIG_IGN);
   int level = MPI_THREAD_SINGLE;
   MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &level);
   if (level < MPI_THREAD_MULTIPLE)
@@ -46,12 +136,9 @@ MpiSession::MpiSession() : state_(std::make_unique<State>()) {
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_rank(MPI_COMM_WORLD, &state_->rank);
   MPI_Comm_size(MPI_COMM_WORLD, &state_->size);
-  GroupOptions patient{.deadline = std::chrono::hours(24 * 365)};
-  patient.is_alive = [state = state_.get()](int) {
-    return !state->has_failed || !state->leaving ||
-           std::chrono::steady_clock::now() - *state->leaving < kFarewell;
-  };
-  state_->farewell = MakeCommunicator(std::move(patient));
+  state_->MeetPeers();
+  state_->farewell = MakeMpiCommunicator({.deadline = std::chrono::hours(24 * 365)}, size());
+  running = state_.get();
   const Hosts hosts = FindHosts(*state_->farewell);
   state_->local_rank = hosts.LocalRank(state_->rank);
   state_->local_size = hosts.LocalSize(state_->rank);
@@ -59,17 +146,25 @@ MpiSession::MpiSession() : state_(std::make_unique<State>()) {
 
 // MPI_Finalize would wait for a dead rank without end.
 MpiSession::~MpiSession() {
-  state_->leaving = std::chrono::steady_clock::now();
+  state_->shared.is_leaving = true;
   try {
-    state_->farewell->Barrier();
-    state_->farewell.reset();
-    MPI_Finalize();
-  } catch (const PeerLost&) {
-    return;
+    if (!state_->shared.has_failed) state_->farewell->Barrier();
+  } catch (const PeerLost&) {  // noted in has_failed
   }
+  const bool have_all_come =
+      !state_->shared.has_failed || state_->farewell->WaitForTheLiving(kFarewell);
+  running = nullptr;
+  state_->farewell.reset();
+  if (!have_all_come) return;
+  state_->watch.reset();
+  MPI_Finalize();
 }
 
-void MpiSession::NoteFault() { state_->has_failed = true; }
+void MpiSession::NoteFault() { state_->shared.has_failed = true; }
+
+void MpiSession::OnGivingUp(std::function<void(const std::string&)> tell) {
+  state_->tell = std::move(tell);
+}
 
 int MpiSession::rank() const { return state_->rank; }
 int MpiSession::size() const { return state_->size; }
@@ -84,13 +179,24 @@ std::unique_ptr<Communicator> MpiSession::MakeCommunicator(GroupOptions group, i
     Throw(ErrorKind::kInvalid, "the deadline of a group is {} ms; it must be positive",
           group.deadline.count());
   // MPI would wait for a dead rank without end; this barrier does not.
-  if (state_->farewell) state_->farewell->Barrier();
+  state_->farewell->Barrier();
+  return MakeMpiCommunicator(std::move(group), count);
+}
+
+std::unique_ptr<MpiCommunicator> MpiSession::MakeMpiCommunicator(GroupOptions group, int count) {
   MPI_Comm members = MPI_COMM_NULL;
   const int color = rank() < count ? 0 : MPI_UNDEFINED;
   if (MPI_Comm_split(MPI_COMM_WORLD, color, rank(), &members) != MPI_SUCCESS)
     Throw(ErrorKind::kRunFailed, "MPI_Comm_split of {} ranks failed", size());
   if (members == MPI_COMM_NULL) return nullptr;
-  return std::make_unique<MpiCommunicator>(members, std::move(group), &state_->has_failed);
+  return std::make_unique<MpiCommunicator>(members, std::move(group), state_->shared);
 }
 
 }  // namespace wideload::comm
+
+// Open MPI calls this function of its own when it cannot go on, and would end the process without a
+// word of who is dead; that of the program comes before that of the library. Source:
+// ompi/mca/rte/rte.h of Open MPI 4.1. Another MPI has none of this name.
+extern "C" [[noreturn]] void ompi_rte_abort(int /*code*/, char* format, ...) {
+  wideload::comm::EndForMpi(format);
+}

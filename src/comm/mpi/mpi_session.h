@@ -2,12 +2,15 @@
 // no header of MPI is needed here.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "comm/communicator.h"
 
 namespace wideload::comm {
+
+class MpiCommunicator;
 
 // "Open MPI v4.1.4, ...", or "" when this program was built without MPI. Before or after a start.
 std::string MpiVersion();
@@ -18,11 +21,18 @@ class MpiSession {
   // of the run. Errors: kUnsupported when the program was built without MPI or the library does not
   // let several threads call it.
   MpiSession();
-  // Meets the others and ends MPI. After a fault the others get two seconds to come; when one does
-  // not, MPI is left as it is, and mpirun ends the rest once this process exits.
+  // Meets the others and ends MPI. After a fault those that live get two seconds to come, so that
+  // they hear of it before this process is gone; when one does not come, MPI is left as it is, and
+  // mpirun ends the rest once this process exits.
   ~MpiSession();
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
+
+  // What is done when MPI fails after the death of a rank of another host, as Open MPI may: it ends
+  // the process, or a call of it does not come back. `tell` gets the reason, which names the dead
+  // rank as PeerLost does, in any thread; MPI cannot be used any more. Then the process ends with
+  // exit code 1. Without it the reason goes to stderr.
+  void OnGivingUp(std::function<void(const std::string&)> tell);
 
   // The run has failed in a way that MPI does not know of: the end counts as one after a fault.
   void NoteFault();
@@ -35,13 +45,16 @@ class MpiSession {
 
   // A group of the first num_ranks ranks (0: all); null on the others. No wait of it blocks within
   // MPI: all of them are bounded by group.deadline, and end when a rank dies: a process of
-  // this host at once, one of another host after 4 s without a sign of life. Collective over all
-  // ranks, in the same order. Must not outlive the session. Errors: kInvalid for a bad num_ranks or
-  // deadline; kRunFailed when MPI fails.
+  // this host at once, one of another host within 1 s, or after 4 s without a sign of life where
+  // its host does not answer either. Collective over all ranks, in the same order. Must not outlive
+  // the session. Errors: kInvalid for a bad num_ranks or deadline; kRunFailed when MPI fails.
   std::unique_ptr<Communicator> MakeCommunicator(GroupOptions group, int num_ranks = 0);
 
- private:
   struct State;
+
+ private:
+  std::unique_ptr<MpiCommunicator> MakeMpiCommunicator(GroupOptions group, int count);
+
   std::unique_ptr<State> state_;
 };
 

@@ -118,6 +118,10 @@ ProcessWorld::ProcessWorld() {
   hosts_ = comm::FindHosts(*meeting_);
   cores_per_rank_ = CoresPerRank(Gather(ThisProcessCores()), hosts_, rank());
   if (local_rank() == 0) RemoveDeadSegments();
+  mpi_.OnGivingUp([this](const std::string& reason) {
+    std::fprintf(stderr, "wideload: error: %s\n", reason.c_str());
+    RemoveDeadSegments(SegmentName().folder, job_);
+  });
 }
 
 ProcessWorld::~ProcessWorld() {

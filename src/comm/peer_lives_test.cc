@@ -1,0 +1,66 @@
+#include "comm/peer_lives.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <vector>
+
+namespace wideload::comm {
+namespace {
+
+// Three ranks of this process that take each other for those of other hosts.
+class FarRanks : public testing::Test {
+ protected:
+  FarRanks() {
+    std::vector<PeerLives::Card> cards;
+    for (int rank = 0; rank < 3; ++rank) {
+      ranks_.push_back(std::make_unique<PeerLives>());
+      cards.push_back(ranks_.back()->card());
+      cards.back().host.text[0] = static_cast<char>('a' + rank);
+    }
+    for (int rank = 0; rank < 3; ++rank) ranks_[static_cast<size_t>(rank)]->Meet(rank, cards);
+  }
+
+  // Enough of them that a silent rank is asked.
+  int LookAgainAndAgain() {
+    int first_dead = -1;
+    for (int i = 0; i < 4; ++i) first_dead = ranks_[0]->Look();
+    return first_dead;
+  }
+
+  std::vector<std::unique_ptr<PeerLives>> ranks_;
+};
+
+TEST_F(FarRanks, LiveThoughTheySayNothing) {
+  EXPECT_FALSE(ranks_[0]->IsHere(1));
+  EXPECT_EQ(LookAgainAndAgain(), -1);
+}
+
+TEST_F(FarRanks, AreFoundDeadAndTheFirstStaysTheCause) {
+  ranks_[2].reset();
+  EXPECT_EQ(LookAgainAndAgain(), 2);
+  ranks_[1].reset();
+  EXPECT_EQ(LookAgainAndAgain(), 2);
+  EXPECT_TRUE(ranks_[0]->HasEnded(1));
+  EXPECT_TRUE(ranks_[0]->HasEnded(2));
+}
+
+TEST_F(FarRanks, AreNotAskedWhileTheyAreHeard) {
+  ranks_[1].reset();
+  for (int i = 0; i < 4; ++i) {
+    ranks_[0]->Heard(1);
+    EXPECT_EQ(ranks_[0]->Look(), -1);
+  }
+}
+
+TEST(PeerLives, KnowsARankOfItsOwnHostAtOnce) {
+  PeerLives lives;
+  std::vector<PeerLives::Card> cards(2, lives.card());
+  cards[1].process.start_ticks -= 1;  // an earlier process of that number
+  lives.Meet(0, cards);
+  EXPECT_TRUE(lives.IsHere(1));
+  EXPECT_EQ(lives.Look(), 1);
+}
+
+}  // namespace
+}  // namespace wideload::comm
