@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "checkpoint/config_reader.h"
 #include "checkpoint/token_ids.h"
 
 namespace wideload::checkpoint {
@@ -13,9 +14,9 @@ constexpr int64_t kMaxTokenId = (int64_t{1} << 31) - 1;
 constexpr size_t kMaxEosIds = 1024;
 constexpr double kLargest = 1e300;
 
-std::optional<double> OptionalNumber(const JsonFields& fields, std::string_view name) {
-  if (!fields.Has(name)) return std::nullopt;
-  return fields.Number(name, -kLargest, kLargest);
+std::optional<double> OptionalNumber(ConfigReader& reader, std::string_view name) {
+  if (!reader.Has(name)) return std::nullopt;
+  return reader.Number(name, -kLargest, kLargest);
 }
 
 }  // namespace
@@ -37,16 +38,16 @@ std::vector<int64_t> ReadTokenIds(const JsonFields& fields, std::string_view nam
 }
 
 GenerationConfig ParseGenerationConfig(std::string_view text, const std::string& source) {
-  const Json json = ParseJson(text, source);
-  const JsonFields fields(json, source);
+  ConfigReader reader(text, source);
   GenerationConfig config;
-  config.eos_ids = ReadTokenIds(fields, "eos_token_id");
-  if (fields.Has("do_sample")) config.do_sample = fields.BoolOr("do_sample", false);
-  config.temperature = OptionalNumber(fields, "temperature");
-  if (fields.Has("top_k")) config.top_k = fields.Int("top_k", -kMaxTokenId, kMaxTokenId);
-  config.top_p = OptionalNumber(fields, "top_p");
-  config.min_p = OptionalNumber(fields, "min_p");
-  config.repetition_penalty = OptionalNumber(fields, "repetition_penalty");
+  reader.Part([&] { config.eos_ids = ReadTokenIds(reader.fields(), "eos_token_id"); });
+  if (reader.Has("do_sample")) config.do_sample = reader.BoolOr("do_sample", false);
+  config.temperature = OptionalNumber(reader, "temperature");
+  if (reader.Has("top_k")) config.top_k = reader.Int("top_k", -kMaxTokenId, kMaxTokenId);
+  config.top_p = OptionalNumber(reader, "top_p");
+  config.min_p = OptionalNumber(reader, "min_p");
+  config.repetition_penalty = OptionalNumber(reader, "repetition_penalty");
+  reader.ThrowFaults();
   return config;
 }
 

@@ -22,7 +22,8 @@ struct GenerationConfig {
   bool operator==(const GenerationConfig&) const = default;
 };
 
-// Errors: kCorrupt or kInvalid naming `source`, field, found and allowed.
+// Errors: kCorrupt or kInvalid naming `source`, and for each wrong field what was found and what is
+// allowed.
 GenerationConfig ParseGenerationConfig(std::string_view text, const std::string& source);
 
 // Of folder/generation_config.json; all fields absent when there is no such file.

@@ -49,6 +49,14 @@ TEST(GenerationConfig, RefusesOtherTypesByName) {
   for (const char* text : {R"({"temperature":"warm"})", R"({"top_k":0.5})", R"({"top_p":true})",
                            R"({"do_sample":1})", R"({"eos_token_id":-1})"})
     EXPECT_THAT(refusal(text), AllOf(HasSubstr("g.json: "), HasSubstr("it must be"))) << text;
+  EXPECT_THAT(refusal(R"({"temperature":"warm","top_k":"x","eos_token_id":"y"})"),
+              AllOf(HasSubstr("temperature"), HasSubstr("top_k"), HasSubstr("eos_token_id")));
+}
+
+TEST(GenerationConfig, ReadsPastInfinityAndRefusesItWhereItMatters) {
+  EXPECT_EQ(ParseGenerationConfig(R"({"length_penalty":Infinity,"top_k":3})", "g.json").top_k, 3);
+  EXPECT_THAT(Refusal([&] { ParseGenerationConfig(R"({"top_p":NaN})", "g.json"); }),
+              HasSubstr("top_p is \"NaN\""));
 }
 
 }  // namespace

@@ -84,7 +84,7 @@ void ReadAttention(ConfigReader& reader, ModelConfig& config) {
 std::vector<int32_t> ReadLayers(ConfigReader& reader, std::string_view name, int64_t num_layers) {
   const Json* list = reader.Find(name);
   std::vector<int32_t> layers;
-  if (list == nullptr) return layers;
+  if (list == nullptr || reader.IsFaulty({"num_hidden_layers"})) return layers;
   const std::string allowed = fmt::format("an array of layer numbers in [0, {}]", num_layers - 1);
   if (!list->is_array()) reader.fields().Refuse(name, allowed);
   for (const Json& item : *list) {

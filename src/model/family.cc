@@ -88,6 +88,7 @@ void ReadExpertGroups(ConfigReader& reader, ModelSpec& spec) {
   compute::RouterOptions& router = spec.moe.router;
   if (spec.moe.num_experts == 0) return;
   router.num_groups = reader.IntOr("n_group", 1, 1, spec.moe.num_experts);
+  if (reader.IsFaulty({"n_group"})) return;
   router.top_groups = reader.IntOr("topk_group", 1, 1, router.num_groups);
   if (spec.moe.num_experts % router.num_groups != 0)
     reader.fields().Refuse(

@@ -71,7 +71,7 @@ ModelSpec ReadLlama4(ConfigReader& reader, ModelConfig& config) {
   ReadAttention(reader, spec);
   spec.moe.router.score = compute::RouterScore::kSigmoid;
   spec.moe.weights_scale_inputs = true;
-  if (config.top_k != 1)
+  if (config.top_k != 1 && config.num_experts > 0)
     reader.Unsupported(fmt::format("{} is {}; implemented is one expert a token",
                                    reader.fields().Where("num_experts_per_tok"), config.top_k));
   spec.experts.shared_width = config.moe_intermediate_size;
