@@ -185,9 +185,8 @@ Check SharedMemorySpace() {
   const bool has_enough = free_bytes >= kSharedMemoryWanted;
   return {.name = "shared memory",
           .status = has_enough ? Status::kOk : Status::kProblem,
-          .found = fmt::format(
-              "{}: {} free of {}", folder, FormatBytes(free_bytes),
-              FormatBytes(uint64_t{space.f_blocks} * space.f_frsize)),
+          .found = fmt::format("{}: {} free of {}", folder, FormatBytes(free_bytes),
+                               FormatBytes(uint64_t{space.f_blocks} * space.f_frsize)),
           .wanted = wanted,
           .run = has_enough ? ""
                             : "as root: mount -o remount,size=SIZE /dev/shm; for a container: "
@@ -281,10 +280,17 @@ struct DoctorCommand {
   bool clean = false;
 
   void Run() const {
-    const std::vector<Check> checks = {
-        InstructionSets(), Cores(num_ranks), HugePages(), NumaNodes(), SharedMemorySpace(),
-        Leftovers(clean),  OpenFiles(),      LockedMemory(), Mpi(),    Network(),
-        Slurm()};
+    const std::vector<Check> checks = {InstructionSets(),
+                                       Cores(num_ranks),
+                                       HugePages(),
+                                       NumaNodes(),
+                                       SharedMemorySpace(),
+                                       Leftovers(clean),
+                                       OpenFiles(),
+                                       LockedMemory(),
+                                       Mpi(),
+                                       Network(),
+                                       Slurm()};
     WriteFileWhole("-", json ? DumpJson(ToJson(checks), 2) + "\n" : ToText(checks));
   }
 

@@ -71,16 +71,14 @@ ModelBytes MeasureModel(const Session& session) {
   checkpoint::Checkpoint weights(session.folder);
   ModelBytes bytes;
   bytes.experts.resize(session.spec.moe.layers.size());
-  model::WeightLoader loader(
-      weights,
-      {.kernels = session.kernels,
-       .mode = model::LoadMode::kMeasure,
-       .place_expert =
-           [&](int32_t moe_index, int32_t, int64_t num_bytes) {
-             bytes.experts[static_cast<size_t>(moe_index)].push_back(num_bytes);
-             bytes.weights += Arena::PieceBytes(num_bytes);
-             return model::PlacedExpert{};
-           }});
+  model::WeightLoader loader(weights,
+                             {.kernels = session.kernels,
+                              .mode = model::LoadMode::kMeasure,
+                              .place_expert = [&](int32_t moe_index, int32_t, int64_t num_bytes) {
+                                bytes.experts[static_cast<size_t>(moe_index)].push_back(num_bytes);
+                                bytes.weights += Arena::PieceBytes(num_bytes);
+                                return model::PlacedExpert{};
+                              }});
   model::LoadTransformer(session.spec, loader);
   bytes.all_but_experts = loader.stored_bytes();
   bytes.weights += bytes.all_but_experts;

@@ -89,9 +89,7 @@ class LateFabric final : public exchange::Fabric {
   int64_t segment_bytes() const override { return inner_.segment_bytes(); }
   std::byte* Window(int dst, int64_t offset) const override { return inner_.Window(dst, offset); }
   bool IsReachable(int dst) const override { return inner_.IsReachable(dst); }
-  void Signal(int dst, const Message& message) override {
-    delivery_.Signal(inner_, dst, message);
-  }
+  void Signal(int dst, const Message& message) override { delivery_.Signal(inner_, dst, message); }
   void Expect(int source, const Message& message) override { inner_.Expect(source, message); }
   bool Test(int64_t cell, uint32_t tag) override { return inner_.Test(cell, tag); }
   bool Wait(int64_t cell, uint32_t tag, FunctionRef<bool()> keep_waiting) override {
@@ -106,10 +104,8 @@ class LateFabric final : public exchange::Fabric {
 // One layer with experts, and both ranks' tokens.
 struct Layer {
   compute::KernelSet kernels = compute::AutoKernelSet();
-  moe::MoeShape shape{.hidden = kHidden,
-                      .num_experts = kExperts,
-                      .router = {.top_k = 2},
-                      .layers = {0}};
+  moe::MoeShape shape{
+      .hidden = kHidden, .num_experts = kExperts, .router = {.top_k = 2}, .layers = {0}};
   moe::MoeWeights weights;
   std::vector<OwnedTensor> x;  // [ranks]
 
@@ -131,8 +127,8 @@ struct Layer {
       return compute::WeightSource::Plain("weight", w.view());
     };
     for (int32_t e = 0; e < kExperts; ++e)
-      weights.experts.push_back(compute::ExpertWeights::Pack(expert, source(gate), source(up),
-                                                             source(down), pool));
+      weights.experts.push_back(
+          compute::ExpertWeights::Pack(expert, source(gate), source(up), source(down), pool));
     for (uint32_t r = 0; r < kRanks; ++r)
       x.push_back(compute::RandomTensor(DType::kF32, {kTokens, kHidden}, 5 + r));
   }
@@ -192,8 +188,7 @@ std::map<Variant, double> MeasureAll(const Layer& layer, const std::vector<Varia
                                      int rounds) {
   std::map<Variant, std::vector<double>> samples;
   for (int i = 0; i < rounds; ++i)
-    for (const Variant& variant : variants)
-      samples[variant].push_back(Measure(layer, variant));
+    for (const Variant& variant : variants) samples[variant].push_back(Measure(layer, variant));
   std::map<Variant, double> medians;
   for (const auto& [variant, seconds] : samples) medians[variant] = bench::Median(seconds);
   return medians;
@@ -211,11 +206,8 @@ void Run(int rounds) {
     // A chunk's computation takes longer.
     const auto delay = std::chrono::duration_cast<Clock::duration>(
         std::chrono::duration<double>(0.6 * alone / static_cast<double>(chunks)));
-    const std::vector<Variant> variants = {{},
-                                           at(false, {}),
-                                           at(true, {}),
-                                           at(false, delay),
-                                           at(true, delay)};
+    const std::vector<Variant> variants = {
+        {}, at(false, {}), at(true, {}), at(false, delay), at(true, delay)};
     auto seconds = MeasureAll(layer, variants, rounds);
     const double shown = seconds[variants[3]] - seconds[variants[1]];
     const double left = seconds[variants[4]] - seconds[variants[2]];

@@ -302,7 +302,8 @@ std::vector<SegmentInfo> ListSegments(const std::string& folder) {
 
 int RemoveDeadSegments(const std::string& folder, std::string_view own_job) {
   int num_removed = 0;
-  for (const std::string& path : FilesOf(folder)) num_removed += RemoveIfDead(path, own_job) ? 1 : 0;
+  for (const std::string& path : FilesOf(folder))
+    num_removed += RemoveIfDead(path, own_job) ? 1 : 0;
   return num_removed;
 }
 

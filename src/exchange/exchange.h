@@ -38,7 +38,8 @@ struct ExchangeTraffic {
 // Anything else ends the process with the rule that was broken. With B = 3 a pipeline in which
 // every message has the time of one computation to arrive is
 //   Publish(0) Counts(0) Dispatch(0) Publish(1)
-//   for e: Receive(e), if more { WaitReturns(e-2), reduce; Counts(e+1) Dispatch(e+1) Publish(e+2) },
+//   for e: Receive(e), if more { WaitReturns(e-2), reduce; Counts(e+1) Dispatch(e+1) Publish(e+2)
+//   },
 //          compute, Return(e)
 //   WaitReturns of the last three, reduce
 // (Publish(e+2) only if Counts(e+1) said more).

@@ -67,7 +67,8 @@ SharedMemory WeightStore::CreatePart(size_t layer, int64_t num_bytes) const {
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kResource || !SharedMemory::Exists(name)) throw;
       if (Clock::now() >= end)
-        Throw(error.kind(), "{}; --weight-store or TRTLLM_EPLB_SHM_NAME gives this run's another name",
+        Throw(error.kind(),
+              "{}; --weight-store or TRTLLM_EPLB_SHM_NAME gives this run's another name",
               error.what());
     }
     std::this_thread::sleep_for(kPoll);
@@ -106,9 +107,8 @@ void WeightStore::Unlink() {
 std::span<std::byte> WeightStore::BytesOf(int32_t moe_index, int32_t expert) const {
   const auto layer = static_cast<size_t>(moe_index);
   const auto e = static_cast<size_t>(expert);
-  const SharedMemory& part =
-      parts_[layer * static_cast<size_t>(place_.num_local_ranks) +
-             static_cast<size_t>(ReaderOf(expert))];
+  const SharedMemory& part = parts_[layer * static_cast<size_t>(place_.num_local_ranks) +
+                                    static_cast<size_t>(ReaderOf(expert))];
   return part.bytes().subspan(static_cast<size_t>(offsets_[layer][e]),
                               static_cast<size_t>(expert_bytes_[layer][e]));
 }

@@ -43,9 +43,9 @@ class MoeRunner {
   // h += sum over the chosen experts of weight * expert(x) (or expert(weight * x)), for the rank's
   // T tokens (also none), in chunks of at most layout.chunk_tokens, which overlap where
   // layout.num_buffers is kOverlappedChunks: a medium that takes less time than a chunk's
-  // computation is then waited for three times in a layer, not in each chunk. moe_index: position of the
-  // layer in shape.layers. x [T, H] F32 (normed), h [T, H] F32. Collective: every rank calls it for
-  // every MoE layer of an iteration. Errors: comm::PeerLost.
+  // computation is then waited for three times in a layer, not in each chunk. moe_index: position
+  // of the layer in shape.layers. x [T, H] F32 (normed), h [T, H] F32. Collective: every rank calls
+  // it for every MoE layer of an iteration. Errors: comm::PeerLost.
   void Forward(const compute::Exec& exec, Workspace& workspace, int32_t moe_index,
                const MoeWeights& weights, const TensorView& x, const TensorView& h);
 

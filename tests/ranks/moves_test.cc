@@ -3,7 +3,6 @@
 // both storages of slots, chunked and not.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
 #include <signal.h>
 #include <unistd.h>
 
@@ -191,22 +190,22 @@ TEST_P(MovesOfOneModel, FindAFlippedByteOfAnExpertAtTheNextChange) {
   }
 }
 
-// A rank is killed while experts are on their way to all slots of all ranks, slowly. The deadline of
-// a minute has no part in how soon the others end.
+// A rank is killed while experts are on their way to all slots of all ranks, slowly. The deadline
+// of a minute has no part in how soon the others end.
 TEST_P(MovesOfOneModel, EndAndLeaveNothingWhenARankIsKilled) {
   for (const int victim : {0, 2}) {
     runtime::EngineOptions options = Options({.num_ranks = 4, .storage = SlotStorage::kCopy});
     options.migration_bytes_per_second = 1 << 20;
     const testing_support::FaultyModel fatal(
-        *model_.model, {.iteration = 3, .before = [](const model::Batch&) {
-                          ::kill(::getpid(), SIGKILL);
-                        }});
+        *model_.model,
+        {.iteration = 3, .before = [](const model::Batch&) { ::kill(::getpid(), SIGKILL); }});
     const auto model_of = [&](int rank) -> const model::Model& {
       return rank == victim ? static_cast<const model::Model&>(fatal) : *model_.model;
     };
     const ProcessOutcome outcome =
         RunProcesses(options, model_of, [&](runtime::Engine& engine) { Compare(engine); });
-    EXPECT_THAT(outcome.ranks.error, testing::HasSubstr(fmt::format("rank {}: it is dead", victim)));
+    EXPECT_THAT(outcome.ranks.error,
+                testing::HasSubstr(fmt::format("rank {}: it is dead", victim)));
     EXPECT_EQ(outcome.killed_ranks, std::vector<int>{victim});
     for (const auto& file : std::filesystem::directory_iterator("/dev/shm"))
       EXPECT_EQ(file.path().filename().string().find(job_), std::string::npos) << file.path();
