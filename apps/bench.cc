@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "commands.h"
 #include "dataset.h"
 #include "file_flags.h"
@@ -79,12 +80,18 @@ class BenchRun {
   int64_t num_iterations() const { return num_iterations_; }
   // Of this run alone.
   const runtime::ExchangeFigures& exchange() const { return exchange_; }
+  const rebalance::BalancerFigures& balancing() const { return balancing_; }
 
  private:
   double Now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
   void SubmitNext();
   void Take(const runtime::Event& event);
   void LogIteration(double seconds);
+  void ReportProgress();
+  rebalance::BalancerFigures Balancing() const {
+    const rebalance::OnlineBalancer* balancer = session_.engine->balancer();
+    return balancer != nullptr ? balancer->figures() : rebalance::BalancerFigures();
+  }
 
   const BenchCommand& command_;
   Session& session_;
@@ -97,9 +104,31 @@ class BenchRun {
   double duration_s_ = 0;
   int64_t num_iterations_ = 0;
   runtime::ExchangeFigures exchange_;
+  rebalance::BalancerFigures balancing_;
   std::string iteration_log_;
   Clock::time_point start_;
+  double last_progress_s_ = 0;
+  runtime::ExchangeFigures exchange_then_;  // at the last progress, and the one below
+  rebalance::BalancerFigures balancing_then_;
 };
+
+// A line every few seconds.
+constexpr double kProgressSeconds = 5;
+
+void BenchRun::ReportProgress() {
+  if (Now() - last_progress_s_ < kProgressSeconds) return;
+  last_progress_s_ = Now();
+  const runtime::ExchangeFigures exchange = session_.engine->exchange_figures();
+  const rebalance::BalancerFigures balancing = Balancing();
+  const runtime::ExchangeFigures since = exchange - exchange_then_;
+  LogInfo(
+      "{} of {} requests started, {} running, {} iterations; since the last line: imbalance "
+      "{:.3f}, balancedness {:.3f}, {} slots fetched",
+      next_row_, rows_.size(), row_of_.size(), num_iterations_, since.MeanImbalance(),
+      since.MeanBalancedness(), balancing.fetched_slots - balancing_then_.fetched_slots);
+  exchange_then_ = exchange;
+  balancing_then_ = balancing;
+}
 
 void BenchRun::SubmitNext() {
   runtime::Request request = command_.MakeRequest(rows_[next_row_], next_row_);
@@ -144,6 +173,9 @@ void BenchRun::LogIteration(double seconds) {
 
 bool BenchRun::Run() {
   const runtime::ExchangeFigures before_run = session_.engine->exchange_figures();
+  const rebalance::BalancerFigures balanced_before = Balancing();
+  exchange_then_ = before_run;
+  balancing_then_ = balanced_before;
   start_ = Clock::now();
   while (next_row_ < rows_.size() || !session_.engine->idle()) {
     while (next_row_ < rows_.size() && static_cast<int64_t>(row_of_.size()) < command_.concurrency)
@@ -154,9 +186,11 @@ bool BenchRun::Run() {
     if (!command_.iteration_log.empty())
       LogIteration(std::chrono::duration<double>(Clock::now() - before).count());
     if (InterruptSignal() != 0) break;
+    ReportProgress();
   }
   duration_s_ = Now();
   exchange_ = session_.engine->exchange_figures() - before_run;
+  balancing_ = Balancing() - balanced_before;
   return InterruptSignal() == 0;
 }
 
@@ -187,7 +221,25 @@ Json ExchangeJson(const runtime::ExchangeFigures& exchange) {
           {"returns", exchange.num_returns},
           {"waits_per_iteration", waits},
           {"us_per_wait", us},
-          {"imbalance_of_computed_rows", exchange.MeanImbalance()}};
+          {"imbalance_of_computed_rows", exchange.MeanImbalance()},
+          {"balancedness_of_computed_rows", exchange.MeanBalancedness()}};
+}
+
+Json BalancingJson(const Session& session, const rebalance::BalancerFigures& balancing) {
+  return {{"mode", rebalance::ModeName(session.engine->options().rebalance.mode)},
+          {"changes", balancing.num_changes},
+          {"layers_changed", balancing.num_layers},
+          {"fetched_slots", balancing.fetched_slots},
+          {"fetched_bytes", balancing.fetched_slots * session.bytes.expert},
+          {"late_plans", balancing.num_late},
+          {"planning_cpu_s", static_cast<double>(balancing.planning_ns) * 1e-9}};
+}
+
+std::string BalancingText(const Session& session, const rebalance::BalancerFigures& balancing) {
+  const int64_t bytes = balancing.fetched_slots * session.bytes.expert;
+  return fmt::format("online balancer: {} changes of {} layers, {} slots fetched ({})",
+                     balancing.num_changes, balancing.num_layers, balancing.fetched_slots,
+                     FormatBytes(static_cast<uint64_t>(bytes)));
 }
 
 std::string ExchangeText(const runtime::ExchangeFigures& exchange) {
@@ -323,12 +375,16 @@ void BenchCommand::Report(const Session& session, const std::vector<DatasetRow>&
       finished.size(), rows.size(), run.duration_s(), run.num_iterations(),
       figures.output_throughput_tok_s, figures.total_throughput_tok_s);
   summary += "\n" + ExchangeText(run.exchange());
+  if (session.engine->balancer() != nullptr)
+    summary += "\n" + BalancingText(session, run.balancing());
   if (output == "-" || report_json == "-" || iteration_log == "-")
     LogInfo("{}", summary);
   else
     std::cout << summary << "\n";
   Json report = ReportJson(session, figures, static_cast<int64_t>(finished.size()));
   report["exchange"] = ExchangeJson(run.exchange());
+  if (session.engine->balancer() != nullptr)
+    report["online_balancer"] = BalancingJson(session, run.balancing());
   if (!report_json.empty()) WriteFileWhole(report_json, DumpJson(report, 2) + "\n");
   if (!iteration_log.empty()) WriteFileWhole(iteration_log, run.iteration_log());
   if (output.empty()) return;
@@ -350,6 +406,7 @@ void BenchCommand::ReportFailed(const std::vector<DatasetRow>& rows, const Bench
 void BenchCommand::Run(runtime::ProcessWorld* world) {
   CheckFlags();
   CatchInterrupts();
+  engine.waits_for_plans = true;  // figures repeat
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
   std::vector<DatasetRow> rows;
   Session session =
@@ -367,7 +424,9 @@ void BenchCommand::Run(runtime::ProcessWorld* world) {
     const std::vector<DatasetRow> first(
         rows.begin(), rows.begin() + std::min<int64_t>(warmup, static_cast<int64_t>(rows.size())));
     bool complete = false;
+    session.engine->SetWarmup(true);
     RunUnrecorded(session, [&] { complete = BenchRun(quiet, session, first).Run(); });
+    session.engine->SetWarmup(false);
     if (!complete) {
       LogWarn("interrupted in the warm-up; nothing was written");
       return;

@@ -39,8 +39,8 @@ struct DemoCommand {
 
   void Run();
   FirstRun RunContiguous() const;
-  void RunPlanned(const std::string& placement, const FirstRun& first,
-                  std::vector<DomainBalance>& table) const;
+  void RunAgain(const EngineFlags& flags, const FirstRun& first, double DomainBalance::*measured,
+                std::vector<DomainBalance>& table) const;
 };
 
 // What one domain's requests gave.
@@ -178,36 +178,32 @@ FirstRun DemoCommand::RunContiguous() const {
   return first;
 }
 
-// Serves everything again on `placement` and fills what was measured. Errors: kRunFailed when a
-// token differs.
-void DemoCommand::RunPlanned(const std::string& placement, const FirstRun& first,
-                             std::vector<DomainBalance>& table) const {
-  EngineFlags flags = engine;
-  flags.statistic_path.clear();
-  flags.placement = placement;
+// Serves everything again and fills what was measured. Errors: kRunFailed when a token differs.
+void DemoCommand::RunAgain(const EngineFlags& flags, const FirstRun& first,
+                           double DomainBalance::*measured,
+                           std::vector<DomainBalance>& table) const {
   Session session = StartSession(nullptr, flags);
   const auto tokenizer = tokenizer::Tokenizer::FromFile(session.folder);
   const Demo demo(session, tokenizer);
   for (size_t d = 0; d < first.counts.size(); ++d) {
     DomainRun run;
     RunUnrecorded(session, [&] { run = demo.Serve(first.counts[d].name, first.prompts[d]); });
-    table[d].measured = MeanImbalance(run.rows);
-    demo.Draw(run, fmt::format("{:.2f}", table[d].measured), true);
+    table[d].*measured = MeanImbalance(run.rows);
+    demo.Draw(run, fmt::format("{:.2f}", table[d].*measured), true);
     if (run.ids != first.runs[d].ids)
       Throw(ErrorKind::kRunFailed,
-            "{}: the second run gave other text than the first: a layout changed a result",
-            run.name);
+            "{}: this run gave other text than the first: a layout changed a result", run.name);
   }
 }
 
 void PrintTable(const std::vector<DomainBalance>& table) {
   const auto print = [](const DomainBalance& row) {
-    std::cout << fmt::format("  {:14} {:10.2f} {:10.2f} {:10.2f} {:10.2f}{}\n", row.name,
+    std::cout << fmt::format("  {:14} {:10.2f} {:10.2f} {:10.2f} {:10.2f} {:10.2f}{}\n", row.name,
                              row.contiguous, row.greedy_even, row.greedy_optimal, row.measured,
-                             row.is_training ? "   training" : "");
+                             row.online, row.is_training ? "   training" : "");
   };
-  std::cout << fmt::format("  {:14} {:>10} {:>10} {:>10} {:>10}\n", "imbalance", "(a)", "(b)",
-                           "(c)", "measured");
+  std::cout << fmt::format("  {:14} {:>10} {:>10} {:>10} {:>10} {:>10}\n", "imbalance", "(a)",
+                           "(b)", "(c)", "measured", "(d) online");
   for (const DomainBalance& row : table) print(row);
   DomainBalance rest = MeanOfServed(table);
   rest.name = "the other 7";
@@ -216,9 +212,10 @@ void PrintTable(const std::vector<DomainBalance>& table) {
       R"(
 Reading: a plan made from two kinds of text takes the imbalance of the other seven from {:.2f} to
 {:.2f} only, the optimal split of every batch to {:.2f}; what remains are experts that these texts
-use and the plan gave no second slot.
+use and the plan gave no second slot. Online, the same number of slots follow each text: {:.2f}, which
+the first two iterations of each text make, those that the balancer cannot know yet.
 )",
-      rest.contiguous, rest.greedy_even, rest.greedy_optimal);
+      rest.contiguous, rest.greedy_even, rest.greedy_optimal, rest.online);
 }
 
 void DemoCommand::Run() {
@@ -241,6 +238,7 @@ parallelism. In every layer all ranks wait for the busiest one, so the imbalance
   (b) {} slots: TensorRT-LLM's greedy policy gives the hot experts of the first two domains
       several slots, which share their tokens equally
   (c) the same slots: an optimal split decides for every batch which slot takes a token
+  (d) as many slots, contiguous at first: experts move to where the texts of the moment need them
 
 First run, on (a): tokens/s, imbalance (a) / (b) / (c), the text of one request
 )",
@@ -252,11 +250,22 @@ First run, on (a): tokens/s, imbalance (a) / (b) / (c), the text of one request
   std::vector<DomainBalance> table = BalanceOfDomains(recorded, first.counts, first.plan);
 
   std::cout << "\nSecond run, on (c): tokens/s, measured imbalance, the text of one request\n";
-  RunPlanned(yaml_path, first, table);
+  EngineFlags planned = engine;
+  planned.statistic_path.clear();
+  planned.placement = yaml_path;
+  RunAgain(planned, first, &DomainBalance::measured, table);
+
+  std::cout << "\nThird run, on (d): tokens/s, measured imbalance, the text of one request\n";
+  EngineFlags online = engine;
+  online.statistic_path.clear();
+  online.num_slots = kNumSlots;
+  online.rebalance = "repair";
+  online.waits_for_plans = true;
+  RunAgain(online, first, &DomainBalance::online, table);
   std::cout << R"(
-Both runs gave the same text, token by token: where an expert lies never changes what it computes.
+All runs gave the same text, token by token: where an expert lies never changes what it computes.
 So routing is the same, too: (a), (b) and (c) come from the counts of the first run, 'measured' is
-what the ranks did in the second.
+what the ranks did in the second, (d) in the third.
 
 )";
   PrintTable(table);

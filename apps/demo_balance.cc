@@ -114,6 +114,7 @@ DomainBalance MeanOfServed(const std::vector<DomainBalance>& table) {
     mean.greedy_even += row.greedy_even / count;
     mean.greedy_optimal += row.greedy_optimal / count;
     mean.measured += row.measured / count;
+    mean.online += row.online / count;
   }
   return mean;
 }

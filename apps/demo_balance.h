@@ -32,6 +32,7 @@ struct DomainBalance {
   double greedy_even = 0;     // the plan, tokens shared equally by an expert's slots
   double greedy_optimal = 0;  // the plan, optimal split
   double measured = 0;        // filled by the second run
+  double online = 0;          // filled by the third run
 };
 
 // TensorRT-LLM's greedy placement of every layer by the training domains' counts.

@@ -80,39 +80,44 @@ std::vector<eplb::Placement> FilePlacements(const statistics::EplbConfig& file,
   return placements;
 }
 
+// What a placement file says. With num_slots 0 it switches balancing off: one slot per expert.
+void TakePlacementFile(const EngineFlags& flags, const checkpoint::ModelConfig& c,
+                       runtime::EngineOptions& options) {
+  if (!FileExists(flags.placement))
+    Throw(ErrorKind::kNotFound,
+          "--placement is {}: no such file; allowed: contiguous, random:SEED, or an EPLB YAML file",
+          flags.placement);
+  const statistics::EplbConfig file = statistics::ReadEplbYaml(flags.placement);
+  if (flags.num_slots > 0 && flags.num_slots != file.num_slots)
+    Throw(ErrorKind::kInvalid, "--num-slots is {}; {} has num_slots {}", flags.num_slots,
+          flags.placement, file.num_slots);
+  if (file.num_slots == 0) {
+    options.rebalance.mode = rebalance::Mode::kOff;
+    return;
+  }
+  options.num_slots = file.num_slots;
+  options.placements = FilePlacements(file, flags, c, options.num_ranks);
+  if (flags.layer_updates_per_iter > 0 || file.layer_updates_per_iter == 0) return;
+  options.rebalance.layer_updates_per_iter = file.layer_updates_per_iter;
+  if (flags.rebalance.empty()) options.rebalance.mode = rebalance::Mode::kRepair;
+}
+
 // "contiguous", "random:SEED" or an EPLB YAML file. Sets num_slots and one placement per MoE layer.
 void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c,
                       runtime::EngineOptions& options) {
   const auto num_experts = static_cast<int32_t>(c.num_experts);
   if (c.NumMoeLayers() == 0) {
-    if (flags.num_slots > 0)
-      Throw(ErrorKind::kInvalid, "--num-slots is {}; this model has no MoE layer", flags.num_slots);
-    if (flags.placement != "contiguous")
-      Throw(ErrorKind::kInvalid, "--placement is {}; this model has no MoE layer", flags.placement);
+    const auto refuse = [](std::string_view flag, const auto& value) {
+      Throw(ErrorKind::kInvalid, "{} is {}; this model has no MoE layer", flag, value);
+    };
+    if (flags.num_slots > 0) refuse("--num-slots", flags.num_slots);
+    if (flags.placement != "contiguous") refuse("--placement", flags.placement);
+    if (options.rebalance.mode != rebalance::Mode::kOff) refuse("--rebalance", flags.rebalance);
     return;
   }
   options.num_slots = flags.num_slots > 0 ? flags.num_slots : num_experts;
-  const bool is_file = flags.placement != "contiguous" && !flags.placement.starts_with("random:");
-  if (is_file) {
-    if (!FileExists(flags.placement))
-      Throw(
-          ErrorKind::kNotFound,
-          "--placement is {}: no such file; allowed: contiguous, random:SEED, or an EPLB YAML file",
-          flags.placement);
-    const statistics::EplbConfig file = statistics::ReadEplbYaml(flags.placement);
-    if (flags.num_slots > 0 && flags.num_slots != file.num_slots)
-      Throw(ErrorKind::kInvalid, "--num-slots is {}; {} has num_slots {}", flags.num_slots,
-            flags.placement, file.num_slots);
-    if (file.layer_updates_per_iter > 0)
-      Throw(
-          ErrorKind::kUnsupported,
-          "{}: layer_updates_per_iter is {}; placements do not change while serving here: allowed "
-          "is 0 (a static placement)",
-          flags.placement, file.layer_updates_per_iter);
-    options.num_slots = file.num_slots;
-    options.placements = FilePlacements(file, flags, c, options.num_ranks);
-    return;
-  }
+  if (flags.placement != "contiguous" && !flags.placement.starts_with("random:"))
+    return TakePlacementFile(flags, c, options);
   eplb::ValidateSizes(num_experts, options.num_slots, options.num_ranks, "--num-slots");
   if (options.num_slots > int64_t{num_experts} * options.num_ranks)
     Throw(ErrorKind::kInvalid,
@@ -156,6 +161,19 @@ int64_t MigrationBandwidth(const EngineFlags& flags) {
   return static_cast<int64_t>(bytes);
 }
 
+// All but what a placement file adds.
+rebalance::OnlineOptions RebalanceOptions(const EngineFlags& flags) {
+  rebalance::OnlineOptions options{
+      .is_waiting = flags.waits_for_plans,
+      .layer_updates_per_iter = std::max(1, flags.layer_updates_per_iter),
+      .max_fetched_slots_per_iter = flags.max_fetched_slots_per_iter};
+  if (!flags.rebalance.empty())
+    rebalance::ParseMode(flags.rebalance, "--rebalance", options);
+  else if (flags.layer_updates_per_iter > 0)
+    options.mode = rebalance::Mode::kRepair;
+  return options;
+}
+
 }  // namespace
 
 void AddEngineFlags(Command command, EngineFlags& flags) {
@@ -194,7 +212,13 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
   options.migration_bytes_per_second = MigrationBandwidth(flags);
   options.verify_slots = flags.verify_slots;
   options.deadline = std::chrono::milliseconds(static_cast<int64_t>(flags.deadline_s * 1e3));
+  options.rebalance = RebalanceOptions(flags);
   ResolvePlacement(flags, config, options);
+  if (options.rebalance.mode == rebalance::Mode::kRepair &&
+      options.split != eplb::SplitMode::kOptimal)
+    Throw(ErrorKind::kInvalid,
+          "--split is {}; --rebalance repair plans for optimal: give one of the two another value",
+          flags.split);
   return options;
 }
 

@@ -32,11 +32,7 @@ void ForEachLayer(size_t num_layers, const std::function<void(size_t)>& work) {
     if (error) std::rethrow_exception(error);
 }
 
-double ThreadMilliseconds() {
-  timespec time{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec) / 1e6;
-}
+double ThreadMilliseconds() { return static_cast<double>(ThreadCpuNs()) / 1e6; }
 
 std::vector<int32_t> ParseLayers(const std::string& text) {
   constexpr int32_t kMaxLayer = statistics::kMaxEplbLayers - 1;

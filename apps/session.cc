@@ -118,6 +118,28 @@ std::string CopiesText(const Session& session) {
   return fmt::format(", each slot a copy ({} per rank)", FormatBytes(static_cast<uint64_t>(bytes)));
 }
 
+// What moves experts while requests run, or why nothing does.
+std::string BalancerText(const EngineFlags& flags, const Session& session) {
+  const runtime::EngineOptions& options = session.engine->options();
+  const rebalance::OnlineOptions& online = options.rebalance;
+  if (session.config.num_experts == 0) return "none (no experts)";
+  if (online.mode == rebalance::Mode::kOff)
+    return flags.rebalance.empty() || flags.rebalance == "off"
+               ? "off"
+               : fmt::format("off (num_slots is 0 in {})", flags.placement);
+  if (options.num_ranks == 1) return "none (one rank)";
+  const auto bytes = [&](int64_t num_slots) {
+    return FormatBytes(static_cast<uint64_t>(num_slots * session.bytes.expert));
+  };
+  if (online.mode == rebalance::Mode::kRandom) return flags.rebalance;
+  if (online.mode == rebalance::Mode::kTensorRtLlm)
+    return fmt::format("tensorrt_llm, {} layers at a time (up to {})",
+                       online.layer_updates_per_iter,
+                       bytes(int64_t{online.layer_updates_per_iter} * options.num_slots));
+  return fmt::format("repair, up to {} slots ({}) at a time", online.max_fetched_slots_per_iter,
+                     bytes(online.max_fetched_slots_per_iter));
+}
+
 // One line: what is active.
 void LogStart(const EngineFlags& flags, const Session& session) {
   const runtime::EngineOptions& options = session.engine->options();
@@ -132,11 +154,11 @@ void LogStart(const EngineFlags& flags, const Session& session) {
       session.links ? fmt::format(" in processes ({})", session.links->text()) : "";
   LogInfo(
       "{} ({}): {} ranks x {} threads{}, kernels {}, context {}, weights {}, KV for {} tokens per "
-      "rank, {}; online balancer: none",
+      "rank, {}; online balancer: {}",
       session.folder, session.family, options.num_ranks, options.threads_per_rank, places,
       KernelSetName(session.kernels), session.context,
       FormatBytes(static_cast<uint64_t>(session.model->weight_bytes())),
-      options.num_kv_blocks * kv::kBlockTokens, layout);
+      options.num_kv_blocks * kv::kBlockTokens, layout, BalancerText(flags, session));
 }
 
 // What the flags say of the folder, but for the options.

@@ -98,4 +98,7 @@ class ThreadPool {
 // Names the calling thread (shown by top -H and debuggers), cut to 15 characters.
 void NameThisThread(const std::string& name);
 
+// CPU time that the calling thread has used, nanoseconds.
+int64_t ThreadCpuNs();
+
 }  // namespace wideload

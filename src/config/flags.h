@@ -35,12 +35,16 @@ struct EngineFlags {
   int32_t num_spare_slots = 4;      // per rank
   std::string migration_bandwidth;  // per rank and second: a size, or empty
   bool verify_slots = false;
+  std::string rebalance;               // empty: repair where layers are to be updated, else off
+  int32_t layer_updates_per_iter = 0;  // 0: of the placement file
+  int32_t max_fetched_slots_per_iter = 16;
   double deadline_s = 4;
   // statistics
   std::string statistic_path;
   std::string statistic_iter_range;
   bool replace_statistics = false;
-  Sources sources;  // no option
+  bool waits_for_plans = false;  // no option: see rebalance::OnlineOptions::is_waiting
+  Sources sources;               // no option
 };
 
 // What is not given comes from generation_config.json, then from the defaults.

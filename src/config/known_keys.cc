@@ -39,12 +39,10 @@ constexpr KnownKey kKeys[] = {
     {"moe_config.disable_finalize_fusion", kNo, "sums of experts are made in a fixed order"},
     {"moe_config.use_low_precision_moe_combine", kNotYet,
      "results of experts come back in the precision of the kernels", "false"},
-    {"moe_config.load_balancer.layer_updates_per_iter", kNotYet,
-     "the placement stays as it is at the start", "0"},
     {"moe_config.load_balancer.initial_global_assignments", kNotYet,
      "the placement is contiguous; name the file with these keys as load_balancer instead", "",
      "*"},
-    {"moe_config.load_balancer.mode", kNotYet, "the placement stays as it is at the start",
+    {"moe_config.load_balancer.mode", kNotYet, "plans are made from iterations before their own",
      "standard"},
     {"moe_config.load_balancer.auxiliary_sms", kNo, "there are no multiprocessors to set aside"},
     // KV cache

@@ -1,7 +1,5 @@
 #include "rebalance/online_balancer.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -11,12 +9,6 @@
 
 namespace wideload::rebalance {
 namespace {
-
-int64_t ThreadCpuNs() {
-  timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-}
 
 void CheckStart(const OnlineOptions& options, const std::vector<eplb::Placement>& start) {
   if (options.delay_iterations < 1)
@@ -36,6 +28,15 @@ void CheckStart(const OnlineOptions& options, const std::vector<eplb::Placement>
 }
 
 }  // namespace
+
+BalancerFigures operator-(const BalancerFigures& later, const BalancerFigures& earlier) {
+  return {.num_changes = later.num_changes - earlier.num_changes,
+          .num_layers = later.num_layers - earlier.num_layers,
+          .fetched_slots = later.fetched_slots - earlier.fetched_slots,
+          .num_late = later.num_late - earlier.num_late,
+          .num_skipped = later.num_skipped - earlier.num_skipped,
+          .planning_ns = later.planning_ns - earlier.planning_ns};
+}
 
 OnlineBalancer::OnlineBalancer(const OnlineOptions& options, std::vector<eplb::Placement> start)
     : options_(options), placements_(std::move(start)) {

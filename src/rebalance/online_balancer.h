@@ -29,6 +29,9 @@ struct BalancerFigures {
   int64_t planning_ns = 0;    // thread CPU time of the planner
 };
 
+// `later` and `earlier` are of the same balancer.
+BalancerFigures operator-(const BalancerFigures& later, const BalancerFigures& earlier);
+
 class OnlineBalancer {
  public:
   // `start` [MoE layers]: what the slots hold at first. Starts the planner's thread; none for

@@ -34,5 +34,7 @@ struct OnlineOptions {
 // What `--rebalance` says: off, repair, tensorrt_llm, random:SEED. Sets mode and, of random, seed.
 // Errors: kInvalid naming `name` and what is allowed.
 void ParseMode(std::string_view text, std::string_view name, OnlineOptions& options);
+// "off", "repair", "tensorrt_llm", "random".
+std::string_view ModeName(Mode mode);
 
 }  // namespace wideload::rebalance

@@ -1,7 +1,6 @@
 #include "rebalance/planner.h"
 
 #include <charconv>
-#include <utility>
 
 #include "base/error.h"
 #include "rebalance/random_planner.h"
@@ -31,10 +30,8 @@ void CheckOptions(const OnlineOptions& options) {
 }  // namespace
 
 void ParseMode(std::string_view text, std::string_view name, OnlineOptions& options) {
-  constexpr std::pair<std::string_view, Mode> kModes[] = {
-      {"off", Mode::kOff}, {"repair", Mode::kRepair}, {"tensorrt_llm", Mode::kTensorRtLlm}};
-  for (const auto& [word, mode] : kModes) {
-    if (text != word) continue;
+  for (const Mode mode : {Mode::kOff, Mode::kRepair, Mode::kTensorRtLlm}) {
+    if (text != ModeName(mode)) continue;
     options.mode = mode;
     return;
   }
@@ -46,6 +43,20 @@ void ParseMode(std::string_view text, std::string_view name, OnlineOptions& opti
   }
   Throw(ErrorKind::kInvalid,
         "{} is \"{}\"; allowed: off, repair, tensorrt_llm, random:SEED (0 or more)", name, text);
+}
+
+std::string_view ModeName(Mode mode) {
+  switch (mode) {
+    case Mode::kOff:
+      return "off";
+    case Mode::kRepair:
+      return "repair";
+    case Mode::kTensorRtLlm:
+      return "tensorrt_llm";
+    case Mode::kRandom:
+      return "random";
+  }
+  return "";
 }
 
 std::unique_ptr<Planner> MakePlanner(const OnlineOptions& options,

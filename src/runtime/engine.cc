@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/thread_pool.h"
 
 namespace wideload::runtime {
 namespace {
@@ -62,12 +63,18 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, std::uni
       rank_rows_(static_cast<size_t>(options.num_ranks)) {
   info_.ranks.resize(static_cast<size_t>(options.num_ranks));
   events_.reserve(static_cast<size_t>(options.num_ranks * options.max_batch_size) + 1);
+  const moe::MoeShape& moe = model.spec().moe;
+  if (moe.num_experts > 0 && options.num_ranks > 1 &&
+      options.rebalance.mode != rebalance::Mode::kOff)
+    balancer_ = std::make_unique<rebalance::OnlineBalancer>(options.rebalance,
+                                                            StartPlacements(moe, options));
   try {
     team_->Start();
   } catch (...) {
     LeaveToStuckRanks();
     throw;
   }
+  if (balancer_) team_->CountRouted(true);
 }
 
 Engine::~Engine() { LeaveToStuckRanks(); }
@@ -108,12 +115,36 @@ std::span<const Event> Engine::Step() {
   if (plan.empty()) return events_;
   ++info_.iteration;
   std::fill(info_.ranks.begin(), info_.ranks.end(), RankIteration{});
-  std::optional<rebalance::PlacementChange> change;
-  if (placement_source_) change = placement_source_(info_.iteration);
+  const std::optional<rebalance::PlacementChange> change = NextChange();
   team_->Run({.plan = plan, .iteration = info_.iteration, .change = change ? &*change : nullptr});
   Collect(plan);
   MeasureImbalance();
+  TellBalancer();
   return events_;
+}
+
+std::optional<rebalance::PlacementChange> Engine::NextChange() {
+  if (placement_source_) return placement_source_(info_.iteration);
+  if (!balancer_) return std::nullopt;
+  const int64_t start = ThreadCpuNs();
+  std::optional<rebalance::PlacementChange> change = balancer_->ChangeFor(info_.iteration);
+  balancing_ns_ += ThreadCpuNs() - start;
+  return change;
+}
+
+void Engine::TellBalancer() {
+  if (!balancer_) return;
+  const int64_t start = ThreadCpuNs();
+  const std::span<const int32_t> first = team_->result(0).routed_counts;
+  routed_counts_.assign(first.begin(), first.end());
+  for (size_t r = 1; r < team_->size(); ++r) {
+    const std::span<const int32_t> counts = team_->result(r).routed_counts;
+    WIDELOAD_CHECK(counts.size() == routed_counts_.size(), "rank {} has {} counts, rank 0 {}", r,
+                   counts.size(), routed_counts_.size());
+    for (size_t i = 0; i < counts.size(); ++i) routed_counts_[i] += counts[i];
+  }
+  balancer_->Observe(info_.iteration, routed_counts_, is_warmup_);
+  balancing_ns_ += ThreadCpuNs() - start;
 }
 
 void Engine::Collect(const StepPlan& plan) {
@@ -158,7 +189,9 @@ void Engine::MeasureImbalance() {
   for (size_t layer = 0; layer < layers; ++layer) {
     for (size_t r = 0; r < rank_rows_.size(); ++r)
       rank_rows_[r] = static_cast<double>(team_->result(r).computed_rows[layer]);
-    imbalance_sum_ += eplb::ImbalanceRatio(rank_rows_);
+    const double imbalance = eplb::ImbalanceRatio(rank_rows_);
+    imbalance_sum_ += imbalance;
+    balancedness_sum_ += 1 / (1 + imbalance);
   }
   num_imbalances_ += static_cast<int64_t>(layers);
 }
@@ -166,6 +199,7 @@ void Engine::MeasureImbalance() {
 ExchangeFigures Engine::exchange_figures() const {
   ExchangeFigures figures{.num_iterations = info_.iteration + 1,
                           .imbalance_sum = imbalance_sum_,
+                          .balancedness_sum = balancedness_sum_,
                           .num_imbalances = num_imbalances_};
   for (size_t r = 0; r < team_->size(); ++r) {
     const RankExchange* exchange = team_->result(r).exchange;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "model/model.h"
+#include "rebalance/online_balancer.h"
 #include "runtime/engine_options.h"
 #include "runtime/exchange_figures.h"
 #include "runtime/scheduler.h"
@@ -82,7 +83,15 @@ class Engine {
   // (AnnouncedAhead). Generations go up. Step throws kInvalid for a change that does not fit.
   using PlacementSource =
       std::function<std::optional<rebalance::PlacementChange>(int64_t iteration)>;
+  // In place of the balancer that the options ask for.
   void SetPlacementSource(PlacementSource source) { placement_source_ = std::move(source); }
+  // Whether the iterations to come are warm-up, whose load the balancer does not plan for.
+  void SetWarmup(bool is_warmup) { is_warmup_ = is_warmup; }
+  // Null when nothing is balanced: it is off, or the model has no experts, or there is one rank.
+  const rebalance::OnlineBalancer* balancer() const { return balancer_.get(); }
+  // Thread CPU time that Step has spent on the balancer: summing counts up, handing them on, taking
+  // changes.
+  int64_t balancing_ns() const { return balancing_ns_; }
   // Rows that a rank computed in each MoE layer of the last iteration [MoE layers].
   std::span<const int64_t> ComputedRows(int32_t rank) const {
     return team_->result(static_cast<size_t>(rank)).computed_rows;
@@ -99,6 +108,8 @@ class Engine {
   void Collect(const StepPlan& plan);
   void DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output);
   void MeasureImbalance();
+  std::optional<rebalance::PlacementChange> NextChange();
+  void TellBalancer();
   void Retire(RequestId id);
   void LeaveToStuckRanks();
 
@@ -111,9 +122,14 @@ class Engine {
   std::vector<Event> events_;
   LogitsSink logits_sink_;
   PlacementSource placement_source_;
+  std::unique_ptr<rebalance::OnlineBalancer> balancer_;
+  std::vector<int32_t> routed_counts_;  // [MoE layers * experts] of all ranks
+  bool is_warmup_ = false;
+  int64_t balancing_ns_ = 0;
   IterationInfo info_;
   RequestId next_id_ = 0;
   double imbalance_sum_ = 0;
+  double balancedness_sum_ = 0;
   int64_t num_imbalances_ = 0;
   std::vector<double> rank_rows_;  // [ranks] of one layer
 };

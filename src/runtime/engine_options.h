@@ -9,6 +9,7 @@
 #include "eplb/placement/placement.h"
 #include "eplb/split/slot_chooser.h"
 #include "moe/slot_store.h"
+#include "rebalance/online_options.h"
 
 namespace wideload::runtime {
 
@@ -29,6 +30,7 @@ struct EngineOptions {
   int32_t num_spare_slots = 4;             // of kCopy, per rank
   int64_t migration_bytes_per_second = 0;  // of kCopy, per rank; 0: no limit
   bool verify_slots = false;               // at the start and after each change
+  rebalance::OnlineOptions rebalance;      // what changes the placements while serving
   // Longest wait for another rank while no rank gets on with its work.
   std::chrono::milliseconds deadline{4'000};
 };

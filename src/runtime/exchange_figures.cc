@@ -18,6 +18,10 @@ double ExchangeFigures::MeanImbalance() const {
   return num_imbalances == 0 ? 0 : imbalance_sum / static_cast<double>(num_imbalances);
 }
 
+double ExchangeFigures::MeanBalancedness() const {
+  return num_imbalances == 0 ? 1 : balancedness_sum / static_cast<double>(num_imbalances);
+}
+
 ExchangeFigures operator-(const ExchangeFigures& later, const ExchangeFigures& earlier) {
   ExchangeFigures difference = later;
   difference.num_iterations -= earlier.num_iterations;
@@ -29,6 +33,7 @@ ExchangeFigures operator-(const ExchangeFigures& later, const ExchangeFigures& e
     difference.waits[kind].total_ns -= earlier.waits[kind].total_ns;
   }
   difference.imbalance_sum -= earlier.imbalance_sum;
+  difference.balancedness_sum -= earlier.balancedness_sum;
   difference.num_imbalances -= earlier.num_imbalances;
   return difference;
 }

@@ -26,6 +26,7 @@ struct ExchangeFigures {
   std::array<comm::WaitStatistics, exchange::kNumWaitKinds> waits{};
   // (busiest - mean) / mean of the rows that the ranks computed, summed over iterations and layers.
   double imbalance_sum = 0;
+  double balancedness_sum = 0;  // mean / busiest of the same
   int64_t num_imbalances = 0;
 
   // Of one iteration, all ranks together; 0 when there was none.
@@ -34,6 +35,7 @@ struct ExchangeFigures {
   double MicrosecondsPerWait(exchange::WaitKind kind) const;
   // Mean over iterations and layers.
   double MeanImbalance() const;
+  double MeanBalancedness() const;  // 1: even; 1 too when there was nothing
 };
 
 // `later` and `earlier` are of the same engine.

@@ -6,25 +6,6 @@
 #include "base/error.h"
 
 namespace wideload::runtime {
-namespace {
-
-std::vector<eplb::Placement> StartPlacements(const moe::MoeShape& shape,
-                                             const moe::MoeLayout& layout,
-                                             const EngineOptions& options) {
-  std::vector<eplb::Placement> placements = options.placements;
-  if (placements.empty() && shape.num_experts > 0)
-    placements.assign(shape.layers.size(),
-                      eplb::ContiguousPlacement(static_cast<int32_t>(shape.num_experts),
-                                                layout.num_slots, layout.num_ranks));
-  WIDELOAD_CHECK(placements.size() == shape.layers.size(), "{} placements for {} MoE layers",
-                 placements.size(), shape.layers.size());
-  for (int32_t i = 0; i < shape.num_layers(); ++i)
-    moe::ValidatePlacement(shape, layout, i, placements[static_cast<size_t>(i)]);
-  return placements;
-}
-
-}  // namespace
-
 moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options) {
   const int64_t chunk_tokens =
       moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens);
@@ -41,10 +22,25 @@ int64_t AnnouncedAhead(moe::SlotStorage storage) {
   return storage == moe::SlotStorage::kCopy ? 1 : 0;
 }
 
+std::vector<eplb::Placement> StartPlacements(const moe::MoeShape& shape,
+                                             const EngineOptions& options) {
+  const moe::MoeLayout layout = MakeMoeLayout(shape, options);
+  std::vector<eplb::Placement> placements = options.placements;
+  if (placements.empty() && shape.num_experts > 0)
+    placements.assign(shape.layers.size(),
+                      eplb::ContiguousPlacement(static_cast<int32_t>(shape.num_experts),
+                                                layout.num_slots, layout.num_ranks));
+  WIDELOAD_CHECK(placements.size() == shape.layers.size(), "{} placements for {} MoE layers",
+                 placements.size(), shape.layers.size());
+  for (int32_t i = 0; i < shape.num_layers(); ++i)
+    moe::ValidatePlacement(shape, layout, i, placements[static_cast<size_t>(i)]);
+  return placements;
+}
+
 PlacementState::PlacementState(const model::Model& model, const EngineOptions& options)
     : shape_(model.spec().moe),
       layout_(MakeMoeLayout(shape_, options)),
-      newest_(moe::MakePlacementTable(0, StartPlacements(shape_, layout_, options))) {
+      newest_(moe::MakePlacementTable(0, StartPlacements(shape_, options))) {
   for (int32_t i = 0; i < shape_.num_layers(); ++i) experts_.push_back(model.Experts(i));
   if (!options.verify_slots) return;
   ThreadPool pool("sums", options.threads_per_rank);

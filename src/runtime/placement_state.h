@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "model/model.h"
 #include "moe/layout.h"
@@ -17,6 +18,10 @@ namespace wideload::runtime {
 
 // How the options lay the experts out.
 moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options);
+
+// What the slots hold at first [MoE layers]. Errors: kInvalid for placements that do not fit.
+std::vector<eplb::Placement> StartPlacements(const moe::MoeShape& shape,
+                                             const EngineOptions& options);
 
 // Iterations between the step that announces a change and the first one that goes by it: what is
 // copied needs time, and a pointer none.

@@ -97,16 +97,18 @@ void Rank::UsePlacements(moe::SharedPlacements table) {
 
 void Rank::SetRecorder(statistics::Recorder* recorder) {
   recorder_ = recorder;
-  CountRouted(recorder != nullptr);
+  CountRouted(counts_are_wanted_);
 }
 
 void Rank::CountRouted(bool is_counting) {
-  if (moe_) moe_->CountRouted(is_counting);
+  counts_are_wanted_ = is_counting;
+  if (moe_) moe_->CountRouted(is_counting || recorder_ != nullptr);
 }
 
 RankResult Rank::result() const {
   return {.outputs = outputs_,
           .computed_rows = moe_ ? moe_->computed_rows() : std::span<const int64_t>(),
+          .routed_counts = routed_counts(),
           .exchange = exchange_ ? &exchange_figures_ : nullptr};
 }
 

@@ -52,6 +52,7 @@ struct RankOutput {
 struct RankResult {
   std::span<const RankOutput> outputs;     // one per entry
   std::span<const int64_t> computed_rows;  // of each MoE layer; empty when there is none
+  std::span<const int32_t> routed_counts;  // [MoE layers * experts] when asked for, else empty
   const RankExchange* exchange = nullptr;  // null when there is none
 };
 
@@ -99,7 +100,8 @@ class Rank {
   moe::SharedPlacements announced_;  // of the iteration announced_for_ and on; null: none
   int64_t announced_for_ = 0;
   statistics::Recorder* recorder_ = nullptr;
-  std::vector<Sampler> samplers_;  // one per pool thread
+  bool counts_are_wanted_ = false;  // by others than the recorder
+  std::vector<Sampler> samplers_;   // one per pool thread
   std::vector<int32_t> ids_;
   std::vector<int32_t> positions_;
   std::vector<int32_t> logits_rows_;

@@ -50,6 +50,10 @@ void RankTeam::SetRecorder(statistics::Recorder* recorder) {
   for (const auto& member : members_) member->rank->SetRecorder(recorder);
 }
 
+void RankTeam::CountRouted(bool is_counting) {
+  for (const auto& member : members_) member->rank->CountRouted(is_counting);
+}
+
 bool RankTeam::Stop() {
   stop_.store(true, std::memory_order_release);
   round_.Increment();

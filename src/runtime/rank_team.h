@@ -49,6 +49,8 @@ class RankTeam {
   // Of the last iteration. r < size().
   RankResult result(size_t r) const { return members_[r]->rank->result(); }
   void SetRecorder(statistics::Recorder* recorder);
+  // Whether results have routed_counts, from the next iteration on; after Start.
+  void CountRouted(bool is_counting);
   // The plans to come do not have this sequence any more.
   void Forget(RequestId) {}
   size_t size() const { return members_.size(); }

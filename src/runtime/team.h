@@ -42,6 +42,9 @@ class Team {
   void SetRecorder(statistics::Recorder* recorder) {
     Visit([&](auto& team) { team.SetRecorder(recorder); });
   }
+  void CountRouted(bool is_counting) {
+    Visit([&](auto& team) { team.CountRouted(is_counting); });
+  }
   void Forget(RequestId id) {
     Visit([id](auto& team) { team.Forget(id); });
   }

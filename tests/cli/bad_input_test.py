@@ -229,9 +229,9 @@ class BadLayout(CliTest):
         path = self.yaml("b.yaml", 80, [*range(64), *range(16)], extra="pelicans: 1\n")
         self.refused(self.generate("--placement", path), "b.yaml", "pelicans", "num_slots")
 
-    def test_placement_that_would_change_while_serving(self):
-        path = self.yaml("online.yaml", 80, [*range(64), *range(16)], extra="layer_updates_per_iter: 1\n")
-        self.refused(self.generate("--placement", path, "--ep", "2"), "online.yaml", "layer_updates_per_iter is 1", "allowed is 0")
+    def test_balancer_that_there_is_not(self):
+        self.refused(self.generate("--rebalance", "always", "--ep", "2"), '--rebalance is "always"', "off, repair, tensorrt_llm, random:SEED")
+        self.refused(self.generate("--rebalance", "repair", "--ep", "2", "--split", "round_robin"), "--split is round_robin", "optimal")
 
 
 class BadRequests(CliTest):

@@ -348,9 +348,27 @@ class Bench(CliTest):
         for flags in (("--ep", "2", "--split", "first"), ("--ep", "4", "--num-slots", "128", "--placement", "random:1"),
                       ("--ep", "8", "--moe-max-num-tokens", "8", "--max-num-tokens", "3"),
                       ("--ep", "8", "--placement", yaml, "--split", "round_robin", "--threads", "1"),
-                      ("--ep", "2", "--num-slots", "96", "--concurrency", "2", "--kv-cache-memory", "400K")):
+                      ("--ep", "2", "--num-slots", "96", "--concurrency", "2", "--kv-cache-memory", "400K"),
+                      ("--ep", "4", "--num-slots", "72", "--rebalance", "random:1", "--slot-storage", "copy")):
             with self.subTest(flags):
                 self.assertEqual(self.bench(*sampled, *flags), first)
+
+    def test_says_which_balancer_is_active_and_what_it_did(self):
+        plan = "initial_global_assignments:\n" + "".join(f"  {layer}: {[*range(64), *range(16)]}\n" for layer in range(5))
+        online = self.path("online.yaml", "num_slots: 80\nlayer_updates_per_iter: 1\n" + plan)
+        off = self.path("off.yaml", "num_slots: 0\n")
+        for flags, says, changes in (
+                (("--ep", "4", "--placement", online), "online balancer: repair, up to 16 slots", True),
+                (("--ep", "4", "--placement", online, "--rebalance", "off"), "online balancer: off", False),
+                (("--ep", "4", "--placement", online, "--rebalance", "tensorrt_llm"), "tensorrt_llm, 1 layers at a time", True),
+                (("--ep", "4", "--placement", off, "--rebalance", "repair"), "online balancer: off .num_slots is 0 in", False),
+                (("--ep", "1", "--rebalance", "repair"), "online balancer: none .one rank", False)):
+            with self.subTest(flags):
+                report = self.folder / "report.json"
+                done = self.good("bench", "throughput", "--dataset", self.dataset, "--report-json", report, *flags)
+                self.assertRegex(done.stderr, says)
+                balancer = json.loads(report.read_text()).get("online_balancer", {"changes": 0})
+                self.assertEqual(balancer["changes"] > 0, changes)
 
     def test_eos_id_ends_a_request(self):
         whole = [json.loads(line)["ids"] for line in self.bench(*GREEDY).splitlines()]

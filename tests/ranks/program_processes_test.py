@@ -140,12 +140,17 @@ class SameResults(ProcessesTest):
         self.good_ranks(8, *args, self.path("processes"))
         self.assertEqual(self.path("processes").read_bytes(), self.path("one").read_bytes())
 
-    def good_hosts(self, hosts, ranks_per_host, *args):
-        """Processes of this machine that treat each other as other hosts."""
+    @staticmethod
+    def on_hosts(hosts, ranks_per_host, *args):
+        """The command of processes of this machine that treat each other as other hosts."""
         command = [MPIRUN]
         for host in range(hosts):
             command += [*([":"] if host else []), "-n", str(ranks_per_host), "-x", f"WIDELOAD_HOST_ID=h{host}", str(PROGRAM),
                         *map(str, args)]
+        return command
+
+    def good_hosts(self, hosts, ranks_per_host, *args):
+        command = self.on_hosts(hosts, ranks_per_host, *args)
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=ENVIRONMENT,
                               timeout=TIMEOUT_S)
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -164,6 +169,17 @@ class SameResults(ProcessesTest):
                 self.good_hosts(hosts, ranks_per_host, *self.bench("--output", self.path(f"bench-{name}")))
                 for what in ("logits", "bench"):
                     self.assertEqual(self.path(f"{what}-{name}").read_bytes(), self.path(f"{what}-one").read_bytes())
+
+    def test_hosts_wait_for_a_person(self):
+        """For longer than the silence after which a rank of another host is dead."""
+        command = self.on_hosts(2, 2, "chat", "-n", "8", "--threads", "1")
+        chat = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                env=ENVIRONMENT)
+        self.addCleanup(chat.kill)
+        time.sleep(6)
+        stdout, stderr = chat.communicate("Hello\n", TIMEOUT_S)
+        self.assertEqual(chat.returncode, 0, stderr)
+        self.assertEqual(stdout, self.good("chat", "-n", "8", "--threads", "1", stdin="Hello\n").stdout)
 
     def test_statistics_of_all_ranks_are_those_of_threads(self):
         self.good(*self.bench("--ep", "4", "--expert-statistic-path", self.folder / "threads"))

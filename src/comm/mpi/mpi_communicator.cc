@@ -99,7 +99,8 @@ void MpiCommunicator::WatchPeers() {
   for (int peer = 0; peer < num_ranks_; ++peer)
     are_all_here = are_all_here && shared_.lives.IsHere(peer);
   group_.is_alive = [this, other = std::move(group_.is_alive)](int peer) {
-    if (pulse_counts_.SilentBeats(peer) >= kDeadBeats) shared_.lives.NoteDead(peer);
+    if (!shared_.lives.IsHere(peer) && pulse_counts_.SilentBeats(peer) >= kDeadBeats)
+      shared_.lives.NoteDead(peer);
     return !shared_.lives.HasEnded(peer) && (!other || other(peer));
   };
   group_.first_dead = [this] { return shared_.lives.FirstDead(); };

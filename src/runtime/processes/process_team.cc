@@ -55,7 +55,8 @@ void ProcessTeam::Run(const TeamStep& step) {
 void ProcessTeam::RunAll(const TeamStep& step, const moe::SharedPlacements& announced) {
   const StepPlan& plan = step.plan;
   const StepHead head{.iteration = step.iteration,
-                      .count_routed = recorder_ != nullptr && recorder_->Wants(step.iteration),
+                      .count_routed = counts_are_wanted_ ||
+                                      (recorder_ != nullptr && recorder_->Wants(step.iteration)),
                       .change = step.change};
   for (Peer& peer : peers_) {
     const auto r = static_cast<size_t>(PeerRank(peer));
@@ -103,6 +104,11 @@ RankResult ProcessTeam::result(size_t r) const {
 void ProcessTeam::SetRecorder(statistics::Recorder* recorder) {
   recorder_ = recorder;
   rank_->SetRecorder(recorder);
+}
+
+void ProcessTeam::CountRouted(bool is_counting) {
+  counts_are_wanted_ = is_counting;
+  rank_->CountRouted(is_counting);
 }
 
 void ProcessTeam::Forget(RequestId id) {

@@ -54,6 +54,7 @@ class ProcessTeam {
   std::span<const int32_t> stuck_ranks() const { return {}; }
   RankResult result(size_t r) const;
   void SetRecorder(statistics::Recorder* recorder);
+  void CountRouted(bool is_counting);
   void Forget(RequestId id);
   size_t size() const { return peers_.size() + 1; }
 
@@ -75,6 +76,7 @@ class ProcessTeam {
   std::vector<Peer> peers_;
   std::vector<std::byte> bytes_;
   statistics::Recorder* recorder_ = nullptr;
+  bool counts_are_wanted_ = false;  // by others than the recorder
   std::exception_ptr failure_;
   bool is_running_ = false;  // the others wait for orders
 };

@@ -72,6 +72,7 @@ void AnswerReader::Read(std::span<const std::byte> bytes, std::span<const PlanEn
 RankResult AnswerReader::result() const {
   return {.outputs = outputs_,
           .computed_rows = computed_rows_,
+          .routed_counts = extras_.routed_counts,
           .exchange = has_exchange_ ? &exchange_ : nullptr};
 }
 
