@@ -8,6 +8,7 @@ namespace wideload::apps {
 
 void AddGenerate(Command program);
 void AddChat(Command program);
+void AddServe(Command program);
 void AddLogits(Command program);
 void AddTokenize(Command program);
 void AddApplyTemplate(Command program);

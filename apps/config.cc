@@ -13,6 +13,7 @@
 #include "embedded_model.h"
 #include "engine_flags.h"
 #include "option_flags.h"
+#include "runtime/sampling_choice.h"
 #include "sampling_flags.h"
 
 namespace wideload::apps {
@@ -94,7 +95,7 @@ constexpr std::string_view kGenerationConfig = "generation_config.json";
 // What sampling takes from the model's folder where neither command line nor file says it.
 void ApplyGenerationConfig(const std::string& folder, SamplingFlags& flags) {
   const checkpoint::GenerationConfig file = checkpoint::ReadGenerationConfig(folder);
-  const runtime::SamplingParams params = SamplingOf(flags, file);
+  const runtime::SamplingParams params = runtime::ChooseSampling(flags, file);
   const auto take = [&](const char* option, auto& member, auto value, bool is_in_file) {
     if (member.has_value() || !is_in_file) return;
     member = value;

@@ -52,6 +52,8 @@ void NoteInterrupt(int signal) {
   if (g_signal == 0) g_signal = signal;
 }
 
+void ForgetInterrupt() { g_signal = 0; }
+
 int InterruptExitCode() { return g_signal == 0 ? 0 : 128 + g_signal; }
 
 }  // namespace wideload::apps

@@ -13,6 +13,8 @@ void CatchInterrupts();
 int InterruptSignal();
 // As if this signal had arrived here, unless one has: another rank of the run was told to end.
 void NoteInterrupt(int signal);
+// As if none had arrived: what it asked for is done, and the end is a success.
+void ForgetInterrupt();
 // 128 + signal, as shells expect, or 0 when there was none.
 int InterruptExitCode();
 

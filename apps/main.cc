@@ -11,9 +11,10 @@ int main(int argc, char** argv) {
   apps::Program program(
       "wideload",
       "wideload serves mixture-of-experts language models with wide expert parallelism.");
-  for (const auto add : {apps::AddGenerate, apps::AddChat, apps::AddLogits, apps::AddTokenize,
-                         apps::AddApplyTemplate, apps::AddInspect, apps::AddBench, apps::AddDemo,
-                         apps::AddEplb, apps::AddDoctor, apps::AddConfig})
+  for (const auto add :
+       {apps::AddGenerate, apps::AddChat, apps::AddServe, apps::AddLogits, apps::AddTokenize,
+        apps::AddApplyTemplate, apps::AddInspect, apps::AddBench, apps::AddDemo, apps::AddEplb,
+        apps::AddDoctor, apps::AddConfig})
     add(program.command());
   return apps::FinishOutput(program.Run(argc, argv));
 }

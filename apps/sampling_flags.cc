@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "chat/chat_template.h"
 #include "option_flags.h"
+#include "runtime/sampling_choice.h"
 
 namespace wideload::apps {
 namespace {
@@ -34,30 +35,8 @@ void AddSamplingFlags(Command command, SamplingFlags& flags) {
   AddOptions(command, config::Group::kSampling, flags);
 }
 
-runtime::SamplingParams SamplingOf(const SamplingFlags& flags,
-                                   const checkpoint::GenerationConfig& file) {
-  const bool greedy = file.do_sample.has_value() && !*file.do_sample;
-  runtime::SamplingParams params;
-  params.temperature =
-      flags.temperature.value_or(greedy ? 0 : file.temperature.value_or(file.do_sample ? 1 : 0));
-  // Greedy choice looks at none of these.
-  const bool is_void = greedy && !flags.temperature;
-  const checkpoint::GenerationConfig limits = is_void ? checkpoint::GenerationConfig{} : file;
-  params.top_k = flags.top_k.value_or(
-      static_cast<int32_t>(std::min<int64_t>(limits.top_k.value_or(0), 1 << 30)));
-  params.top_p = flags.top_p.value_or(limits.top_p.value_or(1));
-  params.min_p = flags.min_p.value_or(limits.min_p.value_or(0));
-  params.repetition_penalty =
-      flags.repetition_penalty.value_or(file.repetition_penalty.value_or(1));
-  params.presence_penalty = flags.presence_penalty.value_or(0);
-  params.frequency_penalty = flags.frequency_penalty.value_or(0);
-  params.seed = flags.seed;
-  params.num_logprobs = flags.logprobs.value_or(-1);
-  return params;
-}
-
 runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Session& session) {
-  const runtime::SamplingParams params = SamplingOf(flags, session.generation);
+  const runtime::SamplingParams params = runtime::ChooseSampling(flags, session.generation);
   const std::string wrong = InvalidField(params, session.config.vocab_size);
   if (!wrong.empty()) RefuseSampling(wrong, flags, session);
   if (flags.logprobs && *flags.logprobs < 0)

@@ -17,11 +17,8 @@ using config::SamplingFlags;
 // But for --logprobs.
 void AddSamplingFlags(Command command, SamplingFlags& flags);
 
-// What the flags say and, where they do not, generation_config.json.
-runtime::SamplingParams SamplingOf(const SamplingFlags& flags,
-                                   const checkpoint::GenerationConfig& file);
-// The same of a session, checked. Errors: kInvalid naming the flag, or the file that the value came
-// from.
+// runtime::ChooseSampling of a session, checked. Errors: kInvalid naming the flag, or the file that
+// the value came from.
 runtime::SamplingParams ResolveSampling(const SamplingFlags& flags, const Session& session);
 // The ids that end generation: those of generation_config.json, config.json and the eos_token of
 // tokenizer_config.json together; none with ignore_eos. Errors: what is wrong with the last file.

@@ -437,6 +437,7 @@ void RunOnRanks(const EngineFlags& flags,
     code = world.is_leader() ? Lead(world, command) : Serve(world, flags);
   }
   if (code != 0) EndSilently(code);
+  ForgetInterrupt();  // rank 0 has made of it what it asks for
 }
 
 void RunUnrecorded(Session& session, const std::function<void()>& work) {

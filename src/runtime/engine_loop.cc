@@ -45,8 +45,8 @@ void EngineLoop::Step() {
   EndLate();
   try {
     for (const Event& event : engine_.Step()) Deliver(event);
-  } catch (const std::exception& failure) {
-    FailAll(failure.what());
+  } catch (const std::exception&) {
+    FailAll("the engine has stopped");  // the cause is not for clients
     throw;
   }
   NoteFigures();
@@ -131,6 +131,13 @@ void EngineLoop::TakePromptLogits(RequestId id, int64_t position, std::span<cons
                active.prompt_logprobs[next]);
 }
 
+void EngineLoop::EndAll(const std::string& reason) {
+  for (const auto& [id, job] : jobs_) engine_.Cancel(job.request_id);
+  FailAll(reason);
+  TakeInbox();
+}
+
+// Leaves the engine as it is: a rank that is stuck may still use what it has.
 void EngineLoop::FailAll(const std::string& reason) {
   failure_ = reason;
   while (!jobs_.empty()) {
@@ -146,7 +153,9 @@ void EngineLoop::NoteFigures() {
   figures_ = {.num_waiting = engine_.scheduler().num_waiting(),
               .num_running = engine_.scheduler().num_running(),
               .num_iterations = engine_.last_iteration().iteration + 1,
-              .num_preemptions = engine_.scheduler().num_preemptions()};
+              .num_preemptions = engine_.scheduler().num_preemptions(),
+              .kv_usage = engine_.scheduler().kv_usage(),
+              .mean_imbalance = engine_.exchange_figures().MeanImbalance()};
 }
 
 EngineLoop::Figures EngineLoop::figures() const {

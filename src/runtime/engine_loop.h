@@ -63,12 +63,17 @@ class EngineLoop {
   // early.
   void Wait(std::chrono::milliseconds longest);
 
+  // Ends every request, those to come included, with kError and this reason.
+  void EndAll(const std::string& reason);
+
   // Any thread: of the last Step.
   struct Figures {
     int64_t num_waiting = 0;
     int64_t num_running = 0;
     int64_t num_iterations = 0;
     int64_t num_preemptions = 0;
+    double kv_usage = 0;        // share of the blocks of all ranks' caches that are in use
+    double mean_imbalance = 0;  // ExchangeFigures::MeanImbalance, since the start
   };
   Figures figures() const;
 

@@ -294,6 +294,13 @@ int64_t Scheduler::num_running() const {
   return running;
 }
 
+double Scheduler::kv_usage() const {
+  int64_t num_free = 0;
+  for (const Rank& rank : ranks_) num_free += rank.blocks.front().num_free();
+  const int64_t total = classes_.front().num_blocks * options_.num_ranks;
+  return total > 0 ? 1 - static_cast<double>(num_free) / static_cast<double>(total) : 0;
+}
+
 const Sequence* Scheduler::Find(RequestId id) const {
   const auto it = sequences_.find(id);
   return it == sequences_.end() ? nullptr : it->second.get();

@@ -103,6 +103,8 @@ class Scheduler {
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
   int64_t num_running() const;
   int64_t num_preemptions() const { return num_preemptions_; }
+  // Share of the KV blocks of all ranks that are in use; of layers without a window.
+  double kv_usage() const;
   bool idle() const { return sequences_.empty(); }
   const SchedulerOptions& options() const { return options_; }
   const Sequence* Find(RequestId id) const;

@@ -1,0 +1,181 @@
+// `wideload serve`: answers OpenAI's requests over HTTP.
+#include <filesystem>
+#include <memory>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "chat_flags.h"
+#include "commands.h"
+#include "file_flags.h"
+#include "interrupt.h"
+#include "kv/paged_cache.h"
+#include "runtime/text_limits.h"
+#include "sampling_flags.h"
+#include "serve/server.h"
+#include "session.h"
+#include "tokenizer/tokenizer.h"
+#include "version.h"
+
+namespace wideload::apps {
+namespace {
+
+constexpr size_t kMinKeyBytes = 8;
+
+struct ServeCommand {
+  EngineFlags engine;
+  std::string host = "localhost";
+  int32_t port = 8000;
+  std::string served_model_name;
+  std::string api_key_file;
+  std::string chat_template;
+  int64_t max_open_requests = 1024;
+  int64_t max_open_tokens = 0;
+  int64_t max_connections = 1024;
+  double request_timeout_s = 0;
+  double drain_timeout_s = 30;
+
+  void Run(runtime::ProcessWorld* world);
+
+ private:
+  std::vector<std::string> Keys() const;
+  serve::ServerOptions Options(const runtime::EngineOptions& engine_options) const;
+};
+
+std::chrono::milliseconds Milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3));
+}
+
+// A key a line; blank lines and those that begin with # are none.
+std::vector<std::string> ServeCommand::Keys() const {
+  std::vector<std::string> keys;
+  if (api_key_file.empty()) return keys;
+  const std::string text = ReadFile(api_key_file, kMaxSettingsBytes);
+  for (size_t begin = 0, line = 1; begin < text.size(); ++line) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    std::string key = text.substr(begin, end - begin);
+    begin = end + 1;
+    while (!key.empty() && (key.back() == '\r' || key.back() == ' ')) key.pop_back();
+    if (key.empty() || key.front() == '#') continue;
+    if (key.size() < kMinKeyBytes)
+      Throw(ErrorKind::kInvalid, "{}: the key of line {} has {} characters; at least {} are needed",
+            api_key_file, line, key.size(), kMinKeyBytes);
+    keys.push_back(std::move(key));
+  }
+  if (keys.empty()) Throw(ErrorKind::kInvalid, "{}: there is no key in it", api_key_file);
+  return keys;
+}
+
+serve::ServerOptions ServeCommand::Options(const runtime::EngineOptions& engine_options) const {
+  // As many tokens as fill the caches of all ranks so often are waited for: some minutes of work.
+  constexpr int64_t kCachesOpen = 16;
+  const int64_t cache_tokens =
+      engine_options.num_ranks * engine_options.num_kv_blocks * kv::kBlockTokens;
+  return {
+      .api = {.version = kVersion,
+              .keys = Keys(),
+              .max_open_requests = max_open_requests,
+              .max_open_tokens = max_open_tokens > 0 ? max_open_tokens : kCachesOpen * cache_tokens,
+              .request_timeout = Milliseconds(request_timeout_s)},
+      .drain_time = Milliseconds(drain_timeout_s)};
+}
+
+// The name of a folder, whatever the spelling of its path.
+std::string NameOf(const std::string& folder) {
+  return std::filesystem::weakly_canonical(folder).filename().string();
+}
+
+// The model's template; empty where it has none or one that cannot be used, which is said.
+std::unique_ptr<const chat::ChatTemplate> OpenTemplate(const std::string& folder,
+                                                       const std::string& file) {
+  try {
+    return std::make_unique<const chat::ChatTemplate>(OpenChatTemplate(folder, file));
+  } catch (const Error& error) {
+    if (!file.empty()) throw;
+    LogWarn("chats are refused: {}", error.what());
+    return nullptr;
+  }
+}
+
+void ServeCommand::Run(runtime::ProcessWorld* world) {
+  CheckFiles(engine, {Reads("--api-key-file", api_key_file)});
+  CatchInterrupts();
+  serve::HttpServer http(host, port, {.max_connections = max_connections});
+  std::unique_ptr<const tokenizer::Tokenizer> tokenizer;
+  std::unique_ptr<const chat::ChatTemplate> opened;
+  serve::ServedModel model;
+  serve::ServerOptions options;
+  Session session = StartSession(
+      world, engine, [&](const Session& start, const runtime::EngineOptions& engine_options) {
+        tokenizer = std::make_unique<const tokenizer::Tokenizer>(
+            tokenizer::Tokenizer::FromFile(start.folder));
+        opened = OpenTemplate(start.folder, chat_template);
+        model = {.name = served_model_name.empty() ? NameOf(start.folder) : served_model_name,
+                 .root = start.folder,
+                 .vocab_size = start.config.vocab_size,
+                 .tokenizer = tokenizer.get(),
+                 .chat_template = opened.get(),
+                 .template_variables = chat::SpecialTokens(start.folder),
+                 .generation = start.generation,
+                 .eos_ids = ResolveEos({}, start, *tokenizer),
+                 .max_text_bytes = runtime::MaxTextBytes(*tokenizer, engine_options.max_seq_len),
+                 .now = LocalTime};
+        ResolveSampling({}, start);  // refuses a generation_config.json that no request could use
+        options = Options(engine_options);
+        return engine_options.max_seq_len;
+      });
+  model.engine = session.engine->options();
+  runtime::EngineLoop loop(*session.engine, tokenizer.get());
+  const auto started = [&] {
+    LogInfo("serving {} on http://{}:{}{}", model.name, host, http.port(),
+            options.api.keys.empty() ? "" : ", for clients with a key");
+  };
+  RunRecorded(session, [&] {
+    serve::Serve(model, loop, http, options, started, [] { return InterruptSignal() != 0; });
+  });
+  LogInfo("all requests are answered; the server has ended");
+  ForgetInterrupt();
+}
+
+}  // namespace
+
+void AddServe(Command program) {
+  const Command command =
+      program.Subcommand("serve", "answer OpenAI's requests over HTTP, until SIGTERM or Ctrl-C");
+  ServeCommand& serve = RunsOnRanks<ServeCommand>(command);
+  AddEngineFlags(command, serve.engine);
+  command.Add("--host", serve.host, "address to listen on").ShowDefault();
+  command.Add("--port", serve.port, "port to listen on; 0: any that is free")
+      .NonNegative()
+      .ShowDefault();
+  command.Add("--served-model-name", serve.served_model_name,
+              "name under which clients ask for the model (default: its folder's)");
+  command.Add("--api-key-file", serve.api_key_file,
+              "file with the keys that clients may show, one a line; without it none is asked for");
+  AddChatTemplateFlag(command, serve.chat_template);
+  command
+      .Add("--max-open-requests", serve.max_open_requests,
+           "requests under way at most; more are told to come later (429)")
+      .Positive()
+      .ShowDefault();
+  command
+      .Add("--max-open-tokens", serve.max_open_tokens,
+           "tokens of prompts and max_tokens of all of these together at most (default: 16 times "
+           "what the KV caches hold)")
+      .Positive();
+  command.Add("--max-connections", serve.max_connections, "connections at most")
+      .Positive()
+      .ShowDefault();
+  command
+      .Add("--request-timeout", serve.request_timeout_s,
+           "seconds after which a request ends with what it has; 0: never")
+      .NonNegative()
+      .ShowDefault();
+  command
+      .Add("--drain-timeout", serve.drain_timeout_s,
+           "seconds that requests under way get when the server is asked to end")
+      .NonNegative()
+      .ShowDefault();
+}
+
+}  // namespace wideload::apps

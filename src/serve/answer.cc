@@ -1,0 +1,282 @@
+#include "serve/answer.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "tokenizer/unicode.h"
+
+namespace wideload::serve {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Logprobs = std::vector<runtime::TokenLogprob>;
+
+double Seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
+
+const char* FinishText(runtime::FinishReason reason) {
+  switch (reason) {
+    case runtime::FinishReason::kStop:
+      return "stop";
+    case runtime::FinishReason::kLength:
+      return "length";
+    default:
+      return "abort";  // cancelled, or the deadline came first
+  }
+}
+
+// A key for a token in a mapping: bytes that are no text get one of their own.
+std::string TokenKey(const tokenizer::Tokenizer& tokenizer, int32_t id) {
+  const std::string bytes(tokenizer.TokenBytes(id));
+  if (tokenizer::IsValidUtf8(bytes)) return bytes;
+  std::string key = "bytes:";
+  for (const char byte : bytes) key += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
+  return key;
+}
+
+int64_t NumCharacters(std::string_view text) {
+  return std::count_if(text.begin(), text.end(),
+                       [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+}
+
+}  // namespace
+
+Answer::Answer(const ServedModel& model, Metrics& metrics, HttpExchange exchange, Start start)
+    : model_(model),
+      metrics_(metrics),
+      exchange_(std::move(exchange)),
+      start_(std::move(start)),
+      choices_(start_.prompts.size()),
+      num_open_(start_.prompts.size()) {
+  for (size_t i = 0; i < choices_.size(); ++i) choices_[i].prompt = std::move(start_.prompts[i]);
+}
+
+void Answer::Take(size_t i, runtime::Delta delta) {
+  Choice& choice = choices_[i];
+  if (delta.token >= 0) NoteToken(choice);
+  if (!delta.prompt_logprobs.empty()) choice.prompt_logprobs = std::move(delta.prompt_logprobs);
+  if (delta.token >= 0) choice.ids.push_back(delta.token);
+  if (delta.is_last()) {
+    --num_open_;
+    choice.finish_reason = FinishText(delta.finish);
+    metrics_.NoteChoice({.prompt_tokens = static_cast<int64_t>(choice.prompt.size()),
+                         .generated_tokens = static_cast<int64_t>(choice.ids.size()),
+                         .latency_s = Seconds(Clock::now() - start_.arrival),
+                         .finish_reason = FinishReasonName(delta.finish)});
+  }
+  if (has_failed_) return;
+  if (delta.finish == runtime::FinishReason::kError) return Fail(delta.error);
+  if (start_.request.stream) return StreamDelta(i, delta);
+  choice.text += delta.text;
+  if (delta.token >= 0) choice.all.push_back(std::move(delta.logprobs));
+  if (has_ended()) RespondWhole();
+}
+
+void Answer::NoteToken(Choice& choice) {
+  const auto now = Clock::now();
+  if (choice.ids.empty())
+    metrics_.NoteFirstToken(Seconds(now - start_.arrival));
+  else
+    metrics_.NoteNextToken(Seconds(now - choice.last_token));
+  choice.last_token = now;
+}
+
+void Answer::Fail(const std::string& message) {
+  has_failed_ = true;
+  const Refusal refusal{.status = 500, .message = message, .code = "engine_error"};
+  if (!is_streaming_) return exchange_.Respond(RefusalResponse(refusal));
+  WriteEvent(RefusalJson(refusal));
+  exchange_.End();
+}
+
+Json Answer::Envelope(bool is_chunk) const {
+  const bool is_chat = start_.operation == kChat;
+  const char* object = !is_chat   ? "text_completion"
+                       : is_chunk ? "chat.completion.chunk"
+                                  : "chat.completion";
+  return {{"id", start_.id},
+          {"object", object},
+          {"created", start_.created},
+          {"model", model_.name},
+          {"choices", Json::array()}};
+}
+
+// Of each prompt once, whatever the number of its choices.
+Json Answer::Usage() const {
+  size_t prompt_tokens = 0, generated_tokens = 0;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    if (i % static_cast<size_t>(start_.request.num_choices) == 0)
+      prompt_tokens += choices_[i].prompt.size();
+    generated_tokens += choices_[i].ids.size();
+  }
+  return {{"prompt_tokens", prompt_tokens},
+          {"completion_tokens", generated_tokens},
+          {"total_tokens", prompt_tokens + generated_tokens}};
+}
+
+std::string Answer::PromptText(const Choice& choice) const {
+  const auto index = static_cast<size_t>(&choice - choices_.data());
+  const Prompt& prompt =
+      start_.request.prompts[index / static_cast<size_t>(start_.request.num_choices)];
+  return prompt.is_ids ? model_.tokenizer->Decode(choice.prompt, start_.request.skip_special)
+                       : prompt.text;
+}
+
+Json Answer::ChatLogprobs(std::span<const Logprobs> tokens) const {
+  const auto entry = [this](const runtime::TokenLogprob& logprob) -> Json {
+    const std::string_view bytes = model_.tokenizer->TokenBytes(logprob.id);
+    return {{"token", std::string(bytes)},
+            {"logprob", logprob.logprob},
+            {"bytes", std::vector<uint8_t>(bytes.begin(), bytes.end())}};
+  };
+  Json content = Json::array();
+  for (const Logprobs& logprobs : tokens) {
+    if (logprobs.empty()) continue;
+    Json token = entry(logprobs.front());
+    token["top_logprobs"] = Json::array();
+    for (const runtime::TokenLogprob& top : std::span(logprobs).subspan(1))
+      token["top_logprobs"].push_back(entry(top));
+    content.push_back(std::move(token));
+  }
+  return {{"content", std::move(content)}};
+}
+
+// A token without log probabilities, the prompt's first, has null. The chosen token is among the
+// likeliest always.
+Json Answer::TextLogprobs(std::span<const Logprobs> tokens, std::span<const int32_t> ids,
+                          int64_t& offset) const {
+  Json result = {{"tokens", Json::array()},
+                 {"token_logprobs", Json::array()},
+                 {"top_logprobs", Json::array()},
+                 {"text_offset", Json::array()}};
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const std::string key = TokenKey(*model_.tokenizer, ids[i]);
+    result["tokens"].push_back(key);
+    result["text_offset"].push_back(offset);
+    offset += NumCharacters(key);
+    if (tokens[i].empty()) {
+      result["token_logprobs"].push_back(nullptr);
+      result["top_logprobs"].push_back(nullptr);
+      continue;
+    }
+    result["token_logprobs"].push_back(tokens[i].front().logprob);
+    Json top = Json::object();
+    for (const runtime::TokenLogprob& logprob : tokens[i])
+      top[TokenKey(*model_.tokenizer, logprob.id)] = logprob.logprob;
+    result["top_logprobs"].push_back(std::move(top));
+  }
+  return result;
+}
+
+Json Answer::PromptLogprobs(const Choice& choice) const {
+  Json result = Json::array();
+  for (const Logprobs& logprobs : choice.prompt_logprobs) {
+    Json position = logprobs.empty() ? Json(nullptr) : Json::object();
+    for (const runtime::TokenLogprob& logprob : logprobs)
+      position[std::to_string(logprob.id)] = {
+          {"logprob", logprob.logprob}, {"decoded_token", TokenKey(*model_.tokenizer, logprob.id)}};
+    result.push_back(std::move(position));
+  }
+  return result;
+}
+
+Json Answer::WholeChoice(size_t i) const {
+  const Choice& choice = choices_[i];
+  const ApiRequest& request = start_.request;
+  Json json = {{"index", i}, {"finish_reason", choice.finish_reason}, {"logprobs", nullptr}};
+  const bool wants_logprobs = request.num_logprobs >= 0;
+  if (start_.operation == kChat) {
+    json["message"] = {{"role", "assistant"}, {"content", choice.text}};
+    if (wants_logprobs) json["logprobs"] = ChatLogprobs(choice.all);
+  } else {
+    json["text"] = (request.echo ? PromptText(choice) : "") + choice.text;
+    std::vector<Logprobs> logprobs;
+    std::vector<int32_t> ids;
+    if (request.echo) {
+      logprobs = choice.prompt_logprobs;
+      ids = choice.prompt;
+    }
+    logprobs.insert(logprobs.end(), choice.all.begin(), choice.all.end());
+    ids.insert(ids.end(), choice.ids.begin(), choice.ids.end());
+    int64_t offset = 0;
+    if (wants_logprobs) json["logprobs"] = TextLogprobs(logprobs, ids, offset);
+  }
+  if (request.prompt_logprobs >= 0) json["prompt_logprobs"] = PromptLogprobs(choice);
+  if (request.return_token_ids) {
+    json["token_ids"] = choice.ids;
+    json["prompt_token_ids"] = choice.prompt;
+  }
+  return json;
+}
+
+void Answer::RespondWhole() {
+  Json body = Envelope(false);
+  for (size_t i = 0; i < choices_.size(); ++i) body["choices"].push_back(WholeChoice(i));
+  body["usage"] = Usage();
+  exchange_.Respond({.body = DumpJson(body)});
+}
+
+void Answer::WriteEvent(const std::string& data) { exchange_.Write("data: " + data + "\n\n"); }
+
+void Answer::StreamChunk(Json choice, bool with_usage) {
+  Json chunk = Envelope(true);
+  if (!choice.is_null()) chunk["choices"].push_back(std::move(choice));
+  if (with_usage)
+    chunk["usage"] = Usage();
+  else if (start_.request.include_usage)
+    chunk["usage"] = nullptr;
+  WriteEvent(DumpJson(chunk));
+}
+
+void Answer::StreamDelta(size_t i, const runtime::Delta& delta) {
+  const ApiRequest& request = start_.request;
+  const bool is_chat = start_.operation == kChat;
+  Choice& choice = choices_[i];
+  if (!std::exchange(is_streaming_, true)) exchange_.BeginStream("text/event-stream");
+  const bool is_first = !std::exchange(choice.has_begun, true);
+  if (is_chat && is_first)
+    StreamChunk({{"index", i},
+                 {"delta", {{"role", "assistant"}, {"content", ""}}},
+                 {"logprobs", nullptr},
+                 {"finish_reason", nullptr}},
+                false);
+  const bool wants_logprobs = request.num_logprobs >= 0 && delta.token >= 0;
+  const bool echoes = request.echo && is_first;
+  const bool is_empty = delta.text.empty() && !wants_logprobs && !echoes && !delta.is_last() &&
+                        !request.return_token_ids;
+  if (!is_empty) {
+    Json json = {{"index", i},
+                 {"logprobs", nullptr},
+                 {"finish_reason", delta.is_last() ? Json(choice.finish_reason) : Json(nullptr)}};
+    if (is_chat) {
+      json["delta"] = Json::object();
+      if (!delta.text.empty()) json["delta"]["content"] = delta.text;
+      if (wants_logprobs) json["logprobs"] = ChatLogprobs({&delta.logprobs, 1});
+    } else {
+      json["text"] = (echoes ? PromptText(choice) : "") + delta.text;
+      std::vector<Logprobs> logprobs;
+      std::vector<int32_t> ids;
+      if (echoes) {
+        logprobs = choice.prompt_logprobs;
+        ids = choice.prompt;
+      }
+      if (wants_logprobs) {
+        logprobs.push_back(delta.logprobs);
+        ids.push_back(delta.token);
+      }
+      if (request.num_logprobs >= 0)
+        json["logprobs"] = TextLogprobs(logprobs, ids, choice.text_offset);
+    }
+    if (request.return_token_ids) {
+      json["token_ids"] = delta.token >= 0 ? Json{delta.token} : Json::array();
+      if (is_first) json["prompt_token_ids"] = choice.prompt;
+    }
+    StreamChunk(std::move(json), request.continuous_usage);
+  }
+  if (!has_ended()) return;
+  if (request.include_usage) StreamChunk(nullptr, true);
+  WriteEvent("[DONE]");
+  exchange_.End();
+}
+
+}  // namespace wideload::serve

@@ -1,0 +1,322 @@
+#include "serve/api.h"
+
+#include <algorithm>
+#include <array>
+#include <ctime>
+#include <random>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "serve/openapi.h"
+
+namespace wideload::serve {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+int64_t Now() { return static_cast<int64_t>(std::time(nullptr)); }
+
+uint64_t RandomNumber() {
+  std::random_device device;
+  return (uint64_t{device()} << 32) ^ device();
+}
+
+// In a time that depends on the key's length alone.
+bool IsKey(std::string_view key, std::string_view given) {
+  size_t differs = key.size() ^ given.size();
+  for (size_t i = 0; i < key.size(); ++i) {
+    const char c = i < given.size() ? given[i] : '\0';
+    differs |= static_cast<unsigned char>(key[i] ^ c);
+  }
+  return differs == 0;
+}
+
+HttpResponse JsonResponse(const Json& json) { return {.body = DumpJson(json)}; }
+
+Refusal Busy(const std::string& what) {
+  return {.status = 429,
+          .message = what + "; try again later",
+          .code = "overloaded",
+          .retry_after_s = 1};
+}
+
+}  // namespace
+
+struct Api::Route {
+  std::string_view method, path;
+  unsigned operation = 0;  // of a POST: read and carried out by the readers
+  HttpResponse (Api::*get)(const HttpRequest& request) = nullptr;
+};
+
+std::span<const Api::Route> Api::Routes() {
+  static constexpr std::array kRoutes = {
+      Route{"POST", "/v1/completions", kCompletion},
+      Route{"POST", "/v1/chat/completions", kChat},
+      Route{"POST", "/tokenize", kTokenize},
+      Route{"POST", "/detokenize", kDetokenize},
+      Route{"POST", "/apply-template", kApplyTemplate},
+      Route{"GET", "/v1/models", 0, &Api::Models},
+      Route{"GET", "/health", 0, &Api::Health},
+      Route{"GET", "/ready", 0, &Api::Ready},
+      Route{"GET", "/version", 0, &Api::Version},
+      Route{"GET", "/metrics", 0, &Api::MetricsText},
+      Route{"GET", "/prometheus/metrics", 0, &Api::MetricsText},
+      Route{"GET", "/openapi.json", 0, &Api::OpenApi},
+  };
+  return kRoutes;
+}
+
+const Api::Route* Api::FindRoute(std::string_view method, std::string_view path) {
+  for (const Route& route : Routes())
+    if (route.method == method && route.path == path) return &route;
+  return nullptr;
+}
+
+// A request under way: its answer, and the jobs of its choices. On the HTTP server's thread.
+struct Api::Open {
+  Answer answer;
+  std::vector<runtime::JobId> jobs;
+  int64_t num_tokens = 0;
+  bool is_cancelled = false;
+
+  void Cancel(runtime::EngineLoop& loop) {
+    if (std::exchange(is_cancelled, true)) return;
+    for (const runtime::JobId id : jobs) loop.Cancel(id);
+  }
+};
+
+Api::Api(const ServedModel& model, runtime::EngineLoop& loop, ApiOptions options)
+    : model_(model),
+      loop_(loop),
+      options_(std::move(options)),
+      metrics_(model.name),
+      created_(Now()),
+      random_(RandomNumber()),
+      readers_("read", options_.num_threads, static_cast<size_t>(options_.max_open_requests)) {}
+
+Api::~Api() = default;
+
+HttpHandlers Api::Handlers() {
+  return {.check = [this](const HttpRequest& request) { return Check(request); },
+          .handle = [this](const HttpExchange& exchange) { Handle(exchange); },
+          .refuse =
+              [](int status, const std::string& message) {
+                return RefusalResponse({.status = status, .message = message, .code = "bad_http"});
+              },
+          .note =
+              [this](const HttpRequest& request, int status) {
+                const Route* route = FindRoute(request.method, request.path);
+                metrics_.CountHttp(std::string(route ? route->path : "other"),
+                                   std::string(route ? route->method : "other"), status);
+              }};
+}
+
+bool Api::HasKey(const std::string& authorization) const {
+  constexpr std::string_view kScheme = "Bearer ";
+  if (!authorization.starts_with(kScheme)) return false;
+  const auto given = std::string_view(authorization).substr(kScheme.size());
+  bool has_key = false;
+  for (const std::string& key : options_.keys) has_key = IsKey(key, given) || has_key;
+  return has_key;
+}
+
+std::optional<HttpResponse> Api::Check(const HttpRequest& request) {
+  const bool is_open = options_.keys.empty() || request.path == "/health";
+  if (!is_open && !HasKey(request.authorization))
+    return RefusalResponse({.status = 401,
+                            .message = "a valid API key is needed: Authorization: Bearer KEY",
+                            .code = "invalid_api_key"});
+  if (const Route* route = FindRoute(request.method, request.path)) {
+    if (route->operation == 0 || !is_draining_) return std::nullopt;
+    metrics_.CountRejected("draining");
+    return RefusalResponse({.status = 503,
+                            .message = "the server is shutting down",
+                            .code = "shutting_down",
+                            .retry_after_s = 5});
+  }
+  std::string allowed;
+  for (const Route& route : Routes())
+    if (route.path == request.path) allowed = route.method;
+  if (allowed.empty())
+    return RefusalResponse(
+        {.status = 404, .message = "there is no such route", .code = "unknown_route"});
+  HttpResponse response = RefusalResponse({.status = 405,
+                                           .message = "this route answers " + allowed + " only",
+                                           .code = "method_not_allowed"});
+  response.headers.emplace_back("Allow", allowed);
+  return response;
+}
+
+void Api::Handle(const HttpExchange& exchange) {
+  const Clock::time_point arrival = Clock::now();
+  const Route& route = *FindRoute(exchange.request().method, exchange.request().path);
+  if (route.get != nullptr) return exchange.Respond((this->*route.get)(exchange.request()));
+  if (num_open_.fetch_add(1) >= options_.max_open_requests) {
+    Close();
+    metrics_.CountRejected("requests");
+    return exchange.Respond(RefusalResponse(
+        Busy(fmt::format("{} requests are under way", options_.max_open_requests))));
+  }
+  const auto operation = static_cast<Operation>(route.operation);
+  const bool is_queued =
+      readers_.TryPut([this, exchange, operation, arrival] { Read(exchange, operation, arrival); });
+  if (is_queued) return;
+  Close();
+  exchange.Respond(RefusalResponse(Busy("too many requests are waiting to be read")));
+}
+
+void Api::Close() { --num_open_; }
+
+// The one place that catches what reading a request throws.
+void Api::Read(const HttpExchange& exchange, Operation operation, Clock::time_point arrival) {
+  std::optional<Refusal> refusal;
+  try {
+    refusal = Carry(exchange, operation, arrival);
+  } catch (const Error& error) {
+    refusal = Refusal{.message = WithoutFolder(error.what()), .code = "invalid_value"};
+  } catch (const std::exception& failure) {
+    LogWarn("{}: {}", exchange.request().path, failure.what());
+    refusal = Refusal{.status = 500, .message = "the request could not be read"};
+  }
+  if (!refusal) return;
+  exchange.Respond(RefusalResponse(*refusal));
+  Close();
+}
+
+// Where the model's files lie is no matter of clients.
+std::string Api::WithoutFolder(std::string text) const {
+  const std::string folder = model_.root + "/";
+  for (size_t at = 0; (at = text.find(folder, at)) != std::string::npos;)
+    text.erase(at, folder.size());
+  return text;
+}
+
+// Answers, or returns why not.
+std::optional<Refusal> Api::Carry(const HttpExchange& exchange, Operation operation,
+                                  Clock::time_point arrival) {
+  ApiRequest request;
+  if (auto refusal = ParseApiRequest(operation, exchange.request().body, request)) return refusal;
+  if (auto refusal = CheckModel(request)) return refusal;
+  if (operation == kCompletion || operation == kChat)
+    return Generate(exchange, operation, std::move(request), arrival);
+  exchange.Respond(operation == kTokenize     ? Tokenize(request)
+                   : operation == kDetokenize ? Detokenize(request)
+                                              : ApplyTemplate(request));
+  Close();
+  return std::nullopt;
+}
+
+std::optional<Refusal> Api::CheckModel(const ApiRequest& request) const {
+  if (request.model.empty() || request.model == model_.name) return std::nullopt;
+  return Refusal{.status = 404,
+                 .message = fmt::format("the model {} is not served here; {} is",
+                                        DumpJson(request.model.substr(0, 128)), model_.name),
+                 .param = "model",
+                 .code = "model_not_found"};
+}
+
+HttpResponse Api::Tokenize(const ApiRequest& request) const {
+  RenderedChat chat;
+  const auto refusal = request.has_messages
+                           ? RenderChat(model_, request, chat)
+                           : EncodePrompt(model_, request, request.prompts.front(), chat.ids);
+  if (refusal) return RefusalResponse(*refusal);
+  Json json = {{"count", chat.ids.size()},
+               {"max_model_len", model_.max_len()},
+               {"tokens", chat.ids},
+               {"token_strs", nullptr}};
+  if (request.return_token_strings) {
+    json["token_strs"] = Json::array();
+    for (const int32_t id : chat.ids)
+      json["token_strs"].push_back(std::string(model_.tokenizer->TokenText(id)));
+  }
+  return JsonResponse(json);
+}
+
+HttpResponse Api::Detokenize(const ApiRequest& request) const {
+  return JsonResponse({{"prompt", model_.tokenizer->Decode(request.ids)}});
+}
+
+HttpResponse Api::ApplyTemplate(const ApiRequest& request) const {
+  RenderedChat chat;
+  if (const auto refusal = RenderChat(model_, request, chat)) return RefusalResponse(*refusal);
+  return JsonResponse({{"prompt", chat.text}});
+}
+
+std::optional<Refusal> Api::Generate(const HttpExchange& exchange, Operation operation,
+                                     ApiRequest request, Clock::time_point arrival) {
+  const uint64_t number = num_requests_.fetch_add(1);
+  const uint64_t seed = random_ + number * 0x9e3779b97f4a7c15U;
+  std::vector<runtime::Job> jobs;
+  if (auto refusal = MakeJobs(model_, operation, request, seed, jobs)) return refusal;
+  Answer::Start start{
+      .operation = operation,
+      .request = std::move(request),
+      .id = fmt::format("{}-{:016x}", operation == kChat ? "chatcmpl" : "cmpl", seed),
+      .created = Now(),
+      .arrival = arrival,
+      .prompts = {}};
+  int64_t num_tokens = 0;
+  for (runtime::Job& job : jobs) {
+    start.prompts.push_back(job.request.prompt);
+    num_tokens += static_cast<int64_t>(job.request.prompt.size()) + job.request.max_tokens;
+    if (options_.request_timeout.count() > 0) job.deadline = arrival + options_.request_timeout;
+  }
+  // One request alone may always come.
+  const int64_t before = num_open_tokens_.fetch_add(num_tokens);
+  if (before > 0 && before + num_tokens > options_.max_open_tokens) {
+    num_open_tokens_ -= num_tokens;
+    metrics_.CountRejected("tokens");
+    return Busy(fmt::format("requests of {} tokens are under way", before));
+  }
+  const auto open = std::make_shared<Open>(Open{
+      .answer = Answer(model_, metrics_, exchange, std::move(start)), .num_tokens = num_tokens});
+  exchange.Post([this, open, exchange, jobs = std::move(jobs)]() mutable {
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      // The engine does not wait for a client: what came of it goes to the other thread.
+      jobs[i].sink = [this, open, exchange, i](runtime::Delta delta) {
+        exchange.Post([this, open, i, delta = std::move(delta)]() mutable {
+          open->answer.Take(i, std::move(delta));
+          if (open->answer.has_failed()) open->Cancel(loop_);
+          if (!open->answer.has_ended()) return;
+          num_open_tokens_ -= open->num_tokens;
+          Close();
+        });
+      };
+      open->jobs.push_back(loop_.Submit(std::move(jobs[i])));
+    }
+    exchange.OnGone([this, open] { open->Cancel(loop_); });
+  });
+  return std::nullopt;
+}
+
+HttpResponse Api::Health(const HttpRequest&) { return {.body = "{}"}; }
+
+HttpResponse Api::Ready(const HttpRequest&) {
+  if (!is_draining_) return {.body = R"({"status":"ready"})"};
+  return RefusalResponse(
+      {.status = 503, .message = "the server is shutting down", .code = "shutting_down"});
+}
+
+HttpResponse Api::Version(const HttpRequest&) {
+  return JsonResponse({{"version", options_.version}});
+}
+
+HttpResponse Api::Models(const HttpRequest&) {
+  Json model = {{"id", model_.name},   {"object", "model"},
+                {"created", created_}, {"owned_by", "wideload"},
+                {"root", model_.root}, {"max_model_len", model_.max_len()}};
+  return JsonResponse({{"object", "list"}, {"data", Json::array({std::move(model)})}});
+}
+
+HttpResponse Api::MetricsText(const HttpRequest&) {
+  return {
+      .content_type = "text/plain; version=0.0.4; charset=utf-8",
+      .body = metrics_.Text(loop_.figures(), num_open_, num_connections_ ? num_connections_() : 0)};
+}
+
+HttpResponse Api::OpenApi(const HttpRequest&) {
+  return {.body = DumpJson(OpenApiDocument(options_.version))};
+}
+
+}  // namespace wideload::serve

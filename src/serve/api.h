@@ -1,0 +1,100 @@
+// The routes of the server: who may ask, what is asked, and who answers. Requests are read and made
+// token ids on threads of their own, run by the engine loop, and answered on the HTTP server's
+// thread.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/engine_loop.h"
+#include "serve/answer.h"
+#include "serve/http_server.h"
+#include "serve/metrics.h"
+#include "serve/served_model.h"
+#include "serve/task_queue.h"
+
+namespace wideload::serve {
+
+struct ApiOptions {
+  std::string version;                           // of the program
+  std::vector<std::string> keys;                 // that clients may show; empty: none is asked for
+  int64_t max_open_requests = 256;               // more are answered with 429
+  int64_t max_open_tokens = 1 << 20;             // prompt and max_tokens of those, together
+  std::chrono::milliseconds request_timeout{0};  // from arrival; 0: none
+  int num_threads = 2;                           // that read requests
+};
+
+class Api {
+ public:
+  // `model`, and `loop` must outlive it.
+  Api(const ServedModel& model, runtime::EngineLoop& loop, ApiOptions options);
+  ~Api();
+  Api(const Api&) = delete;
+  Api& operator=(const Api&) = delete;
+
+  // For the HTTP server, whose thread calls them; they must not be called once this has ended.
+  HttpHandlers Handlers();
+  // How many connections it has, for the metrics. Set before it starts.
+  void SetConnections(std::function<int64_t()> num_connections) {
+    num_connections_ = std::move(num_connections);
+  }
+
+  // Any thread. From now on requests are answered with 503.
+  void Drain() { is_draining_ = true; }
+  // Ends the threads that read requests; what they had not read is not answered.
+  void StopReading() { readers_.Stop(); }
+  // Any thread. Requests that have come and are not answered.
+  int64_t num_open() const { return num_open_; }
+
+ private:
+  struct Route;
+  struct Open;  // a request under way
+  static std::span<const Route> Routes();
+  static const Route* FindRoute(std::string_view method, std::string_view path);
+
+  std::optional<HttpResponse> Check(const HttpRequest& request);
+  void Handle(const HttpExchange& exchange);
+  bool HasKey(const std::string& authorization) const;
+
+  // On a thread that reads requests.
+  void Read(const HttpExchange& exchange, Operation operation,
+            std::chrono::steady_clock::time_point arrival);
+  std::optional<Refusal> Carry(const HttpExchange& exchange, Operation operation,
+                               std::chrono::steady_clock::time_point arrival);
+  std::string WithoutFolder(std::string text) const;
+  std::optional<Refusal> CheckModel(const ApiRequest& request) const;
+  HttpResponse Tokenize(const ApiRequest& request) const;
+  HttpResponse Detokenize(const ApiRequest& request) const;
+  HttpResponse ApplyTemplate(const ApiRequest& request) const;
+  std::optional<Refusal> Generate(const HttpExchange& exchange, Operation operation,
+                                  ApiRequest request,
+                                  std::chrono::steady_clock::time_point arrival);
+  void Close();
+
+  HttpResponse Health(const HttpRequest& request);
+  HttpResponse Ready(const HttpRequest& request);
+  HttpResponse Version(const HttpRequest& request);
+  HttpResponse Models(const HttpRequest& request);
+  HttpResponse MetricsText(const HttpRequest& request);
+  HttpResponse OpenApi(const HttpRequest& request);
+
+  const ServedModel& model_;
+  runtime::EngineLoop& loop_;
+  ApiOptions options_;
+  Metrics metrics_;
+  std::function<int64_t()> num_connections_;
+  const int64_t created_;  // seconds since 1970
+  const uint64_t random_;  // of this start: for seeds and ids
+  std::atomic<uint64_t> num_requests_{0};
+  std::atomic<int64_t> num_open_{0};
+  std::atomic<int64_t> num_open_tokens_{0};
+  std::atomic<bool> is_draining_{false};
+  TaskQueue readers_;  // the last member: its threads use the others
+};
+
+}  // namespace wideload::serve

@@ -1,0 +1,257 @@
+#include "serve/api_request.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "jinja/json_value.h"
+
+namespace wideload::serve {
+namespace {
+
+const std::string kSource = "the body";
+
+std::string Shown(const Json& value) {
+  constexpr size_t kMaxShown = 80;
+  std::string text = DumpJson(value);
+  if (text.size() > kMaxShown) {
+    size_t end = kMaxShown;
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+    text = text.substr(0, end) + "...";
+  }
+  return text;
+}
+
+template <class IsItem>
+bool IsListOf(const Json& value, IsItem is_item) {
+  return value.is_array() && std::all_of(value.begin(), value.end(), is_item);
+}
+
+const char* AllowedOf(FieldType type) {
+  switch (type) {
+    case FieldType::kBool:
+      return "true or false";
+    case FieldType::kInteger:
+      return "an integer";
+    case FieldType::kNumber:
+      return "a number";
+    case FieldType::kText:
+      return "a text";
+    case FieldType::kTexts:
+      return "a text or a list of texts";
+    case FieldType::kPrompt:
+      return "a text, a list of texts, of token ids, or of lists of token ids";
+    case FieldType::kIds:
+      return "a list of token ids";
+    case FieldType::kObject:
+      return "an object";
+    case FieldType::kObjects:
+      return "a list of objects";
+    case FieldType::kAny:
+      break;
+  }
+  return "any";
+}
+
+bool HasType(const Json& value, FieldType type) {
+  switch (type) {
+    case FieldType::kBool:
+      return value.is_boolean();
+    case FieldType::kInteger:
+      return value.is_number_integer();
+    case FieldType::kNumber:
+      return value.is_number();
+    case FieldType::kText:
+      return value.is_string();
+    case FieldType::kTexts:
+      return value.is_string() || IsListOf(value, [](const Json& v) { return v.is_string(); });
+    case FieldType::kPrompt:
+      return value.is_string() || value.is_array();
+    case FieldType::kIds:
+      return IsListOf(value, [](const Json& v) { return v.is_number_integer(); });
+    case FieldType::kObject:
+      return value.is_object();
+    case FieldType::kObjects:
+      return IsListOf(value, [](const Json& v) { return v.is_object(); });
+    case FieldType::kAny:
+      break;
+  }
+  return true;
+}
+
+// "" when the value is of the row's type and range.
+std::string WrongValue(const FieldRow& row, const Json& value) {
+  if (!HasType(value, row.type))
+    return fmt::format("is {}; it must be {}", Shown(value), AllowedOf(row.type));
+  if (row.type != FieldType::kInteger && row.type != FieldType::kNumber) return "";
+  const auto number = value.get<double>();
+  if (number >= row.min && number <= row.max) return "";
+  return fmt::format("is {}; allowed: {} to {}", Shown(value), row.min, row.max);
+}
+
+Refusal WrongField(std::string name, const std::string& wrong, const std::string& code) {
+  constexpr size_t kMaxName = 128;
+  name.resize(std::min(name.size(), kMaxName));
+  return {.message = fmt::format("{} {}", name, wrong), .param = name, .code = code};
+}
+
+const FieldRow* FindRow(Operation operation, std::string_view name) {
+  for (const FieldRow& row : FieldTable())
+    if (row.name == name && (row.operations & operation) != 0) return &row;
+  return nullptr;
+}
+
+jinja::Value Text(std::string_view text) { return jinja::Value::Text(std::string(text), true); }
+
+std::string_view TextOf(const jinja::Value* value) {
+  const jinja::MarkedText* text = value ? value->Str() : nullptr;
+  return text ? std::string_view(text->text()) : std::string_view();
+}
+
+// Texts of a content that is a list of parts, joined: what templates know that show texts only.
+std::string JoinParts(const jinja::Sequence& parts, jinja::Value& content) {
+  std::string joined;
+  for (size_t i = 0; i < parts.items.size(); ++i) {
+    const jinja::Dict* part = parts.items[i].Map();
+    const std::string_view type = part ? TextOf(part->Find("type")) : "";
+    const jinja::Value* text = part ? part->Find("text") : nullptr;
+    if (type != "text" || text == nullptr || text->Str() == nullptr)
+      return fmt::format(
+          "has a content part of type \"{}\"; only {{\"type\": \"text\", \"text\": ...}} is "
+          "supported",
+          type.substr(0, 64));
+    if (i > 0) joined += "\n";
+    joined += TextOf(text);
+  }
+  content = Text(joined);
+  return "";
+}
+
+jinja::Dict CopyOf(const jinja::Dict& dict) {
+  jinja::Dict copy;
+  for (const jinja::Dict::Entry& entry : dict.entries()) copy.Set(entry.key, entry.value);
+  return copy;
+}
+
+jinja::Value Mapping(jinja::Dict dict) {
+  return {std::make_shared<const jinja::Dict>(std::move(dict))};
+}
+
+// Templates print arguments as JSON; a client sends them as a text that is JSON.
+jinja::Value WithParsedArguments(const jinja::Value& call) {
+  const jinja::Dict* given = call.Map();
+  const jinja::Value* function = given ? given->Find("function") : nullptr;
+  const jinja::Dict* fields = function ? function->Map() : nullptr;
+  const jinja::Value* arguments = fields ? fields->Find("arguments") : nullptr;
+  if (arguments == nullptr || arguments->Str() == nullptr) return call;
+  jinja::Dict parsed = CopyOf(*fields);
+  parsed.Set(Text("arguments"),
+             jinja::ParseJsonValue(TextOf(arguments), "the arguments of a tool call"));
+  jinja::Dict result = CopyOf(*given);
+  result.Set(Text("function"), Mapping(std::move(parsed)));
+  return Mapping(std::move(result));
+}
+
+// What is wrong with the message; "": nothing.
+std::string TakeMessage(const jinja::Value& message, ApiRequest& request) {
+  const jinja::Dict* fields = message.Map();
+  if (fields == nullptr || TextOf(fields->Find("role")).empty())
+    return "has no role that is a text";
+  jinja::Dict result = CopyOf(*fields);
+  if (const jinja::Value* content = fields->Find("content"); content && content->Seq()) {
+    jinja::Value joined;
+    std::string wrong = JoinParts(*content->Seq(), joined);
+    if (!wrong.empty()) return wrong;
+    result.Set(Text("content"), joined);
+  } else if (content && !content->Str() && !content->IsNone()) {
+    return fmt::format("has a content that is {}; it must be a text or a list of parts",
+                       jinja::KindOf(*content));
+  }
+  if (const jinja::Value* calls = fields->Find("tool_calls"); calls && calls->Seq()) {
+    std::vector<jinja::Value> parsed;
+    for (const jinja::Value& call : calls->Seq()->items)
+      parsed.push_back(WithParsedArguments(call));
+    result.Set(Text("tool_calls"), jinja::MakeList(std::move(parsed)));
+  }
+  request.messages.push_back(Mapping(std::move(result)));
+  return "";
+}
+
+// What a template sees keeps the order of its keys, which Json does not.
+std::optional<Refusal> TakeConversation(std::string_view body, ApiRequest& request) {
+  const jinja::Value document = jinja::ParseJsonValue(body, kSource);
+  const jinja::Dict& fields = *document.Map();
+  const auto given = [&](std::string_view name) {
+    const jinja::Value* value = fields.Find(name);
+    return value && !value->IsNone() ? value : nullptr;
+  };
+  if (const jinja::Value* tools = given("tools"); tools && !tools->Seq()->items.empty())
+    request.tools = *tools;
+  if (const jinja::Value* variables = given("chat_template_kwargs"))
+    request.template_variables = *variables;
+  const jinja::Value* messages = given("messages");
+  if (messages == nullptr) return std::nullopt;
+  request.has_messages = true;
+  for (size_t i = 0; i < messages->Seq()->items.size(); ++i) {
+    const std::string wrong = TakeMessage(messages->Seq()->items[i], request);
+    if (!wrong.empty()) return WrongField(fmt::format("messages[{}]", i), wrong, "invalid_value");
+  }
+  return std::nullopt;
+}
+
+std::optional<Refusal> Missing(const std::string& name) {
+  return Refusal{.message = fmt::format("the field {} is missing", name),
+                 .param = name,
+                 .code = "missing_field"};
+}
+
+// What fields say together.
+std::optional<Refusal> CheckTogether(Operation operation, ApiRequest& request) {
+  if (operation == kCompletion && request.prompts.empty()) return Missing("prompt");
+  if (operation == kChat || operation == kApplyTemplate) {
+    if (!request.has_messages) return Missing("messages");
+    if (request.messages.empty())
+      return WrongField("messages", "is an empty list; at least one is needed", "invalid_value");
+  }
+  if (operation == kTokenize && request.prompts.empty() == !request.has_messages)
+    return Refusal{.message = "give either prompt or messages", .param = "prompt"};
+  if (operation == kChat) {
+    if (request.num_logprobs > 0 && !request.wants_logprobs)
+      return WrongField("top_logprobs", "needs logprobs: true", "invalid_value");
+    request.num_logprobs = request.wants_logprobs ? std::max(0, request.num_logprobs) : -1;
+    if (request.max_completion_tokens) request.sampling.max_tokens = request.max_completion_tokens;
+  }
+  if (request.include_usage && !request.stream)
+    return WrongField("stream_options", "needs stream: true", "invalid_value");
+  const bool streams_prompt = request.echo || request.prompt_logprobs >= 0;
+  if (request.stream && streams_prompt && request.prompt_logprobs >= 0)
+    return WrongField("prompt_logprobs", "is not supported with stream", "unsupported_value");
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<Refusal> ParseApiRequest(Operation operation, std::string_view body,
+                                       ApiRequest& request) {
+  try {
+    const Json document = ParseJson(body, kSource);
+    if (!document.is_object())
+      return Refusal{.message = "the body is no JSON object", .code = "invalid_json"};
+    for (const auto& [name, value] : document.items()) {
+      const FieldRow* row = FindRow(operation, name);
+      if (row == nullptr)
+        return WrongField(name, "is a field that is not known here", "unknown_field");
+      if (value.is_null()) continue;
+      if (const std::string wrong = WrongValue(*row, value); !wrong.empty())
+        return WrongField(name, wrong, "invalid_value");
+      if (const std::string wrong = row->take(value, request); !wrong.empty())
+        return WrongField(name, wrong, "unsupported_value");
+    }
+    if ((operation & (kChat | kTokenize | kApplyTemplate)) != 0)
+      if (auto refusal = TakeConversation(body, request)) return refusal;
+    return CheckTogether(operation, request);
+  } catch (const Error& error) {
+    return Refusal{.message = error.what(), .code = "invalid_json"};
+  }
+}
+
+}  // namespace wideload::serve

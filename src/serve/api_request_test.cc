@@ -1,0 +1,111 @@
+#include "serve/api_request.h"
+
+#include <gtest/gtest.h>
+
+#include "jinja/value.h"
+
+namespace wideload::serve {
+namespace {
+
+// What is said against the body: "param: message"; "" when it is read.
+std::string Wrong(Operation operation, std::string_view body, ApiRequest* request = nullptr) {
+  ApiRequest scratch;
+  const auto refusal = ParseApiRequest(operation, body, request ? *request : scratch);
+  return refusal ? refusal->param + ": " + refusal->message : "";
+}
+
+TEST(ApiRequest, ReadsWhatACompletionSays) {
+  ApiRequest request;
+  EXPECT_EQ(Wrong(kCompletion,
+                  R"({"prompt": ["a", [1, 2]], "max_tokens": 5, "temperature": 0, "n": 2,
+                      "stop": "x", "seed": -1, "logit_bias": {"7": -100}, "top_k": -1,
+                      "stream": true, "stream_options": {"include_usage": true}, "user": null})",
+                  &request),
+            "");
+  ASSERT_EQ(request.prompts.size(), 2U);
+  EXPECT_EQ(request.prompts[0].text, "a");
+  EXPECT_EQ(request.prompts[1].ids, (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(request.sampling.max_tokens, 5);
+  EXPECT_EQ(request.sampling.temperature, 0);
+  EXPECT_EQ(request.sampling.top_k, 0);
+  EXPECT_EQ(request.num_choices, 2);
+  EXPECT_EQ(request.stop, std::vector<std::string>{"x"});
+  EXPECT_EQ(request.seed, ~uint64_t{0});
+  ASSERT_EQ(request.logit_bias.size(), 1U);
+  EXPECT_EQ(request.logit_bias[0].id, 7);
+  EXPECT_TRUE(request.include_usage);
+}
+
+TEST(ApiRequest, RefusesByName) {
+  const std::pair<std::string_view, std::string> cases[] = {
+      {R"({"prompt": "a", "temperatur": 1})", "temperatur: temperatur is a field that is not"},
+      {R"({"prompt": "a", "max_tokens": 1.5})", "max_tokens: max_tokens is 1.5; it must be an int"},
+      {R"({"prompt": "a", "max_tokens": -1})", "max_tokens: max_tokens is -1; allowed: 0 to"},
+      {R"({"prompt": "a", "max_tokens": 1e30})", "max_tokens: max_tokens is 1e+30; it must be"},
+      {R"({"prompt": "a", "n": 99999999999999999999})", "n: n is 1e+20; it must be an"},
+      {R"({"prompt": "a", "stop": [1]})", "stop: stop is [1]; it must be a text or a list"},
+      {R"({"prompt": "a", "suffix": "b"})", "suffix: suffix is not supported"},
+      {R"({"prompt": [[1, "a"]]})", "prompt: prompt has \"a\", which is no token id"},
+      {R"({"prompt": [-1]})", "prompt: prompt has -1, which is no token id"},
+      {R"({"prompt": []})", "prompt: prompt is an empty list"},
+      {R"({"prompt": [{}]})", "prompt: prompt must be a text, a list"},
+      {R"({"prompt": "a", "logit_bias": {"x": 1}})", "logit_bias: logit_bias has the key \"x\""},
+      {R"({"prompt": "a", "logit_bias": {"1": 101}})", "logit_bias: logit_bias of 1 is 101"},
+      {R"({"prompt": "a", "response_format": {"type": "json_object"}})",
+       "response_format: response_format asks for"},
+      {R"({"max_tokens": 1})", "prompt: the field prompt is missing"},
+      {R"([])", ": the body is no JSON object"},
+      {R"({"prompt": "a", "prompt": "b"})", ": the body: duplicate JSON key"},
+      {R"({"prompt": )", ": the body: not valid JSON"},
+  };
+  for (const auto& [body, expected] : cases)
+    EXPECT_EQ(Wrong(kCompletion, body).substr(0, expected.size()), expected) << body;
+}
+
+TEST(ApiRequest, FieldsOfOtherOperationsAreNotKnown) {
+  EXPECT_NE(Wrong(kChat, R"({"messages": [{"role": "user", "content": "a"}], "echo": true})"), "");
+  EXPECT_NE(Wrong(kDetokenize, R"({"tokens": [1], "prompt": "a"})"), "");
+  EXPECT_EQ(Wrong(kDetokenize, R"({"tokens": [1], "model": "m"})"), "");
+}
+
+TEST(ApiRequest, KeepsTheOrderOfAToolsKeys) {
+  ApiRequest request;
+  EXPECT_EQ(Wrong(kChat,
+                  R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"},
+                                                                 {"type": "text", "text": "b"}]}],
+                      "tools": [{"type": "function", "function": {"name": "f", "a": 1}}]})",
+                  &request),
+            "");
+  const jinja::Dict* tool = request.tools.Seq()->items[0].Map();
+  ASSERT_NE(tool, nullptr);
+  EXPECT_EQ(tool->entries()[0].key.Str()->text(), "type");
+  const jinja::Value* content = request.messages[0].Map()->Find("content");
+  EXPECT_EQ(content->Str()->text(), "a\nb");
+}
+
+TEST(ApiRequest, ArgumentsOfToolCallsAreParsed) {
+  ApiRequest request;
+  EXPECT_EQ(Wrong(kChat,
+                  R"({"messages": [{"role": "assistant", "content": null, "tool_calls": [
+                      {"type": "function", "function": {"name": "f", "arguments": "{\"x\": 1}"}}]}]})",
+                  &request),
+            "");
+  const jinja::Value& call = request.messages[0].Map()->Find("tool_calls")->Seq()->items[0];
+  EXPECT_NE(call.Map()->Find("function")->Map()->Find("arguments")->Map(), nullptr);
+  EXPECT_NE(Wrong(kChat, R"({"messages": [{"role": "assistant", "tool_calls": [
+                      {"function": {"arguments": "{"}}]}]})"),
+            "");
+}
+
+TEST(ApiRequest, RefusesMessagesItCannotShow) {
+  EXPECT_NE(Wrong(kChat, R"({"messages": []})"), "");
+  EXPECT_NE(Wrong(kChat, R"({"messages": [{"content": "a"}]})"), "");
+  EXPECT_NE(Wrong(kChat, R"({"messages": [{"role": "user", "content": 1}]})"), "");
+  const std::string image = Wrong(
+      kChat,
+      R"({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]})");
+  EXPECT_NE(image.find("image_url"), std::string::npos) << image;
+}
+
+}  // namespace
+}  // namespace wideload::serve

@@ -1,0 +1,264 @@
+#include "serve/http_connection.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace wideload::serve {
+namespace {
+
+// What a client may send while its request is being answered: the begin of the next one.
+constexpr size_t kMaxAheadBytes = 4096;
+
+}  // namespace
+
+std::string StatusLine(int status) {
+  return fmt::format("HTTP/1.1 {} {}\r\n", status,
+                     std::string(http::obsolete_reason(static_cast<http::status>(status))));
+}
+
+HttpConnection::HttpConnection(HttpShared& shared, Socket socket)
+    : shared_(shared),
+      socket_(std::move(socket)),
+      timer_(shared.context),
+      buffer_(shared.limits.header_bytes + kMaxAheadBytes) {}
+
+void HttpConnection::LimitTime(std::chrono::milliseconds time) {
+  const uint64_t number = ++timer_number_;
+  timer_.expires_after(time);
+  timer_.async_wait([self = shared_from_this(), number](error_code failure) {
+    if (!failure && number == self->timer_number_) self->Close();
+  });
+}
+
+void HttpConnection::Close() {
+  if (state_ == State::kClosed) return;
+  state_ = State::kClosed;
+  ++timer_number_;
+  error_code ignored;
+  timer_.cancel();
+  socket_.close(ignored);
+  if (const auto gone = std::exchange(gone_, {}); gone && !has_ended_) gone();
+  shared_.connections.erase(shared_from_this());
+  --shared_.num_connections;
+}
+
+// Waits for the next request as long as a client may be idle.
+void HttpConnection::ReadNext() {
+  if (shared_.is_draining) return Close();
+  state_ = State::kIdle;
+  gone_ = {};
+  if (buffer_.size() > 0) return ReadHead();
+  LimitTime(shared_.limits.idle_time);
+  socket_.async_wait(Socket::wait_read, [self = shared_from_this()](error_code failure) {
+    if (self->state_ == State::kClosed) return;
+    failure ? self->Close() : self->ReadHead();
+  });
+}
+
+void HttpConnection::ReadHead() {
+  state_ = State::kReading;
+  ++number_;
+  request_ = {};
+  keep_alive_ = is_http_1_0_ = has_ended_ = must_linger_ = false;
+  parser_.emplace();
+  parser_->header_limit(shared_.limits.header_bytes);
+  parser_->body_limit(shared_.limits.body_bytes);
+  LimitTime(shared_.limits.header_time);
+  http::async_read_header(socket_, buffer_, *parser_, Then(&HttpConnection::TakeHead));
+}
+
+void HttpConnection::TakeHead(error_code failure) {
+  if (failure == http::error::end_of_stream || failure == asio::error::eof ||
+      failure == asio::error::connection_reset || failure == http::error::partial_message)
+    return Close();
+  if (failure == http::error::header_limit || failure == http::error::buffer_overflow)
+    return Refuse(431,
+                  fmt::format("the header has more than {} bytes", shared_.limits.header_bytes));
+  if (failure == http::error::body_limit)
+    return Refuse(413, fmt::format("the body has more than {} bytes", shared_.limits.body_bytes));
+  if (failure) return Refuse(400, "this is no HTTP/1.1 request: " + failure.message());
+  const auto& head = parser_->get();
+  const std::string_view target(head.target().data(), head.target().size());
+  request_.method = std::string(head.method_string());
+  request_.path = std::string(target.substr(0, target.find('?')));
+  request_.authorization = std::string(head[http::field::authorization]);
+  keep_alive_ = head.keep_alive();
+  is_http_1_0_ = head.version() < 11;
+  if (head.version() != 10 && head.version() != 11)
+    return Refuse(505, "HTTP/1.0 and HTTP/1.1 are spoken here");
+  if (auto refusal = shared_.handlers.check(request_)) {
+    must_linger_ = !parser_->is_done();
+    return RespondAndClose(*refusal);
+  }
+  if (head[http::field::expect].size() > 0 && !parser_->is_done()) {
+    // It is short and the first thing sent: a client that does not take it is none.
+    error_code unsent;
+    const std::string_view go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+    socket_.non_blocking(true, unsent);
+    socket_.write_some(asio::buffer(go_on.data(), go_on.size()), unsent);
+    if (unsent) return Close();
+  }
+  ReadBody();
+}
+
+void HttpConnection::ReadBody() {
+  LimitTime(shared_.limits.body_time);
+  http::async_read(socket_, buffer_, *parser_, Then(&HttpConnection::TakeBody));
+}
+
+void HttpConnection::TakeBody(error_code failure) {
+  if (failure == http::error::body_limit)
+    return Refuse(413, fmt::format("the body has more than {} bytes", shared_.limits.body_bytes));
+  if (failure == http::error::partial_message || failure == asio::error::eof ||
+      failure == asio::error::connection_reset)
+    return Close();
+  if (failure) return Refuse(400, "the body is no HTTP: " + failure.message());
+  ++timer_number_;
+  timer_.cancel();
+  HttpRequest request = request_;
+  request.body = std::move(parser_->get().body());
+  parser_.reset();
+  state_ = State::kAnswering;
+  Watch();
+  if (state_ == State::kClosed) return;
+  shared_.handlers.handle(HttpExchange(shared_from_this(), number_, std::move(request)));
+}
+
+// Sees the client go while its answer is made. What it sends meanwhile is kept, up to a limit.
+void HttpConnection::Watch() {
+  if (buffer_.size() >= kMaxAheadBytes) return;
+  is_watching_ = true;
+  const auto room = kMaxAheadBytes - buffer_.size();
+  socket_.async_read_some(buffer_.prepare(room),
+                          [self = shared_from_this()](error_code failure, size_t num_bytes) {
+                            self->is_watching_ = false;
+                            if (self->state_ == State::kClosed) return;
+                            self->buffer_.commit(num_bytes);
+                            const bool is_done = self->has_ended_ && self->unsent_.empty();
+                            if (is_done && (!failure || failure == asio::error::operation_aborted))
+                              return self->ReadNext();
+                            failure ? self->Close() : self->Watch();
+                          });
+}
+
+void HttpConnection::Refuse(int status, const std::string& message) {
+  must_linger_ = true;
+  RespondAndClose(shared_.handlers.refuse(status, message));
+}
+
+void HttpConnection::RespondAndClose(const HttpResponse& response) {
+  keep_alive_ = false;
+  state_ = State::kAnswering;
+  Respond(number_, response);
+}
+
+std::string HttpConnection::Head(int status, const std::string& content_type) const {
+  return fmt::format("{}Content-Type: {}\r\nCache-Control: no-store\r\nConnection: {}\r\n",
+                     StatusLine(status), content_type, keep_alive_ ? "keep-alive" : "close");
+}
+
+void HttpConnection::Respond(int64_t number, HttpResponse response) {
+  if (!IsAnswering(number)) return;
+  keep_alive_ = keep_alive_ && !shared_.is_draining;
+  shared_.handlers.note(request_, response.status);
+  std::string bytes = Head(response.status, response.content_type);
+  for (const auto& [name, value] : response.headers)
+    bytes += fmt::format("{}: {}\r\n", name, value);
+  bytes += fmt::format("Content-Length: {}\r\n\r\n", response.body.size());
+  if (request_.method != "HEAD") bytes += response.body;
+  has_ended_ = true;
+  Send(std::move(bytes));
+}
+
+void HttpConnection::BeginStream(int64_t number, const std::string& content_type) {
+  if (!IsAnswering(number)) return;
+  shared_.handlers.note(request_, 200);
+  keep_alive_ = keep_alive_ && !is_http_1_0_ && !shared_.is_draining;
+  Send(Head(200, content_type) + (is_http_1_0_ ? "\r\n" : "Transfer-Encoding: chunked\r\n\r\n"));
+}
+
+void HttpConnection::Write(int64_t number, std::string_view piece) {
+  if (!IsAnswering(number) || piece.empty()) return;
+  if (unsent_.size() - num_sent_ + piece.size() > shared_.limits.unsent_bytes) return Close();
+  Send(is_http_1_0_ ? std::string(piece) : fmt::format("{:x}\r\n{}\r\n", piece.size(), piece));
+}
+
+void HttpConnection::End(int64_t number) {
+  if (!IsAnswering(number)) return;
+  has_ended_ = true;
+  Send(is_http_1_0_ ? "" : "0\r\n\r\n");
+}
+
+void HttpConnection::OnGone(int64_t number, std::function<void()> gone) {
+  if (IsAnswering(number))
+    gone_ = std::move(gone);
+  else if (number != number_ || state_ == State::kClosed)
+    gone();
+}
+
+void HttpConnection::Send(std::string bytes) {
+  unsent_ += bytes;
+  if (!is_writing_) WriteSome();
+}
+
+void HttpConnection::WriteSome() {
+  if (num_sent_ == unsent_.size()) {
+    unsent_.clear();
+    num_sent_ = 0;
+    ++timer_number_;
+    timer_.cancel();
+    if (has_ended_) AnswerSent();
+    return;
+  }
+  is_writing_ = true;
+  LimitTime(shared_.limits.write_stall);
+  // A copy: more may be added to the text meanwhile.
+  const size_t count = std::min<size_t>(unsent_.size() - num_sent_, 64 << 10);
+  auto piece = std::make_shared<const std::string>(unsent_.substr(num_sent_, count));
+  socket_.async_write_some(asio::buffer(*piece),
+                           [self = shared_from_this(), piece](error_code failure, size_t sent) {
+                             self->is_writing_ = false;
+                             if (self->state_ == State::kClosed) return;
+                             if (failure) return self->Close();
+                             self->num_sent_ += sent;
+                             if (self->num_sent_ > (1 << 20)) {
+                               self->unsent_.erase(0, self->num_sent_);
+                               self->num_sent_ = 0;
+                             }
+                             self->WriteSome();
+                           });
+}
+
+void HttpConnection::AnswerSent() {
+  gone_ = {};
+  if (must_linger_) return Linger();
+  if (!keep_alive_) {
+    error_code ignored;
+    socket_.shutdown(Socket::shutdown_send, ignored);
+    return Close();
+  }
+  // The watch, if there is one, goes on with the next request once it has ended.
+  if (!is_watching_) return ReadNext();
+  error_code ignored;
+  socket_.cancel(ignored);
+}
+
+// Closing while a request is still coming in would reset the connection before the client has seen
+// the answer.
+void HttpConnection::Linger() {
+  if (state_ != State::kLingering) {
+    state_ = State::kLingering;
+    error_code ignored;
+    socket_.shutdown(Socket::shutdown_send, ignored);
+    LimitTime(std::chrono::seconds(2));
+    buffer_.clear();
+  }
+  socket_.async_read_some(buffer_.prepare(kMaxAheadBytes),
+                          [self = shared_from_this()](error_code failure, size_t) {
+                            if (self->state_ == State::kClosed) return;
+                            failure ? self->Close() : self->Linger();
+                          });
+}
+
+}  // namespace wideload::serve

@@ -1,0 +1,121 @@
+// One client of the HTTP server: reads a request, has it answered, and reads the next. All on the
+// server's thread.
+#pragma once
+
+#include <atomic>
+#include <boost/asio/basic_waitable_timer.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http.hpp>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "serve/http_server.h"
+
+namespace wideload::serve {
+
+namespace asio = boost::asio;
+namespace http = boost::beast::http;
+using tcp = asio::ip::tcp;
+using boost::system::error_code;
+
+using Executor = asio::io_context::executor_type;
+using Socket = asio::basic_stream_socket<tcp, Executor>;
+using Timer = asio::basic_waitable_timer<std::chrono::steady_clock,
+                                         asio::wait_traits<std::chrono::steady_clock>, Executor>;
+
+// "HTTP/1.1 404 Not Found\r\n"
+std::string StatusLine(int status);
+
+// What connections share.
+struct HttpShared {
+  asio::io_context context{1};
+  HttpLimits limits;
+  HttpHandlers handlers;
+  std::set<std::shared_ptr<HttpConnection>> connections;  // with the handlers of their operations
+  std::atomic<int64_t> num_connections{0};
+  bool is_draining = false;
+};
+
+class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
+ public:
+  HttpConnection(HttpShared& shared, Socket socket);
+
+  void Start() {
+    error_code ignored;
+    socket_.set_option(tcp::no_delay(true), ignored);
+    ReadNext();
+  }
+  // Ends it unless an answer is under way.
+  void Drain() {
+    if (state_ == State::kIdle) Close();
+  }
+  void Close();
+  template <class Work>
+  void Post(Work work) {
+    asio::post(shared_.context, std::move(work));
+  }
+
+  // Of the answer to request `number`.
+  void Respond(int64_t number, HttpResponse response);
+  void BeginStream(int64_t number, const std::string& content_type);
+  void Write(int64_t number, std::string_view piece);
+  void End(int64_t number);
+  void OnGone(int64_t number, std::function<void()> gone);
+  void Abort(int64_t number) {
+    if (IsAnswering(number)) Close();
+  }
+
+ private:
+  enum class State { kIdle, kReading, kAnswering, kLingering, kClosed };
+
+  void ReadNext();
+  void ReadHead();
+  void TakeHead(error_code failure);
+  void ReadBody();
+  void TakeBody(error_code failure);
+  void Watch();
+  void Refuse(int status, const std::string& message);
+  void RespondAndClose(const HttpResponse& response);
+  void Send(std::string bytes);
+  void WriteSome();
+  void AnswerSent();
+  void Linger();
+  void LimitTime(std::chrono::milliseconds time);
+  bool IsAnswering(int64_t number) const {
+    return number == number_ && state_ == State::kAnswering && !has_ended_;
+  }
+  std::string Head(int status, const std::string& content_type) const;
+  // Calls (this->*method)(error) with the connection kept alive.
+  template <class Method>
+  auto Then(Method method) {
+    return [self = shared_from_this(), method](error_code failure, size_t = 0) {
+      if (self->state_ != State::kClosed) ((*self).*method)(failure);
+    };
+  }
+
+  HttpShared& shared_;
+  Socket socket_;
+  Timer timer_;
+  boost::beast::flat_buffer buffer_;
+  std::optional<http::request_parser<http::string_body>> parser_;
+  State state_ = State::kIdle;
+  HttpRequest request_;
+  int64_t number_ = 0;  // of the request being read or answered
+  bool keep_alive_ = false;
+  bool is_http_1_0_ = false;
+  bool has_ended_ = false;  // the answer is in `unsent_` or sent
+  bool must_linger_ = false;
+  bool is_watching_ = false;  // for the client's end, while an answer is made
+  bool is_writing_ = false;
+  uint64_t timer_number_ = 0;
+  std::string unsent_;
+  size_t num_sent_ = 0;  // of unsent_
+  std::function<void()> gone_;
+};
+
+}  // namespace wideload::serve

@@ -1,0 +1,63 @@
+// Counters, gauges and histograms of a server in the text format of Prometheus. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/engine_loop.h"
+
+namespace wideload::serve {
+
+class Histogram {
+ public:
+  // `bounds` rise; the last bucket, of all, is implied.
+  explicit Histogram(std::vector<double> bounds)
+      : bounds_(std::move(bounds)), counts_(bounds_.size() + 1) {}
+  void Add(double value);
+  void Write(const std::string& name, const std::string& labels, std::string& text) const;
+
+ private:
+  std::vector<double> bounds_;
+  std::vector<int64_t> counts_;  // of each bucket alone
+  double sum_ = 0;
+  int64_t num_values_ = 0;
+};
+
+// What one choice of a request was, once it has ended.
+struct ChoiceFigures {
+  int64_t prompt_tokens = 0;
+  int64_t generated_tokens = 0;
+  double latency_s = 0;  // from its arrival to its end
+  std::string finish_reason;
+};
+
+class Metrics {
+ public:
+  explicit Metrics(std::string model_name);
+
+  void CountHttp(const std::string& handler, const std::string& method, int status);
+  void CountRejected(const std::string& reason);
+  void NoteFirstToken(double seconds);  // since the request's arrival
+  void NoteNextToken(double seconds);   // since the token before
+  void NoteChoice(const ChoiceFigures& figures);
+
+  // All metrics; `open_requests` are those that have come and not been answered.
+  std::string Text(const runtime::EngineLoop::Figures& engine, int64_t open_requests,
+                   int64_t connections) const;
+
+ private:
+  const std::string label_;  // model_name="..."
+  mutable std::mutex mutex_;
+  Histogram first_token_, next_token_, latency_, prompt_tokens_, generated_tokens_;
+  std::map<std::string, int64_t> finished_;  // by reason
+  std::map<std::string, int64_t> rejected_;  // by reason
+  std::map<std::string, int64_t> http_;      // by labels
+  int64_t num_prompt_tokens_ = 0;
+  int64_t num_generated_tokens_ = 0;
+};
+
+}  // namespace wideload::serve

@@ -1,0 +1,43 @@
+#include "serve/refusal.h"
+
+#include "base/json.h"
+
+namespace wideload::serve {
+namespace {
+
+const char* TypeOf(int status) {
+  switch (status) {
+    case 401:
+      return "authentication_error";
+    case 404:
+      return "not_found_error";
+    case 429:
+      return "rate_limit_error";
+    case 503:
+      return "service_unavailable_error";
+    default:
+      return status < 500 ? "invalid_request_error" : "internal_server_error";
+  }
+}
+
+Json TextOrNull(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
+
+}  // namespace
+
+std::string RefusalJson(const Refusal& refusal) {
+  return DumpJson({{"error",
+                    {{"message", refusal.message},
+                     {"type", TypeOf(refusal.status)},
+                     {"param", TextOrNull(refusal.param)},
+                     {"code", TextOrNull(refusal.code)}}}});
+}
+
+HttpResponse RefusalResponse(const Refusal& refusal) {
+  HttpResponse response{.status = refusal.status, .body = RefusalJson(refusal)};
+  if (refusal.retry_after_s > 0)
+    response.headers.emplace_back("Retry-After", std::to_string(refusal.retry_after_s));
+  if (refusal.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
+  return response;
+}
+
+}  // namespace wideload::serve

@@ -1,0 +1,22 @@
+// What a client is told whose request is not carried out: OpenAI's error envelope. A plain value.
+#pragma once
+
+#include <string>
+
+#include "serve/http_server.h"
+
+namespace wideload::serve {
+
+struct Refusal {
+  int status = 400;
+  std::string message;
+  std::string param = "";  // the field; "": none
+  std::string code = "";   // for programs; "": none
+  int retry_after_s = 0;   // 0: nothing is said
+};
+
+// {"error": {message, type, param, code}}; type follows the status.
+std::string RefusalJson(const Refusal& refusal);
+HttpResponse RefusalResponse(const Refusal& refusal);
+
+}  // namespace wideload::serve

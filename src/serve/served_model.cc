@@ -1,0 +1,142 @@
+#include "serve/served_model.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "runtime/sampling_choice.h"
+#include "runtime/text_limits.h"
+
+namespace wideload::serve {
+namespace {
+
+constexpr int64_t kDefaultCompletionTokens = 16;  // OpenAI's
+constexpr size_t kMaxJobs = 256;                  // of one request
+
+Refusal TooLong(const ServedModel& model, const std::string& found, const std::string& param) {
+  return {.message = fmt::format("{}; the model's context holds {} tokens", found, model.max_len()),
+          .param = param,
+          .code = "context_length_exceeded"};
+}
+
+std::string PromptField(Operation operation) { return operation == kChat ? "messages" : "prompt"; }
+
+runtime::SamplingParams SamplingFor(const ServedModel& model, const ApiRequest& request,
+                                    uint64_t seed) {
+  config::SamplingFlags choice = request.sampling;
+  choice.seed = request.seed.value_or(seed);
+  if (request.num_logprobs >= 0) choice.logprobs = request.num_logprobs;
+  runtime::SamplingParams params = runtime::ChooseSampling(choice, model.generation);
+  // OpenAI's default, where nobody says anything.
+  const bool is_said =
+      choice.temperature || model.generation.temperature || model.generation.do_sample;
+  if (!is_said) params.temperature = 1;
+  return params;
+}
+
+std::vector<int32_t> EndIds(const ServedModel& model, const ApiRequest& request) {
+  std::vector<int32_t> ids;
+  if (!request.sampling.ignore_eos) ids = model.eos_ids;
+  ids.insert(ids.end(), request.stop_ids.begin(), request.stop_ids.end());
+  return ids;
+}
+
+std::optional<Refusal> MakeJob(const ServedModel& model, Operation operation,
+                               const ApiRequest& request, std::vector<int32_t> ids,
+                               runtime::Job& job) {
+  const int64_t room = model.max_len() - static_cast<int64_t>(ids.size());
+  if (room < 0)
+    return TooLong(model, fmt::format("the prompt has {} tokens", ids.size()),
+                   PromptField(operation));
+  runtime::Request& r = job.request;
+  const int64_t by_default = operation == kChat ? room : std::min(room, kDefaultCompletionTokens);
+  r.max_tokens = request.sampling.max_tokens.value_or(by_default);
+  if (r.max_tokens > room)
+    return TooLong(
+        model,
+        fmt::format("the prompt has {} tokens and max_tokens is {}", ids.size(), r.max_tokens),
+        "max_tokens");
+  r.prompt = std::move(ids);
+  r.eos_ids = EndIds(model, request);
+  r.min_tokens = request.min_tokens;
+  r.logit_bias = request.logit_bias;
+  job.text = {.stop = request.stop, .skip_special = request.skip_special};
+  job.prompt_logprobs = request.prompt_logprobs >= 0 ? request.prompt_logprobs
+                        : request.echo               ? request.num_logprobs
+                                                     : -1;
+  if (std::string wrong = runtime::InvalidStop(request.stop); !wrong.empty())
+    return Refusal{.message = "stop " + wrong, .param = "stop", .code = "invalid_value"};
+  std::string wrong = runtime::RefusalReason(r, model.engine, model.vocab_size);
+  if (wrong.empty()) return std::nullopt;
+  return Refusal{.message = std::move(wrong), .code = "invalid_value"};
+}
+
+}  // namespace
+
+std::optional<Refusal> EncodePrompt(const ServedModel& model, const ApiRequest& request,
+                                    const Prompt& prompt, std::vector<int32_t>& ids) {
+  if (prompt.is_ids) {
+    ids = prompt.ids;
+    return std::nullopt;
+  }
+  if (static_cast<int64_t>(prompt.text.size()) > model.max_text_bytes)
+    return TooLong(model, fmt::format("the prompt has {} bytes", prompt.text.size()), "prompt");
+  const tokenizer::Tokenizer& tokenizer = *model.tokenizer;
+  if (request.add_special_tokens.value_or(true)) ids = tokenizer.PrefixIds();
+  const std::vector<int32_t> encoded = tokenizer.Encode(prompt.text);
+  ids.insert(ids.end(), encoded.begin(), encoded.end());
+  return std::nullopt;
+}
+
+std::optional<Refusal> RenderChat(const ServedModel& model, const ApiRequest& request,
+                                  RenderedChat& rendered) {
+  if (model.chat_template == nullptr)
+    return Refusal{.message = "the model has no chat template; use /v1/completions",
+                   .param = "messages",
+                   .code = "no_chat_template"};
+  chat::ChatInput input{.messages = request.messages,
+                        .add_generation_prompt = request.add_generation_prompt,
+                        .variables = model.template_variables};
+  if (!request.ignores_tools) input.tools = request.tools;
+  if (!request.template_variables.IsNone())
+    chat::AddVariables(request.template_variables, "chat_template_kwargs", input);
+  const auto parts = model.chat_template->Render(input, {.now = model.now()});
+  rendered.text = chat::JoinedText(parts);
+  if (static_cast<int64_t>(rendered.text.size()) > model.max_text_bytes)
+    return TooLong(model, fmt::format("the conversation has {} bytes", rendered.text.size()),
+                   "messages");
+  if (request.add_special_tokens.value_or(false)) rendered.ids = model.tokenizer->PrefixIds();
+  const std::vector<int32_t> ids = model.tokenizer->EncodeParts(parts);
+  rendered.ids.insert(rendered.ids.end(), ids.begin(), ids.end());
+  return std::nullopt;
+}
+
+std::optional<Refusal> MakeJobs(const ServedModel& model, Operation operation,
+                                const ApiRequest& request, uint64_t seed,
+                                std::vector<runtime::Job>& jobs) {
+  const auto num_choices = static_cast<size_t>(request.num_choices);
+  const size_t num_prompts = operation == kChat ? 1 : request.prompts.size();
+  if (num_prompts * num_choices > kMaxJobs)
+    return Refusal{
+        .message = fmt::format("{} prompts x n = {} are {} sequences; at most {} are "
+                               "allowed in a request",
+                               num_prompts, num_choices, num_prompts * num_choices, kMaxJobs),
+        .param = "n",
+        .code = "invalid_value"};
+  const runtime::SamplingParams sampling = SamplingFor(model, request, seed);
+  for (size_t p = 0; p < num_prompts; ++p) {
+    RenderedChat chat;
+    auto refusal = operation == kChat ? RenderChat(model, request, chat)
+                                      : EncodePrompt(model, request, request.prompts[p], chat.ids);
+    if (refusal) return refusal;
+    for (size_t i = 0; i < num_choices; ++i) {
+      runtime::Job& job = jobs.emplace_back();
+      job.request.sampling = sampling;
+      job.request.index = p * num_choices + i;
+      refusal = MakeJob(model, operation, request, chat.ids, job);
+      if (refusal) return refusal;
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace wideload::serve
