@@ -10,6 +10,7 @@
 #include "eplb/replay/diagnosis.h"
 #include "eplb/replay/routing_sampler.h"
 #include "eplb_commands.h"
+#include "eplb_halves.h"
 #include "eplb_verdict.h"
 
 namespace wideload::apps {
@@ -27,7 +28,8 @@ struct DiagnoseFlags {
   int32_t max_layers = 8;
   uint64_t seed = 1;
   bool json = false;
-  bool splits_by_counts = false;  // told by the engine, not by a flag of its own
+  bool splits_by_counts = false;   // told by the engine, not by a flag of its own
+  bool searches_for_even = false;  // for an even split, where recorded batches tell something
 };
 
 // What is drawn for a layer when the source has no batches of its own and the engine splits each
@@ -37,26 +39,6 @@ constexpr int32_t kDrawnIterations = 40;
 constexpr int32_t kTopK = 8;
 constexpr int64_t kTokensPerRank = 128;
 constexpr double kWobble = 0.1;
-
-struct Halves {
-  eplb::BatchLoads recorded;
-  eplb::BatchLoads measured;
-};
-
-enum class Order {
-  kInTime,      // the first half of the iterations to plan from, the second to measure on
-  kAlternating  // every other one to plan from, so that no drift lies between the two
-};
-
-Halves SplitInHalves(const eplb::BatchLoads& batches, Order order) {
-  const eplb::BatchLoads loaded = batches.WithLoad();
-  Halves halves{{loaded.num_experts}, {loaded.num_experts}};
-  for (int32_t i = 0; i < loaded.size(); ++i) {
-    const bool records = order == Order::kInTime ? i < loaded.size() / 2 : i % 2 == 1;
-    (records ? halves.recorded : halves.measured).Add(loaded.At(i));
-  }
-  return halves;
-}
 
 eplb::BatchLoads DrawIterations(const DiagnoseFlags& flags, const std::vector<double>& loads,
                                 int32_t layer) {
@@ -72,20 +54,6 @@ eplb::BatchLoads DrawIterations(const DiagnoseFlags& flags, const std::vector<do
     iterations.Add(counts);
   }
   return iterations;
-}
-
-// Of the layers with load, max_layers in equal steps with the first and the last among them.
-std::vector<int32_t> SampledLayers(const RecordedLoads& recorded, int32_t max_layers) {
-  std::vector<int32_t> loaded;
-  for (const auto& [layer, loads] : recorded.layers)
-    if (eplb::HasLoad(loads.Sum())) loaded.push_back(layer);
-  const auto all = static_cast<int32_t>(loaded.size());
-  if (max_layers == 0 || all <= max_layers) return loaded;
-  std::vector<int32_t> sampled;
-  for (int32_t i = 0; i < max_layers; ++i)
-    sampled.push_back(loaded[static_cast<size_t>(
-        max_layers == 1 ? all / 2 : static_cast<int64_t>(i) * (all - 1) / (max_layers - 1))]);
-  return sampled;
 }
 
 bool Draws(const DiagnoseFlags& flags, const RecordedLoads& recorded) {
@@ -122,15 +90,19 @@ eplb::SizeFigures MeasureAllLayers(const DiagnoseFlags& flags, const std::vector
                                    const eplb::Sizes& sizes) {
   std::vector<eplb::SizeFigures> rows(layers.size());
   ForEachLayer(layers.size(), [&](size_t l) {
-    rows[l] = eplb::MeasureSizes(
-        {.recorded = layers[l].recorded, .measured = layers[l].measured, .seed = flags.seed},
-        sizes);
+    rows[l] = eplb::MeasureSizes({.recorded = layers[l].recorded,
+                                  .measured = layers[l].measured,
+                                  .searches_for_even = flags.searches_for_even,
+                                  .seed = flags.seed},
+                                 sizes);
   });
-  eplb::SizeFigures mean{.sizes = sizes, .fewest_components = rows[0].fewest_components};
+  eplb::SizeFigures mean{
+      .sizes = sizes, .imbalance_search = 0, .fewest_components = rows[0].fewest_components};
   const auto n = static_cast<double>(rows.size());
   for (const eplb::SizeFigures& row : rows)
     for (double eplb::SizeFigures::*figure :
          {&eplb::SizeFigures::imbalance_even, &eplb::SizeFigures::imbalance_even_seen,
+          &eplb::SizeFigures::imbalance_search, &eplb::SizeFigures::imbalance_search_seen,
           &eplb::SizeFigures::imbalance_optimal, &eplb::SizeFigures::imbalance_seen,
           &eplb::SizeFigures::replica_capacity_bound, &eplb::SizeFigures::component_bound})
       mean.*figure += row.*figure / n;
@@ -209,6 +181,7 @@ Json SizeJson(const eplb::SizeFigures& figures) {
           {"ep_size", figures.sizes.num_ranks},
           {"imbalance_even", figures.imbalance_even},
           {"imbalance_even_on_recorded", figures.imbalance_even_seen},
+          {"imbalance_policy_even", figures.imbalance_search},
           {"imbalance_optimal", figures.imbalance_optimal},
           {"imbalance_on_recorded", figures.imbalance_seen},
           {"bound_replica_capacity", figures.replica_capacity_bound},
@@ -283,6 +256,7 @@ void Diagnose(DiagnoseFlags flags) {
       .engine = ChooseEngine(flags.engine, recorded.engine, flags.loads.Source()),
       .asks_slots = flags.num_slots > 0};
   flags.splits_by_counts = context.engine.SplitsByCounts();
+  flags.searches_for_even = !flags.splits_by_counts && recorded.has_batches;
   const RankChoice ranks = ChooseRanks(
       {{flags.ep_size, "--ep_size"}, {EpSizeOf(flags.ep_size, recorded), recorded.ep_size_from}});
   flags.ep_size = ranks.ep_size;

@@ -14,6 +14,7 @@
 #include "eplb/search/scenario_planner.h"
 #include "eplb_commands.h"
 #include "eplb_engine.h"
+#include "eplb_even_gain.h"
 #include "statistics/eplb_yaml.h"
 
 namespace wideload::apps {
@@ -24,7 +25,7 @@ struct PlanFlags {
   TargetEngineFlags engine;
   int32_t ep_size = 0;
   int32_t num_slots = 0;
-  std::string policy = std::string(eplb::GreedyPolicy().name);
+  std::string policy;  // empty: GreedyPolicy, and the gain of another is told
   NodeFlags nodes;
   int32_t layer_updates_per_iter = 0;
   uint64_t seed = 0;
@@ -280,6 +281,8 @@ std::vector<int32_t> LeaveOutDenseLayers(const LoadFlags& flags, RecordedLoads& 
 }
 
 void Plan(PlanFlags flags) {
+  const bool has_policy = !flags.policy.empty();
+  if (!has_policy) flags.policy = eplb::GreedyPolicy().name;
   CheckNodeFlags(flags.nodes, "--policy", {flags.policy});
   CheckFetchPrice(flags);
   CheckPlacementOutput(flags.output, FilesOf(flags.loads));
@@ -302,6 +305,8 @@ void Plan(PlanFlags flags) {
   for (const LayerPlan& plan : plans) config.SetLayer(plan.layer, plan.placement);
   statistics::WriteEplbYaml(flags.output.path, config);
   WarnOfLayersWithoutLoad(plans);
+  if (!has_policy && !engine.SplitsByCounts())
+    TellEvenGain(recorded, {.num_slots = flags.num_slots, .num_ranks = flags.ep_size}, flags.seed);
   Json document = PlanJson(flags, plans, left_out);
   document["engine"] = engine.traits ? std::string(engine.traits->name) : "";
   document["split"] = formats::SplitName(engine.split);
@@ -315,7 +320,7 @@ std::string PolicyHelp() {
   for (const eplb::Policy& policy : eplb::Policies())
     help += fmt::format(" {} ({});", policy.name, policy.summary);
   help.pop_back();
-  return help;
+  return help + fmt::format(" (default: {})", eplb::GreedyPolicy().name);
 }
 
 }  // namespace
@@ -330,7 +335,7 @@ void AddEplbPlan(Command group) {
   command
       .Add("--num-slots", flags.num_slots, "slots of all ranks per layer (default: one per expert)")
       .Positive();
-  command.Add("--policy", flags.policy, PolicyHelp()).ShowDefault();
+  command.Add("--policy", flags.policy, PolicyHelp());
   AddNodeFlags(command, flags.nodes);
   command
       .Add("--layer-updates-per-iter", flags.layer_updates_per_iter,

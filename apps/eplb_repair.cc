@@ -11,6 +11,7 @@
 #include "eplb/search/repair.h"
 #include "eplb_commands.h"
 #include "eplb_engine.h"
+#include "formats/engine.h"
 #include "statistics/eplb_yaml.h"
 
 namespace wideload::apps {
@@ -23,6 +24,7 @@ struct RepairFlags {
   LoadFlags loads;
   int32_t ep_size = 0;
   std::optional<int32_t> max_fetched_slots;
+  std::string split = "optimal";
   double until = 0.01;
   std::vector<int32_t> dead_ranks;
   NodeFlags nodes;
@@ -65,6 +67,33 @@ std::vector<double> RankSpeeds(const std::vector<int32_t>& dead_ranks, int32_t e
     speeds[static_cast<size_t>(rank)] = 0;
   }
   return speeds;
+}
+
+// Placements cannot tell a split in turn from an even one. Errors: kInvalid naming --split.
+bool SplitsEvenly(const RepairFlags& flags) {
+  switch (formats::ParseSplit(flags.split, "--split")) {
+    case formats::Split::kOptimal:
+      return false;
+    case formats::Split::kEven:
+    case formats::Split::kRoundRobin:
+      return true;
+    case formats::Split::kRandom:
+      break;
+  }
+  Throw(ErrorKind::kInvalid, "--split is {}; allowed for repair: even, round_robin, optimal",
+        flags.split);
+}
+
+// Who records may split otherwise than repair assumes.
+void TellOtherSplit(const RepairFlags& flags, const RecordedLoads& recorded) {
+  if (!recorded.engine || SplitsEvenly(flags)) return;
+  const formats::EngineTraits& engine = formats::DefaultTraits(*recorded.engine);
+  if (engine.split != formats::Split::kOptimal)
+    LogInfo(
+        "repair is for the optimal split of each batch; {}, whose format {} is, has {} split: "
+        "--split even is for it",
+        engine.title, flags.loads.Source(),
+        engine.split == formats::Split::kEven ? "an even" : "another");
 }
 
 void CheckNodes(const RepairFlags& flags) {
@@ -115,6 +144,7 @@ std::vector<LayerRepair> StartRepairs(const RepairFlags& flags,
 void RepairLayers(const RepairFlags& flags, const RecordedLoads& recorded,
                   std::vector<LayerRepair>& repairs) {
   const eplb::RepairOptions options{.max_fetched_slots = flags.max_fetched_slots.value_or(kNoLimit),
+                                    .splits_evenly = SplitsEvenly(flags),
                                     .until = flags.until,
                                     .rank_speed = RankSpeeds(flags.dead_ranks, flags.ep_size),
                                     .seed = flags.seed,
@@ -184,6 +214,7 @@ Json RepairJson(const RepairFlags& flags, const std::vector<LayerRepair>& repair
   }
   const RepairTotals totals = TotalsOf(flags, repairs);
   return {{"ep_size", flags.ep_size},
+          {"split", flags.split},
           {"num_slots", repairs.front().result.placement.num_slots()},
           {"dead_ranks", flags.dead_ranks},
           {"until", flags.until},
@@ -205,10 +236,10 @@ std::string CrossingText(const RepairFlags& flags, const RepairTotals& totals) {
 
 std::string RepairText(const RepairFlags& flags, const std::vector<LayerRepair>& repairs) {
   std::string text = fmt::format(
-      "Imbalance ratio under the optimal split of each batch, mean over batches; slots whose "
-      "expert "
-      "a rank must fetch.\n{:>6} {:>8} {:>8} {:>8} {:>9}\n",
-      "layer", "before", "after", "fetched", "repair ms");
+      "Imbalance ratio under {} split of each batch, mean over batches; slots whose expert a rank "
+      "must fetch.\n{:>6} {:>8} {:>8} {:>8} {:>9}\n",
+      SplitsEvenly(flags) ? "an even" : "the optimal", "layer", "before", "after", "fetched",
+      "repair ms");
   for (const LayerRepair& repair : repairs)
     text +=
         repair.has_load
@@ -251,6 +282,7 @@ void WriteResult(const RepairFlags& flags, statistics::EplbConfig config, bool t
 
 void Repair(RepairFlags flags) {
   CheckNodes(flags);
+  SplitsEvenly(flags);  // refuses a name before anything is read
   std::vector<FileUse> inputs = FilesOf(flags.loads);
   inputs.push_back(Reads("--from", flags.from));
   CheckPlacementOutput(flags.output, std::move(inputs));
@@ -260,6 +292,7 @@ void Repair(RepairFlags flags) {
   const bool tells_ranks = flags.ep_size > 0 || config.KnownEpSize().has_value();
   flags.ep_size = ranks.ep_size;
   LogInfo("{} ranks: {}", ranks.ep_size, ranks.from);
+  TellOtherSplit(flags, recorded);
   std::vector<LayerRepair> repairs = StartRepairs(flags, config, recorded);
   const auto has_load = [](const LayerRepair& repair) { return repair.has_load; };
   if (std::none_of(repairs.begin(), repairs.end(), has_load))
@@ -293,8 +326,13 @@ void AddEplbRepair(Command group) {
            "ranks (default: those of the file, else those that recorded)")
       .Positive();
   command
+      .Add("--split", flags.split,
+           "what to balance for: the optimal split of each batch, or the even one of TensorRT-LLM, "
+           "vLLM and SGLang (even, round_robin)")
+      .ShowDefault();
+  command
       .Add("--until", flags.until,
-           "imbalance ratio of a layer under the optimal split at which to stop")
+           "imbalance ratio of a layer, mean over batches, at which to stop")
       .NonNegative()
       .ShowDefault();
   command

@@ -348,6 +348,9 @@ void Report(const ReportFlags& flags) {
                                 *flags.projection);
   const statistics::LoadReport report =
       statistics::MakeLoadReport(ShowsSlots(flags, run) ? *run.slots : run.experts, options);
+  if (report.rows.empty())
+    Throw(ErrorKind::kInvalid, "{}: no layer has any load in these iterations; nothing to report",
+          flags.loads.Source());
   StopIfInterrupted();
   const std::vector<std::string> notes = Notes(report, context);
   if (!flags.html.empty()) {

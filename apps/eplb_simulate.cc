@@ -68,7 +68,9 @@ SimulatedPolicy PolicyOf(const std::string& name, const SimulateFlags& flags, do
   };
   if (flags.repair_slots > 0 && policy.balances)
     out.repair = [&policy, &flags](const Placement& now, const BatchLoads& seen) {
-      RepairOptions options{.max_fetched_slots = flags.repair_slots, .seed = flags.seed};
+      RepairOptions options{.max_fetched_slots = flags.repair_slots,
+                            .splits_evenly = policy.is_for_even_split,
+                            .seed = flags.seed};
       if (policy.looks_at_nodes) options.nodes = flags.nodes.Sizes();
       if (policy.bounds_cross_slots) options.max_cross_slots = flags.nodes.MaxCrossSlots();
       return RepairPlacement(now, seen, options).placement;

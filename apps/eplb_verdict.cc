@@ -22,6 +22,13 @@ std::string SplitText(const DiagnosisFigures& figures, const TargetEngine& engin
                                            : "a " + std::string(formats::SplitName(engine.split)));
 }
 
+// The plan that the figure of these sizes is of, where there are two for an even split.
+std::string PlanText(const DiagnosisFigures& figures, const SizeFigures& size) {
+  if (figures.splits_by_counts || !DiagnosisFigures::PrefersSearch(size)) return "";
+  return fmt::format(" as wideload eplb plan --policy even places experts, {:.1f} % as {} does",
+                     100 * size.imbalance_even, "the default policy, TensorRT-LLM's,");
+}
+
 std::string Sizes(const eplb::Sizes& sizes) {
   return fmt::format("{} slots on {} ranks", sizes.num_slots, sizes.num_ranks);
 }
@@ -37,11 +44,12 @@ std::string Answer(const DiagnosisFigures& figures, const Diagnosis& diagnosis,
   const eplb::Worth worth = asked ? diagnosis.worth : diagnosis.best_worth;
   return fmt::format(
       "{} for {}: with {} on {} ranks the busiest rank has {:.1f} % more tokens than the mean; {} "
-      "{} {:.1f} % with {} ({}), {:.2f} times the speed of expert work; measured on {}.",
+      "{} {:.1f} % with {}{} ({}), {:.2f} times the speed of expert work; measured on {}.",
       kAnswers[static_cast<int>(worth)], context.engine.Title(), context.now,
       figures.asked.sizes.num_ranks, 100 * figures.imbalance_now, Sizes(size.sizes),
       worth == eplb::Worth::kNo ? "have" : "bring this to", 100 * figures.Imbalance(size),
-      SplitText(figures, context.engine), CostText(size.sizes, figures.num_experts, context.cost),
+      SplitText(figures, context.engine), PlanText(figures, size),
+      CostText(size.sizes, figures.num_experts, context.cost),
       asked ? diagnosis.speed_up : diagnosis.best_speed_up, context.measured_on);
 }
 

@@ -93,6 +93,7 @@ void BindRepair(nb::module_& m) {
   nb::class_<RepairOptions>(m, "RepairOptions")
       .def(nb::init<>())
       .def_rw("max_fetched_slots", &RepairOptions::max_fetched_slots)
+      .def_rw("splits_evenly", &RepairOptions::splits_evenly)
       .def_rw("until", &RepairOptions::until)
       .def_rw("min_gain", &RepairOptions::min_gain)
       .def_rw("rank_speed", &RepairOptions::rank_speed)

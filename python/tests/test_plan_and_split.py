@@ -202,6 +202,16 @@ class RepairAndBounds(unittest.TestCase):
         none = wideload_eplb.repair(self.placement, self.after, RANKS, max_fetched_slots=0)
         np.testing.assert_array_equal(none.placement, self.placement)
 
+    def test_repair_for_an_even_split_lowers_that_splits_imbalance(self):
+        result = wideload_eplb.repair(self.placement, self.after, RANKS, max_fetched_slots=4, split="even")
+        self.assertTrue((result.fetched_slots <= 4).all() and result.fetched_slots.any())
+        before, after = (
+            wideload_eplb.imbalance(self.after, p, RANKS, split="even").mean(0) for p in (self.placement, result.placement)
+        )
+        np.testing.assert_allclose(before, result.imbalance_before, atol=1e-9)
+        np.testing.assert_allclose(after, result.imbalance_after, atol=1e-9)
+        self.assertTrue((after < before).all())
+
     def test_repair_does_not_depend_on_threads_and_stops_at_until(self):
         one, three = (wideload_eplb.repair(self.placement, self.after, RANKS, num_threads=n) for n in (1, 3))
         for a, b in zip(one, three):
@@ -261,6 +271,8 @@ class RepairAndBounds(unittest.TestCase):
         self.assertEqual(crossing(kept.placement).max(), 2)
         with self.assertRaisesRegex(ValueError, "cross_node_slots is 1, but [2-9]"):
             wideload_eplb.repair(flat, self.after, RANKS, cross_node_slots=1, **nodes)
+        with self.assertRaisesRegex(ValueError, 'split is "random"; allowed: even, optimal'):
+            wideload_eplb.repair(flat, self.after, RANKS, split="random")
 
     def test_refuses_options_out_of_range(self):
         for message, change in (

@@ -214,7 +214,7 @@ class Repair(NamedTuple):
 
     placement: Any  # int64 [layers, slots]
     fetched_slots: Any  # int64 [layers]: slots whose expert their rank did not hold
-    imbalance_before: Any  # float64 [layers]: weighted mean over batches, optimal split
+    imbalance_before: Any  # float64 [layers]: weighted mean over batches, under the split that was balanced for
     imbalance_after: Any  # float64 [layers]
 
 
@@ -224,6 +224,7 @@ def repair(
     num_ranks,
     *,
     max_fetched_slots=2,
+    split="optimal",
     until=0.0,
     min_gain=1e-4,
     decay=1.0,
@@ -239,7 +240,8 @@ def repair(
     placement: [layers, slots] (or [slots] for all layers), what the ranks hold now.
     loads: [layers, experts], or the recorded batches [iterations, layers, experts], oldest first.
     max_fetched_slots: budget per layer. Covering experts that have no live slot is not bound by it.
-    until: stops at this mean imbalance under the optimal split. min_gain: what a fetched slot must save of it.
+    split: what to balance for: "optimal", or "even" for engines that deal out an expert's tokens evenly (vLLM, SGLang,
+    TensorRT-LLM). until: stops at this mean imbalance under that split. min_gain: what a fetched slot must save of it.
     decay: weight of a batch relative to the next younger one, in (0, 1].
     rank_speed: [ranks], each >= 0; 0 is a dead rank, whose slots keep what they hold and count for nothing.
     num_groups, num_nodes: on several nodes an expert that has a slot on its home node keeps one there. The home of a
@@ -261,6 +263,9 @@ def repair(
             raise ValueError(f"{name} is {value}; it must be finite and 0 or more")
     options = _core.RepairOptions()
     options.max_fetched_slots = _arrays.size(max_fetched_slots, "max_fetched_slots", least=0)
+    if split not in ("even", "optimal"):
+        raise ValueError(f'split is "{split}"; allowed: even, optimal')
+    options.splits_evenly = split == "even"
     options.until, options.min_gain, options.seed = float(until), float(min_gain), _arrays.seed(seed)
     options.rank_speed = _arrays.speeds(rank_speed, num_ranks).tolist()
     options.nodes = (_arrays.size(num_nodes, "num_nodes"), _arrays.size(num_groups, "num_groups"))

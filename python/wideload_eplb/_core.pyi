@@ -49,6 +49,7 @@ def simulate(
 
 class RepairOptions:
     max_fetched_slots: int
+    splits_evenly: bool
     until: float
     min_gain: float
     rank_speed: list[float]

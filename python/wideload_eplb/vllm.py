@@ -31,7 +31,7 @@ class WideloadEplbPolicy:
 
     policy = "deepseek"
     # None: plan anew every time. A number: change the old placement by at most so many fetched slots per layer
-    # (wideload_eplb.repair), which moves far fewer weights and balances for a split that follows each batch.
+    # (wideload_eplb.repair), which moves far fewer weights. Balanced for vLLM's own even split.
     max_fetched_slots = None
     # Slots per layer that may hold an expert of another node, for repair and the policies "even" and "scenario" where groups are
     # kept on nodes (num_groups is a multiple of several nodes); None: see `plan` and `repair`.
@@ -65,7 +65,9 @@ class WideloadEplbPolicy:
                 old = None
         if old is not None and cls.max_fetched_slots is not None:
             nodes = cls._nodes(num_groups, num_nodes)
-            repaired = wideload_eplb.repair(old, weight, num_ranks, max_fetched_slots=cls.max_fetched_slots, **nodes)
+            repaired = wideload_eplb.repair(
+                old, weight, num_ranks, max_fetched_slots=cls.max_fetched_slots, split="even", **nodes
+            )
             return _arrays.like(weight, repaired.placement)
         options = {}
         if wideload_eplb.has_property(cls.policy, "bounds_cross_slots"):

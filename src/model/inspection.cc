@@ -83,7 +83,7 @@ Inspection InspectFolder(const std::string& folder) {
         checkpoint::SumWeights(weights, inspection.config ? &*inspection.config : nullptr);
     if (reading && reading->unsupported.empty()) LookAtTensors(weights, reading->spec, inspection);
   });
-  if (inspection.reasons.empty())
+  if (reading && inspection.reasons.empty())
     inspection.kv_bytes_per_token =
         static_cast<uint64_t>(KvBytesPerToken(reading->spec, DType::kBF16));
   return inspection;

@@ -48,7 +48,7 @@ ExpertSources EachSources(const ExpertPlace& at, int32_t expert) {
 WeightSource ExpertPlace::Whole(const std::string& name, int64_t n, int64_t k,
                                 int32_t expert) const {
   const std::string full = prefix + name;
-  const auto source = [&] {
+  WeightSource source = [&] {
     if (loader.Has(full + "_blocks")) return Mxfp4(full, n, k, expert);
     if (model.expert_storage == ExpertStorage::kOutputMajor)
       return WeightSource::Plain(full, Slice(loader.Tensor(full, {experts(), n, k}), expert));

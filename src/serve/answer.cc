@@ -1,6 +1,7 @@
 #include "serve/answer.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 #include <utility>
 
@@ -59,17 +60,43 @@ void Answer::Take(size_t i, runtime::Delta delta) {
   if (delta.is_last()) {
     --num_open_;
     choice.finish_reason = FinishText(delta.finish);
+  }
+  if (start_.has_tool_calls) ReadToolCalls(choice, delta);
+  if (delta.is_last())
     metrics_.NoteChoice({.prompt_tokens = static_cast<int64_t>(choice.prompt.size()),
                          .generated_tokens = static_cast<int64_t>(choice.ids.size()),
                          .latency_s = Seconds(Clock::now() - start_.arrival),
                          .finish_reason = FinishReasonName(delta.finish)});
-  }
   if (has_failed_) return;
   if (delta.finish == runtime::FinishReason::kError) return Fail(delta.error);
   if (start_.request.stream) return StreamDelta(i, delta);
   choice.text += delta.text;
   if (delta.token >= 0) choice.all.push_back(std::move(delta.logprobs));
   if (has_ended()) RespondWhole();
+}
+
+// Takes the calls out of the text.
+void Answer::ReadToolCalls(Choice& choice, runtime::Delta& delta) {
+  ToolCallReader::Found found = choice.call_reader.Feed(delta.text);
+  const auto take = [&choice](std::vector<ToolCall>& calls) {
+    std::move(calls.begin(), calls.end(), std::back_inserter(choice.calls));
+  };
+  take(found.calls);
+  if (delta.is_last()) {
+    ToolCallReader::Found rest = choice.call_reader.Flush();
+    found.content += rest.content;
+    take(rest.calls);
+    if (!choice.calls.empty() && choice.finish_reason == "stop")
+      choice.finish_reason = "tool_calls";
+  }
+  delta.text = std::move(found.content);
+}
+
+Json Answer::CallJson(size_t i, size_t call) const {
+  const ToolCall& found = choices_[i].calls[call];
+  return {{"id", fmt::format("call_{}_{}_{}", start_.id, i, call)},
+          {"type", "function"},
+          {"function", {{"name", found.name}, {"arguments", found.arguments}}}};
 }
 
 void Answer::NoteToken(Choice& choice) {
@@ -187,6 +214,9 @@ Json Answer::WholeChoice(size_t i) const {
   const bool wants_logprobs = request.num_logprobs >= 0;
   if (start_.operation == kChat) {
     json["message"] = {{"role", "assistant"}, {"content", choice.text}};
+    for (size_t call = 0; call < choice.calls.size(); ++call)
+      json["message"]["tool_calls"].push_back(CallJson(i, call));
+    if (!choice.calls.empty() && choice.text.empty()) json["message"]["content"] = nullptr;
     if (wants_logprobs) json["logprobs"] = ChatLogprobs(choice.all);
   } else {
     json["text"] = (request.echo ? PromptText(choice) : "") + choice.text;
@@ -242,8 +272,9 @@ void Answer::StreamDelta(size_t i, const runtime::Delta& delta) {
                 false);
   const bool wants_logprobs = request.num_logprobs >= 0 && delta.token >= 0;
   const bool echoes = request.echo && is_first;
+  const bool has_calls = choice.num_calls_sent < choice.calls.size();
   const bool is_empty = delta.text.empty() && !wants_logprobs && !echoes && !delta.is_last() &&
-                        !request.return_token_ids;
+                        !request.return_token_ids && !has_calls;
   if (!is_empty) {
     Json json = {{"index", i},
                  {"logprobs", nullptr},
@@ -251,6 +282,11 @@ void Answer::StreamDelta(size_t i, const runtime::Delta& delta) {
     if (is_chat) {
       json["delta"] = Json::object();
       if (!delta.text.empty()) json["delta"]["content"] = delta.text;
+      for (; choice.num_calls_sent < choice.calls.size(); ++choice.num_calls_sent) {
+        Json call = CallJson(i, choice.num_calls_sent);
+        call["index"] = choice.num_calls_sent;
+        json["delta"]["tool_calls"].push_back(std::move(call));
+      }
       if (wants_logprobs) json["logprobs"] = ChatLogprobs({&delta.logprobs, 1});
     } else {
       json["text"] = (echoes ? PromptText(choice) : "") + delta.text;

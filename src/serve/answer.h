@@ -13,6 +13,7 @@
 #include "serve/http_server.h"
 #include "serve/metrics.h"
 #include "serve/served_model.h"
+#include "serve/tool_calls.h"
 
 namespace wideload::serve {
 
@@ -25,6 +26,7 @@ class Answer {
     int64_t created = 0;  // seconds since 1970
     std::chrono::steady_clock::time_point arrival;
     std::vector<std::vector<int32_t>> prompts;  // of each choice
+    bool has_tool_calls = false;                // they are looked for in the text
   };
 
   // `model` and `metrics` must outlive it.
@@ -46,12 +48,16 @@ class Answer {
     std::vector<std::vector<runtime::TokenLogprob>> all;  // of all tokens, where it is not streamed
     std::vector<std::vector<runtime::TokenLogprob>> prompt_logprobs;
     std::string finish_reason;  // "": none yet
+    ToolCallReader call_reader;
+    std::vector<ToolCall> calls;
+    size_t num_calls_sent = 0;  // of a stream
     int64_t text_offset = 0;    // of the next token, in characters
     bool has_begun = false;
     std::chrono::steady_clock::time_point last_token;
   };
 
   void NoteToken(Choice& choice);
+  void ReadToolCalls(Choice& choice, runtime::Delta& delta);
   void Fail(const std::string& message);
   void RespondWhole();
   void StreamDelta(size_t i, const runtime::Delta& delta);
@@ -62,6 +68,7 @@ class Answer {
   Json Envelope(bool is_chunk) const;
   Json WholeChoice(size_t i) const;
   Json Usage() const;
+  Json CallJson(size_t i, size_t call) const;
   Json ChatLogprobs(std::span<const std::vector<runtime::TokenLogprob>> tokens) const;
   Json TextLogprobs(std::span<const std::vector<runtime::TokenLogprob>> tokens,
                     std::span<const int32_t> ids, int64_t& offset) const;

@@ -247,15 +247,17 @@ std::optional<Refusal> Api::Generate(const HttpExchange& exchange, Operation ope
                                      ApiRequest request, Clock::time_point arrival) {
   const uint64_t number = num_requests_.fetch_add(1);
   const uint64_t seed = random_ + number * 0x9e3779b97f4a7c15U;
-  std::vector<runtime::Job> jobs;
-  if (auto refusal = MakeJobs(model_, operation, request, seed, jobs)) return refusal;
+  Jobs made;
+  if (auto refusal = MakeJobs(model_, operation, request, seed, made)) return refusal;
+  std::vector<runtime::Job> jobs = std::move(made.jobs);
   Answer::Start start{
       .operation = operation,
       .request = std::move(request),
       .id = fmt::format("{}-{:016x}", operation == kChat ? "chatcmpl" : "cmpl", seed),
       .created = Now(),
       .arrival = arrival,
-      .prompts = {}};
+      .prompts = {},
+      .has_tool_calls = made.has_tool_calls};
   int64_t num_tokens = 0;
   for (runtime::Job& job : jobs) {
     start.prompts.push_back(job.request.prompt);

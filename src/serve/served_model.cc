@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "runtime/sampling_choice.h"
 #include "runtime/text_limits.h"
+#include "serve/tool_calls.h"
 
 namespace wideload::serve {
 namespace {
@@ -101,6 +102,7 @@ std::optional<Refusal> RenderChat(const ServedModel& model, const ApiRequest& re
     chat::AddVariables(request.template_variables, "chat_template_kwargs", input);
   const auto parts = model.chat_template->Render(input, {.now = model.now()});
   rendered.text = chat::JoinedText(parts);
+  rendered.has_tool_calls = !input.tools.IsNone() && ToolCallReader::IsFormOf(rendered.text);
   if (static_cast<int64_t>(rendered.text.size()) > model.max_text_bytes)
     return TooLong(model, fmt::format("the conversation has {} bytes", rendered.text.size()),
                    "messages");
@@ -111,8 +113,7 @@ std::optional<Refusal> RenderChat(const ServedModel& model, const ApiRequest& re
 }
 
 std::optional<Refusal> MakeJobs(const ServedModel& model, Operation operation,
-                                const ApiRequest& request, uint64_t seed,
-                                std::vector<runtime::Job>& jobs) {
+                                const ApiRequest& request, uint64_t seed, Jobs& made) {
   const auto num_choices = static_cast<size_t>(request.num_choices);
   const size_t num_prompts = operation == kChat ? 1 : request.prompts.size();
   if (num_prompts * num_choices > kMaxJobs)
@@ -128,8 +129,9 @@ std::optional<Refusal> MakeJobs(const ServedModel& model, Operation operation,
     auto refusal = operation == kChat ? RenderChat(model, request, chat)
                                       : EncodePrompt(model, request, request.prompts[p], chat.ids);
     if (refusal) return refusal;
+    made.has_tool_calls = chat.has_tool_calls;
     for (size_t i = 0; i < num_choices; ++i) {
-      runtime::Job& job = jobs.emplace_back();
+      runtime::Job& job = made.jobs.emplace_back();
       job.request.sampling = sampling;
       job.request.index = p * num_choices + i;
       refusal = MakeJob(model, operation, request, chat.ids, job);

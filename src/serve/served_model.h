@@ -38,6 +38,7 @@ std::optional<Refusal> EncodePrompt(const ServedModel& model, const ApiRequest& 
 struct RenderedChat {
   std::string text;
   std::vector<int32_t> ids;
+  bool has_tool_calls = false;  // it teaches the model to write calls that ToolCallReader finds
 };
 std::optional<Refusal> RenderChat(const ServedModel& model, const ApiRequest& request,
                                   RenderedChat& rendered);
@@ -45,8 +46,11 @@ std::optional<Refusal> RenderChat(const ServedModel& model, const ApiRequest& re
 // A job without its sink for each choice of each prompt; choice i of prompt p is job p * n + i.
 // `seed` is taken where the request says none. Errors: what tokenizer and template throw. Returns
 // why there are none.
+struct Jobs {
+  std::vector<runtime::Job> jobs;
+  bool has_tool_calls = false;  // RenderedChat
+};
 std::optional<Refusal> MakeJobs(const ServedModel& model, Operation operation,
-                                const ApiRequest& request, uint64_t seed,
-                                std::vector<runtime::Job>& jobs);
+                                const ApiRequest& request, uint64_t seed, Jobs& made);
 
 }  // namespace wideload::serve

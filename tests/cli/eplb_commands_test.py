@@ -329,6 +329,22 @@ class EplbCommands(unittest.TestCase):
             found = json.loads(self.eplb("repair", "--loads", self.table(), "--from", source, "--output_path", target, "--json"))
             self.assertEqual(found["ep_size"], 8)
 
+    def test_repairs_for_an_even_split_within_the_budget(self):
+        plan = self.recorded_plan("tensorrt_llm")
+        last = 1
+        for budget in (0, 2, 10):
+            found = self.repair(plan, "--ep_size", 8, "--until", 0, "--split", "even", "--max_fetched_slots", budget)
+            self.assertEqual(found["split"], "even")
+            self.assertTrue(all(row["fetched_slots"] <= budget for row in found["layers"]))
+            report = json.loads(self.eplb("report", "--expert_statistic_path", SMALL, "--iter_start", 103, "--json",
+                                          "--projection_eplb_config_path", self.out / "new.yaml"))
+            self.assertAlmostEqual(report["average"]["imbalance_ratio"], found["imbalance_after"], places=6)
+            self.assertLess(found["imbalance_after"], last)
+            last = found["imbalance_after"]
+        self.assertIn("allowed for repair: even, round_robin, optimal", self.eplb(
+            "repair", "--from", plan, "--expert_statistic_path", SMALL, "--split", "random", "--output_path",
+            self.out / "new.yaml", code=2))
+
     def test_repair_covers_experts_of_dead_ranks_whatever_the_budget(self):
         plan = self.recorded_plan()
         found = self.repair(plan, "--dead_ranks", "2", "--max_fetched_slots", 0)

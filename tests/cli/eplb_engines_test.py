@@ -123,6 +123,39 @@ class Engines(unittest.TestCase):
         told = self.statistics("told", [rows] * 2, EXPERTS, {"ep_size": 4})
         self.assertIn("rank2.safetensors to rank3", self.run_eplb("report", "--expert_statistic_path", told, code=2).stderr)
 
+    def test_refuses_to_report_nothing(self):
+        empty = [{(i, l): [0] * EXPERTS for i in range(STEPS) for l in range(LAYERS)}] * RANKS
+        folder = self.statistics("none", empty, EXPERTS)
+        for more in ([], ["--json"], ["--html", "page.html"]):
+            run = self.run_eplb("report", "--expert_statistic_path", folder, *more, code=2)
+            self.assertEqual(run.stdout, "")
+            self.assertIn("no layer has any load in these iterations", run.stderr)
+        self.assertFalse((self.out / "page.html").exists())
+
+    def test_plan_tells_what_the_policy_even_would_gain(self):
+        plan = ["plan", "--expert_statistic_path", SMALL, "--num_slots", 40, "--ep_size", 8, "--output_path"]
+        line = r"--policy even would leave an imbalance ratio of (0\.\d+) where this policy leaves (0\.\d+)"
+        run = self.run_eplb(*plan, "told.yaml")
+        even, greedy = map(float, re.search(line, run.stderr).groups())
+        self.assertLess(even, 0.95 * greedy)
+        self.assertNotRegex(run.stdout, "--policy even")
+        self.run_eplb(*plan, "chosen.yaml", "--policy", "tensorrt_llm")
+        self.assertEqual((self.out / "told.yaml").read_bytes(), (self.out / "chosen.yaml").read_bytes())
+        for more in (["--policy", "tensorrt_llm"], ["--policy", "even"], ["--engine", "wideload"], ["--iter_stop", 103]):
+            self.assertNotRegex(self.run_eplb(*plan, "quiet.yaml", *more).stderr, line)
+        self.run_eplb("convert", SMALL, "table.csv")
+        run = self.run_eplb("plan", "--loads", "table.csv", "--num_slots", 40, "--ep_size", 8, "--output_path", "quiet.yaml")
+        self.assertNotRegex(run.stderr, line)
+
+    def test_diagnose_offers_the_policy_even_to_engines_that_split_evenly(self):
+        diagnose = ["diagnose", "--expert_statistic_path", SMALL, "--num_slots", 40, "--ep_size", 8, "--json"]
+        found = json.loads(self.run_eplb(*diagnose).stdout)
+        self.assertLess(found["asked"]["imbalance_policy_even"], found["asked"]["imbalance_even"])
+        text = found["text"].splitlines()[0]
+        self.assertRegex(text, r"as wideload eplb plan --policy even places experts, \d+\.\d % as the default policy")
+        self.assertIn(f"{100 * found['asked']['imbalance_policy_even']:.1f} % with an even split", text)
+        self.assertNotIn("--policy even", json.loads(self.run_eplb(*diagnose, "--engine", "wideload").stdout)["text"])
+
     def test_leaves_empty_iterations_and_layers_out_and_says_so(self):
         steps = counts(3)
         steps[2] = [[0] * EXPERTS] * LAYERS

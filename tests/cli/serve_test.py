@@ -7,7 +7,7 @@ import socket
 import struct
 import unittest
 
-from cli_support import CliTest, run
+from cli_support import EMBEDDED, CliTest, run
 from serve_support import Server, ServeTest
 
 PROMPT = "Once upon a time"
@@ -165,6 +165,38 @@ class Routes(ServeTest):
         text = self.server.ask("GET", "/prometheus/metrics")[2].decode()
         for line in text.splitlines():
             self.assertRegex(line, r"^(# (HELP|TYPE) wideload_\w+ .+|wideload_\w+\{[^{}]+\} [0-9.e+-]+)$")
+
+
+class ToolCalls(CliTest):
+    """A token that is a whole call, which a bias makes the model choose."""
+
+    def test_calls_come_apart_from_the_text(self):
+        call = '<tool_call>{"name":"f","arguments":{"b":1,"a":"}"}}</tool_call>'
+        folder = self.model(EMBEDDED)
+        tokenizer = json.loads((EMBEDDED / "tokenizer.json").read_text())
+        model = tokenizer["model"]
+        model["vocab"] = {call if i == 8191 else token: i for token, i in model["vocab"].items()}
+        model["merges"] = model["merges"][:-1]  # the one that makes the token whose place the call takes
+        (folder / "tokenizer.json").unlink()
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+        template = self.path("template", "{% if tools %}call with <tool_call>{% endif %}{{ messages[0].content }}")
+        server = Server("-m", folder, "--chat-template", template)
+        self.addCleanup(server.end)
+        fields = {"messages": CHAT, "max_tokens": 2, "temperature": 0, "logit_bias": {"8191": 100}}
+        tools = [{"type": "function", "function": {"name": "f"}}]
+        path = "/v1/chat/completions"
+        choice = server.post(path, **fields, tools=tools)[1]["choices"][0]
+        self.assertIsNone(choice["message"]["content"])
+        calls = choice["message"]["tool_calls"]
+        self.assertEqual([c["function"] for c in calls], [{"name": "f", "arguments": '{"b":1,"a":"}"}'}] * 2)
+        self.assertEqual(len({c["id"] for c in calls}), 2)
+        events = server.events(path, **fields, tools=tools)
+        streamed = [c for e in events for c in e["choices"][0]["delta"].get("tool_calls", [])]
+        self.assertEqual([c["index"] for c in streamed], [0, 1])
+        self.assertEqual([c["function"] for c in streamed], [c["function"] for c in calls])
+        for extra in ({}, {"tools": tools, "tool_choice": "none"}):
+            self.assertEqual(server.post(path, **fields, **extra)[1]["choices"][0]["message"],
+                             {"role": "assistant", "content": call * 2})
 
 
 class Http(ServeTest):

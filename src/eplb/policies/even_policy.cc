@@ -24,11 +24,6 @@ constexpr int64_t kMaxProposals = 300'000;
 // the search would not have come back from the heat when it ends.
 constexpr double kStartTemperature = 0.2;
 constexpr double kStartTemperatureByProposals = 4e-5;  // x proposals / slots
-// Sharpness of the objective by the best one for the start. Below 1 more than the busiest ranks
-// count, which holds better for later batches; one batch with independent scatter has no batches
-// to fit too well.
-constexpr double kSharpness = 0.7;
-constexpr double kSharpnessOfScatter = 1;
 
 // A placement on its way to a plan, and the rule it keeps.
 struct Draft {
@@ -68,10 +63,9 @@ double Anneal(const EvenModel& model, const EvenPlanOptions& options, int64_t sh
       share;
   search.Anneal(
       {.proposals = proposals,
-       .start_temperature = std::min(
-           kStartTemperature,
-           kStartTemperatureByProposals * static_cast<double>(proposals) / options.sizes.num_slots),
-       .sharpness = model.num_batches > 1 ? kSharpness : kSharpnessOfScatter});
+       .start_temperature = std::min(kStartTemperature, kStartTemperatureByProposals *
+                                                            static_cast<double>(proposals) /
+                                                            options.sizes.num_slots)});
   draft.placement = search.placement();
   return search.objective();
 }

@@ -81,6 +81,7 @@ constexpr std::array kPolicies = {
         .bounds_cross_slots = true,
         .weighs_fetches = true,
         .searches = true,
+        .is_for_even_split = true,
         .is_compared = false},
     Policy{.name = "scenario",
            .summary = "made for the optimal per-batch split, over recorded iterations",

@@ -41,6 +41,7 @@ struct Policy {
   bool weighs_fetches = false;      // at fetch_price
   bool searches = false;            // at seed, and at the batches one by one; takes milliseconds
   bool balances = true;             // looks at loads at all
+  bool is_for_even_split = false;   // searches for that split: what repairs its plans should, too
   // Slot for slot what another program plans: whoever wants that must not pass `current`.
   bool is_of_other_program = false;
   // A layer without load goes to `plan` as it is: that other program has a rule of its own.

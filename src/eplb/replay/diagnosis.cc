@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "eplb/policies/even_policy.h"
 #include "eplb/policies/tensorrt_llm_policy.h"
 #include "eplb/replay/placement_figures.h"
 #include "eplb/search/component_plan.h"
@@ -15,6 +16,8 @@ constexpr double kLittleSpeedUp = 1.02;
 constexpr double kBalanced = 0.01;  // nobody can measure the difference to 0
 constexpr double kSameImbalance = 0.005;
 constexpr double kTooUneven = 0.1;
+// Enough to compare sizes; plans have three times as many.
+constexpr int64_t kEvenProposals = 100'000;
 
 int32_t RoundUp(int32_t value, int32_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -103,14 +106,23 @@ SizeFigures MeasureSizes(const DiagnosisInput& input, const Sizes& sizes) {
                                                            .seed = input.seed,
                                                            .max_moves = input.max_moves});
   const PlacementBounds bounds = BoundPlacements(input.measured, sizes);
-  return {.sizes = sizes,
-          .imbalance_even = JudgePlacement(greedy, input.measured).imbalance_even,
-          .imbalance_even_seen = JudgePlacement(greedy, input.recorded).imbalance_even,
-          .imbalance_optimal = JudgePlacement(planned, input.measured).imbalance_optimal,
-          .imbalance_seen = JudgePlacement(planned, input.recorded).imbalance_optimal,
-          .replica_capacity_bound = bounds.replica_capacity,
-          .component_bound = bounds.component,
-          .fewest_components = static_cast<double>(bounds.fewest_components)};
+  SizeFigures figures{
+      .sizes = sizes,
+      .imbalance_even = JudgePlacement(greedy, input.measured).imbalance_even,
+      .imbalance_even_seen = JudgePlacement(greedy, input.recorded).imbalance_even,
+      .imbalance_optimal = JudgePlacement(planned, input.measured).imbalance_optimal,
+      .imbalance_seen = JudgePlacement(planned, input.recorded).imbalance_optimal,
+      .replica_capacity_bound = bounds.replica_capacity,
+      .component_bound = bounds.component,
+      .fewest_components = static_cast<double>(bounds.fewest_components)};
+  figures.imbalance_search = figures.imbalance_even;
+  figures.imbalance_search_seen = figures.imbalance_even_seen;
+  if (!input.searches_for_even) return figures;
+  const Placement searched = PlanForEvenSplit(
+      input.recorded, {.sizes = sizes, .seed = input.seed, .proposals = kEvenProposals});
+  figures.imbalance_search = JudgePlacement(searched, input.measured).imbalance_even;
+  figures.imbalance_search_seen = JudgePlacement(searched, input.recorded).imbalance_even;
+  return figures;
 }
 
 double ContiguousImbalance(const BatchLoads& measured, int32_t num_ranks) {
@@ -129,7 +141,8 @@ Diagnosis Decide(const DiagnosisFigures& figures) {
   diagnosis.worth = WorthOf(diagnosis.speed_up);
   diagnosis.best_worth = WorthOf(diagnosis.best_speed_up);
   const double gain = figures.imbalance_now - diagnosis.best.imbalance_optimal;
-  const double by_split = diagnosis.best.imbalance_even - diagnosis.best.imbalance_optimal;
+  const double even = std::min(diagnosis.best.imbalance_even, diagnosis.best.imbalance_search);
+  const double by_split = even - diagnosis.best.imbalance_optimal;
   diagnosis.needs_split =
       WorthOf(now / (1 + diagnosis.best.imbalance_optimal)) != Worth::kNo && by_split > gain / 2;
   return diagnosis;

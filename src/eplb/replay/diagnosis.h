@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -18,8 +19,12 @@ struct SizeFigures {
   Sizes sizes;
   double imbalance_even = 0;       // TensorRT-LLM's policy, even split
   double imbalance_even_seen = 0;  // the same plan on the batches it was made from
-  double imbalance_optimal = 0;    // the scenario plan, optimal split of each batch
-  double imbalance_seen = 0;       // the same plan on the batches it was made from
+  // The policy even, even split, and the same on the batches it was made from. MeasureSizes has the
+  // two above here where it does not look at it.
+  double imbalance_search = std::numeric_limits<double>::infinity();
+  double imbalance_search_seen = 0;
+  double imbalance_optimal = 0;  // the scenario plan, optimal split of each batch
+  double imbalance_seen = 0;     // the same plan on the batches it was made from
   double replica_capacity_bound = 0;
   double component_bound = 0;
   double fewest_components = 1;
@@ -40,12 +45,18 @@ struct DiagnosisFigures {
   double imbalance_interleaved = 0;
   std::vector<SizeFigures> others;  // other slots and ranks
 
-  // Of these sizes, under the split that the decision looks at.
+  // Whether the policy even has the better plan for these sizes.
+  static bool PrefersSearch(const SizeFigures& size) {
+    return size.imbalance_search < size.imbalance_even;
+  }
+  // Of these sizes, under the split that the decision looks at; the better plan for an even split.
   double Imbalance(const SizeFigures& size) const {
-    return splits_by_counts ? size.imbalance_optimal : size.imbalance_even;
+    if (splits_by_counts) return size.imbalance_optimal;
+    return PrefersSearch(size) ? size.imbalance_search : size.imbalance_even;
   }
   double ImbalanceSeen(const SizeFigures& size) const {
-    return splits_by_counts ? size.imbalance_seen : size.imbalance_even_seen;
+    if (splits_by_counts) return size.imbalance_seen;
+    return PrefersSearch(size) ? size.imbalance_search_seen : size.imbalance_even_seen;
   }
 };
 
@@ -58,6 +69,7 @@ struct DiagnosisInput {
   const BatchLoads& recorded;
   const BatchLoads& measured;
   int64_t max_moves = 1000;
+  bool searches_for_even = false;  // looks at the policy even, too
   uint64_t seed = 1;
 };
 SizeFigures MeasureSizes(const DiagnosisInput& input, const Sizes& sizes);

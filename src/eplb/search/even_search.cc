@@ -12,6 +12,12 @@ constexpr int kMaxDraws = 8;
 // Rises of the objective by more temperatures than this are not kept, at e^-16 each: no draw then.
 constexpr double kMostTemperatures = 16;
 
+// Sharpness of the objective by the best one for a placement. Below 1 more than the busiest ranks
+// count, which holds better for later batches; one batch with independent scatter has no batches
+// to fit too well.
+constexpr double kSharpness = 0.7;
+constexpr double kSharpnessOfScatter = 1;
+
 std::vector<double> SpeedsOr1(const std::vector<double>& speeds, int32_t num_ranks) {
   return speeds.empty() ? std::vector<double>(static_cast<size_t>(num_ranks), 1.0) : speeds;
 }
@@ -21,6 +27,7 @@ std::vector<double> SpeedsOr1(const std::vector<double>& speeds, int32_t num_ran
 EvenSearch::EvenSearch(const EvenModel& model, const Placement& start,
                        const EvenSearchOptions& options)
     : options_(options),
+      sharpness_(model.num_batches > 1 ? kSharpness : kSharpnessOfScatter),
       random_(options.seed),
       state_(model, start, SpeedsOr1(options.rank_speed, start.num_ranks)) {
   if (const Placement* now = options.current) {
@@ -36,6 +43,7 @@ EvenSearch::EvenSearch(const EvenModel& model, const Placement& start,
     at_home_[Index(state_.ExpertAt(s))] += IsHome(s, state_.ExpertAt(s)) ? 1 : 0;
     num_crossings_ += IsHome(s, state_.ExpertAt(s)) ? 0 : 1;
   }
+  Tune();
 }
 
 bool EvenSearch::MustFetch(int32_t slot, int32_t expert) const {
@@ -114,7 +122,6 @@ void EvenSearch::Keep(const EvenMove& move, int32_t fetches) {
 }
 
 void EvenSearch::Anneal(const Annealing& schedule) {
-  state_.TuneSharpness(schedule.sharpness);
   const double unit = std::max(0.0, state_.objective()) / placement().num_ranks;
   const double cooling = std::pow(schedule.end_temperature / schedule.start_temperature,
                                   1 / static_cast<double>(schedule.proposals));
@@ -123,21 +130,23 @@ void EvenSearch::Anneal(const Annealing& schedule) {
   for (int64_t i = 0; i < schedule.proposals; ++i, temperature *= cooling) {
     if (!Propose(move)) continue;
     const int32_t fetches = FetchesOf(move);
+    if (num_fetches_ + fetches > options_.max_fetches) continue;
     const double change = state_.Try(move) + options_.fetch_price * fetches;
     if (change > kMostTemperatures * temperature) continue;
     if (change > 0 && change >= -temperature * std::log(1 - random_.Uniform())) continue;
     Keep(move, fetches);
   }
+  Tune();
 }
 
-bool EvenSearch::Step(int32_t proposals, int32_t max_fetches, double min_gain) {
+bool EvenSearch::Step(int32_t proposals, double min_gain) {
   EvenMove best;
   double best_gain = min_gain;
   EvenMove move;
   for (int32_t i = 0; i < proposals; ++i) {
     if (!Propose(move)) continue;
     const int32_t fetches = FetchesOf(move);
-    if (num_fetches_ + fetches > max_fetches) continue;
+    if (num_fetches_ + fetches > options_.max_fetches) continue;
     const double gain = -(state_.Try(move) + options_.fetch_price * fetches) / std::max(1, fetches);
     if (gain <= best_gain) continue;
     best_gain = gain;

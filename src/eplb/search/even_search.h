@@ -17,8 +17,9 @@ namespace wideload::eplb {
 
 struct EvenSearchOptions {
   uint64_t seed = 1;
-  double fetch_price = 0;               // added to the objective per slot that must be fetched
-  const Placement* current = nullptr;   // what the ranks hold now; not owned
+  double fetch_price = 0;              // added to the objective per slot that must be fetched
+  const Placement* current = nullptr;  // what the ranks hold now; not owned
+  int32_t max_fetches = 1 << 30;       // slots that differ from `current` in all, kept by all moves
   std::vector<double> rank_speed = {};  // empty: all 1; slots of ranks with 0 are left alone
   NodeRule nodes = {};                  // kept by every move; the start must keep it
 };
@@ -29,7 +30,6 @@ struct Annealing {
   int64_t proposals = 200000;
   double start_temperature = 0.1;  // in objective / ranks
   double end_temperature = 0.0005;
-  double sharpness = 0.7;  // see EvenState::TuneSharpness, called once, for the start
 };
 
 class EvenSearch {
@@ -37,11 +37,16 @@ class EvenSearch {
   // `model` must outlive this object.
   EvenSearch(const EvenModel& model, const Placement& start, const EvenSearchOptions& options);
 
+  // Under one sharpness, tuned for the start; tunes it for the end.
   void Anneal(const Annealing& schedule);
 
-  // Looks at `proposals` moves and makes the one with the highest gain per fetched slot, so that no
-  // more than `max_fetches` are fetched in all. Returns false when none gains `min_gain` per fetch.
-  bool Step(int32_t proposals, int32_t max_fetches, double min_gain);
+  // Looks at `proposals` moves and makes the one with the highest gain per fetched slot. Returns
+  // false when none gains more than `min_gain` per fetch.
+  bool Step(int32_t proposals, double min_gain);
+
+  // Tunes the sharpness for the present placement, so that its objective compares with that of
+  // another one that is tuned for, too.
+  void Tune() { state_.TuneSharpness(sharpness_); }
 
   const Placement& placement() const { return state_.placement(); }
   int32_t num_fetches() const { return num_fetches_; }
@@ -58,6 +63,7 @@ class EvenSearch {
   void Keep(const EvenMove& move, int32_t fetches);
 
   EvenSearchOptions options_;
+  double sharpness_;  // see EvenState::TuneSharpness
   Random random_;
   EvenState state_;
   std::vector<uint8_t> held_now_;  // [num_experts * num_ranks] by options.current; empty without

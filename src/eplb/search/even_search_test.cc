@@ -149,9 +149,9 @@ TEST(EvenSearch, LeavesSlotsOfDeadRanksAlone) {
 TEST(EvenSearch, StepsWithinTheBudgetOfFetches) {
   const EvenModel model = MakeEvenModel(RandomBatches(32, 20, 3), 8);
   const Placement start = ContiguousPlacement(32, 40, 8);
-  EvenSearch search(model, start, {.current = &start});
+  EvenSearch search(model, start, {.current = &start, .max_fetches = 3});
   const double before = search.objective();
-  for (int32_t i = 0; i < 10; ++i) search.Step(500, 3, 1e-4);
+  for (int32_t i = 0; i < 10; ++i) search.Step(500, 1e-4);
   EXPECT_LE(search.num_fetches(), 3);
   EXPECT_GT(search.num_fetches(), 0);
   EXPECT_LT(search.objective(), before);

@@ -87,6 +87,9 @@ class PlanSearch {
   int32_t ExpertAt(int32_t slot) const { return placement_.slot_expert[Index(slot)].value; }
   int32_t RankOf(int32_t slot) const { return slot / slots_per_rank_; }
   static size_t Index(int32_t i) { return static_cast<size_t>(i); }
+  static bool Bit(const uint64_t* mask, int32_t rank) {
+    return mask[Index(rank) / 64] >> (Index(rank) % 64) & 1;
+  }
 
   SearchOptions options_;
   Placement placement_;

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "eplb/placement/even_split.h"
 #include "eplb/placement/keep_slots.h"
+#include "eplb/search/even_repair.h"
 #include "eplb/search/plan_search.h"
 #include "eplb/search/scenario_planner.h"
 #include "eplb/search/target_repair.h"
@@ -157,6 +158,23 @@ void FetchFewer(const Placement& start, const BatchLoads& scenarios,
   result.fetched_slots = CountFetchedSlots(start, *found);
 }
 
+// For the optimal split: steps one by one, then fewer fetches for the target if there is one.
+void RepairForOptimalSplit(const Placement& start, const BatchLoads& scenarios,
+                           const std::vector<double>& rank_speed, const NodeRule& nodes,
+                           const RepairOptions& options, RepairResult& result) {
+  PlanSearch search(
+      scenarios, start,
+      {.seed = options.seed, .current = &start, .rank_speed = rank_speed, .nodes = nodes});
+  // With a target these steps only bound the fetches; RepairToTarget looks for the fewest.
+  const int32_t proposals = NumProposals(start, options) / (options.until > 0 ? 2 : 1);
+  // A step looks at a sample of the moves: one that finds none is no proof that there is none.
+  for (int idle = 0; idle < kIdleSteps && search.objective() > options.until;)
+    idle = search.Step(proposals, options.max_fetched_slots, options.min_gain) ? 0 : idle + 1;
+  result.placement = search.placement();
+  result.fetched_slots = search.num_fetches();
+  if (options.until > 0) FetchFewer(start, scenarios, rank_speed, nodes, options, result);
+}
+
 }  // namespace
 
 RepairResult RepairPlacement(const Placement& now, const BatchLoads& scenarios,
@@ -165,30 +183,36 @@ RepairResult RepairPlacement(const Placement& now, const BatchLoads& scenarios,
   if (speed.empty()) speed.assign(Index(now.num_ranks), 1.0);
   if (speed.size() != Index(now.num_ranks))
     Throw(ErrorKind::kInvalid, "repair: {} rank speeds for {} ranks", speed.size(), now.num_ranks);
-  const BatchLoads used = Heaviest(scenarios);
+  // The even split's objective tells batches that scatter from those that have something in common:
+  // it wants all of them, and takes them side by side.
+  const BatchLoads used = options.splits_evenly ? scenarios.WithLoad() : Heaviest(scenarios);
   if (used.size() == 0)
     Throw(ErrorKind::kInvalid, "repair: {} scenarios are given, none with load", scenarios.size());
+  const auto imbalance = [&](const Placement& placement) {
+    return options.splits_evenly ? MeanEvenImbalance(placement, used, speed)
+                                 : MeanOptimalImbalance(placement, used, speed);
+  };
   NodeRule nodes = RuleFor(now, options, speed);
   RepairResult result{.placement = now, .cross_slots_before = NumCrossing(now, nodes, speed)};
   const int32_t covered = OrphanCover(used.Mean(), speed, nodes, result.placement).Run();
   const Placement start = result.placement;
   // Covering, or a placement made without nodes, may be above the bound: then it is not raised.
   nodes.max_cross_slots = std::max(nodes.max_cross_slots, NumCrossing(start, nodes, speed));
-  result.imbalance_before = MeanOptimalImbalance(start, used, speed);
-  PlanSearch search(used, start,
-                    {.seed = options.seed, .current = &start, .rank_speed = speed, .nodes = nodes});
-  // With a target these steps only bound the fetches; RepairToTarget looks for the fewest.
-  const int32_t proposals = NumProposals(now, options) / (options.until > 0 ? 2 : 1);
-  // A step looks at a sample of the moves: one that finds none is no proof that there is none.
-  for (int idle = 0; idle < kIdleSteps && search.objective() > options.until;)
-    idle = search.Step(proposals, options.max_fetched_slots, options.min_gain) ? 0 : idle + 1;
-  result.placement = search.placement();
-  result.fetched_slots = search.num_fetches();
-  if (options.until > 0) FetchFewer(start, used, speed, nodes, options, result);
+  result.imbalance_before = imbalance(start);
+  if (options.splits_evenly)
+    result.placement = RepairForEvenSplit(start, used,
+                                          {.max_fetched_slots = options.max_fetched_slots,
+                                           .until = options.until,
+                                           .min_gain = options.min_gain,
+                                           .rank_speed = speed,
+                                           .nodes = nodes,
+                                           .seed = options.seed});
+  else
+    RepairForOptimalSplit(start, used, speed, nodes, options, result);
   // An expert that left its slot and came back to another one of its rank is not moved at all.
   result.placement = KeepSlots(start, result.placement);
-  result.imbalance_after = MeanOptimalImbalance(result.placement, used, speed);
-  result.fetched_slots += covered;
+  result.fetched_slots = CountFetchedSlots(start, result.placement) + covered;
+  result.imbalance_after = imbalance(result.placement);
   result.cross_slots_after = NumCrossing(result.placement, nodes, speed);
   return result;
 }

@@ -15,11 +15,14 @@ namespace wideload::eplb {
 
 struct RepairOptions {
   int32_t max_fetched_slots = 2;
-  double until = 0;                     // stops at this mean optimal-split imbalance
+  // Balances for engines that split an expert's tokens evenly over its live slots, else for those
+  // that split each batch optimally. Imbalances below are under that split.
+  bool splits_evenly = false;
+  double until = 0;                     // stops at this mean imbalance
   double min_gain = 1e-4;               // mean imbalance that a fetched slot must save at least
   std::vector<double> rank_speed = {};  // [num_ranks] >= 0; empty: all 1; 0: a dead rank
-  int32_t proposals =
-      0;  // looked at before each change; 0: 500 to 2000, more on few ranks and slots
+  int32_t proposals = 0;  // looked at before each change; 0: 500 to 2000, more on few ranks and
+                          // slots; optimal split
   uint64_t seed = 1;
   // Several: experts keep a slot on the node that HomesOf finds for them, if they have one there.
   NodeSizes nodes = {};
@@ -31,7 +34,7 @@ struct RepairOptions {
 struct RepairResult {
   Placement placement;
   int32_t fetched_slots = 0;       // slots whose expert their rank does not hold now
-  double imbalance_before = 0;     // weighted mean over scenarios, optimal split; after covering
+  double imbalance_before = 0;     // weighted mean over scenarios; after covering
   double imbalance_after = 0;      //   experts that had no live slot
   int32_t cross_slots_before = 0;  // live slots that hold experts of other nodes; 0 on one node
   int32_t cross_slots_after = 0;

@@ -1,0 +1,17 @@
+// What the search for an even split would gain over the default policy: said to those who did not
+// choose a policy.
+#pragma once
+
+#include <cstdint>
+
+#include "eplb/placement/placement.h"
+#include "eplb_commands.h"
+
+namespace wideload::apps {
+
+// Plans some layers from the first half of their iterations by both policies, measures on the
+// second and logs a line when the policy even has less imbalance by a twentieth or more. Says
+// nothing without batches, with fewer than four, or when it would not gain.
+void TellEvenGain(const RecordedLoads& recorded, const eplb::Sizes& sizes, uint64_t seed);
+
+}  // namespace wideload::apps
