@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/shared_memory.h"
 #include "comm/mpi/launch.h"
 #include "comm/mpi/mpi_session.h"
 #include "commands.h"
@@ -143,12 +144,30 @@ Check NumaNodes() {
           .run = has_several ? "numactl --cpunodebind=N --membind=N wideload ..." : ""};
 }
 
-int NumSegments(const std::string& folder) {
-  int count = 0;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error))
-    count += entry.path().filename().string().rfind("wideload.", 0) == 0 ? 1 : 0;
-  return count;
+// Shared memory that runs which were killed have left. With `clean` it goes; what a living run or
+// another program uses never does.
+Check Leftovers(bool clean) {
+  const int num_removed = clean ? RemoveDeadSegments() : 0;
+  std::vector<std::string> dead;
+  int num_used = 0;
+  for (const SegmentInfo& segment : ListSegments()) {
+    if (segment.is_owner_alive) {
+      ++num_used;
+      continue;
+    }
+    dead.push_back(fmt::format("{} ({}, of process {})", segment.path,
+                               FormatBytes(static_cast<uint64_t>(segment.num_bytes)),
+                               segment.owner.pid));
+  }
+  return {.name = "leftovers",
+          .status = dead.empty() ? Status::kOk : Status::kNote,
+          .found = fmt::format("{}{}; {} segments of living runs",
+                               clean ? fmt::format("{} removed; ", num_removed) : "",
+                               Joined(dead, "none"), num_used),
+          .wanted = "no segment whose run has ended",
+          .run = dead.empty() ? ""
+                 : clean      ? "end the processes that still use them, then run this again"
+                              : "wideload doctor --clean"};
 }
 
 Check SharedMemorySpace() {
@@ -166,9 +185,8 @@ Check SharedMemorySpace() {
   const bool has_enough = free_bytes >= kSharedMemoryWanted;
   return {.name = "shared memory",
           .status = has_enough ? Status::kOk : Status::kProblem,
-          .found = fmt::format(
-              "{}: {} free of {}, {} segments of wideload", folder, FormatBytes(free_bytes),
-              FormatBytes(uint64_t{space.f_blocks} * space.f_frsize), NumSegments(folder)),
+          .found = fmt::format("{}: {} free of {}", folder, FormatBytes(free_bytes),
+                               FormatBytes(uint64_t{space.f_blocks} * space.f_frsize)),
           .wanted = wanted,
           .run = has_enough ? ""
                             : "as root: mount -o remount,size=SIZE /dev/shm; for a container: "
@@ -259,11 +277,20 @@ Check Slurm() {
 struct DoctorCommand {
   int num_ranks = 1;
   bool json = false;
+  bool clean = false;
 
   void Run() const {
-    const std::vector<Check> checks = {
-        InstructionSets(), Cores(num_ranks), HugePages(), NumaNodes(), SharedMemorySpace(),
-        OpenFiles(),       LockedMemory(),   Mpi(),       Network(),   Slurm()};
+    const std::vector<Check> checks = {InstructionSets(),
+                                       Cores(num_ranks),
+                                       HugePages(),
+                                       NumaNodes(),
+                                       SharedMemorySpace(),
+                                       Leftovers(clean),
+                                       OpenFiles(),
+                                       LockedMemory(),
+                                       Mpi(),
+                                       Network(),
+                                       Slurm()};
     WriteFileWhole("-", json ? DumpJson(ToJson(checks), 2) + "\n" : ToText(checks));
   }
 
@@ -300,6 +327,8 @@ void AddDoctor(Command program) {
       .Positive()
       .ShowDefault();
   command.Add("--json", doctor.json, "one JSON document on stdout");
+  command.Add("--clean", doctor.clean,
+              "first remove the shared memory of runs that were killed; that of living ones stays");
 }
 
 }  // namespace wideload::apps

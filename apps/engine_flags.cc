@@ -224,13 +224,8 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
 
 uint64_t ExchangeBytes(const model::ModelSpec& spec, const runtime::EngineOptions& options) {
   if (spec.moe.num_experts == 0) return 0;
-  const moe::MoeLayout layout{
-      .num_ranks = options.num_ranks,
-      .num_slots = options.num_slots,
-      .chunk_tokens =
-          moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens)};
-  return static_cast<uint64_t>(exchange::SegmentBytes(
-      moe::MakeExchangeShape(spec.moe, layout, compute::PrecisionOf(options.kernels))));
+  return static_cast<uint64_t>(exchange::SegmentBytes(moe::MakeExchangeShape(
+      spec.moe, runtime::MakeMoeLayout(spec.moe, options), compute::PrecisionOf(options.kernels))));
 }
 
 int64_t SlotBytes(const model::ModelSpec& spec, const ModelBytes& bytes,

@@ -40,8 +40,10 @@ uint64_t ExchangeBytes(const model::ModelSpec& spec, const runtime::EngineOption
 
 // What a model takes, as measuring a load gives it.
 struct ModelBytes {
-  int64_t weights = 0;  // all of them
-  int64_t expert = 0;   // the largest one
+  int64_t weights = 0;                        // all of them
+  int64_t all_but_experts = 0;                // in one arena
+  std::vector<std::vector<int64_t>> experts;  // [MoE layers][E]
+  int64_t expert = 0;                         // the largest one
 };
 
 // What a rank's slots take beside the model.

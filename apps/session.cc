@@ -4,6 +4,8 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
+#include <utility>
 
 #include "base/cpu_info.h"
 #include "base/error.h"
@@ -25,43 +27,63 @@
 namespace wideload::apps {
 namespace {
 
-// Reads the weights into `arena`, or memory of its own, with progress.
-void LoadModel(const EngineFlags& flags, Arena* arena, Session& session) {
-  ThreadPool pool("load", NumAllowedCpus());
+// What of a model's memory is made elsewhere, and by whom it is read; nothing for one of its own.
+struct SharedPlaces {
+  Arena* arena = nullptr;               // of all but the experts
+  model::WeightStore* store = nullptr;  // of the experts
+  bool is_first = true;                 // of the ranks here: reads what is in the arena
+  int num_threads = NumAllowedCpus();
+};
+
+// Reads the weights, or its part of them, with progress.
+void LoadModel(const EngineFlags& flags, const SharedPlaces& places, Session& session) {
+  ThreadPool pool("load", places.num_threads);
   checkpoint::Checkpoint weights(session.folder);
-  if (flags.check_weights) checkpoint::CheckWeights(weights, {}, pool);
-  checkpoint::LoadProgress progress("loading weights", weights.TotalBytes());
+  if (flags.check_weights && places.is_first) checkpoint::CheckWeights(weights, {}, pool);
+  model::LoadOptions options{
+      .kernels = session.kernels,
+      .pool = &pool,
+      .mode = places.is_first ? model::LoadMode::kRead : model::LoadMode::kAttach,
+      .arena = places.arena};
+  if (places.store != nullptr)
+    options.place_expert = [&](int32_t moe_index, int32_t expert, int64_t) {
+      return model::PlacedExpert{.storage = Buffer::Over(places.store->BytesOf(moe_index, expert)),
+                                 .is_read = places.store->IsOwn(expert)};
+    };
+  std::optional<checkpoint::LoadProgress> progress;
   int64_t reported = 0;
-  model::WeightLoader loader(weights, {.kernels = session.kernels,
-                                       .pool = &pool,
-                                       .progress =
-                                           [&](int64_t done, int64_t) {
-                                             progress.Add(static_cast<uint64_t>(done - reported));
-                                             reported = done;
-                                           },
-                                       .arena = arena});
+  if (places.is_first) {
+    progress.emplace("loading weights", weights.TotalBytes());
+    options.progress = [&](int64_t done, int64_t) {
+      progress->Add(static_cast<uint64_t>(done - std::exchange(reported, done)));
+    };
+  }
+  model::WeightLoader loader(weights, options);
   session.model = model::LoadTransformer(session.spec, loader);
-  progress.Finish();
+  if (!progress) return;
+  progress->Finish();
   for (const std::string& line : model::DescribeUnused(session.spec, weights.UnusedTensors()))
     LogInfo("{}: {}", session.folder, line);
 }
 
-// `weights` are the bytes of an arena for the model. Errors: what is wrong with names and shapes.
+// Errors: what is wrong with names and shapes.
 ModelBytes MeasureModel(const Session& session) {
   checkpoint::Checkpoint weights(session.folder);
+  ModelBytes bytes;
+  bytes.experts.resize(session.spec.moe.layers.size());
   model::WeightLoader loader(weights,
-                             {.kernels = session.kernels, .mode = model::LoadMode::kMeasure});
+                             {.kernels = session.kernels,
+                              .mode = model::LoadMode::kMeasure,
+                              .place_expert = [&](int32_t moe_index, int32_t, int64_t num_bytes) {
+                                bytes.experts[static_cast<size_t>(moe_index)].push_back(num_bytes);
+                                bytes.weights += Arena::PieceBytes(num_bytes);
+                                return model::PlacedExpert{};
+                              }});
   model::LoadTransformer(session.spec, loader);
-  return {.weights = loader.stored_bytes(), .expert = loader.expert_bytes()};
-}
-
-// Builds the model over weights that another process has read.
-void AttachModel(Session& session) {
-  checkpoint::Checkpoint weights(session.folder);
-  Arena arena(session.weights.bytes());
-  model::WeightLoader loader(
-      weights, {.kernels = session.kernels, .mode = model::LoadMode::kAttach, .arena = &arena});
-  session.model = model::LoadTransformer(session.spec, loader);
+  bytes.all_but_experts = loader.stored_bytes();
+  bytes.weights += bytes.all_but_experts;
+  bytes.expert = loader.expert_bytes();
+  return bytes;
 }
 
 // Refuses a folder that cannot be written before the model is loaded.
@@ -167,7 +189,7 @@ Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
   PrepareRecording(flags, session);
   session.context = options.max_seq_len;
   LimitContext(check ? check(session, options) : options.max_seq_len, options);
-  LoadModel(flags, nullptr, session);
+  LoadModel(flags, {}, session);
   session.engine = std::make_unique<runtime::Engine>(*session.model, options);
   StartRecording(session);
   LogStart(flags, session);
@@ -213,28 +235,53 @@ compute::KernelSet CommonKernels(runtime::ProcessWorld& world,
   return runtime::CommonKernelSet(world.Gather(options.kernels));
 }
 
-// The first rank of each host reads the weights into shared memory, the others of the host use them
-// there. It has lost its name before they are read: whoever is killed meanwhile leaves nothing.
+// What the experts' parts are called here. Ranks that only seem to be on several hosts share a
+// folder.
+std::string StoreName(const EngineFlags& flags, int host) {
+  const char* const variable = std::getenv("TRTLLM_EPLB_SHM_NAME");
+  const std::string base = !flags.weight_store.empty() ? flags.weight_store
+                           : variable != nullptr       ? variable
+                                                       : model::WeightStorePlace().base;
+  return host == 0 ? base : fmt::format("{}_h{}", base, host);
+}
+
+// The ranks of a host read the experts together into shared memory, and the first of them the rest.
+// All of it has lost its names before it is read: whoever is killed meanwhile leaves nothing.
 void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, Session& session) {
   const SegmentName name{.job = world.job(), .name = fmt::format("weights-{}", world.host())};
-  const bool is_reader = world.local_rank() == 0;
+  const bool is_first = world.local_rank() == 0;
+  session.experts = std::make_unique<model::WeightStore>(
+      model::WeightStorePlace{.base = StoreName(flags, world.host()),
+                              .job = world.job(),
+                              .local_rank = world.local_rank(),
+                              .num_local_ranks = world.local_size()},
+      session.spec.moe.layers, session.bytes.experts);
   world.Together([&] {
-    if (!is_reader) return;
-    session.weights = SharedMemory::Create(name, session.bytes.weights);
-    // Alone on its host: nobody needs the name, and nobody would remove it.
-    if (world.local_size() == 1) session.weights.Unlink();
+    if (!is_first) return;
+    session.experts->Create();
+    session.weights = SharedMemory::Create(name, session.bytes.all_but_experts);
+    // Alone on its host: nobody needs the names, and nobody would remove them.
+    if (world.local_size() > 1) return;
+    session.experts->Unlink();
+    session.weights.Unlink();
   });
   world.Together([&] {
-    if (!is_reader) session.weights = SharedMemory::Attach(name);
+    if (!is_first) session.experts->Create();
   });
+  world.Together([&] {
+    session.experts->Attach();
+    if (!is_first) session.weights = SharedMemory::Attach(name);
+  });
+  session.experts->Unlink();
   session.weights.Unlink();
   world.Together([&] {
-    if (!is_reader) return;
     Arena arena(session.weights.bytes());
-    LoadModel(flags, &arena, session);
-  });
-  world.Together([&] {
-    if (!is_reader) AttachModel(session);
+    LoadModel(flags,
+              {.arena = &arena,
+               .store = session.experts.get(),
+               .is_first = is_first,
+               .num_threads = std::max(1, NumAllowedCpus() / world.local_size())},
+              session);
   });
 }
 

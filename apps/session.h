@@ -15,6 +15,7 @@
 #include "config/config_file.h"
 #include "engine_flags.h"
 #include "model/model.h"
+#include "model/weight_store.h"
 #include "option_flags.h"
 #include "runtime/engine.h"
 #include "runtime/processes/process_world.h"
@@ -32,7 +33,9 @@ struct Session {
   std::string_view family;  // for people
   checkpoint::GenerationConfig generation;
   compute::KernelSet kernels = compute::KernelSet::kReference;
-  SharedMemory weights;  // of a model that processes of this host share
+  // Of a model that processes of this host share: all but the experts, and these.
+  SharedMemory weights;
+  std::unique_ptr<model::WeightStore> experts;
   std::unique_ptr<model::Model> model;
   std::optional<statistics::RecordSettings> record;  // what the flags or the environment ask for
   statistics::ExistingFolder existing = statistics::ExistingFolder::kRefuse;

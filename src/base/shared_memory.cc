@@ -60,12 +60,13 @@ bool IsWord(const std::string& text) {
 }
 
 std::string PathOf(const SegmentName& name) {
-  if (!IsWord(name.job) || !IsWord(name.name) ||
-      name.job.size() + name.name.size() > kMaxNameLength)
+  const std::string& word = name.file.empty() ? name.name : name.file;
+  if (!IsWord(name.job) || !IsWord(word) || name.job.size() + word.size() > kMaxNameLength)
     Throw(ErrorKind::kInvalid,
           "the shared memory segment '{}' of job '{}': names are letters, digits, '_' and '-', "
           "together at most {}",
-          name.name, name.job, kMaxNameLength);
+          word, name.job, kMaxNameLength);
+  if (!name.file.empty()) return fmt::format("{}/{}", name.folder, name.file);
   return fmt::format("{}/{}{}.{}", name.folder, kPrefix, name.job, name.name);
 }
 
@@ -99,10 +100,21 @@ bool RemoveIfDead(const std::string& path, std::string_view own_job = {}) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (file.get() < 0) return false;
   const Header header = ReadHeader(file.get());
+  if (header.magic != kMagic) return false;
   const bool is_own = !own_job.empty() && std::string_view(header.job).starts_with(own_job);
   if (!is_own && ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) return false;
-  return header.magic == kMagic && !IsAlive(OwnerOf(header)) && HasThatFile(path, file.get()) &&
-         ::unlink(path.c_str()) == 0;
+  return !IsAlive(OwnerOf(header)) && HasThatFile(path, file.get()) && ::unlink(path.c_str()) == 0;
+}
+
+std::vector<std::string> FilesOf(const std::string& folder) {
+  std::vector<std::string> paths;
+  DIR* const listing = ::opendir(folder.c_str());
+  if (listing == nullptr) return paths;
+  while (const dirent* const entry = ::readdir(listing))
+    paths.push_back(fmt::format("{}/{}", folder, entry->d_name));
+  ::closedir(listing);
+  std::ranges::sort(paths);
+  return paths;
 }
 
 [[noreturn]] void ThrowNameInUse(const std::string& path) {
@@ -182,6 +194,10 @@ SharedMemory SharedMemory::Create(const SegmentName& name, int64_t num_bytes) {
   return memory;
 }
 
+bool SharedMemory::Exists(const SegmentName& name) {
+  return ::access(PathOf(name).c_str(), F_OK) == 0;
+}
+
 SharedMemory SharedMemory::Attach(const SegmentName& name) {
   const std::string path = PathOf(name);
   Descriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
@@ -243,6 +259,10 @@ void SharedMemory::Unlink() {
   if (HasThatFile(path, fd_)) ::unlink(path.c_str());
 }
 
+void SharedMemory::CloseFile() {
+  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+}
+
 void CheckSharedMemory(std::span<const SharedMemoryPart> parts, const std::string& folder) {
   struct statvfs space {};
   if (::statvfs(folder.c_str(), &space) != 0)
@@ -264,16 +284,26 @@ void CheckSharedMemory(std::span<const SharedMemoryPart> parts, const std::strin
         FormatBytes(uint64_t{space.f_blocks} * space.f_frsize), folder);
 }
 
-int RemoveDeadSegments(const std::string& folder, std::string_view own_job) {
-  DIR* const listing = ::opendir(folder.c_str());
-  if (listing == nullptr) return 0;
-  int num_removed = 0;
-  while (const dirent* const entry = ::readdir(listing)) {
-    const std::string_view file = entry->d_name;
-    if (file.substr(0, kPrefix.size()) != kPrefix) continue;
-    num_removed += RemoveIfDead(fmt::format("{}/{}", folder, file), own_job) ? 1 : 0;
+std::vector<SegmentInfo> ListSegments(const std::string& folder) {
+  std::vector<SegmentInfo> segments;
+  for (const std::string& path : FilesOf(folder)) {
+    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    if (file.get() < 0) continue;
+    const Header header = ReadHeader(file.get());
+    if (header.magic != kMagic) continue;
+    segments.push_back({.path = path,
+                        .job = header.job,
+                        .num_bytes = header.num_bytes,
+                        .owner = OwnerOf(header),
+                        .is_owner_alive = IsAlive(OwnerOf(header))});
   }
-  ::closedir(listing);
+  return segments;
+}
+
+int RemoveDeadSegments(const std::string& folder, std::string_view own_job) {
+  int num_removed = 0;
+  for (const std::string& path : FilesOf(folder))
+    num_removed += RemoveIfDead(path, own_job) ? 1 : 0;
   return num_removed;
 }
 

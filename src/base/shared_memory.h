@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/process.h"
 
@@ -19,6 +20,9 @@ struct SegmentName {
   std::string job = {};  // the same for all segments of one run
   std::string name = {};
   std::string folder = "/dev/shm";
+  // The whole name of the file, where others document one; of the same letters, with `job` at most
+  // 200. Empty: as above, and else `name` is not used.
+  std::string file = {};
 };
 
 // A mapped segment. Its name goes with the handle that made it, at Unlink or at the latest when
@@ -34,6 +38,9 @@ class SharedMemory {
   // what to do) or when a living job uses the name (which one); kInvalid for a bad name or size;
   // kIo.
   static SharedMemory Create(const SegmentName& name, int64_t num_bytes);
+
+  // Whether a file of that name is there, of a living job or not.
+  static bool Exists(const SegmentName& name);
 
   // Maps a segment that another process made. Errors: kNotFound; kCorrupt when the file is no
   // segment of this version or not of this job; kIo.
@@ -53,6 +60,9 @@ class SharedMemory {
   // Takes the name away; all handles stay valid. Of the handle that made the segment: after all
   // processes that need it have attached. No effect on others and when called again.
   void Unlink();
+  // Closes the file: the lock that says "in use" goes, the memory stays mapped. After the name is
+  // gone, or of handles that did not make the segment while that one's holder lives.
+  void CloseFile();
 
  private:
   SharedMemory(int fd, int64_t size) : fd_(fd), size_(size) {}
@@ -74,6 +84,17 @@ struct SharedMemoryPart {
 // every part, the sum, what is there and what to do.
 void CheckSharedMemory(std::span<const SharedMemoryPart> parts,
                        const std::string& folder = "/dev/shm");
+
+// A segment that has a name.
+struct SegmentInfo {
+  std::string path;
+  std::string job;
+  int64_t num_bytes = 0;
+  ProcessStamp owner;
+  bool is_owner_alive = false;
+};
+// All of `folder`, sorted by path. Errors: none; what cannot be read is left out.
+std::vector<SegmentInfo> ListSegments(const std::string& folder = "/dev/shm");
 
 // Removes every segment of `folder` whose owner is dead and that nobody maps. Those of `own_job`, a
 // run that has failed, and of jobs whose names begin with it go although its survivors map them:

@@ -150,6 +150,28 @@ TEST_F(SharedMemoryTest, OnlyWhatDeadOwnersLeftIsRemoved) {
   EXPECT_NO_THROW(SharedMemory::Attach(Name("living")));
 }
 
+TEST_F(SharedMemoryTest, ListsSegmentsOfAnyNameWithTheirOwners) {
+  SegmentName named = Name("");
+  named.file = "moe_shared_l3_lr0_all";
+  InChildThatDies([&] {
+    static SharedMemory left = SharedMemory::Create(named, 4096);  // without its destructor
+  });
+  std::ofstream(folder_ + "/moe_shared_l4_lr0_all") << "of another program";
+  const SharedMemory living = SharedMemory::Create(Name("b"), 100);
+  const std::vector<SegmentInfo> segments = ListSegments(folder_);
+  ASSERT_EQ(segments.size(), 2U);
+  EXPECT_EQ(segments[0].path, folder_ + "/moe_shared_l3_lr0_all");
+  EXPECT_EQ(segments[0].num_bytes, 4096);
+  EXPECT_FALSE(segments[0].is_owner_alive);
+  EXPECT_EQ(segments[1].path, folder_ + "/wideload.job.b");
+  EXPECT_TRUE(segments[1].is_owner_alive);
+  EXPECT_EQ(segments[1].owner, ThisProcess());
+  EXPECT_TRUE(SharedMemory::Exists(named));
+  EXPECT_EQ(RemoveDeadSegments(folder_), 1);
+  EXPECT_FALSE(SharedMemory::Exists(named));
+  EXPECT_EQ(NumFiles(), 2);
+}
+
 TEST_F(SharedMemoryTest, WhileAnAttachedProcessLivesNothingIsRemoved) {
   LivingChild maker([&] { new SharedMemory(SharedMemory::Create(Name("a"), 100)); });
   {

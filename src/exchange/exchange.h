@@ -35,10 +35,13 @@ struct ExchangeTraffic {
 //   - each of the six is called for rounds in order, one call per round;
 //   - Dispatch of round e needs WaitReturns of round e - B; PublishCounts, of e - B - 1;
 //   - Receive of a round needs Return of the one before.
-// Anything else ends the process with the rule that was broken. With B = 2 a pipeline is
+// Anything else ends the process with the rule that was broken. With B = 3 a pipeline in which
+// every message has the time of one computation to arrive is
 //   Publish(0) Counts(0) Dispatch(0) Publish(1)
-//   for e: Receive(e), if more { Counts(e+1) Dispatch(e+1) Publish(e+2) }, compute, Return(e),
-//          WaitReturns(e), reduce
+//   for e: Receive(e), if more { WaitReturns(e-2), reduce; Counts(e+1) Dispatch(e+1) Publish(e+2)
+//   },
+//          compute, Return(e)
+//   WaitReturns of the last three, reduce
 // (Publish(e+2) only if Counts(e+1) said more).
 // Collective: all ranks make the same calls in the same order, also with no tokens; `more` tells
 // all of them alike whether another round follows.

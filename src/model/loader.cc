@@ -170,14 +170,14 @@ Buffer WeightLoader::Vector(const std::string& name, int64_t n) {
   return buffer;
 }
 
-void WeightLoader::CheckScales(std::span<const WeightSource> sources) {
+void WeightLoader::CheckScales(std::span<const WeightSource> sources, bool is_read) {
   // Measuring is to take no time: few scales are looked at, as those of fp8 blocks are.
   constexpr int64_t kMaxMeasured = int64_t{256} << 20;
   const bool is_measuring = options_.mode == LoadMode::kMeasure;
   for (const WeightSource& source : sources) {
     if (!compute::IsBlockScaled(source.format())) continue;
     if (is_measuring) scale_bytes_ += source.scale_bytes();
-    if (is_reading() || (is_measuring && scale_bytes_ <= kMaxMeasured))
+    if (is_read || (is_measuring && scale_bytes_ <= kMaxMeasured))
       Noting(
           source.name(),
           [&] {
@@ -200,7 +200,7 @@ PackedMatrix WeightLoader::Matrix(std::span<const WeightSource> sources,
   compute::PackedShape shape{.kernels = options_.kernels,
                              .format = format ? *format : FormatOf(sources),
                              .k = sources[0].k()};
-  CheckScales(sources);
+  CheckScales(sources, is_reading());
   int64_t read_bytes = 0;
   for (const WeightSource& source : sources) {
     shape.n += source.n();
@@ -216,31 +216,46 @@ PackedMatrix WeightLoader::Matrix(std::span<const WeightSource> sources,
   return matrix;
 }
 
+compute::ExpertShape WeightLoader::ShapeOf(const ExpertSources& sources) const {
+  return {.kernels = options_.kernels,
+          .format = FormatOf(sources.all()),
+          .hidden = sources.gate.k(),
+          .inner = sources.gate.n(),
+          .bias = sources.gate.has_bias()};
+}
+
+compute::ExpertWeights WeightLoader::Fill(const compute::ExpertShape& shape,
+                                          const ExpertSources& sources, Buffer storage) {
+  compute::ExpertWeights weights = compute::ExpertWeights::Pack(
+      shape, sources.gate, sources.up, sources.down, *options_.pool, std::move(storage));
+  NoteRead(StoredBytes(sources.gate) + StoredBytes(sources.up) + StoredBytes(sources.down));
+  return weights;
+}
+
 compute::ExpertWeights WeightLoader::Mlp(const WeightSource& gate, const WeightSource& up,
                                          const WeightSource& down) {
-  const std::array sources = {gate, up, down};
-  const compute::ExpertShape shape{.kernels = options_.kernels,
-                                   .format = FormatOf(sources),
-                                   .hidden = gate.k(),
-                                   .inner = gate.n(),
-                                   .bias = gate.has_bias()};
-  CheckScales(sources);
+  const ExpertSources sources{gate, up, down};
+  const compute::ExpertShape shape = ShapeOf(sources);
+  CheckScales(sources.all(), is_reading());
   packed_bytes_ += shape.num_bytes();
   Buffer storage = Store(shape.num_bytes());
   if (options_.mode == LoadMode::kMeasure) return {};
   if (!is_reading()) return compute::ExpertWeights::Over(shape, std::move(storage));
-  compute::ExpertWeights weights =
-      compute::ExpertWeights::Pack(shape, gate, up, down, *options_.pool, std::move(storage));
-  NoteRead(StoredBytes(gate) + StoredBytes(up) + StoredBytes(down));
-  return weights;
+  return Fill(shape, sources, std::move(storage));
 }
 
-compute::ExpertWeights WeightLoader::Expert(const WeightSource& gate, const WeightSource& up,
-                                            const WeightSource& down) {
-  const int64_t before = packed_bytes_;
-  compute::ExpertWeights weights = Mlp(gate, up, down);
-  expert_bytes_ = std::max(expert_bytes_, packed_bytes_ - before);
-  return weights;
+compute::ExpertWeights WeightLoader::Expert(int32_t moe_index, int32_t expert,
+                                            const ExpertSources& sources) {
+  const compute::ExpertShape shape = ShapeOf(sources);
+  expert_bytes_ = std::max(expert_bytes_, shape.num_bytes());
+  if (!options_.place_expert) return Mlp(sources.gate, sources.up, sources.down);
+  packed_bytes_ += shape.num_bytes();
+  PlacedExpert place = options_.place_expert(moe_index, expert, shape.num_bytes());
+  const bool is_measuring = options_.mode == LoadMode::kMeasure;
+  CheckScales(sources.all(), place.is_read && !is_measuring);
+  if (is_measuring) return {};
+  if (!place.is_read) return compute::ExpertWeights::Over(shape, std::move(place.storage));
+  return Fill(shape, sources, std::move(place.storage));
 }
 
 WeightLoader::Table WeightLoader::Raw(const std::string& name, const Shape& shape) {

@@ -4,6 +4,7 @@
 // one thread.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <optional>
 #include <span>
@@ -27,15 +28,25 @@ enum class LoadMode {
   kMeasure,
 };
 
+// Where an expert's block lies, and whether this load fills it.
+struct PlacedExpert {
+  Buffer storage;
+  bool is_read = true;
+};
+
 struct LoadOptions {
   compute::KernelSet kernels = compute::KernelSet::kReference;
-  ThreadPool* pool = nullptr;  // only for kRead
+  ThreadPool* pool = nullptr;  // for what is read
   Progress progress = {};      // may be empty
   LoadMode mode = LoadMode::kRead;
   Arena* arena = nullptr;  // where what is kept lies; null with kRead: in memory of its own
   // Which experts are kept, by MoE layer (counted from 0) and expert; empty: all. The others take
   // no memory and are not read.
   std::function<bool(int32_t moe_index, int32_t expert)> owns = {};
+  // Where experts are kept, each with its bytes; empty: as everything else. `mode` is then that of
+  // the rest; kMeasure looks at no place.
+  std::function<PlacedExpert(int32_t moe_index, int32_t expert, int64_t num_bytes)> place_expert =
+      {};
 };
 
 class WeightLoader {
@@ -82,9 +93,16 @@ class WeightLoader {
   // are stored in.
   compute::ExpertWeights Mlp(const compute::WeightSource& gate, const compute::WeightSource& up,
                              const compute::WeightSource& down);
-  // Mlp of a routed expert.
-  compute::ExpertWeights Expert(const compute::WeightSource& gate, const compute::WeightSource& up,
-                                const compute::WeightSource& down);
+  // The three matrices of a routed expert.
+  struct ExpertSources {
+    compute::WeightSource gate;
+    compute::WeightSource up;
+    compute::WeightSource down;
+
+    std::array<compute::WeightSource, 3> all() const { return {gate, up, down}; }
+  };
+  // Mlp of the expert, where LoadOptions::place_expert says.
+  compute::ExpertWeights Expert(int32_t moe_index, int32_t expert, const ExpertSources& sources);
   // A copy of the tensor as it is, and its type.
   struct Table {
     Buffer data;
@@ -106,13 +124,16 @@ class WeightLoader {
  private:
   template <class Value, class Look>
   Value Noting(const std::string& name, const Look& look, const Value& instead) const;
-  void CheckScales(std::span<const compute::WeightSource> sources);
+  void CheckScales(std::span<const compute::WeightSource> sources, bool is_read);
   compute::WeightSource StoredWeight(const std::string& name, int64_t n, int64_t k) const;
   compute::WeightSource PackedWeight(const std::string& name, int64_t n, int64_t k) const;
   compute::WeightSource BlockScaledWeight(const std::string& weight, int64_t n, int64_t k) const;
   void RefuseIncomplete(const std::string& weight) const;
   void NoteRead(int64_t num_bytes);
   compute::WeightFormat FormatOf(std::span<const compute::WeightSource> sources) const;
+  compute::ExpertShape ShapeOf(const ExpertSources& sources) const;
+  compute::ExpertWeights Fill(const compute::ExpertShape& shape, const ExpertSources& sources,
+                              Buffer storage);
   Buffer Store(int64_t num_bytes);
   bool is_reading() const { return options_.mode == LoadMode::kRead; }
 

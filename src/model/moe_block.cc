@@ -10,11 +10,7 @@ namespace {
 using compute::WeightFormat;
 using compute::WeightSource;
 
-struct ExpertSources {
-  WeightSource gate;
-  WeightSource up;
-  WeightSource down;
-};
+using ExpertSources = WeightLoader::ExpertSources;
 
 // The part of `all` [E, ...] that belongs to one expert.
 TensorView Slice(const TensorView& all, int32_t expert) {
@@ -113,7 +109,7 @@ MoeBlock::MoeBlock(const ModelSpec& model, int32_t moe_index, const std::string&
     if (!loader.Owns(moe_index, expert)) continue;
     const ExpertSources sources =
         is_fused ? FusedSources(place, expert) : EachSources(place, expert);
-    routed_.experts.back() = loader.Expert(sources.gate, sources.up, sources.down);
+    routed_.experts.back() = loader.Expert(moe_index, expert, sources);
   }
   if (shared_width_ == 0) return;
   shared_ =

@@ -34,7 +34,8 @@ exchange::ExchangeShape MakeExchangeShape(const MoeShape& shape, const MoeLayout
           .row_bytes = row_bytes,
           .return_row_bytes = row_bytes,
           .num_experts = static_cast<int>(shape.num_experts),
-          .num_slots = layout.num_slots};
+          .num_slots = layout.num_slots,
+          .num_buffers = layout.num_buffers};
 }
 
 }  // namespace wideload::moe

@@ -24,11 +24,18 @@ struct MoeShape {
   int32_t num_layers() const { return static_cast<int32_t>(layers.size()); }
 };
 
+// While a chunk is computed, the next one's rows travel, and the results of the one before.
+inline constexpr int kOverlappedChunks = 3;
+
 struct MoeLayout {
   int32_t num_ranks = 1;
   int32_t num_slots = 0;  // of each layer, over all ranks
   eplb::SplitMode split = eplb::SplitMode::kOptimal;
   int64_t chunk_tokens = 0;  // tokens a rank sends through a layer at once (C)
+  // Chunks of a layer whose rows and results have memory at the same time (B): 1, one after the
+  // other, or kOverlappedChunks. The exchange's memory is bounded by C and B, whatever a rank
+  // computes in an iteration.
+  int num_buffers = 1;
 
   int32_t slots_per_rank() const { return num_slots / num_ranks; }
 };

@@ -71,23 +71,49 @@ void MoeRunner::Forward(const compute::Exec& exec, Workspace& workspace, int32_t
             .chunk_tokens = layout_.chunk_tokens};
   Route(exec, workspace, weights, x, pass);
   computed_rows_[static_cast<size_t>(moe_index)] = 0;
-  // Two chunks are under way at once: while one is computed, the next one's rows travel and the
-  // counts of the one after it.
-  Publish(pass, 0);
-  bool more = Send(pass, 0);
-  if (more) Publish(pass, 1);
-  for (int64_t chunk = 0;; ++chunk) {
-    const bool last = !more;
-    const std::span<const exchange::Exchange::SlotRows> received = exchange_.Receive();
-    for (size_t s = 0; s < groups_.size(); ++s)
-      groups_[s] = {nullptr, received[s].x_rows, received[s].y_rows};
-    if (!last) more = Send(pass, chunk + 1);
-    if (!last && more) Publish(pass, chunk + 2);
+  layout_.num_buffers == 1 ? RunInTurn(pass) : RunOverlapped(pass);
+}
+
+void MoeRunner::RunInTurn(const Pass& pass) {
+  bool more = true;
+  for (int64_t chunk = 0; more; ++chunk) {
+    Publish(pass, chunk);
+    more = Send(pass, chunk);
+    Receive();
     Compute(pass);
     exchange_.Return();
     Combine(pass, chunk);
-    if (last) break;
   }
+}
+
+// While a chunk is computed, the rows of the next one travel, the counts of the one after it, and
+// the results of the one before. What arrived meanwhile is looked at a chunk later: with as many
+// buffers as kOverlappedChunks nobody waits for it unless it takes longer than a computation.
+void MoeRunner::RunOverlapped(const Pass& pass) {
+  Publish(pass, 0);
+  bool more = Send(pass, 0);
+  if (more) Publish(pass, 1);
+  int64_t num_combined = 0;
+  for (int64_t chunk = 0;; ++chunk) {
+    const bool is_last = !more;
+    Receive();
+    if (!is_last) {
+      if (chunk + 1 - num_combined == layout_.num_buffers) Combine(pass, num_combined++);
+      more = Send(pass, chunk + 1);
+      if (more) Publish(pass, chunk + 2);
+    }
+    Compute(pass);
+    exchange_.Return();
+    if (!is_last) continue;
+    while (num_combined <= chunk) Combine(pass, num_combined++);
+    break;
+  }
+}
+
+void MoeRunner::Receive() {
+  const std::span<const exchange::Exchange::SlotRows> received = exchange_.Receive();
+  for (size_t s = 0; s < groups_.size(); ++s)
+    groups_[s] = {nullptr, received[s].x_rows, received[s].y_rows};
 }
 
 void MoeRunner::Route(const compute::Exec& exec, Workspace& workspace, const MoeWeights& weights,

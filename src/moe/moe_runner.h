@@ -41,9 +41,11 @@ class MoeRunner {
   const PlacementTable& placements() const { return *table_; }
 
   // h += sum over the chosen experts of weight * expert(x) (or expert(weight * x)), for the rank's
-  // T tokens (also none), in chunks of at most layout.chunk_tokens. moe_index: position of the
-  // layer in shape.layers. x [T, H] F32 (normed), h [T, H] F32. Collective: every rank calls it for
-  // every MoE layer of an iteration. Errors: comm::PeerLost.
+  // T tokens (also none), in chunks of at most layout.chunk_tokens, which overlap where
+  // layout.num_buffers is kOverlappedChunks: a medium that takes less time than a chunk's
+  // computation is then waited for three times in a layer, not in each chunk. moe_index: position
+  // of the layer in shape.layers. x [T, H] F32 (normed), h [T, H] F32. Collective: every rank calls
+  // it for every MoE layer of an iteration. Errors: comm::PeerLost.
   void Forward(const compute::Exec& exec, Workspace& workspace, int32_t moe_index,
                const MoeWeights& weights, const TensorView& x, const TensorView& h);
 
@@ -63,6 +65,9 @@ class MoeRunner {
              const TensorView& x, Pass& pass);
   void Publish(const Pass& pass, int64_t chunk);
   bool Send(const Pass& pass, int64_t chunk);
+  void RunOverlapped(const Pass& pass);
+  void RunInTurn(const Pass& pass);
+  void Receive();
   void Compute(const Pass& pass);
   void Combine(const Pass& pass, int64_t chunk);
 

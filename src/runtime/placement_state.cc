@@ -7,12 +7,15 @@
 
 namespace wideload::runtime {
 moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options) {
+  const int64_t chunk_tokens =
+      moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens);
+  const bool is_chunked = chunk_tokens < options.max_num_tokens;
   return {.num_ranks = options.num_ranks,
           .num_slots =
               options.num_slots > 0 ? options.num_slots : static_cast<int32_t>(shape.num_experts),
           .split = options.split,
-          .chunk_tokens = moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks,
-                                           options.max_num_tokens)};
+          .chunk_tokens = chunk_tokens,
+          .num_buffers = is_chunked ? moe::kOverlappedChunks : 1};
 }
 
 int64_t AnnouncedAhead(moe::SlotStorage storage) {

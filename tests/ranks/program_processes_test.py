@@ -18,14 +18,15 @@ from cli_support import EMBEDDED, PROGRAM, STARTED, TIMEOUT_S, TINY, CliTest, ru
 
 MPIRUN = os.environ.get("WIDELOAD_MPIRUN", "mpirun")
 SHM = pathlib.Path("/dev/shm")
-ENVIRONMENT = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+STORE = f"store_of_test_{os.getpid()}"  # other runs on this machine share experts, too
+ENVIRONMENT = {**os.environ, "TRTLLM_EPLB_SHM_NAME": STORE, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
                "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none",
                "OMPI_MCA_mpi_yield_when_idle": "1"}
 
 
 def segments(leader=""):
     """Names of the shared memory of runs of several processes, or of the run of that rank 0."""
-    return sorted(p.name for p in SHM.iterdir() if p.name.startswith(f"wideload.run-{leader}"))
+    return sorted(p.name for p in SHM.iterdir() if p.name.startswith((f"wideload.run-{leader}", STORE)))
 
 
 def living(pid):

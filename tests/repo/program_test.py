@@ -24,8 +24,8 @@ def doctor(*arguments, **variables):
 class Doctor(unittest.TestCase):
     def test_says_of_every_part_what_was_found_and_is_wanted(self):
         checks = doctor()
-        self.assertEqual(set(checks), {"kernels", "cores", "huge pages", "NUMA", "shared memory", "open files",
-                                       "locked memory", "MPI", "network", "SLURM"})
+        self.assertEqual(set(checks), {"kernels", "cores", "huge pages", "NUMA", "shared memory", "leftovers",
+                                       "open files", "locked memory", "MPI", "network", "SLURM"})
         for check in checks.values():
             self.assertIn(check["status"], ("ok", "note", "problem"))
             self.assertTrue(check["found"] and check["wanted"])
@@ -41,6 +41,17 @@ class Doctor(unittest.TestCase):
         self.assertEqual(slurm["status"], "problem")
         self.assertIn("job 7", slurm["found"])
         self.assertIn("--mpi=pmix", slurm["run"])
+
+    def test_cleans_what_dead_runs_left_and_nothing_else(self):
+        # Whatever others run on this machine meanwhile: no run of ours is dead.
+        foreign = pathlib.Path("/dev/shm") / f"program_test_{os.getpid()}"
+        foreign.write_bytes(b"of another program" * 1000)
+        try:
+            leftovers = doctor("--clean")["leftovers"]
+            self.assertIn("removed", leftovers["found"])
+            self.assertTrue(foreign.exists())
+        finally:
+            foreign.unlink()
 
     def test_prints_a_line_per_part(self):
         text = run("doctor").stdout
