@@ -262,10 +262,13 @@ class OneVoice(ProcessesTest):
         rows = [line.strip("| \n").replace("\\|", "/").split(" | ") for line in run("config", "docs").stdout.splitlines()]
         options = [(row[0].split("`")[-2], row[1]) for row in rows if len(row) == 6 and row[3] in ("alike", "file alike")]
         self.assertIn(("--deadline", "FLOAT: 0.1 to 86400"), options)
+        texts = {"--kv-cache-memory": "64M", "--placement": "random:3", "--migration-bandwidth": "1G", "--weight-store": "mine"}
         for option, kind in options:
-            value = {"--kv-cache-memory": "64M", "--placement": "random:3"}.get(option) or (
-                "32" if kind.startswith(("INT", "FLOAT")) else kind.split("/")[1])
             with self.subTest(option):
+                if kind == "no value":
+                    self.refused_pair(logits, [*logits, option], f"rank 1: {option} is true; rank 0 has false")
+                    continue
+                value = texts.get(option) or ("32" if kind.startswith(("INT", "FLOAT")) else kind.split("/")[1])
                 self.refused_pair(logits, [*logits, option, value], f"rank 1: {option} is {value}; rank 0 has")
 
     def test_a_rank_with_other_weights_is_refused_by_name(self):
