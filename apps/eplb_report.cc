@@ -98,8 +98,8 @@ std::string OtherRanks(int32_t num_slots, int32_t num_experts, int32_t chosen) {
 RankChoice RanksOf(const ReportFlags& flags, const Run& run,
                    const statistics::EplbConfig& projection) {
   if (flags.ep_size > 0) return {flags.ep_size, "--ep_size"};
-  if (flags.projection && projection.KnownEpSize())
-    return {*projection.KnownEpSize(), fmt::format("told by {}", *flags.projection)};
+  if (const auto known = projection.KnownEpSize(); flags.projection && known)
+    return {*known, fmt::format("told by {}", *flags.projection)};
   if (run.ep_size == 0)
     Throw(ErrorKind::kInvalid, "--ep_size is missing; {} does not tell how many ranks there were",
           flags.loads.Source());
@@ -300,10 +300,11 @@ statistics::EplbConfig ReadProjection(const ReportFlags& flags, const Run& run) 
   return std::move(file.config);
 }
 
-// The slots as they were counted when no other layout is asked about.
-bool ShowsSlots(const ReportFlags& flags, const Run& run) {
-  return run.slots && !flags.projection && !flags.per_expert &&
-         (flags.ep_size == 0 || flags.ep_size == run.ep_size || run.ep_size == 0);
+// The slots as they were counted; null when another layout is asked about or none were.
+const statistics::ExpertStatistics* ShownSlots(const ReportFlags& flags, const Run& run) {
+  const bool is_shown = !flags.projection && !flags.per_expert &&
+                        (flags.ep_size == 0 || flags.ep_size == run.ep_size || run.ep_size == 0);
+  return is_shown && run.slots ? &*run.slots : nullptr;
 }
 
 std::string LayoutText(const ReportFlags& flags, const Run& run,
@@ -311,8 +312,8 @@ std::string LayoutText(const ReportFlags& flags, const Run& run,
   if (flags.projection)
     return fmt::format("projected on {} ({} slots), not measured", *flags.projection,
                        projection.num_slots);
-  if (ShowsSlots(flags, run))
-    return fmt::format("as measured: the {} slots that ran", run.slots->num_experts);
+  if (const auto* slots = ShownSlots(flags, run))
+    return fmt::format("as measured: the {} slots that ran", slots->num_experts);
   return fmt::format("{} {} in order", run.experts.num_experts,
                      run.slots ? "experts (not the slots that ran)" : "experts");
 }
@@ -346,8 +347,9 @@ void Report(const ReportFlags& flags) {
                                  .layers = run.experts.layers,
                                  .extra_layers = statistics::LayersOf(projection)},
                                 *flags.projection);
+  const auto* const slots = ShownSlots(flags, run);
   const statistics::LoadReport report =
-      statistics::MakeLoadReport(ShowsSlots(flags, run) ? *run.slots : run.experts, options);
+      statistics::MakeLoadReport(slots != nullptr ? *slots : run.experts, options);
   if (report.rows.empty())
     Throw(ErrorKind::kInvalid, "{}: no layer has any load in these iterations; nothing to report",
           flags.loads.Source());

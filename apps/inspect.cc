@@ -159,7 +159,7 @@ std::string ToText(const Inspection& inspection) {
   std::string text =
       Line("architecture", fmt::format("{} ({})", inspection.architecture, FamilyName(inspection)));
   if (inspection.config) text += ConfigText(*inspection.config);
-  if (inspection.kv_bytes_per_token)
+  if (inspection.config && inspection.kv_bytes_per_token)
     text += Line(
         "KV cache",
         fmt::format(
