@@ -157,18 +157,19 @@ void BenchRun::Take(const runtime::Event& event) {
 
 void BenchRun::LogIteration(double seconds) {
   const runtime::IterationInfo& info = session_.engine->last_iteration();
-  for (int32_t r = 0; r < session_.engine->options().num_ranks; ++r)
+  const runtime::EngineOptions& options = session_.engine->options();
+  for (int32_t r = 0; r < options.num_ranks(); ++r) {
+    const runtime::GroupIteration& group =
+        info.groups[static_cast<size_t>(parallel::CoordinatesOf(options.layout, r).dp)];
     iteration_log_ += fmt::format(
         "iter = {}, global_rank = {}, rank = {}, currank_total_requests = {}/{}, elapsed_time = "
         "{:.6f}s, timestamp = {:.6f}, "
         "num_scheduled_requests: {}, states = {{'num_ctx_requests': {}, 'num_ctx_tokens': {}, "
         "'num_generation_tokens': {}}}\n",
-        info.iteration, r, r, info.ranks[static_cast<size_t>(r)].num_requests,
-        session_.engine->options().max_batch_size, seconds, Now(),
-        info.ranks[static_cast<size_t>(r)].num_requests,
-        info.ranks[static_cast<size_t>(r)].num_prompt_requests,
-        info.ranks[static_cast<size_t>(r)].num_prompt_tokens,
-        info.ranks[static_cast<size_t>(r)].num_generated_tokens);
+        info.iteration, r, r, group.num_requests, options.max_batch_size, seconds, Now(),
+        group.num_requests, group.num_prompt_requests, group.num_prompt_tokens,
+        group.num_generated_tokens);
+  }
 }
 
 bool BenchRun::Run() {
@@ -276,10 +277,10 @@ Json ReportJson(const Session& session, const runtime::BenchFigures& figures,
             {"cores", NumAllowedCpus()},
             {"max_resident_bytes", int64_t{1024} * usage.ru_maxrss}}},
           {"world_info",
-           {{"tp_size", 1},
+           {{"tp_size", options.layout.tp},
             {"pp_size", 1},
-            {"ep_size", options.num_ranks},
-            {"world_size", options.num_ranks},
+            {"ep_size", options.layout.moe_ep},
+            {"world_size", options.num_ranks()},
             {"threads_per_rank", options.threads_per_rank},
             {"max_batch_size", options.max_batch_size},
             {"max_num_tokens", options.max_num_tokens},
@@ -300,7 +301,7 @@ Json ReportJson(const Session& session, const runtime::BenchFigures& figures,
             {"system_total_throughput_tok_s", figures.total_throughput_tok_s},
             {"output_throughput_per_user_tok_s", figures.output_throughput_per_user_tok_s},
             {"output_throughput_per_gpu_tok_s",  // a rank takes a GPU's place
-             figures.output_throughput_tok_s / options.num_ranks},
+             figures.output_throughput_tok_s / options.num_ranks()},
             {"request_latency_percentiles_ms", PercentilesJson(figures.latency_ms)}}},
           {"streaming_metrics",
            {{"token_output_speed_tok_s", figures.token_speed_tok_s.average},

@@ -115,7 +115,7 @@ std::map<runtime::RequestId, size_t> Demo::SubmitAll(const std::vector<DatasetRo
 
 IterationRows Demo::ComputedRows() const {
   IterationRows rows;
-  for (int32_t r = 0; r < session_.engine->options().num_ranks; ++r) {
+  for (int32_t r = 0; r < session_.engine->options().num_ranks(); ++r) {
     const std::span<const int64_t> computed = session_.engine->ComputedRows(r);
     rows.resize(computed.size());
     for (size_t layer = 0; layer < computed.size(); ++layer)
@@ -165,7 +165,7 @@ FirstRun DemoCommand::RunContiguous() const {
       counts.end = session.engine->last_iteration().iteration + 1;
       const statistics::ExpertStatistics recorded = session.recorder->Statistics();
       if (first.counts.size() == kNumTraining)
-        first.plan = PlanFromTraining(recorded, first.counts, engine.num_ranks, kNumSlots);
+        first.plan = PlanFromTraining(recorded, first.counts, engine.ep, kNumSlots);
       std::string balance = fmt::format("{:.2f}  training", MeanImbalance(first.runs.back().rows));
       if (!counts.is_training) {
         const DomainBalance row = BalanceOfDomains(recorded, {counts}, first.plan).front();
@@ -242,7 +242,7 @@ parallelism. In every layer all ranks wait for the busiest one, so the imbalance
 
 First run, on (a): tokens/s, imbalance (a) / (b) / (c), the text of one request
 )",
-      engine.num_ranks, kNumSlots);
+      engine.ep, kNumSlots);
   const FirstRun first = RunContiguous();
   statistics::WriteEplbYaml(yaml_path, first.plan);
   const statistics::ExpertStatistics recorded =
@@ -272,7 +272,7 @@ what the ranks did in the second, (d) in the third.
   std::cout << fmt::format(
       "\n  statistics  {0}  (wideload eplb report --expert_statistic_path {0})\n"
       "  placement   {1}  (wideload bench throughput --ep {2} --placement {1} ...)\n",
-      engine.statistic_path, yaml_path, engine.num_ranks);
+      engine.statistic_path, yaml_path, engine.ep);
 }
 
 }  // namespace
@@ -281,7 +281,7 @@ void AddDemo(Command program) {
   const Command command = program.Subcommand(
       "demo", "nine kinds of text on eight ranks: expert parallelism and imbalance on one screen");
   DemoCommand& demo = command.Runs<DemoCommand>(&DemoCommand::Run);
-  demo.engine.num_ranks = 8;
+  demo.engine.ep = 8;
   AddOption(command, "--threads", demo.engine);
   AddOption(command, "--kernels", demo.engine);
   command.Add("--prompts", demo.prompts, "prompts of each domain").Range(1, 48).ShowDefault();

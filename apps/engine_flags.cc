@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "checkpoint/memory_plan.h"
+#include "config/layout_flags.h"
 #include "kv/block_classes.h"
 #include "option_flags.h"
 #include "statistics/eplb_yaml.h"
@@ -19,7 +20,7 @@ namespace {
 class CachePlan {
  public:
   CachePlan(const model::ModelSpec& spec, const runtime::EngineOptions& options)
-      : layers_(model::CacheShapes(spec)),
+      : layers_(model::CacheShapes(spec, {.size = options.layout.tp})),
         limits_{.max_batch_size = options.max_batch_size, .max_num_tokens = options.max_num_tokens},
         dtype_(compute::PrecisionOf(options.kernels).kv_cache) {}
 
@@ -96,7 +97,7 @@ void TakePlacementFile(const EngineFlags& flags, const checkpoint::ModelConfig& 
     return;
   }
   options.num_slots = file.num_slots;
-  options.placements = FilePlacements(file, flags, c, options.num_ranks);
+  options.placements = FilePlacements(file, flags, c, options.num_ranks());
   if (flags.layer_updates_per_iter > 0 || file.layer_updates_per_iter == 0) return;
   options.rebalance.layer_updates_per_iter = file.layer_updates_per_iter;
   if (flags.rebalance.empty()) options.rebalance.mode = rebalance::Mode::kRepair;
@@ -118,13 +119,13 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
   options.num_slots = flags.num_slots > 0 ? flags.num_slots : num_experts;
   if (flags.placement != "contiguous" && !flags.placement.starts_with("random:"))
     return TakePlacementFile(flags, c, options);
-  eplb::ValidateSizes(num_experts, options.num_slots, options.num_ranks, "--num-slots");
-  if (options.num_slots > int64_t{num_experts} * options.num_ranks)
+  eplb::ValidateSizes(num_experts, options.num_slots, options.num_ranks(), "--num-slots");
+  if (options.num_slots > int64_t{num_experts} * options.num_ranks())
     Throw(ErrorKind::kInvalid,
-          "--num-slots is {}; at most {} are allowed: {} (experts) x {} (--ep), with which every "
+          "--num-slots is {}; at most {} are allowed: {} (experts) x {} (ranks), with which every "
           "rank holds every expert",
-          options.num_slots, int64_t{num_experts} * options.num_ranks, num_experts,
-          options.num_ranks);
+          options.num_slots, int64_t{num_experts} * options.num_ranks(), num_experts,
+          options.num_ranks());
   if (flags.placement == "contiguous") return;
   const std::string seed_text = flags.placement.substr(std::string("random:").size());
   if (seed_text.empty() || seed_text.size() > 18 ||
@@ -135,7 +136,7 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
   const uint64_t seed = std::stoull(seed_text);
   for (int64_t i = 0; i < c.NumMoeLayers(); ++i)
     options.placements.push_back(eplb::RandomPlacement(num_experts, options.num_slots,
-                                                       options.num_ranks,
+                                                       options.num_ranks(),
                                                        seed * 1000003 + static_cast<uint64_t>(i)));
 }
 
@@ -183,23 +184,18 @@ void AddEngineFlags(Command command, EngineFlags& flags) {
 }
 
 RankPlaces ThreadPlaces(const EngineFlags& flags) {
-  const int32_t num_ranks = std::max(1, flags.num_ranks);
-  return {.num_ranks = num_ranks,
-          .num_ranks_here = num_ranks,
-          .cores_per_rank = std::max(1, NumAllowedCpus() / num_ranks)};
+  const parallel::Layout layout = config::ResolveLayout(flags, 0);
+  return {.layout = layout,
+          .num_ranks_here = layout.world(),
+          .cores_per_rank = std::max(1, NumAllowedCpus() / layout.world())};
 }
 
 runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
                                       const checkpoint::ModelConfig& config,
                                       const RankPlaces& places) {
-  if (places.are_processes && flags.num_ranks != 0 && flags.num_ranks != places.num_ranks)
-    Throw(ErrorKind::kInvalid,
-          "--ep is {}; {} processes were started together and each is a rank: leave --ep away, or "
-          "start {} processes",
-          flags.num_ranks, places.num_ranks, flags.num_ranks);
   runtime::EngineOptions options;
   options.kernels = OfFlag("--kernels", [&] { return compute::ParseKernelSet(flags.kernels); });
-  options.num_ranks = places.num_ranks;
+  options.layout = places.layout;
   options.threads_per_rank = flags.threads > 0 ? flags.threads : places.cores_per_rank;
   options.max_num_tokens = flags.max_num_tokens;
   options.max_batch_size = flags.max_batch_size;
@@ -232,7 +228,7 @@ int64_t SlotBytes(const model::ModelSpec& spec, const ModelBytes& bytes,
                   const runtime::EngineOptions& options) {
   if (spec.moe.num_experts == 0) return 0;
   const int64_t num_slots =
-      int64_t{spec.moe.num_layers()} * (options.num_slots / options.num_ranks);
+      int64_t{spec.moe.num_layers()} * (options.num_slots / options.num_ranks());
   return moe::SlotStoreBytes(runtime::SlotOptionsOf(options), num_slots, bytes.expert);
 }
 

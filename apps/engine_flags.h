@@ -20,13 +20,13 @@ void AddEngineFlags(Command command, EngineFlags& flags);
 
 // The ranks of a run and where they are.
 struct RankPlaces {
-  int32_t num_ranks = 1;       // of the whole run
+  parallel::Layout layout;     // of the whole run
   int32_t num_ranks_here = 1;  // on this host; its memory is shared by them
   bool are_processes = false;
   int32_t cores_per_rank = 1;  // 1 or more
 };
 
-// Of ranks that are threads: as --ep says.
+// Of ranks that are threads: as the options say. Errors: as config::ResolveLayout.
 RankPlaces ThreadPlaces(const EngineFlags& flags);
 
 // The options but for the number of KV blocks. Errors: kInvalid naming the flag, what was given and
@@ -38,9 +38,9 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
 // The bytes of a rank's exchange segment.
 uint64_t ExchangeBytes(const model::ModelSpec& spec, const runtime::EngineOptions& options);
 
-// What a model takes, as measuring a load gives it.
+// What a model takes on this host, as measuring a load gives it.
 struct ModelBytes {
-  int64_t weights = 0;                        // all of them
+  int64_t weights = 0;                        // all of them, those that ranks divide once
   int64_t all_but_experts = 0;                // in one arena
   std::vector<std::vector<int64_t>> experts;  // [MoE layers][E]
   int64_t expert = 0;                         // the largest one

@@ -108,7 +108,7 @@ int64_t LogitsCommand::Check(const std::vector<std::vector<int32_t>>& lists, con
   }
   const checkpoint::MemoryPart parts[] = {
       {"logits of an iteration",
-       SaturatingProduct({static_cast<uint64_t>(options.num_ranks),
+       SaturatingProduct({static_cast<uint64_t>(options.num_ranks()),
                           static_cast<uint64_t>(options.max_num_tokens),
                           static_cast<uint64_t>(session.config.vocab_size), sizeof(float)}),
        "--max-num-tokens"},

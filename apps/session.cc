@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "base/cpu_info.h"
@@ -17,11 +18,14 @@
 #include "checkpoint/load_progress.h"
 #include "checkpoint/memory_plan.h"
 #include "comm/mpi/launch.h"
+#include "config/layout_flags.h"
 #include "embedded_model.h"
 #include "interrupt.h"
 #include "kv/paged_cache.h"
 #include "model/registry.h"
+#include "model/sharded_model.h"
 #include "model/transformer.h"
+#include "start_line.h"
 #include "version.h"
 
 namespace wideload::apps {
@@ -30,13 +34,15 @@ namespace {
 // What of a model's memory is made elsewhere, and by whom it is read; nothing for one of its own.
 struct SharedPlaces {
   Arena* arena = nullptr;               // of all but the experts
+  model::TensorShards shards = {};      // what lies in it
   model::WeightStore* store = nullptr;  // of the experts
   bool is_first = true;                 // of the ranks here: reads what is in the arena
   int num_threads = NumAllowedCpus();
 };
 
-// Reads the weights, or its part of them, with progress.
-void LoadModel(const EngineFlags& flags, const SharedPlaces& places, Session& session) {
+// Reads the weights, or its part of them, with progress. `tensor_ranks`: of a group of threads.
+void LoadModel(const EngineFlags& flags, const SharedPlaces& places, int32_t tensor_ranks,
+               Session& session) {
   ThreadPool pool("load", places.num_threads);
   checkpoint::Checkpoint weights(session.folder);
   if (flags.check_weights && places.is_first) checkpoint::CheckWeights(weights, {}, pool);
@@ -44,7 +50,8 @@ void LoadModel(const EngineFlags& flags, const SharedPlaces& places, Session& se
       .kernels = session.kernels,
       .pool = &pool,
       .mode = places.is_first ? model::LoadMode::kRead : model::LoadMode::kAttach,
-      .arena = places.arena};
+      .arena = places.arena,
+      .shards = places.shards};
   if (places.store != nullptr)
     options.place_expert = [&](int32_t moe_index, int32_t expert, int64_t) {
       return model::PlacedExpert{.storage = Buffer::Over(places.store->BytesOf(moe_index, expert)),
@@ -58,8 +65,12 @@ void LoadModel(const EngineFlags& flags, const SharedPlaces& places, Session& se
       progress->Add(static_cast<uint64_t>(done - std::exchange(reported, done)));
     };
   }
-  model::WeightLoader loader(weights, options);
-  session.model = model::LoadTransformer(session.spec, loader);
+  if (places.arena == nullptr) {
+    session.model = model::LoadForThreads(session.spec, weights, options, tensor_ranks);
+  } else {
+    model::WeightLoader loader(weights, options);
+    session.model = model::LoadTransformer(session.spec, loader);
+  }
   if (!progress) return;
   progress->Finish();
   for (const std::string& line : model::DescribeUnused(session.spec, weights.UnusedTensors()))
@@ -67,13 +78,14 @@ void LoadModel(const EngineFlags& flags, const SharedPlaces& places, Session& se
 }
 
 // Errors: what is wrong with names and shapes.
-ModelBytes MeasureModel(const Session& session) {
+ModelBytes MeasureModel(const Session& session, const model::TensorShards& shards) {
   checkpoint::Checkpoint weights(session.folder);
   ModelBytes bytes;
   bytes.experts.resize(session.spec.moe.layers.size());
   model::WeightLoader loader(weights,
                              {.kernels = session.kernels,
                               .mode = model::LoadMode::kMeasure,
+                              .shards = shards,
                               .place_expert = [&](int32_t moe_index, int32_t, int64_t num_bytes) {
                                 bytes.experts[static_cast<size_t>(moe_index)].push_back(num_bytes);
                                 bytes.weights += Arena::PieceBytes(num_bytes);
@@ -104,61 +116,12 @@ void PrepareRecording(const EngineFlags& flags, Session& session) {
 void StartRecording(Session& session) {
   if (!session.record) return;
   session.recorder = std::make_unique<statistics::Recorder>(
-      statistics::RecorderOptions{.num_ranks = session.engine->options().num_ranks,
+      statistics::RecorderOptions{.num_ranks = session.engine->options().num_ranks(),
                                   .layers = session.model->spec().moe.layers,
                                   .num_experts = static_cast<int32_t>(session.config.num_experts),
                                   .experts_per_token = static_cast<int32_t>(session.config.top_k),
                                   .range = session.record->range});
   session.engine->SetRecorder(session.recorder.get());
-}
-
-std::string CopiesText(const Session& session) {
-  const int64_t bytes = SlotBytes(session.spec, session.bytes, session.engine->options());
-  if (bytes == 0) return "";
-  return fmt::format(", each slot a copy ({} per rank)", FormatBytes(static_cast<uint64_t>(bytes)));
-}
-
-// What moves experts while requests run, or why nothing does.
-std::string BalancerText(const EngineFlags& flags, const Session& session) {
-  const runtime::EngineOptions& options = session.engine->options();
-  const rebalance::OnlineOptions& online = options.rebalance;
-  if (session.config.num_experts == 0) return "none (no experts)";
-  if (online.mode == rebalance::Mode::kOff)
-    return flags.rebalance.empty() || flags.rebalance == "off"
-               ? "off"
-               : fmt::format("off (num_slots is 0 in {})", flags.placement);
-  if (options.num_ranks == 1) return "none (one rank)";
-  const auto bytes = [&](int64_t num_slots) {
-    return FormatBytes(static_cast<uint64_t>(num_slots * session.bytes.expert));
-  };
-  if (online.mode == rebalance::Mode::kRandom) return flags.rebalance;
-  if (online.mode == rebalance::Mode::kTensorRtLlm)
-    return fmt::format("tensorrt_llm, {} layers at a time (up to {})",
-                       online.layer_updates_per_iter,
-                       bytes(int64_t{online.layer_updates_per_iter} * options.num_slots));
-  return fmt::format("repair, up to {} slots ({}) at a time", online.max_fetched_slots_per_iter,
-                     bytes(online.max_fetched_slots_per_iter));
-}
-
-// One line: what is active.
-void LogStart(const EngineFlags& flags, const Session& session) {
-  const runtime::EngineOptions& options = session.engine->options();
-  const checkpoint::ModelConfig& c = session.config;
-  const std::string layout =
-      c.num_experts == 0 ? "no experts"
-      : options.num_ranks == 1 && options.num_slots == c.num_experts
-          ? "all experts on one rank"
-          : fmt::format("{} slots for {} experts, placement {}, split {}{}", options.num_slots,
-                        c.num_experts, flags.placement, flags.split, CopiesText(session));
-  const std::string places =
-      session.links ? fmt::format(" in processes ({})", session.links->text()) : "";
-  LogInfo(
-      "{} ({}): {} ranks x {} threads{}, kernels {}, context {}, weights {}, KV for {} tokens per "
-      "rank, {}; online balancer: {}",
-      session.folder, session.family, options.num_ranks, options.threads_per_rank, places,
-      KernelSetName(session.kernels), session.context,
-      FormatBytes(static_cast<uint64_t>(session.model->weight_bytes())),
-      options.num_kv_blocks * kv::kBlockTokens, layout, BalancerText(flags, session));
 }
 
 // What the flags say of the folder, but for the options.
@@ -184,15 +147,16 @@ Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
   const RankPlaces places = ThreadPlaces(flags);
   runtime::EngineOptions options = ResolveOptions(flags, session.config, places);
   session.kernels = options.kernels;
-  session.bytes = MeasureModel(session);
+  model::CheckTensorParallel(session.spec, options.layout.tp);
+  session.bytes = MeasureModel(session, model::AllShards(options.layout.tp));
   options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
   PrepareRecording(flags, session);
   session.context = options.max_seq_len;
   LimitContext(check ? check(session, options) : options.max_seq_len, options);
-  LoadModel(flags, {}, session);
+  LoadModel(flags, {}, options.layout.tp, session);
   session.engine = std::make_unique<runtime::Engine>(*session.model, options);
   StartRecording(session);
-  LogStart(flags, session);
+  LogInfo("{}", StartLine(flags, session));
   return session;
 }
 
@@ -217,13 +181,15 @@ std::string TensorsOf(const std::string& folder) {
 }
 
 // What must be the same on all ranks, and is compared before any work.
-std::vector<runtime::Fact> FactsOf(const EngineFlags& flags, const Session& session) {
+std::vector<runtime::Fact> FactsOf(const EngineFlags& flags, const parallel::Layout& layout,
+                                   const Session& session) {
   std::vector<runtime::Fact> facts = {
       {"the version of wideload", kVersion},
       {"the fingerprint of the model's config.json",
        runtime::Fingerprint(ReadFile(session.folder + "/config.json", kMaxSettingsBytes))},
       {"the fingerprint of the model's tensors (names, types, shapes, samples)",
-       runtime::Fingerprint(TensorsOf(session.folder))}};
+       runtime::Fingerprint(TensorsOf(session.folder))},
+      {"the layout", fmt::format("--tp {} --dp {}", layout.tp, layout.dp)}};
   const std::vector<runtime::Fact> of_flags = FlagFacts(flags);
   facts.insert(facts.end(), of_flags.begin(), of_flags.end());
   return facts;
@@ -247,7 +213,8 @@ std::string StoreName(const EngineFlags& flags, int host) {
 
 // The ranks of a host read the experts together into shared memory, and the first of them the rest.
 // All of it has lost its names before it is read: whoever is killed meanwhile leaves nothing.
-void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, Session& session) {
+void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags,
+                const model::TensorShards& shards, Session& session) {
   const SegmentName name{.job = world.job(), .name = fmt::format("weights-{}", world.host())};
   const bool is_first = world.local_rank() == 0;
   session.experts = std::make_unique<model::WeightStore>(
@@ -278,10 +245,11 @@ void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, Session&
     Arena arena(session.weights.bytes());
     LoadModel(flags,
               {.arena = &arena,
+               .shards = shards,
                .store = session.experts.get(),
                .is_first = is_first,
                .num_threads = std::max(1, NumAllowedCpus() / world.local_size())},
-              session);
+              shards.own.size, session);
   });
 }
 
@@ -293,7 +261,7 @@ void CheckSharedMemoryOf(const runtime::ProcessWorld& world, const runtime::Engi
   const SharedMemoryPart parts[] = {
       {"weights", weight_bytes},
       {fmt::format("exchange and messages of {} ranks", world.local_size()),
-       world.LinkBytes(exchange_bytes)}};
+       world.LinkBytes(exchange_bytes, options.layout.tp)}};
   CheckSharedMemory(parts);
 }
 
@@ -301,27 +269,38 @@ void CheckSharedMemoryOf(const runtime::ProcessWorld& world, const runtime::Engi
 struct Start {
   Session session;
   runtime::EngineOptions options;
+  model::TensorShards shards;
 };
+
+// Those of the ranks of this host.
+model::TensorShards ShardsHere(const runtime::ProcessWorld& world, int32_t tensor_ranks) {
+  std::set<int32_t> kept;
+  for (const int rank : world.ranks_here()) kept.insert(rank % tensor_ranks);
+  return {.own = {.rank = world.rank() % tensor_ranks, .size = tensor_ranks},
+          .kept = {kept.begin(), kept.end()}};
+}
 
 // Reads flags and config, compares them, and settles what the machines decide together.
 void AgreeOnStart(runtime::ProcessWorld& world, const EngineFlags& flags, Start& start) {
-  const RankPlaces places{.num_ranks = world.size(),
-                          .num_ranks_here = world.local_size(),
-                          .are_processes = true,
-                          .cores_per_rank = world.cores_per_rank()};
+  RankPlaces places{.num_ranks_here = world.local_size(),
+                    .are_processes = true,
+                    .cores_per_rank = world.cores_per_rank()};
   std::vector<runtime::Fact> facts;
   Session& session = start.session;
   runtime::EngineOptions& options = start.options;
   world.Together([&] {
     session = OpenFolder(flags);
+    places.layout = config::ResolveLayout(flags, world.size());
     options = ResolveOptions(flags, session.config, places);
-    facts = FactsOf(flags, session);
+    model::CheckTensorParallel(session.spec, options.layout.tp);
+    facts = FactsOf(flags, options.layout, session);
   });
   world.Agree(facts);
   options.kernels = session.kernels = CommonKernels(world, options);
   options.threads_per_rank = std::ranges::min(world.Gather(options.threads_per_rank));
   world.Together([&] {
-    session.bytes = MeasureModel(session);
+    start.shards = ShardsHere(world, options.layout.tp);
+    session.bytes = MeasureModel(session, start.shards);
     options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
     CheckSharedMemoryOf(world, options, session.bytes.weights, session);
   });
@@ -344,7 +323,7 @@ Session StartOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags,
   });
   longest = std::ranges::max(world.Gather(longest));
   world.Together([&] { LimitContext(longest, options); });
-  ShareModel(world, flags, session);
+  ShareModel(world, flags, start.shards, session);
   world.Together([&] {
     session.links = world.Connect(options, runtime::ExchangeSegmentBytes(*session.model, options));
     session.links->view.pending_signal = InterruptSignal;
@@ -357,7 +336,7 @@ Session StartOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags,
     session.engine =
         std::make_unique<runtime::Engine>(*session.model, options, session.links->view);
     StartRecording(session);
-    LogStart(flags, session);
+    LogInfo("{}", StartLine(flags, session));
   }
   return std::move(session);
 }

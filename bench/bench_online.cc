@@ -91,7 +91,7 @@ LoadedModel Load(const std::string& folder) {
 runtime::EngineOptions EngineOptionsFor(const Options& options, const LoadedModel& loaded) {
   runtime::EngineOptions engine;
   engine.kernels = loaded.kernels;
-  engine.num_ranks = kRanks;
+  engine.layout = parallel::DataParallel(kRanks);
   engine.max_num_tokens = options.max_num_tokens;
   engine.max_batch_size = 256 / kRanks;
   engine.max_seq_len = loaded.config.max_position_embeddings;

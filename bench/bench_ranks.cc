@@ -77,7 +77,7 @@ constexpr Layout kEightRanks{8, 1};
 runtime::EngineOptions OptionsFor(const LoadedModel& loaded, const Layout& layout) {
   runtime::EngineOptions options;
   options.kernels = loaded.kernels;
-  options.num_ranks = layout.num_ranks;
+  options.layout = parallel::DataParallel(layout.num_ranks);
   options.threads_per_rank = layout.threads;
   options.max_seq_len = loaded.config.max_position_embeddings;
   options.num_kv_blocks = options.max_batch_size * kv::BlocksFor(options.max_seq_len);

@@ -42,4 +42,32 @@ void Communicator::AllGatherV(std::span<const std::byte> mine, std::vector<std::
   }
 }
 
+void Communicator::AllGatherColumns(const ColumnBlock& block) {
+  int64_t widest = 0;
+  for (int r = 0; r < size(); ++r) widest = std::max(widest, block.Width(r));
+  const auto piece = static_cast<size_t>(widest * block.num_rows);
+  padded_.resize(piece * (static_cast<size_t>(size()) + 1));
+  // Between the block and where a rank's columns lie one row after the other.
+  const auto for_each_row = [&](int r, std::byte* packed, auto copy) {
+    const auto width = static_cast<size_t>(block.Width(r));
+    std::byte* row = block.data + block.Begin(r);
+    for (int64_t i = 0; i < block.num_rows && width > 0; ++i) {
+      copy(row, packed, width);
+      row += block.row_stride_bytes;
+      packed += width;
+    }
+  };
+  const std::span<std::byte> own = std::span(padded_).first(piece);
+  for_each_row(rank(), own.data(), [](const std::byte* row, std::byte* packed, size_t width) {
+    std::memcpy(packed, row, width);
+  });
+  AllGather(own, std::span(padded_).subspan(piece));
+  for (int r = 0; r < size(); ++r)
+    if (r != rank())
+      for_each_row(r, padded_.data() + piece * (static_cast<size_t>(r) + 1),
+                   [](std::byte* row, const std::byte* packed, size_t width) {
+                     std::memcpy(row, packed, width);
+                   });
+}
+
 }  // namespace wideload::comm

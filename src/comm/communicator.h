@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -64,6 +65,24 @@ struct GroupOptions {
   std::function<int()> first_dead = {};
 };
 
+// Rows of bytes in memory, whose columns belong to the ranks of a group: rank r has columns
+// [ends[r - 1], ends[r]) of elements of element_bytes.
+struct ColumnBlock {
+  std::byte* data = nullptr;  // of row 0
+  int64_t num_rows = 0;
+  int64_t row_stride_bytes = 0;
+  int64_t element_bytes = 1;
+  std::span<const int64_t> ends;  // [size()], ascending
+
+  // In bytes of a row.
+  int64_t Begin(int rank) const {
+    return rank == 0 ? 0 : ends[static_cast<size_t>(rank) - 1] * element_bytes;
+  }
+  int64_t Width(int rank) const {
+    return ends[static_cast<size_t>(rank)] * element_bytes - Begin(rank);
+  }
+};
+
 // Every collective is called by all ranks of the group in the same order. Each may throw PeerLost.
 class Communicator {
  public:
@@ -81,11 +100,25 @@ class Communicator {
   // all [size * mine.size()]: rank r's bytes at r * mine.size(). `mine` has the same size on every
   // rank (0 allowed).
   virtual void AllGather(std::span<const std::byte> mine, std::span<std::byte> all) = 0;
+  // Every rank has filled its columns of each row; afterwards it has those of all. The same rows
+  // and ends on every rank, wherever the block lies. Others may go on reading this rank's columns
+  // until its next collective of the group has returned: they stay as they are. Memory: what the
+  // medium needs, kept.
+  virtual void AllGatherColumns(const ColumnBlock& block);
   // Copies root's `data` over everybody's; same size on every rank.
   virtual void Broadcast(std::span<std::byte> data, int root) = 0;
   // data[i] = sum over ranks of their data[i], fp32, on every rank the same bits: neighbours in
   // rank order are added, then the sums of neighbours, and so on: ((0+1)+(2+3))+(4+5).
   virtual void AllReduceSum(std::span<float> data) = 0;
+
+  // The ranks [first, first + num_ranks) as a group of their own. Collective: each rank names the
+  // part that it is in. Its waits are waits of this group: they end when it is ended and name its
+  // ranks, and Abort, Beat and progress mean it. This group must outlive the part. Owned by the
+  // rank, and of threads by those that share it. Errors: kResource.
+  virtual std::shared_ptr<Communicator> MakePart(int first, int num_ranks) = 0;
+  // The group that this one is a part of, or null; rank 0 is its rank first_in_whole().
+  Communicator* whole() const { return whole_; }
+  int first_in_whole() const { return first_in_whole_; }
 
   // Ends all waits of all ranks of the group within a wait slice; they throw PeerLost with
   // `reason`. The first caller's reason stays. Not a collective.
@@ -125,13 +158,19 @@ class Communicator {
   const WaitStatistics& wait_statistics() const { return wait_statistics_; }
 
  protected:
+  // Of a part.
+  Communicator(Communicator* whole, int first_in_whole)
+      : whole_(whole), first_in_whole_(first_in_whole) {}
+
   WaitStatistics wait_statistics_;
 
  private:
+  Communicator* whole_ = nullptr;
+  int first_in_whole_ = 0;
   std::atomic<int64_t> iteration_{Where{}.iteration};
   std::atomic<int32_t> layer_{Where{}.layer};
   std::vector<std::byte>
-      padded_;  // AllGatherV: the pieces of all ranks, each padded to the longest
+      padded_;  // of gathered pieces: this rank's and those of all, each padded to the longest
 };
 
 }  // namespace wideload::comm

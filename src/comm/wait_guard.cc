@@ -13,12 +13,12 @@ constexpr std::chrono::milliseconds kBeatAge{400};
 }  // namespace
 
 WaitGuard::WaitGuard(Communicator& group, int peer)
-    : group_(group),
-      peer_(peer),
+    : group_(group.whole() != nullptr ? *group.whole() : group),
+      peer_(group.first_in_whole() + peer),
       start_(steady_clock::now()),
-      stall_(group),
+      stall_(group_),
       last_beat_(start_ - kBeatAge),
-      beats_seen_(group.BeatsOf(peer)) {}
+      beats_seen_(group_.BeatsOf(peer_)) {}
 
 bool WaitGuard::IsPeerWaiting() {
   const uint32_t beats = group_.BeatsOf(peer_);

@@ -12,6 +12,7 @@ namespace wideload::comm {
 
 class WaitGuard {
  public:
+  // Of a part of a group it is a wait of the whole group.
   WaitGuard(Communicator& group, int peer);
 
   // False when the wait should end; then ThrowPeerLost. The deadline is for the time in which no

@@ -121,7 +121,8 @@ Size SizeOf(ConfigFile& file, std::string_view key) {
 
 // TensorRT-LLM's rule: tensor_parallel_size = moe_tensor_parallel_size x moe_expert_parallel_size x
 // moe_cluster_parallel_size, where all ranks of a stage share its attention or, with
-// enable_attention_dp, have their own requests.
+// enable_attention_dp, have their own requests. Here the two of the experts that are not
+// moe_expert_parallel_size are 1.
 void JudgeLayout(ConfigFile& file) {
   const Size tensor = SizeOf(file, "tensor_parallel_size");
   const Size expert = SizeOf(file, "moe_expert_parallel_size");
@@ -141,13 +142,10 @@ void JudgeLayout(ConfigFile& file) {
           "{} is {}, moe_expert_parallel_size is {} and moe_tensor_parallel_size is {}; the first "
           "must be the product of the others",
           Place(file.source, tensor.judged->setting), tensor.value, expert.value, moe_tensor.value);
-  const bool is_attention_dp = std::ranges::any_of(file.settings, [](const JudgedSetting& judged) {
-    return judged.key == "enable_attention_dp" && Canonical(judged.setting) == "true";
-  });
-  if (!is_attention_dp || expert.value != tensor.value) return;
-  tensor.judged->key_class = KeyClass::kNoEffect;
-  tensor.judged->reason =
-      "with enable_attention_dp the ranks are those of moe_expert_parallel_size";
+  if (expert.judged == nullptr || expert.value == tensor.value) return;
+  expert.judged->key_class = KeyClass::kUnsupported;
+  expert.judged->reason = "the experts lie whole on all ranks of tensor_parallel_size";
+  expert.judged->row = nullptr;
 }
 
 }  // namespace

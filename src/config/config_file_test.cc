@@ -40,7 +40,7 @@ TEST(ConfigFile, SetsTheOptionsOfItsKeys) {
   engine.sources["--max-batch-size"] = "command line";
   ApplyConfigFile(file, engine);
   EXPECT_EQ(engine.max_batch_size, 7);
-  EXPECT_EQ(engine.num_ranks, 4);
+  EXPECT_EQ(engine.ep, 4);
   EXPECT_EQ(engine.moe_max_num_tokens, 9216);
   EXPECT_EQ(engine.num_slots, 288);
   EXPECT_EQ(engine.kv_cache_memory, "0.250000");
@@ -110,17 +110,24 @@ TEST(ConfigFile, TellsOfOldSpellingsAndTakesNoOptionTwice) {
             "is 64");
 }
 
-TEST(ConfigFile, AttentionDataParallelismWithAsManyExpertRanksIsWhatRanksDo) {
-  const std::string sizes = "tensor_parallel_size: 8\nmoe_expert_parallel_size: 8\n";
-  EXPECT_EQ(ClassOf(sizes + "enable_attention_dp: true", "tensor_parallel_size"),
-            KeyClass::kNoEffect);
-  EXPECT_EQ(ClassOf(sizes + "enable_attention_dp: false", "tensor_parallel_size"),
-            KeyClass::kUnsupported);
-  EXPECT_EQ(ClassOf(sizes, "tensor_parallel_size"), KeyClass::kUnsupported);
-  EXPECT_EQ(
-      ClassOf("tensor_parallel_size: 8\nmoe_expert_parallel_size: 4\nenable_attention_dp: true",
-              "tensor_parallel_size"),
-      KeyClass::kUnsupported);
+TEST(ConfigFile, SetsTheLayoutOfTensorRtLlmsKeys) {
+  EngineFlags flags;
+  ApplyConfigFile(ParseConfigFile("tensor_parallel_size: 8\nmoe_expert_parallel_size: 8\n"
+                                  "enable_attention_dp: true\n",
+                                  "a"),
+                  flags);
+  EXPECT_EQ(flags.tp, 8);
+  EXPECT_EQ(flags.ep, 8);
+  EXPECT_TRUE(flags.attention_dp);
+}
+
+TEST(ConfigFile, FewerRanksForTheExpertsThanThereAreIsNotSupportedYet) {
+  const std::string split = "tensor_parallel_size: 8\nmoe_expert_parallel_size: 4\n";
+  EXPECT_EQ(ClassOf(split, "moe_expert_parallel_size"), KeyClass::kUnsupported);
+  EngineFlags flags;
+  ApplyConfigFile(ParseConfigFile(split, "a"), flags);
+  EXPECT_EQ(flags.tp, 8);
+  EXPECT_EQ(flags.ep, 0);
 }
 
 TEST(ConfigFile, SizesThatContradictEachOtherAreNamedWithBothValues) {

@@ -14,9 +14,6 @@ constexpr KeyClass kNotYet = KeyClass::kUnsupported;
 // Sources: TensorRT-LLM's LLM-API options and what published recipes set.
 constexpr KnownKey kKeys[] = {
     // parallelism
-    {"tensor_parallel_size", kNotYet, "attention is computed by each rank for its own requests",
-     "1"},
-    {"enable_attention_dp", kNo, "each rank computes the attention of its own requests"},
     {"moe_tensor_parallel_size", kNotYet, "every expert lies whole in its slots", "1,-1"},
     {"moe_cluster_parallel_size", kNotYet, "every expert lies whole in its slots", "1,-1"},
     {"pipeline_parallel_size", kNotYet, "every rank has all layers", "1"},

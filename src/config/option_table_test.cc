@@ -97,7 +97,7 @@ TEST(OptionTable, MessagesNameWhatTheUserWroteFoundAndAllowed) {
             "--split is fair; allowed: optimal, round_robin, first");
   EXPECT_EQ(refusal("--check-weights", "check_weights", "maybe"),
             "check_weights is maybe; allowed: true, false");
-  EXPECT_EQ(flags.num_ranks, 0);
+  EXPECT_EQ(flags.ep, 0);
 }
 
 // What the engine checks of every request, whoever sends it, and the table's limits are the same.
@@ -131,7 +131,7 @@ TEST(OptionPage, HasALineForEveryOption) {
   const std::string page = OptionPage();
   for (const OptionRow& row : OptionTable())
     EXPECT_THAT(page, HasSubstr(fmt::format("`{}`", LongName(row))));
-  EXPECT_THAT(page, HasSubstr("| `--ep` `--ep-size` | INT: 1 to 1024 |"));
+  EXPECT_THAT(page, HasSubstr("| `--ep` `--ep-size` `--moe-ep` | INT: 1 to 1024 |"));
   EXPECT_THAT(page, HasSubstr("| `--split` | optimal\\|round_robin\\|first | optimal | alike |"));
 }
 

@@ -25,24 +25,57 @@ void ApplyTemperature(const compute::Exec& exec, const AttentionTemperature& tem
 
 GqaAttention::GqaAttention(const GqaSpec& spec, const ModelSpec& model, const std::string& prefix,
                            WeightLoader& loader)
-    : spec_(spec), eps_(model.norm_eps) {
-  const auto weight = [&](const char* name, int64_t n, int64_t k, bool has_bias) {
-    return has_bias ? loader.WeightAndBias(prefix + name, n, k)
-                    : loader.Weight(prefix + name, n, k);
-  };
+    : spec_(spec),
+      eps_(model.norm_eps),
+      heads_(HeadsOf(spec, loader.tensor_rank())),
+      projected_(ProjectedHeads(loader.tensor_rank())),
+      out_cut_(model.hidden, loader.tensor_rank()) {
+  qkv_ = LoadProjection(model, prefix, loader);
   const int64_t q_rows = spec.q_heads * spec.head_dim;
   const int64_t kv_rows = spec.kv_heads * spec.head_dim;
-  const WeightSource qkv[] = {weight("q_proj", q_rows, model.hidden, spec.qkv_bias),
-                              weight("k_proj", kv_rows, model.hidden, spec.qkv_bias),
-                              weight("v_proj", kv_rows, model.hidden, spec.qkv_bias)};
-  qkv_ = loader.Matrix(qkv);
   if (spec.qk_norm == QkNorm::kPerHead || spec.qk_norm == QkNorm::kWholeRow) {
     const bool is_whole = spec.qk_norm == QkNorm::kWholeRow;
     q_norm_ = loader.Vector(prefix + "q_norm.weight", is_whole ? q_rows : spec.head_dim);
     k_norm_ = loader.Vector(prefix + "k_norm.weight", is_whole ? kv_rows : spec.head_dim);
   }
   if (spec.has_sinks) sinks_ = loader.Vector(prefix + "sinks", spec.q_heads);
-  o_ = loader.Matrix(weight("o_proj", model.hidden, q_rows, spec.o_bias));
+  const WeightSource o = spec.o_bias ? loader.WeightAndBias(prefix + "o_proj", model.hidden, q_rows)
+                                     : loader.Weight(prefix + "o_proj", model.hidden, q_rows);
+  o_ = loader.EachShard([&](int32_t rank) {
+    const parallel::Shard own = out_cut_.Of(rank);
+    return loader.Matrix(o.Rows(own.begin, own.size()));
+  });
+  std::vector<int64_t> y_ends;
+  for (int32_t r = 0; r < loader.tensor_rank().size; ++r)
+    y_ends.push_back(HeadsOf(spec, {r, loader.tensor_rank().size}).q.end * spec.head_dim);
+  y_cut_ = ColumnCut(std::move(y_ends), loader.tensor_rank().rank);
+}
+
+GqaAttention::Projected GqaAttention::ProjectedHeads(const TensorRank& rank) const {
+  const HeadShard heads = HeadsOf(spec_, rank);
+  if (spec_.qk_norm != QkNorm::kWholeRow) return {.q = heads.q, .k = heads.kv, .v = heads.kv};
+  return {.q = {0, spec_.q_heads}, .k = {0, spec_.kv_heads}, .v = heads.kv};
+}
+
+compute::PackedMatrix GqaAttention::LoadProjection(const ModelSpec& model,
+                                                   const std::string& prefix,
+                                                   WeightLoader& loader) const {
+  const auto weight = [&](const char* name, int64_t heads) {
+    const int64_t n = heads * spec_.head_dim;
+    return spec_.qkv_bias ? loader.WeightAndBias(prefix + name, n, model.hidden)
+                          : loader.Weight(prefix + name, n, model.hidden);
+  };
+  const WeightSource q = weight("q_proj", spec_.q_heads);
+  const WeightSource k = weight("k_proj", spec_.kv_heads);
+  const WeightSource v = weight("v_proj", spec_.kv_heads);
+  const auto part = [&](const WeightSource& source, const parallel::Shard& heads) {
+    return source.Rows(heads.begin * spec_.head_dim, heads.size() * spec_.head_dim);
+  };
+  return loader.EachShard([&](int32_t rank) {
+    const Projected heads = ProjectedHeads({rank, loader.tensor_rank().size});
+    const WeightSource parts[] = {part(q, heads.q), part(k, heads.k), part(v, heads.v)};
+    return loader.Matrix(parts);
+  });
 }
 
 void GqaAttention::Norm(const compute::Exec& exec, const HeadPart& x, const Buffer& weight) const {
@@ -67,16 +100,18 @@ void GqaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   Workspace& ws = *rank.workspace;
   const TensorView qkv = ws.TakeTensor(DType::kF32, {tokens, qkv_.n()});
   MatMul(rank.exec, x, qkv_, qkv);
-  const auto columns = [&](int64_t first, int64_t heads) {
-    return HeadPart{.rows = TensorView(DType::kF32, {tokens, heads * dim},
+  const auto columns = [&](int64_t first, const parallel::Shard& heads) {
+    return HeadPart{.rows = TensorView(DType::kF32, {tokens, heads.size() * dim},
                                        qkv.data<float>() + first * dim, qkv.row_stride()),
-                    .heads = heads};
+                    .heads = heads.size()};
   };
-  const HeadPart q = columns(0, spec_.q_heads);
-  const HeadPart k = columns(spec_.q_heads, spec_.kv_heads);
-  const HeadPart v = columns(spec_.q_heads + spec_.kv_heads, spec_.kv_heads);
-  Norm(rank.exec, q, q_norm_);
-  Norm(rank.exec, k, k_norm_);
+  const int64_t first_k = projected_.q.size();
+  const int64_t first_v = first_k + projected_.k.size();
+  Norm(rank.exec, columns(0, projected_.q), q_norm_);
+  Norm(rank.exec, columns(first_k, projected_.k), k_norm_);
+  const HeadPart q = columns(heads_.q.begin - projected_.q.begin, heads_.q);
+  const HeadPart k = columns(first_k + heads_.kv.begin - projected_.k.begin, heads_.kv);
+  const HeadPart v = columns(first_v, heads_.kv);
   Rotate(rank, rope, q);
   Rotate(rank, rope, k);
   if (spec_.temperature.floor > 0)
@@ -85,20 +120,26 @@ void GqaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   const compute::PagedKv cache{rank.cache->Keys(layer), rank.cache->Values(layer)};
   const auto sequences = batch.SequencesOf(rank.cache->block_class(layer));
   StoreKv(rank.exec, k.rows, v.rows, sequences, cache);
-  const compute::AttentionShape attention{
-      .q_heads = spec_.q_heads,
-      .kv_heads = spec_.kv_heads,
-      .key_dim = dim,
-      .value_dim = dim,
-      .scale = spec_.scale,
-      .window = spec_.window,
-      .chunk = spec_.chunk,
-      .sinks = {reinterpret_cast<const float*>(sinks_.data()),
-                static_cast<size_t>(spec_.has_sinks ? spec_.q_heads : 0)}};
+  const compute::AttentionShape attention{.q_heads = heads_.q.size(),
+                                          .kv_heads = heads_.kv.size(),
+                                          .key_dim = dim,
+                                          .value_dim = dim,
+                                          .scale = spec_.scale,
+                                          .window = spec_.window,
+                                          .chunk = spec_.chunk,
+                                          .sinks = OwnSinks()};
   const TensorView y =
       ws.TakeTensor(rank.exec.precision().activations, {tokens, spec_.q_heads * dim});
-  PagedAttention(rank.exec, attention, q.rows, sequences, cache, y);
-  MatMul(rank.exec, y, o_, h, /*accumulate=*/true);
+  PagedAttention(rank.exec, attention, q.rows, sequences, cache, y_cut_.Own(y));
+  y_cut_.Gather(rank, y);
+  MatMul(rank.exec, y, o_, out_cut_.Own(h), /*accumulate=*/true);
+  out_cut_.Gather(rank, h);
+}
+
+std::span<const float> GqaAttention::OwnSinks() const {
+  if (!spec_.has_sinks) return {};
+  return {reinterpret_cast<const float*>(sinks_.data()) + heads_.q.begin,
+          static_cast<size_t>(heads_.q.size())};
 }
 
 }  // namespace wideload::model

@@ -40,6 +40,9 @@ WeightLoader::WeightLoader(checkpoint::Checkpoint& checkpoint, const LoadOptions
     : checkpoint_(checkpoint), options_(options), total_bytes_(checkpoint.TotalBytes()) {
   WIDELOAD_CHECK(options.mode != LoadMode::kAttach || options.arena != nullptr,
                  "attaching without an arena");
+  WIDELOAD_CHECK(options.shards.kept.size() == 1 || options.arena != nullptr ||
+                     options.mode == LoadMode::kMeasure,
+                 "parts of {} ranks without an arena", options.shards.kept.size());
 }
 
 template <class Value, class Look>
@@ -197,9 +200,18 @@ WeightFormat WeightLoader::FormatOf(std::span<const WeightSource> sources) const
 
 PackedMatrix WeightLoader::Matrix(std::span<const WeightSource> sources,
                                   std::optional<WeightFormat> format) {
-  compute::PackedShape shape{.kernels = options_.kernels,
-                             .format = format ? *format : FormatOf(sources),
-                             .k = sources[0].k()};
+  return Pack({.format = format ? *format : FormatOf(sources)}, sources);
+}
+
+PackedMatrix WeightLoader::GateUp(const WeightSource& gate, const WeightSource& up) {
+  const WeightSource sources[] = {gate, up};
+  return Pack({.format = FormatOf(sources), .gate_up = true}, sources);
+}
+
+// Of `shape` the format and whether it is gate and up are given.
+PackedMatrix WeightLoader::Pack(compute::PackedShape shape, std::span<const WeightSource> sources) {
+  shape.kernels = options_.kernels;
+  shape.k = sources[0].k();
   CheckScales(sources, is_reading());
   int64_t read_bytes = 0;
   for (const WeightSource& source : sources) {
@@ -232,25 +244,15 @@ compute::ExpertWeights WeightLoader::Fill(const compute::ExpertShape& shape,
   return weights;
 }
 
-compute::ExpertWeights WeightLoader::Mlp(const WeightSource& gate, const WeightSource& up,
-                                         const WeightSource& down) {
-  const ExpertSources sources{gate, up, down};
-  const compute::ExpertShape shape = ShapeOf(sources);
-  CheckScales(sources.all(), is_reading());
-  packed_bytes_ += shape.num_bytes();
-  Buffer storage = Store(shape.num_bytes());
-  if (options_.mode == LoadMode::kMeasure) return {};
-  if (!is_reading()) return compute::ExpertWeights::Over(shape, std::move(storage));
-  return Fill(shape, sources, std::move(storage));
-}
-
 compute::ExpertWeights WeightLoader::Expert(int32_t moe_index, int32_t expert,
                                             const ExpertSources& sources) {
   const compute::ExpertShape shape = ShapeOf(sources);
   expert_bytes_ = std::max(expert_bytes_, shape.num_bytes());
-  if (!options_.place_expert) return Mlp(sources.gate, sources.up, sources.down);
   packed_bytes_ += shape.num_bytes();
-  PlacedExpert place = options_.place_expert(moe_index, expert, shape.num_bytes());
+  PlacedExpert place =
+      options_.place_expert
+          ? options_.place_expert(moe_index, expert, shape.num_bytes())
+          : PlacedExpert{.storage = Store(shape.num_bytes()), .is_read = is_reading()};
   const bool is_measuring = options_.mode == LoadMode::kMeasure;
   CheckScales(sources.all(), place.is_read && !is_measuring);
   if (is_measuring) return {};

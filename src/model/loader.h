@@ -9,12 +9,14 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
 #include "compute/matrix.h"
 #include "compute/weight_source.h"
 #include "model/load_faults.h"
+#include "model/spec.h"
 
 namespace wideload::model {
 
@@ -34,12 +36,19 @@ struct PlacedExpert {
   bool is_read = true;
 };
 
+// What is loaded of the matrices that the ranks of a tensor-parallel group divide.
+struct TensorShards {
+  TensorRank own;                   // whose model is made
+  std::vector<int32_t> kept = {0};  // whose parts lie in the arena, own.rank's too; ascending
+};
+
 struct LoadOptions {
   compute::KernelSet kernels = compute::KernelSet::kReference;
   ThreadPool* pool = nullptr;  // for what is read
   Progress progress = {};      // may be empty
   LoadMode mode = LoadMode::kRead;
-  Arena* arena = nullptr;  // where what is kept lies; null with kRead: in memory of its own
+  Arena* arena = nullptr;    // where what is kept lies; null with kRead: in memory of its own
+  TensorShards shards = {};  // keeping several takes an arena, or measures
   // Which experts are kept, by MoE layer (counted from 0) and expert; empty: all. The others take
   // no memory and are not read.
   std::function<bool(int32_t moe_index, int32_t expert)> owns = {};
@@ -89,10 +98,20 @@ class WeightLoader {
                                std::optional<compute::WeightFormat> format = {}) {
     return Matrix(std::span(&source, 1), format);
   }
-  // gate and up [inner, hidden] and down [hidden, inner] as one block of bytes, in the format they
-  // are stored in.
-  compute::ExpertWeights Mlp(const compute::WeightSource& gate, const compute::WeightSource& up,
-                             const compute::WeightSource& down);
+  // gate and up [inner, hidden] as one matrix for MatMulGated, in the format they are stored in.
+  compute::PackedMatrix GateUp(const compute::WeightSource& gate, const compute::WeightSource& up);
+  // Calls load(rank) for each rank whose parts are kept; it makes these parts by the functions
+  // above. Returns those of the model's own rank.
+  template <class Load>
+  auto EachShard(const Load& load) {
+    decltype(load(int32_t{0})) own;
+    for (const int32_t rank : options_.shards.kept) {
+      auto part = load(rank);
+      if (rank == options_.shards.own.rank) own = std::move(part);
+    }
+    return own;
+  }
+  const TensorRank& tensor_rank() const { return options_.shards.own; }
   // The three matrices of a routed expert.
   struct ExpertSources {
     compute::WeightSource gate;
@@ -101,7 +120,8 @@ class WeightLoader {
 
     std::array<compute::WeightSource, 3> all() const { return {gate, up, down}; }
   };
-  // Mlp of the expert, where LoadOptions::place_expert says.
+  // gate and up [inner, hidden] and down [hidden, inner] of the expert as one block of bytes, in
+  // the format they are stored in, where LoadOptions::place_expert says.
   compute::ExpertWeights Expert(int32_t moe_index, int32_t expert, const ExpertSources& sources);
   // A copy of the tensor as it is, and its type.
   struct Table {
@@ -130,6 +150,8 @@ class WeightLoader {
   compute::WeightSource BlockScaledWeight(const std::string& weight, int64_t n, int64_t k) const;
   void RefuseIncomplete(const std::string& weight) const;
   void NoteRead(int64_t num_bytes);
+  compute::PackedMatrix Pack(compute::PackedShape shape,
+                             std::span<const compute::WeightSource> sources);
   compute::WeightFormat FormatOf(std::span<const compute::WeightSource> sources) const;
   compute::ExpertShape ShapeOf(const ExpertSources& sources) const;
   compute::ExpertWeights Fill(const compute::ExpertShape& shape, const ExpertSources& sources,

@@ -1,10 +1,13 @@
-// A model: weights that all ranks share, and one forward pass over a rank's batch, in three parts
-// that stages of a pipeline can divide among themselves. Constant after load, so thread-safe.
+// A model: weights that ranks share, and one forward pass over a rank's batch, in three parts that
+// stages of a pipeline can divide among themselves. Of what the ranks of a tensor-parallel group
+// divide, it has one rank's part, or those of all (sharded_model.h). Constant after load, so
+// thread-safe.
 #pragma once
 
 #include <cstdint>
 #include <span>
 
+#include "comm/communicator.h"
 #include "compute/ops.h"
 #include "kv/paged_cache.h"
 #include "model/spec.h"
@@ -36,6 +39,8 @@ struct RankContext {
   Workspace* workspace = nullptr;
   const kv::PagedCache* cache = nullptr;
   moe::MoeRunner* moe = nullptr;
+  // The ranks that have the same batch and share its attention; null: this rank alone.
+  comm::Communicator* tensor = nullptr;
 };
 
 class Model {
@@ -50,11 +55,11 @@ class Model {
   // The embedding of the batch's tokens, [T, hidden] F32 in the workspace.
   virtual TensorView Embed(const RankContext& rank, const Batch& batch) const = 0;
   // Carries h [T, hidden] F32 through layers [first, last) in place; keys and values go to the
-  // rank's cache. Collective: all ranks of the expert group call it for the same iteration and
-  // layers, also with T = 0.
+  // rank's cache. Collective: all ranks call it for the same iteration and layers, also with T = 0;
+  // those of rank.tensor with the same batch.
   virtual void Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
                       const TensorView& h) const = 0;
-  // Logits [logits_rows, vocab_size] F32 in the workspace.
+  // Logits [logits_rows, vocab_size] F32 in the workspace. Collective over rank.tensor.
   virtual TensorView Head(const RankContext& rank, const Batch& batch,
                           const TensorView& h) const = 0;
 

@@ -113,7 +113,7 @@ MoeBlock::MoeBlock(const ModelSpec& model, int32_t moe_index, const std::string&
   }
   if (shared_width_ == 0) return;
   shared_ =
-      GatedMlp(prefix + names.shared, shared_width_, model.hidden, /*has_bias=*/false, loader);
+      GatedMlp({.hidden = model.hidden, .width = shared_width_}, prefix + names.shared, loader);
   if (has_shared_gate_)
     shared_gate_ = loader.Matrix(loader.Weight(prefix + names.shared_gate, 1, model.hidden),
                                  WeightFormat::kF32);

@@ -19,7 +19,8 @@ class MoeBlock {
   MoeBlock(const ModelSpec& model, int32_t moe_index, const std::string& prefix,
            WeightLoader& loader);
 
-  // h += routed experts(x) + shared expert(x). x [T, H] F32 (normed), h [T, H] F32. Collective.
+  // h += routed experts(x) + shared expert(x). x [T, H] F32 (normed), h [T, H] F32, both of this
+  // rank's own tokens: those of a batch that several ranks have are divided among them. Collective.
   void Forward(const RankContext& rank, const TensorView& x, const TensorView& h) const;
 
   // [num_experts]; without bytes those that were left out.

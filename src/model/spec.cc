@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
+
 namespace wideload::model {
 
 ModelSpec PlainSpec(const checkpoint::ModelConfig& config) {
@@ -34,7 +36,42 @@ ModelSpec PlainSpec(const checkpoint::ModelConfig& config) {
   return spec;
 }
 
-std::vector<kv::LayerCacheShape> CacheShapes(const ModelSpec& spec) {
+HeadShard HeadsOf(const GqaSpec& spec, const TensorRank& rank) {
+  const int64_t group = spec.q_heads / spec.kv_heads;
+  if (rank.size <= spec.kv_heads) {
+    const parallel::Shard kv = parallel::ShardOf(spec.kv_heads, rank.size, rank.rank);
+    return {.q = {kv.begin * group, kv.end * group}, .kv = kv};
+  }
+  int64_t kv_head = 0;
+  while (parallel::ShardOf(rank.size, spec.kv_heads, kv_head).end <= rank.rank) ++kv_head;
+  const parallel::Shard ranks = parallel::ShardOf(rank.size, spec.kv_heads, kv_head);
+  const parallel::Shard q = parallel::ShardOf(group, ranks.size(), rank.rank - ranks.begin);
+  return {.q = {kv_head * group + q.begin, kv_head * group + q.end}, .kv = {kv_head, kv_head + 1}};
+}
+
+parallel::Shard HeadsOf(const MlaSpec& spec, const TensorRank& rank) {
+  return parallel::ShardOf(spec.heads, rank.size, rank.rank);
+}
+
+void CheckTensorParallel(const ModelSpec& spec, int32_t size) {
+  const auto require = [&](int64_t found, std::string_view what) {
+    if (found < size)
+      Throw(ErrorKind::kInvalid,
+            "tensor_parallel_size is {}; a layer of this model has {} {}, and each rank needs one",
+            size, found, what);
+  };
+  for (const LayerSpec& layer : spec.layers) {
+    if (const auto* gqa = std::get_if<GqaSpec>(&layer.attention))
+      require(gqa->q_heads, "attention heads");
+    else
+      require(std::get<MlaSpec>(layer.attention).heads, "attention heads");
+    if (layer.moe_index < 0) require(layer.dense_width, "columns in its MLP");
+  }
+  require(spec.hidden, "hidden columns");
+  require(spec.vocab_size, "ids in the vocabulary");
+}
+
+std::vector<kv::LayerCacheShape> CacheShapes(const ModelSpec& spec, const TensorRank& rank) {
   std::vector<kv::LayerCacheShape> shapes;
   for (const LayerSpec& layer : spec.layers) {
     if (const auto* mla = std::get_if<MlaSpec>(&layer.attention)) {
@@ -45,7 +82,7 @@ std::vector<kv::LayerCacheShape> CacheShapes(const ModelSpec& spec) {
     // The start of a chunk is less than a chunk away.
     const int64_t window = gqa.window > 0 && gqa.chunk > 0 ? std::min(gqa.window, gqa.chunk)
                                                            : std::max(gqa.window, gqa.chunk);
-    shapes.push_back({.kv_heads = gqa.kv_heads,
+    shapes.push_back({.kv_heads = HeadsOf(gqa, rank).kv.size(),
                       .key_dim = gqa.head_dim,
                       .value_dim = gqa.head_dim,
                       .window = window});

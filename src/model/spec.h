@@ -12,6 +12,7 @@
 #include "compute/ops.h"
 #include "kv/paged_cache.h"
 #include "moe/layout.h"
+#include "parallel/mapping.h"
 
 namespace wideload::model {
 
@@ -125,8 +126,26 @@ struct ModelSpec {
 // experts in config.moe_layers whose softmax weights are taken as they are, no biases.
 ModelSpec PlainSpec(const checkpoint::ModelConfig& config);
 
-// What the KV cache holds of each layer.
-std::vector<kv::LayerCacheShape> CacheShapes(const ModelSpec& spec);
+// A rank of a tensor-parallel group, whose ranks share the attention of their requests.
+struct TensorRank {
+  int32_t rank = 0;
+  int32_t size = 1;
+};
+
+// The heads that a rank computes. Each rank has some of every kind: with fewer KV heads than ranks
+// several ranks have the same one, and share the query heads that look at it.
+struct HeadShard {
+  parallel::Shard q;
+  parallel::Shard kv;
+};
+HeadShard HeadsOf(const GqaSpec& spec, const TensorRank& rank);
+parallel::Shard HeadsOf(const MlaSpec& spec, const TensorRank& rank);
+
+// Errors: kInvalid when a layer has fewer heads or columns than the group has ranks.
+void CheckTensorParallel(const ModelSpec& spec, int32_t size);
+
+// What a rank's KV cache holds of each layer; that of rank 0 is no smaller than any other's.
+std::vector<kv::LayerCacheShape> CacheShapes(const ModelSpec& spec, const TensorRank& rank = {});
 
 // Of all layers, keys and values.
 int64_t KvBytesPerToken(const ModelSpec& spec, DType dtype);

@@ -7,6 +7,7 @@
 
 #include "checkpoint/rope_table.h"
 #include "checkpoint/weight_sums.h"
+#include "model/column_cut.h"
 #include "model/gated_mlp.h"
 #include "model/gqa_attention.h"
 #include "model/mla_attention.h"
@@ -42,8 +43,11 @@ Layer LoadLayer(const ModelSpec& model, int64_t index, WeightLoader& loader) {
   if (spec.moe_index >= 0) {
     layer.mlp = MoeBlock(model, spec.moe_index, prefix, loader);
   } else {
-    layer.mlp = GatedMlp(prefix + model.names.dense_mlp, spec.dense_width, model.hidden,
-                         spec.dense_bias, loader);
+    layer.mlp = GatedMlp({.hidden = model.hidden,
+                          .width = spec.dense_width,
+                          .has_bias = spec.dense_bias,
+                          .is_divided = true},
+                         prefix + model.names.dense_mlp, loader);
   }
   return layer;
 }
@@ -65,6 +69,7 @@ class Transformer final : public Model {
                   DType dtype) const;
   compute::RopeRows RotaryRows(const RankContext& rank, const Batch& batch) const;
   void RunMlp(const RankContext& rank, const Layer& layer, const TensorView& h) const;
+  void RunExperts(const RankContext& rank, const Layer& layer, const TensorView& h) const;
 
   ModelSpec spec_;
   checkpoint::RopeTable rope_;
@@ -72,19 +77,26 @@ class Transformer final : public Model {
   DType embedding_dtype_ = DType::kF32;
   std::vector<Layer> layers_;
   Buffer final_norm_;           // [H]
-  compute::PackedMatrix head_;  // [V, H]
+  ColumnCut head_cut_;          // of V
+  compute::PackedMatrix head_;  // [own V, H]
   int64_t weight_bytes_ = 0;
 };
 
 Transformer::Transformer(const ModelSpec& spec, WeightLoader& loader)
-    : spec_(spec), rope_(spec.rope, spec.rotary_dim, spec.max_positions) {
+    : spec_(spec),
+      rope_(spec.rope, spec.rotary_dim, spec.max_positions),
+      head_cut_(spec.vocab_size, loader.tensor_rank()) {
   const std::string embedding = spec.names.prefix + "model.embed_tokens";
   WeightLoader::Table table = loader.Raw(embedding + ".weight", {spec.vocab_size, spec.hidden});
   embedding_ = std::move(table.data);
   embedding_dtype_ = table.dtype;
-  head_ =
-      loader.Matrix(loader.Weight(spec.tied_embeddings ? embedding : spec.names.prefix + "lm_head",
-                                  spec.vocab_size, spec.hidden));
+  const compute::WeightSource head =
+      loader.Weight(spec.tied_embeddings ? embedding : spec.names.prefix + "lm_head",
+                    spec.vocab_size, spec.hidden);
+  head_ = loader.EachShard([&](int32_t rank) {
+    const parallel::Shard own = head_cut_.Of(rank);
+    return loader.Matrix(head.Rows(own.begin, own.size()));
+  });
   final_norm_ = loader.Vector(spec.names.prefix + "model.norm.weight", spec.hidden);
   for (int64_t layer = 0; layer < spec.num_layers(); ++layer)
     layers_.push_back(LoadLayer(spec, layer, loader));
@@ -122,14 +134,27 @@ compute::RopeRows Transformer::RotaryRows(const RankContext& rank, const Batch& 
   return rows;
 }
 
-// h += mlp(norm(h)); experts take fp32 rows, because the router does.
+// h += mlp(norm(h)).
 void Transformer::RunMlp(const RankContext& rank, const Layer& layer, const TensorView& h) const {
-  if (const auto* experts = std::get_if<MoeBlock>(&layer.mlp)) {
-    experts->Forward(rank, Norm(rank, h, layer.post_norm, DType::kF32), h);
-    return;
-  }
+  if (std::holds_alternative<MoeBlock>(layer.mlp)) return RunExperts(rank, layer, h);
   const TensorView x = Norm(rank, h, layer.post_norm, rank.exec.precision().activations);
   std::get<GatedMlp>(layer.mlp).Forward(rank, spec_.moe.activation, x, h);
+}
+
+// Each rank of a tensor-parallel group sends its share of the tokens through the experts, so that
+// none travels twice. Experts take fp32 rows, because the router does.
+void Transformer::RunExperts(const RankContext& rank, const Layer& layer,
+                             const TensorView& h) const {
+  const parallel::Shard own =
+      rank.tensor == nullptr
+          ? parallel::Shard{0, h.dim(0)}
+          : parallel::ShardOf(h.dim(0), rank.tensor->size(), rank.tensor->rank());
+  const TensorView own_rows = h.Rows(own.begin, own.size());
+  // Others may still be reading this rank's columns of h, and experts add to its rows.
+  if (rank.tensor != nullptr) rank.tensor->Barrier();
+  const TensorView x = Norm(rank, own_rows, layer.post_norm, DType::kF32);
+  std::get<MoeBlock>(layer.mlp).Forward(rank, x, own_rows);
+  GatherRows(rank, h);
 }
 
 void Transformer::Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
@@ -156,7 +181,8 @@ TensorView Transformer::Head(const RankContext& rank, const Batch& batch,
                 last.row<float>(i));
   const TensorView x = Norm(rank, last, final_norm_, rank.exec.precision().activations);
   const TensorView logits = ws.TakeTensor(DType::kF32, {wanted, spec_.vocab_size});
-  MatMul(rank.exec, x, head_, logits);
+  MatMul(rank.exec, x, head_, head_cut_.Own(logits));
+  head_cut_.Gather(rank, logits);
   return logits;
 }
 

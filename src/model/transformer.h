@@ -12,7 +12,8 @@
 
 namespace wideload::model {
 
-// Errors: as WeightLoader; when it measures, all of loader.faults() in one.
+// The model of the loader's tensor_rank(). Errors: as WeightLoader; when it measures, all of
+// loader.faults() in one.
 std::unique_ptr<Model> LoadTransformer(const ModelSpec& spec, WeightLoader& loader);
 
 // What to say of tensors that the model did not ask for: one line each for those of prediction

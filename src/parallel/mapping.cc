@@ -7,27 +7,30 @@
 namespace wideload::parallel {
 
 void ValidateLayout(const Layout& layout) {
-  if (std::min({layout.tp, layout.pp, layout.cp, layout.moe_tp, layout.moe_ep}) < 1)
+  const int32_t least =
+      std::min({layout.tp, layout.dp, layout.cp, layout.pp, layout.moe_tp, layout.moe_ep});
+  if (least < 1)
     Throw(ErrorKind::kInvalid,
-          "parallel sizes are tp {}, pp {}, cp {}, moe_tp {}, moe_ep {}; each must be at least 1",
-          layout.tp, layout.pp, layout.cp, layout.moe_tp, layout.moe_ep);
-  if (layout.tp != layout.moe_tp * layout.moe_ep)
+          "parallel sizes are tp {}, dp {}, cp {}, pp {}, moe_tp {}, moe_ep {}; each must be at "
+          "least 1",
+          layout.tp, layout.dp, layout.cp, layout.pp, layout.moe_tp, layout.moe_ep);
+  if (layout.stage() != layout.moe_tp * layout.moe_ep)
     Throw(ErrorKind::kInvalid,
-          "tensor_parallel_size is {}; it must be moe_tensor_parallel_size {} x "
-          "moe_expert_parallel_size {}",
-          layout.tp, layout.moe_tp, layout.moe_ep);
+          "moe_tensor_parallel_size is {} and moe_expert_parallel_size {}; their product must be "
+          "that of tp {}, dp {} and cp {}",
+          layout.moe_tp, layout.moe_ep, layout.tp, layout.dp, layout.cp);
 }
 
 Coordinates CoordinatesOf(const Layout& layout, int32_t world_rank) {
   WIDELOAD_CHECK(world_rank >= 0 && world_rank < layout.world(), "world rank {} of {}", world_rank,
                  layout.world());
-  Coordinates c;
-  c.tp = world_rank % layout.tp;
-  c.cp = world_rank % (layout.tp * layout.cp) / layout.tp;
-  c.pp = world_rank / (layout.tp * layout.cp);
-  c.moe_ep = c.tp % layout.moe_ep;
-  c.moe_tp = c.tp / layout.moe_ep;
-  return c;
+  const int32_t in_stage = world_rank % layout.stage();
+  return {.tp = world_rank % layout.tp,
+          .dp = world_rank / layout.tp % layout.dp,
+          .cp = in_stage / (layout.tp * layout.dp),
+          .pp = world_rank / layout.stage(),
+          .moe_tp = in_stage / layout.moe_ep,
+          .moe_ep = in_stage % layout.moe_ep};
 }
 
 std::vector<int32_t> ExpertGroup(const Layout& layout, int32_t world_rank) {
@@ -43,6 +46,13 @@ Shard ShardOf(int64_t size, int64_t count, int64_t index) {
   const int64_t longer = size % count;
   const int64_t begin = index * base + std::min(index, longer);
   return {begin, begin + base + (index < longer ? 1 : 0)};
+}
+
+Shard ShardInSteps(int64_t size, int64_t unit, int64_t count, int64_t index) {
+  const int64_t steps = (size + unit - 1) / unit;
+  if (steps < count) return ShardOf(size, count, index);
+  const Shard shard = ShardOf(steps, count, index);
+  return {shard.begin * unit, std::min(size, shard.end * unit)};
 }
 
 }  // namespace wideload::parallel

@@ -1,4 +1,4 @@
-// World rank -> coordinates (tp, pp, cp, moe_tp, moe_ep), and which part of a dimension a rank
+// World rank -> coordinates (tp, dp, cp, pp, moe_tp, moe_ep), and which part of a dimension a rank
 // owns. Pure. Source: the rank arithmetic that TensorRT-LLM documents for tensor_parallel_size,
 // moe_tensor_parallel_size and moe_expert_parallel_size.
 #pragma once
@@ -8,31 +8,41 @@
 
 namespace wideload::parallel {
 
-// Sizes of a layout. world = tp * pp * cp and tp = moe_tp * moe_ep. With attention data parallelism
-// `tp` counts the ranks that own requests.
+// Sizes of a layout. world = tp * dp * cp * pp, and the ranks of a stage of the pipeline hold its
+// experts: tp * dp * cp = moe_tp * moe_ep. TensorRT-LLM's tensor_parallel_size is tp, or with
+// enable_attention_dp it is dp and tp is 1.
 struct Layout {
-  int32_t tp = 1;
-  int32_t pp = 1;
-  int32_t cp = 1;
+  int32_t tp = 1;  // ranks that share the attention of their requests
+  int32_t dp = 1;  // groups of tp ranks, each with requests of its own
+  int32_t cp = 1;  // ranks that share the context of their requests
+  int32_t pp = 1;  // stages
   int32_t moe_tp = 1;
   int32_t moe_ep = 1;
 
-  int32_t world() const { return tp * pp * cp; }
+  int32_t stage() const { return tp * dp * cp; }
+  int32_t world() const { return stage() * pp; }
+  bool operator==(const Layout&) const = default;
 };
+
+// `num_ranks` ranks, each with requests of its own and its share of the experts.
+inline Layout DataParallel(int32_t num_ranks) { return {.dp = num_ranks, .moe_ep = num_ranks}; }
 
 struct Coordinates {
   int32_t tp = 0;
-  int32_t pp = 0;
+  int32_t dp = 0;
   int32_t cp = 0;
+  int32_t pp = 0;
   int32_t moe_tp = 0;
   int32_t moe_ep = 0;
   bool operator==(const Coordinates&) const = default;
 };
 
-// Errors: kInvalid naming the flags when a size is below 1 or tp is not moe_tp * moe_ep.
+// Errors: kInvalid naming the sizes when one is below 1 or the experts are not on all ranks of a
+// stage.
 void ValidateLayout(const Layout& layout);
 
-// world_rank in [0, layout.world()).
+// world_rank in [0, layout.world()). Neighbours share tp first, then dp, cp, pp; of the experts
+// they share moe_ep first.
 Coordinates CoordinatesOf(const Layout& layout, int32_t world_rank);
 
 // World ranks that share everything but the moe_ep coordinate with `world_rank`, in order of
@@ -48,5 +58,9 @@ struct Shard {
   bool operator==(const Shard&) const = default;
 };
 Shard ShardOf(int64_t size, int64_t count, int64_t index);
+
+// ShardOf in whole steps of `unit`, of which the last may be part of one, where there are as many
+// as pieces; else ShardOf.
+Shard ShardInSteps(int64_t size, int64_t unit, int64_t count, int64_t index);
 
 }  // namespace wideload::parallel

@@ -16,13 +16,27 @@ TEST(Layout, MatchesTensorRtLlmsExampleOfMoeTp2TimesMoeEp4) {
 }
 
 TEST(Layout, PutsPipelineStagesOutermost) {
-  const Layout layout{.tp = 2, .pp = 2, .cp = 2, .moe_tp = 2};
-  EXPECT_EQ(CoordinatesOf(layout, 7), (Coordinates{.tp = 1, .pp = 1, .cp = 1, .moe_tp = 1}));
-  EXPECT_EQ(CoordinatesOf(layout, 2), (Coordinates{.tp = 0, .pp = 0, .cp = 1}));
+  const Layout layout{.tp = 2, .cp = 2, .pp = 2, .moe_tp = 4};
+  EXPECT_EQ(CoordinatesOf(layout, 7), (Coordinates{.tp = 1, .cp = 1, .pp = 1, .moe_tp = 3}));
+  EXPECT_EQ(CoordinatesOf(layout, 2), (Coordinates{.tp = 0, .cp = 1, .pp = 0, .moe_tp = 2}));
+}
+
+TEST(Layout, PutsTheRanksOfATensorParallelGroupSideBySide) {
+  const Layout layout{.tp = 2, .dp = 4, .moe_ep = 8};
+  ValidateLayout(layout);
+  EXPECT_EQ(CoordinatesOf(layout, 5), (Coordinates{.tp = 1, .dp = 2, .moe_ep = 5}));
+}
+
+TEST(Layout, OfDataParallelRanksHasOneOfEachKind) {
+  const Layout layout = DataParallel(4);
+  ValidateLayout(layout);
+  EXPECT_EQ(layout.world(), 4);
+  EXPECT_EQ(CoordinatesOf(layout, 3), (Coordinates{.dp = 3, .moe_ep = 3}));
 }
 
 TEST(Layout, RefusesSizesThatDoNotMultiply) {
   EXPECT_THROW(ValidateLayout({.tp = 8, .moe_tp = 2, .moe_ep = 2}), Error);
+  EXPECT_THROW(ValidateLayout({.tp = 2, .dp = 2, .moe_ep = 2}), Error);
   EXPECT_THROW(ValidateLayout({.tp = 0}), Error);
 }
 
@@ -30,6 +44,12 @@ TEST(ShardOf, GivesTheFirstPiecesTheRemainder) {
   EXPECT_EQ(ShardOf(10, 3, 0), (Shard{0, 4}));
   EXPECT_EQ(ShardOf(10, 3, 2), (Shard{7, 10}));
   EXPECT_EQ(ShardOf(2, 3, 2), (Shard{2, 2}));
+}
+
+TEST(ShardInSteps, CutsAtWholeStepsWhereThereAreEnough) {
+  EXPECT_EQ(ShardInSteps(40, 16, 2, 0), (Shard{0, 32}));
+  EXPECT_EQ(ShardInSteps(40, 16, 2, 1), (Shard{32, 40}));
+  EXPECT_EQ(ShardInSteps(40, 16, 4, 3), (Shard{30, 40}));
 }
 
 }  // namespace

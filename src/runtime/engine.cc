@@ -10,16 +10,16 @@
 namespace wideload::runtime {
 namespace {
 
-void CountEntry(RankIteration& rank, const PlanEntry& entry) {
+void CountEntry(GroupIteration& group, const PlanEntry& entry) {
   const bool decode = entry.start >= entry.sequence->prompt_length;
-  ++rank.num_requests;
-  if (!decode) ++rank.num_prompt_requests;
-  (decode ? rank.num_generated_tokens : rank.num_prompt_tokens) += entry.count;
+  ++group.num_requests;
+  if (!decode) ++group.num_prompt_requests;
+  (decode ? group.num_generated_tokens : group.num_prompt_tokens) += entry.count;
 }
 
 SchedulerOptions MakeSchedulerOptions(const EngineOptions& options,
                                       std::vector<int64_t> kv_windows = {0}) {
-  return {.num_ranks = options.num_ranks,
+  return {.num_groups = options.layout.dp,
           .max_num_tokens = options.max_num_tokens,
           .max_batch_size = options.max_batch_size,
           .num_kv_blocks = options.num_kv_blocks,
@@ -60,11 +60,11 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, std::uni
       scheduler_(std::make_unique<Scheduler>(
           MakeSchedulerOptions(options, kv::Windows(model::CacheShapes(model.spec()))))),
       team_(std::move(team)),
-      rank_rows_(static_cast<size_t>(options.num_ranks)) {
-  info_.ranks.resize(static_cast<size_t>(options.num_ranks));
-  events_.reserve(static_cast<size_t>(options.num_ranks * options.max_batch_size) + 1);
+      rank_rows_(static_cast<size_t>(options.num_ranks())) {
+  info_.groups.resize(static_cast<size_t>(options.layout.dp));
+  events_.reserve(static_cast<size_t>(options.layout.dp * options.max_batch_size) + 1);
   const moe::MoeShape& moe = model.spec().moe;
-  if (moe.num_experts > 0 && options.num_ranks > 1 &&
+  if (moe.num_experts > 0 && options.num_ranks() > 1 &&
       options.rebalance.mode != rebalance::Mode::kOff)
     balancer_ = std::make_unique<rebalance::OnlineBalancer>(options.rebalance,
                                                             StartPlacements(moe, options));
@@ -114,7 +114,7 @@ std::span<const Event> Engine::Step() {
   const StepPlan& plan = scheduler_->Plan();
   if (plan.empty()) return events_;
   ++info_.iteration;
-  std::fill(info_.ranks.begin(), info_.ranks.end(), RankIteration{});
+  std::fill(info_.groups.begin(), info_.groups.end(), GroupIteration{});
   const std::optional<rebalance::PlacementChange> change = NextChange();
   team_->Run({.plan = plan, .iteration = info_.iteration, .change = change ? &*change : nullptr});
   Collect(plan);
@@ -148,14 +148,15 @@ void Engine::TellBalancer() {
 }
 
 void Engine::Collect(const StepPlan& plan) {
-  for (size_t r = 0; r < plan.ranks.size(); ++r) {
-    const RankResult result = team_->result(r);
-    for (size_t i = 0; i < plan.ranks[r].size(); ++i) {
-      const PlanEntry& entry = plan.ranks[r][i];
+  for (size_t g = 0; g < plan.groups.size(); ++g) {
+    // The first rank of a group samples for it.
+    const RankResult result = team_->result(g * static_cast<size_t>(options_.layout.tp));
+    for (size_t i = 0; i < plan.groups[g].size(); ++i) {
+      const PlanEntry& entry = plan.groups[g][i];
       const RankOutput& output = result.outputs[i];
       const Sequence& sequence = *entry.sequence;
       const RequestId id = sequence.id;
-      CountEntry(info_.ranks[r], entry);
+      CountEntry(info_.groups[g], entry);
       DeliverPromptLogits(entry, output);
       if (entry.sample && output.token < 0) {
         Retire(id);

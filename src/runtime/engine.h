@@ -23,7 +23,7 @@ namespace wideload::runtime {
 std::string RefusalReason(const Request& request, const EngineOptions& options, int64_t vocab_size);
 
 // What one iteration was, for logs and reports.
-struct RankIteration {
+struct GroupIteration {
   int64_t num_requests = 0;
   int64_t num_prompt_requests = 0;
   int64_t num_prompt_tokens = 0;
@@ -31,7 +31,7 @@ struct RankIteration {
 };
 struct IterationInfo {
   int64_t iteration = -1;
-  std::vector<RankIteration> ranks;
+  std::vector<GroupIteration> groups;  // of ranks that share requests
 };
 
 class Engine {

@@ -9,16 +9,17 @@
 #include "eplb/placement/placement.h"
 #include "eplb/split/slot_chooser.h"
 #include "moe/slot_store.h"
+#include "parallel/mapping.h"
 #include "rebalance/online_options.h"
 
 namespace wideload::runtime {
 
 struct EngineOptions {
   compute::KernelSet kernels = compute::KernelSet::kReference;
-  int32_t num_ranks = 1;
+  parallel::Layout layout;  // pp and cp are 1
   int32_t threads_per_rank = 1;
-  int64_t max_num_tokens = 2048;            // per rank and iteration
-  int64_t max_batch_size = 64;              // per rank
+  int64_t max_num_tokens = 2048;            // per group of layout.tp ranks, and iteration
+  int64_t max_batch_size = 64;              // per group
   int64_t max_seq_len = 0;                  // at most the model's context
   int64_t num_kv_blocks = 0;                // per rank
   int32_t num_slots = 0;                    // over all ranks; 0: one per expert
@@ -33,6 +34,8 @@ struct EngineOptions {
   rebalance::OnlineOptions rebalance;      // what changes the placements while serving
   // Longest wait for another rank while no rank gets on with its work.
   std::chrono::milliseconds deadline{4'000};
+
+  int32_t num_ranks() const { return layout.world(); }
 };
 
 }  // namespace wideload::runtime

@@ -7,10 +7,12 @@
 
 namespace wideload::runtime {
 moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options) {
+  // The ranks of a group share its tokens.
+  const int64_t most_tokens = (options.max_num_tokens + options.layout.tp - 1) / options.layout.tp;
   const int64_t chunk_tokens =
-      moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks, options.max_num_tokens);
-  const bool is_chunked = chunk_tokens < options.max_num_tokens;
-  return {.num_ranks = options.num_ranks,
+      moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks(), most_tokens);
+  const bool is_chunked = chunk_tokens < most_tokens;
+  return {.num_ranks = options.num_ranks(),
           .num_slots =
               options.num_slots > 0 ? options.num_slots : static_cast<int32_t>(shape.num_experts),
           .split = options.split,

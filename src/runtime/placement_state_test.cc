@@ -18,7 +18,7 @@ int64_t ExchangeBytes(const EngineOptions& options) {
 // of 400 bytes take 512. Beside them flags and counts, which no number of tokens changes.
 TEST(ExchangeMemory, IsBoundedByTheChunkWhateverAnIterationComputes) {
   for (const int64_t chunk : {1, 32, 128}) {
-    EngineOptions options{.num_ranks = 8, .moe_max_num_tokens = 8 * chunk};
+    EngineOptions options{.layout = parallel::DataParallel(8), .moe_max_num_tokens = 8 * chunk};
     options.max_num_tokens = 1024;
     const int64_t bytes = ExchangeBytes(options);
     const int64_t rows = 8 * (chunk * (512 + 5 * 4) + 2 * 128) + chunk * 4 * 512;
@@ -30,7 +30,7 @@ TEST(ExchangeMemory, IsBoundedByTheChunkWhateverAnIterationComputes) {
 }
 
 TEST(ExchangeMemory, HasOneBufferWhereNothingIsCut) {
-  EngineOptions options{.num_ranks = 8};
+  EngineOptions options{.layout = parallel::DataParallel(8)};
   options.max_num_tokens = 1024;
   const int64_t whole = ExchangeBytes(options);
   options.moe_max_num_tokens = 8 * 1023;

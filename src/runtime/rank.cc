@@ -16,7 +16,7 @@ RankOptions MakeRankOptions(const EngineOptions& options, const PlacementState& 
   slots.rank = group.rank();
   slots.progress = &group.progress();
   return {.rank = group.rank(),
-          .num_ranks = options.num_ranks,
+          .layout = options.layout,
           .threads = options.threads_per_rank,
           .kernels = options.kernels,
           .max_num_tokens = options.max_num_tokens,
@@ -45,8 +45,8 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
     : model_(model),
       options_(options),
       pool_(fmt::format("rank{}", options.rank), options.threads,
-            options.threads * options.num_ranks),
-      cache_(CacheShapeOf(model::CacheShapes(model.spec()), options)) {
+            options.threads * options.layout.world()),
+      cache_(CacheShapeOf(model::CacheShapes(model.spec(), options.tensor_rank()), options)) {
   if (options.group != nullptr) pool_.CountProgress(options.group->progress());
   for (int32_t i = 0; i < options.threads; ++i) samplers_.emplace_back(model.spec().vocab_size);
   const auto max_tokens = static_cast<size_t>(options.max_num_tokens);
@@ -62,6 +62,9 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
 void Rank::Start() {
   // One task per thread is likely but not certain; each task that runs checks the thread it is on.
   pool_.Run(64, [](int64_t, int) { compute::CheckFloatingPointMode(); });
+  if (options_.layout.tp > 1)
+    tensor_ =
+        options_.group->MakePart(options_.rank - options_.tensor_rank().rank, options_.layout.tp);
   if (options_.fabric == nullptr) return;
   const moe::MoeShape& shape = model_.spec().moe;
   const PlacementState& placements = *options_.placements;
@@ -125,7 +128,8 @@ void Rank::Run(const RankStep& step) {
   const model::RankContext context{.exec = {options_.kernels, &pool_},
                                    .workspace = &workspace_,
                                    .cache = &cache_,
-                                   .moe = moe_ ? &*moe_ : nullptr};
+                                   .moe = moe_ ? &*moe_ : nullptr,
+                                   .tensor = tensor_.get()};
   const model::Batch batch{.iteration = step.iteration,
                            .ids = ids_,
                            .positions = positions_,
@@ -134,7 +138,7 @@ void Rank::Run(const RankStep& step) {
                            .logits_rows = logits_rows_};
   const TensorView logits = model_.Forward(context, batch);
   if (recorder_) recorder_->RecordIteration(EpRank(options_.rank), step.iteration, routed_counts());
-  SampleAll(entries, logits);
+  if (options_.tensor_rank().rank == 0) SampleAll(entries, logits);
   ReadExchangeFigures();
 }
 

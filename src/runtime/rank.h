@@ -21,7 +21,7 @@ namespace wideload::runtime {
 
 struct RankOptions {
   int32_t rank = 0;
-  int32_t num_ranks = 1;
+  parallel::Layout layout;
   int32_t threads = 1;
   compute::KernelSet kernels = compute::KernelSet::kReference;
   int64_t max_num_tokens = 0;
@@ -31,6 +31,10 @@ struct RankOptions {
   moe::SlotOptions slots;
   comm::Communicator* group = nullptr;  // of this rank
   exchange::Fabric* fabric = nullptr;   // of this rank; null when the model has no experts
+
+  model::TensorRank tensor_rank() const {
+    return {.rank = parallel::CoordinatesOf(layout, rank).tp, .size = layout.tp};
+  }
 };
 
 // How the options want slots, but for what is a rank's own.
@@ -50,7 +54,7 @@ struct RankOutput {
 
 // What a rank made of its part of an iteration; valid until the next one.
 struct RankResult {
-  std::span<const RankOutput> outputs;     // one per entry
+  std::span<const RankOutput> outputs;     // one per entry, on the first rank of a group
   std::span<const int64_t> computed_rows;  // of each MoE layer; empty when there is none
   std::span<const int32_t> routed_counts;  // [MoE layers * experts] when asked for, else empty
   const RankExchange* exchange = nullptr;  // null when there is none
@@ -64,9 +68,9 @@ class Rank {
   // the other ranks. Collective. Errors: comm::PeerLost; kInvalid when ranks disagree about the
   // exchange.
   void Start();
-  // Changes placements if it is time, computes the entries (possibly none) and samples. Fills
-  // outputs(), one per entry, valid until the next call. Collective. Errors: comm::PeerLost;
-  // kCorrupt when slots are verified and one does not hold its expert.
+  // Changes placements if it is time, computes the entries (possibly none) of this rank's group and
+  // samples, if it is the first of the group. Fills outputs, valid until the next call. Collective.
+  // Errors: comm::PeerLost; kCorrupt when slots are verified and one does not hold its expert.
   void Run(const RankStep& step);
 
   // Told of this rank's routed counts, iteration by iteration; null: nothing is recorded.
@@ -94,6 +98,7 @@ class Rank {
   ThreadPool pool_;
   Workspace workspace_;
   kv::PagedCache cache_;
+  std::shared_ptr<comm::Communicator> tensor_;  // of its group, made by Start; null: it is alone
   std::optional<exchange::Exchange> exchange_;  // made by Start, on the rank's thread
   std::optional<moe::SlotStore> slots_;
   std::optional<moe::MoeRunner> moe_;

@@ -8,18 +8,19 @@ namespace wideload::runtime {
 
 RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
     : deadline_(options.deadline),
+      tensor_size_(options.layout.tp),
       placements_(model, options),
-      group_(options.num_ranks, {.total_threads = options.num_ranks * options.threads_per_rank,
-                                 .deadline = options.deadline}),
-      ladder_(WaitLadder::For(options.num_ranks * options.threads_per_rank + 1)) {
+      group_(options.num_ranks(), {.total_threads = options.num_ranks() * options.threads_per_rank,
+                                   .deadline = options.deadline}),
+      ladder_(WaitLadder::For(options.num_ranks() * options.threads_per_rank + 1)) {
   ladder_.slice = std::min(ladder_.slice, deadline_);
   if (model.spec().moe.num_experts > 0)
     fabrics_ = std::make_unique<exchange::LocalFabrics>(
-        options.num_ranks,
+        options.num_ranks(),
         exchange::SegmentBytes(moe::MakeExchangeShape(model.spec().moe, placements_.layout(),
                                                       compute::PrecisionOf(options.kernels))),
-        options.num_ranks * options.threads_per_rank);
-  for (int32_t r = 0; r < options.num_ranks; ++r) {
+        options.num_ranks() * options.threads_per_rank);
+  for (int32_t r = 0; r < options.num_ranks(); ++r) {
     members_.push_back(std::make_unique<Member>());
     members_.back()->rank =
         std::make_unique<Rank>(model, MakeRankOptions(options, placements_, group_.rank(r),
@@ -129,7 +130,7 @@ void RankTeam::ThreadMain(int32_t r) {
       if (plan_ == nullptr) {
         member.rank->Start();
       } else {
-        member.rank->Run({.entries = plan_->ranks[static_cast<size_t>(r)],
+        member.rank->Run({.entries = plan_->groups[static_cast<size_t>(r / tensor_size_)],
                           .iteration = iteration_,
                           .announced = announced_});
       }

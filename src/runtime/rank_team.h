@@ -74,6 +74,7 @@ class RankTeam {
   void ThreadMain(int32_t rank);
 
   std::chrono::milliseconds deadline_;
+  int32_t tensor_size_;  // ranks of a group
   PlacementState placements_;
   comm::LocalGroup group_;
   std::unique_ptr<exchange::LocalFabrics> fabrics_;  // null when the model has no experts

@@ -43,15 +43,15 @@ std::vector<kv::BlockClass> BlockClasses(const SchedulerOptions& options) {
 Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(options), classes_(BlockClasses(options)) {
   WIDELOAD_CHECK(
-      options.num_ranks >= 1 && options.max_num_tokens >= 1 && options.max_batch_size >= 1,
-      "{} ranks, {} tokens, batch {}", options.num_ranks, options.max_num_tokens,
+      options.num_groups >= 1 && options.max_num_tokens >= 1 && options.max_batch_size >= 1,
+      "{} groups, {} tokens, batch {}", options.num_groups, options.max_num_tokens,
       options.max_batch_size);
-  for (int32_t r = 0; r < options.num_ranks; ++r) {
-    Rank& rank = ranks_.emplace_back();
-    for (const kv::BlockClass& blocks : classes_) rank.blocks.emplace_back(blocks.num_blocks);
+  for (int32_t g = 0; g < options.num_groups; ++g) {
+    Group& group = groups_.emplace_back();
+    for (const kv::BlockClass& blocks : classes_) group.blocks.emplace_back(blocks.num_blocks);
   }
-  plan_.ranks.resize(static_cast<size_t>(options.num_ranks));
-  for (auto& entries : plan_.ranks) entries.reserve(static_cast<size_t>(options.max_batch_size));
+  plan_.groups.resize(static_cast<size_t>(options.num_groups));
+  for (auto& entries : plan_.groups) entries.reserve(static_cast<size_t>(options.max_batch_size));
 }
 
 std::string Scheduler::Add(RequestId id, Request request) {
@@ -72,58 +72,58 @@ std::string Scheduler::Add(RequestId id, Request request) {
 const StepPlan& Scheduler::Plan() {
   ++num_plans_;
   plan_.num_tokens = 0;
-  for (auto& entries : plan_.ranks) entries.clear();
-  for (Rank& rank : ranks_) {
-    rank.budget = options_.max_num_tokens;
-    rank.has_prompts = false;
+  for (auto& entries : plan_.groups) entries.clear();
+  for (Group& group : groups_) {
+    group.budget = options_.max_num_tokens;
+    group.has_prompts = false;
   }
-  const auto prompts_first = [this](int32_t r) {
-    return ranks_[static_cast<size_t>(r)].num_starved >= kMaxStarved;
+  const auto prompts_first = [this](int32_t g) {
+    return groups_[static_cast<size_t>(g)].num_starved >= kMaxStarved;
   };
-  for (int32_t r = 0; r < options_.num_ranks; ++r)
-    if (!prompts_first(r)) PlanRunning(r, true);
-  for (int32_t r = 0; r < options_.num_ranks; ++r) PlanRunning(r, false);
+  for (int32_t g = 0; g < options_.num_groups; ++g)
+    if (!prompts_first(g)) PlanRunning(g, true);
+  for (int32_t g = 0; g < options_.num_groups; ++g) PlanRunning(g, false);
   AdmitWaiting();
-  for (int32_t r = 0; r < options_.num_ranks; ++r)
-    if (prompts_first(r)) PlanRunning(r, true);
-  for (auto& entries : plan_.ranks) {
+  for (int32_t g = 0; g < options_.num_groups; ++g)
+    if (prompts_first(g)) PlanRunning(g, true);
+  for (auto& entries : plan_.groups) {
     std::erase_if(entries, [](const PlanEntry& entry) {
       return entry.count == 0;
     });  // preempted after planning
     for (const PlanEntry& entry : entries) plan_.num_tokens += entry.count;
   }
-  for (Rank& rank : ranks_) NoteStarved(rank);
+  for (Group& group : groups_) NoteStarved(group);
   return plan_;
 }
 
-void Scheduler::NoteStarved(Rank& rank) {
+void Scheduler::NoteStarved(Group& group) {
   const bool is_wanted =
-      !waiting_.empty() || std::any_of(rank.running.begin(), rank.running.end(),
+      !waiting_.empty() || std::any_of(group.running.begin(), group.running.end(),
                                        [](const Sequence* s) { return s->num_uncomputed() > 1; });
-  const bool is_starved = rank.budget == 0 && !rank.has_prompts && is_wanted;
-  rank.num_starved = is_starved ? rank.num_starved + 1 : 0;
+  const bool is_starved = group.budget == 0 && !group.has_prompts && is_wanted;
+  group.num_starved = is_starved ? group.num_starved + 1 : 0;
 }
 
-void Scheduler::PlanRunning(int32_t r, bool decodes) {
-  Rank& rank = ranks_[static_cast<size_t>(r)];
-  for (auto it = rank.running.begin(); it != rank.running.end(); ++it) {
+void Scheduler::PlanRunning(int32_t g, bool decodes) {
+  Group& group = groups_[static_cast<size_t>(g)];
+  for (auto it = group.running.begin(); it != group.running.end(); ++it) {
     Sequence& sequence = **it;
     if ((sequence.num_uncomputed() == 1) != decodes || sequence.last_plan == num_plans_) continue;
-    TryPlan(rank, sequence);
+    TryPlan(group, sequence);
     // The youngest are preempted first: when this one was, nobody comes after it.
-    if (sequence.rank < 0) return;
+    if (sequence.group < 0) return;
   }
 }
 
 // False when the budget is used up or the sequence had to give way.
-bool Scheduler::TryPlan(Rank& rank, Sequence& sequence) {
-  const int64_t count = std::min(sequence.num_uncomputed(), rank.budget);
-  if (count == 0 || !EnsureBlocks(rank, sequence, sequence.num_computed + count)) return false;
-  rank.budget -= count;
-  rank.has_prompts = rank.has_prompts || sequence.num_uncomputed() > 1;
+bool Scheduler::TryPlan(Group& group, Sequence& sequence) {
+  const int64_t count = std::min(sequence.num_uncomputed(), group.budget);
+  if (count == 0 || !EnsureBlocks(group, sequence, sequence.num_computed + count)) return false;
+  group.budget -= count;
+  group.has_prompts = group.has_prompts || sequence.num_uncomputed() > 1;
   sequence.last_plan = num_plans_;
   const bool last = count == sequence.num_uncomputed();
-  plan_.ranks[static_cast<size_t>(IndexOf(rank))].push_back(
+  plan_.groups[static_cast<size_t>(IndexOf(group))].push_back(
       {.sequence = &sequence,
        .start = sequence.num_computed,
        .count = count,
@@ -131,71 +131,72 @@ bool Scheduler::TryPlan(Rank& rank, Sequence& sequence) {
   return true;
 }
 
-bool Scheduler::EnsureBlocks(Rank& rank, Sequence& sequence, int64_t num_positions) {
+bool Scheduler::EnsureBlocks(Group& group, Sequence& sequence, int64_t num_positions) {
   const auto needed = static_cast<size_t>(kv::BlocksFor(num_positions));
   while (sequence.tables.front().blocks.size() < needed) {
-    if (AllocateBlocks(rank, sequence)) continue;
-    Sequence* youngest = rank.running.back();
-    Preempt(rank, *youngest);
+    if (AllocateBlocks(group, sequence)) continue;
+    Sequence* youngest = group.running.back();
+    Preempt(group, *youngest);
     if (youngest == &sequence) return false;
   }
   return true;
 }
 
 // One more block of every class, or of none.
-bool Scheduler::AllocateBlocks(Rank& rank, Sequence& sequence) {
-  for (const kv::BlockAllocator& blocks : rank.blocks)
+bool Scheduler::AllocateBlocks(Group& group, Sequence& sequence) {
+  for (const kv::BlockAllocator& blocks : group.blocks)
     if (blocks.num_free() == 0) return false;
-  for (size_t c = 0; c < rank.blocks.size(); ++c)
-    sequence.tables[c].blocks.push_back(rank.blocks[c].Allocate());
+  for (size_t c = 0; c < group.blocks.size(); ++c)
+    sequence.tables[c].blocks.push_back(group.blocks[c].Allocate());
   return true;
 }
 
-void Scheduler::GiveBack(Rank& rank, Sequence& sequence) {
-  for (size_t c = 0; c < rank.blocks.size(); ++c) {
+void Scheduler::GiveBack(Group& group, Sequence& sequence) {
+  for (size_t c = 0; c < group.blocks.size(); ++c) {
     BlockTable& table = sequence.tables[c];
     const int64_t behind = kv::NumBlocksBehind(classes_[c].window, sequence.num_computed);
     if (behind <= table.num_given_back) continue;
-    rank.blocks[c].Free(std::span(table.blocks)
-                            .first(static_cast<size_t>(behind))
-                            .subspan(static_cast<size_t>(table.num_given_back)));
+    group.blocks[c].Free(std::span(table.blocks)
+                             .first(static_cast<size_t>(behind))
+                             .subspan(static_cast<size_t>(table.num_given_back)));
     table.num_given_back = behind;
   }
 }
 
-void Scheduler::FreeAll(Rank& rank, Sequence& sequence) {
-  for (size_t c = 0; c < rank.blocks.size(); ++c) {
+void Scheduler::FreeAll(Group& group, Sequence& sequence) {
+  for (size_t c = 0; c < group.blocks.size(); ++c) {
     BlockTable& table = sequence.tables[c];
-    rank.blocks[c].Free(std::span(table.blocks).subspan(static_cast<size_t>(table.num_given_back)));
+    group.blocks[c].Free(
+        std::span(table.blocks).subspan(static_cast<size_t>(table.num_given_back)));
     table.blocks.clear();
     table.num_given_back = 0;
   }
 }
 
-void Scheduler::Preempt(Rank& rank, Sequence& sequence) {
-  for (PlanEntry& entry : plan_.ranks[static_cast<size_t>(IndexOf(rank))]) {
+void Scheduler::Preempt(Group& group, Sequence& sequence) {
+  for (PlanEntry& entry : plan_.groups[static_cast<size_t>(IndexOf(group))]) {
     if (entry.sequence != &sequence) continue;
-    rank.budget += entry.count;
+    group.budget += entry.count;
     entry.count = 0;
   }
-  FreeAll(rank, sequence);
+  FreeAll(group, sequence);
   sequence.num_computed = 0;
-  sequence.rank = -1;
+  sequence.group = -1;
   sequence.last_plan = -1;
   ++sequence.num_preemptions;
   ++num_preemptions_;
-  waiting_.splice(waiting_.begin(), rank.running, sequence.place);
+  waiting_.splice(waiting_.begin(), group.running, sequence.place);
 }
 
-bool Scheduler::HasRoom(const Rank& rank) const {
-  return static_cast<int64_t>(rank.running.size()) < options_.max_batch_size && rank.budget > 0;
+bool Scheduler::HasRoom(const Group& group) const {
+  return static_cast<int64_t>(group.running.size()) < options_.max_batch_size && group.budget > 0;
 }
 
-// Of one that no rank has the blocks for: whether those behind it may go first. One that gave its
+// Of one that no group has the blocks for: whether those behind it may go first. One that gave its
 // blocks back has waited enough.
 bool Scheduler::MayPass(const Sequence& blocked) const {
   return blocked.num_preemptions == 0 && blocked.num_passed < kMaxPassed &&
-         std::any_of(ranks_.begin(), ranks_.end(), [this](const Rank& r) { return HasRoom(r); });
+         std::any_of(groups_.begin(), groups_.end(), [this](const Group& g) { return HasRoom(g); });
 }
 
 void Scheduler::AdmitWaiting() {
@@ -204,21 +205,21 @@ void Scheduler::AdmitWaiting() {
   int num_looks = 0;
   for (auto it = waiting_.begin(); it != waiting_.end();) {
     Sequence& sequence = **it;
-    Rank* rank = ChooseRank(sequence);
+    Group* group = ChooseGroup(sequence);
     ++it;
-    if (rank == nullptr) {
+    if (group == nullptr) {
       if (blocked == nullptr) blocked = &sequence;
       if (!MayPass(sequence) || !MayPass(*blocked) || ++num_looks > kMaxLooks) return;
       continue;
     }
     if (blocked != nullptr) ++blocked->num_passed;
-    Admit(sequence, *rank);
+    Admit(sequence, *group);
     if (blocked != nullptr && !MayPass(*blocked)) return;
   }
 }
 
 // For all tokens of a sequence that begins, as far as they are needed at once.
-bool Scheduler::HasBlocksFor(const Rank& rank, const Sequence& sequence) const {
+bool Scheduler::HasBlocksFor(const Group& group, const Sequence& sequence) const {
   const auto length = static_cast<int64_t>(sequence.tokens.size());
   for (size_t c = 0; c < classes_.size(); ++c) {
     int64_t needed = kv::BlocksFor(length);
@@ -226,35 +227,35 @@ bool Scheduler::HasBlocksFor(const Rank& rank, const Sequence& sequence) const {
       const int64_t at_once = std::min(length, options_.max_num_tokens);
       needed = std::min(needed, kv::BlocksFor(classes_[c].window) + kv::BlocksFor(at_once) + 1);
     }
-    if (rank.blocks[c].num_free() < needed) return false;
+    if (group.blocks[c].num_free() < needed) return false;
   }
   return true;
 }
 
-void Scheduler::Admit(Sequence& sequence, Rank& rank) {
+void Scheduler::Admit(Sequence& sequence, Group& group) {
   const auto needed = sequence.prompt_length + sequence.request.max_tokens;
   sequence.tokens.reserve(static_cast<size_t>(needed));
   sequence.tables.resize(classes_.size());
   for (BlockTable& table : sequence.tables)
     table.blocks.reserve(static_cast<size_t>(kv::BlocksFor(needed)));
-  rank.running.splice(rank.running.end(), waiting_, sequence.place);
-  sequence.rank = IndexOf(rank);
-  rank.has_prompts = true;
-  WIDELOAD_CHECK(TryPlan(rank, sequence), "request {} was admitted without room", sequence.id);
+  group.running.splice(group.running.end(), waiting_, sequence.place);
+  sequence.group = IndexOf(group);
+  group.has_prompts = true;
+  WIDELOAD_CHECK(TryPlan(group, sequence), "request {} was admitted without room", sequence.id);
 }
 
-// The rank with the fewest tokens ahead of this sequence, among those with a free place, budget,
+// The group with the fewest tokens ahead of this sequence, among those with a free place, budget,
 // and blocks for all its tokens, so that admission does not preempt; ties go to
-// the lowest rank.
-Scheduler::Rank* Scheduler::ChooseRank(const Sequence& sequence) {
-  Rank* best = nullptr;
+// the lowest group.
+Scheduler::Group* Scheduler::ChooseGroup(const Sequence& sequence) {
+  Group* best = nullptr;
   int64_t best_load = 0;
-  for (Rank& rank : ranks_) {
-    if (!HasRoom(rank) || !HasBlocksFor(rank, sequence)) continue;
+  for (Group& group : groups_) {
+    if (!HasRoom(group) || !HasBlocksFor(group, sequence)) continue;
     int64_t load = 0;
-    for (const Sequence* running : rank.running) load += 1 + running->num_uncomputed();
+    for (const Sequence* running : group.running) load += 1 + running->num_uncomputed();
     if (best == nullptr || load < best_load) {
-      best = &rank;
+      best = &group;
       best_load = load;
     }
   }
@@ -264,7 +265,7 @@ Scheduler::Rank* Scheduler::ChooseRank(const Sequence& sequence) {
 FinishReason Scheduler::Complete(const PlanEntry& entry, int32_t token) {
   Sequence& sequence = *entry.sequence;
   sequence.num_computed += entry.count;
-  GiveBack(ranks_[static_cast<size_t>(sequence.rank)], sequence);
+  GiveBack(groups_[static_cast<size_t>(sequence.group)], sequence);
   if (token >= 0) sequence.tokens.push_back(token);
   if (token >= 0 && Contains(sequence.request.eos_ids, token)) return FinishReason::kStop;
   const auto generated = static_cast<int64_t>(sequence.tokens.size()) - sequence.prompt_length;
@@ -277,10 +278,10 @@ bool Scheduler::Retire(RequestId id) {
   const auto it = sequences_.find(id);
   if (it == sequences_.end()) return false;
   Sequence* sequence = it->second.get();
-  if (sequence->rank >= 0) {
-    Rank& rank = ranks_[static_cast<size_t>(sequence->rank)];
-    FreeAll(rank, *sequence);
-    rank.running.erase(sequence->place);
+  if (sequence->group >= 0) {
+    Group& group = groups_[static_cast<size_t>(sequence->group)];
+    FreeAll(group, *sequence);
+    group.running.erase(sequence->place);
   } else {
     waiting_.erase(sequence->place);
   }
@@ -290,14 +291,14 @@ bool Scheduler::Retire(RequestId id) {
 
 int64_t Scheduler::num_running() const {
   int64_t running = 0;
-  for (const Rank& rank : ranks_) running += static_cast<int64_t>(rank.running.size());
+  for (const Group& group : groups_) running += static_cast<int64_t>(group.running.size());
   return running;
 }
 
 double Scheduler::kv_usage() const {
   int64_t num_free = 0;
-  for (const Rank& rank : ranks_) num_free += rank.blocks.front().num_free();
-  const int64_t total = classes_.front().num_blocks * options_.num_ranks;
+  for (const Group& group : groups_) num_free += group.blocks.front().num_free();
+  const int64_t total = classes_.front().num_blocks * options_.num_groups;
   return total > 0 ? 1 - static_cast<double>(num_free) / static_cast<double>(total) : 0;
 }
 

@@ -1,6 +1,7 @@
-// Which tokens each rank computes in the next iteration, and where their keys and values live.
-// Pure: no threads, clocks or devices; the same calls give the same plans. Every rank owns the
-// requests placed on it (attention data parallelism).
+// Which tokens each group of ranks computes in the next iteration, and where their keys and values
+// live. Pure: no threads, clocks or devices; the same calls give the same plans. Every group of
+// ranks owns the requests placed on it (attention data parallelism); its ranks share each of them
+// (tensor parallelism), in one plan and with the same numbers of blocks.
 #pragma once
 
 #include <cstdint>
@@ -18,10 +19,10 @@
 namespace wideload::runtime {
 
 struct SchedulerOptions {
-  int32_t num_ranks = 1;
-  int64_t max_num_tokens = 2048;          // per rank and iteration
-  int64_t max_batch_size = 64;            // requests running on a rank
-  int64_t num_kv_blocks = 0;              // per rank; of layers without a window
+  int32_t num_groups = 1;
+  int64_t max_num_tokens = 2048;          // per group and iteration
+  int64_t max_batch_size = 64;            // requests running on a group
+  int64_t num_kv_blocks = 0;              // per group; of layers without a window
   std::vector<int64_t> kv_windows = {0};  // of the layers, kv::Windows
   int64_t max_seq_len = 0;                // prompt and generated tokens of one request
 };
@@ -30,7 +31,7 @@ struct SchedulerOptions {
 // it can.
 std::string RefusalReason(const Request& request, const SchedulerOptions& options);
 
-// The blocks of each class that a rank has.
+// The blocks of each class that each rank of a group has.
 std::vector<kv::BlockClass> BlockClasses(const SchedulerOptions& options);
 
 // A sequence's blocks of one class: blocks[i] holds positions i * kBlockTokens and on.
@@ -46,12 +47,12 @@ struct Sequence {
   Request request;              // its prompt is in `tokens`, once
   std::vector<int32_t> tokens;  // prompt, then generated
   int64_t prompt_length = 0;
-  std::vector<BlockTable> tables;  // of each block class, equally long; on `rank`
+  std::vector<BlockTable> tables;  // of each block class, equally long; on `group`
   int64_t num_computed = 0;        // positions whose keys and values are in the cache
-  int32_t rank = -1;               // -1: waiting
+  int32_t group = -1;              // -1: waiting
   int64_t num_preemptions = 0;
   // The scheduler's own.
-  std::list<Sequence*>::iterator place;  // in the list of its rank, or of those that wait
+  std::list<Sequence*>::iterator place;  // in the list of its group, or of those that wait
   int64_t last_plan = -1;                // that has an entry of it
   int64_t num_passed = 0;                // admitted while this one waited before them
 
@@ -68,7 +69,7 @@ struct PlanEntry {
 };
 
 struct StepPlan {
-  std::vector<std::vector<PlanEntry>> ranks;
+  std::vector<std::vector<PlanEntry>> groups;
   int64_t num_tokens = 0;
 
   bool empty() const { return num_tokens == 0; }
@@ -82,11 +83,11 @@ class Scheduler {
   std::string Add(RequestId id, Request request);
 
   // Chooses the next iteration's work: decodes first, then prompt chunks in order of admission,
-  // then waiting requests, each on the rank with the least work. Where decodes have taken a rank's
-  // whole budget kMaxStarved times while prompts waited, these go first once. When a rank's blocks
-  // run out its youngest request is preempted: it gives its blocks back and will be computed again
-  // from its own tokens. Requests behind one for which no rank has the blocks are admitted before
-  // it, up to kMaxPassed of them; then they wait for it. Valid until the next call.
+  // then waiting requests, each on the group with the least work. Where decodes have taken a
+  // group's whole budget kMaxStarved times while prompts waited, these go first once. When a
+  // group's blocks run out its youngest request is preempted: it gives its blocks back and will be
+  // computed again from its own tokens. Requests behind one for which no group has the blocks are
+  // admitted before it, up to kMaxPassed of them; then they wait for it. Valid until the next call.
   const StepPlan& Plan();
   static constexpr int64_t kMaxStarved = 8;
   static constexpr int64_t kMaxPassed = 64;
@@ -103,14 +104,14 @@ class Scheduler {
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
   int64_t num_running() const;
   int64_t num_preemptions() const { return num_preemptions_; }
-  // Share of the KV blocks of all ranks that are in use; of layers without a window.
+  // Share of the KV blocks of all groups that are in use; of layers without a window.
   double kv_usage() const;
   bool idle() const { return sequences_.empty(); }
   const SchedulerOptions& options() const { return options_; }
   const Sequence* Find(RequestId id) const;
 
  private:
-  struct Rank {
+  struct Group {
     std::list<Sequence*> running;            // in order of admission
     std::vector<kv::BlockAllocator> blocks;  // of each class
     int64_t budget = 0;                      // tokens left in the plan being made
@@ -118,27 +119,29 @@ class Scheduler {
     bool has_prompts = false;  // in the plan being made
   };
 
-  void PlanRunning(int32_t rank, bool decodes);
+  void PlanRunning(int32_t group, bool decodes);
   void AdmitWaiting();
-  void Admit(Sequence& sequence, Rank& rank);
+  void Admit(Sequence& sequence, Group& group);
   bool MayPass(const Sequence& blocked) const;
-  bool HasRoom(const Rank& rank) const;
-  void NoteStarved(Rank& rank);
-  Rank* ChooseRank(const Sequence& sequence);
-  bool TryPlan(Rank& rank, Sequence& sequence);
-  bool EnsureBlocks(Rank& rank, Sequence& sequence, int64_t num_positions);
-  bool AllocateBlocks(Rank& rank, Sequence& sequence);
-  bool HasBlocksFor(const Rank& rank, const Sequence& sequence) const;
-  void GiveBack(Rank& rank, Sequence& sequence);
-  void FreeAll(Rank& rank, Sequence& sequence);
-  void Preempt(Rank& rank, Sequence& sequence);
-  int32_t IndexOf(const Rank& rank) const { return static_cast<int32_t>(&rank - ranks_.data()); }
+  bool HasRoom(const Group& group) const;
+  void NoteStarved(Group& group);
+  Group* ChooseGroup(const Sequence& sequence);
+  bool TryPlan(Group& group, Sequence& sequence);
+  bool EnsureBlocks(Group& group, Sequence& sequence, int64_t num_positions);
+  bool AllocateBlocks(Group& group, Sequence& sequence);
+  bool HasBlocksFor(const Group& group, const Sequence& sequence) const;
+  void GiveBack(Group& group, Sequence& sequence);
+  void FreeAll(Group& group, Sequence& sequence);
+  void Preempt(Group& group, Sequence& sequence);
+  int32_t IndexOf(const Group& group) const {
+    return static_cast<int32_t>(&group - groups_.data());
+  }
 
   SchedulerOptions options_;
   std::vector<kv::BlockClass> classes_;
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
   std::list<Sequence*> waiting_;
-  std::vector<Rank> ranks_;
+  std::vector<Group> groups_;
   StepPlan plan_;
   int64_t num_plans_ = 0;
   int64_t num_preemptions_ = 0;

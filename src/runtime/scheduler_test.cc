@@ -21,7 +21,7 @@ Request Prompt(int64_t length, int64_t max_tokens) {
 }
 
 SchedulerOptions Options() {
-  return {.num_ranks = 1,
+  return {.num_groups = 1,
           .max_num_tokens = 64,
           .max_batch_size = 8,
           .num_kv_blocks = 16,
@@ -36,7 +36,7 @@ int RunAll(Scheduler& scheduler, std::map<RequestId, std::vector<int64_t>>* star
     const StepPlan plan = scheduler.Plan();
     EXPECT_FALSE(plan.empty()) << "nothing planned but not idle";
     if (plan.empty() || ++iterations > 100000) return -1;
-    for (const auto& entries : plan.ranks) {
+    for (const auto& entries : plan.groups) {
       int64_t tokens = 0;
       for (const PlanEntry& entry : entries) {
         tokens += entry.count;
@@ -70,26 +70,26 @@ TEST(Scheduler, LetsDecodesGoBeforePromptChunks) {
   Scheduler scheduler(Options());
   scheduler.Add(0, Prompt(10, 5));
   const StepPlan first = scheduler.Plan();
-  for (const PlanEntry& entry : first.ranks[0]) scheduler.Complete(entry, 7);
+  for (const PlanEntry& entry : first.groups[0]) scheduler.Complete(entry, 7);
   scheduler.Add(1, Prompt(200, 5));
   const StepPlan& plan = scheduler.Plan();
-  ASSERT_EQ(plan.ranks[0].size(), 2u);
-  EXPECT_EQ(plan.ranks[0][0].sequence->id, 0);
-  EXPECT_EQ(plan.ranks[0][1].count, 63);
+  ASSERT_EQ(plan.groups[0].size(), 2u);
+  EXPECT_EQ(plan.groups[0][0].sequence->id, 0);
+  EXPECT_EQ(plan.groups[0][1].count, 63);
 }
 
 TEST(Scheduler, PlacesRequestsOnTheRankWithLeastWork) {
   SchedulerOptions options = Options();
-  options.num_ranks = 3;
+  options.num_groups = 3;
   Scheduler scheduler(options);
   scheduler.Add(0, Prompt(60, 1));
   scheduler.Add(1, Prompt(5, 1));
   scheduler.Add(2, Prompt(5, 1));
   scheduler.Add(3, Prompt(5, 1));
   const StepPlan& plan = scheduler.Plan();
-  EXPECT_EQ(plan.ranks[0].size(), 1u);
-  EXPECT_EQ(plan.ranks[1].size(), 2u);
-  EXPECT_EQ(plan.ranks[2].size(), 1u);
+  EXPECT_EQ(plan.groups[0].size(), 1u);
+  EXPECT_EQ(plan.groups[1].size(), 2u);
+  EXPECT_EQ(plan.groups[2].size(), 1u);
 }
 
 TEST(Scheduler, PreemptsTheYoungestWhenBlocksRunOutAndFinishesAll) {
@@ -125,7 +125,7 @@ TEST(Scheduler, GivesBlocksBehindAWindowBack) {
   const Sequence* sequence = scheduler.Find(0);
   for (int64_t computed = 0; computed < 200;) {
     const StepPlan plan = scheduler.Plan();
-    const PlanEntry& entry = plan.ranks[0][0];
+    const PlanEntry& entry = plan.groups[0][0];
     // What this step computes and looks at has blocks, equally many in both classes.
     const auto needed = static_cast<size_t>(kv::BlocksFor(entry.start + entry.count));
     for (const BlockTable& table : sequence->tables) EXPECT_EQ(table.blocks.size(), needed);
@@ -172,7 +172,7 @@ TEST(Scheduler, StopsAtEosAndFreesBlocksOnRetire) {
   request.eos_ids = {7};
   scheduler.Add(0, std::move(request));
   const StepPlan& plan = scheduler.Plan();
-  EXPECT_EQ(scheduler.Complete(plan.ranks[0][0], 7), FinishReason::kStop);
+  EXPECT_EQ(scheduler.Complete(plan.groups[0][0], 7), FinishReason::kStop);
   EXPECT_TRUE(scheduler.Retire(0));
   EXPECT_FALSE(scheduler.Retire(0));
   EXPECT_TRUE(scheduler.idle());
@@ -200,7 +200,7 @@ TEST(Scheduler, RetiresAnyOfVeryManyRequestsAtOnce) {
 std::vector<RequestId> PlanOnce(Scheduler& scheduler) {
   std::vector<RequestId> ids;
   const StepPlan plan = scheduler.Plan();
-  for (const PlanEntry& entry : plan.ranks[0]) {
+  for (const PlanEntry& entry : plan.groups[0]) {
     ids.push_back(entry.sequence->id);
     if (scheduler.Complete(entry, entry.sample ? 7 : -1) != FinishReason::kNone)
       scheduler.Retire(ids.back());
@@ -223,7 +223,7 @@ TEST(Scheduler, LetsSmallRequestsPassAGiantForATime) {
   EXPECT_LE(num_passed, Scheduler::kMaxPassed);
   const Sequence* const giant = scheduler.Find(1);
   PlanOnce(scheduler);
-  EXPECT_GE(giant->rank, 0) << "its turn has come";
+  EXPECT_GE(giant->group, 0) << "its turn has come";
 }
 
 TEST(Scheduler, MakesSmallRequestsWaitAtLastForAGiant) {

@@ -1,8 +1,10 @@
 // What every Communicator must do. A new implementation adds itself to communicator_media.cc.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -93,6 +95,117 @@ TEST_P(CommunicatorConformance, AllGatherVKeepsPiecesOfAnyLength) {
     }
   });
   EXPECT_TRUE(outcome.ok()) << outcome.error;
+}
+
+// Byte `i` of row `row`, as its owner fills it in.
+std::byte ColumnByte(int64_t row, int64_t i, int round) {
+  return static_cast<std::byte>(row * 31 + i * 7 + round * 13 + 1);
+}
+
+// Rows of 3 bytes more than the columns; rank r has (r + 1) widest / 3 % (widest + 1) elements.
+// `data` stays until the next collective.
+void GatherAndCheck(Communicator& group, int64_t rows, int64_t widest, int round,
+                    std::vector<std::byte>& data) {
+  std::vector<int64_t> ends;
+  for (int r = 0; r < group.size(); ++r)
+    ends.push_back((ends.empty() ? 0 : ends.back()) + (r + 1) * widest / 3 % (widest + 1));
+  const int64_t width = ends.back() * 2;
+  data.assign(static_cast<size_t>(rows * (width + 3)), std::byte{255});
+  const ColumnBlock block{.data = data.data(),
+                          .num_rows = rows,
+                          .row_stride_bytes = width + 3,
+                          .element_bytes = 2,
+                          .ends = ends};
+  const auto byte_at = [&](int64_t row, int64_t i) -> std::byte& {
+    return data[static_cast<size_t>(row * (width + 3) + i)];
+  };
+  const int64_t begin = block.Begin(group.rank());
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = begin; i < begin + block.Width(group.rank()); ++i)
+      byte_at(row, i) = ColumnByte(row, i, round);
+  group.AllGatherColumns(block);
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t i = 0; i < width; ++i)
+      ASSERT_EQ(byte_at(row, i), ColumnByte(row, i, round)) << "row " << row << ", byte " << i;
+    for (int64_t i = width; i < width + 3; ++i) ASSERT_EQ(byte_at(row, i), std::byte{255});
+  }
+}
+
+TEST_P(CommunicatorConformance, AllGatherColumnsGivesEveryRankWholeRows) {
+  const RankOutcome outcome = Run([](Communicator& group) {
+    std::vector<std::byte> data[2];
+    for (int round = 0; round < 6; ++round) {
+      GatherAndCheck(group, round, 5, round, data[round % 2]);
+      if (round == 3) group.AllGather({}, {});
+    }
+    GatherAndCheck(group, 3, 50'000, 6, data[0]);  // longer than a mailbox
+    std::vector<int32_t> after(1, group.rank());
+    group.Broadcast(std::as_writable_bytes(std::span(after)), 0);
+    EXPECT_EQ(after[0], 0);
+  });
+  EXPECT_TRUE(outcome.ok()) << outcome.error;
+}
+
+// Neighbours, the last of them perhaps alone.
+std::shared_ptr<Communicator> MakePairs(Communicator& group) {
+  const int first = group.rank() / 2 * 2;
+  return group.MakePart(first, std::min(2, group.size() - first));
+}
+
+TEST_P(CommunicatorConformance, APartIsAGroupOfItsOwn) {
+  const RankOutcome outcome = Run([](Communicator& group) {
+    for (int time = 0; time < 2; ++time) {
+      const std::shared_ptr<Communicator> part = MakePairs(group);
+      EXPECT_EQ(part->rank(), group.rank() % 2);
+      EXPECT_EQ(part->whole(), &group);
+      // As often as this part likes.
+      for (int round = 0; round < 1 + group.rank() / 2; ++round) {
+        std::vector<int> all(static_cast<size_t>(part->size()), -1);
+        part->AllGatherValue(group.rank(), std::span(all));
+        for (size_t r = 0; r < all.size(); ++r)
+          EXPECT_EQ(all[r], part->first_in_whole() + static_cast<int>(r));
+        std::vector<std::byte> data;
+        GatherAndCheck(*part, 2, 9, round, data);
+        part->Barrier();
+      }
+      group.Barrier();
+    }
+  });
+  EXPECT_TRUE(outcome.ok()) << outcome.error;
+}
+
+TEST_P(CommunicatorConformance, TheEndOfAGroupEndsTheWaitsOfItsParts) {
+  if (num_ranks() < 3) GTEST_SKIP() << "there is one part";
+  const SharedCounter num_told;
+  const RankOutcome outcome = Run([&](Communicator& group) {
+    group.SetWhere({.iteration = 4});
+    const std::shared_ptr<Communicator> part = MakePairs(group);
+    group.Barrier();
+    if (group.rank() == 2) return part->Abort("the disk is full");
+    if (group.rank() != 0) return;
+    try {
+      part->Barrier();
+    } catch (const PeerLost& lost) {
+      num_told->fetch_add(1);
+      EXPECT_STREQ(lost.what(),
+                   "rank 0, iteration 4: waited for the barrier of rank 1: rank 2 ended the "
+                   "group: the disk is full");
+    }
+  });
+  EXPECT_EQ(static_cast<int>(num_told->load()), 1);
+}
+
+TEST_P(CommunicatorConformance, ASilentRankOfAPartIsNamedByItsNumberInTheWhole) {
+  if (num_ranks() < 4) GTEST_SKIP() << "no second part of two";
+  const RankOutcome outcome = Run(
+      [&](Communicator& group) {
+        const std::shared_ptr<Communicator> part = MakePairs(group);
+        group.Barrier();
+        if (group.rank() == 2) part->Barrier();
+      },
+      {.deadline = std::chrono::milliseconds(200)});
+  EXPECT_NE(outcome.error.find("rank 2: waited for the barrier of rank 3: "), std::string::npos)
+      << outcome.error;
 }
 
 TEST_P(CommunicatorConformance, BroadcastCopiesFromAnyRoot) {

@@ -47,7 +47,7 @@ std::unique_ptr<runtime::Engine> EngineWith(FaultyModel::Fault fault) {
       new FaultyModel(*TinyModel().model, std::move(fault));  // never freed, as above
   runtime::EngineOptions options =
       testing_support::TestOptions(TinyModel().config, compute::AutoKernelSet());
-  options.num_ranks = kRanks;
+  options.layout = parallel::DataParallel(kRanks);
   options.deadline = std::chrono::milliseconds(500);
   auto engine = std::make_unique<runtime::Engine>(*faulty, options);
   for (int i = 0; i < 2 * kRanks; ++i) {

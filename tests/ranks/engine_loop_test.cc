@@ -30,7 +30,7 @@ class EngineLoopTest : public testing::Test {
   runtime::EngineOptions Options() const {
     runtime::EngineOptions options =
         testing_support::TestOptions(model_.config, compute::AutoKernelSet());
-    options.num_ranks = 2;
+    options.layout = parallel::DataParallel(2);
     options.max_batch_size = 4;
     return options;
   }

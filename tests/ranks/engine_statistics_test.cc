@@ -40,7 +40,7 @@ class EngineStatistics : public testing::Test {
         testing_support::SourcePath("testdata/models/tiny-qwen3-moe"), kernels);
     const moe::MoeShape& moe = model.model->spec().moe;
     runtime::EngineOptions options = testing_support::TestOptions(model.config, kernels);
-    options.num_ranks = kRanks;
+    options.layout = parallel::DataParallel(kRanks);
     options.num_slots = 2 * kExperts;
     options.max_num_tokens = 16;
     options.moe_max_num_tokens = 12;  // several chunks per layer
@@ -77,7 +77,7 @@ class EngineStatistics : public testing::Test {
     std::vector<int64_t>& tokens = counts.tokens.emplace_back();
     std::vector<int64_t>& rows = counts.rows.emplace_back();
     for (int32_t r = 0; r < kRanks; ++r) {
-      const runtime::RankIteration& rank = engine.last_iteration().ranks[static_cast<size_t>(r)];
+      const runtime::GroupIteration& rank = engine.last_iteration().groups[static_cast<size_t>(r)];
       tokens.push_back(rank.num_prompt_tokens + rank.num_generated_tokens);
       const std::span<const int64_t> computed = engine.ComputedRows(r);
       rows.resize(computed.size());

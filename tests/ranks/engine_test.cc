@@ -30,7 +30,7 @@ class EngineTest : public testing::Test {
 
   runtime::EngineOptions Options(int32_t ranks) const {
     runtime::EngineOptions options = testing_support::TestOptions(model_.config, kernels_);
-    options.num_ranks = ranks;
+    options.layout = parallel::DataParallel(ranks);
     options.deadline = std::chrono::seconds(5);
     return options;
   }

@@ -11,12 +11,10 @@
 #include <functional>
 
 #include "base/error.h"
-#include "exchange/shm_fabric.h"
-#include "runtime/processes/rank_server.h"
+#include "support/engine_processes.h"
 #include "support/faulty_model.h"
 #include "support/random_layout.h"
 #include "support/random_moves.h"
-#include "support/rank_processes.h"
 #include "support/test_data.h"
 
 namespace wideload {
@@ -55,7 +53,7 @@ class Moves : public testing::TestWithParam<const char*> {
 
   runtime::EngineOptions Options(const MovingLayout& layout) const {
     runtime::EngineOptions options = testing_support::TestOptions(model_.config, kernels_);
-    options.num_ranks = layout.num_ranks;
+    options.layout = parallel::DataParallel(layout.num_ranks);
     const auto experts = static_cast<int32_t>(model_.config.num_experts);
     // One slot more for each rank than a layout without replicas has.
     options.num_slots =
@@ -77,18 +75,7 @@ class Moves : public testing::TestWithParam<const char*> {
                               const std::function<const model::Model&(int rank)>& model_of,
                               const std::function<void(runtime::Engine&)>& lead) {
     job_ = FreshJobName();
-    return RunRankProcesses(
-        options.num_ranks, {.deadline = options.deadline}, job_, [&](comm::Communicator& group) {
-          const model::Model& model = model_of(group.rank());
-          exchange::ShmFabric rows(group, runtime::ExchangeSegmentBytes(model, options),
-                                   job_ + "-rows");
-          exchange::ShmFabric orders(
-              group, runtime::MessageChannel::SegmentBytes(options.num_ranks), job_ + "-orders");
-          const runtime::RankLinks links{.group = &group, .exchange = &rows, .orders = &orders};
-          if (group.rank() > 0) return runtime::RankServer(model, options, links).Serve();
-          runtime::Engine engine(model, options, links);
-          lead(engine);
-        });
+    return testing_support::RunEngineOnProcesses(options, model_of, lead, job_);
   }
 
   const compute::KernelSet kernels_ = compute::AutoKernelSet();

@@ -20,7 +20,7 @@ class Online : public testing::Test {
  protected:
   runtime::EngineOptions Options(int32_t num_ranks, const rebalance::OnlineOptions& online) const {
     runtime::EngineOptions options = testing_support::TestOptions(model_.config, kernels_);
-    options.num_ranks = num_ranks;
+    options.layout = parallel::DataParallel(num_ranks);
     options.num_slots = static_cast<int32_t>(model_.config.num_experts) + 2 * num_ranks;
     options.num_slots -= options.num_slots % num_ranks;
     options.rebalance = online;

@@ -42,7 +42,7 @@ class ProcessTeamTest : public testing::Test {
   runtime::EngineOptions Options(int32_t ranks) const {
     runtime::EngineOptions options =
         testing_support::TestOptions(model_.config, compute::AutoKernelSet());
-    options.num_ranks = ranks;
+    options.layout = parallel::DataParallel(ranks);
     options.max_num_tokens = 48;
     options.deadline = std::chrono::seconds(5);
     return options;
@@ -116,6 +116,23 @@ TEST_F(ProcessTeamTest, GivesTheLogitsAndTokensOfOneRank) {
                 [&](runtime::Engine& engine) {
                   EXPECT_TRUE(testing_support::RunRequests(engine, Requests()) == wanted);
                   EXPECT_GT(engine.exchange_figures().num_rows, 0);
+                }),
+            kAllStopped);
+}
+
+TEST_F(ProcessTeamTest, GivesThemFromGroupsThatShareAttention) {
+  const std::vector<Outcome> wanted =
+      testing_support::RunRequests(*model_.model, Options(1), Requests());
+  const TestModel divided = testing_support::LoadTestModel(
+      testing_support::SourcePath("testdata/models/tiny-qwen3-moe"), compute::AutoKernelSet(), 2);
+  runtime::EngineOptions options = Options(kRanks);
+  options.layout = {.tp = 2, .dp = 2, .moe_ep = kRanks};
+  options.num_kv_blocks = 24;  // some are preempted
+  EXPECT_EQ(Run(
+                options, [&](int) -> const model::Model& { return *divided.model; },
+                [&](runtime::Engine& engine) {
+                  EXPECT_TRUE(testing_support::RunRequests(engine, Requests()) == wanted);
+                  EXPECT_EQ(engine.last_iteration().groups.size(), 2U);
                 }),
             kAllStopped);
 }

@@ -140,6 +140,18 @@ class SameResults(ProcessesTest):
         self.good_ranks(8, *args, self.path("processes"))
         self.assertEqual(self.path("processes").read_bytes(), self.path("one").read_bytes())
 
+    def test_ranks_that_share_attention_give_the_same_files(self):
+        def flags(name):
+            return self.bench("--output", self.path(name), "--rebalance", "random:3")
+        self.good(*self.bench("--output", self.path("one")))
+        self.good(*flags("threads"), "--tp", "2", "--dp", "2")
+        started = self.good_ranks(4, *flags("processes"), "--tp", "2")
+        self.assertIn("4 ranks that share attention by 2 x 1 threads in processes", started.stderr)
+        self.good_ranks(3, *self.bench("--output", self.path("three")), "--tp", "3", "--num-slots", "18")
+        self.good_hosts(2, 2, *flags("hosts"), "--tp", "4")
+        for name in ("threads", "processes", "three", "hosts"):
+            self.assertEqual(self.path(name).read_bytes(), self.path("one").read_bytes(), name)
+
     @staticmethod
     def on_hosts(hosts, ranks_per_host, *args):
         """The command of processes of this machine that treat each other as other hosts."""
@@ -224,6 +236,8 @@ class OneVoice(ProcessesTest):
         self.refused_ranks(4, ["bench", "throughput", "-m", TINY, "--dataset", self.folder / "none"], "none")
         self.refused_ranks(4, ["generate", "-m", self.folder / "nowhere", "-p", "x"], "nowhere")
         self.refused_ranks(3, [*self.bench("--ep", "8")], "--ep is 8; 3 processes")
+        self.refused_ranks(3, [*self.bench("--tp", "2")], "--tp is 2; 3 processes")
+        self.refused_ranks(8, [*self.bench("--tp", "8")], "tensor_parallel_size is 8; .* 4 attention heads")
         self.refused_ranks(2, ["generate", "-p", "x", "--temperature", "-1"], "temperature is -1")
         self.refused_ranks(2, ["generate", "-p", "x", "--nonsense"], "--nonsense")
         self.refused_ranks(3, self.bench(), "16.*multiple of 3")
@@ -241,6 +255,8 @@ class OneVoice(ProcessesTest):
     def test_a_rank_that_differs_is_refused_by_name(self):
         self.refused_pair(self.bench("--kernels", "reference"), self.bench("--kernels", "avx2"),
                           "rank 1: --kernels is avx2; rank 0 has reference")
+        self.refused_pair(self.bench("--tp", "2"), self.bench(),
+                          "rank 1: the layout is --tp 1 --dp 2; rank 0 has --tp 2 --dp 1")
         self.refused_pair(self.bench("--split", "first"), self.bench(), "rank 1: --split is optimal; rank 0 has first")
         other = self.model(TINY, rms_norm_eps=1e-5)
         rows = self.dataset()

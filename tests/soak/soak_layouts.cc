@@ -1,9 +1,10 @@
 // ./dev soak layouts --runs N: random layouts of random requests, each compared bit for bit with
-// one rank.
+// one rank. --all: every layout of 1, 2, 4 and 8 ranks, as the table of docs/layouts.md.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
 #include "base/error.h"
+#include "support/layout_cases.h"
 #include "support/random_layout.h"
 #include "support/random_model.h"
 #include "support/test_data.h"
@@ -73,6 +74,30 @@ bool Run(Soak& soak) {
   return true;
 }
 
+// Prints the table. Returns whether no bit differs.
+bool RunAll() {
+  bool are_same = true;
+  std::printf("| model | ranks | share attention | groups | experts | threads | processes |\n");
+  std::printf("|---|---|---|---|---|---|---|\n");
+  for (const std::string& folder : testing_support::LayoutModels()) {
+    testing_support::LayoutRunner runner(folder);
+    const bool is_random = folder.find("random_8_heads") != std::string::npos;
+    const std::string name =
+        is_random ? "random, 8 heads" : folder.substr(folder.find_last_of('/') + 1);
+    for (const testing_support::LayoutCase& layout : testing_support::LayoutCases(folder)) {
+      if (!layout.are_processes)
+        std::printf("| %s | %d | %d | %d | %s |", name.c_str(), layout.layout.world(),
+                    layout.layout.tp, layout.layout.dp,
+                    layout.are_experts_moving ? "moving" : "in place");
+      const std::string difference = runner.Run(layout);
+      are_same = are_same && difference == "0";
+      std::printf(" %s |%s", difference.c_str(), layout.are_processes ? "\n" : "");
+      std::fflush(stdout);
+    }
+  }
+  return are_same;
+}
+
 }  // namespace
 }  // namespace wideload
 
@@ -81,6 +106,8 @@ int main(int argc, char** argv) {
   CLI::App app("random layouts against one rank, bit for bit");
   app.add_option("--runs", soak.runs, "layouts to try")->capture_default_str();
   app.add_option("--seed", soak.seed, "of the first layout")->capture_default_str();
+  bool is_all = false;
+  app.add_flag("--all", is_all, "every layout of 1, 2, 4 and 8 ranks of three models, as a table");
   CLI11_PARSE(app, argc, argv);
-  return wideload::Run(soak) ? 0 : 1;
+  return (is_all ? wideload::RunAll() : wideload::Run(soak)) ? 0 : 1;
 }

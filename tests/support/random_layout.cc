@@ -32,11 +32,12 @@ class Dice {
 
 std::string RandomLayout::Describe() const {
   return fmt::format(
-      "kernels {}, {} ranks x {} threads, {} slots, split {}, moe_max_num_tokens {}, "
+      "kernels {}, {} groups of {} ranks x {} threads, {} slots, split {}, moe_max_num_tokens {}, "
       "max_num_tokens {}, max_batch_size {}, {} KV blocks",
-      KernelSetName(options.kernels), options.num_ranks, options.threads_per_rank,
-      options.num_slots, static_cast<int>(options.split), options.moe_max_num_tokens,
-      options.max_num_tokens, options.max_batch_size, options.num_kv_blocks);
+      KernelSetName(options.kernels), options.layout.dp, options.layout.tp,
+      options.threads_per_rank, options.num_slots, static_cast<int>(options.split),
+      options.moe_max_num_tokens, options.max_num_tokens, options.max_batch_size,
+      options.num_kv_blocks);
 }
 
 RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size_t num_requests,
@@ -46,15 +47,17 @@ RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size
   runtime::EngineOptions& o = layout.options;
   o = TestOptions(model.config, kernels);
   const auto experts = static_cast<int32_t>(model.config.num_experts);
-  o.num_ranks = dice.OneOf({1, 2, 4, 5, 8, 10, 16});
+  const int32_t tp = model.tensor_ranks;
+  const int32_t groups = tp == 1 ? dice.OneOf({1, 2, 4, 5, 8, 10, 16}) : dice.OneOf({1, 2, 3});
+  const int32_t ranks = tp * groups;
+  o.layout = {.tp = tp, .dp = groups, .moe_ep = ranks};
   o.threads_per_rank = static_cast<int32_t>(dice.Between(1, 2));
-  const int32_t least = (experts + o.num_ranks - 1) / o.num_ranks;
-  o.num_slots = o.num_ranks * static_cast<int32_t>(
-                                  dice.Between(least, std::max(least, 2 * experts / o.num_ranks)));
+  const int32_t least = (experts + ranks - 1) / ranks;
+  o.num_slots =
+      ranks * static_cast<int32_t>(dice.Between(least, std::max(least, 2 * experts / ranks)));
   if (dice.Between(0, 3) > 0)
     for (int64_t i = 0; i < model.config.NumMoeLayers(); ++i)
-      o.placements.push_back(
-          eplb::RandomPlacement(experts, o.num_slots, o.num_ranks, dice.random()()));
+      o.placements.push_back(eplb::RandomPlacement(experts, o.num_slots, ranks, dice.random()()));
   o.split = dice.OneOf(
       {eplb::SplitMode::kOptimal, eplb::SplitMode::kRoundRobin, eplb::SplitMode::kFirst});
   o.moe_max_num_tokens = dice.OneOf<int64_t>({0, 0, 1, 2, 7, 16, 33, 100});

@@ -10,8 +10,9 @@
 
 namespace wideload::testing_support {
 
-// What varies: ranks, threads, slots, placement, split, chunk of the MoE layer, tokens per
-// iteration, batch size, KV blocks (small enough to preempt), order of arrival.
+// What varies: groups of ranks (each as many as the model is made for), threads, slots, placement,
+// split, chunk of the MoE layer, tokens per iteration, batch size, KV blocks (small enough to
+// preempt), order of arrival.
 struct RandomLayout {
   runtime::EngineOptions options;
   std::vector<size_t> order;  // in which the requests are submitted

@@ -42,6 +42,11 @@ constexpr FamilyConfig kQwen3Moe = {"qwen3_moe", R"({
   "architectures": ["Qwen3MoeForCausalLM"], "num_experts": 20, "norm_topk_prob": false,
   "mlp_only_layers": [1]})"};
 
+constexpr FamilyConfig kLayoutModel = {"qwen3_moe", R"({
+  "architectures": ["Qwen3MoeForCausalLM"], "num_experts": 16, "norm_topk_prob": true,
+  "num_experts_per_tok": 4, "num_attention_heads": 8, "num_hidden_layers": 8, "head_dim": 16,
+  "mlp_only_layers": [1, 5]})"};
+
 constexpr std::array<FamilyConfig, 7> kFamilies = {{
     {"qwen2_moe", R"({"architectures": ["Qwen2MoeForCausalLM"], "num_experts": 20,
       "shared_expert_intermediate_size": 18})"},
@@ -177,6 +182,10 @@ void Write(const FamilyConfig& family, const std::string& folder, uint64_t seed)
 }  // namespace
 
 void WriteRandomModel(const std::string& folder, uint64_t seed) { Write(kQwen3Moe, folder, seed); }
+
+void WriteLayoutModel(const std::string& folder, uint64_t seed) {
+  Write(kLayoutModel, folder, seed);
+}
 
 std::vector<std::string> WriteRandomFamilies(uint64_t seed) {
   std::vector<std::string> folders;

@@ -12,6 +12,9 @@ namespace wideload::testing_support {
 // between, its own output head) into `folder` (created). The same seed gives the same bytes.
 void WriteRandomModel(const std::string& folder, uint64_t seed);
 
+// The same with 8 heads, 2 KV heads, 8 layers and 16 experts: what 8 ranks can divide.
+void WriteLayoutModel(const std::string& folder, uint64_t seed);
+
 // The same for each family whose layers differ from it, into folders of their own that are removed
 // at the end of the program. Returns the folders.
 std::vector<std::string> WriteRandomFamilies(uint64_t seed);

@@ -8,7 +8,7 @@ runtime::Engine::PlacementSource RandomMoves(const moe::MoeShape& shape,
                                              const runtime::EngineOptions& options, uint64_t seed) {
   const auto num_experts = static_cast<int32_t>(shape.num_experts);
   const int32_t num_slots = options.num_slots > 0 ? options.num_slots : num_experts;
-  return [=, num_ranks = options.num_ranks, num_layers = shape.num_layers()](int64_t iteration) {
+  return [=, num_ranks = options.num_ranks(), num_layers = shape.num_layers()](int64_t iteration) {
     rebalance::PlacementChange change{.generation = iteration + 1, .layers = {}};
     for (int32_t layer = 0; layer < num_layers; ++layer)
       change.layers.push_back({.moe_layer = layer,

@@ -4,13 +4,15 @@
 #include "base/file.h"
 #include "kv/paged_cache.h"
 #include "model/registry.h"
-#include "model/transformer.h"
+#include "model/sharded_model.h"
 
 namespace wideload::testing_support {
 
-TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels,
-                        const std::string& config_file) {
-  TestModel loaded;
+namespace {
+
+TestModel Load(const std::string& folder, compute::KernelSet kernels,
+               const std::string& config_file, int32_t tensor_ranks) {
+  TestModel loaded{.tensor_ranks = tensor_ranks};
   const std::string path = folder + "/" + config_file;
   model::ModelReading reading = model::ParseModel(ReadFile(path), path);
   if (!reading.unsupported.empty())
@@ -18,9 +20,21 @@ TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels,
   loaded.config = reading.config;
   checkpoint::Checkpoint weights(folder);
   ThreadPool pool("load", 2);
-  model::WeightLoader loader(weights, {.kernels = kernels, .pool = &pool});
-  loaded.model = model::LoadTransformer(reading.spec, loader);
+  loaded.model = model::LoadForThreads(reading.spec, weights, {.kernels = kernels, .pool = &pool},
+                                       tensor_ranks);
   return loaded;
+}
+
+}  // namespace
+
+TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels,
+                        const std::string& config_file) {
+  return Load(folder, kernels, config_file, 1);
+}
+
+TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels,
+                        int32_t tensor_ranks) {
+  return Load(folder, kernels, "config.json", tensor_ranks);
 }
 
 runtime::EngineOptions TestOptions(const checkpoint::ModelConfig& config,

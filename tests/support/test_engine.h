@@ -17,10 +17,14 @@ namespace wideload::testing_support {
 struct TestModel {
   checkpoint::ModelConfig config;
   std::unique_ptr<model::Model> model;
+  int32_t tensor_ranks = 1;  // of a group
 };
 // `config_file` may name another spelling of config.json in the folder.
 TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels,
                         const std::string& config_file = "config.json");
+// For groups of so many ranks, which are threads.
+TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels,
+                        int32_t tensor_ranks);
 
 // What came out of one request.
 struct Outcome {

@@ -1,6 +1,7 @@
 #include "comm/local/local_communicator.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "comm/tree_sum.h"
@@ -13,6 +14,7 @@ namespace {
 const std::string kBarrier = "the barrier";
 const std::string kAllGather = "the bytes of an all-gather";
 const std::string kAllGatherEnd = "the end of an all-gather";
+const std::string kColumns = "the columns of an all-gather";
 const std::string kBroadcast = "a broadcast";
 const std::string kBroadcastEnd = "the end of a broadcast";
 const std::string kReduce = "the summands of an all-reduce";
@@ -27,19 +29,39 @@ class LocalGroup::Rank final : public Communicator {
  public:
   Rank(LocalGroup& group, int rank, int num_ranks)
       : group_(group), rank_(rank), num_ranks_(num_ranks) {}
+  Rank(LocalGroup& group, int rank, int num_ranks, Communicator& whole, int first)
+      : Communicator(&whole, first), group_(group), rank_(rank), num_ranks_(num_ranks) {}
 
   int rank() const override { return rank_; }
   int size() const override { return num_ranks_; }
   const GroupOptions& options() const override { return group_.options_; }
-  void Abort(const std::string& reason) override { group_.Abort(rank_, reason); }
-  std::optional<AbortReport> Aborted() const override { return group_.Aborted(); }
-  void Beat() override { beats_.fetch_add(1, std::memory_order_relaxed); }
+  void Abort(const std::string& reason) override {
+    whole() != nullptr ? whole()->Abort(reason) : group_.Abort(rank_, reason);
+  }
+  std::optional<AbortReport> Aborted() const override {
+    return whole() != nullptr ? whole()->Aborted() : group_.Aborted();
+  }
+  void Beat() override {
+    if (whole() != nullptr) return whole()->Beat();
+    beats_.fetch_add(1, std::memory_order_relaxed);
+  }
   uint32_t BeatsOf(int peer) const override {
+    if (whole() != nullptr) return whole()->BeatsOf(first_in_whole() + peer);
     return Peer(peer).beats_.load(std::memory_order_relaxed);
   }
-  std::atomic<uint32_t>& progress() override { return progress_; }
+  std::atomic<uint32_t>& progress() override {
+    return whole() != nullptr ? whole()->progress() : progress_;
+  }
   uint32_t ProgressOf(int peer) const override {
+    if (whole() != nullptr) return whole()->ProgressOf(first_in_whole() + peer);
     return Peer(peer).progress_.load(std::memory_order_relaxed);
+  }
+
+  std::shared_ptr<Communicator> MakePart(int first, int num_ranks) override {
+    const std::shared_ptr<LocalGroup> part = group_.PartOf(num_parts_++, first, num_ranks);
+    Communicator* const rank = &part->rank(rank_ - first);
+    Barrier();  // nobody lets go of a part before all have it
+    return {part, rank};
   }
 
   void Barrier() override {
@@ -65,6 +87,30 @@ class LocalGroup::Rank final : public Communicator {
     }
     Step();
     AwaitAll(kAllGatherEnd);
+  }
+
+  void AllGatherColumns(const ColumnBlock& block) override {
+    // Who shows the next block has read this one, so two places suffice without asking.
+    is_second_block_ = !is_second_block_;
+    const auto place = static_cast<size_t>(is_second_block_);
+    shown_blocks_[place] = block;
+    Step();
+    for (int i = 1; i < num_ranks_; ++i) {
+      const int peer = (rank_ + i) % num_ranks_;
+      Await(peer, kColumns);
+      const ColumnBlock& theirs = Peer(peer).shown_blocks_[place];
+      WIDELOAD_CHECK(theirs.num_rows == block.num_rows && theirs.Width(peer) == block.Width(peer),
+                     "columns of rank {}: {} rows of {} bytes here, {} of {} there", peer,
+                     block.num_rows, block.Width(peer), theirs.num_rows, theirs.Width(peer));
+      const auto width = static_cast<size_t>(block.Width(peer));
+      const std::byte* from = theirs.data + theirs.Begin(peer);
+      std::byte* to = block.data + block.Begin(peer);
+      for (int64_t row = 0; row < block.num_rows && width > 0; ++row) {
+        std::memcpy(to, from, width);
+        from += theirs.row_stride_bytes;
+        to += block.row_stride_bytes;
+      }
+    }
   }
 
   void Broadcast(std::span<std::byte> data, int root) override {
@@ -136,8 +182,11 @@ class LocalGroup::Rank final : public Communicator {
   LocalGroup& group_;
   int rank_;
   int num_ranks_;
-  uint32_t step_ = 0;                   // steps this rank has taken
-  std::span<const std::byte> shown_;    // what a step shows to the others
+  uint32_t step_ = 0;  // steps this rank has taken
+  int64_t num_parts_ = 0;
+  std::span<const std::byte> shown_;         // what a step shows to the others
+  std::array<ColumnBlock, 2> shown_blocks_;  // likewise, in turns
+  bool is_second_block_ = false;
   std::vector<float> sums_;             // all-reduce: this rank's shard, shown to the others
   std::vector<const float*> summands_;  // [num_ranks]
   std::vector<float> block_;
@@ -157,7 +206,26 @@ LocalGroup::LocalGroup(int num_ranks, GroupOptions options)
   for (int r = 0; r < num_ranks; ++r) ranks_.push_back(std::make_unique<Rank>(*this, r, num_ranks));
 }
 
+LocalGroup::LocalGroup(LocalGroup& whole, int first, int num_ranks)
+    : options_(whole.options_), ladder_(whole.ladder_) {
+  for (int r = 0; r < num_ranks; ++r)
+    ranks_.push_back(std::make_unique<Rank>(*this, r, num_ranks, whole.rank(first + r), first));
+}
+
 LocalGroup::~LocalGroup() = default;
+
+std::shared_ptr<LocalGroup> LocalGroup::PartOf(int64_t call, int first, int num_ranks) {
+  const std::scoped_lock lock(parts_mutex_);
+  std::weak_ptr<LocalGroup>& known = parts_[{call, first}];
+  std::shared_ptr<LocalGroup> part = known.lock();
+  if (part == nullptr) {
+    part = std::shared_ptr<LocalGroup>(new LocalGroup(*this, first, num_ranks));
+    known = part;
+  }
+  WIDELOAD_CHECK(part->size() == num_ranks, "ranks from {} on: a part of {} and of {}", first,
+                 part->size(), num_ranks);
+  return part;
+}
 
 Communicator& LocalGroup::rank(int r) {
   WIDELOAD_CHECK(r >= 0 && r < size(), "rank {} of {}", r, size());

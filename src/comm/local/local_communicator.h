@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -34,6 +35,9 @@ class LocalGroup {
 
  private:
   class Rank;
+  // Ranks [first, first + num_ranks) of `whole`.
+  LocalGroup(LocalGroup& whole, int first, int num_ranks);
+  std::shared_ptr<LocalGroup> PartOf(int64_t call, int first, int num_ranks);
 
   GroupOptions options_;
   WaitLadder ladder_;
@@ -41,6 +45,9 @@ class LocalGroup {
   std::atomic<bool> is_aborted_{false};
   mutable std::mutex abort_mutex_;
   AbortReport abort_report_;
+  std::mutex parts_mutex_;
+  // By MakePart's call, counted by each rank, and first rank; the ranks own them.
+  std::map<std::pair<int64_t, int>, std::weak_ptr<LocalGroup>> parts_;
 };
 
 }  // namespace wideload::comm

@@ -46,8 +46,10 @@ int Count(size_t num_bytes) {
 
 }  // namespace
 
-MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, MpiShared& shared)
-    : data_(members),
+MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, MpiShared& shared,
+                                 Communicator* whole, int first)
+    : Communicator(whole, first),
+      data_(members),
       group_(std::move(group)),
       shared_(shared),
       num_ranks_(SizeOf(members)),
@@ -67,7 +69,7 @@ MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, MpiShared
   abort_requests_.resize(count, MPI_REQUEST_NULL);
   pulse_values_.resize(count);
   pulse_requests_.resize(count, MPI_REQUEST_NULL);
-  WatchPeers();
+  if (whole == nullptr) WatchPeers();
   const std::scoped_lock lock(shared_.mutex);
   shared_.communicators.insert(this);
 }
@@ -296,7 +298,18 @@ void MpiCommunicator::AllReduceSum(std::span<float> data) {
   AwaitSends("the end of an all-reduce");
 }
 
+std::shared_ptr<Communicator> MpiCommunicator::MakePart(int first, int num_ranks) {
+  WIDELOAD_CHECK(rank_ >= first && rank_ < first + num_ranks, "rank {} makes ranks {} to {}", rank_,
+                 first, first + num_ranks - 1);
+  Barrier();  // MPI would wait for a dead rank without end
+  MPI_Comm members = MPI_COMM_NULL;
+  if (MPI_Comm_split(data_, first, rank_, &members) != MPI_SUCCESS)
+    Throw(ErrorKind::kRunFailed, "MPI_Comm_split of {} ranks failed", num_ranks_);
+  return std::make_shared<MpiCommunicator>(members, group_, shared_, this, first);
+}
+
 void MpiCommunicator::Abort(const std::string& reason) {
+  if (whole() != nullptr) return whole()->Abort(reason);
   ReadControl();
   const std::scoped_lock lock(control_mutex_);
   if (abort_) return;
@@ -336,6 +349,7 @@ void MpiCommunicator::ReadControl() const {
 }
 
 std::optional<AbortReport> MpiCommunicator::Aborted() const {
+  if (whole() != nullptr) return whole()->Aborted();
   ReadControl();
   const std::scoped_lock lock(control_mutex_);
   if (abort_) shared_.is_ending = true;
@@ -351,6 +365,7 @@ void MpiCommunicator::SendProgress(int peer, int tag, uint32_t& value, MPI_Reque
 }
 
 void MpiCommunicator::Beat() {
+  if (whole() != nullptr) return whole()->Beat();
   const std::scoped_lock lock(control_mutex_);
   for (int peer = 0; peer < num_ranks_; ++peer)
     if (peer != rank_)
@@ -359,12 +374,14 @@ void MpiCommunicator::Beat() {
 }
 
 uint32_t MpiCommunicator::BeatsOf(int peer) const {
+  if (whole() != nullptr) return whole()->BeatsOf(first_in_whole() + peer);
   ReadControl();
   const std::scoped_lock lock(control_mutex_);
   return beats_[static_cast<size_t>(peer)];
 }
 
 uint32_t MpiCommunicator::ProgressOf(int peer) const {
+  if (whole() != nullptr) return whole()->ProgressOf(first_in_whole() + peer);
   if (peer == rank_) return own_progress_.load(std::memory_order_relaxed);
   ReadControl();
   const std::scoped_lock lock(control_mutex_);

@@ -36,8 +36,10 @@ struct MpiShared {
 
 class MpiCommunicator final : public Communicator {
  public:
-  // Takes `members`, the first ranks of all. Collective over members.
-  MpiCommunicator(MPI_Comm members, GroupOptions group, MpiShared& shared);
+  // Takes `members`, the first ranks of all, or of `whole` those from `first` on. Collective over
+  // members.
+  MpiCommunicator(MPI_Comm members, GroupOptions group, MpiShared& shared,
+                  Communicator* whole = nullptr, int first = 0);
   ~MpiCommunicator() override;
 
   int rank() const override { return rank_; }
@@ -47,11 +49,14 @@ class MpiCommunicator final : public Communicator {
   void AllGather(std::span<const std::byte> mine, std::span<std::byte> all) override;
   void Broadcast(std::span<std::byte> data, int root) override;
   void AllReduceSum(std::span<float> data) override;
+  std::shared_ptr<Communicator> MakePart(int first, int num_ranks) override;
   void Abort(const std::string& reason) override;
   std::optional<AbortReport> Aborted() const override;
   void Beat() override;
   uint32_t BeatsOf(int peer) const override;
-  std::atomic<uint32_t>& progress() override { return own_progress_; }
+  std::atomic<uint32_t>& progress() override {
+    return whole() != nullptr ? whole()->progress() : own_progress_;
+  }
   uint32_t ProgressOf(int peer) const override;
 
   // A barrier after a fault: waits for those that live, at most `limit`. Whether all have come.

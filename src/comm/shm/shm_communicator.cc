@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include "comm/tree_sum.h"
 #include "comm/wait_guard.h"
@@ -45,8 +46,19 @@ struct ShmCommunicator::Place {
   ProcessStamp process;
 };
 
+int64_t ShmCommunicator::SegmentBytes(int num_ranks, int64_t mailbox_bytes) {
+  return RoundUp(sizeof(Control), kLine) +
+         num_ranks * (static_cast<int64_t>(sizeof(Place)) + 2 * mailbox_bytes);
+}
+
 ShmCommunicator::ShmCommunicator(const ShmGroupOptions& options, GroupOptions group)
-    : group_(std::move(group)),
+    : ShmCommunicator(options, std::move(group), nullptr, 0) {}
+
+ShmCommunicator::ShmCommunicator(const ShmGroupOptions& options, GroupOptions group,
+                                 Communicator* whole, int first)
+    : Communicator(whole, first),
+      options_(options),
+      group_(std::move(group)),
       rank_(options.rank),
       num_ranks_(options.num_ranks),
       mailbox_bytes_(options.mailbox_bytes),
@@ -70,10 +82,8 @@ ShmCommunicator::ShmCommunicator(const ShmGroupOptions& options, GroupOptions gr
 ShmCommunicator::~ShmCommunicator() = default;
 
 void ShmCommunicator::Make(const ShmGroupOptions& options) {
-  const int64_t control_bytes = RoundUp(sizeof(Control), kLine);
-  const auto place_bytes = static_cast<int64_t>(sizeof(Place));
   memory_ = SharedMemory::Create({.job = options.job, .name = kSegment, .folder = options.folder},
-                                 control_bytes + num_ranks_ * (place_bytes + 2 * mailbox_bytes_));
+                                 SegmentBytes(num_ranks_, mailbox_bytes_));
   control().num_ranks = num_ranks_;
   control().mailbox_bytes = mailbox_bytes_;
   place(0).process = ThisProcess();
@@ -186,15 +196,84 @@ void ShmCommunicator::AwaitAll(const char* what) {
   for (int i = 1; i < num_ranks_; ++i) Await((rank_ + i) % num_ranks_, what);
 }
 
+// Before anything else is shown than what AllGatherColumns shows: all have read that.
+void ShmCommunicator::Settle() {
+  if (std::exchange(is_read_, true)) return;
+  Step();
+  AwaitAll("the end of an all-gather");
+}
+
 void ShmCommunicator::Barrier() {
+  is_read_ = true;
   Step();
   AwaitAll("the barrier");
+}
+
+std::byte* ShmCommunicator::half(int rank) const {
+  return mailbox(rank) + (is_second_half_ ? mailbox_bytes_ : 0);
+}
+
+namespace {
+
+// Bytes [begin, end) of a rank's columns, counted row by row, between the block and `packed`.
+template <class Copy>
+void CopyColumns(const ColumnBlock& block, int rank, int64_t begin, int64_t end, std::byte* packed,
+                 Copy copy) {
+  const int64_t width = block.Width(rank);
+  while (begin < end) {
+    const int64_t column = begin % width;
+    const int64_t count = std::min(width - column, end - begin);
+    copy(block.data + begin / width * block.row_stride_bytes + block.Begin(rank) + column, packed,
+         static_cast<size_t>(count));
+    packed += count;
+    begin += count;
+  }
+}
+
+}  // namespace
+
+// Pieces lie in the two halves of a mailbox in turns: who shows the next piece has read all of the
+// last one, so the half of the one before is free without asking.
+void ShmCommunicator::AllGatherColumns(const ColumnBlock& block) {
+  const auto bytes_of = [&](int r) { return block.Width(r) * block.num_rows; };
+  int64_t longest = 0;
+  for (int r = 0; r < num_ranks_; ++r) longest = std::max(longest, bytes_of(r));
+  for (int64_t begin = 0; begin < longest; begin += mailbox_bytes_) {
+    const auto end_of = [&](int r) { return std::min(bytes_of(r), begin + mailbox_bytes_); };
+    CopyColumns(block, rank_, begin, end_of(rank_), half(rank_),
+                [](const std::byte* row, std::byte* packed, size_t count) {
+                  std::memcpy(packed, row, count);
+                });
+    Step();
+    for (int i = 1; i < num_ranks_; ++i) {
+      const int peer = (rank_ + i) % num_ranks_;
+      Await(peer, "the columns of an all-gather");
+      CopyColumns(block, peer, begin, end_of(peer), half(peer),
+                  [](std::byte* row, const std::byte* packed, size_t count) {
+                    std::memcpy(row, packed, count);
+                  });
+    }
+    is_second_half_ = !is_second_half_;
+    is_read_ = false;
+  }
+}
+
+std::shared_ptr<Communicator> ShmCommunicator::MakePart(int first, int num_ranks) {
+  ShmGroupOptions options = options_;
+  options.job = fmt::format("{}-part{}-{}", options_.job, num_parts_++, first);
+  options.rank = rank_ - first;
+  options.num_ranks = num_ranks;
+  options.mailbox_bytes = kPartMailboxBytes;
+  GroupOptions group = group_;
+  group.is_alive = [this, first](int r) { return group_.is_alive(first + r); };
+  return std::shared_ptr<Communicator>(new ShmCommunicator(options, std::move(group), this, first));
 }
 
 void ShmCommunicator::AllGather(std::span<const std::byte> mine, std::span<std::byte> all) {
   WIDELOAD_CHECK(all.size() == mine.size() * static_cast<size_t>(num_ranks_),
                  "all-gather of {} bytes from {} ranks into {}", mine.size(), num_ranks_,
                  all.size());
+  Settle();
   const auto piece = static_cast<size_t>(mailbox_bytes_);
   size_t begin = 0;
   do {
@@ -216,6 +295,7 @@ void ShmCommunicator::AllGather(std::span<const std::byte> mine, std::span<std::
 
 void ShmCommunicator::Broadcast(std::span<std::byte> data, int root) {
   WIDELOAD_CHECK(root >= 0 && root < num_ranks_, "broadcast from rank {} of {}", root, num_ranks_);
+  Settle();
   const auto piece = static_cast<size_t>(mailbox_bytes_);
   size_t begin = 0;
   do {
@@ -232,6 +312,7 @@ void ShmCommunicator::Broadcast(std::span<std::byte> data, int root) {
 
 // Each rank sums its shard of the elements, then all copy the shards.
 void ShmCommunicator::ReducePiece(std::span<float> data) {
+  Settle();
   const auto count = static_cast<int64_t>(data.size());
   if (count > 0) std::memcpy(mailbox(rank_), data.data(), data.size_bytes());
   Step();
@@ -261,6 +342,7 @@ void ShmCommunicator::AllReduceSum(std::span<float> data) {
 }
 
 void ShmCommunicator::Abort(const std::string& reason) {
+  if (whole() != nullptr) return whole()->Abort(reason);
   int32_t expected = kRunning;
   if (!control().abort_state.compare_exchange_strong(expected, kWriting)) return;
   control().abort_rank = rank_;
@@ -269,19 +351,27 @@ void ShmCommunicator::Abort(const std::string& reason) {
 }
 
 std::optional<AbortReport> ShmCommunicator::Aborted() const {
+  if (whole() != nullptr) return whole()->Aborted();
   if (control().abort_state.load(std::memory_order_acquire) != kAborted) return std::nullopt;
   return AbortReport{.rank = control().abort_rank, .reason = control().reason};
 }
 
-void ShmCommunicator::Beat() { place(rank_).beats.fetch_add(1, std::memory_order_relaxed); }
+void ShmCommunicator::Beat() {
+  if (whole() != nullptr) return whole()->Beat();
+  place(rank_).beats.fetch_add(1, std::memory_order_relaxed);
+}
 
 uint32_t ShmCommunicator::BeatsOf(int peer) const {
+  if (whole() != nullptr) return whole()->BeatsOf(first_in_whole() + peer);
   return place(peer).beats.load(std::memory_order_relaxed);
 }
 
-std::atomic<uint32_t>& ShmCommunicator::progress() { return place(rank_).progress; }
+std::atomic<uint32_t>& ShmCommunicator::progress() {
+  return whole() != nullptr ? whole()->progress() : place(rank_).progress;
+}
 
 uint32_t ShmCommunicator::ProgressOf(int peer) const {
+  if (whole() != nullptr) return whole()->ProgressOf(first_in_whole() + peer);
   return place(peer).progress.load(std::memory_order_relaxed);
 }
 

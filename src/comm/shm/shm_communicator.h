@@ -40,8 +40,10 @@ class ShmCommunicator final : public Communicator {
   const GroupOptions& options() const override { return group_; }
   void Barrier() override;
   void AllGather(std::span<const std::byte> mine, std::span<std::byte> all) override;
+  void AllGatherColumns(const ColumnBlock& block) override;
   void Broadcast(std::span<std::byte> data, int root) override;
   void AllReduceSum(std::span<float> data) override;
+  std::shared_ptr<Communicator> MakePart(int first, int num_ranks) override;
   void Abort(const std::string& reason) override;
   std::optional<AbortReport> Aborted() const override;
   void Beat() override;
@@ -49,10 +51,17 @@ class ShmCommunicator final : public Communicator {
   std::atomic<uint32_t>& progress() override;
   uint32_t ProgressOf(int peer) const override;
 
+  // Shared memory of a group.
+  static int64_t SegmentBytes(int num_ranks, int64_t mailbox_bytes);
+  // Mailboxes of parts: what travels in them are activations.
+  static constexpr int64_t kPartMailboxBytes = 256 << 10;
+
  private:
   struct Control;  // what lies in the segment: of the group
   struct Place;    // and of each rank
 
+  ShmCommunicator(const ShmGroupOptions& options, GroupOptions group, Communicator* whole,
+                  int first);
   void Make(const ShmGroupOptions& options);
   void AttachTo(const ShmGroupOptions& options);
   void Join();
@@ -61,11 +70,14 @@ class ShmCommunicator final : public Communicator {
   Place& place(int rank) const;
   std::byte* mailbox(int rank) const;  // [mailbox_bytes]
   float* sums(int rank) const;         // [mailbox_bytes / 4]
+  std::byte* half(int rank) const;     // one of these two, in turns
+  void Settle();
   void Step();
   void Await(int peer, const char* what);
   void AwaitAll(const char* what);
   void ReducePiece(std::span<float> data);
 
+  ShmGroupOptions options_;
   GroupOptions group_;
   int rank_;
   int num_ranks_;
@@ -76,6 +88,9 @@ class ShmCommunicator final : public Communicator {
   std::vector<const float*> pieces_;   // [num_ranks]
   std::vector<float> block_;
   uint32_t step_ = 0;
+  int num_parts_ = 0;
+  bool is_second_half_ = false;  // what AllGatherColumns shows next
+  bool is_read_ = true;          // by all: what it has shown last
 };
 
 }  // namespace wideload::comm

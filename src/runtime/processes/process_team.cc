@@ -15,14 +15,15 @@ ProcessTeam::ProcessTeam(const model::Model& model, const EngineOptions& options
                          const RankLinks& links)
     : placements_(model, options),
       links_(links),
+      tensor_size_(options.layout.tp),
       vocab_size_(model.spec().vocab_size),
       channel_(*links.orders, *links.group),
       rank_(std::make_unique<Rank>(
           model, MakeRankOptions(options, placements_, *links.group, links.exchange))),
       peers_(static_cast<size_t>(links.group->size()) - 1) {
-  WIDELOAD_CHECK(links.group->rank() == 0 && links.group->size() == options.num_ranks,
+  WIDELOAD_CHECK(links.group->rank() == 0 && links.group->size() == options.num_ranks(),
                  "rank {} of {} leads {} ranks", links.group->rank(), links.group->size(),
-                 options.num_ranks);
+                 options.num_ranks());
 }
 
 ProcessTeam::~ProcessTeam() { Stop(); }
@@ -59,11 +60,11 @@ void ProcessTeam::RunAll(const TeamStep& step, const moe::SharedPlacements& anno
                                       (recorder_ != nullptr && recorder_->Wants(step.iteration)),
                       .change = step.change};
   for (Peer& peer : peers_) {
-    const auto r = static_cast<size_t>(PeerRank(peer));
-    peer.orders.WriteStep(head, plan.ranks[r], bytes_);
-    channel_.Send(static_cast<int>(r), bytes_);
+    const int r = PeerRank(peer);
+    peer.orders.WriteStep(head, EntriesOf(plan, r), bytes_);
+    channel_.Send(r, bytes_);
   }
-  rank_->Run({.entries = plan.ranks[0], .iteration = step.iteration, .announced = announced});
+  rank_->Run({.entries = plan.groups[0], .iteration = step.iteration, .announced = announced});
   for (Peer& peer : peers_) TakeAnswer(peer, plan, step.iteration);
 }
 
@@ -71,10 +72,16 @@ void ProcessTeam::TakeAnswer(Peer& peer, const StepPlan& plan, int64_t iteration
   const int r = PeerRank(peer);
   const std::span<const std::byte> bytes =
       channel_.Receive(r, MessageChannel::Patience::kDeadline, "the outputs of the iteration");
-  peer.answer.Read(bytes, plan.ranks[static_cast<size_t>(r)], vocab_size_);
+  // Of a group its first rank has the outputs.
+  peer.answer.Read(bytes, r % tensor_size_ == 0 ? EntriesOf(plan, r) : std::span<const PlanEntry>(),
+                   vocab_size_);
   const AnswerExtras& extras = peer.answer.extras();
   if (extras.signal != 0 && links_.on_signal) links_.on_signal(extras.signal);
   if (recorder_ != nullptr) recorder_->RecordIteration(EpRank(r), iteration, extras.routed_counts);
+}
+
+std::span<const PlanEntry> ProcessTeam::EntriesOf(const StepPlan& plan, int rank) const {
+  return plan.groups[static_cast<size_t>(rank / tensor_size_)];
 }
 
 void ProcessTeam::EndGroup(const std::exception& failure) {

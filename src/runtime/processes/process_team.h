@@ -66,10 +66,12 @@ class ProcessTeam {
   int PeerRank(const Peer& peer) const { return static_cast<int>(&peer - peers_.data()) + 1; }
   void RunAll(const TeamStep& step, const moe::SharedPlacements& announced);
   void TakeAnswer(Peer& peer, const StepPlan& plan, int64_t iteration);
+  std::span<const PlanEntry> EntriesOf(const StepPlan& plan, int rank) const;
   void EndGroup(const std::exception& failure);
 
   PlacementState placements_;
   RankLinks links_;
+  int32_t tensor_size_;  // ranks of a group
   int64_t vocab_size_;
   MessageChannel channel_;
   std::unique_ptr<Rank> rank_;

@@ -180,9 +180,19 @@ void ProcessWorld::Agree(std::span<const Fact> facts) {
 
 void ProcessWorld::NoteFailure() { has_failed_ = true; }
 
-int64_t ProcessWorld::LinkBytes(int64_t exchange_bytes) const {
+std::vector<int> ProcessWorld::ranks_here() const {
+  std::vector<int> ranks;
+  for (int r = 0; r < size(); ++r)
+    if (hosts_.AreTogether(rank(), r)) ranks.push_back(r);
+  return ranks;
+}
+
+int64_t ProcessWorld::LinkBytes(int64_t exchange_bytes, int32_t tensor_ranks) const {
+  const int64_t group_bytes = tensor_ranks == 1 ? 0
+                                                : comm::ShmCommunicator::SegmentBytes(
+                                                      1, comm::ShmCommunicator::kPartMailboxBytes);
   return local_size() * (exchange_bytes + MessageChannel::SegmentBytes(size()) +
-                         2 * comm::ShmGroupOptions().mailbox_bytes);
+                         2 * comm::ShmGroupOptions().mailbox_bytes + group_bytes);
 }
 
 std::unique_ptr<ProcessWorld::Links> ProcessWorld::Connect(const EngineOptions& options,

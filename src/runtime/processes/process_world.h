@@ -30,6 +30,8 @@ class ProcessWorld {
   int rank() const { return mpi_.rank(); }
   int size() const { return mpi_.size(); }
   bool is_leader() const { return rank() == 0; }
+  // Those on this host, ascending.
+  std::vector<int> ranks_here() const;
   // Among the processes of this host.
   int local_rank() const { return mpi_.local_rank(); }
   int local_size() const { return mpi_.local_size(); }
@@ -65,8 +67,9 @@ class ProcessWorld {
   // ExchangeSegmentBytes. Errors: kResource when shared memory does not suffice; comm::PeerLost.
   class Links;
   std::unique_ptr<Links> Connect(const EngineOptions& options, int64_t exchange_bytes);
-  // Shared memory of this host that Connect takes, all ranks together.
-  int64_t LinkBytes(int64_t exchange_bytes) const;
+  // Shared memory of this host that Connect and the engine's start take, all ranks together;
+  // `tensor_ranks` of a group share attention.
+  int64_t LinkBytes(int64_t exchange_bytes, int32_t tensor_ranks) const;
   // Names the shared memory of this run: no other run of this host has it.
   const std::string& job() const { return job_; }
 

@@ -8,6 +8,7 @@ RankServer::RankServer(const model::Model& model, const EngineOptions& options,
                        const RankLinks& links)
     : placements_(model, options),
       links_(links),
+      is_first_of_group_(parallel::CoordinatesOf(options.layout, links.group->rank()).tp == 0),
       channel_(*links.orders, *links.group),
       orders_(options, model.spec().vocab_size, kv::Windows(model::CacheShapes(model.spec()))),
       rank_(std::make_unique<Rank>(
@@ -38,7 +39,9 @@ bool RankServer::ServeOne() {
   rank_->Run({.entries = order.entries,
               .iteration = order.iteration,
               .announced = order.change ? placements_.Apply(*order.change) : nullptr});
-  WriteAnswer(order.entries, rank_->result(),
+  const std::span<const PlanEntry> answered =
+      is_first_of_group_ ? order.entries : std::span<const PlanEntry>();
+  WriteAnswer(answered, rank_->result(),
               {.signal = links_.pending_signal ? links_.pending_signal() : 0,
                .routed_counts = rank_->routed_counts()},
               bytes_);

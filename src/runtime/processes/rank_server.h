@@ -23,6 +23,7 @@ class RankServer {
 
   PlacementState placements_;
   RankLinks links_;
+  bool is_first_of_group_;  // whose outputs are wanted
   MessageChannel channel_;
   OrderReader orders_;
   std::unique_ptr<Rank> rank_;

@@ -18,7 +18,7 @@ constexpr std::array<int64_t, 2> kWindows = {0, 40};
 
 EngineOptions SmallOptions() {
   EngineOptions options;
-  options.num_ranks = 2;
+  options.layout = parallel::DataParallel(2);
   options.max_num_tokens = 40;
   options.max_batch_size = 4;
   options.num_kv_blocks = 8;  // few: requests are preempted
@@ -27,7 +27,7 @@ EngineOptions SmallOptions() {
 }
 
 Scheduler MakeScheduler(const EngineOptions& o) {
-  return Scheduler({.num_ranks = o.num_ranks,
+  return Scheduler({.num_groups = o.layout.dp,
                     .max_num_tokens = o.max_num_tokens,
                     .max_batch_size = o.max_batch_size,
                     .num_kv_blocks = o.num_kv_blocks,
@@ -95,16 +95,16 @@ TEST(StepOrder, CarriesEveryPlanOfARunWithPreemption) {
     if (random() % 16 == 0 && next > 0) retire(static_cast<RequestId>(random()) % next);
     const StepPlan& plan = scheduler.Plan();
     for (size_t r = 0; r < 2; ++r) {
-      writers[r].WriteStep({.iteration = iteration, .count_routed = r == 1}, plan.ranks[r], bytes);
+      writers[r].WriteStep({.iteration = iteration, .count_routed = r == 1}, plan.groups[r], bytes);
       const StepOrder& order = readers[r].Read(bytes);
       EXPECT_EQ(order.kind, OrderKind::kStep);
       EXPECT_EQ(order.iteration, iteration);
       EXPECT_EQ(order.count_routed, r == 1);
-      ASSERT_EQ(order.entries.size(), plan.ranks[r].size());
+      ASSERT_EQ(order.entries.size(), plan.groups[r].size());
       for (size_t i = 0; i < order.entries.size(); ++i)
-        ExpectSame(order.entries[i], plan.ranks[r][i]);
+        ExpectSame(order.entries[i], plan.groups[r][i]);
     }
-    for (const auto& entries : plan.ranks)
+    for (const auto& entries : plan.groups)
       for (const PlanEntry& entry : entries) {
         const int32_t token = entry.sample ? static_cast<int32_t>(random() % kVocab) : -1;
         const RequestId id = entry.sequence->id;
@@ -128,8 +128,8 @@ TEST(StepOrder, TakesFewBytesForADecode) {
   std::vector<std::byte> bytes;
   for (int i = 0; i < 3; ++i) {
     const StepPlan& plan = scheduler.Plan();
-    writer.WriteStep({.iteration = i}, plan.ranks[0], bytes);
-    scheduler.Complete(plan.ranks[0][0], 5);
+    writer.WriteStep({.iteration = i}, plan.groups[0], bytes);
+    scheduler.Complete(plan.groups[0][0], 5);
   }
   EXPECT_LT(bytes.size(), 150);
 }
@@ -143,7 +143,7 @@ class BadOrder : public testing::Test {
   // The order as written after `change`, read by a rank that knows nothing.
   void ExpectRefused(const std::function<void(Sequence&, PlanEntry&)>& change,
                      const std::string& reason) {
-    PlanEntry entry = plan_->ranks[0][0];
+    PlanEntry entry = plan_->groups[0][0];
     Sequence sequence = *entry.sequence;
     entry.sequence = &sequence;
     change(sequence, entry);
@@ -182,7 +182,7 @@ TEST_F(BadOrder, IsRefusedByName) {
 TEST_F(BadOrder, IsRefusedWhereverItIsCutOff) {
   std::vector<std::byte> bytes;
   OrderWriter writer;
-  writer.WriteStep({.iteration = 0}, plan_->ranks[0], bytes);
+  writer.WriteStep({.iteration = 0}, plan_->groups[0], bytes);
   for (size_t size = 0; size < bytes.size(); ++size)
     EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(std::span(bytes).first(size)),
                  Error)
@@ -221,8 +221,8 @@ TEST(StepOrder, CarriesAChangeOfPlacements) {
 TEST_F(BadOrder, MayNotContinueWhatIsNotThere) {
   std::vector<std::byte> bytes;
   OrderWriter writer;
-  writer.WriteStep({.iteration = 0}, plan_->ranks[0], bytes);
-  writer.WriteStep({.iteration = 1}, plan_->ranks[0], bytes);
+  writer.WriteStep({.iteration = 0}, plan_->groups[0], bytes);
+  writer.WriteStep({.iteration = 1}, plan_->groups[0], bytes);
   EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(bytes), Error);
 }
 

@@ -1,0 +1,70 @@
+#include "config/layout_flags.h"
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace wideload::config {
+namespace {
+
+// "--tp is 2", the option as the user called it.
+std::string Said(const EngineFlags& flags, std::string_view option, int32_t value) {
+  const auto source = flags.sources.find(option);
+  const bool is_flag = source == flags.sources.end() || source->second == "command line";
+  return fmt::format("{} is {}", is_flag ? option : std::string_view(source->second), value);
+}
+
+// How the ranks divide the attention, and the options that say so.
+struct Attention {
+  int32_t tp = 1;
+  int32_t dp = 0;    // 0: as many as there are ranks for
+  std::string said;  // empty: nothing
+};
+
+Attention AttentionOf(const EngineFlags& flags) {
+  Attention attention{.tp = std::max(flags.tp, 1), .dp = flags.dp};
+  if (flags.tp > 0) attention.said = Said(flags, "--tp", flags.tp);
+  if (flags.dp > 0)
+    attention.said += (attention.said.empty() ? "" : " and ") + Said(flags, "--dp", flags.dp);
+  if (!flags.attention_dp) return attention;
+  if (flags.tp > 0 && flags.dp > 0 && flags.tp != flags.dp)
+    Throw(ErrorKind::kInvalid,
+          "{}; with --attention-dp (enable_attention_dp) each of the {} ranks has requests of its "
+          "own: leave --dp away",
+          attention.said, flags.tp);
+  return {.tp = 1, .dp = std::max(flags.tp, flags.dp), .said = attention.said};
+}
+
+// The number of ranks, which processes settle where there are some.
+int32_t NumRanks(const EngineFlags& flags, const Attention& attention, int32_t num_processes) {
+  const bool is_said = !attention.said.empty();
+  const int32_t num_ranks =
+      is_said ? attention.tp * std::max(attention.dp, 1) : std::max(flags.ep, 1);
+  const std::string said = is_said ? attention.said : Said(flags, "--ep", flags.ep);
+  if (num_processes == 0) return num_ranks;
+  if (attention.dp == 0) {  // as many groups as the processes are
+    if (is_said && num_processes % attention.tp == 0) return num_processes;
+    if (!is_said && flags.ep == 0) return num_processes;
+  }
+  if (num_ranks == num_processes) return num_ranks;
+  Throw(ErrorKind::kInvalid,
+        "{}; {} processes were started together and each is a rank: leave {} away, or start {} "
+        "processes",
+        said, num_processes, is_said ? "it" : "--ep", num_ranks);
+}
+
+}  // namespace
+
+parallel::Layout ResolveLayout(const EngineFlags& flags, int32_t num_processes) {
+  const Attention attention = AttentionOf(flags);
+  const int32_t num_ranks = NumRanks(flags, attention, num_processes);
+  if (flags.ep > 0 && flags.ep != num_ranks)
+    Throw(num_ranks % flags.ep == 0 ? ErrorKind::kUnsupported : ErrorKind::kInvalid,
+          "{}, but {}: the experts lie whole on all {} ranks", Said(flags, "--ep", flags.ep),
+          attention.said, num_ranks);
+  return {.tp = attention.tp, .dp = num_ranks / attention.tp, .moe_ep = num_ranks};
+}
+
+}  // namespace wideload::config

@@ -1,0 +1,76 @@
+#include "config/layout_flags.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "base/error.h"
+
+namespace wideload::config {
+namespace {
+
+using parallel::Layout;
+
+std::string Refusal(const EngineFlags& flags, int32_t num_processes = 0) {
+  try {
+    ResolveLayout(flags, num_processes);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ResolveLayout, OfNothingIsOneRankOrTheProcesses) {
+  EXPECT_EQ(ResolveLayout({}, 0), Layout());
+  EXPECT_EQ(ResolveLayout({}, 4), parallel::DataParallel(4));
+}
+
+TEST(ResolveLayout, OfEpAloneIsRanksWithRequestsOfTheirOwn) {
+  EXPECT_EQ(ResolveLayout({.ep = 8}, 0), parallel::DataParallel(8));
+  EXPECT_EQ(ResolveLayout({.ep = 8}, 8), parallel::DataParallel(8));
+}
+
+TEST(ResolveLayout, SharesAttentionAmongTheRanksOfTp) {
+  EXPECT_EQ(ResolveLayout({.tp = 4}, 0), (Layout{.tp = 4, .moe_ep = 4}));
+  EXPECT_EQ(ResolveLayout({.tp = 4, .ep = 4}, 0), (Layout{.tp = 4, .moe_ep = 4}));
+  EXPECT_EQ(ResolveLayout({.tp = 4, .ep = 4}, 4), (Layout{.tp = 4, .moe_ep = 4}));
+}
+
+TEST(ResolveLayout, WithAttentionDpIsTensorRtLlmsOfTheSameKeys) {
+  EXPECT_EQ(ResolveLayout({.tp = 8, .ep = 8, .attention_dp = true}, 0), parallel::DataParallel(8));
+  EXPECT_EQ(ResolveLayout({.ep = 8, .attention_dp = true}, 0), parallel::DataParallel(8));
+}
+
+TEST(ResolveLayout, MixesBothOverGroups) {
+  const Layout mixed{.tp = 2, .dp = 4, .moe_ep = 8};
+  EXPECT_EQ(ResolveLayout({.tp = 2, .dp = 4}, 0), mixed);
+  EXPECT_EQ(ResolveLayout({.tp = 2, .dp = 4, .ep = 8}, 8), mixed);
+  EXPECT_EQ(ResolveLayout({.tp = 2}, 8), mixed) << "as many groups as the processes are";
+}
+
+TEST(ResolveLayout, RefusesContradictionsNamingBothOptionsAndValues) {
+  EXPECT_EQ(Refusal({.tp = 2, .ep = 8}),
+            "--ep is 8, but --tp is 2: the experts lie whole on all 2 ranks");
+  EXPECT_EQ(Refusal({.tp = 8, .dp = 2, .attention_dp = true}),
+            "--tp is 8 and --dp is 2; with --attention-dp (enable_attention_dp) each of the 8 "
+            "ranks has requests of its own: leave --dp away");
+  EXPECT_EQ(Refusal({.ep = 4}, 2),
+            "--ep is 4; 2 processes were started together and each is a rank: leave --ep away, or "
+            "start 4 processes");
+  EXPECT_EQ(Refusal({.tp = 4, .dp = 2}, 4),
+            "--tp is 4 and --dp is 2; 4 processes were started together and each is a rank: leave "
+            "it away, or start 8 processes");
+  EXPECT_EQ(Refusal({.tp = 8, .ep = 4}),
+            "--ep is 4, but --tp is 8: the experts lie whole on all 8 ranks");
+}
+
+TEST(ResolveLayout, NamesTheKeyOfAFileWhereItSaysTheValue) {
+  EngineFlags flags{.tp = 2, .ep = 8};
+  flags.sources["--tp"] = "c.yaml:3: tensor_parallel_size";
+  EXPECT_EQ(Refusal(flags),
+            "--ep is 8, but c.yaml:3: tensor_parallel_size is 2: the experts lie whole on all 2 "
+            "ranks");
+}
+
+}  // namespace
+}  // namespace wideload::config

@@ -1,0 +1,52 @@
+#include "model/column_cut.h"
+
+#include "comm/communicator.h"
+
+namespace wideload::model {
+
+ColumnCut::ColumnCut(int64_t size, const TensorRank& rank) : rank_(rank.rank) {
+  // Kernels compute so many columns at once; in activations they fill half a cache line or a whole.
+  constexpr int64_t kStep = 16;
+  for (int32_t r = 0; r < rank.size; ++r)
+    ends_.push_back(parallel::ShardInSteps(size, kStep, rank.size, r).end);
+}
+
+parallel::Shard ColumnCut::Of(int32_t rank) const {
+  const auto r = static_cast<size_t>(rank);
+  return {r == 0 ? 0 : ends_[r - 1], ends_[r]};
+}
+
+TensorView ColumnCut::Own(const TensorView& rows) const {
+  if (ends_.size() <= 1) return rows;
+  WIDELOAD_CHECK(rows.dim(1) == ends_.back(), "rows of {} columns, cut are {}", rows.dim(1),
+                 ends_.back());
+  const parallel::Shard own = Of(rank_);
+  return TensorView(
+      rows.dtype(), {rows.dim(0), own.size()},
+      static_cast<const std::byte*>(rows.raw()) + own.begin * DTypeBytes(rows.dtype()),
+      rows.row_stride());
+}
+
+void ColumnCut::Gather(const RankContext& rank, const TensorView& rows) const {
+  if (ends_.size() <= 1 || rows.dim(0) == 0) return;
+  rank.tensor->AllGatherColumns({.data = static_cast<std::byte*>(rows.raw_mutable()),
+                                 .num_rows = rows.dim(0),
+                                 .row_stride_bytes = rows.row_bytes(),
+                                 .element_bytes = DTypeBytes(rows.dtype()),
+                                 .ends = ends_});
+}
+
+void GatherRows(const RankContext& rank, const TensorView& rows) {
+  if (rank.tensor == nullptr || rows.dim(0) == 0) return;
+  const int32_t size = rank.tensor->size();
+  const std::span<int64_t> ends = rank.workspace->Take<int64_t>(size);
+  for (int32_t r = 0; r < size; ++r)
+    ends[static_cast<size_t>(r)] = parallel::ShardOf(rows.dim(0), size, r).end * rows.dim(1);
+  rank.tensor->AllGatherColumns({.data = static_cast<std::byte*>(rows.raw_mutable()),
+                                 .num_rows = 1,
+                                 .row_stride_bytes = 0,
+                                 .element_bytes = DTypeBytes(rows.dtype()),
+                                 .ends = ends});
+}
+
+}  // namespace wideload::model

@@ -1,0 +1,21 @@
+// The models of all ranks of a tensor-parallel group in one process, as one: what they divide lies
+// in one block of memory beside what they share. Constant after load, so thread-safe.
+#pragma once
+
+#include <memory>
+
+#include "model/loader.h"
+#include "model/model.h"
+
+namespace wideload::model {
+
+// LoadTransformer for ranks that are threads, `num_ranks` to a group: a rank computes with the part
+// of its place in RankContext::tensor. options.mode is kRead; arena and shards are set here.
+// Errors: as LoadTransformer.
+std::unique_ptr<Model> LoadForThreads(const ModelSpec& spec, checkpoint::Checkpoint& checkpoint,
+                                      const LoadOptions& options, int32_t num_ranks);
+
+// TensorShards of ranks that are all here; own is the first.
+TensorShards AllShards(int32_t num_ranks);
+
+}  // namespace wideload::model

@@ -1,0 +1,113 @@
+#include "support/layout_cases.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+#include "model/registry.h"
+#include "support/engine_processes.h"
+#include "support/random_layout.h"
+#include "support/random_model.h"
+#include "support/test_data.h"
+
+namespace wideload::testing_support {
+namespace {
+
+constexpr uint64_t kSeed = 15;
+
+// Ranks are more than cores, and others may use the machine, too.
+constexpr std::chrono::seconds kDeadline{60};
+
+}  // namespace
+
+std::vector<std::string> LayoutModels() {
+  const std::string folder = TemporaryFolder("random_8_heads");
+  WriteLayoutModel(folder, kSeed);
+  return {folder, SourcePath("testdata/models/tiny-deepseek-v3"),
+          SourcePath("testdata/models/tiny-gpt-oss")};
+}
+
+std::string LayoutCase::Describe() const {
+  return fmt::format("{} groups of {}, experts {}, {}", layout.dp, layout.tp,
+                     are_experts_moving ? "moving" : "in place",
+                     are_processes ? "processes" : "threads");
+}
+
+std::vector<LayoutCase> LayoutCases(const std::string& folder) {
+  const model::ModelReading reading = model::ReadModel(folder);
+  std::vector<LayoutCase> cases;
+  for (const int32_t world : {1, 2, 4, 8})
+    for (int32_t tp = 1; tp <= std::min<int64_t>(world, reading.config.num_attention_heads);
+         tp *= 2)
+      for (const bool is_moving : {false, true})
+        for (const bool are_processes : {false, true})
+          cases.push_back({.layout = {.tp = tp, .dp = world / tp, .moe_ep = world},
+                           .are_experts_moving = is_moving,
+                           .are_processes = are_processes});
+  return cases;
+}
+
+std::vector<runtime::Request> ShortRequests(const TestModel& model, size_t count, uint64_t seed) {
+  std::vector<runtime::Request> requests = DrawRequests(model, count, seed);
+  for (runtime::Request& request : requests)
+    request.max_tokens = std::min<int64_t>(request.max_tokens, 6);
+  return requests;
+}
+
+std::string Difference(const std::vector<Outcome>& got, const std::vector<Outcome>& expected) {
+  float largest = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    if (got[i].tokens != expected[i].tokens) return fmt::format("tokens of request {}", i);
+    if (got[i].error != expected[i].error || got[i].finish != expected[i].finish ||
+        got[i].logits.size() != expected[i].logits.size())
+      return fmt::format("the end of request {}: {}", i, got[i].error);
+    const std::vector<float>& logits = got[i].logits;
+    if (logits.empty() ||
+        std::memcmp(logits.data(), expected[i].logits.data(), logits.size() * sizeof(float)) == 0)
+      continue;
+    for (size_t j = 0; j < logits.size(); ++j)
+      largest = std::max(largest, std::abs(logits[j] - expected[i].logits[j]));
+    if (!(largest > 0)) return fmt::format("bits of request {}", i);
+  }
+  return fmt::format("{}", largest);
+}
+
+LayoutRunner::LayoutRunner(const std::string& folder)
+    : folder_(folder), model_(LoadTestModel(folder, compute::AutoKernelSet())) {
+  requests_ = ShortRequests(model_, 6, kSeed);
+  expected_ =
+      RunRequests(*model_.model, TestOptions(model_.config, compute::AutoKernelSet()), requests_);
+}
+
+runtime::EngineOptions LayoutRunner::Options(const LayoutCase& layout) const {
+  runtime::EngineOptions options = TestOptions(model_.config, compute::AutoKernelSet());
+  options.layout = layout.layout;
+  options.deadline = kDeadline;
+  options.max_num_tokens = 60;
+  const auto experts = static_cast<int32_t>(model_.config.num_experts);
+  const int32_t ranks = options.num_ranks();
+  if (!layout.are_experts_moving || ranks == 1) return options;
+  options.num_slots = ranks * std::min(experts, (experts + ranks - 1) / ranks + 1);
+  options.moe_max_num_tokens = 3 * ranks;
+  options.rebalance = {.mode = rebalance::Mode::kRandom, .seed = kSeed};
+  return options;
+}
+
+std::string LayoutRunner::Run(const LayoutCase& layout) {
+  if (model_.tensor_ranks != layout.layout.tp)
+    model_ = LoadTestModel(folder_, compute::AutoKernelSet(), layout.layout.tp);
+  const runtime::EngineOptions options = Options(layout);
+  if (!layout.are_processes)
+    return Difference(RunRequests(*model_.model, options, requests_), expected_);
+  const ProcessOutcome outcome = RunEngineOnProcesses(
+      options, [&](int) -> const model::Model& { return *model_.model; },
+      [&](runtime::Engine& engine) {
+        const std::string difference = Difference(RunRequests(engine, requests_), expected_);
+        if (difference != "0") Throw(ErrorKind::kRunFailed, "{}", difference);
+      });
+  if (!outcome.killed_ranks.empty()) return fmt::format("rank {} died", outcome.killed_ranks[0]);
+  return outcome.ranks.error.empty() ? "0" : outcome.ranks.error;
+}
+
+}  // namespace wideload::testing_support
