@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/temporary.h"
 #include "base/mapping_table.h"
 
 namespace wideload {
@@ -98,6 +99,21 @@ TEST_F(FileTest, FollowsNoLinkThatSomebodyPlantsBesideTheOutput) {
   writer.Commit();
   EXPECT_EQ(ReadFile(Path("victim"), kAny), "precious");
   EXPECT_EQ(ReadFile(Path("out"), kAny), "text");
+}
+
+TEST_F(FileTest, OpensNoTemporaryFileOverWhatIsThere) {
+  WriteFileWhole(Path("victim"), "precious");
+  WriteFileWhole(Path("file"), "precious");
+  std::filesystem::create_symlink(Path("victim"), Path("link"));
+  std::filesystem::create_symlink(Path("nowhere"), Path("dangling"));
+  std::filesystem::create_directory(Path("folder"));
+  const Descriptor here(::open(folder_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  for (const char* const name : {"file", "link", "dangling", "folder"})
+    EXPECT_FALSE(OpenNewFile(here, name, 0600).is_open()) << name;
+  EXPECT_EQ(ReadFile(Path("victim"), kAny), "precious");
+  EXPECT_EQ(ReadFile(Path("file"), kAny), "precious");
+  EXPECT_FALSE(FileExists(Path("nowhere")));
+  EXPECT_TRUE(OpenNewFile(here, "new", 0600).is_open());
 }
 
 // What a process leaves that is killed while it writes the folder `path`.

@@ -55,7 +55,8 @@ class Engine {
 
   // One iteration on all ranks (none when there is nothing to compute). The events are valid until
   // the next call. Errors: rethrows what ended the first rank that failed (kRunFailed when a rank
-  // does not answer within the deadline), now and at every later call with something to compute.
+  // does not answer within the deadline), now and at every later call with something to compute;
+  // comm::PeerLost also with nothing to compute when a rank that is a process has died.
   // What it costs: all requests that have not ended, whose tokens up to the iteration before were
   // delivered, and the events of those refused or cancelled since the call before; those that ended
   // are not touched. The engine computes nothing any more.

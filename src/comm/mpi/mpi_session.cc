@@ -19,12 +19,16 @@ namespace {
 
 // After a fault: how long those that live may take to come to the end, too.
 constexpr std::chrono::seconds kFarewell{2};
-// How often this rank looks for the dead without the help of MPI.
-constexpr std::chrono::milliseconds kLookPace{250};
-// Looks after which a rank that knows of a dead one should have ended the group, else MPI is stuck.
-constexpr int kStuckLooks = 10;
+// How often this rank looks for the dead without the help of MPI: of this host, and of others.
+constexpr std::chrono::milliseconds kLookPace{50};
+constexpr int kFarLooks = 5;
+// Looks after which a rank that knows of a dead one should have said so, else the watch does: the
+// launcher ends all ranks after a second.
+constexpr int kSilentLooks = 8;
+// Those after which it should have ended the group, else it is stuck.
+constexpr int kStuckLooks = 50;
 // The same for its end, which takes kFarewell at most.
-constexpr int kStuckFarewellLooks = 12;
+constexpr int kStuckFarewellLooks = 60;
 // When MPI fails: how long this rank looks for a dead one, and then stays, so that the others find
 // that one dead before this one.
 constexpr std::chrono::seconds kSearch{2};
@@ -39,14 +43,18 @@ struct MpiSession::State {
   int local_size = 1;
   MpiShared shared;
   std::function<void(const std::string&)> tell;
+  std::atomic_flag has_told;
+  int64_t num_looks = 0;
   int num_stuck_looks = 0;
   int num_leaving_looks = 0;
-  std::unique_ptr<Pulse> watch;               // of the dead; none: all ranks are on this host
+  std::unique_ptr<Pulse> watch;               // of the dead
   std::unique_ptr<MpiCommunicator> farewell;  // of all ranks, for the end
 
   void MeetPeers();
   void Look();
   Where WhereItIs();
+  std::string DeathOf(int dead);
+  void Tell(const std::string& reason);
   [[noreturn]] void GiveUp(const char* reason);
 };
 
@@ -64,23 +72,43 @@ void MpiSession::State::MeetPeers() {
                     MPI_COMM_WORLD) != MPI_SUCCESS)
     Throw(ErrorKind::kRunFailed, "MPI_Allgather of {} ranks failed", size);
   shared.lives.Meet(rank, cards);
-  for (int peer = 0; peer < size && !watch; ++peer)
-    if (!shared.lives.IsHere(peer)) watch = std::make_unique<Pulse>(kLookPace, [this] { Look(); });
+  watch = std::make_unique<Pulse>(kLookPace, [this] { Look(); });
 }
 
 void MpiSession::State::Look() {
-  if (shared.lives.Look() < 0) return;
+  const bool is_far_look = num_looks++ % kFarLooks == 0;
+  const int dead = is_far_look ? shared.lives.Look() : shared.lives.LookHere();
+  if (dead < 0) return;
   if (shared.is_leaving)
     ++num_leaving_looks;
-  else if (!shared.is_ending)
+  else if (!shared.is_ending && !shared.has_failed)
     ++num_stuck_looks;
+  if (num_stuck_looks == kSilentLooks) Tell(DeathOf(dead));
   if (num_stuck_looks >= kStuckLooks || num_leaving_looks >= kStuckFarewellLooks) GiveUp("");
 }
 
-// In an iteration, if any communicator is or was.
+std::string MpiSession::State::DeathOf(int dead) {
+  return PeerLost({.rank = rank,
+                   .peer = dead,
+                   .where = WhereItIs(),
+                   .awaited = "messages",
+                   .cause = "it is dead"})
+      .what();
+}
+
+void MpiSession::State::Tell(const std::string& reason) {
+  if (has_told.test_and_set()) return;
+  if (tell)
+    tell(reason);
+  else
+    std::fprintf(stderr, "%s\n", reason.c_str());
+  std::fflush(nullptr);
+}
+
+// In an iteration, if any group is or was.
 Where MpiSession::State::WhereItIs() {
   const std::scoped_lock lock(shared.mutex);
-  for (const MpiCommunicator* group : shared.communicators)
+  for (const Communicator* group : shared.places)
     if (group->where().iteration >= 0) return group->where();
   return shared.last_where;
 }
@@ -92,20 +120,9 @@ void MpiSession::State::GiveUp(const char* reason) {
   int dead = shared.lives.FirstDead();
   for (; dead < 0 && std::chrono::steady_clock::now() < end; dead = shared.lives.FirstDead())
     std::this_thread::sleep_for(kLookPace / 10);  // the watch finds it
-  const std::string text =
-      dead < 0 ? fmt::format("rank {}: MPI cannot go on{}{}; no other rank was found dead", rank,
-                             *reason == '\0' ? "" : ": ", reason)
-               : PeerLost({.rank = rank,
-                           .peer = dead,
-                           .where = WhereItIs(),
-                           .awaited = "messages",
-                           .cause = "it is dead"})
-                     .what();
-  if (tell)
-    tell(text);
-  else
-    std::fprintf(stderr, "%s\n", text.c_str());
-  std::fflush(nullptr);
+  Tell(dead >= 0 ? DeathOf(dead)
+                 : fmt::format("rank {}: MPI cannot go on{}{}; no other rank was found dead", rank,
+                               *reason == '\0' ? "" : ": ", reason));
   if (!shared.is_leaving) std::this_thread::sleep_for(kLinger);
   ::_exit(1);
 }
@@ -160,9 +177,17 @@ MpiSession::~MpiSession() {
   MPI_Finalize();
 }
 
+void MpiSession::Fail(const std::string& reason) {
+  state_->shared.has_failed = true;
+  state_->Tell(reason);
+}
+
 void MpiSession::NoteFault() { state_->shared.has_failed = true; }
 
-void MpiSession::OnGivingUp(std::function<void(const std::string&)> tell) {
+void MpiSession::AddPlace(const Communicator& group) { state_->shared.AddPlace(group); }
+void MpiSession::RemovePlace(const Communicator& group) { state_->shared.RemovePlace(group); }
+
+void MpiSession::OnFailure(std::function<void(const std::string&)> tell) {
   state_->tell = std::move(tell);
 }
 
