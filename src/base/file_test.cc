@@ -11,8 +11,8 @@
 #include <filesystem>
 
 #include "base/error.h"
-#include "base/temporary.h"
 #include "base/mapping_table.h"
+#include "base/temporary.h"
 
 namespace wideload {
 namespace {

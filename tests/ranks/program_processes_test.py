@@ -348,12 +348,12 @@ class Ends(ProcessesTest):
 
     def test_ranks_that_wait_for_a_request_notice_a_death_by_themselves(self):
         """mpirun is told to leave them alone."""
-        alone = [MPIRUN, "--enable-recovery", "-n", "3", str(PROGRAM)]
+        alone = [MPIRUN, "--enable-recovery", "-n", "4", str(PROGRAM)]
         for command, stdin, started in ((["serve", "--port", "0"], subprocess.DEVNULL, "serving"),
                                         (["chat"], subprocess.PIPE, STARTED)):
             for victim in (2, 0):
                 with self.subTest(command[0], victim=victim):
-                    ranks = Ranks(self, 3, [*command, "--threads", "1"], stdin=stdin, mpirun=alone)
+                    ranks = Ranks(self, 4, [*command, "--threads", "1"], stdin=stdin, mpirun=alone)
                     pids = ranks.pids()
                     ranks.wait_for(started)
                     os.kill(pids[victim], signal.SIGKILL)

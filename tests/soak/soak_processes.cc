@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kTimeToStart{300'000};  // beside other work
+constexpr milliseconds kTimeToStart{300'000};        // beside other work
 constexpr const char* kStarted = "online balancer";  // of the line that every start prints
 
 struct Options {

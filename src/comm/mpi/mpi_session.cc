@@ -8,6 +8,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <optional>
 #include <thread>
 
 #include "comm/hosts.h"
@@ -17,18 +18,20 @@ namespace wideload::comm {
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 // After a fault: how long those that live may take to come to the end, too.
 constexpr std::chrono::seconds kFarewell{2};
 // How often this rank looks for the dead without the help of MPI: of this host, and of others.
 constexpr std::chrono::milliseconds kLookPace{50};
 constexpr int kFarLooks = 5;
-// Looks after which a rank that knows of a dead one should have said so, else the watch does: the
+// How long after the death of another rank this one should have said so, else the watch does: the
 // launcher ends all ranks after a second.
-constexpr int kSilentLooks = 8;
-// Those after which it should have ended the group, else it is stuck.
-constexpr int kStuckLooks = 50;
+constexpr std::chrono::milliseconds kSilence{400};
+// The same for ending the group, else it is stuck.
+constexpr std::chrono::milliseconds kStuck{2500};
 // The same for its end, which takes kFarewell at most.
-constexpr int kStuckFarewellLooks = 60;
+constexpr std::chrono::milliseconds kStuckFarewell{3000};
 // When MPI fails: how long this rank looks for a dead one, and then stays, so that the others find
 // that one dead before this one.
 constexpr std::chrono::seconds kSearch{2};
@@ -45,17 +48,17 @@ struct MpiSession::State {
   std::function<void(const std::string&)> tell;
   std::atomic_flag has_told;
   int64_t num_looks = 0;
-  int num_stuck_looks = 0;
-  int num_leaving_looks = 0;
-  std::unique_ptr<Pulse> watch;               // of the dead
-  std::unique_ptr<MpiCommunicator> farewell;  // of all ranks, for the end
+  std::optional<Clock::time_point> death_seen_at;
+  std::optional<Clock::time_point> leaving_seen_at;  // after a death
+  std::unique_ptr<Pulse> watch;                      // of the dead
+  std::unique_ptr<MpiCommunicator> farewell;         // of all ranks, for the end
 
   void MeetPeers();
   void Look();
   Where WhereItIs();
   std::string DeathOf(int dead);
   void Tell(const std::string& reason);
-  [[noreturn]] void GiveUp(const char* reason);
+  [[noreturn]] void GiveUp(const char* reason, std::chrono::milliseconds linger);
 };
 
 namespace {
@@ -79,12 +82,16 @@ void MpiSession::State::Look() {
   const bool is_far_look = num_looks++ % kFarLooks == 0;
   const int dead = is_far_look ? shared.lives.Look() : shared.lives.LookHere();
   if (dead < 0) return;
-  if (shared.is_leaving)
-    ++num_leaving_looks;
-  else if (!shared.is_ending && !shared.has_failed)
-    ++num_stuck_looks;
-  if (num_stuck_looks == kSilentLooks) Tell(DeathOf(dead));
-  if (num_stuck_looks >= kStuckLooks || num_leaving_looks >= kStuckFarewellLooks) GiveUp("");
+  const Clock::time_point now = Clock::now();
+  if (!death_seen_at) death_seen_at = now;
+  if (shared.is_leaving) {
+    if (!leaving_seen_at) leaving_seen_at = now;
+    if (now - *leaving_seen_at >= kStuckFarewell) GiveUp("", {});
+    return;
+  }
+  if (shared.is_ending || shared.has_failed) return;
+  if (now - *death_seen_at >= kSilence) Tell(DeathOf(dead));
+  if (now - *death_seen_at >= kStuck) GiveUp("", {});  // by now the others know, too
 }
 
 std::string MpiSession::State::DeathOf(int dead) {
@@ -113,23 +120,23 @@ Where MpiSession::State::WhereItIs() {
   return shared.last_where;
 }
 
-void MpiSession::State::GiveUp(const char* reason) {
+void MpiSession::State::GiveUp(const char* reason, std::chrono::milliseconds linger) {
   static std::atomic_flag is_given_up;
   while (is_given_up.test_and_set()) ::pause();  // another thread does it
-  const auto end = std::chrono::steady_clock::now() + kSearch;
+  const auto end = Clock::now() + kSearch;
   int dead = shared.lives.FirstDead();
-  for (; dead < 0 && std::chrono::steady_clock::now() < end; dead = shared.lives.FirstDead())
+  for (; dead < 0 && Clock::now() < end; dead = shared.lives.FirstDead())
     std::this_thread::sleep_for(kLookPace / 10);  // the watch finds it
   Tell(dead >= 0 ? DeathOf(dead)
                  : fmt::format("rank {}: MPI cannot go on{}{}; no other rank was found dead", rank,
                                *reason == '\0' ? "" : ": ", reason));
-  if (!shared.is_leaving) std::this_thread::sleep_for(kLinger);
+  if (!shared.is_leaving) std::this_thread::sleep_for(linger);
   ::_exit(1);
 }
 
 [[noreturn]] void EndForMpi(const char* reason) {
   MpiSession::State* const state = running;
-  if (state != nullptr) state->GiveUp(reason == nullptr ? "" : reason);
+  if (state != nullptr) state->GiveUp(reason == nullptr ? "" : reason, kLinger);
   ::_exit(1);
 }
 
