@@ -8,9 +8,12 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <mutex>
 #include <optional>
 #include <thread>
+#include <utility>
 
+#include "base/temporary.h"
 #include "comm/hosts.h"
 #include "comm/mpi/mpi_communicator.h"
 
@@ -45,8 +48,9 @@ struct MpiSession::State {
   int local_rank = 0;
   int local_size = 1;
   MpiShared shared;
+  std::mutex tell_mutex;  // guards the next two
   std::function<void(const std::string&)> tell;
-  std::atomic_flag has_told;
+  bool has_told = false;
   int64_t num_looks = 0;
   std::optional<Clock::time_point> death_seen_at;
   std::optional<Clock::time_point> leaving_seen_at;  // after a death
@@ -104,7 +108,8 @@ std::string MpiSession::State::DeathOf(int dead) {
 }
 
 void MpiSession::State::Tell(const std::string& reason) {
-  if (has_told.test_and_set()) return;
+  const std::scoped_lock lock(tell_mutex);
+  if (std::exchange(has_told, true)) return;
   if (tell)
     tell(reason);
   else
@@ -131,6 +136,7 @@ void MpiSession::State::GiveUp(const char* reason, std::chrono::milliseconds lin
                  : fmt::format("rank {}: MPI cannot go on{}{}; no other rank was found dead", rank,
                                *reason == '\0' ? "" : ": ", reason));
   if (!shared.is_leaving) std::this_thread::sleep_for(linger);
+  RemoveTemporaries();
   ::_exit(1);
 }
 
@@ -195,6 +201,7 @@ void MpiSession::AddPlace(const Communicator& group) { state_->shared.AddPlace(g
 void MpiSession::RemovePlace(const Communicator& group) { state_->shared.RemovePlace(group); }
 
 void MpiSession::OnFailure(std::function<void(const std::string&)> tell) {
+  const std::scoped_lock lock(state_->tell_mutex);
   state_->tell = std::move(tell);
 }
 
