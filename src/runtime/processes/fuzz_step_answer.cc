@@ -1,5 +1,5 @@
 // Answers of another rank as rank 0 reads them: a right one whose bytes the input changes, and
-// arbitrary bytes. What is read can be used as it is.
+// arbitrary bytes, which are read as its tracks, too. What is read can be used as it is.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -67,6 +67,20 @@ void Read(const Question& question, const std::vector<std::byte>& bytes, bool co
   }
 }
 
+void ReadAsTracks(const std::vector<std::byte>& bytes) {
+  std::vector<trace::TrackData> tracks;
+  try {
+    ReadTracks(bytes, tracks);
+  } catch (const Error&) {
+    return;
+  }
+  std::vector<std::byte> again;
+  WriteTracks(tracks, again);
+  std::vector<trace::TrackData> read_again;
+  ReadTracks(again, read_again);
+  WIDELOAD_CHECK(read_again.size() == tracks.size(), "{} tracks", read_again.size());
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -77,6 +91,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<std::byte> bytes(size - 1);  // aligned
   if (size > 1) std::memcpy(bytes.data(), data + 1, size - 1);
   Read(question, bytes, count_routed);
+  ReadAsTracks(bytes);
   bytes = right;
   for (size_t i = 1; i + 2 < size; i += 3) {
     const size_t at = (size_t{data[i]} << 8 | data[i + 1]) % (bytes.size() + 1);

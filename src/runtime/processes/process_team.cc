@@ -14,7 +14,8 @@ int64_t ExchangeSegmentBytes(const model::Model& model, const EngineOptions& opt
 
 ProcessTeam::ProcessTeam(const model::Model& model, const EngineOptions& options,
                          const RankLinks& links)
-    : placements_(model, options),
+    : trace_(options.trace),
+      placements_(model, options),
       links_(links),
       answers_{.vocab_size = model.spec().vocab_size,
                .num_moe_layers = static_cast<size_t>(model.spec().moe.num_layers()),
@@ -81,6 +82,24 @@ void ProcessTeam::TakeAnswer(Peer& peer, const StepPlan& plan, const StepHead& h
   if (extras.signal != 0 && links_.on_signal) links_.on_signal(extras.signal);
   if (recorder_ != nullptr)
     recorder_->RecordIteration(EpRank(r), head.iteration, extras.routed_counts);
+}
+
+std::vector<trace::TrackData> ProcessTeam::ReadTrace() {
+  if (trace_ == nullptr) return {};
+  std::vector<trace::TrackData> tracks = trace_->Read();
+  if (!is_running_ || failure_) return tracks;
+  try {
+    OrderWriter::Write(OrderKind::kReadTrace, bytes_);
+    for (const Peer& peer : peers_) channel_.Send(PeerRank(peer), bytes_);
+    for (const Peer& peer : peers_)
+      ReadTracks(channel_.Receive(PeerRank(peer), MessageChannel::Patience::kDeadline,
+                                  "what it has traced"),
+                 tracks);
+  } catch (const std::exception& failure) {
+    EndGroup(failure);
+    throw;
+  }
+  return tracks;
 }
 
 void ProcessTeam::EndGroup(const std::exception& failure) {

@@ -1,4 +1,5 @@
-// What a process answers to an order: what its rank's part of the iteration gave, as bytes. Pure.
+// What a process answers to an order: what its rank's part of the iteration gave, or what it has
+// traced, as bytes. Pure.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,7 @@
 
 #include "runtime/processes/wire.h"
 #include "runtime/rank.h"
+#include "trace/trace.h"
 
 namespace wideload::runtime {
 
@@ -20,6 +22,11 @@ struct AnswerExtras {
 // overwritten.
 void WriteAnswer(std::span<const PlanEntry> entries, const RankResult& result,
                  const AnswerExtras& extras, std::vector<std::byte>& bytes);
+
+// Overwrites `bytes`.
+void WriteTracks(std::span<const trace::TrackData> tracks, std::vector<std::byte>& bytes);
+// Adds what was written. Errors: kCorrupt.
+void ReadTracks(std::span<const std::byte> bytes, std::vector<trace::TrackData>& tracks);
 
 // What the answers of a run have in common.
 struct AnswerShape {
