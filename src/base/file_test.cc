@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/mapping_table.h"
 #include "base/temporary.h"
+#include "base/testing.h"
 
 namespace wideload {
 namespace {
@@ -256,6 +257,12 @@ TEST_F(FileTest, NamesAMappedFileThatIsCutShort) {
 TEST_F(FileTest, MapsAnEmptyFile) {
   WriteFileWhole(Path("empty"), "");
   EXPECT_TRUE(MappedFile(Path("empty")).bytes().empty());
+}
+
+TEST_F(FileTest, RefusesToMapAPipeWithoutWaitingForItsWriter) {
+  const TimeLimit limit;
+  ASSERT_EQ(::mkfifo(Path("pipe").c_str(), 0600), 0);
+  EXPECT_THROW(MappedFile(Path("pipe")), Error);
 }
 
 }  // namespace
