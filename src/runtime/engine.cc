@@ -64,9 +64,10 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, std::uni
   info_.ranks.resize(static_cast<size_t>(options.num_ranks));
   events_.reserve(static_cast<size_t>(options.num_ranks * options.max_batch_size) + 1);
   const moe::MoeShape& moe = model.spec().moe;
+  options_.rebalance.splits_evenly = options.split == eplb::SplitMode::kRoundRobin;
   if (moe.num_experts > 0 && options.num_ranks > 1 &&
       options.rebalance.mode != rebalance::Mode::kOff)
-    balancer_ = std::make_unique<rebalance::OnlineBalancer>(options.rebalance,
+    balancer_ = std::make_unique<rebalance::OnlineBalancer>(options_.rebalance,
                                                             StartPlacements(moe, options));
   try {
     team_->Start();
