@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "trace/trace.h"
+
 namespace wideload::rebalance {
 
 enum class Mode {
@@ -31,7 +33,8 @@ struct OnlineOptions {
   // repaired, and at which it is good enough; 0 <= target <= threshold.
   double threshold = 0.02;
   double target = 0.005;
-  double min_gain = 1e-3;  // of kRepair: imbalance that a fetched slot must save at least
+  double min_gain = 1e-3;         // of kRepair: imbalance that a fetched slot must save at least
+  trace::Trace* trace = nullptr;  // gets a track of the planner; may be null
 };
 
 // What `--rebalance` says: off, repair, tensorrt_llm, random:SEED. Sets mode and, of random, seed.

@@ -10,6 +10,7 @@
 #include "eplb/split/slot_chooser.h"
 #include "moe/slot_store.h"
 #include "rebalance/online_options.h"
+#include "trace/trace.h"
 
 namespace wideload::runtime {
 
@@ -33,6 +34,7 @@ struct EngineOptions {
   rebalance::OnlineOptions rebalance;      // what changes the placements while serving
   // Whether RankResult::times are measured, which reads a clock six times a layer and chunk.
   bool is_metered = false;
+  trace::Trace* trace = nullptr;  // gets the tracks of all threads; outlives the engine
   // Longest wait for another rank while no rank gets on with its work.
   std::chrono::milliseconds deadline{4'000};
 };

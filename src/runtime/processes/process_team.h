@@ -56,6 +56,9 @@ class ProcessTeam {
   void SetRecorder(statistics::Recorder* recorder);
   void CountRouted(bool is_counting);
   void Forget(RequestId id);
+  // What options.trace holds here and, unless the group has ended, on the other ranks. Errors: as
+  // Run.
+  std::vector<trace::TrackData> ReadTrace();
   size_t size() const { return peers_.size() + 1; }
 
  private:
@@ -68,6 +71,7 @@ class ProcessTeam {
   void TakeAnswer(Peer& peer, const StepPlan& plan, int64_t iteration);
   void EndGroup(const std::exception& failure);
 
+  const trace::Trace* trace_;  // null: nothing is traced
   PlacementState placements_;
   RankLinks links_;
   int64_t vocab_size_;
