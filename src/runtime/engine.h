@@ -97,6 +97,8 @@ class Engine {
   std::span<const int64_t> ComputedRows(int32_t rank) const {
     return team_->result(static_cast<size_t>(rank)).computed_rows;
   }
+  // Of the last iteration, where options.is_metered.
+  RankTimes Times(int32_t rank) const { return team_->result(static_cast<size_t>(rank)).times; }
   // Since the start; call between iterations.
   ExchangeFigures exchange_figures() const;
   // What all ranks have recorded in options.trace; call between iterations, or after Step has

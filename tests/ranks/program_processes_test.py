@@ -121,9 +121,13 @@ class SameResults(ProcessesTest):
         self.good(*flags("threads"), "--ep", "8")
         self.good_ranks(8, *flags("processes"))
         self.good_ranks(2, *flags("two"), "--ep", "2", "--placement", "random:5", "--moe-max-num-tokens", "32")
+        experts = self.path("experts")
+        self.good_ranks(2, *flags("packing"), "--weight-file", experts)
+        self.good_ranks(4, *flags("packed"), "--weight-file", experts, "--rebalance", "random:1")
+        self.good_ranks(2, *flags("pages"), "--weight-huge-pages", "--weight-numa", "interleave")
         one = self.path("one").read_bytes()
         self.assertGreater(len(one), 1000)
-        for name in ("threads", "processes", "two"):
+        for name in ("threads", "processes", "two", "packing", "packed", "pages"):
             self.assertEqual(self.path(name).read_bytes(), one, name)
 
     def test_preempted_requests_give_the_same_file(self):
@@ -262,7 +266,8 @@ class OneVoice(ProcessesTest):
         rows = [line.strip("| \n").replace("\\|", "/").split(" | ") for line in run("config", "docs").stdout.splitlines()]
         options = [(row[0].split("`")[-2], row[1]) for row in rows if len(row) == 6 and row[3] in ("alike", "file alike")]
         self.assertIn(("--deadline", "FLOAT: 0.1 to 86400"), options)
-        texts = {"--kv-cache-memory": "64M", "--placement": "random:3", "--migration-bandwidth": "1G", "--weight-store": "mine"}
+        texts = {"--kv-cache-memory": "64M", "--placement": "random:3", "--migration-bandwidth": "1G", "--weight-store": "mine",
+                 "--weight-file": "/nowhere/experts"}
         for option, kind in options:
             with self.subTest(option):
                 if kind == "no value":
