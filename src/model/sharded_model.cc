@@ -53,26 +53,32 @@ TensorShards AllShards(int32_t num_ranks) {
 }
 
 std::unique_ptr<Model> LoadForThreads(const ModelSpec& spec, checkpoint::Checkpoint& checkpoint,
-                                      const LoadOptions& options, int32_t num_ranks) {
+                                      const LoadOptions& options, int32_t num_ranks,
+                                      std::span<std::byte> block) {
   const auto load = [&](const LoadOptions& part) {
     WeightLoader loader(checkpoint, part);
     std::unique_ptr<Model> model = LoadTransformer(spec, loader);
     return std::make_pair(std::move(model), loader.stored_bytes());
   };
-  if (num_ranks == 1) return load(options).first;
+  if (num_ranks == 1 && block.empty()) return load(options).first;
   LoadOptions part = options;
   part.shards = AllShards(num_ranks);
-  part.mode = LoadMode::kMeasure;
-  Buffer block(load(part).second);
+  Buffer own;
+  if (block.empty()) {
+    part.mode = LoadMode::kMeasure;
+    own = Buffer(load(part).second);
+    block = {own.data(), static_cast<size_t>(own.num_bytes())};
+  }
   std::vector<std::unique_ptr<Model>> shards;
   for (int32_t r = 0; r < num_ranks; ++r) {
-    Arena arena({block.data(), static_cast<size_t>(block.num_bytes())});
+    Arena arena(block);
     part.shards.own.rank = r;
     part.arena = &arena;
     part.mode = r == 0 ? LoadMode::kRead : LoadMode::kAttach;
     shards.push_back(load(part).first);
   }
-  return std::make_unique<ShardedModel>(std::move(block), std::move(shards));
+  if (num_ranks == 1) return std::move(shards[0]);
+  return std::make_unique<ShardedModel>(std::move(own), std::move(shards));
 }
 
 }  // namespace wideload::model

@@ -12,6 +12,7 @@
 #include "model/gqa_attention.h"
 #include "model/mla_attention.h"
 #include "model/moe_block.h"
+#include "trace/trace.h"
 
 namespace wideload::model {
 namespace {
@@ -68,6 +69,8 @@ class Transformer final : public Model {
   TensorView Norm(const RankContext& rank, const TensorView& h, const Buffer& weight,
                   DType dtype) const;
   compute::RopeRows RotaryRows(const RankContext& rank, const Batch& batch) const;
+  void RunAttention(const RankContext& rank, const Batch& batch, int64_t index,
+                    const compute::RopeRows& rope, const TensorView& h) const;
   void RunMlp(const RankContext& rank, const Layer& layer, const TensorView& h) const;
   void RunExperts(const RankContext& rank, const Layer& layer, const TensorView& h) const;
 
@@ -117,6 +120,7 @@ TensorView Transformer::Norm(const RankContext& rank, const TensorView& h, const
 }
 
 TensorView Transformer::Embed(const RankContext& rank, const Batch& batch) const {
+  const trace::Span span(trace::SpanKind::kEmbed);
   const TensorView h = rank.workspace->TakeTensor(
       DType::kF32, {static_cast<int64_t>(batch.ids.size()), spec_.hidden});
   compute::Embed(rank.exec, embedding_.View(embedding_dtype_, {spec_.vocab_size, spec_.hidden}),
@@ -137,6 +141,7 @@ compute::RopeRows Transformer::RotaryRows(const RankContext& rank, const Batch& 
 // h += mlp(norm(h)).
 void Transformer::RunMlp(const RankContext& rank, const Layer& layer, const TensorView& h) const {
   if (std::holds_alternative<MoeBlock>(layer.mlp)) return RunExperts(rank, layer, h);
+  const trace::Span span(trace::SpanKind::kDenseMlp);
   const TensorView x = Norm(rank, h, layer.post_norm, rank.exec.precision().activations);
   std::get<GatedMlp>(layer.mlp).Forward(rank, spec_.moe.activation, x, h);
 }
@@ -155,36 +160,43 @@ void Transformer::RunExperts(const RankContext& rank, const Layer& layer,
   const TensorView x = Norm(rank, own_rows, layer.post_norm, DType::kF32);
   std::get<MoeBlock>(layer.mlp).Forward(rank, x, own_rows);
   GatherRows(rank, h);
-}
-
-void Transformer::Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
-                         const TensorView& h) const {
-  const Workspace::Scope all_layers(*rank.workspace);
-  const compute::RopeRows rope = RotaryRows(rank, batch);
-  for (int64_t index = first; index < last; ++index) {
+  void Transformer::RunAttention(const RankContext& rank, const Batch& batch, int64_t index,
+                                 const compute::RopeRows& rope, const TensorView& h) const {
+    const trace::Span span(trace::SpanKind::kAttention);
     const Layer& layer = layers_[static_cast<size_t>(index)];
-    const Workspace::Scope scope(*rank.workspace);
     const TensorView x = Norm(rank, h, layer.input_norm, rank.exec.precision().activations);
     std::visit([&](const auto& attention) { attention.Forward(rank, batch, index, rope, x, h); },
                layer.attention);
-    RunMlp(rank, layer, h);
   }
-}
 
-TensorView Transformer::Head(const RankContext& rank, const Batch& batch,
-                             const TensorView& h) const {
-  const auto wanted = static_cast<int64_t>(batch.logits_rows.size());
-  Workspace& ws = *rank.workspace;
-  const TensorView last = ws.TakeTensor(DType::kF32, {wanted, spec_.hidden});
-  for (int64_t i = 0; i < wanted; ++i)
-    std::copy_n(h.row<float>(batch.logits_rows[static_cast<size_t>(i)]), spec_.hidden,
-                last.row<float>(i));
-  const TensorView x = Norm(rank, last, final_norm_, rank.exec.precision().activations);
-  const TensorView logits = ws.TakeTensor(DType::kF32, {wanted, spec_.vocab_size});
-  MatMul(rank.exec, x, head_, head_cut_.Own(logits));
-  head_cut_.Gather(rank, logits);
-  return logits;
-}
+  void Transformer::Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
+                           const TensorView& h) const {
+    const Workspace::Scope all_layers(*rank.workspace);
+    const compute::RopeRows rope = RotaryRows(rank, batch);
+    for (int64_t index = first; index < last; ++index) {
+      trace::SetLayer(index);
+      const Workspace::Scope scope(*rank.workspace);
+      RunAttention(rank, batch, index, rope, h);
+      RunMlp(rank, layers_[static_cast<size_t>(index)], h);
+    }
+    trace::SetLayer(-1);
+  }
+
+  TensorView Transformer::Head(const RankContext& rank, const Batch& batch, const TensorView& h)
+      const {
+    const trace::Span span(trace::SpanKind::kHead);
+    const auto wanted = static_cast<int64_t>(batch.logits_rows.size());
+    Workspace& ws = *rank.workspace;
+    const TensorView last = ws.TakeTensor(DType::kF32, {wanted, spec_.hidden});
+    for (int64_t i = 0; i < wanted; ++i)
+      std::copy_n(h.row<float>(batch.logits_rows[static_cast<size_t>(i)]), spec_.hidden,
+                  last.row<float>(i));
+    const TensorView x = Norm(rank, last, final_norm_, rank.exec.precision().activations);
+    const TensorView logits = ws.TakeTensor(DType::kF32, {wanted, spec_.vocab_size});
+    MatMul(rank.exec, x, head_, head_cut_.Own(logits));
+    head_cut_.Gather(rank, logits);
+    return logits;
+  }
 
 }  // namespace
 

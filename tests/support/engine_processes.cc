@@ -3,24 +3,22 @@
 #include "exchange/shm_fabric.h"
 #include "runtime/processes/rank_server.h"
 
-namespace wideload::testing_support {
+namespace wideload {
 
-ProcessOutcome RunEngineOnProcesses(const runtime::EngineOptions& options,
-                                    const std::function<const model::Model&(int rank)>& model_of,
-                                    const std::function<void(runtime::Engine&)>& lead,
-                                    const std::string& job) {
+ProcessOutcome RunEngineProcesses(const EngineProcesses& run) {
+  const runtime::EngineOptions& options = run.options;
   return RunRankProcesses(
-      options.num_ranks(), {.deadline = options.deadline}, job, [&](comm::Communicator& group) {
-        const model::Model& model = model_of(group.rank());
+      options.num_ranks(), {.deadline = options.deadline}, run.job, [&](comm::Communicator& group) {
+        const model::Model& model = run.model_of(group.rank());
         exchange::ShmFabric rows(group, runtime::ExchangeSegmentBytes(model, options),
-                                 job + "-rows");
+                                 run.job + "-rows");
         exchange::ShmFabric orders(
-            group, runtime::MessageChannel::SegmentBytes(options.num_ranks()), job + "-orders");
+            group, runtime::MessageChannel::SegmentBytes(options.num_ranks()), run.job + "-orders");
         const runtime::RankLinks links{.group = &group, .exchange = &rows, .orders = &orders};
         if (group.rank() > 0) return runtime::RankServer(model, options, links).Serve();
         runtime::Engine engine(model, options, links);
-        lead(engine);
+        run.lead(engine);
       });
 }
 
-}  // namespace wideload::testing_support
+}  // namespace wideload

@@ -1,19 +1,24 @@
-// An engine whose ranks are forked processes of this host.
+// Engines of tests whose ranks are forked processes of this host.
 #pragma once
 
 #include <functional>
+#include <string>
 
+#include "model/model.h"
 #include "runtime/engine.h"
 #include "support/rank_processes.h"
 
-namespace wideload::testing_support {
+namespace wideload {
 
-// Runs `lead` with the engine in the process of rank 0, while the others serve it; each computes
-// with model_of(its rank), which lies in memory that the fork has copied. `job` names their shared
-// memory.
-ProcessOutcome RunEngineOnProcesses(const runtime::EngineOptions& options,
-                                    const std::function<const model::Model&(int rank)>& model_of,
-                                    const std::function<void(runtime::Engine&)>& lead,
-                                    const std::string& job = FreshJobName());
+struct EngineProcesses {
+  const runtime::EngineOptions& options;
+  std::string job = FreshJobName();
+  std::function<const model::Model&(int rank)> model_of;
+  std::function<void(runtime::Engine&)> lead;  // run by rank 0, with the engine
+};
 
-}  // namespace wideload::testing_support
+// Forks a process per rank; rank 0 runs `lead`, the others serve until its engine ends. What
+// RunRankProcesses says of errors and failed expectations holds.
+ProcessOutcome RunEngineProcesses(const EngineProcesses& run);
+
+}  // namespace wideload

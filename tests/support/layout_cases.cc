@@ -100,12 +100,14 @@ std::string LayoutRunner::Run(const LayoutCase& layout) {
   const runtime::EngineOptions options = Options(layout);
   if (!layout.are_processes)
     return Difference(RunRequests(*model_.model, options, requests_), expected_);
-  const ProcessOutcome outcome = RunEngineOnProcesses(
-      options, [&](int) -> const model::Model& { return *model_.model; },
-      [&](runtime::Engine& engine) {
-        const std::string difference = Difference(RunRequests(engine, requests_), expected_);
-        if (difference != "0") Throw(ErrorKind::kRunFailed, "{}", difference);
-      });
+  const auto lead = [&](runtime::Engine& engine) {
+    const std::string difference = Difference(RunRequests(engine, requests_), expected_);
+    if (difference != "0") Throw(ErrorKind::kRunFailed, "{}", difference);
+  };
+  const ProcessOutcome outcome =
+      RunEngineProcesses({.options = options,
+                          .model_of = [&](int) -> const model::Model& { return *model_.model; },
+                          .lead = lead});
   if (!outcome.killed_ranks.empty()) return fmt::format("rank {} died", outcome.killed_ranks[0]);
   return outcome.ranks.error.empty() ? "0" : outcome.ranks.error;
 }

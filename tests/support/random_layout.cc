@@ -41,14 +41,15 @@ std::string RandomLayout::Describe() const {
 }
 
 RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size_t num_requests,
-                        uint64_t seed) {
+                        uint64_t seed, int32_t num_ranks) {
   Dice dice(seed);
   RandomLayout layout;
   runtime::EngineOptions& o = layout.options;
   o = TestOptions(model.config, kernels);
   const auto experts = static_cast<int32_t>(model.config.num_experts);
   const int32_t tp = model.tensor_ranks;
-  const int32_t groups = tp == 1 ? dice.OneOf({1, 2, 4, 5, 8, 10, 16}) : dice.OneOf({1, 2, 3});
+  int32_t groups = tp == 1 ? dice.OneOf({1, 2, 4, 5, 8, 10, 16}) : dice.OneOf({1, 2, 3});
+  if (num_ranks > 0) groups = num_ranks / tp;
   const int32_t ranks = tp * groups;
   o.layout = {.tp = tp, .dp = groups, .moe_ep = ranks};
   o.threads_per_rank = static_cast<int32_t>(dice.Between(1, 2));

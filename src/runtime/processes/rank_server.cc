@@ -6,7 +6,8 @@ namespace wideload::runtime {
 
 RankServer::RankServer(const model::Model& model, const EngineOptions& options,
                        const RankLinks& links)
-    : placements_(model, options),
+    : trace_(options.trace),
+      placements_(model, options),
       links_(links),
       is_first_of_group_(parallel::CoordinatesOf(options.layout, links.group->rank()).tp == 0),
       channel_(*links.orders, *links.group),
@@ -20,6 +21,7 @@ void RankServer::Serve() {
     }
   } catch (const std::exception& failure) {
     links_.group->Abort(failure.what());
+    if (links_.on_failure) links_.on_failure(failure);
     throw;
   }
 }
@@ -32,6 +34,11 @@ bool RankServer::ServeOne() {
   if (order.kind == OrderKind::kStart) {
     rank_->Start();
     links_.group->Barrier();
+    return true;
+  }
+  if (order.kind == OrderKind::kReadTrace) {
+    WriteTracks(trace_ != nullptr ? trace_->Read() : std::vector<trace::TrackData>(), bytes_);
+    channel_.Send(0, bytes_);
     return true;
   }
   if (std::exchange(counts_routed_, order.count_routed) != order.count_routed)

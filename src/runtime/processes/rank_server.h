@@ -21,6 +21,7 @@ class RankServer {
  private:
   bool ServeOne();
 
+  const trace::Trace* trace_;  // null: nothing is traced
   PlacementState placements_;
   RankLinks links_;
   bool is_first_of_group_;  // whose outputs are wanted

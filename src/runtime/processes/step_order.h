@@ -16,7 +16,7 @@
 
 namespace wideload::runtime {
 
-enum class OrderKind : int32_t { kStart, kStep, kStop };
+enum class OrderKind : int32_t { kStart, kStep, kReadTrace, kStop };
 
 // What a step says beside a rank's entries.
 struct StepHead {
