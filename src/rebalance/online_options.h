@@ -6,6 +6,7 @@
 
 namespace wideload::rebalance {
 
+// Who decides what the slots hold.
 enum class Mode {
   kOff,
   kRepair,       // the best gain per fetched slot, for the optimal split of each batch
@@ -28,6 +29,9 @@ struct OnlineOptions {
   // repaired, and at which it is good enough; 0 <= target <= threshold.
   double threshold = 0.02;
   double target = 0.005;
+  // Of kRepair: for an engine that splits an expert's tokens evenly over its slots; the imbalances
+  // above are then those of an even split.
+  bool splits_evenly = false;
   double min_gain = 1e-3;  // of kRepair: imbalance that a fetched slot must save at least
 };
 

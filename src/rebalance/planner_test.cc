@@ -96,6 +96,26 @@ TEST(RepairPlanner, FollowsEachTextWithinItsBudget) {
   }
 }
 
+// Copies of an expert share its tokens alike, so less is in reach than with the optimal split.
+TEST(RepairPlanner, FollowsEachTextForAnEvenSplit) {
+  const OnlineOptions options{.mode = Mode::kRepair, .splits_evenly = true};
+  std::vector<eplb::Placement> now = Start();
+  const auto planner = MakePlanner(options, now);
+  const auto imbalance = [&](const std::vector<int32_t>& counts) {
+    double sum = 0;
+    for (size_t l = 0; l < now.size(); ++l) {
+      const auto row = std::span(counts).subspan(l * kExperts, kExperts);
+      sum += eplb::EvenSplitImbalance(now[l], std::vector<double>(row.begin(), row.end()));
+    }
+    return sum / static_cast<double>(now.size());
+  };
+  Text text(1);
+  const double before = imbalance(text.Draw());
+  Serve(*planner, text, 12, now);
+  EXPECT_GT(before, 0.2);
+  EXPECT_LT(imbalance(text.Draw()), 0.1);
+}
+
 TEST(RepairPlanner, LeavesABalancedLoadAlone) {
   std::vector<eplb::Placement> now = Start();
   const auto planner = MakePlanner({.mode = Mode::kRepair}, now);

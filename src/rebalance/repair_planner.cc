@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "eplb/placement/even_split.h"
 #include "eplb/placement/random.h"
 #include "eplb/search/repair.h"
 
@@ -54,8 +55,18 @@ RepairPlanner::RepairPlanner(const OnlineOptions& options, std::vector<eplb::Pla
   for (eplb::Placement& placement : start) {
     Layer& layer = layers_.emplace_back();
     layer.now = std::move(placement);
-    layer.split = std::make_unique<eplb::WaterFilling>(layer.now);
+    SplitAnew(layer);
   }
+}
+
+void RepairPlanner::SplitAnew(Layer& layer) const {
+  if (!options_.splits_evenly) layer.split = std::make_unique<eplb::WaterFilling>(layer.now);
+}
+
+double RepairPlanner::Imbalance(Layer& layer, std::span<const double> counts) const {
+  if (!layer.split) return eplb::EvenSplitImbalance(layer.now, counts);
+  layer.split->Solve(counts);
+  return layer.split->imbalance();
 }
 
 void RepairPlanner::Take(const IterationCounts& counts) {
@@ -82,8 +93,7 @@ void RepairPlanner::Take(const IterationCounts& counts) {
 double RepairPlanner::RecentImbalance(Layer& layer) const {
   double sum = 0, weights = 0, weight = 1;
   for (size_t i = layer.recent.size(); i-- > 0; weight *= kDecay) {
-    layer.split->Solve(layer.recent[i]);
-    sum += weight * layer.split->imbalance();
+    sum += weight * Imbalance(layer, layer.recent[i]);
     weights += weight;
   }
   return weights > 0 ? sum / weights : 0;
@@ -97,7 +107,9 @@ RepairPlanner::Offer RepairPlanner::Repair(size_t l, int32_t max_fetched_slots) 
     scenarios.Add(layer.recent[i],
                   std::pow(kDecay, static_cast<double>(layer.recent.size() - 1 - i)));
   const size_t num_recent = layer.recent.size();
-  for (size_t i = num_recent; i < kScenarios; ++i) {
+  // What chance makes of the tokens is in the model of the even split already.
+  const size_t num_scenarios = options_.splits_evenly ? num_recent : kScenarios;
+  for (size_t i = num_recent; i < num_scenarios; ++i) {
     std::vector<double> varied = layer.recent[num_recent - 1 - i % num_recent];
     for (double& tokens : varied)
       tokens = std::max(0.0, tokens + std::sqrt(tokens) * random.Normal());
@@ -106,6 +118,7 @@ RepairPlanner::Offer RepairPlanner::Repair(size_t l, int32_t max_fetched_slots) 
   const eplb::RepairResult result =
       eplb::RepairPlacement(layer.now, scenarios,
                             {.max_fetched_slots = max_fetched_slots,
+                             .splits_evenly = options_.splits_evenly,
                              .until = options_.target,
                              .min_gain = options_.min_gain,
                              .seed = options_.seed + static_cast<uint64_t>(num_repairs_)});
@@ -154,7 +167,7 @@ std::vector<LayerChange> RepairPlanner::Plan(const IterationCounts& counts) {
     if (offer.placement == layer.now || offer.gain <= 0) continue;
     budget -= offer.fetched_slots;
     layer.now = offer.placement;
-    layer.split = std::make_unique<eplb::WaterFilling>(layer.now);
+    SplitAnew(layer);
     changes.push_back({static_cast<int32_t>(offer.layer), std::move(offer.placement)});
   }
   std::sort(changes.begin(), changes.end(),

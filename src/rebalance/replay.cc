@@ -48,6 +48,7 @@ double Replayed::MeanImbalance(size_t begin, size_t end) const {
 Replayed Replay(OnlineOptions options, std::vector<eplb::Placement> start,
                 std::span<const int32_t> counts, ReplaySplit split) {
   options.is_waiting = true;
+  options.splits_evenly = split == ReplaySplit::kEven;
   OnlineBalancer balancer(options, std::move(start));
   const size_t num_layers = balancer.placements().size();
   WIDELOAD_CHECK(num_layers > 0, "{} layers to replay", num_layers);

@@ -11,16 +11,19 @@
 
 namespace wideload::rebalance {
 
+// How the engine divides an expert's tokens over its slots.
 enum class ReplaySplit {
   kOptimal,  // whole tokens
   kEven,     // an expert's slots share alike, in fractions
 };
 
+// One iteration, under the placement that was in effect.
 struct ReplayedIteration {
   double imbalance = 0;       // mean over layers with tokens
   int64_t routed_tokens = 0;  // over all layers
   int32_t fetched_slots = 0;  // by the change that takes effect with it
 };
+// A whole replay.
 struct Replayed {
   std::vector<ReplayedIteration> iterations;
   BalancerFigures figures;
@@ -31,8 +34,9 @@ struct Replayed {
   double MeanImbalance() const { return MeanImbalance(0, iterations.size()); }
 };
 
-// counts [iterations * MoE layers * experts], tokens of all ranks. Waits for late plans whatever
-// options say. Errors: as OnlineBalancer; kInvalid when counts are not whole iterations.
+// counts [iterations * MoE layers * experts], tokens of all ranks. Repairs for `split` and waits
+// for late plans whatever options say. Errors: as OnlineBalancer; kInvalid when counts are not
+// whole iterations.
 Replayed Replay(OnlineOptions options, std::vector<eplb::Placement> start,
                 std::span<const int32_t> counts, ReplaySplit split);
 

@@ -52,9 +52,13 @@ class ProcessTeam {
   bool Stop();
 
   std::span<const int32_t> stuck_ranks() const { return {}; }
+  // Of rank r in the last Run; valid until the next.
   RankResult result(size_t r) const;
+  // As those of RankTeam.
   void SetRecorder(statistics::Recorder* recorder);
+  // Likewise.
   void CountRouted(bool is_counting);
+  // Likewise.
   void Forget(RequestId id);
   size_t size() const { return peers_.size() + 1; }
 

@@ -27,6 +27,7 @@ class AnswerReader {
   void Read(std::span<const std::byte> bytes, std::span<const PlanEntry> entries,
             int64_t vocab_size);
 
+  // Of the answer read last.
   RankResult result() const;
   const AnswerExtras& extras() const { return extras_; }
 
