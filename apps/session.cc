@@ -22,6 +22,7 @@
 #include "kv/paged_cache.h"
 #include "model/registry.h"
 #include "model/transformer.h"
+#include "run_outputs.h"
 #include "version.h"
 
 namespace wideload::apps {
@@ -84,32 +85,6 @@ ModelBytes MeasureModel(const Session& session) {
   bytes.weights += bytes.all_but_experts;
   bytes.expert = loader.expert_bytes();
   return bytes;
-}
-
-// Refuses a folder that cannot be written before the model is loaded.
-void PrepareRecording(const EngineFlags& flags, Session& session) {
-  session.record = statistics::ChooseRecordSettings(
-      {.flag_path = flags.statistic_path,
-       .flag_range = flags.statistic_iter_range,
-       .environment_path = std::getenv("EXPERT_STATISTIC_PATH"),
-       .environment_range = std::getenv("EXPERT_STATISTIC_ITER_RANGE")});
-  if (!session.record) return;
-  if (session.spec.moe.layers.empty())
-    Throw(ErrorKind::kInvalid, "expert statistics are asked for ({}); {} has no experts",
-          session.record->path, session.config.architecture);
-  if (flags.replace_statistics) session.existing = statistics::ExistingFolder::kReplace;
-  statistics::CheckStatisticsFolder(session.record->path, session.existing);
-}
-
-void StartRecording(Session& session) {
-  if (!session.record) return;
-  session.recorder = std::make_unique<statistics::Recorder>(
-      statistics::RecorderOptions{.num_ranks = session.engine->options().num_ranks,
-                                  .layers = session.model->spec().moe.layers,
-                                  .num_experts = static_cast<int32_t>(session.config.num_experts),
-                                  .experts_per_token = static_cast<int32_t>(session.config.top_k),
-                                  .range = session.record->range});
-  session.engine->SetRecorder(session.recorder.get());
 }
 
 std::string CopiesText(const Session& session) {
@@ -186,7 +161,8 @@ Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
   session.kernels = options.kernels;
   session.bytes = MeasureModel(session);
   options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
-  PrepareRecording(flags, session);
+  PrepareOutputs(flags, session);
+  StartTrace(!flags.trace.empty(), session, options);
   session.context = options.max_seq_len;
   LimitContext(check ? check(session, options) : options.max_seq_len, options);
   LoadModel(flags, {}, session);
@@ -339,10 +315,12 @@ Session StartOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags,
   int64_t longest = 0;
   world.Together([&] {
     if (!world.is_leader()) return;
-    PrepareRecording(flags, session);
+    PrepareOutputs(flags, session);
     longest = check ? check(session, options) : options.max_seq_len;
   });
   longest = std::ranges::max(world.Gather(longest));
+  StartTrace(world.Gather(static_cast<int32_t>(!session.trace_path.empty())).front() != 0, session,
+             options);
   world.Together([&] { LimitContext(longest, options); });
   ShareModel(world, flags, session);
   world.Together([&] {
@@ -452,28 +430,19 @@ void RunUnrecorded(Session& session, const std::function<void()>& work) {
 }
 
 void RunRecorded(Session& session, const std::function<void()>& work) {
-  const auto write = [&] {
-    if (!session.recorder) return;
-    session.recorder->Write(session.record->path, session.existing);
-    if (session.recorder->num_dropped() > 0)
-      LogWarn("{}: {} iterations did not fit into memory and are missing", session.record->path,
-              session.recorder->num_dropped());
-    LogInfo("{}: expert statistics of {} iterations", session.record->path,
-            session.recorder->Statistics().num_iterations);
-  };
   RunUnrecorded(session, [&] {
     try {
       work();
     } catch (const std::exception&) {
       try {
-        write();
+        WriteOutputs(session);
       } catch (const Error& e) {
         LogWarn("{}", e.what());
       }
       throw;
     }
   });
-  write();
+  WriteOutputs(session);
 }
 
 void RefuseInvalid(const runtime::Request& request, const Session& session,

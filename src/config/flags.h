@@ -44,6 +44,7 @@ struct EngineFlags {
   std::string statistic_path;
   std::string statistic_iter_range;
   bool replace_statistics = false;
+  std::string trace;             // file; empty: none
   bool waits_for_plans = false;  // no option: see rebalance::OnlineOptions::is_waiting
   Sources sources;               // no option
 };

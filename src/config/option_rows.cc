@@ -205,6 +205,14 @@ constexpr OptionRow kTable[] = {
      .group = Group::kStatistics,
      .agreement = Agreement::kLeaderOnly,
      .help = "replace the folder when it holds another run's statistics"},
+    {.names = "--trace",
+     .member = &EngineFlags::trace,
+     .group = Group::kStatistics,
+     .agreement = Agreement::kLeaderOnly,
+     .placeholder = "FILE",
+     .default_text = "none",
+     .help = "what every rank did when, written at the end for ui.perfetto.dev; the newest 262144 "
+             "spans of each thread"},
 
     {.names = "--temperature",
      .member = &SamplingFlags::temperature,

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/error.h"
 #include "comm/wait_guard.h"
 #include "exchange/copy_rows.h"
+#include "trace/trace.h"
 
 namespace wideload::exchange {
 namespace {
@@ -19,6 +21,12 @@ std::string AwaitedText(WaitKind kind, int64_t round) {
   constexpr std::array<const char*, kNumWaitKinds> kNames = {"the counts", "the rows",
                                                              "the results"};
   return fmt::format("{} of round {}", kNames[static_cast<size_t>(kind)], round);
+}
+
+trace::SpanKind SpanOf(WaitKind kind) {
+  constexpr std::array<trace::SpanKind, kNumWaitKinds> kKinds = {
+      trace::SpanKind::kWaitCounts, trace::SpanKind::kWaitRows, trace::SpanKind::kWaitResults};
+  return kKinds[static_cast<size_t>(kind)];
 }
 
 struct NamedField {
@@ -146,6 +154,7 @@ void Exchange::TellPeersToEnd(const std::string& reason) {
 void Exchange::Await(WaitKind kind, int peer, int64_t cell, int64_t round) {
   const uint32_t tag = TagOf(round);
   if (fabric_.Test(cell, tag)) return;
+  const trace::Span span(SpanOf(kind), peer);
   comm::WaitGuard guard(group_, peer);
   const auto keep_waiting = [&] {
     std::string reason;
@@ -348,7 +357,7 @@ void Exchange::NoteSent(const Chunk& chunk) {
 }
 
 void Exchange::ReadSource(int source) {
-  const int64_t round = num_received_;
+  const int64_t round = num_returned_;
   DispatchHeader header;
   std::memcpy(&header, fabric_.Local(layout_.RegionHeader(round, source)), sizeof(header));
   CheckPlacement(source, {header.generation, placement_.digest}, round);
@@ -379,10 +388,19 @@ void Exchange::ReadSource(int source) {
 }
 
 const std::byte* Exchange::RowFrom(int source, int64_t row, int32_t token) {
-  const int64_t round = num_received_;
+  const int64_t round = num_returned_;
   if (source == group_.rank()) return SentOf(round).rows + token * SentOf(round).row_stride;
   const int64_t num_rows = sources_[static_cast<size_t>(source)].num_rows;
   return fabric_.Local(layout_.RegionRow(round, source, num_rows, row));
+}
+
+template <class Visit>
+void Exchange::ForSources(Part part, Visit visit) const {
+  for (int i = 1; i <= shape_.num_ranks; ++i) {
+    const int source = (group_.rank() + i) % shape_.num_ranks;
+    const bool is_own = source == group_.rank();
+    if (part == Part::kAll || is_own == (part == Part::kOwn)) visit(source);
+  }
 }
 
 // Second half of a counting sort: slot_begin_[s + 1] holds the number of rows of slot s.
@@ -395,7 +413,7 @@ void Exchange::IndexRows() {
     slot_rows_[s] = {.x_rows = std::span(x_rows_).subspan(begin, count),
                      .y_rows = std::span(y_rows_).subspan(begin, count)};
   }
-  const int64_t round = num_received_;
+  const int64_t round = num_returned_;
   for (int source = 0; source < shape_.num_ranks; ++source) {
     const Source& from = sources_[static_cast<size_t>(source)];
     std::byte* y = fabric_.Window(source, layout_.ReturnRow(round, from.comb_offset));
@@ -414,35 +432,49 @@ void Exchange::IndexRows() {
   }
 }
 
-std::span<const Exchange::SlotRows> Exchange::Receive() {
-  const int64_t round = num_received_;
+bool Exchange::HasRowsOfOthers() {
+  const int64_t round = num_returned_;
+  bool are_here = round < num_dispatched_;
+  ForSources(Part::kOthers, [&](int source) {
+    are_here = are_here && fabric_.Test(layout_.RegionCell(round, source), TagOf(round));
+  });
+  return are_here;
+}
+
+std::span<const Exchange::SlotRows> Exchange::Receive(Part part) {
+  const int64_t round = num_returned_;
   WIDELOAD_CHECK(round < num_dispatched_, "Receive of round {} before Dispatch", round);
-  WIDELOAD_CHECK(round == num_returned_, "Receive of round {} before Return of round {}", round,
-                 round - 1);
+  WIDELOAD_CHECK(!received_, "Receive before Return of round {}", round);
+  WIDELOAD_CHECK(
+      !(part != Part::kOthers && is_returned_own_) && !(part != Part::kOwn && is_returned_others_),
+      "Receive of a part of round {} twice", round);
   std::fill(slot_begin_.begin(), slot_begin_.end(), 0);
-  for (int i = 1; i <= shape_.num_ranks; ++i) {
-    const int source = (group_.rank() + i) % shape_.num_ranks;
+  for (Source& source : sources_) source = {};
+  ForSources(part, [&](int source) {
     Await(WaitKind::kRows, source, layout_.RegionCell(round, source), round);
     ReadSource(source);
-  }
+  });
   IndexRows();
-  ++num_received_;
+  received_ = part;
   return slot_rows_;
 }
 
 void Exchange::Return() {
   const int64_t round = num_returned_;
-  WIDELOAD_CHECK(round < num_received_, "Return of round {} before Receive", round);
-  const int rank = group_.rank();
-  for (int i = 1; i <= shape_.num_ranks; ++i) {
-    const int dst = (rank + i) % shape_.num_ranks;
+  WIDELOAD_CHECK(received_, "Return of round {} before Receive", round);
+  const Part part = *std::exchange(received_, std::nullopt);
+  ForSources(part, [&](int dst) {
     const Source& source = sources_[static_cast<size_t>(dst)];
-    fabric_.Signal(dst, {.cell = layout_.ReturnCell(round, rank),
+    fabric_.Signal(dst, {.cell = layout_.ReturnCell(round, group_.rank()),
                          .tag = TagOf(round),
                          .payload_offset = layout_.ReturnRow(round, source.comb_offset),
                          .payload_bytes = source.num_pairs * layout_.return_stride()});
-  }
-  ExpectReturns(round);
+  });
+  if (part != Part::kOwn) ExpectReturns(round);
+  is_returned_own_ = is_returned_own_ || part != Part::kOthers;
+  is_returned_others_ = is_returned_others_ || part != Part::kOwn;
+  if (!is_returned_own_ || !is_returned_others_) return;
+  is_returned_own_ = is_returned_others_ = false;
   ++num_returned_;
 }
 

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -91,10 +92,16 @@ class Exchange {
     std::span<const std::byte* const> x_rows;
     std::span<std::byte* const> y_rows;  // [n] return_row_bytes each, to write until Return
   };
-  // Waits for the rows of all ranks. [slots_per_rank], valid until Return.
-  std::span<const SlotRows> Receive();
+  // The sources of rows.
+  enum class Part { kAll, kOwn, kOthers };
+  // Waits for the rows of the sources. [slots_per_rank], valid until Return. A round is received as
+  // a whole, or in two parts, each with its Return before the other: so its own rows are work for a
+  // rank while those of others travel, or while results travel to others.
+  std::span<const SlotRows> Receive(Part part = Part::kAll);
+  // Whether kOthers would not have to wait.
+  bool HasRowsOfOthers();
 
-  // All y_rows are written: tells every source.
+  // All y_rows are written: tells their sources.
   void Return();
 
   // Waits for the results of all ranks. [num_tokens * K] rows of return_row_bytes, null for slot
@@ -143,6 +150,8 @@ class Exchange {
   void SignalRows(int dst);
   void ReadSource(int source);
   void IndexRows();
+  template <class Visit>
+  void ForSources(Part part, Visit visit) const;
   const std::byte* RowFrom(int source, int64_t row, int32_t token);
 
   ExchangeShape shape_;
@@ -156,9 +165,13 @@ class Exchange {
   int64_t num_published_ = 0;
   int64_t num_counted_ = 0;
   int64_t num_dispatched_ = 0;
-  int64_t num_received_ = 0;
-  int64_t num_returned_ = 0;
+  int64_t num_returned_ = 0;  // Receive and Return, of all sources
   int64_t num_reduced_ = 0;
+  // Of the round that is received in parts: which have been returned, and what is between Receive
+  // and Return.
+  bool is_returned_own_ = false;
+  bool is_returned_others_ = false;
+  std::optional<Part> received_;
 
   SendPlan plan_;
   std::vector<Sent> sent_;                // [B]

@@ -42,9 +42,10 @@ class MoeRunner {
 
   // h += sum over the chosen experts of weight * expert(x) (or expert(weight * x)), for the rank's
   // T tokens (also none), in chunks of at most layout.chunk_tokens, which overlap where
-  // layout.num_buffers is kOverlappedChunks: a medium that takes less time than a chunk's
-  // computation is then waited for three times in a layer, not in each chunk. moe_index: position
-  // of the layer in shape.layers. x [T, H] F32 (normed), h [T, H] F32. Collective: every rank calls
+  // layout.num_buffers is kOverlappedChunks. A medium that takes the time D for a message and a
+  // chunk that takes C >= D: a layer of N chunks waits D for its first counts and twice what D is
+  // longer than the rank's own rows of a chunk take, not 3 D for each chunk. moe_index: position of
+  // the layer in shape.layers. x [T, H] F32 (normed), h [T, H] F32. Collective: every rank calls
   // it for every MoE layer of an iteration. Errors: comm::PeerLost.
   void Forward(const compute::Exec& exec, Workspace& workspace, int32_t moe_index,
                const MoeWeights& weights, const TensorView& x, const TensorView& h);
@@ -67,8 +68,11 @@ class MoeRunner {
   bool Send(const Pass& pass, int64_t chunk);
   void RunOverlapped(const Pass& pass);
   void RunInTurn(const Pass& pass);
-  void Receive();
-  void Compute(const Pass& pass);
+  bool IsMediumSlow() const;
+  void RunPart(const Pass& pass, int64_t chunk, exchange::Exchange::Part part);
+  void Receive(int64_t chunk, exchange::Exchange::Part part);
+  void Compute(const Pass& pass, int64_t chunk);
+  void Return(int64_t chunk);
   void Combine(const Pass& pass, int64_t chunk);
 
   MoeShape shape_;
@@ -84,6 +88,10 @@ class MoeRunner {
   std::vector<int64_t> computed_rows_;                        // [MoE layers]
   std::vector<int32_t> slots_;                                // [C * K]
   std::vector<compute::ExpertGroup> groups_;                  // [slots per rank]
+  // What the first counts of the layer were waited for, and the longest computation of a chunk in
+  // the layer before.
+  int64_t first_wait_ns_ = 0;
+  int64_t longest_chunk_ns_ = 0;
 };
 
 }  // namespace wideload::moe

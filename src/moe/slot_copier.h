@@ -13,6 +13,7 @@
 
 #include "base/wait.h"
 #include "compute/matrix.h"
+#include "trace/trace.h"
 
 namespace wideload::moe {
 
@@ -41,6 +42,7 @@ struct CopierOptions {
   int32_t num_threads = 1;
   int64_t bytes_per_second = 0;               // 0: no limit
   std::atomic<uint32_t>* progress = nullptr;  // raised with every piece copied; may be null
+  trace::Trace* trace = nullptr;              // gets a track of each thread; may be null
 };
 
 class SlotCopier {
@@ -76,13 +78,14 @@ class SlotCopier {
   struct Job {
     const compute::ExpertWeights* from = nullptr;
     int32_t block = 0;
+    size_t layer = 0;
     std::atomic<int32_t>* pending = nullptr;
   };
   const std::atomic<int32_t>& Pending(int turn, size_t layer) const {
     return pending_[static_cast<size_t>(turn) * options_.num_layers + layer];
   }
   void Reshape(int32_t block, const compute::ExpertWeights& expert);
-  void ThreadMain();
+  void ThreadMain(trace::Track* track);
   bool TakeJob(Job& job);
   bool Copy(const Job& job);
   bool WaitForTurn(int64_t num_bytes);

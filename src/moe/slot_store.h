@@ -32,6 +32,7 @@ struct SlotOptions {
   int32_t num_spare = 1;         // of kCopy: blocks beside those in use, for all layers together
   int64_t bytes_per_second = 0;  // of kCopy: most that changes copy; 0: no limit
   std::atomic<uint32_t>* progress = nullptr;  // raised as copies get on; may be null
+  trace::Trace* trace = nullptr;              // gets tracks of the threads that copy; may be null
 };
 
 // The bytes of the blocks, in use and spare; 0 for kView. `num_slots` of the rank, in all layers;

@@ -66,7 +66,7 @@ class OnlineBalancer {
     int64_t due = 0;
     std::vector<LayerChange> layers;
   };
-  void ThreadMain();
+  void ThreadMain(trace::Track* track);
   bool TakeJob(Job& job);
   void KeepPlan(Plan plan);
   bool IsPlannedUntil(int64_t iteration) const;

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "trace/trace.h"
+
 namespace wideload::rebalance {
 
 // Who decides what the slots hold.
@@ -32,7 +34,8 @@ struct OnlineOptions {
   // Of kRepair: for an engine that splits an expert's tokens evenly over its slots; the imbalances
   // above are then those of an even split.
   bool splits_evenly = false;
-  double min_gain = 1e-3;  // of kRepair: imbalance that a fetched slot must save at least
+  double min_gain = 1e-3;         // of kRepair: imbalance that a fetched slot must save at least
+  trace::Trace* trace = nullptr;  // gets a track of the planner; may be null
 };
 
 // What `--rebalance` says: off, repair, tensorrt_llm, random:SEED. Sets mode and, of random, seed.

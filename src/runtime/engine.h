@@ -99,6 +99,9 @@ class Engine {
   }
   // Since the start; call between iterations.
   ExchangeFigures exchange_figures() const;
+  // What all ranks have recorded in options.trace; call between iterations, or after Step has
+  // thrown: then without ranks that are other processes. Errors: as Step.
+  std::vector<trace::TrackData> ReadTrace() { return team_->ReadTrace(); }
 
   const IterationInfo& last_iteration() const { return info_; }
   const Scheduler& scheduler() const { return *scheduler_; }
@@ -124,6 +127,7 @@ class Engine {
   LogitsSink logits_sink_;
   PlacementSource placement_source_;
   std::unique_ptr<rebalance::OnlineBalancer> balancer_;
+  trace::Track* track_ = nullptr;       // of the thread that calls Step; null: nothing is traced
   std::vector<int32_t> routed_counts_;  // [MoE layers * experts] of all ranks
   bool is_warmup_ = false;
   int64_t balancing_ns_ = 0;

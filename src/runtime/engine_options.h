@@ -10,6 +10,7 @@
 #include "eplb/split/slot_chooser.h"
 #include "moe/slot_store.h"
 #include "rebalance/online_options.h"
+#include "trace/trace.h"
 
 namespace wideload::runtime {
 
@@ -31,6 +32,7 @@ struct EngineOptions {
   int64_t migration_bytes_per_second = 0;  // of kCopy, per rank; 0: no limit
   bool verify_slots = false;               // at the start and after each change
   rebalance::OnlineOptions rebalance;      // what changes the placements while serving
+  trace::Trace* trace = nullptr;           // gets the tracks of all threads; outlives the engine
   // Longest wait for another rank while no rank gets on with its work.
   std::chrono::milliseconds deadline{4'000};
 };

@@ -32,6 +32,7 @@ struct RankOptions {
   moe::SlotOptions slots;
   comm::Communicator* group = nullptr;  // of this rank
   exchange::Fabric* fabric = nullptr;   // of this rank; null when the model has no experts
+  trace::Trace* trace = nullptr;        // gets a track of this rank; may be null
 };
 
 // How the options want slots, but for what is a rank's own.
@@ -96,6 +97,7 @@ class Rank {
   ThreadPool pool_;
   Workspace workspace_;
   kv::PagedCache cache_;
+  trace::Track* track_ = nullptr;               // null: nothing is traced
   std::optional<exchange::Exchange> exchange_;  // made by Start, on the rank's thread
   std::optional<moe::SlotStore> slots_;
   std::optional<moe::MoeRunner> moe_;

@@ -8,6 +8,7 @@ namespace wideload::runtime {
 
 RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
     : deadline_(options.deadline),
+      trace_(options.trace),
       placements_(model, options),
       group_(options.num_ranks, {.total_threads = options.num_ranks * options.threads_per_rank,
                                  .deadline = options.deadline}),
@@ -52,6 +53,10 @@ void RankTeam::SetRecorder(statistics::Recorder* recorder) {
 
 void RankTeam::CountRouted(bool is_counting) {
   for (const auto& member : members_) member->rank->CountRouted(is_counting);
+}
+
+std::vector<trace::TrackData> RankTeam::ReadTrace() const {
+  return trace_ != nullptr ? trace_->Read() : std::vector<trace::TrackData>();
 }
 
 bool RankTeam::Stop() {

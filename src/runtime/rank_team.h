@@ -53,6 +53,8 @@ class RankTeam {
   void CountRouted(bool is_counting);
   // The plans to come do not have this sequence any more.
   void Forget(RequestId) {}
+  // What options.trace holds.
+  std::vector<trace::TrackData> ReadTrace() const;
   size_t size() const { return members_.size(); }
 
   // Ranks that get on with their work notice at their next wait that another one has failed, those
@@ -74,6 +76,7 @@ class RankTeam {
   void ThreadMain(int32_t rank);
 
   std::chrono::milliseconds deadline_;
+  const trace::Trace* trace_;  // null: nothing is traced
   PlacementState placements_;
   comm::LocalGroup group_;
   std::unique_ptr<exchange::LocalFabrics> fabrics_;  // null when the model has no experts

@@ -48,6 +48,9 @@ class Team {
   void Forget(RequestId id) {
     Visit([id](auto& team) { team.Forget(id); });
   }
+  std::vector<trace::TrackData> ReadTrace() {
+    return Visit([](auto& team) { return team.ReadTrace(); });
+  }
   size_t size() const {
     return Visit([](auto& team) { return team.size(); });
   }

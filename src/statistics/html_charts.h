@@ -45,4 +45,14 @@ struct ImbalanceBars {
 // One or two bars a layer.
 std::string ImbalanceSvg(const ImbalanceBars& bars);
 
+// Values along a run, one per stretch of iterations. A value that is not finite is left out.
+struct Series {
+  std::string label;
+  std::vector<int64_t> iterations;  // the first one of each stretch
+  std::vector<double> values;
+  std::vector<double> highest;  // of the same stretches: the upper edge of a band; empty: none
+  bool is_bars = false;         // amounts, else a level
+};
+std::string SeriesSvg(const Series& series);
+
 }  // namespace wideload::statistics

@@ -281,7 +281,7 @@ class BadRequests(CliTest):
 
     def test_unwritable_output(self):
         rows = self.rows("rows.jsonl", [{"task_id": 1, "input_ids": [1], "output_tokens": 3}])
-        for flag in ("--output", "--report-json", "--iteration-log"):
+        for flag in ("--output", "--report-json", "--report", "--iteration-log", "--trace"):
             with self.subTest(flag):
                 self.refused(["bench", "throughput", "--dataset", rows, flag, self.folder / "no/out"], "no/out",
                              "cannot write")

@@ -180,6 +180,12 @@ TEST_F(CallOrderDeathTest, IsChecked) {
   EXPECT_DEATH(exchange.WaitReturns(), "before Return");
   Round(exchange);
   EXPECT_DEATH(exchange.UsePlacement({.generation = 1}), "before WaitReturns of round 0");
+  const auto receive_twice = [&] {
+    exchange.Receive(Exchange::Part::kOwn);
+    exchange.Return();
+    exchange.Receive();
+  };
+  EXPECT_DEATH(receive_twice(), "a part of round 0 twice");
   exchange.Receive();
   Round(exchange);
   EXPECT_DEATH(exchange.Receive(), "before Return of round 0");

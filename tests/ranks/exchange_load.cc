@@ -162,9 +162,31 @@ class LayerRun {
                         .slots = slots});
   }
 
-  std::span<const Exchange::SlotRows> Receive(int64_t round) {
+  std::span<const Exchange::SlotRows> Receive(int64_t round, Exchange::Part part) {
     Call("Receive", round);
-    return exchange_.Receive();
+    return exchange_.Receive(part);
+  }
+
+  // Some rounds are received in parts, the rank's own rows first or last; ranks differ.
+  bool IsReceivedInParts(int64_t round, bool is_own_first) const {
+    const uint64_t drawn =
+        Hash(load_.seed, 99, static_cast<uint64_t>(rank_), static_cast<uint64_t>(round)) % 4;
+    return drawn == (is_own_first ? 0 : 1);
+  }
+  void DoOwnRows(int64_t round) {
+    Compute(Receive(round, Exchange::Part::kOwn));
+    Return(round);
+  }
+  // But for what was done before.
+  std::span<const Exchange::SlotRows> ReceiveRest(int64_t round) {
+    const bool has_parts = IsReceivedInParts(round, true) || IsReceivedInParts(round, false);
+    return Receive(round, has_parts ? Exchange::Part::kOthers : Exchange::Part::kAll);
+  }
+  void FinishRound(int64_t round, std::span<const Exchange::SlotRows> received) {
+    Compute(received);
+    Return(round);
+    if (IsReceivedInParts(round, false)) DoOwnRows(round);
+    Reduce(round);
   }
 
   void Compute(std::span<const Exchange::SlotRows> received) {
@@ -211,9 +233,8 @@ class LayerRun {
       Publish(round_);
       more = WaitCounts(round_);
       Dispatch(round_);
-      Compute(Receive(round_));
-      Return(round_);
-      Reduce(round_);
+      if (IsReceivedInParts(round_, true)) DoOwnRows(round_);
+      FinishRound(round_, ReceiveRest(round_));
     }
   }
 
@@ -223,16 +244,15 @@ class LayerRun {
     Dispatch(round_);
     if (more) Publish(round_ + 1);
     while (true) {
-      const auto received = Receive(round_);
+      if (IsReceivedInParts(round_, true)) DoOwnRows(round_);
+      const auto received = ReceiveRest(round_);
       bool more_after = false;
       if (more) {
         more_after = WaitCounts(round_ + 1);
         Dispatch(round_ + 1);
         if (more_after) Publish(round_ + 2);
       }
-      Compute(received);
-      Return(round_);
-      Reduce(round_);
+      FinishRound(round_, received);
       ++round_;
       if (!more) return;
       more = more_after;

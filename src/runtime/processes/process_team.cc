@@ -13,7 +13,8 @@ int64_t ExchangeSegmentBytes(const model::Model& model, const EngineOptions& opt
 
 ProcessTeam::ProcessTeam(const model::Model& model, const EngineOptions& options,
                          const RankLinks& links)
-    : placements_(model, options),
+    : trace_(options.trace),
+      placements_(model, options),
       links_(links),
       vocab_size_(model.spec().vocab_size),
       channel_(*links.orders, *links.group),
@@ -75,6 +76,24 @@ void ProcessTeam::TakeAnswer(Peer& peer, const StepPlan& plan, int64_t iteration
   const AnswerExtras& extras = peer.answer.extras();
   if (extras.signal != 0 && links_.on_signal) links_.on_signal(extras.signal);
   if (recorder_ != nullptr) recorder_->RecordIteration(EpRank(r), iteration, extras.routed_counts);
+}
+
+std::vector<trace::TrackData> ProcessTeam::ReadTrace() {
+  if (trace_ == nullptr) return {};
+  std::vector<trace::TrackData> tracks = trace_->Read();
+  if (!is_running_ || failure_) return tracks;
+  try {
+    OrderWriter::Write(OrderKind::kReadTrace, bytes_);
+    for (const Peer& peer : peers_) channel_.Send(PeerRank(peer), bytes_);
+    for (const Peer& peer : peers_)
+      ReadTracks(channel_.Receive(PeerRank(peer), MessageChannel::Patience::kDeadline,
+                                  "what it has traced"),
+                 tracks);
+  } catch (const std::exception& failure) {
+    EndGroup(failure);
+    throw;
+  }
+  return tracks;
 }
 
 void ProcessTeam::EndGroup(const std::exception& failure) {

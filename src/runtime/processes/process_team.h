@@ -60,6 +60,9 @@ class ProcessTeam {
   void CountRouted(bool is_counting);
   // Likewise.
   void Forget(RequestId id);
+  // What options.trace holds here and, unless the group has ended, on the other ranks. Errors: as
+  // Run.
+  std::vector<trace::TrackData> ReadTrace();
   size_t size() const { return peers_.size() + 1; }
 
  private:
@@ -72,6 +75,7 @@ class ProcessTeam {
   void TakeAnswer(Peer& peer, const StepPlan& plan, int64_t iteration);
   void EndGroup(const std::exception& failure);
 
+  const trace::Trace* trace_;  // null: nothing is traced
   PlacementState placements_;
   RankLinks links_;
   int64_t vocab_size_;

@@ -6,7 +6,8 @@ namespace wideload::runtime {
 
 RankServer::RankServer(const model::Model& model, const EngineOptions& options,
                        const RankLinks& links)
-    : placements_(model, options),
+    : trace_(options.trace),
+      placements_(model, options),
       links_(links),
       channel_(*links.orders, *links.group),
       orders_(options, model.spec().vocab_size, kv::Windows(model::CacheShapes(model.spec()))),
@@ -31,6 +32,11 @@ bool RankServer::ServeOne() {
   if (order.kind == OrderKind::kStart) {
     rank_->Start();
     links_.group->Barrier();
+    return true;
+  }
+  if (order.kind == OrderKind::kReadTrace) {
+    WriteTracks(trace_ != nullptr ? trace_->Read() : std::vector<trace::TrackData>(), bytes_);
+    channel_.Send(0, bytes_);
     return true;
   }
   if (std::exchange(counts_routed_, order.count_routed) != order.count_routed)

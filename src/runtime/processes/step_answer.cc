@@ -38,6 +38,37 @@ void WriteAnswer(std::span<const PlanEntry> entries, const RankResult& result,
   }
 }
 
+void WriteTracks(std::span<const trace::TrackData> tracks, std::vector<std::byte>& bytes) {
+  ByteWriter writer(bytes);
+  writer.Put(static_cast<uint64_t>(tracks.size()));
+  for (const trace::TrackData& track : tracks) {
+    writer.Put(track.rank);
+    writer.PutText(track.name);
+    writer.Put(track.clock_offset_ns);
+    writer.Put(track.num_dropped);
+    writer.PutAll(std::span<const trace::Event>(track.events));
+  }
+}
+
+void ReadTracks(std::span<const std::byte> bytes, std::vector<trace::TrackData>& tracks) {
+  ByteReader reader(bytes);
+  // Each track takes bytes: a count that is too large ends where the message does.
+  for (auto left = reader.Take<uint64_t>(); left > 0; --left) {
+    trace::TrackData& track = tracks.emplace_back();
+    track.rank = reader.Take<int32_t>();
+    track.name = reader.TakeText();
+    track.clock_offset_ns = reader.Take<int64_t>();
+    track.num_dropped = reader.Take<int64_t>();
+    const std::span<const trace::Event> events = reader.TakeAll<trace::Event>();
+    track.events.assign(events.begin(), events.end());
+    for (const trace::Event& event : events)
+      if (static_cast<size_t>(event.kind) >= trace::kNumSpanKinds)
+        Throw(ErrorKind::kCorrupt, "a span of kind {}", static_cast<int>(event.kind));
+  }
+  if (!reader.is_at_end())
+    Throw(ErrorKind::kCorrupt, "an answer of {} bytes is too long", bytes.size());
+}
+
 void AnswerReader::Read(std::span<const std::byte> bytes, std::span<const PlanEntry> entries,
                         int64_t vocab_size) {
   ByteReader reader(bytes);

@@ -1,4 +1,5 @@
-// What a process answers to an order: what its rank's part of the iteration gave, as bytes. Pure.
+// What a process answers to an order: what its rank's part of the iteration gave, or what it has
+// traced, as bytes. Pure.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +7,7 @@
 #include <vector>
 
 #include "runtime/rank.h"
+#include "trace/trace.h"
 
 namespace wideload::runtime {
 
@@ -19,6 +21,11 @@ struct AnswerExtras {
 // overwritten.
 void WriteAnswer(std::span<const PlanEntry> entries, const RankResult& result,
                  const AnswerExtras& extras, std::vector<std::byte>& bytes);
+
+// Overwrites `bytes`.
+void WriteTracks(std::span<const trace::TrackData> tracks, std::vector<std::byte>& bytes);
+// Adds what was written. Errors: kCorrupt.
+void ReadTracks(std::span<const std::byte> bytes, std::vector<trace::TrackData>& tracks);
 
 class AnswerReader {
  public:

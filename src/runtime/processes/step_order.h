@@ -16,8 +16,8 @@
 
 namespace wideload::runtime {
 
-// To begin, to carry out a part of a plan, or to end.
-enum class OrderKind : int32_t { kStart, kStep, kStop };
+// To begin, to carry out a part of a plan, to hand in the trace, or to end.
+enum class OrderKind : int32_t { kStart, kStep, kReadTrace, kStop };
 
 // What a step says beside a rank's entries.
 struct StepHead {
