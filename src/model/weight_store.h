@@ -51,6 +51,8 @@ class WeightStore {
   std::span<std::byte> BytesOf(int32_t moe_index, int32_t expert) const;
   // Of the shared memory.
   int64_t num_bytes() const;
+  // The memory of all parts, after Attach.
+  std::vector<std::span<std::byte>> Parts() const;
 
  private:
   int32_t ReaderOf(int32_t expert) const;

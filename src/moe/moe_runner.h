@@ -23,6 +23,12 @@ struct MoeWeights {
   std::vector<compute::ExpertWeights> experts;  // [E]; empty those that this process does not hold
 };
 
+// Thread CPU time of a rank's own thread in one MoE layer of the last iteration.
+struct LayerTimes {
+  int64_t balancing_ns = 0;  // to count what it routes and to choose slots
+  int64_t computing_ns = 0;  // for the rows of its slots
+};
+
 class MoeRunner {
  public:
   // What belongs to this rank; all of it outlives the runner.
@@ -59,12 +65,17 @@ class MoeRunner {
   std::span<const int32_t> routed_counts() const { return routed_counts_; }
   // Rows that this rank's slots computed in each MoE layer of the last iteration [MoE layers].
   std::span<const int64_t> computed_rows() const { return computed_rows_; }
+  // [MoE layers]; zero unless layout.is_metered.
+  std::span<const LayerTimes> layer_times() const { return layer_times_; }
 
  private:
   struct Pass;  // one call of Forward
   void Route(const compute::Exec& exec, Workspace& workspace, const MoeWeights& weights,
              const TensorView& x, Pass& pass);
+  void CountChunk(const Pass& pass, int64_t chunk);
   void Publish(const Pass& pass, int64_t chunk);
+  std::span<const int32_t> ChooseSlots(const Pass& pass, int64_t chunk,
+                                       std::span<const int32_t> counts);
   bool Send(const Pass& pass, int64_t chunk);
   void RunOverlapped(const Pass& pass);
   void RunInTurn(const Pass& pass);
@@ -86,6 +97,7 @@ class MoeRunner {
   std::vector<int32_t> counts_;                               // [E] of a chunk
   std::vector<int32_t> routed_counts_;                        // [MoE layers * E] or empty
   std::vector<int64_t> computed_rows_;                        // [MoE layers]
+  std::vector<LayerTimes> layer_times_;                       // [MoE layers]
   std::vector<int32_t> slots_;                                // [C * K]
   std::vector<compute::ExpertGroup> groups_;                  // [slots per rank]
   // What the first counts of the layer were waited for, and the longest computation of a chunk in

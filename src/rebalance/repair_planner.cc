@@ -55,18 +55,8 @@ RepairPlanner::RepairPlanner(const OnlineOptions& options, std::vector<eplb::Pla
   for (eplb::Placement& placement : start) {
     Layer& layer = layers_.emplace_back();
     layer.now = std::move(placement);
-    SplitAnew(layer);
+    layer.split = std::make_unique<eplb::WaterFilling>(layer.now);
   }
-}
-
-void RepairPlanner::SplitAnew(Layer& layer) const {
-  if (!options_.splits_evenly) layer.split = std::make_unique<eplb::WaterFilling>(layer.now);
-}
-
-double RepairPlanner::Imbalance(Layer& layer, std::span<const double> counts) const {
-  if (!layer.split) return eplb::EvenSplitImbalance(layer.now, counts);
-  layer.split->Solve(counts);
-  return layer.split->imbalance();
 }
 
 void RepairPlanner::Take(const IterationCounts& counts) {
@@ -90,6 +80,12 @@ void RepairPlanner::Take(const IterationCounts& counts) {
   }
 }
 
+double RepairPlanner::Imbalance(Layer& layer, std::span<const double> counts) const {
+  if (options_.splits_evenly) return eplb::EvenSplitImbalance(layer.now, counts);
+  layer.split->Solve(counts);
+  return layer.split->imbalance();
+}
+
 double RepairPlanner::RecentImbalance(Layer& layer) const {
   double sum = 0, weights = 0, weight = 1;
   for (size_t i = layer.recent.size(); i-- > 0; weight *= kDecay) {
@@ -107,9 +103,7 @@ RepairPlanner::Offer RepairPlanner::Repair(size_t l, int32_t max_fetched_slots) 
     scenarios.Add(layer.recent[i],
                   std::pow(kDecay, static_cast<double>(layer.recent.size() - 1 - i)));
   const size_t num_recent = layer.recent.size();
-  // What chance makes of the tokens is in the model of the even split already.
-  const size_t num_scenarios = options_.splits_evenly ? num_recent : kScenarios;
-  for (size_t i = num_recent; i < num_scenarios; ++i) {
+  for (size_t i = num_recent; i < kScenarios; ++i) {
     std::vector<double> varied = layer.recent[num_recent - 1 - i % num_recent];
     for (double& tokens : varied)
       tokens = std::max(0.0, tokens + std::sqrt(tokens) * random.Normal());
@@ -167,7 +161,7 @@ std::vector<LayerChange> RepairPlanner::Plan(const IterationCounts& counts) {
     if (offer.placement == layer.now || offer.gain <= 0) continue;
     budget -= offer.fetched_slots;
     layer.now = offer.placement;
-    SplitAnew(layer);
+    layer.split = std::make_unique<eplb::WaterFilling>(layer.now);
     changes.push_back({static_cast<int32_t>(offer.layer), std::move(offer.placement)});
   }
   std::sort(changes.begin(), changes.end(),

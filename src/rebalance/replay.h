@@ -19,9 +19,10 @@ enum class ReplaySplit {
 
 // One iteration, under the placement that was in effect.
 struct ReplayedIteration {
-  double imbalance = 0;       // mean over layers with tokens
-  int64_t routed_tokens = 0;  // over all layers
-  int32_t fetched_slots = 0;  // by the change that takes effect with it
+  double imbalance = 0;                      // mean over layers with tokens
+  int64_t routed_tokens = 0;                 // over all layers
+  int32_t fetched_slots = 0;                 // by the change that takes effect with it
+  std::vector<int32_t> layer_fetched_slots;  // [layers] of them; empty without a change
 };
 // A whole replay.
 struct Replayed {
@@ -34,9 +35,9 @@ struct Replayed {
   double MeanImbalance() const { return MeanImbalance(0, iterations.size()); }
 };
 
-// counts [iterations * MoE layers * experts], tokens of all ranks. Repairs for `split` and waits
-// for late plans whatever options say. Errors: as OnlineBalancer; kInvalid when counts are not
-// whole iterations.
+// counts [iterations * MoE layers * experts], tokens of all ranks. Waits for late plans whatever
+// options say, and plans for `split`. Errors: as OnlineBalancer; kInvalid when counts are not whole
+// iterations.
 Replayed Replay(OnlineOptions options, std::vector<eplb::Placement> start,
                 std::span<const int32_t> counts, ReplaySplit split);
 
