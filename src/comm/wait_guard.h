@@ -12,7 +12,8 @@ namespace wideload::comm {
 
 class WaitGuard {
  public:
-  // Of a part of a group it is a wait of the whole group.
+  // For one wait, which begins now; of a part of a group it is a wait of the whole. `group` must
+  // outlive this object.
   WaitGuard(Communicator& group, int peer);
 
   // False when the wait should end; then ThrowPeerLost. The deadline is for the time in which no
@@ -30,6 +31,7 @@ class WaitGuard {
   // ("the barrier").
   [[noreturn]] void ThrowPeerLost(const std::string& awaited);
 
+  // Since the wait began.
   int64_t ElapsedNs() const;
 
  private:

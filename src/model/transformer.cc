@@ -160,43 +160,45 @@ void Transformer::RunExperts(const RankContext& rank, const Layer& layer,
   const TensorView x = Norm(rank, own_rows, layer.post_norm, DType::kF32);
   std::get<MoeBlock>(layer.mlp).Forward(rank, x, own_rows);
   GatherRows(rank, h);
-  void Transformer::RunAttention(const RankContext& rank, const Batch& batch, int64_t index,
-                                 const compute::RopeRows& rope, const TensorView& h) const {
-    const trace::Span span(trace::SpanKind::kAttention);
-    const Layer& layer = layers_[static_cast<size_t>(index)];
-    const TensorView x = Norm(rank, h, layer.input_norm, rank.exec.precision().activations);
-    std::visit([&](const auto& attention) { attention.Forward(rank, batch, index, rope, x, h); },
-               layer.attention);
-  }
+}
 
-  void Transformer::Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
-                           const TensorView& h) const {
-    const Workspace::Scope all_layers(*rank.workspace);
-    const compute::RopeRows rope = RotaryRows(rank, batch);
-    for (int64_t index = first; index < last; ++index) {
-      trace::SetLayer(index);
-      const Workspace::Scope scope(*rank.workspace);
-      RunAttention(rank, batch, index, rope, h);
-      RunMlp(rank, layers_[static_cast<size_t>(index)], h);
-    }
-    trace::SetLayer(-1);
-  }
+void Transformer::RunAttention(const RankContext& rank, const Batch& batch, int64_t index,
+                               const compute::RopeRows& rope, const TensorView& h) const {
+  const trace::Span span(trace::SpanKind::kAttention);
+  const Layer& layer = layers_[static_cast<size_t>(index)];
+  const TensorView x = Norm(rank, h, layer.input_norm, rank.exec.precision().activations);
+  std::visit([&](const auto& attention) { attention.Forward(rank, batch, index, rope, x, h); },
+             layer.attention);
+}
 
-  TensorView Transformer::Head(const RankContext& rank, const Batch& batch, const TensorView& h)
-      const {
-    const trace::Span span(trace::SpanKind::kHead);
-    const auto wanted = static_cast<int64_t>(batch.logits_rows.size());
-    Workspace& ws = *rank.workspace;
-    const TensorView last = ws.TakeTensor(DType::kF32, {wanted, spec_.hidden});
-    for (int64_t i = 0; i < wanted; ++i)
-      std::copy_n(h.row<float>(batch.logits_rows[static_cast<size_t>(i)]), spec_.hidden,
-                  last.row<float>(i));
-    const TensorView x = Norm(rank, last, final_norm_, rank.exec.precision().activations);
-    const TensorView logits = ws.TakeTensor(DType::kF32, {wanted, spec_.vocab_size});
-    MatMul(rank.exec, x, head_, head_cut_.Own(logits));
-    head_cut_.Gather(rank, logits);
-    return logits;
+void Transformer::Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
+                         const TensorView& h) const {
+  const Workspace::Scope all_layers(*rank.workspace);
+  const compute::RopeRows rope = RotaryRows(rank, batch);
+  for (int64_t index = first; index < last; ++index) {
+    trace::SetLayer(index);
+    const Workspace::Scope scope(*rank.workspace);
+    RunAttention(rank, batch, index, rope, h);
+    RunMlp(rank, layers_[static_cast<size_t>(index)], h);
   }
+  trace::SetLayer(-1);
+}
+
+TensorView Transformer::Head(const RankContext& rank, const Batch& batch,
+                             const TensorView& h) const {
+  const trace::Span span(trace::SpanKind::kHead);
+  const auto wanted = static_cast<int64_t>(batch.logits_rows.size());
+  Workspace& ws = *rank.workspace;
+  const TensorView last = ws.TakeTensor(DType::kF32, {wanted, spec_.hidden});
+  for (int64_t i = 0; i < wanted; ++i)
+    std::copy_n(h.row<float>(batch.logits_rows[static_cast<size_t>(i)]), spec_.hidden,
+                last.row<float>(i));
+  const TensorView x = Norm(rank, last, final_norm_, rank.exec.precision().activations);
+  const TensorView logits = ws.TakeTensor(DType::kF32, {wanted, spec_.vocab_size});
+  MatMul(rank.exec, x, head_, head_cut_.Own(logits));
+  head_cut_.Gather(rank, logits);
+  return logits;
+}
 
 }  // namespace
 

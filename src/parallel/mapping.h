@@ -27,6 +27,7 @@ struct Layout {
 // `num_ranks` ranks, each with requests of its own and its share of the experts.
 inline Layout DataParallel(int32_t num_ranks) { return {.dp = num_ranks, .moe_ep = num_ranks}; }
 
+// Where a rank stands along each kind of parallelism; see Layout.
 struct Coordinates {
   int32_t tp = 0;
   int32_t dp = 0;

@@ -19,6 +19,7 @@
 
 namespace wideload::runtime {
 
+// Sizes and threads of one rank.
 struct RankOptions {
   int32_t rank = 0;
   parallel::Layout layout;
@@ -70,6 +71,7 @@ struct RankResult {
 
 class Rank {
  public:
+  // `model` must outlive this object. Errors: kResource.
   Rank(const model::Model& model, const RankOptions& options);
 
   // First call on the rank's own thread: checks the floating-point mode of its threads, and meets
