@@ -14,6 +14,7 @@
 #include "command_line.h"
 #include "config/config_file.h"
 #include "engine_flags.h"
+#include "model/loader.h"
 #include "model/model.h"
 #include "model/packed_file.h"
 #include "model/weight_store.h"
