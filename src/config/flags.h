@@ -30,6 +30,7 @@ struct EngineFlags {
   std::string placement = "contiguous";
   std::string split = "optimal";
   int64_t moe_max_num_tokens = 0;  // 0: all
+  std::string moe_mode = "barrier";
   std::string weight_store;  // empty: TRTLLM_EPLB_SHM_NAME of the environment, else moe_shared
   std::string slot_storage = "view";
   int32_t num_spare_slots = 4;      // per rank

@@ -88,6 +88,24 @@ TEST_P(ExchangeLayouts, GiveTheBitsOfOneLoopWhenTagsWrap) {
   }
 }
 
+// One rank far ahead of another, no tokens on some, rows of all for one.
+TEST_P(ExchangeLayouts, GiveTheBitsOfOneLoopOutOfStep) {
+  for (const Share share : {Share::kUneven, Share::kOnlyLastRank}) {
+    for (const bool is_own_last : {false, true}) {
+      Load load = BaseLoad();
+      load.is_free = true;
+      load.max_rows = 4;
+      load.num_layers = 12;
+      load.is_skewed = true;
+      load.is_pipelined = is_own_last;
+      load.share = share;
+      load.num_slots = 27;
+      load.first_epoch = 0U - 3;
+      ExpectOracle(load);
+    }
+  }
+}
+
 TEST(Exchange, RunsSixteenRanksOfTwoThreadsOnFewCores) {
   Load load;
   load.num_ranks = 16;
