@@ -174,6 +174,20 @@ rebalance::OnlineOptions RebalanceOptions(const EngineFlags& flags) {
   return options;
 }
 
+// In a file of TensorRT-LLM layer_updates_per_iter switches balancing on, whatever plans it; who
+// gives a number on the command line wants it to count.
+void RefuseIdleNumbers(const EngineFlags& flags, const rebalance::OnlineOptions& options) {
+  const auto refuse = [&](const char* option, rebalance::Mode mode) {
+    const auto source = flags.sources.find(option);
+    if (options.mode == mode || source == flags.sources.end() || source->second != "command line")
+      return;
+    Throw(ErrorKind::kInvalid, "{} has an effect with --rebalance {} only; the balancer is {}",
+          option, rebalance::ModeName(mode), rebalance::ModeName(options.mode));
+  };
+  refuse("--layer-updates-per-iter", rebalance::Mode::kTensorRtLlm);
+  refuse("--max-fetched-slots-per-iter", rebalance::Mode::kRepair);
+}
+
 }  // namespace
 
 void AddEngineFlags(Command command, EngineFlags& flags) {
@@ -216,10 +230,11 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
   options.rebalance = RebalanceOptions(flags);
   ResolvePlacement(flags, config, options);
   if (options.rebalance.mode == rebalance::Mode::kRepair &&
-      options.split != eplb::SplitMode::kOptimal)
+      options.split == eplb::SplitMode::kFirst)
     Throw(ErrorKind::kInvalid,
-          "--split is {}; --rebalance repair plans for optimal: give one of the two another value",
-          flags.split);
+          "--split is first, which uses no second slot of an expert; --rebalance repair plans for "
+          "optimal and round_robin");
+  RefuseIdleNumbers(flags, options.rebalance);
   return options;
 }
 

@@ -15,6 +15,7 @@
 #include "config/config_file.h"
 #include "engine_flags.h"
 #include "model/model.h"
+#include "model/packed_file.h"
 #include "model/weight_store.h"
 #include "option_flags.h"
 #include "runtime/engine.h"
@@ -37,6 +38,8 @@ struct Session {
   // Of a model that processes of this host share: all but the experts, and these.
   SharedMemory weights;
   std::unique_ptr<model::WeightStore> experts;
+  Buffer block;                               // of all weights, where their pages are huge
+  std::unique_ptr<model::PackedFile> packed;  // of experts in a file, else null
   std::unique_ptr<model::Model> model;
   std::optional<statistics::RecordSettings> record;  // what the flags or the environment ask for
   statistics::ExistingFolder existing = statistics::ExistingFolder::kRefuse;

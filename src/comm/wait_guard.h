@@ -19,6 +19,9 @@ class WaitGuard {
   // up to a quarter more, so that who waits for the lost rank names it.
   bool KeepWaiting();
 
+  // The same without a deadline: false once any rank is known to be dead or has ended the group.
+  bool AllLive();
+
   // Ends the wait for a reason found elsewhere.
   void GiveUp(std::string cause, bool is_told);
 
@@ -30,6 +33,7 @@ class WaitGuard {
 
  private:
   bool IsPeerWaiting();
+  bool IsGroupEnded();
 
   Communicator& group_;
   int peer_;

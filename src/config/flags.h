@@ -32,6 +32,9 @@ struct EngineFlags {
   int64_t moe_max_num_tokens = 0;  // 0: all
   std::string moe_mode = "barrier";
   std::string weight_store;  // empty: TRTLLM_EPLB_SHM_NAME of the environment, else moe_shared
+  std::string weight_file;   // empty: none
+  std::string weight_numa = "off";
+  bool weight_huge_pages = false;
   std::string slot_storage = "view";
   int32_t num_spare_slots = 4;      // per rank
   std::string migration_bandwidth;  // per rank and second: a size, or empty

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "comm/wait_guard.h"
 #include "exchange/copy_rows.h"
+#include "exchange/round_check.h"
 #include "trace/trace.h"
 
 namespace wideload::exchange {
@@ -244,8 +245,10 @@ Exchange::Counts Exchange::WaitCounts() {
     std::memcpy(&header, payload, sizeof(header));
     CheckPlacement(source, header.placement, round);
     more = more || header.more != 0;
-    std::memcpy(counts_.data() + static_cast<size_t>(source) * num_experts,
-                payload + sizeof(header), num_experts * sizeof(int32_t));
+    const auto counts =
+        std::span(counts_).subspan(static_cast<size_t>(source) * num_experts, num_experts);
+    std::memcpy(counts.data(), payload + sizeof(header), counts.size_bytes());
+    RequireNone(FaultOfCounts(shape_, counts), source, round);
   }
   return {.all = counts_, .more = more};
 }

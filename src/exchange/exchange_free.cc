@@ -7,6 +7,7 @@
 #include "base/wait.h"
 #include "comm/wait_guard.h"
 #include "exchange/exchange.h"
+#include "exchange/round_check.h"
 #include "trace/trace.h"
 
 namespace wideload::exchange {
@@ -46,6 +47,7 @@ void Exchange::ReadCounts(int source) {
   const auto num_experts = static_cast<size_t>(shape_.num_experts);
   std::memcpy(counts_.data() + static_cast<size_t>(source) * num_experts, payload + sizeof(header),
               num_experts * sizeof(int32_t));
+  RequireNone(FaultOfCounts(shape_, CountsOf(source)), source, round);
 }
 
 std::span<const int32_t> Exchange::CountsOf(int source) const {

@@ -49,6 +49,7 @@ struct MoeLayout {
   // other, or kOverlappedChunks. The exchange's memory is bounded by C and B, whatever a rank
   // computes in an iteration.
   int num_buffers = 1;
+  bool is_metered = false;  // whether LayerTimes are measured
 
   int32_t slots_per_rank() const { return num_slots / num_ranks; }
 };

@@ -16,6 +16,7 @@ void MoeRunner::SplitByAgreed() {
   const size_t per_layer = agreed_.size() / choosers_.size();
   std::vector<double>& loads = rank_loads_;
   for (size_t layer = 0; layer < choosers_.size(); ++layer) {
+    const Meter meter(layout_.is_metered, layer_times_[layer].balancing_ns);
     choosers_[layer]->Prepare(std::span(agreed_).subspan(layer * per_layer, per_layer));
     if (first_round_ == 0 || layout_.split != eplb::SplitMode::kOptimal) continue;
     loads.assign(static_cast<size_t>(layout_.num_ranks), 0);
@@ -28,19 +29,15 @@ void MoeRunner::SplitByAgreed() {
 }
 
 void MoeRunner::DispatchByAgreed(const Pass& pass, int64_t chunk) {
+  const auto layer = static_cast<size_t>(pass.moe_index);
   const std::span<const int32_t> ids = pass.Ids(chunk);
   const std::span<int32_t> slots = std::span(slots_).first(ids.size());
   {
     const Span span(SpanKind::kSplit, chunk);
-    choosers_[static_cast<size_t>(pass.moe_index)]->ChooseSlotsInProportion(EpRank(group_.rank()),
-                                                                            ids, slots);
+    const Meter meter(layout_.is_metered, layer_times_[layer].balancing_ns);
+    choosers_[layer]->ChooseSlotsInProportion(EpRank(group_.rank()), ids, slots);
   }
-  const Span span(SpanKind::kDispatch, chunk);
-  const TensorView rows = pass.rows.Rows(pass.Begin(chunk), pass.Count(chunk));
-  exchange_.Dispatch({.rows = static_cast<const std::byte*>(rows.raw()),
-                      .row_stride = rows.row_bytes(),
-                      .num_tokens = rows.dim(0),
-                      .slots = slots});
+  SendRows(pass, chunk, slots);
   rows_per_slot_ = static_cast<int64_t>(ids.size()) / layout_.num_slots;
 }
 
@@ -66,6 +63,7 @@ bool MoeRunner::Serve(const compute::Exec& exec, Workspace& workspace) {
   }
   const std::span<const compute::ExpertWeights* const> slots =
       store_.Layer(static_cast<int32_t>(layer));
+  const Meter meter(layout_.is_metered, layer_times_[layer].computing_ns);
   for (size_t s = 0; s < groups_.size(); ++s) {
     groups_[s] = {slots[s], taken->rows[s].x_rows, taken->rows[s].y_rows};
     computed_rows_[layer] += static_cast<int64_t>(groups_[s].x_rows.size());

@@ -1,11 +1,28 @@
-// One call of MoeRunner::Forward, for the files of MoeRunner.
+// One call of MoeRunner::Forward, and the meter of its parts, for the files of MoeRunner.
 #pragma once
 
 #include <algorithm>
 
+#include "base/thread_pool.h"
 #include "moe/moe_runner.h"
 
 namespace wideload::moe {
+
+// Adds this thread's CPU time while it lives; none unless it is on.
+class Meter {
+ public:
+  Meter(bool is_on, int64_t& sum_ns)
+      : sum_ns_(is_on ? &sum_ns : nullptr), begin_(is_on ? ThreadCpuNs() : 0) {}
+  ~Meter() {
+    if (sum_ns_ != nullptr) *sum_ns_ += ThreadCpuNs() - begin_;
+  }
+  Meter(const Meter&) = delete;
+  Meter& operator=(const Meter&) = delete;
+
+ private:
+  int64_t* sum_ns_;
+  int64_t begin_;
+};
 
 struct MoeRunner::Pass {
   const compute::Exec& exec;

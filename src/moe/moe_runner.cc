@@ -21,6 +21,7 @@ MoeRunner::MoeRunner(const MoeShape& shape, const MoeLayout& layout, const Parts
       table_(std::move(table)),
       counts_(static_cast<size_t>(shape.num_experts)),
       computed_rows_(shape.layers.size()),
+      layer_times_(shape.layers.size()),
       slots_(static_cast<size_t>(layout.chunk_tokens * shape.top_k())),
       groups_(static_cast<size_t>(layout.slots_per_rank())) {
   for (const eplb::Placement& placement : table_->placements)
@@ -46,6 +47,7 @@ void MoeRunner::BeginIteration(int64_t iteration, int64_t most_tokens) {
   num_rounds_ =
       std::max<int64_t>(1, (most_tokens + layout_.chunk_tokens - 1) / layout_.chunk_tokens);
   if (layout_.mode == MoeMode::kMicrobatch) SplitByAgreed();
+  std::fill(layer_times_.begin(), layer_times_.end(), LayerTimes{});
 }
 
 void MoeRunner::CountRouted(bool is_counting) {
@@ -156,16 +158,34 @@ void MoeRunner::Route(const compute::Exec& exec, Workspace& workspace, const Moe
   std::ranges::fill(scales, 1.0F);  // they are in the rows now
 }
 
-void MoeRunner::Publish(const Pass& pass, int64_t chunk) {
-  const Span span(SpanKind::kCounts, chunk);
+void MoeRunner::CountChunk(const Pass& pass, int64_t chunk) {
+  const Meter meter(layout_.is_metered,
+                    layer_times_[static_cast<size_t>(pass.moe_index)].balancing_ns);
   std::fill(counts_.begin(), counts_.end(), 0);
   for (const int32_t expert : pass.Ids(chunk)) ++counts_[static_cast<size_t>(expert)];
-  if (!routed_counts_.empty()) {
-    int32_t* const routed =
-        routed_counts_.data() + static_cast<size_t>(pass.moe_index) * counts_.size();
-    for (size_t e = 0; e < counts_.size(); ++e) routed[e] += counts_[e];
-  }
+  if (routed_counts_.empty()) return;
+  int32_t* const routed =
+      routed_counts_.data() + static_cast<size_t>(pass.moe_index) * counts_.size();
+  for (size_t e = 0; e < counts_.size(); ++e) routed[e] += counts_[e];
+}
+
+void MoeRunner::Publish(const Pass& pass, int64_t chunk) {
+  const Span span(SpanKind::kCounts, chunk);
+  CountChunk(pass, chunk);
   exchange_.PublishCounts(counts_, pass.Begin(chunk + 1) < pass.rows.dim(0));
+}
+
+std::span<const int32_t> MoeRunner::ChooseSlots(const Pass& pass, int64_t chunk,
+                                                std::span<const int32_t> counts) {
+  const auto layer = static_cast<size_t>(pass.moe_index);
+  const Span span(SpanKind::kSplit, chunk);
+  const Meter meter(layout_.is_metered, layer_times_[layer].balancing_ns);
+  eplb::SlotChooser& chooser = *choosers_[layer];
+  chooser.Prepare(counts);
+  const std::span<const int32_t> ids = pass.Ids(chunk);
+  const std::span<int32_t> slots = std::span(slots_).first(ids.size());
+  chooser.ChooseSlots(EpRank(group_.rank()), ids, slots);
+  return slots;
 }
 
 // Chooses the slots of a chunk from the counts of all ranks and sends its rows. Returns whether
@@ -177,25 +197,24 @@ bool MoeRunner::Send(const Pass& pass, int64_t chunk) {
     return exchange_.WaitCounts();
   }();
   if (chunk == 0) first_wait_ns_ = trace::NowNs() - begin_ns;
-  const std::span<const int32_t> ids = pass.Ids(chunk);
-  const std::span<int32_t> slots = std::span(slots_).first(ids.size());
-  {
-    const Span span(SpanKind::kSplit, chunk);
-    eplb::SlotChooser& chooser = *choosers_[static_cast<size_t>(pass.moe_index)];
-    chooser.Prepare(counts.all);
-    chooser.ChooseSlots(EpRank(group_.rank()), ids, slots);
-  }
+  const std::span<const int32_t> slots = ChooseSlots(pass, chunk, counts.all);
+  SendRows(pass, chunk, slots);
+  return counts.more;
+}
+
+void MoeRunner::SendRows(const Pass& pass, int64_t chunk, std::span<const int32_t> slots) {
   const Span span(SpanKind::kDispatch, chunk);
   const TensorView rows = pass.rows.Rows(pass.Begin(chunk), pass.Count(chunk));
   exchange_.Dispatch({.rows = static_cast<const std::byte*>(rows.raw()),
                       .row_stride = rows.row_bytes(),
                       .num_tokens = rows.dim(0),
                       .slots = slots});
-  return counts.more;
 }
 
 void MoeRunner::Compute(const Pass& pass, int64_t chunk) {
   const std::span<const compute::ExpertWeights* const> slots = store_.Layer(pass.moe_index);
+  const Meter meter(layout_.is_metered,
+                    layer_times_[static_cast<size_t>(pass.moe_index)].computing_ns);
   for (size_t s = 0; s < groups_.size(); ++s) {
     groups_[s].weights = slots[s];
     computed_rows_[static_cast<size_t>(pass.moe_index)] +=

@@ -23,6 +23,12 @@ struct MoeWeights {
   std::vector<compute::ExpertWeights> experts;  // [E]; empty those that this process does not hold
 };
 
+// Thread CPU time of a rank's own thread in one MoE layer of the last iteration.
+struct LayerTimes {
+  int64_t balancing_ns = 0;  // to count what it routes and to choose slots
+  int64_t computing_ns = 0;  // for the rows of its slots
+};
+
 class MoeRunner {
  public:
   // What belongs to this rank; all of it outlives the runner.
@@ -71,13 +77,19 @@ class MoeRunner {
   // split had known the counts of their own iteration; what computed_rows adds to it is the price
   // of not waiting for them. The same on all ranks.
   double imbalance_sum_of_known_counts() const { return known_imbalance_sum_; }
+  // [MoE layers]; zero unless layout.is_metered.
+  std::span<const LayerTimes> layer_times() const { return layer_times_; }
 
  private:
   struct Pass;  // one call of Forward
   void Route(const compute::Exec& exec, Workspace& workspace, const MoeWeights& weights,
              const TensorView& x, Pass& pass);
+  void CountChunk(const Pass& pass, int64_t chunk);
   void Publish(const Pass& pass, int64_t chunk);
+  std::span<const int32_t> ChooseSlots(const Pass& pass, int64_t chunk,
+                                       std::span<const int32_t> counts);
   bool Send(const Pass& pass, int64_t chunk);
+  void SendRows(const Pass& pass, int64_t chunk, std::span<const int32_t> slots);
   void RunOverlapped(const Pass& pass);
   void RunInTurn(const Pass& pass);
   // Out of step.
@@ -104,6 +116,7 @@ class MoeRunner {
   std::vector<int32_t> counts_;                               // [E] of a chunk
   std::vector<int32_t> routed_counts_;                        // [MoE layers * E] or empty
   std::vector<int64_t> computed_rows_;                        // [MoE layers]
+  std::vector<LayerTimes> layer_times_;                       // [MoE layers]
   std::vector<int32_t> slots_;                                // [C * K]
   std::vector<compute::ExpertGroup> groups_;                  // [slots per rank]
   // Of kMicrobatch: rounds of each layer in this iteration, and the first of them in it; what the

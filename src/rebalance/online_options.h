@@ -10,7 +10,7 @@ namespace wideload::rebalance {
 
 enum class Mode {
   kOff,
-  kRepair,       // the best gain per fetched slot, for the optimal split of each batch
+  kRepair,       // the best gain per fetched slot
   kTensorRtLlm,  // TensorRT-LLM's rotation, decay and policy
   kRandom,       // every layer anew at random after every iteration: what tests move weights with
 };
@@ -26,7 +26,10 @@ struct OnlineOptions {
   bool is_waiting = true;
   int32_t layer_updates_per_iter = 1;       // of kTensorRtLlm; >= 1
   int32_t max_fetched_slots_per_iter = 16;  // of kRepair, over all layers; >= 1
-  // Of kRepair: the imbalance of recent iterations (optimal split) at which a layer begins to be
+  // Of kRepair: balances for ranks that split an expert's tokens evenly over its slots, else for
+  // those that split each batch optimally. The engine sets it by its own split.
+  bool splits_evenly = false;
+  // Of kRepair: the imbalance of recent iterations (under that split) at which a layer begins to be
   // repaired, and at which it is good enough; 0 <= target <= threshold.
   double threshold = 0.02;
   double target = 0.005;

@@ -17,9 +17,10 @@ enum class ReplaySplit {
 };
 
 struct ReplayedIteration {
-  double imbalance = 0;       // mean over layers with tokens
-  int64_t routed_tokens = 0;  // over all layers
-  int32_t fetched_slots = 0;  // by the change that takes effect with it
+  double imbalance = 0;                      // mean over layers with tokens
+  int64_t routed_tokens = 0;                 // over all layers
+  int32_t fetched_slots = 0;                 // by the change that takes effect with it
+  std::vector<int32_t> layer_fetched_slots;  // [layers] of them; empty without a change
 };
 struct Replayed {
   std::vector<ReplayedIteration> iterations;
@@ -32,7 +33,8 @@ struct Replayed {
 };
 
 // counts [iterations * MoE layers * experts], tokens of all ranks. Waits for late plans whatever
-// options say. Errors: as OnlineBalancer; kInvalid when counts are not whole iterations.
+// options say, and plans for `split`. Errors: as OnlineBalancer; kInvalid when counts are not whole
+// iterations.
 Replayed Replay(OnlineOptions options, std::vector<eplb::Placement> start,
                 std::span<const int32_t> counts, ReplaySplit split);
 

@@ -68,6 +68,7 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, std::uni
   if (moe.num_experts > 0 && options.num_ranks > 1 &&
       options.rebalance.mode != rebalance::Mode::kOff) {
     rebalance::OnlineOptions online = options.rebalance;
+    online.splits_evenly = options.split == eplb::SplitMode::kRoundRobin;
     online.trace = options.trace;
     balancer_ = std::make_unique<rebalance::OnlineBalancer>(online, StartPlacements(moe, options));
   }
@@ -120,7 +121,10 @@ std::span<const Event> Engine::Step() {
     const trace::Span span(trace::SpanKind::kSchedule);
     return scheduler_->Plan();
   }();
-  if (plan.empty()) return events_;
+  if (plan.empty()) {
+    team_->CheckLives();
+    return events_;
+  }
   ++info_.iteration;
   std::fill(info_.ranks.begin(), info_.ranks.end(), RankIteration{});
   const std::optional<rebalance::PlacementChange> change = NextChange();

@@ -55,7 +55,8 @@ class Engine {
 
   // One iteration on all ranks (none when there is nothing to compute). The events are valid until
   // the next call. Errors: rethrows what ended the first rank that failed (kRunFailed when a rank
-  // does not answer within the deadline), now and at every later call with something to compute.
+  // does not answer within the deadline), now and at every later call with something to compute;
+  // comm::PeerLost also with nothing to compute when a rank that is a process has died.
   // What it costs: all requests that have not ended, whose tokens up to the iteration before were
   // delivered, and the events of those refused or cancelled since the call before; those that ended
   // are not touched. The engine computes nothing any more.
@@ -96,6 +97,8 @@ class Engine {
   std::span<const int64_t> ComputedRows(int32_t rank) const {
     return team_->result(static_cast<size_t>(rank)).computed_rows;
   }
+  // Of the last iteration, where options.is_metered.
+  RankTimes Times(int32_t rank) const { return team_->result(static_cast<size_t>(rank)).times; }
   // Since the start; call between iterations.
   ExchangeFigures exchange_figures() const;
   // What all ranks have recorded in options.trace; call between iterations, or after Step has

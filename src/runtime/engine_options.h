@@ -34,7 +34,9 @@ struct EngineOptions {
   int64_t migration_bytes_per_second = 0;  // of kCopy, per rank; 0: no limit
   bool verify_slots = false;               // at the start and after each change
   rebalance::OnlineOptions rebalance;      // what changes the placements while serving
-  trace::Trace* trace = nullptr;           // gets the tracks of all threads; outlives the engine
+  // Whether RankResult::times are measured, which reads a clock six times a layer and chunk.
+  bool is_metered = false;
+  trace::Trace* trace = nullptr;  // gets the tracks of all threads; outlives the engine
   // Longest wait for another rank while no rank gets on with its work.
   std::chrono::milliseconds deadline{4'000};
 };

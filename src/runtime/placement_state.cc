@@ -16,7 +16,8 @@ moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& op
           .split = options.split,
           .mode = options.moe_mode,
           .chunk_tokens = chunk_tokens,
-          .num_buffers = is_chunked ? moe::kOverlappedChunks : 1};
+          .num_buffers = is_chunked ? moe::kOverlappedChunks : 1,
+          .is_metered = options.is_metered};
 }
 
 int64_t AnnouncedAhead(moe::SlotStorage storage) {

@@ -113,7 +113,9 @@ RankResult Rank::result() const {
   return {.outputs = outputs_,
           .computed_rows = moe_ ? moe_->computed_rows() : std::span<const int64_t>(),
           .routed_counts = routed_counts(),
-          .exchange = exchange_ ? &exchange_figures_ : nullptr};
+          .exchange = exchange_ ? &exchange_figures_ : nullptr,
+          .times = {.layers = moe_ ? moe_->layer_times() : std::span<const moe::LayerTimes>(),
+                    .moving_ns = moving_ns_}};
 }
 
 void Rank::Run(const RankStep& step) {
@@ -126,7 +128,10 @@ void Rank::Run(const RankStep& step) {
   BuildBatch(entries);
   const trace::Span span(trace::SpanKind::kIteration, std::ssize(ids_));
   if (moe_) {
+    const bool is_metered = options_.placements->layout().is_metered;
+    const int64_t begin = is_metered ? ThreadCpuNs() : 0;
     MovePlacements(step);
+    if (is_metered) moving_ns_ = ThreadCpuNs() - begin;
     moe_->BeginIteration(step.iteration, step.most_tokens);
   }
   const model::RankContext context{.exec = {options_.kernels, &pool_},

@@ -49,12 +49,19 @@ struct RankOutput {
                       // the last if sampled
 };
 
+// Thread CPU time of a rank's own thread in the last iteration; zero unless it is metered.
+struct RankTimes {
+  std::span<const moe::LayerTimes> layers;  // [MoE layers]
+  int64_t moving_ns = 0;                    // to take over a change of placements
+};
+
 // What a rank made of its part of an iteration; valid until the next one.
 struct RankResult {
   std::span<const RankOutput> outputs;     // one per entry
   std::span<const int64_t> computed_rows;  // of each MoE layer; empty when there is none
   std::span<const int32_t> routed_counts;  // [MoE layers * experts] when asked for, else empty
   const RankExchange* exchange = nullptr;  // null when there is none
+  RankTimes times = {};                    // none of ranks that are other processes
 };
 
 class Rank {
@@ -101,6 +108,7 @@ class Rank {
   std::optional<moe::MoeRunner> moe_;
   moe::SharedPlacements announced_;  // of the iteration announced_for_ and on; null: none
   int64_t announced_for_ = 0;
+  int64_t moving_ns_ = 0;
   statistics::Recorder* recorder_ = nullptr;
   bool counts_are_wanted_ = false;  // by others than the recorder
   std::vector<Sampler> samplers_;   // one per pool thread

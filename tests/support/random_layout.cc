@@ -41,13 +41,14 @@ std::string RandomLayout::Describe() const {
 }
 
 RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size_t num_requests,
-                        uint64_t seed) {
+                        uint64_t seed, int32_t num_ranks) {
   Dice dice(seed);
   RandomLayout layout;
   runtime::EngineOptions& o = layout.options;
   o = TestOptions(model.config, kernels);
   const auto experts = static_cast<int32_t>(model.config.num_experts);
   o.num_ranks = dice.OneOf({1, 2, 4, 5, 8, 10, 16});
+  if (num_ranks > 0) o.num_ranks = num_ranks;
   o.threads_per_rank = static_cast<int32_t>(dice.Between(1, 2));
   const int32_t least = (experts + o.num_ranks - 1) / o.num_ranks;
   o.num_slots = o.num_ranks * static_cast<int32_t>(

@@ -17,8 +17,9 @@ struct RandomLayout {
   std::vector<size_t> order;  // in which the requests are submitted
   std::string Describe() const;
 };
+// num_ranks: 0 for a drawn one.
 RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size_t num_requests,
-                        uint64_t seed);
+                        uint64_t seed, int32_t num_ranks = 0);
 
 // Greedy and sampled requests with logits of their prompts, of lengths 1 to about 70, drawn from a
 // seed.
