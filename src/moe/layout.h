@@ -39,6 +39,7 @@ enum class MoeMode {
 // Errors: kInvalid with the allowed names barrier, microbatch.
 MoeMode ParseMoeMode(std::string_view name);
 
+// The ranks of the experts, and what each layer's slots hold.
 struct MoeLayout {
   int32_t num_ranks = 1;
   int32_t num_slots = 0;  // of each layer, over all ranks
