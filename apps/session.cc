@@ -186,6 +186,9 @@ Session StartOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags,
     session.links = world.Connect(options, runtime::ExchangeSegmentBytes(*session.model, options));
     session.links->view.pending_signal = InterruptSignal;
     session.links->view.on_signal = NoteInterrupt;
+    session.links->view.on_failure = [&world](const std::exception& failure) {
+      world.Fail(FailureText(failure));
+    };
     if (!world.is_leader())
       session.server =
           std::make_unique<runtime::RankServer>(*session.model, options, session.links->view);
@@ -206,7 +209,7 @@ int Lead(runtime::ProcessWorld& world, const std::function<void(runtime::Process
     command(world.size() > 1 ? &world : nullptr);
     code = FinishOutput(InterruptExitCode());
   } catch (const std::exception& failure) {
-    code = ReportFailure(failure);
+    code = world.has_failed() ? FailureCode(failure) : ReportFailure(failure);  // told at once
   }
   world.End(code);
   return code;
@@ -224,8 +227,8 @@ int Serve(runtime::ProcessWorld& world, const EngineFlags& flags) {
     // What all ranks have thrown rank 0 tells of.
     const auto* const error = dynamic_cast<const Error*>(&failure);
     if (world.has_agreed_to_end() && error != nullptr) return ExitCode(error->kind());
-    world.NoteFailure();
-    return ReportFailure(failure);
+    world.Fail(FailureText(failure));
+    return FailureCode(failure);
   }
 }
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "comm/wait_guard.h"
 #include "exchange/copy_rows.h"
+#include "exchange/round_check.h"
 #include "trace/trace.h"
 
 namespace wideload::exchange {
@@ -44,6 +45,11 @@ std::array<NamedField, 9> Fields(const ExchangeShape& shape) {
            {"num_slots", shape.num_slots},
            {"num_buffers", shape.num_buffers},
            {"first_epoch", shape.first_epoch}}};
+}
+
+// What another rank says in a round can be wrong only when one of the two is broken.
+void RequireNone(const std::string& fault, int source, int64_t round) {
+  WIDELOAD_CHECK(fault.empty(), "round {}, rank {}: {}", round, source, fault);
 }
 
 }  // namespace
@@ -233,8 +239,10 @@ Exchange::Counts Exchange::WaitCounts() {
     std::memcpy(&header, payload, sizeof(header));
     CheckPlacement(source, header.placement, round);
     more = more || header.more != 0;
-    std::memcpy(counts_.data() + static_cast<size_t>(source) * num_experts,
-                payload + sizeof(header), num_experts * sizeof(int32_t));
+    const auto counts =
+        std::span(counts_).subspan(static_cast<size_t>(source) * num_experts, num_experts);
+    std::memcpy(counts.data(), payload + sizeof(header), counts.size_bytes());
+    RequireNone(FaultOfCounts(shape_, counts), source, round);
   }
   return {.all = counts_, .more = more};
 }
@@ -361,30 +369,14 @@ void Exchange::ReadSource(int source) {
   DispatchHeader header;
   std::memcpy(&header, fabric_.Local(layout_.RegionHeader(round, source)), sizeof(header));
   CheckPlacement(source, {header.generation, placement_.digest}, round);
-  WIDELOAD_CHECK(header.num_rows >= 0 && header.num_rows <= shape_.max_rows &&
-                     header.num_pairs >= 0 && header.comb_offset >= 0 &&
-                     header.comb_offset + header.num_pairs <= shape_.max_rows * shape_.top_k,
-                 "rank {} announces {} rows, {} results from {} on in round {}", source,
-                 header.num_rows, header.num_pairs, header.comb_offset, round);
+  RequireNone(FaultOfHeader(shape_, header), source, round);
   const auto* metas =
       reinterpret_cast<const int32_t*>(fabric_.Local(layout_.RegionMetas(round, source)));
   sources_[static_cast<size_t>(source)] = {.num_rows = header.num_rows,
                                            .num_pairs = header.num_pairs,
                                            .comb_offset = header.comb_offset,
                                            .metas = metas};
-  int32_t num_pairs = 0;
-  for (int64_t row = 0; row < header.num_rows; ++row) {
-    const int32_t* slots = metas + row * layout_.meta_values() + 1;
-    for (int k = 0; k < shape_.top_k; ++k) {
-      if (slots[k] < 0) continue;
-      WIDELOAD_CHECK(slots[k] < shape_.slots_per_rank(), "rank {} sends a row for slot {} of {}",
-                     source, slots[k], shape_.slots_per_rank());
-      ++slot_begin_[static_cast<size_t>(slots[k]) + 1];
-      ++num_pairs;
-    }
-  }
-  WIDELOAD_CHECK(num_pairs == header.num_pairs, "rank {} announces {} results, its rows name {}",
-                 source, header.num_pairs, num_pairs);
+  RequireNone(CountRows(shape_, header, metas, std::span(slot_begin_).subspan(1)), source, round);
 }
 
 const std::byte* Exchange::RowFrom(int source, int64_t row, int32_t token) {

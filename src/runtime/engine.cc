@@ -121,7 +121,10 @@ std::span<const Event> Engine::Step() {
     const trace::Span span(trace::SpanKind::kSchedule);
     return scheduler_->Plan();
   }();
-  if (plan.empty()) return events_;
+  if (plan.empty()) {
+    team_->CheckLives();
+    return events_;
+  }
   ++info_.iteration;
   std::fill(info_.ranks.begin(), info_.ranks.end(), RankIteration{});
   const std::optional<rebalance::PlacementChange> change = NextChange();

@@ -29,6 +29,7 @@ struct RankIteration {
   int64_t num_prompt_tokens = 0;
   int64_t num_generated_tokens = 0;
 };
+// What one iteration did, and where its time went.
 struct IterationInfo {
   int64_t iteration = -1;
   std::vector<RankIteration> ranks;
@@ -55,7 +56,8 @@ class Engine {
 
   // One iteration on all ranks (none when there is nothing to compute). The events are valid until
   // the next call. Errors: rethrows what ended the first rank that failed (kRunFailed when a rank
-  // does not answer within the deadline), now and at every later call with something to compute.
+  // does not answer within the deadline), now and at every later call with something to compute;
+  // comm::PeerLost also with nothing to compute when a rank that is a process has died.
   // What it costs: all requests that have not ended, whose tokens up to the iteration before were
   // delivered, and the events of those refused or cancelled since the call before; those that ended
   // are not touched. The engine computes nothing any more.

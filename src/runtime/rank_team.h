@@ -43,6 +43,8 @@ class RankTeam {
   // Ends the threads of all ranks that are not stuck, and lets go of the others. Returns whether
   // none is stuck; if one is, this object must stay as long as the process.
   bool Stop();
+  // Threads do not die by themselves.
+  void CheckLives() {}
 
   // Ranks whose thread neither ended the last plan nor noticed that the others had failed.
   std::span<const int32_t> stuck_ranks() const { return stuck_ranks_; }

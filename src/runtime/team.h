@@ -33,6 +33,9 @@ class Team {
   bool Stop() {
     return Visit([](auto& team) { return team.Stop(); });
   }
+  void CheckLives() {
+    Visit([](auto& team) { team.CheckLives(); });
+  }
   std::span<const int32_t> stuck_ranks() const {
     return Visit([](auto& team) { return team.stuck_ranks(); });
   }

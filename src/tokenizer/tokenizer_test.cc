@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/testing.h"
 #include "tokenizer/detokenizer.h"
 #include "tokenizer/small_tokenizer.h"
 
@@ -60,6 +61,7 @@ TEST(Bpe, TakesMergesAsPairsToo) {
 }
 
 TEST(Bpe, LongPiecesAreMergedInOrderNLogN) {
+  const TimeLimit limit;
   std::vector<std::string> merges;
   std::string token = "a";
   for (int i = 0; i < 10; ++i, token += token) merges.push_back(token + " " + token);
@@ -104,6 +106,7 @@ TEST(AddedTokens, NormalizedOnesAreFoundInTheNormalisedText) {
 // A search that starts anew at each place would take 10^10 steps for the first text, and one that
 // looks at all marks for each token as many for the second.
 TEST(AddedTokens, AreFoundInLinearTime) {
+  const TimeLimit limit;
   Json json = SmallTokenizerJson({"a a"});
   json["added_tokens"] = {Added(300, std::string(100'000, 'a') + "b"), Added(301, "<|>")};
   const Tokenizer tokenizer = From(json);

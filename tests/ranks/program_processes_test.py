@@ -40,12 +40,12 @@ def living(pid):
 class Ranks:
     """A run of N processes that is under way."""
 
-    def __init__(self, test, num_ranks, args, stdin=subprocess.DEVNULL):
+    def __init__(self, test, num_ranks, args, stdin=subprocess.DEVNULL, mpirun=None):
         self.test = test
         self.out, self.err = test.path("ranks.out"), test.path("ranks.err")
         with open(self.out, "wb") as out, open(self.err, "wb") as err:
-            self.mpirun = subprocess.Popen([MPIRUN, "-n", str(num_ranks), str(PROGRAM), *map(str, args)], stdout=out,
-                                           stderr=err, stdin=stdin, env=ENVIRONMENT)
+            mpirun = mpirun or [MPIRUN, "-n", str(num_ranks), str(PROGRAM)]
+            self.mpirun = subprocess.Popen([*mpirun, *map(str, args)], stdout=out, stderr=err, stdin=stdin, env=ENVIRONMENT)
         self.num_ranks = num_ranks
         test.addCleanup(self.clean_up)
 
@@ -350,6 +350,21 @@ class Ends(ProcessesTest):
         for victim, delay_s in ((3, 0.05), (0, 0.2), (1, 0.5)):
             with self.subTest(victim):
                 self.kill_one(4, victim, delay_s)
+
+    def test_ranks_that_wait_for_a_request_notice_a_death_by_themselves(self):
+        """mpirun is told to leave them alone."""
+        alone = [MPIRUN, "--enable-recovery", "-n", "4", str(PROGRAM)]
+        for command, stdin, started in ((["serve", "--port", "0"], subprocess.DEVNULL, "serving"),
+                                        (["chat"], subprocess.PIPE, STARTED)):
+            for victim in (2, 0):
+                with self.subTest(command[0], victim=victim):
+                    ranks = Ranks(self, 4, [*command, "--threads", "1"], stdin=stdin, mpirun=alone)
+                    pids = ranks.pids()
+                    ranks.wait_for(started)
+                    os.kill(pids[victim], signal.SIGKILL)
+                    self.assert_gone(pids, time.monotonic() + 5)
+                    self.assertRegex(ranks.stderr(), rf"rank {victim}(: it)? is dead")
+                    self.assertEqual(segments(f"{pids[0]}-"), [])
 
     def stopped_while_loading(self, victim):
         """A start whose rank `victim` is stopped while the memory for the weights has a name, which are milliseconds."""

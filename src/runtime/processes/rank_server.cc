@@ -20,6 +20,7 @@ void RankServer::Serve() {
     }
   } catch (const std::exception& failure) {
     links_.group->Abort(failure.what());
+    if (links_.on_failure) links_.on_failure(failure);
     throw;
   }
 }
