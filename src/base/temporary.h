@@ -15,6 +15,7 @@ namespace wideload {
 
 class Temporary {
  public:
+  // What is made.
   enum class Kind { kFile, kFolder };
 
   // Makes one in `folder`, which must outlive it, and removes what dead writers left there. `path`

@@ -28,6 +28,7 @@ class PeerLives {
   // cards [ranks], with this rank's own. All ranks do this at about the same time.
   void Meet(int rank, std::span<const Card> cards);
 
+  // Whether the peer is on this host.
   bool IsHere(int peer) const { return !peers_[static_cast<size_t>(peer)].is_far; }
   // Of this host: asks the kernel, and never waits. Of another one: whether it was found dead.
   bool HasEnded(int peer);

@@ -12,6 +12,7 @@ namespace wideload::comm {
 
 class WaitGuard {
  public:
+  // For one wait, which begins now. `group` must outlive this object.
   WaitGuard(Communicator& group, int peer);
 
   // False when the wait should end; then ThrowPeerLost. The deadline is for the time in which no
@@ -29,6 +30,7 @@ class WaitGuard {
   // ("the barrier").
   [[noreturn]] void ThrowPeerLost(const std::string& awaited);
 
+  // Since the wait began.
   int64_t ElapsedNs() const;
 
  private:

@@ -13,6 +13,7 @@ namespace wideload::config {
 // in it.
 using Sources = std::map<std::string, std::string, std::less<>>;
 
+// Of the engine; a default stands for what was not said.
 struct EngineFlags {
   std::string config_file;  // empty: none
   bool allow_unsupported = false;

@@ -22,6 +22,7 @@ namespace wideload::exchange {
 
 // What waits of an exchange are for.
 enum class WaitKind { kCounts, kRows, kReturns };
+// Kinds are numbered from 0.
 inline constexpr int kNumWaitKinds = 3;
 
 // Bytes and rows this rank has sent, itself included, since the start.
@@ -66,10 +67,12 @@ class Exchange {
   // this rank has tokens after that chunk. Returns at once.
   void PublishCounts(std::span<const int32_t> counts, bool more);
 
+  // What all ranks route in a round.
   struct Counts {
     std::span<const int32_t> all;  // [R * E], row r from rank r; valid until the next WaitCounts
     bool more = false;             // some rank has tokens after this chunk: another round follows
   };
+  // Waits for the counts of all ranks. Errors: PeerLost.
   Counts WaitCounts();
 
   // The tokens of one chunk. Rows for other ranks are read before Dispatch returns; those for this
@@ -106,6 +109,7 @@ class Exchange {
   std::span<const std::byte* const> WaitReturns();
 
   const ExchangeShape& shape() const { return shape_; }
+  // How long waits of this kind took, since the start.
   const comm::WaitStatistics& wait_statistics(WaitKind kind) const {
     return wait_statistics_[static_cast<size_t>(kind)];
   }

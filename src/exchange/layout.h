@@ -60,22 +60,28 @@ struct SegmentHeader {
 };
 inline constexpr uint64_t kSegmentMagic = 0x68637865646C6977;  // "wildexch"
 inline constexpr uint32_t kLayoutVersion = 2;
+// Equal for equal shapes of the same layout version.
 uint64_t Fingerprint(const ExchangeShape& shape);
 
 // Offsets in bytes from the start of a segment. Cells are EventWords at the start of a 128-byte
 // line.
 class ExchangeLayout {
  public:
+  // For a valid shape.
   explicit ExchangeLayout(const ExchangeShape& shape);
 
   // Written by source: flag, then the text of why it ended the group (zero-terminated).
   static constexpr int64_t kAbortTextBytes = 504;
+  // Where `source` says that it aborts.
   int64_t AbortCell(int source) const;
+  // And why.
   int64_t AbortText(int source) const { return AbortCell(source) + kCellBytes; }
 
   // Flag, CountsHeader, counts int32 [E].
   int64_t num_counts_buffers() const { return num_buffers_ + 1; }
+  // Where `source` announces its counts of a round.
   int64_t CountsCell(int64_t round, int source) const;
+  // And the counts.
   int64_t CountsPayload(int64_t round, int source) const {
     return CountsCell(round, source) + kCellBytes;
   }
@@ -83,20 +89,26 @@ class ExchangeLayout {
     return static_cast<int64_t>(sizeof(CountsHeader)) + 4 * num_experts_;
   }
 
+  // Where `source` announces its rows of a round.
   int64_t RegionCell(int64_t round, int source) const;
+  // How many rows there are, behind the cell.
   int64_t RegionHeader(int64_t round, int source) const {
     return RegionCell(round, source) + kCellBytes;
   }
   // Metas: int32 [num_rows][1 + K]: the token's index in the source's chunk, then for each k the
   // receiver's own slot (0 .. slots_per_rank - 1) or -1.
   int64_t meta_values() const { return 1 + top_k_; }
+  // Token and slots of each row.
   int64_t RegionMetas(int64_t round, int source) const { return RegionCell(round, source) + kLine; }
+  // Row number `row` of `num_rows`.
   int64_t RegionRow(int64_t round, int source, int64_t num_rows, int64_t row) const;
   // Bytes from RegionHeader to the end of the last row.
   int64_t RegionPayloadBytes(int64_t num_rows) const;
   int64_t region_bytes() const { return region_bytes_; }
 
+  // Where `source` announces that its results of a round are here.
   int64_t ReturnCell(int64_t round, int source) const;
+  // A result's place among the round's return rows.
   int64_t ReturnRow(int64_t round, int64_t index) const;
   int64_t row_stride() const { return row_stride_; }
   int64_t return_stride() const { return return_stride_; }

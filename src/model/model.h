@@ -41,6 +41,7 @@ struct RankContext {
 class Model {
  public:
   virtual ~Model() = default;
+  // What the model was made from.
   virtual const ModelSpec& spec() const = 0;
   // Bytes of packed weights.
   virtual int64_t weight_bytes() const = 0;

@@ -27,6 +27,7 @@ struct MoeShape {
 // While a chunk is computed, the next one's rows travel, and the results of the one before.
 inline constexpr int kOverlappedChunks = 3;
 
+// The ranks of the experts, and what each layer's slots hold.
 struct MoeLayout {
   int32_t num_ranks = 1;
   int32_t num_slots = 0;  // of each layer, over all ranks

@@ -21,6 +21,7 @@ namespace wideload::moe {
 // thread-safe.
 class BandwidthLimit {
  public:
+  // Never goes back.
   using Time = std::chrono::steady_clock::time_point;
   // 0: no limit.
   explicit BandwidthLimit(int64_t bytes_per_second) : bytes_per_second_(bytes_per_second) {}
@@ -32,6 +33,7 @@ class BandwidthLimit {
   Time next_{};
 };
 
+// How slots are filled, and how fast at most.
 struct CopierOptions {
   int32_t rank = 0;
   int64_t num_blocks = 0;
@@ -59,7 +61,9 @@ class SlotCopier {
   void Begin(int32_t block, const compute::ExpertWeights& expert, int turn, size_t layer);
   // Whether every copy of the layer has ended.
   bool IsDone(int turn, size_t layer) const { return Pending(turn, layer).load() == 0; }
+  // Until the turn's copies of that layer are there.
   void WaitLayer(int turn, size_t layer);
+  // The same for all layers.
   void WaitAll(int turn);
 
   // Over the block's bytes.

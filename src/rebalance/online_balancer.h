@@ -51,6 +51,7 @@ class OnlineBalancer {
   // carries it out. Errors: rethrows what ended the planner.
   std::optional<PlacementChange> ChangeFor(int64_t iteration);
 
+  // Since the start. Any thread.
   BalancerFigures figures() const;
   // What the slots hold after the last ChangeFor [MoE layers].
   const std::vector<eplb::Placement>& placements() const { return placements_; }

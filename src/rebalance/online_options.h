@@ -8,6 +8,7 @@
 
 namespace wideload::rebalance {
 
+// Who decides what the slots hold.
 enum class Mode {
   kOff,
   kRepair,       // the best gain per fetched slot

@@ -18,6 +18,7 @@ namespace wideload::rebalance {
 // what was met before it is forgotten.
 class RepairPlanner : public Planner {
  public:
+  // start [MoE layers]: what the slots hold.
   RepairPlanner(const OnlineOptions& options, std::vector<eplb::Placement> start);
   std::vector<LayerChange> Plan(const IterationCounts& counts) override;
 

@@ -11,17 +11,20 @@
 
 namespace wideload::rebalance {
 
+// How the engine divides an expert's tokens over its slots.
 enum class ReplaySplit {
   kOptimal,  // whole tokens
   kEven,     // an expert's slots share alike, in fractions
 };
 
+// One iteration, under the placement that was in effect.
 struct ReplayedIteration {
   double imbalance = 0;                      // mean over layers with tokens
   int64_t routed_tokens = 0;                 // over all layers
   int32_t fetched_slots = 0;                 // by the change that takes effect with it
   std::vector<int32_t> layer_fetched_slots;  // [layers] of them; empty without a change
 };
+// A whole replay.
 struct Replayed {
   std::vector<ReplayedIteration> iterations;
   BalancerFigures figures;

@@ -29,6 +29,7 @@ struct RankIteration {
   int64_t num_prompt_tokens = 0;
   int64_t num_generated_tokens = 0;
 };
+// What one iteration did, and where its time went.
 struct IterationInfo {
   int64_t iteration = -1;
   std::vector<RankIteration> ranks;

@@ -19,6 +19,7 @@
 
 namespace wideload::runtime {
 
+// Sizes and threads of one rank.
 struct RankOptions {
   int32_t rank = 0;
   int32_t num_ranks = 1;
@@ -66,6 +67,7 @@ struct RankResult {
 
 class Rank {
  public:
+  // `model` must outlive this object. Errors: kResource.
   Rank(const model::Model& model, const RankOptions& options);
 
   // First call on the rank's own thread: checks the floating-point mode of its threads, and meets

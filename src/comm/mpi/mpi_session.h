@@ -45,10 +45,13 @@ class MpiSession {
   void AddPlace(const Communicator& group);
   void RemovePlace(const Communicator& group);
 
+  // This process among all that were started.
   int rank() const;
+  // All processes that were started.
   int size() const;
   // Among the processes of this host, as HostId tells hosts apart.
   int local_rank() const;
+  // How many there are on this host.
   int local_size() const;
 
   // A group of the first num_ranks ranks (0: all); null on the others. No wait of it blocks within

@@ -3,14 +3,10 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "eplb/placement/index.h"
 #include "eplb/split/token_to_replica.h"
 
 namespace wideload::eplb {
-namespace {
-
-size_t Index(int32_t i) { return static_cast<size_t>(i); }
-
-}  // namespace
 
 SplitMode ParseSplitMode(std::string_view name) {
   if (name == "optimal") return SplitMode::kOptimal;

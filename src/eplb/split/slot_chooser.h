@@ -1,6 +1,7 @@
 // Which replica computes which token: per chunk, from the counts of all ranks, the same on every
-// rank. One object per rank and layer (it holds scratch and the last chunk's solution as a warm
-// start); not thread-safe. Steady state allocates nothing.
+// rank. A choice is a function of the placement and of the chunk's counts alone, not of chunks
+// before. One object per rank and layer (it holds what Prepare decided until the next one, and
+// scratch); not thread-safe. Steady state allocates nothing.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +14,7 @@
 
 namespace wideload::eplb {
 
+// Which rule divides an expert's tokens over its slots.
 enum class SplitMode {
   kOptimal,  // water-filling with integer quotas: the most loaded rank gets ceil of the fractional
              // optimum
@@ -24,11 +26,12 @@ SplitMode ParseSplitMode(std::string_view name);
 
 class SlotChooser {
  public:
+  // For a valid placement, which need not outlive this object.
   SlotChooser(const Placement& placement, SplitMode mode);
 
   // counts [num_ranks * num_experts], row r: tokens of source rank r routed to each expert in this
   // chunk. Every rank passes the same counts. Must be called before ChooseSlots for each chunk (a
-  // no-op for kFirst).
+  // no-op but for kOptimal).
   void Prepare(std::span<const int32_t> counts);
 
   // expert_ids [n]: the routed entries of rank `source` in this chunk, flattened (token, k); their

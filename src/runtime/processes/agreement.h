@@ -31,6 +31,7 @@ std::string Fingerprint(std::string_view text);
 
 // Facts as bytes and back, to send. Errors: kCorrupt.
 std::vector<std::byte> PackFacts(std::span<const Fact> facts);
+// What PackFacts packed. Errors: kCorrupt.
 std::vector<Fact> UnpackFacts(std::span<const std::byte> bytes);
 
 // How a step that ranks do together ended on one of them.

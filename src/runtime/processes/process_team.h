@@ -58,9 +58,13 @@ class ProcessTeam {
   void CheckLives();
 
   std::span<const int32_t> stuck_ranks() const { return {}; }
+  // Of rank r in the last Run; valid until the next.
   RankResult result(size_t r) const;
+  // As those of RankTeam.
   void SetRecorder(statistics::Recorder* recorder);
+  // Likewise.
   void CountRouted(bool is_counting);
+  // Likewise.
   void Forget(RequestId id);
   // What options.trace holds here and, unless the group has ended, on the other ranks. Errors: as
   // Run.

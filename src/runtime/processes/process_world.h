@@ -89,8 +89,10 @@ class ProcessWorld {
   bool has_agreed_to_end_ = false;
 };
 
+// What Connect makes.
 class ProcessWorld::Links {
  public:
+  // See Connect.
   Links(ProcessWorld& world, const EngineOptions& options, int64_t exchange_bytes);
   ~Links();
 

@@ -47,6 +47,7 @@ class AnswerReader {
   // does not fit what was asked for.
   void Read(std::span<const std::byte> bytes, const Asked& asked, const AnswerShape& shape);
 
+  // Of the answer read last.
   RankResult result() const;
   const AnswerExtras& extras() const { return extras_; }
 

@@ -16,6 +16,7 @@
 
 namespace wideload::runtime {
 
+// To begin, to carry out a part of a plan, to hand in the trace, or to end.
 enum class OrderKind : int32_t { kStart, kStep, kReadTrace, kStop };
 
 // What a step says beside a rank's entries.
@@ -32,6 +33,7 @@ class OrderWriter {
   // The next order, for this rank's part of a plan. `bytes` is overwritten.
   void WriteStep(const StepHead& head, std::span<const PlanEntry> entries,
                  std::vector<std::byte>& bytes);
+  // An order that says no more than its kind. `bytes` is overwritten.
   static void Write(OrderKind kind, std::vector<std::byte>& bytes);
   // The sequence is in no plan to come; the next order says so.
   void Forget(RequestId id);
