@@ -154,8 +154,7 @@ class Soak {
       if (IsRunning(pid)) return fmt::format("process {} still runs", pid);
     const auto left = SharedMemoryNames(fmt::format("wideload.run-{}-", ranks[0]));
     if (!left.empty()) return "it left " + left.front();
-    const std::regex named(
-        fmt::format("iteration \\d+, layer \\d+: waited for .*rank {}(: it)? is dead", victim));
+    const std::regex named(fmt::format("rank \\d+.*: waited for .*rank {}(: it)? is dead", victim));
     if (was_computing && !std::regex_search(run.Stderr(), named))
       return "nobody named the rank: " + run.Stderr();
     return "";
