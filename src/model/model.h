@@ -36,6 +36,11 @@ struct RankContext {
   Workspace* workspace = nullptr;
   const kv::PagedCache* cache = nullptr;
   moe::MoeRunner* moe = nullptr;
+
+  // Between two ops: whether others wait for this rank's experts (moe::MoeRunner::Poll).
+  void Poll() const {
+    if (moe != nullptr) moe->Poll(exec, *workspace);
+  }
 };
 
 class Model {

@@ -44,6 +44,7 @@ bool RankServer::ServeOne() {
     rank_->CountRouted(order.count_routed);
   rank_->Run({.entries = order.entries,
               .iteration = order.iteration,
+              .most_tokens = order.most_tokens,
               .announced = order.change ? placements_.Apply(*order.change) : nullptr});
   WriteAnswer(order.entries, rank_->result(),
               {.signal = links_.pending_signal ? links_.pending_signal() : 0,
