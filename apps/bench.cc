@@ -287,7 +287,7 @@ void BenchCommand::Report(const Session& session, const std::vector<DatasetRow>&
       "prompts",
       finished.size(), rows.size(), run.duration_s(), run.num_iterations(),
       figures.output_throughput_tok_s, figures.total_throughput_tok_s);
-  summary += "\n" + ExchangeText(run.exchange());
+  summary += "\n" + ExchangeText(session, run.exchange());
   if (session.engine->balancer() != nullptr)
     summary += "\n" + BalancingText(session, run.balancing());
   if (output == "-" || report_json == "-" || report == "-" || iteration_log == "-")
@@ -295,7 +295,7 @@ void BenchCommand::Report(const Session& session, const std::vector<DatasetRow>&
   else
     std::cout << summary << "\n";
   Json json = ReportJson(session, figures, static_cast<int64_t>(finished.size()));
-  json["exchange"] = ExchangeJson(run.exchange());
+  json["exchange"] = ExchangeJson(session, run.exchange());
   if (session.engine->balancer() != nullptr)
     json["online_balancer"] = BalancingJson(session, run.balancing());
   if (!report_json.empty()) WriteFileWhole(report_json, DumpJson(json, 2) + "\n");

@@ -18,10 +18,15 @@ Json PercentilesJson(const runtime::Percentiles& p) {
           {"minimum", p.minimum}, {"maximum", p.maximum}, {"average", p.average}};
 }
 
+// Whether the split goes by the counts of the iteration before.
+bool IsMicrobatch(const Session& session) {
+  return session.engine->options().moe_mode == moe::MoeMode::kMicrobatch;
+}
+
 }  // namespace
 
 // Sums over all ranks; rounds are the same on each.
-Json ExchangeJson(const runtime::ExchangeFigures& exchange) {
+Json ExchangeJson(const Session& session, const runtime::ExchangeFigures& exchange) {
   Json waits = Json::object();
   Json us = Json::object();
   for (int kind = 0; kind < exchange::kNumWaitKinds; ++kind) {
@@ -29,14 +34,16 @@ Json ExchangeJson(const runtime::ExchangeFigures& exchange) {
     waits[runtime::WaitKindName(wait_kind)] = exchange.WaitsPerIteration(wait_kind);
     us[runtime::WaitKindName(wait_kind)] = exchange.MicrosecondsPerWait(wait_kind);
   }
-  return {{"iterations", exchange.num_iterations},
-          {"rounds", exchange.num_rounds},
-          {"rows", exchange.num_rows},
-          {"returns", exchange.num_returns},
-          {"waits_per_iteration", waits},
-          {"us_per_wait", us},
-          {"imbalance_of_computed_rows", exchange.MeanImbalance()},
-          {"balancedness_of_computed_rows", exchange.MeanBalancedness()}};
+  Json json = {{"iterations", exchange.num_iterations},
+               {"rounds", exchange.num_rounds},
+               {"rows", exchange.num_rows},
+               {"returns", exchange.num_returns},
+               {"waits_per_iteration", waits},
+               {"us_per_wait", us},
+               {"imbalance_of_computed_rows", exchange.MeanImbalance()},
+               {"balancedness_of_computed_rows", exchange.MeanBalancedness()}};
+  if (IsMicrobatch(session)) json["imbalance_if_counts_were_known"] = exchange.MeanKnownImbalance();
+  return json;
 }
 
 Json BalancingJson(const Session& session, const rebalance::BalancerFigures& balancing) {
@@ -56,7 +63,7 @@ std::string BalancingText(const Session& session, const rebalance::BalancerFigur
                      FormatBytes(static_cast<uint64_t>(bytes)));
 }
 
-std::string ExchangeText(const runtime::ExchangeFigures& exchange) {
+std::string ExchangeText(const Session& session, const runtime::ExchangeFigures& exchange) {
   std::string waits;
   for (int kind = 0; kind < exchange::kNumWaitKinds; ++kind) {
     const auto wait_kind = static_cast<exchange::WaitKind>(kind);
@@ -64,11 +71,15 @@ std::string ExchangeText(const runtime::ExchangeFigures& exchange) {
                          exchange.WaitsPerIteration(wait_kind), runtime::WaitKindName(wait_kind),
                          exchange.MicrosecondsPerWait(wait_kind));
   }
-  return fmt::format(
+  std::string text = fmt::format(
       "exchange: {} rounds, {} rows out, {} back; waits per iteration: {}; imbalance of computed "
       "rows {:.2f}",
       exchange.num_rounds, exchange.num_rows, exchange.num_returns, waits,
       exchange.MeanImbalance());
+  if (IsMicrobatch(session))
+    text += fmt::format(", {:.2f} if the split had known the counts of its own iteration",
+                        exchange.MeanKnownImbalance());
+  return text;
 }
 
 Json ReportJson(const Session& session, const runtime::BenchFigures& figures,

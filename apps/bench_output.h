@@ -10,11 +10,11 @@
 
 namespace wideload::apps {
 
-std::string ExchangeText(const runtime::ExchangeFigures& exchange);
+std::string ExchangeText(const Session& session, const runtime::ExchangeFigures& exchange);
 std::string BalancingText(const Session& session, const rebalance::BalancerFigures& balancing);
 
 Json ReportJson(const Session& session, const runtime::BenchFigures& figures, int64_t num_requests);
-Json ExchangeJson(const runtime::ExchangeFigures& exchange);
+Json ExchangeJson(const Session& session, const runtime::ExchangeFigures& exchange);
 Json BalancingJson(const Session& session, const rebalance::BalancerFigures& balancing);
 
 // HTML; each line of `summary` is one of its notes.

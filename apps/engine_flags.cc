@@ -216,6 +216,7 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
   options.max_seq_len = ContextLength(flags, config);
   options.split = OfFlag("--split", [&] { return eplb::ParseSplitMode(flags.split); });
   options.moe_max_num_tokens = flags.moe_max_num_tokens;
+  options.moe_mode = OfFlag("--moe-mode", [&] { return moe::ParseMoeMode(flags.moe_mode); });
   options.slot_storage =
       OfFlag("--slot-storage", [&] { return moe::ParseSlotStorage(flags.slot_storage); });
   options.num_spare_slots = flags.num_spare_slots;
@@ -229,6 +230,13 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
     Throw(ErrorKind::kInvalid,
           "--split is first, which uses no second slot of an expert; --rebalance repair plans for "
           "optimal and round_robin");
+  // Ranks that wait for each other in attention serve nobody's rows meanwhile.
+  if (options.moe_mode == moe::MoeMode::kMicrobatch && options.layout.tp > 1)
+    Throw(
+        ErrorKind::kUnsupported,
+        "--moe-mode is microbatch and --tp is {}; ranks that share attention run their MoE layers "
+        "with --moe-mode barrier",
+        options.layout.tp);
   RefuseIdleNumbers(flags, options.rebalance);
   return options;
 }
@@ -267,7 +275,9 @@ int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, const
           "allowed",
           FormatBytes(kv_bytes), kv::kMaxBlocks, kv::kBlockTokens,
           FormatBytes(cache.BytesOf(kv::kMaxBlocks)));
-  const auto token_bytes = static_cast<uint64_t>(model::ScratchBytesPerToken(spec));
+  // In microbatch mode experts compute in the middle of an attention.
+  const uint64_t scratches = options.moe_mode == moe::MoeMode::kMicrobatch ? 2 : 1;
+  const uint64_t token_bytes = scratches * static_cast<uint64_t>(model::ScratchBytesPerToken(spec));
   const auto vocab_size = static_cast<uint64_t>(spec.vocab_size);
   const int64_t positions = std::min(options.max_seq_len, num_kv_blocks * kv::kBlockTokens);
   constexpr uint64_t kSamplerBytes = 36;  // per id of the vocabulary, in each thread

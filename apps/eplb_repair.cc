@@ -130,6 +130,7 @@ std::vector<LayerRepair> StartRepairs(const RepairFlags& flags,
   const statistics::EplbTarget target{.num_experts = recorded.num_experts,
                                       .ep_size = flags.ep_size};
   eplb::ValidateSizes(target.num_experts, config.num_slots, target.ep_size, flags.from);
+  CheckEpSize(target.ep_size);
   std::vector<LayerRepair> repairs;
   for (const auto& [layer, loads] : recorded.layers) {
     const bool has_load = eplb::HasLoad(loads.Sum());

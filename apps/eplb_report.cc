@@ -87,10 +87,7 @@ std::string OtherRanks(int32_t num_slots, int32_t num_experts, int32_t chosen) {
   for (int32_t ranks = 2; ranks <= std::min(num_slots, num_experts); ++ranks)
     if (num_slots % ranks == 0 && ranks != chosen) others.push_back(ranks);
   if (others.empty()) return "";
-  const auto near = std::lower_bound(others.begin(), others.end(), chosen);
-  const auto begin = near - std::min<int64_t>(2, near - others.begin());
-  return fmt::format("{}",
-                     fmt::join(begin, begin + std::min<int64_t>(4, others.end() - begin), ", "));
+  return fmt::to_string(fmt::join(others, ", "));
 }
 
 // On how many ranks the figures are, and where that is from. Errors: kInvalid when nobody tells, or

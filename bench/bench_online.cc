@@ -32,29 +32,33 @@ struct Options {
   int32_t max_fetched_slots_per_iter = rebalance::OnlineOptions().max_fetched_slots_per_iter;
 };
 
-std::vector<OnlineSetup> Setups(const Options& options, int32_t num_slots,
-                                const Recording& recording) {
-  const auto setup = [&](const char* name, Mode mode = Mode::kOff) {
-    return OnlineSetup{
-        .name = name,
-        .num_slots = num_slots,
-        .max_num_tokens = options.max_num_tokens,
-        .placements = {},
-        .online = {.mode = mode, .max_fetched_slots_per_iter = options.max_fetched_slots_per_iter}};
-  };
-  std::vector<OnlineSetup> setups = {setup("contiguous"), setup("repair", Mode::kRepair)};
+OnlineSetup MakeSetup(const Options& options, const char* name, int32_t num_slots,
+                      Mode mode = Mode::kOff) {
+  return {
+      .name = name,
+      .num_slots = num_slots,
+      .max_num_tokens = options.max_num_tokens,
+      .placements = {},
+      .online = {.mode = mode, .max_fetched_slots_per_iter = options.max_fetched_slots_per_iter}};
+}
+
+// All but contiguous slots, repair first. Offline plans are made from what a run recorded.
+std::vector<OnlineSetup> OtherSetups(const Options& options, int32_t num_slots,
+                                     const Recording& recording) {
+  std::vector<OnlineSetup> setups = {MakeSetup(options, "repair", num_slots, Mode::kRepair)};
   if (!options.measures_all) return setups;
-  for (const char* split : {"even", "optimal"}) {
-    const eplb::SplitMode mode = std::string_view(split) == "even" ? eplb::SplitMode::kRoundRobin
-                                                                   : eplb::SplitMode::kOptimal;
-    OnlineSetup& offline = setups.emplace_back(setup("tensorrt_llm offline, "));
-    offline.placements = bench::OfflinePlan(recording, num_slots);
-    OnlineSetup& online = setups.emplace_back(setup("tensorrt_llm online, ", Mode::kTensorRtLlm));
-    for (OnlineSetup* one : {&offline, &online}) {
-      one->name += split;
-      one->split = mode;
-    }
-  }
+  const auto add = [&](OnlineSetup setup, const char* name, eplb::SplitMode split) {
+    setup.name = name;
+    setup.split = split;
+    setups.push_back(std::move(setup));
+  };
+  OnlineSetup offline = MakeSetup(options, "", num_slots);
+  offline.placements = bench::OfflinePlan(recording, num_slots);
+  const OnlineSetup online = MakeSetup(options, "", num_slots, Mode::kTensorRtLlm);
+  add(offline, "tensorrt_llm offline, even", eplb::SplitMode::kRoundRobin);
+  add(offline, "tensorrt_llm offline, optimal", eplb::SplitMode::kOptimal);
+  add(online, "tensorrt_llm online, even", eplb::SplitMode::kRoundRobin);
+  add(online, "tensorrt_llm online, optimal", eplb::SplitMode::kOptimal);
   return setups;
 }
 
@@ -70,40 +74,51 @@ void PrintCost(const char* name, const OnlineCost& cost) {
       100 * cost.PathShare(), percent(cost.planning_s));
 }
 
+// The longest computation of a rank, and the mean of all, summed over layers.
 void PrintGain(const char* name, const OnlineCost& contiguous, const OnlineCost& repair) {
   if (repair.num_iterations == 0) return;
-  std::printf("  %s: critical path of experts, contiguous / repair: %.2f s / %.2f s = %.3f\n", name,
-              contiguous.critical_s, repair.critical_s, contiguous.critical_s / repair.critical_s);
+  std::printf(
+      "  %s: critical path of experts %.2f s (mean of ranks %.2f s) contiguous, %.2f s (%.2f s) "
+      "repair: ratio %.3f\n",
+      name, contiguous.critical_s, contiguous.computing_s, repair.critical_s, repair.computing_s,
+      contiguous.critical_s / repair.critical_s);
+}
+
+void PrintParts(const OnlineRun& contiguous, const OnlineRun& repair) {
+  constexpr std::pair<CostKind, const char*> kKinds[] = {{CostKind::kAll, "all"},
+                                                         {CostKind::kLarge, "1024 tokens and more"},
+                                                         {CostKind::kDecode, "decode"}};
+  std::printf(" contiguous\n");
+  for (const auto& [kind, name] : kKinds) PrintCost(name, contiguous.cost(kind));
+  std::printf(" repair, %lld plans late\n", static_cast<long long>(repair.figures.num_late));
+  for (const auto& [kind, name] : kKinds) PrintCost(name, repair.cost(kind));
+  for (const auto& [kind, name] : kKinds) PrintGain(name, contiguous.cost(kind), repair.cost(kind));
 }
 
 // Serves with every policy and prints its line; returns the run with repair.
 OnlineRun Measure(const Options& options, const LoadedModel& loaded, const OnlineLoad& load,
                   int32_t num_slots, BalanceRow& repair_row) {
-  OnlineRun contiguous, repair;
   std::printf("%d slots, measured\n", num_slots);
-  for (const bool is_first : {true, false}) {
-    // Offline plans are made from what the first run recorded.
-    const std::vector<OnlineSetup> setups = Setups(options, num_slots, contiguous.recording);
-    for (size_t i = is_first ? 0 : 1; i < (is_first ? 1 : setups.size()); ++i) {
-      OnlineRun run = bench::RunOnline(loaded, load, setups[i]);
-      if (!is_first && run.recording.counts != contiguous.recording.counts)
-        Throw(ErrorKind::kRunFailed, "{}: other tokens than with contiguous slots", setups[i].name);
-      const BalanceRow row = MakeRow(setups[i].name, run.iterations, run.recording);
-      PrintRow(row);
-      std::fflush(stdout);
-      if (is_first) contiguous = std::move(run);
-      if (setups[i].online.mode != Mode::kRepair) continue;
-      repair = std::move(run);
-      repair_row = row;
-    }
+  const auto serve = [&](const OnlineSetup& setup, OnlineRun& run) {
+    run = bench::RunOnline(loaded, load, setup);
+    const BalanceRow row = MakeRow(setup.name, run.iterations, run.recording);
+    PrintRow(row);
+    std::fflush(stdout);
+    return row;
+  };
+  OnlineRun contiguous, repair;
+  serve(MakeSetup(options, "contiguous", num_slots), contiguous);
+  for (const OnlineSetup& setup : OtherSetups(options, num_slots, contiguous.recording)) {
+    OnlineRun run;
+    const BalanceRow row = serve(setup, run);
+    if (run.recording.counts != contiguous.recording.counts)
+      Throw(ErrorKind::kRunFailed, "{}: other tokens than with contiguous slots", setup.name);
+    if (setup.online.mode != Mode::kRepair) continue;
+    repair = std::move(run);
+    repair_row = row;
   }
   std::printf("  iterations, tokens and routing of all runs: the same\n");
-  constexpr std::pair<CostKind, const char*> kKinds[] = {{CostKind::kAll, "all"},
-                                                         {CostKind::kLarge, "1024 tokens and more"},
-                                                         {CostKind::kDecode, "decode"}};
-  for (const auto& [kind, name] : kKinds) PrintCost(name, repair.cost(kind));
-  for (const auto& [kind, name] : kKinds) PrintGain(name, contiguous.cost(kind), repair.cost(kind));
-  std::printf("  late plans: %lld\n", static_cast<long long>(repair.figures.num_late));
+  PrintParts(contiguous, repair);
   return repair;
 }
 

@@ -34,6 +34,7 @@ struct EngineFlags {
   std::string placement = "contiguous";
   std::string split = "optimal";
   int64_t moe_max_num_tokens = 0;  // 0: all
+  std::string moe_mode = "barrier";
   std::string weight_store;  // empty: TRTLLM_EPLB_SHM_NAME of the environment, else moe_shared
   std::string weight_file;   // empty: none
   std::string weight_numa = "off";

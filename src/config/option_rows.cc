@@ -141,6 +141,14 @@ constexpr OptionRow kTable[] = {
      .default_text = "all",
      .trtllm_key = "moe_config.max_num_tokens",
      .help = "tokens of all ranks that go through an MoE layer at once"},
+    {.names = "--moe-mode",
+     .member = &EngineFlags::moe_mode,
+     .group = Group::kLayout,
+     .agreement = Agreement::kAlike,
+     .choices = "barrier,microbatch",
+     .help = "how ranks meet in an MoE layer: all wait for all, or each computes rows as they come "
+             "and goes on once its own results are home, split by the counts of the iteration "
+             "before; same results"},
     {.names = "--weight-store",
      .member = &EngineFlags::weight_store,
      .group = Group::kLayout,

@@ -35,7 +35,7 @@ struct NamedField {
   int64_t value;
 };
 
-std::array<NamedField, 9> Fields(const ExchangeShape& shape) {
+std::array<NamedField, 10> Fields(const ExchangeShape& shape) {
   return {{{"num_ranks", shape.num_ranks},
            {"max_rows", shape.max_rows},
            {"top_k", shape.top_k},
@@ -44,12 +44,8 @@ std::array<NamedField, 9> Fields(const ExchangeShape& shape) {
            {"num_experts", shape.num_experts},
            {"num_slots", shape.num_slots},
            {"num_buffers", shape.num_buffers},
-           {"first_epoch", shape.first_epoch}}};
-}
-
-// What another rank says in a round can be wrong only when one of the two is broken.
-void RequireNone(const std::string& fault, int source, int64_t round) {
-  WIDELOAD_CHECK(fault.empty(), "round {}, rank {}: {}", round, source, fault);
+           {"first_epoch", shape.first_epoch},
+           {"is_free", shape.is_free ? 1 : 0}}};
 }
 
 }  // namespace
@@ -73,8 +69,11 @@ Exchange::Exchange(const ExchangeShape& shape, Fabric& fabric, comm::Communicato
     sent.return_places.resize(static_cast<size_t>(shape.num_ranks));
     sent.return_rows.resize(static_cast<size_t>(shape.max_rows * shape.top_k));
   }
+  received_.reserve(sources_.size());
   CompareShapes();
   InitSegment();
+  if (shape_.is_free)
+    for (int source = 0; source < shape_.num_ranks; ++source) ExpectNextOf(source);
   group_.Barrier();
 }
 
@@ -111,6 +110,7 @@ void Exchange::InitSegment() {
   const auto reset = [&](int64_t cell, uint32_t value) {
     reinterpret_cast<EventWord*>(fabric_.Local(cell))->Publish(value);
   };
+  reset(layout_.BellCell(), 0);
   for (int r = 0; r < shape_.num_ranks; ++r) {
     reset(layout_.AbortCell(r), 0);
     fabric_.Expect(r, {.cell = layout_.AbortCell(r),
@@ -157,26 +157,29 @@ void Exchange::TellPeersToEnd(const std::string& reason) {
   }
 }
 
+bool Exchange::KeepWaiting(comm::WaitGuard& guard) const {
+  std::string reason;
+  if (!guard.KeepWaiting()) return false;
+  if (!IsToldToEnd(reason)) return true;
+  guard.GiveUp(std::move(reason), true);
+  return false;
+}
+
+void Exchange::ThrowLost(comm::WaitGuard& guard, WaitKind kind, int64_t round) {
+  try {
+    guard.ThrowPeerLost(AwaitedText(kind, round));
+  } catch (const comm::PeerLost& lost) {
+    if (!lost.details().is_told) TellPeersToEnd(lost.what());
+    throw;
+  }
+}
+
 void Exchange::Await(WaitKind kind, int peer, int64_t cell, int64_t round) {
   const uint32_t tag = TagOf(round);
   if (fabric_.Test(cell, tag)) return;
   const trace::Span span(SpanOf(kind), peer);
   comm::WaitGuard guard(group_, peer);
-  const auto keep_waiting = [&] {
-    std::string reason;
-    if (!guard.KeepWaiting()) return false;
-    if (!IsToldToEnd(reason)) return true;
-    guard.GiveUp(std::move(reason), true);
-    return false;
-  };
-  if (!fabric_.Wait(cell, tag, keep_waiting)) {
-    try {
-      guard.ThrowPeerLost(AwaitedText(kind, round));
-    } catch (const comm::PeerLost& lost) {
-      if (!lost.details().is_told) TellPeersToEnd(lost.what());
-      throw;
-    }
-  }
+  if (!fabric_.Wait(cell, tag, [&] { return KeepWaiting(guard); })) ThrowLost(guard, kind, round);
   comm::WaitStatistics& statistics = wait_statistics_[static_cast<size_t>(kind)];
   ++statistics.num_waits;
   statistics.total_ns += guard.ElapsedNs();
@@ -186,6 +189,8 @@ void Exchange::UsePlacement(const PlacementStamp& placement) {
   WIDELOAD_CHECK(num_published_ == num_reduced_,
                  "UsePlacement of generation {} before WaitReturns of round {}",
                  placement.generation, num_published_ - 1);
+  WIDELOAD_CHECK(HasServedAll(), "UsePlacement of generation {} before the rows of all have come",
+                 placement.generation);
   placement_ = placement;
 }
 
@@ -209,7 +214,7 @@ void Exchange::PublishCounts(std::span<const int32_t> counts, bool more) {
   const int rank = group_.rank();
   const int64_t payload = layout_.CountsPayload(round, rank);
   const CountsHeader header{.more = more ? 1 : 0, .placement = placement_};
-  for (int source = 0; source < shape_.num_ranks; ++source)
+  for (int source = 0; source < shape_.num_ranks && !shape_.is_free; ++source)
     fabric_.Expect(source, {.cell = layout_.CountsCell(round, source),
                             .tag = TagOf(round),
                             .payload_offset = layout_.CountsPayload(round, source),
@@ -229,6 +234,7 @@ void Exchange::PublishCounts(std::span<const int32_t> counts, bool more) {
 Exchange::Counts Exchange::WaitCounts() {
   const int64_t round = num_counted_++;
   WIDELOAD_CHECK(round < num_published_, "WaitCounts of round {} before PublishCounts", round);
+  WIDELOAD_CHECK(!shape_.is_free, "WaitCounts of round {} out of step", round);
   const auto num_experts = static_cast<size_t>(shape_.num_experts);
   bool more = false;
   for (int i = 1; i <= shape_.num_ranks; ++i) {
@@ -295,6 +301,7 @@ void Exchange::SignalRows(int dst) {
                        .tag = TagOf(num_dispatched_),
                        .payload_offset = layout_.RegionHeader(num_dispatched_, rank),
                        .payload_bytes = layout_.RegionPayloadBytes(num_rows)});
+  RingBell(dst);
 }
 
 // Called when this rank's own rows have left, and ExpectReturns when its results have: MPI asks the
@@ -319,7 +326,9 @@ void Exchange::ExpectReturns(int64_t round) {
 
 void Exchange::Dispatch(const Chunk& chunk) {
   const int64_t round = num_dispatched_;
-  WIDELOAD_CHECK(round < num_counted_, "Dispatch of round {} before WaitCounts", round);
+  WIDELOAD_CHECK(round < (shape_.is_free ? num_published_ : num_counted_),
+                 "Dispatch of round {} before {}", round,
+                 shape_.is_free ? "PublishCounts" : "WaitCounts");
   WIDELOAD_CHECK(round - num_reduced_ < shape_.num_buffers,
                  "Dispatch of round {} before WaitReturns of round {} (num_buffers {})", round,
                  round - shape_.num_buffers, shape_.num_buffers);
@@ -336,10 +345,10 @@ void Exchange::Dispatch(const Chunk& chunk) {
     const int dst = (group_.rank() + i) % shape_.num_ranks;
     WriteMetas(chunk, dst);
     if (dst != group_.rank()) CopyRowsTo(chunk, dst, is_non_temporal);
+    if (dst == group_.rank()) NoteSent(chunk);  // its rows may be taken as soon as they are there
     SignalRows(dst);
   }
-  ExpectRows(round);
-  NoteSent(chunk);
+  shape_.is_free ? ExpectReturns(round) : ExpectRows(round);
   ++traffic_.num_rounds;
   traffic_.num_rows += plan_.num_rows();
   ++num_dispatched_;
@@ -362,124 +371,6 @@ void Exchange::NoteSent(const Chunk& chunk) {
         index < 0 ? nullptr : fabric_.Local(layout_.ReturnRow(round, index));
     traffic_.num_returns += index < 0 ? 0 : 1;
   }
-}
-
-void Exchange::ReadSource(int source) {
-  const int64_t round = num_returned_;
-  DispatchHeader header;
-  std::memcpy(&header, fabric_.Local(layout_.RegionHeader(round, source)), sizeof(header));
-  CheckPlacement(source, {header.generation, placement_.digest}, round);
-  RequireNone(FaultOfHeader(shape_, header), source, round);
-  const auto* metas =
-      reinterpret_cast<const int32_t*>(fabric_.Local(layout_.RegionMetas(round, source)));
-  sources_[static_cast<size_t>(source)] = {.num_rows = header.num_rows,
-                                           .num_pairs = header.num_pairs,
-                                           .comb_offset = header.comb_offset,
-                                           .metas = metas};
-  RequireNone(CountRows(shape_, header, metas, std::span(slot_begin_).subspan(1)), source, round);
-}
-
-const std::byte* Exchange::RowFrom(int source, int64_t row, int32_t token) {
-  const int64_t round = num_returned_;
-  if (source == group_.rank()) return SentOf(round).rows + token * SentOf(round).row_stride;
-  const int64_t num_rows = sources_[static_cast<size_t>(source)].num_rows;
-  return fabric_.Local(layout_.RegionRow(round, source, num_rows, row));
-}
-
-template <class Visit>
-void Exchange::ForSources(Part part, Visit visit) const {
-  for (int i = 1; i <= shape_.num_ranks; ++i) {
-    const int source = (group_.rank() + i) % shape_.num_ranks;
-    const bool is_own = source == group_.rank();
-    if (part == Part::kAll || is_own == (part == Part::kOwn)) visit(source);
-  }
-}
-
-// Second half of a counting sort: slot_begin_[s + 1] holds the number of rows of slot s.
-void Exchange::IndexRows() {
-  const auto num_slots = slot_rows_.size();
-  for (size_t s = 0; s < num_slots; ++s) slot_begin_[s + 1] += slot_begin_[s];
-  for (size_t s = 0; s < num_slots; ++s) {
-    const auto begin = static_cast<size_t>(slot_begin_[s]);
-    const auto count = static_cast<size_t>(slot_begin_[s + 1]) - begin;
-    slot_rows_[s] = {.x_rows = std::span(x_rows_).subspan(begin, count),
-                     .y_rows = std::span(y_rows_).subspan(begin, count)};
-  }
-  const int64_t round = num_returned_;
-  for (int source = 0; source < shape_.num_ranks; ++source) {
-    const Source& from = sources_[static_cast<size_t>(source)];
-    std::byte* y = fabric_.Window(source, layout_.ReturnRow(round, from.comb_offset));
-    for (int64_t row = 0; row < from.num_rows; ++row) {
-      const int32_t* meta = from.metas + row * layout_.meta_values();
-      const std::byte* const x = RowFrom(source, row, meta[0]);
-      const int32_t* slots = meta + 1;
-      for (int k = 0; k < shape_.top_k; ++k) {
-        if (slots[k] < 0) continue;
-        const auto place = static_cast<size_t>(slot_begin_[static_cast<size_t>(slots[k])]++);
-        x_rows_[place] = x;
-        y_rows_[place] = y;
-        y += layout_.return_stride();
-      }
-    }
-  }
-}
-
-bool Exchange::HasRowsOfOthers() {
-  const int64_t round = num_returned_;
-  bool are_here = round < num_dispatched_;
-  ForSources(Part::kOthers, [&](int source) {
-    are_here = are_here && fabric_.Test(layout_.RegionCell(round, source), TagOf(round));
-  });
-  return are_here;
-}
-
-std::span<const Exchange::SlotRows> Exchange::Receive(Part part) {
-  const int64_t round = num_returned_;
-  WIDELOAD_CHECK(round < num_dispatched_, "Receive of round {} before Dispatch", round);
-  WIDELOAD_CHECK(!received_, "Receive before Return of round {}", round);
-  WIDELOAD_CHECK(
-      !(part != Part::kOthers && is_returned_own_) && !(part != Part::kOwn && is_returned_others_),
-      "Receive of a part of round {} twice", round);
-  std::fill(slot_begin_.begin(), slot_begin_.end(), 0);
-  for (Source& source : sources_) source = {};
-  ForSources(part, [&](int source) {
-    Await(WaitKind::kRows, source, layout_.RegionCell(round, source), round);
-    ReadSource(source);
-  });
-  IndexRows();
-  received_ = part;
-  return slot_rows_;
-}
-
-void Exchange::Return() {
-  const int64_t round = num_returned_;
-  WIDELOAD_CHECK(received_, "Return of round {} before Receive", round);
-  const Part part = *std::exchange(received_, std::nullopt);
-  ForSources(part, [&](int dst) {
-    const Source& source = sources_[static_cast<size_t>(dst)];
-    fabric_.Signal(dst, {.cell = layout_.ReturnCell(round, group_.rank()),
-                         .tag = TagOf(round),
-                         .payload_offset = layout_.ReturnRow(round, source.comb_offset),
-                         .payload_bytes = source.num_pairs * layout_.return_stride()});
-  });
-  if (part != Part::kOwn) ExpectReturns(round);
-  is_returned_own_ = is_returned_own_ || part != Part::kOthers;
-  is_returned_others_ = is_returned_others_ || part != Part::kOwn;
-  if (!is_returned_own_ || !is_returned_others_) return;
-  is_returned_own_ = is_returned_others_ = false;
-  ++num_returned_;
-}
-
-std::span<const std::byte* const> Exchange::WaitReturns() {
-  const int64_t round = num_reduced_;
-  WIDELOAD_CHECK(round < num_returned_, "WaitReturns of round {} before Return", round);
-  for (int i = 1; i <= shape_.num_ranks; ++i) {
-    const int source = (group_.rank() + i) % shape_.num_ranks;
-    Await(WaitKind::kReturns, source, layout_.ReturnCell(round, source), round);
-  }
-  ++num_reduced_;
-  const Sent& sent = SentOf(round);
-  return std::span(sent.return_rows).first(static_cast<size_t>(sent.num_entries));
 }
 
 }  // namespace wideload::exchange

@@ -14,6 +14,7 @@
 
 #include "base/thread_pool.h"
 #include "comm/communicator.h"
+#include "comm/wait_guard.h"
 #include "exchange/fabric.h"
 #include "exchange/layout.h"
 #include "exchange/send_plan.h"
@@ -95,14 +96,38 @@ class Exchange {
   // The sources of rows.
   enum class Part { kAll, kOwn, kOthers };
   // Waits for the rows of the sources. [slots_per_rank], valid until Return. A round is received as
-  // a whole, or in two parts, each with its Return before the other: so its own rows are work for a
-  // rank while those of others travel, or while results travel to others.
+  // a whole, or, of several ranks, in two parts, each with its Return before the other: so its own
+  // rows are work for a rank while those of others travel, or while results travel to others.
   std::span<const SlotRows> Receive(Part part = Part::kAll);
   // Whether kOthers would not have to wait.
   bool HasRowsOfOthers();
 
   // All y_rows are written: tells their sources.
   void Return();
+
+  // --- Rounds out of step (shape.is_free): instead of WaitCounts and Receive. The other four are
+  // called as above; Dispatch of a round follows its PublishCounts, whose counts are for those who
+  // receive the rows. Between them TakeRows and Return are called at any time, for the rounds of
+  // each source in order, however far these are ahead or behind: nobody waits for a rank that has
+  // nothing to give. All ranks dispatch the same number of rounds before UsePlacement.
+  struct FreeRows {
+    int64_t round = 0;
+    std::span<const int> sources;    // whose rows they are
+    std::span<const SlotRows> rows;  // [slots_per_rank], valid until Return
+  };
+  // Which rows to take when several are here, always of one round, the lowest: all of them, or the
+  // own ones only when no others are here.
+  enum class Order { kTogether, kOwnLast };
+  // Rows that are here, if any.
+  std::optional<FreeRows> TakeRows(Order order);
+  // The counts that a source published for the round last taken from it [E]; until its Return.
+  std::span<const int32_t> CountsOf(int source) const;
+  // Whether WaitReturns would not wait.
+  bool HasReturns();
+  // Whether the rows of as many rounds as this rank has dispatched were returned to every source.
+  bool HasServedAll() const;
+  // Returns when TakeRows would give something or HasReturns says yes.
+  void WaitForWork();
 
   // Waits for the results of all ranks. [num_tokens * K] rows of return_row_bytes, null for slot
   // -1; valid until Dispatch of the round that is B rounds later.
@@ -127,7 +152,8 @@ class Exchange {
     std::vector<ReturnPlace> return_places;     // [R]
     std::vector<const std::byte*> return_rows;  // [C * K]
   };
-  struct Source {  // what Receive found of one rank
+  struct Source {       // what was found of one rank
+    int64_t round = 0;  // of its rows that come next; they have been received up to here
     int32_t num_rows = 0;
     int32_t num_pairs = 0;
     int32_t comb_offset = 0;
@@ -139,6 +165,8 @@ class Exchange {
   uint32_t TagOf(int64_t round) const;
   Sent& SentOf(int64_t round);
   void Await(WaitKind kind, int peer, int64_t cell, int64_t round);
+  bool KeepWaiting(comm::WaitGuard& guard) const;
+  [[noreturn]] void ThrowLost(comm::WaitGuard& guard, WaitKind kind, int64_t round);
   bool IsToldToEnd(std::string& reason) const;
   void TellPeersToEnd(const std::string& reason);
   void CheckPlacement(int source, const PlacementStamp& theirs, int64_t round);
@@ -148,10 +176,24 @@ class Exchange {
   void WriteMetas(const Chunk& chunk, int dst);
   void CopyRowsTo(const Chunk& chunk, int dst, bool is_non_temporal);
   void SignalRows(int dst);
+  void BeginReceive();
+  void ReceiveFrom(int source);
   void ReadSource(int source);
   void IndexRows();
+  // In step: of the rows that come next, of the ranks that are behind.
+  int64_t CurrentRound() const;
+  bool IsReceived(Part part) const;
   template <class Visit>
   void ForSources(Part part, Visit visit) const;
+  // Out of step.
+  void ExpectNextOf(int source);
+  bool HasRowsOf(int source);
+  bool HasWork();
+  int MissingPeer();
+  int AwaitedPeer();
+  void WaitForPeer(int peer);
+  void ReadCounts(int source);
+  void RingBell(int dst);
   const std::byte* RowFrom(int source, int64_t row, int32_t token);
 
   ExchangeShape shape_;
@@ -165,18 +207,13 @@ class Exchange {
   int64_t num_published_ = 0;
   int64_t num_counted_ = 0;
   int64_t num_dispatched_ = 0;
-  int64_t num_returned_ = 0;  // Receive and Return, of all sources
   int64_t num_reduced_ = 0;
-  // Of the round that is received in parts: which have been returned, and what is between Receive
-  // and Return.
-  bool is_returned_own_ = false;
-  bool is_returned_others_ = false;
-  std::optional<Part> received_;
 
   SendPlan plan_;
   std::vector<Sent> sent_;                // [B]
   std::vector<int32_t> counts_;           // [R * E]
   std::vector<Source> sources_;           // [R]
+  std::vector<int> received_;             // between Receive or TakeRows and Return: the sources
   std::vector<int64_t> slot_begin_;       // [slots_per_rank + 1] into x_rows_ and y_rows_
   std::vector<const std::byte*> x_rows_;  // [R * C * K]
   std::vector<std::byte*> y_rows_;        // [R * C * K]

@@ -24,7 +24,8 @@ constexpr ExchangeShape kShape{.num_ranks = 4,
 // As many values as there are bytes for, the rest 0.
 std::vector<int32_t> Values(const uint8_t* data, size_t size, size_t count) {
   std::vector<int32_t> values(count);
-  std::memcpy(values.data(), data, std::min(size, count * sizeof(int32_t)));
+  const size_t num_bytes = std::min(size, count * sizeof(int32_t));
+  if (num_bytes > 0) std::memcpy(values.data(), data, num_bytes);
   return values;
 }
 

@@ -1,7 +1,7 @@
 // What the ranks of an exchange agree on, and where each thing lies in a rank's segment. Pure.
 //
-//   header page | abort lines [R] | counts lines [B + 1][R] | regions [B][R source] | return lines
-//   [B][R] | return rows [B][C * K]
+//   header page | abort lines [R] | bell | counts lines [B + 1][R] | regions [B][R source] | return
+//   lines [B][R] | return rows [B][C * K]
 //
 // A region is a 128-byte line (flag, DispatchHeader), then the metas of its rows, then, from the
 // next multiple of 128, the rows: what a source sends is one contiguous piece.
@@ -22,6 +22,7 @@ struct ExchangeShape {
   int num_slots = 0;         // a multiple of num_ranks; rank r owns slots [r * num_slots / R, ...)
   int num_buffers = 2;       // B: rounds in flight; 1: no overlap
   uint32_t first_epoch = 0;  // tags start here; any value
+  bool is_free = false;      // rounds of ranks do not go in step
 
   int slots_per_rank() const { return num_slots / num_ranks; }
   bool operator==(const ExchangeShape&) const = default;
@@ -59,7 +60,7 @@ struct SegmentHeader {
   uint64_t fingerprint = 0;  // of the shape
 };
 inline constexpr uint64_t kSegmentMagic = 0x68637865646C6977;  // "wildexch"
-inline constexpr uint32_t kLayoutVersion = 2;
+inline constexpr uint32_t kLayoutVersion = 3;
 // Equal for equal shapes of the same layout version.
 uint64_t Fingerprint(const ExchangeShape& shape);
 
@@ -76,6 +77,9 @@ class ExchangeLayout {
   int64_t AbortCell(int source) const;
   // And why.
   int64_t AbortText(int source) const { return AbortCell(source) + kCellBytes; }
+
+  // Raised with every announcement to this rank, when rounds do not go in step.
+  int64_t BellCell() const { return counts_begin_ - kLine; }
 
   // Flag, CountsHeader, counts int32 [E].
   int64_t num_counts_buffers() const { return num_buffers_ + 1; }

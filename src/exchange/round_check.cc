@@ -2,12 +2,18 @@
 
 #include <fmt/format.h>
 
+#include "base/error.h"
+
 namespace wideload::exchange {
 namespace {
 
 int64_t MaxEntries(const ExchangeShape& shape) { return shape.max_rows * shape.top_k; }
 
 }  // namespace
+
+void RequireNone(const std::string& fault, int source, int64_t round) {
+  WIDELOAD_CHECK(fault.empty(), "round {}, rank {}: {}", round, source, fault);
+}
 
 std::string FaultOfCounts(const ExchangeShape& shape, std::span<const int32_t> counts) {
   int64_t sum = 0;

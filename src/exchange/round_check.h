@@ -10,6 +10,10 @@
 
 namespace wideload::exchange {
 
+// Ends the process unless `fault` is "": what another rank says in a round can be wrong only when
+// one of the two is broken.
+void RequireNone(const std::string& fault, int source, int64_t round);
+
 // What is wrong with the counts [E] of one rank for a round; "" when nothing is.
 std::string FaultOfCounts(const ExchangeShape& shape, std::span<const int32_t> counts);
 

@@ -100,6 +100,7 @@ void GqaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   Workspace& ws = *rank.workspace;
   const TensorView qkv = ws.TakeTensor(DType::kF32, {tokens, qkv_.n()});
   MatMul(rank.exec, x, qkv_, qkv);
+  rank.Poll();
   const auto columns = [&](int64_t first, const parallel::Shard& heads) {
     return HeadPart{.rows = TensorView(DType::kF32, {tokens, heads.size() * dim},
                                        qkv.data<float>() + first * dim, qkv.row_stride()),
@@ -132,6 +133,7 @@ void GqaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
       ws.TakeTensor(rank.exec.precision().activations, {tokens, spec_.q_heads * dim});
   PagedAttention(rank.exec, attention, q.rows, sequences, cache, y_cut_.Own(y));
   y_cut_.Gather(rank, y);
+  rank.Poll();
   MatMul(rank.exec, y, o_, out_cut_.Own(h), /*accumulate=*/true);
   out_cut_.Gather(rank, h);
 }

@@ -41,6 +41,11 @@ struct RankContext {
   moe::MoeRunner* moe = nullptr;
   // The ranks that have the same batch and share its attention; null: this rank alone.
   comm::Communicator* tensor = nullptr;
+
+  // Between two ops: whether others wait for this rank's experts (moe::MoeRunner::Poll).
+  void Poll() const {
+    if (moe != nullptr) moe->Poll(exec, *workspace);
+  }
 };
 
 class Model {

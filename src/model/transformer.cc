@@ -179,7 +179,9 @@ void Transformer::Layers(const RankContext& rank, const Batch& batch, int64_t fi
     trace::SetLayer(index);
     const Workspace::Scope scope(*rank.workspace);
     RunAttention(rank, batch, index, rope, h);
+    rank.Poll();
     RunMlp(rank, layers_[static_cast<size_t>(index)], h);
+    rank.Poll();
   }
   trace::SetLayer(-1);
 }

@@ -2,53 +2,14 @@
 
 #include <algorithm>
 
-#include "base/error.h"
-#include "base/thread_pool.h"
+#include "moe/moe_pass.h"
 #include "trace/trace.h"
 
 namespace wideload::moe {
-namespace {
-
-// Adds this thread's CPU time while it lives; none unless it is on.
-class Meter {
- public:
-  Meter(bool is_on, int64_t& sum_ns)
-      : sum_ns_(is_on ? &sum_ns : nullptr), begin_(is_on ? ThreadCpuNs() : 0) {}
-  ~Meter() {
-    if (sum_ns_ != nullptr) *sum_ns_ += ThreadCpuNs() - begin_;
-  }
-  Meter(const Meter&) = delete;
-  Meter& operator=(const Meter&) = delete;
-
- private:
-  int64_t* sum_ns_;
-  int64_t begin_;
-};
-
-}  // namespace
 
 using Part = exchange::Exchange::Part;
 using trace::Span;
 using trace::SpanKind;
-
-struct MoeRunner::Pass {
-  const compute::Exec& exec;
-  Workspace& workspace;
-  const MoeWeights& weights;
-  int32_t moe_index;
-  TensorView h;            // [T, H] F32
-  TensorView rows;         // [T, H] compute dtype: what is sent
-  TensorView ids;          // [T, K] I32
-  TensorView top_weights;  // [T, K] F32
-  int64_t chunk_tokens;
-
-  // Tokens of a chunk: none once all have been sent.
-  int64_t Begin(int64_t chunk) const { return std::min(chunk * chunk_tokens, rows.dim(0)); }
-  int64_t Count(int64_t chunk) const { return Begin(chunk + 1) - Begin(chunk); }
-  std::span<const int32_t> Ids(int64_t chunk) const {
-    return {ids.row<int32_t>(Begin(chunk)), static_cast<size_t>(Count(chunk) * ids.dim(1))};
-  }
-};
 
 MoeRunner::MoeRunner(const MoeShape& shape, const MoeLayout& layout, const Parts& parts,
                      SharedPlacements table)
@@ -66,6 +27,9 @@ MoeRunner::MoeRunner(const MoeShape& shape, const MoeLayout& layout, const Parts
   for (const eplb::Placement& placement : table_->placements)
     choosers_.push_back(std::make_unique<eplb::SlotChooser>(placement, layout.split));
   exchange_.UsePlacement(table_->stamp());
+  if (layout.mode != MoeMode::kMicrobatch) return;
+  agreed_.assign(choosers_.size() * static_cast<size_t>(layout.num_ranks) * counts_.size(), 1);
+  counted_.assign(agreed_.size(), 0);
 }
 
 void MoeRunner::UsePlacements(SharedPlacements table) {
@@ -76,9 +40,13 @@ void MoeRunner::UsePlacements(SharedPlacements table) {
   exchange_.UsePlacement(table_->stamp());
 }
 
-void MoeRunner::BeginIteration(int64_t iteration) {
+void MoeRunner::BeginIteration(int64_t iteration, int64_t most_tokens) {
   iteration_ = iteration;
   std::fill(routed_counts_.begin(), routed_counts_.end(), 0);
+  std::fill(computed_rows_.begin(), computed_rows_.end(), 0);
+  num_rounds_ =
+      std::max<int64_t>(1, (most_tokens + layout_.chunk_tokens - 1) / layout_.chunk_tokens);
+  if (layout_.mode == MoeMode::kMicrobatch) SplitByAgreed();
   std::fill(layer_times_.begin(), layer_times_.end(), LayerTimes{});
 }
 
@@ -98,7 +66,7 @@ void MoeRunner::Forward(const compute::Exec& exec, Workspace& workspace, int32_t
             .h = h,
             .chunk_tokens = layout_.chunk_tokens};
   Route(exec, workspace, weights, x, pass);
-  computed_rows_[static_cast<size_t>(moe_index)] = 0;
+  if (layout_.mode == MoeMode::kMicrobatch) return RunMicrobatch(pass);
   layout_.num_buffers == 1 ? RunInTurn(pass) : RunOverlapped(pass);
 }
 
@@ -134,7 +102,7 @@ void MoeRunner::RunOverlapped(const Pass& pass) {
   Publish(pass, 0);
   bool more = Send(pass, 0);
   if (more) Publish(pass, 1);
-  const bool has_parts = more && IsMediumSlow();
+  const bool has_parts = more && group_.size() > 1 && IsMediumSlow();
   int64_t longest_chunk_ns = 0;
   int64_t num_combined = 0;
   for (int64_t chunk = 0;; ++chunk) {
@@ -230,13 +198,17 @@ bool MoeRunner::Send(const Pass& pass, int64_t chunk) {
   }();
   if (chunk == 0) first_wait_ns_ = trace::NowNs() - begin_ns;
   const std::span<const int32_t> slots = ChooseSlots(pass, chunk, counts.all);
+  SendRows(pass, chunk, slots);
+  return counts.more;
+}
+
+void MoeRunner::SendRows(const Pass& pass, int64_t chunk, std::span<const int32_t> slots) {
   const Span span(SpanKind::kDispatch, chunk);
   const TensorView rows = pass.rows.Rows(pass.Begin(chunk), pass.Count(chunk));
   exchange_.Dispatch({.rows = static_cast<const std::byte*>(rows.raw()),
                       .row_stride = rows.row_bytes(),
                       .num_tokens = rows.dim(0),
                       .slots = slots});
-  return counts.more;
 }
 
 void MoeRunner::Compute(const Pass& pass, int64_t chunk) {

@@ -223,6 +223,7 @@ ExchangeFigures Engine::exchange_figures() const {
   for (size_t r = 0; r < team_->size(); ++r) {
     const RankExchange* exchange = team_->result(r).exchange;
     if (exchange == nullptr) return figures;
+    figures.known_imbalance_sum = exchange->known_imbalance_sum;  // the same on all ranks
     figures.num_rounds = exchange->traffic.num_rounds;
     figures.num_rows += exchange->traffic.num_rows;
     figures.num_returns += exchange->traffic.num_returns;

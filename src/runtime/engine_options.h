@@ -8,6 +8,7 @@
 #include "compute/exec.h"
 #include "eplb/placement/placement.h"
 #include "eplb/split/slot_chooser.h"
+#include "moe/layout.h"
 #include "moe/slot_store.h"
 #include "parallel/mapping.h"
 #include "rebalance/online_options.h"
@@ -26,6 +27,7 @@ struct EngineOptions {
   int32_t num_slots = 0;                    // over all ranks; 0: one per expert
   std::vector<eplb::Placement> placements;  // [MoE layers]; empty: contiguous
   eplb::SplitMode split = eplb::SplitMode::kOptimal;
+  moe::MoeMode moe_mode = moe::MoeMode::kBarrier;
   int64_t moe_max_num_tokens =
       0;  // tokens of all ranks that go through an MoE layer at once; 0: all
   moe::SlotStorage slot_storage = moe::SlotStorage::kView;

@@ -135,7 +135,9 @@ void Rank::Run(const RankStep& step) {
     const int64_t begin = is_metered ? ThreadCpuNs() : 0;
     MovePlacements(step);
     if (is_metered) moving_ns_ = ThreadCpuNs() - begin;
-    moe_->BeginIteration(step.iteration);
+    // Ranks that share attention share the tokens of their MoE layers, too.
+    const int64_t tp = options_.layout.tp;
+    moe_->BeginIteration(step.iteration, (step.most_tokens + tp - 1) / tp);
   }
   const model::RankContext context{.exec = {options_.kernels, &pool_},
                                    .workspace = &workspace_,
@@ -151,12 +153,14 @@ void Rank::Run(const RankStep& step) {
   const TensorView logits = model_.Forward(context, batch);
   if (recorder_) recorder_->RecordIteration(EpRank(options_.rank), step.iteration, routed_counts());
   if (options_.tensor_rank().rank == 0) SampleAll(entries, logits);
+  if (moe_) moe_->FinishIteration(context.exec, workspace_);
   ReadExchangeFigures();
 }
 
 void Rank::ReadExchangeFigures() {
   if (!exchange_) return;
   exchange_figures_.traffic = exchange_->traffic();
+  exchange_figures_.known_imbalance_sum = moe_->imbalance_sum_of_known_counts();
   for (size_t kind = 0; kind < exchange_figures_.waits.size(); ++kind)
     exchange_figures_.waits[kind] =
         exchange_->wait_statistics(static_cast<exchange::WaitKind>(kind));

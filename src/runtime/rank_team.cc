@@ -45,6 +45,7 @@ void RankTeam::Run(const TeamStep& step) {
   announced_ = step.change != nullptr ? placements_.Apply(*step.change) : nullptr;
   plan_ = &step.plan;
   iteration_ = step.iteration;
+  most_tokens_ = step.most_tokens();
   RunRound();
 }
 
@@ -137,6 +138,7 @@ void RankTeam::ThreadMain(int32_t r) {
       } else {
         member.rank->Run({.entries = plan_->groups[static_cast<size_t>(r / tensor_size_)],
                           .iteration = iteration_,
+                          .most_tokens = most_tokens_,
                           .announced = announced_});
       }
     } catch (const std::exception& e) {

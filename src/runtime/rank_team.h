@@ -91,6 +91,7 @@ class RankTeam {
   const StepPlan* plan_ = nullptr;  // null: start
   moe::SharedPlacements announced_;
   int64_t iteration_ = -1;
+  int64_t most_tokens_ = 0;
   WaitLadder ladder_;
   EventWord round_;  // raised once per round
   EventWord done_;   // rounds that ranks ended, over all ranks

@@ -313,7 +313,17 @@ TEST(TokenizerJson, RefusesByNameWhatItDoesNotImplement) {
       {R"({"normalizer": {"type": "NFKC"}})", "t.json: normalizer.type is \"NFKC\"; supported is"},
       {R"({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]}})",
        "t.json: normalizer.normalizers[0].type is \"Lowercase\""},
+      {R"({"normalizer": {"type": "Sequence", "normalizers": [
+           {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaaaa"},
+           {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaaaa"}]}})",
+       "normalizers[1].content is \"aaaaaaaaaaaaaaaaa\"; supported is what makes a text at most "
+       "256"},
+      {R"({"decoder": {"type": "Sequence", "decoders": [
+           {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaaaa"},
+           {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaaaa"}]}})",
+       "decoders[1].content is \"aaaaaaaaaaaaaaaaa\"; supported is what makes a text at most 256"},
       {R"({"pre_tokenizer": {"type": "Metaspace", "replacement": "ab"}})",
+
        "t.json: pre_tokenizer.replacement is \"ab\"; it must be one character"},
       {R"({"pre_tokenizer": {"type": "Metaspace", "replacement": "_", "prepend_scheme": "last"}})",
        "t.json: pre_tokenizer.prepend_scheme is \"last\"; it must be always, first or never"},

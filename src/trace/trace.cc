@@ -69,7 +69,8 @@ TrackData Track::Read() const {
                  .clock_offset_ns = ClockOffsetNs(),
                  .num_dropped = num_dropped_,
                  .events = events_};
-  std::ranges::rotate(data.events, data.events.begin() + static_cast<int64_t>(oldest_));
+  const auto oldest = data.events.begin() + static_cast<int64_t>(oldest_);
+  std::rotate(data.events.begin(), oldest, data.events.end());
   return data;
 }
 

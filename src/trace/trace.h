@@ -156,6 +156,21 @@ inline void SetLayer(int64_t layer) {
   if (internal::current != nullptr) internal::current->layer = static_cast<int32_t>(layer);
 }
 
+// The spans of this thread that begin while it lasts are of another layer.
+class AtLayer {
+ public:
+  explicit AtLayer(int64_t layer)
+      : before_(internal::current != nullptr ? internal::current->layer : -1) {
+    SetLayer(layer);
+  }
+  ~AtLayer() { SetLayer(before_); }
+  AtLayer(const AtLayer&) = delete;
+  AtLayer& operator=(const AtLayer&) = delete;
+
+ private:
+  int32_t before_;
+};
+
 // Lasts as long as what it stands for. Spans of a thread nest.
 class Span {
  public:

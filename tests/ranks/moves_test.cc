@@ -1,6 +1,6 @@
 // Same bits while weights move: every layer's placement is drawn anew at every iteration, and 32
 // concurrent requests get the tokens and logits of one rank without changes. Threads and processes,
-// both storages of slots, chunked and not.
+// both storages of slots, chunked and not, in step and in microbatch mode.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -40,6 +40,7 @@ struct MovingLayout {
   SlotStorage storage = SlotStorage::kView;
   int64_t moe_max_num_tokens = 0;
   bool verify_slots = false;
+  moe::MoeMode mode = moe::MoeMode::kBarrier;
 };
 
 class Moves : public testing::TestWithParam<const char*> {
@@ -61,6 +62,7 @@ class Moves : public testing::TestWithParam<const char*> {
     options.moe_max_num_tokens = layout.moe_max_num_tokens;
     options.slot_storage = layout.storage;
     options.verify_slots = layout.verify_slots;
+    options.moe_mode = layout.mode;
     options.num_spare_slots = 2;
     options.deadline = std::chrono::seconds(60);  // sixteen ranks on two cores that others use, too
     return options;
@@ -84,7 +86,8 @@ TEST_P(Moves, ChangeNoBitOnThreads) {
         .storage = i % 2 == 0 ? SlotStorage::kView : SlotStorage::kCopy,
         .moe_max_num_tokens = i % 4 < 2 ? 0 : 3 * (i < 4 ? 8 : 16),
         // Slots that are verified have been waited for: without, copies go on beside the layers.
-        .verify_slots = i == 0 || i == 5 || i == 7};
+        .verify_slots = i == 0 || i == 5 || i == 7,
+        .mode = i % 4 == 1 || i % 4 == 2 ? moe::MoeMode::kMicrobatch : moe::MoeMode::kBarrier};
     runtime::Engine engine(*model_.model, Options(layout));
     EXPECT_EQ(Compare(engine), "") << "layout " << i;
   }
@@ -92,11 +95,15 @@ TEST_P(Moves, ChangeNoBitOnThreads) {
 }
 
 TEST_P(Moves, ChangeNoBitOnProcesses) {
-  for (const SlotStorage storage : {SlotStorage::kView, SlotStorage::kCopy}) {
+  using Case = std::pair<SlotStorage, moe::MoeMode>;
+  for (const auto& [storage, mode] : {Case{SlotStorage::kView, moe::MoeMode::kMicrobatch},
+                                      Case{SlotStorage::kCopy, moe::MoeMode::kBarrier},
+                                      Case{SlotStorage::kCopy, moe::MoeMode::kMicrobatch}}) {
     const runtime::EngineOptions options = Options({.num_ranks = 4,
                                                     .storage = storage,
                                                     .moe_max_num_tokens = 20,
-                                                    .verify_slots = storage == SlotStorage::kView});
+                                                    .verify_slots = storage == SlotStorage::kView,
+                                                    .mode = mode});
     const ProcessOutcome outcome = RunEngineProcesses(
         {.options = options,
          .model_of = [&](int) -> const model::Model& { return *model_.model; },

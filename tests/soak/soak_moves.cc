@@ -113,9 +113,9 @@ bool Soak::Try(const std::string& folder, compute::KernelSet kernels) {
                 difference.c_str());
     return false;
   }
-  std::fprintf(stderr, "%lld of %lld iterations\n",
+  std::fprintf(stderr, "%s: %lld of %lld iterations, %lld of them on processes\n", folder.c_str(),
                static_cast<long long>(on_threads + on_processes),
-               static_cast<long long>(iterations));
+               static_cast<long long>(iterations), static_cast<long long>(on_processes));
   return true;
 }
 
@@ -123,8 +123,10 @@ bool Run(Soak& soak) {
   std::vector<std::string> folders = testing_support::TinyModels();
   for (const std::string& folder : testing_support::WriteRandomFamilies(20))
     folders.push_back(folder);
+  const auto supported = compute::SupportedKernelSets();
+  const std::vector<compute::KernelSet> sets(supported.rbegin(), supported.rend());  // fast first
   while (!soak.IsDone())
-    for (const compute::KernelSet kernels : compute::SupportedKernelSets())
+    for (const compute::KernelSet kernels : sets)
       for (const std::string& folder : folders)
         if (!soak.IsDone() && !soak.Try(folder, kernels)) return false;
   std::printf(

@@ -33,11 +33,11 @@ class Dice {
 std::string RandomLayout::Describe() const {
   return fmt::format(
       "kernels {}, {} groups of {} ranks x {} threads, {} slots, split {}, moe_max_num_tokens {}, "
-      "max_num_tokens {}, max_batch_size {}, {} KV blocks",
+      "max_num_tokens {}, max_batch_size {}, {} KV blocks, {}",
       KernelSetName(options.kernels), options.layout.dp, options.layout.tp,
       options.threads_per_rank, options.num_slots, static_cast<int>(options.split),
       options.moe_max_num_tokens, options.max_num_tokens, options.max_batch_size,
-      options.num_kv_blocks);
+      options.num_kv_blocks, options.moe_mode == moe::MoeMode::kBarrier ? "barrier" : "microbatch");
 }
 
 RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size_t num_requests,
@@ -68,6 +68,8 @@ RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size
   layout.order.resize(num_requests);
   std::iota(layout.order.begin(), layout.order.end(), size_t{0});
   std::shuffle(layout.order.begin(), layout.order.end(), dice.random());
+  // Ranks that share attention have the barrier mode alone.
+  if (tp == 1) o.moe_mode = dice.OneOf({moe::MoeMode::kBarrier, moe::MoeMode::kMicrobatch});
   return layout;
 }
 

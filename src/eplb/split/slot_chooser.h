@@ -38,6 +38,12 @@ class SlotChooser {
   // counts must be row `source` of Prepare. Writes slots [n]. Negative ids give slot -1.
   void ChooseSlots(EpRank source, std::span<const int32_t> expert_ids, std::span<int32_t> slots);
 
+  // As ChooseSlots, when Prepare was given counts of other tokens than these: those of each expert
+  // are divided in proportion to its quotas. Any rank may route any number of them; ranks begin at
+  // different places.
+  void ChooseSlotsInProportion(EpRank source, std::span<const int32_t> expert_ids,
+                               std::span<int32_t> slots);
+
   // Tokens per slot that Prepare decided (kOptimal only) [num_slots].
   std::span<const int32_t> quotas() const { return quotas_; }
 
@@ -49,6 +55,7 @@ class SlotChooser {
   };
   void ChooseOptimal(EpRank source, std::span<const int32_t> expert_ids, std::span<int32_t> slots);
   void MakeRuns(int32_t shared, int32_t source);
+  int32_t SlotInProportion(int32_t shared, int32_t source, int32_t token) const;
   int32_t NextSlotOfShared(int32_t shared, int32_t source);
 
   Placement placement_;
@@ -61,7 +68,7 @@ class SlotChooser {
   std::vector<int32_t> left_quota_;     // [num_edges] what local tokens leave of the quotas
   std::vector<Run> runs_;               // by shared expert, one more than its edges
   std::vector<int32_t> run_cursor_;     // [num_shared] -1: runs not made yet for this source
-  std::vector<int32_t> arrivals_;       // [num_experts] scratch of the round robin
+  std::vector<int32_t> arrivals_;       // [num_experts] scratch: tokens seen
 };
 
 }  // namespace wideload::eplb

@@ -67,10 +67,12 @@ void CheckBlocks(const std::vector<BlockTable>& tables, int64_t end) {
   }
 }
 
+// As PlacementState does, which has a model.
 void CheckChange(const rebalance::PlacementChange& change) {
   const moe::MoeShape shape{.num_experts = 4, .layers = {0, 1}};
   const moe::MoeLayout layout{.num_ranks = 2, .num_slots = 6, .chunk_tokens = 40};
   for (const rebalance::LayerChange& layer : change.layers) {
+    if (layer.moe_layer < 0 || layer.moe_layer >= shape.num_layers()) continue;
     try {
       moe::ValidatePlacement(shape, layout, layer.moe_layer, layer.placement);
     } catch (const Error&) {

@@ -60,6 +60,7 @@ void ProcessTeam::Run(const TeamStep& step) {
 void ProcessTeam::RunAll(const TeamStep& step, const moe::SharedPlacements& announced) {
   const StepPlan& plan = step.plan;
   const StepHead head{.iteration = step.iteration,
+                      .most_tokens = step.most_tokens(),
                       .count_routed = counts_are_wanted_ ||
                                       (recorder_ != nullptr && recorder_->Wants(step.iteration)),
                       .change = step.change};
@@ -68,7 +69,10 @@ void ProcessTeam::RunAll(const TeamStep& step, const moe::SharedPlacements& anno
     peer.orders.WriteStep(head, EntriesOf(plan, r), bytes_);
     channel_.Send(r, bytes_);
   }
-  rank_->Run({.entries = plan.groups[0], .iteration = step.iteration, .announced = announced});
+  rank_->Run({.entries = plan.groups[0],
+              .iteration = step.iteration,
+              .most_tokens = head.most_tokens,
+              .announced = announced});
   for (Peer& peer : peers_) TakeAnswer(peer, plan, head);
 }
 

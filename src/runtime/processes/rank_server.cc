@@ -45,6 +45,7 @@ bool RankServer::ServeOne() {
     rank_->CountRouted(order.count_routed);
   rank_->Run({.entries = order.entries,
               .iteration = order.iteration,
+              .most_tokens = order.most_tokens,
               .announced = order.change ? placements_.Apply(*order.change) : nullptr});
   const std::span<const PlanEntry> answered =
       is_first_of_group_ ? order.entries : std::span<const PlanEntry>();

@@ -53,6 +53,7 @@ void OrderWriter::WriteStep(const StepHead& head, std::span<const PlanEntry> ent
   writer.Put(OrderKind::kStep);
   writer.Put(static_cast<uint32_t>(head.count_routed));
   writer.Put(head.iteration);
+  writer.Put(head.most_tokens);
   WriteChange(head.change, writer);
   writer.PutAll(std::span<const RequestId>(forgotten_));
   forgotten_.clear();
@@ -106,6 +107,9 @@ class OrderReader::Parser {
     if (order.kind == OrderKind::kStep) {
       order.count_routed = reader_.Take<uint32_t>() != 0;
       order.iteration = reader_.Take<int64_t>();
+      order.most_tokens = reader_.Take<int64_t>();
+      Require(order.most_tokens >= 0 && order.most_tokens <= owner_.options_.max_num_tokens,
+              "is of {} tokens", order.most_tokens);
       order.change = TakeChange();
       for (const RequestId id : reader_.TakeAll<RequestId>())
         Require(owner_.sequences_.erase(id) == 1, "forgets sequence {}, which is not there", id);

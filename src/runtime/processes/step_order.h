@@ -22,6 +22,7 @@ enum class OrderKind : int32_t { kStart, kStep, kReadTrace, kStop };
 // What a step says beside a rank's entries.
 struct StepHead {
   int64_t iteration = -1;
+  int64_t most_tokens = 0;  // that any rank computes
   bool count_routed = false;
   const rebalance::PlacementChange* change = nullptr;  // null: none
 };
@@ -51,6 +52,7 @@ class OrderWriter {
 struct StepOrder {
   OrderKind kind = OrderKind::kStop;
   int64_t iteration = -1;
+  int64_t most_tokens = 0;
   bool count_routed = false;
   // As sent: whether it fits the model is for PlacementState to say.
   std::optional<rebalance::PlacementChange> change;
