@@ -1,29 +1,25 @@
 // `wideload bench throughput`: runs the requests of a dataset at a given concurrency and reports
 // under trtllm-bench's names.
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <chrono>
 #include <iostream>
 #include <map>
 #include <memory>
 
-#include "base/cpu_info.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "base/memory.h"
+#include "bench_output.h"
 #include "commands.h"
 #include "dataset.h"
 #include "file_flags.h"
 #include "interrupt.h"
-#include "kv/paged_cache.h"
 #include "runtime/bench_report.h"
 #include "sampling_flags.h"
 #include "session.h"
+#include "statistics/run_series.h"
 #include "tokenizer/tokenizer.h"
-#include "version.h"
 
 namespace wideload::apps {
 namespace {
@@ -35,7 +31,7 @@ class BenchRun;
 struct BenchCommand {
   EngineFlags engine;
   SamplingFlags sampling;
-  std::string dataset, output, report_json, iteration_log;
+  std::string dataset, output, report_json, report, iteration_log;
   int64_t concurrency = 64, num_requests = 0, warmup = 0;
   std::vector<int32_t> eos_ids;
 
@@ -64,7 +60,8 @@ class BenchRun {
         rows_(rows),
         timings_(rows.size()),
         ids_(rows.size()),
-        errors_(rows.size()) {}
+        errors_(rows.size()),
+        series_(session.model->spec().moe.num_layers(), session.engine->options().num_ranks) {}
 
   // False when it was interrupted; what ended by then counts.
   bool Run();
@@ -81,12 +78,15 @@ class BenchRun {
   // Of this run alone.
   const runtime::ExchangeFigures& exchange() const { return exchange_; }
   const rebalance::BalancerFigures& balancing() const { return balancing_; }
+  // Empty unless there is a --report.
+  const statistics::RunSeries& series() const { return series_; }
 
  private:
   double Now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
   void SubmitNext();
   void Take(const runtime::Event& event);
   void LogIteration(double seconds);
+  void NoteIteration(double seconds);
   void ReportProgress();
   rebalance::BalancerFigures Balancing() const {
     const rebalance::OnlineBalancer* balancer = session_.engine->balancer();
@@ -106,6 +106,9 @@ class BenchRun {
   runtime::ExchangeFigures exchange_;
   rebalance::BalancerFigures balancing_;
   std::string iteration_log_;
+  statistics::RunSeries series_;
+  int64_t fetched_slots_ = 0;           // up to the last iteration noted
+  std::vector<int64_t> computed_rows_;  // [layers * ranks] of an iteration
   Clock::time_point start_;
   double last_progress_s_ = 0;
   runtime::ExchangeFigures exchange_then_;  // at the last progress, and the one below
@@ -171,11 +174,31 @@ void BenchRun::LogIteration(double seconds) {
         info.ranks[static_cast<size_t>(r)].num_generated_tokens);
 }
 
+void BenchRun::NoteIteration(double seconds) {
+  const runtime::Engine& engine = *session_.engine;
+  const auto num_ranks = static_cast<size_t>(engine.options().num_ranks);
+  const int64_t fetched = Balancing().fetched_slots;
+  statistics::IterationFigures figures{.iteration = engine.last_iteration().iteration,
+                                       .seconds = seconds,
+                                       .fetched_slots = fetched - fetched_slots_};
+  fetched_slots_ = fetched;
+  computed_rows_.assign(static_cast<size_t>(series_.num_layers()) * num_ranks, 0);
+  for (size_t r = 0; r < num_ranks; ++r) {
+    figures.prompt_tokens += engine.last_iteration().ranks[r].num_prompt_tokens;
+    figures.generated_tokens += engine.last_iteration().ranks[r].num_generated_tokens;
+    const std::span<const int64_t> rows = engine.ComputedRows(static_cast<int32_t>(r));
+    for (size_t layer = 0; layer < rows.size(); ++layer)
+      computed_rows_[layer * num_ranks + r] = rows[layer];
+  }
+  series_.Add(figures, computed_rows_);
+}
+
 bool BenchRun::Run() {
   const runtime::ExchangeFigures before_run = session_.engine->exchange_figures();
   const rebalance::BalancerFigures balanced_before = Balancing();
   exchange_then_ = before_run;
   balancing_then_ = balanced_before;
+  fetched_slots_ = balanced_before.fetched_slots;
   start_ = Clock::now();
   while (next_row_ < rows_.size() || !session_.engine->idle()) {
     while (next_row_ < rows_.size() && static_cast<int64_t>(row_of_.size()) < command_.concurrency)
@@ -183,8 +206,9 @@ bool BenchRun::Run() {
     const Clock::time_point before = Clock::now();
     for (const runtime::Event& event : session_.engine->Step()) Take(event);
     ++num_iterations_;
-    if (!command_.iteration_log.empty())
-      LogIteration(std::chrono::duration<double>(Clock::now() - before).count());
+    const double seconds = std::chrono::duration<double>(Clock::now() - before).count();
+    if (!command_.iteration_log.empty()) LogIteration(seconds);
+    if (!command_.report.empty()) NoteIteration(seconds);
     if (InterruptSignal() != 0) break;
     ReportProgress();
   }
@@ -199,120 +223,6 @@ std::vector<runtime::RequestTiming> BenchRun::Finished() const {
   for (const runtime::RequestTiming& timing : timings_)
     if (timing.end_s > 0) finished.push_back(timing);
   return finished;
-}
-
-Json PercentilesJson(const runtime::Percentiles& p) {
-  return {{"p50", p.p50},         {"p90", p.p90},         {"p95", p.p95},        {"p99", p.p99},
-          {"minimum", p.minimum}, {"maximum", p.maximum}, {"average", p.average}};
-}
-
-// Sums over all ranks; rounds are the same on each.
-Json ExchangeJson(const runtime::ExchangeFigures& exchange) {
-  Json waits = Json::object();
-  Json us = Json::object();
-  for (int kind = 0; kind < exchange::kNumWaitKinds; ++kind) {
-    const auto wait_kind = static_cast<exchange::WaitKind>(kind);
-    waits[runtime::WaitKindName(wait_kind)] = exchange.WaitsPerIteration(wait_kind);
-    us[runtime::WaitKindName(wait_kind)] = exchange.MicrosecondsPerWait(wait_kind);
-  }
-  return {{"iterations", exchange.num_iterations},
-          {"rounds", exchange.num_rounds},
-          {"rows", exchange.num_rows},
-          {"returns", exchange.num_returns},
-          {"waits_per_iteration", waits},
-          {"us_per_wait", us},
-          {"imbalance_of_computed_rows", exchange.MeanImbalance()},
-          {"balancedness_of_computed_rows", exchange.MeanBalancedness()}};
-}
-
-Json BalancingJson(const Session& session, const rebalance::BalancerFigures& balancing) {
-  return {{"mode", rebalance::ModeName(session.engine->options().rebalance.mode)},
-          {"changes", balancing.num_changes},
-          {"layers_changed", balancing.num_layers},
-          {"fetched_slots", balancing.fetched_slots},
-          {"fetched_bytes", balancing.fetched_slots * session.bytes.expert},
-          {"late_plans", balancing.num_late},
-          {"planning_cpu_s", static_cast<double>(balancing.planning_ns) * 1e-9}};
-}
-
-std::string BalancingText(const Session& session, const rebalance::BalancerFigures& balancing) {
-  const int64_t bytes = balancing.fetched_slots * session.bytes.expert;
-  return fmt::format("online balancer: {} changes of {} layers, {} slots fetched ({})",
-                     balancing.num_changes, balancing.num_layers, balancing.fetched_slots,
-                     FormatBytes(static_cast<uint64_t>(bytes)));
-}
-
-std::string ExchangeText(const runtime::ExchangeFigures& exchange) {
-  std::string waits;
-  for (int kind = 0; kind < exchange::kNumWaitKinds; ++kind) {
-    const auto wait_kind = static_cast<exchange::WaitKind>(kind);
-    waits += fmt::format("{}{:.1f} for {} of {:.1f} us", waits.empty() ? "" : ", ",
-                         exchange.WaitsPerIteration(wait_kind), runtime::WaitKindName(wait_kind),
-                         exchange.MicrosecondsPerWait(wait_kind));
-  }
-  return fmt::format(
-      "exchange: {} rounds, {} rows out, {} back; waits per iteration: {}; imbalance of computed "
-      "rows {:.2f}",
-      exchange.num_rounds, exchange.num_rows, exchange.num_returns, waits,
-      exchange.MeanImbalance());
-}
-
-Json ReportJson(const Session& session, const runtime::BenchFigures& figures,
-                int64_t num_requests) {
-  const runtime::EngineOptions& options = session.engine->options();
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return {{"engine",
-           {{"model", session.config.architecture},
-            {"model_path", session.folder},
-            {"version", kVersion},
-            {"backend", "wideload"},
-            {"dtype", DTypeName(session.config.dtype)},
-            {"kv_cache_dtype", DTypeName(compute::PrecisionOf(session.kernels).kv_cache)},
-            {"kernels", KernelSetName(session.kernels)},
-            {"quantization", nullptr}}},
-          {"machine",
-           {{"name", ThisCpu().brand},
-            {"cores", NumAllowedCpus()},
-            {"max_resident_bytes", int64_t{1024} * usage.ru_maxrss}}},
-          {"world_info",
-           {{"tp_size", 1},
-            {"pp_size", 1},
-            {"ep_size", options.num_ranks},
-            {"world_size", options.num_ranks},
-            {"threads_per_rank", options.threads_per_rank},
-            {"max_batch_size", options.max_batch_size},
-            {"max_num_tokens", options.max_num_tokens},
-            {"scheduling_policy", "recompute on preemption"},
-            {"kv_cache_percentage", nullptr},  // the cache is given in tokens, not as a share
-            {"kv_cache_tokens", options.num_kv_blocks * kv::kBlockTokens},
-            {"issue_rate", nullptr}}},  // --concurrency requests are in flight
-          {"request_info",
-           {{"num_requests", num_requests},
-            {"avg_num_concurrent_requests", figures.average_concurrent_requests},
-            {"avg_input_length", figures.average_input_length},
-            {"avg_output_length", figures.average_output_length}}},
-          {"performance",
-           {{"total_latency_ms", figures.total_latency_ms},
-            {"avg_request_latency_ms", figures.latency_ms.average},
-            {"request_throughput_req_s", figures.request_throughput_req_s},
-            {"system_output_throughput_tok_s", figures.output_throughput_tok_s},
-            {"system_total_throughput_tok_s", figures.total_throughput_tok_s},
-            {"output_throughput_per_user_tok_s", figures.output_throughput_per_user_tok_s},
-            {"output_throughput_per_gpu_tok_s",  // a rank takes a GPU's place
-             figures.output_throughput_tok_s / options.num_ranks},
-            {"request_latency_percentiles_ms", PercentilesJson(figures.latency_ms)}}},
-          {"streaming_metrics",
-           {{"token_output_speed_tok_s", figures.token_speed_tok_s.average},
-            {"gen_tps_percentiles", PercentilesJson(figures.token_speed_tok_s)},
-            {"avg_ttft_ms", figures.time_to_first_token_ms.average},
-            {"ttft_percentiles", PercentilesJson(figures.time_to_first_token_ms)},
-            {"avg_tpot_ms", figures.time_per_output_token_ms.average},
-            {"tpot_percentiles", PercentilesJson(figures.time_per_output_token_ms)}}},
-          {"decoding_stats", nullptr},  // no speculative decoding
-          {"dataset",
-           {{"isl_stats", PercentilesJson(figures.input_length)},
-            {"osl_stats", PercentilesJson(figures.output_length)}}}};
 }
 
 void WriteOutput(const std::string& path, const std::vector<DatasetRow>& rows, const BenchRun& run,
@@ -341,10 +251,10 @@ runtime::Request BenchCommand::MakeRequest(const DatasetRow& row, size_t index) 
 void BenchCommand::CheckFlags() const {
   if (sampling.ignore_eos && !eos_ids.empty())
     Throw(ErrorKind::kInvalid, "--eos-id and --ignore-eos contradict each other; give one");
-  CheckFiles(engine,
-             {Reads("--dataset", dataset), Writes("--output", output),
-              Writes("--report-json", report_json), Writes("--iteration-log", iteration_log)});
-  for (const std::string& path : {output, report_json, iteration_log})
+  CheckFiles(engine, {Reads("--dataset", dataset), Writes("--output", output),
+                      Writes("--report-json", report_json), Writes("--report", report),
+                      Writes("--iteration-log", iteration_log)});
+  for (const std::string& path : {output, report_json, report, iteration_log})
     if (!path.empty()) CheckWritable(path);
 }
 
@@ -374,18 +284,19 @@ void BenchCommand::Report(const Session& session, const std::vector<DatasetRow>&
       "prompts",
       finished.size(), rows.size(), run.duration_s(), run.num_iterations(),
       figures.output_throughput_tok_s, figures.total_throughput_tok_s);
-  summary += "\n" + ExchangeText(run.exchange());
+  summary += "\n" + ExchangeText(session, run.exchange());
   if (session.engine->balancer() != nullptr)
     summary += "\n" + BalancingText(session, run.balancing());
-  if (output == "-" || report_json == "-" || iteration_log == "-")
+  if (output == "-" || report_json == "-" || report == "-" || iteration_log == "-")
     LogInfo("{}", summary);
   else
     std::cout << summary << "\n";
-  Json report = ReportJson(session, figures, static_cast<int64_t>(finished.size()));
-  report["exchange"] = ExchangeJson(run.exchange());
+  Json json = ReportJson(session, figures, static_cast<int64_t>(finished.size()));
+  json["exchange"] = ExchangeJson(session, run.exchange());
   if (session.engine->balancer() != nullptr)
-    report["online_balancer"] = BalancingJson(session, run.balancing());
-  if (!report_json.empty()) WriteFileWhole(report_json, DumpJson(report, 2) + "\n");
+    json["online_balancer"] = BalancingJson(session, run.balancing());
+  if (!report_json.empty()) WriteFileWhole(report_json, DumpJson(json, 2) + "\n");
+  if (!report.empty()) WriteFileWhole(report, BenchPage(session, summary, run.series()));
   if (!iteration_log.empty()) WriteFileWhole(iteration_log, run.iteration_log());
   if (output.empty()) return;
   if (std::ssize(finished) + run.num_failed() == std::ssize(rows))
@@ -421,6 +332,7 @@ void BenchCommand::Run(runtime::ProcessWorld* world) {
   if (warmup > 0) {
     BenchCommand quiet = *this;
     quiet.iteration_log.clear();
+    quiet.report.clear();
     const std::vector<DatasetRow> first(
         rows.begin(), rows.begin() + std::min<int64_t>(warmup, static_cast<int64_t>(rows.size())));
     bool complete = false;
@@ -460,6 +372,10 @@ void AddBench(Command program) {
   command.Add("--output", bench.output,
               "JSON lines {task_id, ids, text} of what was generated, in order of the dataset");
   command.Add("--report-json", bench.report_json, "the report under trtllm-bench's keys");
+  command.Add(
+      "--report", bench.report,
+      "an HTML page of how the run went: imbalance over time, load of ranks, slots fetched, "
+      "tokens");
   command.Add("--iteration-log", bench.iteration_log,
               "one line per iteration and rank, as TensorRT-LLM prints them");
 }

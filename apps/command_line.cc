@@ -209,13 +209,21 @@ void ReadOrRefuse(const std::function<void()>& read) {
 
 void EndSilently(int code) { throw CLI::RuntimeError(code); }
 
+std::string FailureText(const std::exception& failure) {
+  if (dynamic_cast<const std::bad_alloc*>(&failure) != nullptr)
+    return "the memory is used up (ulimit -v, or the limit of a container)";
+  const bool is_error = dynamic_cast<const Error*>(&failure) != nullptr;
+  return is_error ? failure.what() : fmt::format("internal error: {}", failure.what());
+}
+
 int ReportFailure(const std::exception& failure) {
+  std::fprintf(stderr, "%swideload: error: %s\n", LogPrefix().c_str(),
+               FailureText(failure).c_str());
+  return FailureCode(failure);
+}
+
+int FailureCode(const std::exception& failure) {
   const auto* const error = dynamic_cast<const Error*>(&failure);
-  const bool is_memory = dynamic_cast<const std::bad_alloc*>(&failure) != nullptr;
-  std::fprintf(stderr, "%swideload: %s: %s\n", LogPrefix().c_str(),
-               error != nullptr || is_memory ? "error" : "internal error",
-               is_memory ? "the memory is used up (ulimit -v, or the limit of a container)"
-                         : failure.what());
   if (error == nullptr) return 1;
   const int interrupted = InterruptExitCode();
   return interrupted != 0 ? interrupted : ExitCode(error->kind());

@@ -118,6 +118,9 @@ void ReadOrRefuse(const std::function<void()>& read);
 // Prints "wideload: error: ..." and returns the exit code that goes with it, that of an interrupt
 // if there was one.
 int ReportFailure(const std::exception& failure);
+// What it prints after "error: ", and that code.
+std::string FailureText(const std::exception& failure);
+int FailureCode(const std::exception& failure);
 
 // Writes out what standard output still holds. Returns `code`, or 1 with a message when that was 0
 // and something could not be written: a result that is lost is a failed run.

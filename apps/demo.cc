@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <iostream>
 #include <map>
@@ -22,8 +21,6 @@
 
 namespace wideload::apps {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 constexpr const char* kDomains[] = {"docs_en", "prose_en", "dictionary_en", "c",      "python",
                                     "german",  "french",   "japanese",      "chinese"};
@@ -48,7 +45,6 @@ struct DomainRun {
   std::string name;
   std::vector<std::vector<int32_t>> ids;  // generated, per request
   int64_t num_tokens = 0;
-  double seconds = 0;
   std::vector<IterationRows> rows;  // computed on each rank
 };
 
@@ -77,7 +73,8 @@ class Demo {
 
   // Runs all requests of a domain; on a terminal its line moves meanwhile.
   DomainRun Serve(const std::string& domain, const std::vector<DatasetRow>& rows) const;
-  // "  german           8386 tokens/s  1.00 / 0.73 / 0.60  | text"; at_end: for good.
+  // "  german           8386 tokens  1.00 / 0.73 / 0.60  | text"; at_end: for good. No speed: the
+  // runs follow each other, and what else the machine does meets one of them.
   void Draw(const DomainRun& run, const std::string& balance, bool at_end) const;
 
  private:
@@ -92,10 +89,10 @@ class Demo {
 
 void Demo::Draw(const DomainRun& run, const std::string& balance, bool at_end) const {
   if (!on_terminal_ && !at_end) return;
-  const double rate = static_cast<double>(run.num_tokens) / std::max(run.seconds, 1e-9);
   const std::string text = OneLine(tokenizer_.Decode(run.ids.front()), 48);
   std::cout << (on_terminal_ ? "\r\x1b[K" : "")
-            << fmt::format("  {:14} {:6.0f} tokens/s  {:18} | {}", run.name, rate, balance, text)
+            << fmt::format("  {:14} {:6} tokens  {:18} | {}", run.name, run.num_tokens, balance,
+                           text)
             << (at_end ? "\n" : "") << std::flush;
 }
 
@@ -130,7 +127,6 @@ DomainRun Demo::Serve(const std::string& domain, const std::vector<DatasetRow>& 
   run.name = domain;
   run.ids.resize(rows.size());
   const std::map<runtime::RequestId, size_t> row_of = SubmitAll(rows, run);
-  const Clock::time_point start = Clock::now();
   while (!engine.idle()) {
     for (const runtime::Event& event : engine.Step()) {
       if (event.finish == runtime::FinishReason::kError)
@@ -140,7 +136,6 @@ DomainRun Demo::Serve(const std::string& domain, const std::vector<DatasetRow>& 
       ++run.num_tokens;
     }
     run.rows.push_back(ComputedRows());
-    run.seconds = std::chrono::duration<double>(Clock::now() - start).count();
     Draw(run, fmt::format("{:.2f}", MeanImbalance(run.rows)), false);
     if (InterruptSignal() != 0) Throw(ErrorKind::kRunFailed, "interrupted");
   }
@@ -240,7 +235,7 @@ parallelism. In every layer all ranks wait for the busiest one, so the imbalance
   (c) the same slots: an optimal split decides for every batch which slot takes a token
   (d) as many slots, contiguous at first: experts move to where the texts of the moment need them
 
-First run, on (a): tokens/s, imbalance (a) / (b) / (c), the text of one request
+First run, on (a): tokens, imbalance (a) / (b) / (c), the text of one request
 )",
       engine.num_ranks, kNumSlots);
   const FirstRun first = RunContiguous();
@@ -249,13 +244,13 @@ First run, on (a): tokens/s, imbalance (a) / (b) / (c), the text of one request
       statistics::ReadStatistics(engine.statistic_path, {.sum_ranks = false});
   std::vector<DomainBalance> table = BalanceOfDomains(recorded, first.counts, first.plan);
 
-  std::cout << "\nSecond run, on (c): tokens/s, measured imbalance, the text of one request\n";
+  std::cout << "\nSecond run, on (c): tokens, measured imbalance, the text of one request\n";
   EngineFlags planned = engine;
   planned.statistic_path.clear();
   planned.placement = yaml_path;
   RunAgain(planned, first, &DomainBalance::measured, table);
 
-  std::cout << "\nThird run, on (d): tokens/s, measured imbalance, the text of one request\n";
+  std::cout << "\nThird run, on (d): tokens, measured imbalance, the text of one request\n";
   EngineFlags online = engine;
   online.statistic_path.clear();
   online.num_slots = kNumSlots;

@@ -9,17 +9,6 @@
 namespace wideload::apps {
 namespace {
 
-// Tokens per expert of all source ranks.
-std::vector<double> SumSources(const statistics::ExpertStatistics& recorded, int64_t iteration,
-                               size_t layer) {
-  std::vector<double> loads(static_cast<size_t>(recorded.num_experts), 0);
-  for (int32_t r = 0; r < recorded.num_ranks; ++r) {
-    const std::span<const int64_t> row = recorded.Row(iteration, layer, r);
-    for (size_t e = 0; e < loads.size(); ++e) loads[e] += static_cast<double>(row[e]);
-  }
-  return loads;
-}
-
 std::vector<double> OptimalRankLoads(eplb::SlotChooser& chooser, const eplb::Placement& placement,
                                      const statistics::ExpertStatistics& recorded,
                                      int64_t iteration, size_t layer) {
@@ -55,10 +44,12 @@ statistics::EplbConfig PlanFromTraining(const statistics::ExpertStatistics& reco
                                         int32_t num_slots) {
   statistics::EplbConfig plan{.num_slots = num_slots};
   for (size_t layer = 0; layer < recorded.num_layers(); ++layer) {
+    const eplb::BatchLoads all = statistics::LayerBatches(recorded, layer);
     eplb::BatchLoads loads{recorded.num_experts};
     for (const DomainCounts& domain : domains) {
       if (!domain.is_training) continue;
-      for (int64_t i = domain.begin; i < domain.end; ++i) loads.Add(SumSources(recorded, i, layer));
+      for (int64_t i = domain.begin; i < domain.end; ++i)
+        loads.Add(all.At(static_cast<int32_t>(i)));
     }
     const eplb::Placement placement = eplb::PlanLayer(
         eplb::GreedyPolicy(), {.loads = loads, .num_slots = num_slots, .num_ranks = num_ranks});
@@ -77,6 +68,9 @@ std::vector<DomainBalance> BalanceOfDomains(const statistics::ExpertStatistics& 
       .num_experts = recorded.num_experts, .ep_size = num_ranks, .layers = recorded.layers};
   std::vector<eplb::Placement> placements;
   std::vector<eplb::SlotChooser> choosers;
+  std::vector<eplb::BatchLoads> batches;
+  for (size_t l = 0; l < recorded.num_layers(); ++l)
+    batches.push_back(statistics::LayerBatches(recorded, l));
   for (const int32_t layer : recorded.layers) {
     placements.push_back(statistics::LayerPlacement(plan, layer, target, "the plan"));
     choosers.emplace_back(placements.back(), eplb::SplitMode::kOptimal);
@@ -89,7 +83,7 @@ std::vector<DomainBalance> BalanceOfDomains(const statistics::ExpertStatistics& 
       IterationRows& rows_b = b.emplace_back();
       IterationRows& rows_c = c.emplace_back();
       for (size_t layer = 0; layer < recorded.num_layers(); ++layer) {
-        const std::vector<double> loads = SumSources(recorded, i, layer);
+        const std::span<const double> loads = batches[layer].At(static_cast<int32_t>(i));
         rows_a.push_back(eplb::EvenSplitRankLoads(contiguous, loads));
         rows_b.push_back(eplb::EvenSplitRankLoads(placements[layer], loads));
         rows_c.push_back(OptimalRankLoads(choosers[layer], placements[layer], recorded, i, layer));

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -17,6 +16,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/page_policy.h"
 #include "base/shared_memory.h"
 #include "comm/mpi/launch.h"
 #include "comm/mpi/mpi_session.h"
@@ -114,34 +114,43 @@ Check Cores(int num_ranks) {
                               "mpirun --bind-to none)"};
 }
 
-Check HugePages() {
-  const std::string modes = FirstLine("/sys/kernel/mm/transparent_hugepage/enabled");
+// The mode in use of one of the kernel's settings: "always [madvise] never".
+std::string HugePageMode(const std::string& setting) {
+  const std::string modes = FirstLine("/sys/kernel/mm/transparent_hugepage/" + setting);
   const size_t begin = modes.find('[');
   const size_t end = modes.find(']');
   const bool is_known = begin != std::string::npos && end != std::string::npos;
-  const std::string mode = is_known ? modes.substr(begin + 1, end - begin - 1) : "unknown";
-  const bool is_on = mode == "always" || mode == "madvise";
-  return {
-      .name = "huge pages",
-      .status = is_on ? Status::kOk : Status::kNote,
-      .found = mode,
-      .wanted = "madvise or always",
-      .run = is_on ? "" : "as root: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"};
+  return is_known ? modes.substr(begin + 1, end - begin - 1) : "unknown";
 }
 
-Check NumaNodes() {
-  int num_nodes = 0;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator("/sys/devices/system/node", error)) {
-    const std::string name = entry.path().filename();
-    num_nodes += name.rfind("node", 0) == 0 && std::isdigit(name[4]) != 0 ? 1 : 0;
-  }
+Check HugePages() {
+  const std::string mode = HugePageMode("enabled");
+  const std::string shared = HugePageMode("shmem_enabled");
+  const bool is_on = mode == "always" || mode == "madvise";
+  const bool is_on_shared = shared != "never" && shared != "deny" && shared != "unknown";
+  std::string run;
+  if (!is_on) run = "as root: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled";
+  if (is_on && !is_on_shared)
+    run =
+        "for --weight-huge-pages of ranks that are processes, as root: echo advise > "
+        "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+  return {.name = "huge pages",
+          .status = is_on ? Status::kOk : Status::kNote,
+          .found = fmt::format("{}; of shared memory {}", mode, shared),
+          .wanted = "madvise or always",
+          .run = run};
+}
+
+Check Numa() {
+  const size_t num_nodes = NumaNodes().size();
   const bool has_several = num_nodes > 1;
   return {.name = "NUMA",
           .status = has_several ? Status::kNote : Status::kOk,
-          .found = num_nodes == 0 ? "not known" : fmt::format("{} nodes", num_nodes),
+          .found = fmt::format("{} node{}", num_nodes, has_several ? "s" : ""),
           .wanted = "one node, or each rank bound to the cores and memory of one",
-          .run = has_several ? "numactl --cpunodebind=N --membind=N wideload ..." : ""};
+          .run = has_several ? "--weight-numa interleave; or mpirun --map-by numa --bind-to numa "
+                               "with --weight-numa bind"
+                             : ""};
 }
 
 // Shared memory that runs which were killed have left. With `clean` it goes; what a living run or
@@ -283,7 +292,7 @@ struct DoctorCommand {
     const std::vector<Check> checks = {InstructionSets(),
                                        Cores(num_ranks),
                                        HugePages(),
-                                       NumaNodes(),
+                                       Numa(),
                                        SharedMemorySpace(),
                                        Leftovers(clean),
                                        OpenFiles(),

@@ -174,6 +174,20 @@ rebalance::OnlineOptions RebalanceOptions(const EngineFlags& flags) {
   return options;
 }
 
+// In a file of TensorRT-LLM layer_updates_per_iter switches balancing on, whatever plans it; who
+// gives a number on the command line wants it to count.
+void RefuseIdleNumbers(const EngineFlags& flags, const rebalance::OnlineOptions& options) {
+  const auto refuse = [&](const char* option, rebalance::Mode mode) {
+    const auto source = flags.sources.find(option);
+    if (options.mode == mode || source == flags.sources.end() || source->second != "command line")
+      return;
+    Throw(ErrorKind::kInvalid, "{} has an effect with --rebalance {} only; the balancer is {}",
+          option, rebalance::ModeName(mode), rebalance::ModeName(options.mode));
+  };
+  refuse("--layer-updates-per-iter", rebalance::Mode::kTensorRtLlm);
+  refuse("--max-fetched-slots-per-iter", rebalance::Mode::kRepair);
+}
+
 }  // namespace
 
 void AddEngineFlags(Command command, EngineFlags& flags) {
@@ -206,6 +220,7 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
   options.max_seq_len = ContextLength(flags, config);
   options.split = OfFlag("--split", [&] { return eplb::ParseSplitMode(flags.split); });
   options.moe_max_num_tokens = flags.moe_max_num_tokens;
+  options.moe_mode = OfFlag("--moe-mode", [&] { return moe::ParseMoeMode(flags.moe_mode); });
   options.slot_storage =
       OfFlag("--slot-storage", [&] { return moe::ParseSlotStorage(flags.slot_storage); });
   options.num_spare_slots = flags.num_spare_slots;
@@ -215,10 +230,11 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
   options.rebalance = RebalanceOptions(flags);
   ResolvePlacement(flags, config, options);
   if (options.rebalance.mode == rebalance::Mode::kRepair &&
-      options.split != eplb::SplitMode::kOptimal)
+      options.split == eplb::SplitMode::kFirst)
     Throw(ErrorKind::kInvalid,
-          "--split is {}; --rebalance repair plans for optimal: give one of the two another value",
-          flags.split);
+          "--split is first, which uses no second slot of an expert; --rebalance repair plans for "
+          "optimal and round_robin");
+  RefuseIdleNumbers(flags, options.rebalance);
   return options;
 }
 
@@ -256,7 +272,9 @@ int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, const
           "allowed",
           FormatBytes(kv_bytes), kv::kMaxBlocks, kv::kBlockTokens,
           FormatBytes(cache.BytesOf(kv::kMaxBlocks)));
-  const auto token_bytes = static_cast<uint64_t>(model::ScratchBytesPerToken(spec));
+  // In microbatch mode experts compute in the middle of an attention.
+  const uint64_t scratches = options.moe_mode == moe::MoeMode::kMicrobatch ? 2 : 1;
+  const uint64_t token_bytes = scratches * static_cast<uint64_t>(model::ScratchBytesPerToken(spec));
   const auto vocab_size = static_cast<uint64_t>(spec.vocab_size);
   const int64_t positions = std::min(options.max_seq_len, num_kv_blocks * kv::kBlockTokens);
   constexpr uint64_t kSamplerBytes = 36;  // per id of the vocabulary, in each thread

@@ -96,6 +96,8 @@ int32_t EpSizeOf(int32_t ep_size, const RecordedLoads& recorded);
 // Errors: kInvalid naming --num_slots: as ValidateSizes, and above num_experts x ep_size, with
 // which every rank holds every expert already.
 void CheckNumSlots(int32_t num_experts, int32_t num_slots, int32_t ep_size);
+// Errors: kInvalid for more ranks than placements are planned for.
+void CheckEpSize(int32_t ep_size);
 
 // How ranks and experts are grouped, for policies that look at it and for repair.
 struct NodeFlags {

@@ -6,6 +6,8 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "eplb_commands.h"
+#include "eplb_convert_kinds.h"
+#include "eplb_convert_tables.h"
 #include "eplb_engine.h"
 #include "formats/array_file.h"
 #include "formats/npy.h"
@@ -31,56 +33,6 @@ struct ConvertFlags {
   bool json = false;
 };
 
-enum class Input { kFolder, kRouting, kYaml, kEngineFile };
-enum class Output { kFolder, kYaml, kCsv, kJson, kJsonl, kTensor, kNpy };
-
-bool IsYaml(const std::string& path) { return path.ends_with(".yaml") || path.ends_with(".yml"); }
-
-// Whether a safetensors file holds token-level routing and not arrays of loads.
-bool HoldsRouting(const std::string& path) {
-  if (!path.ends_with(".safetensors")) return false;
-  const SafetensorsFile file(path);
-  return std::any_of(file.tensors().begin(), file.tensors().end(), [](const auto& tensor) {
-    return tensor.first == "expert_ids" || tensor.first.ends_with("_document_tokens");
-  });
-}
-
-Input InputOf(const std::string& path) {
-  if (IsDirectory(path)) return formats::IsDumpFolder(path) ? Input::kEngineFile : Input::kFolder;
-  const std::string file = formats::FileOfArrayPath(path);
-  if (path != "-" && !FileExists(file))
-    Throw(ErrorKind::kNotFound, "{}: no such file or folder", file);
-  if (path == "-" || IsYaml(path)) return Input::kYaml;
-  if (HoldsRouting(path)) return Input::kRouting;
-  for (const char* ending : {".csv", ".json", ".jsonl", ".pt"})
-    if (path.ends_with(ending)) return Input::kEngineFile;
-  if (formats::IsArrayFile(path)) return Input::kEngineFile;
-  Throw(ErrorKind::kInvalid,
-        "{}: unknown input; allowed: a statistics folder or one of SGLang's dumps, FILE.yaml, "
-        "FILE.csv, FILE.json, FILE.jsonl, FILE.pt, FILE.npy, FILE.npz:ARRAY, "
-        "FILE.safetensors:TENSOR (loads), FILE.safetensors (routing)",
-        path);
-}
-
-Output OutputOf(const std::string& path) {
-  if (path == "-")
-    Throw(ErrorKind::kInvalid,
-          "output is -: standard output has no ending that tells a format; use a file name");
-  static constexpr std::pair<std::string_view, Output> kEndings[] = {
-      {".yaml", Output::kYaml},         {".yml", Output::kYaml},    {".csv", Output::kCsv},
-      {".json", Output::kJson},         {".jsonl", Output::kJsonl}, {".npy", Output::kNpy},
-      {".safetensors", Output::kTensor}};
-  for (const auto& [ending, output] : kEndings)
-    if (path.ends_with(ending)) return output;
-  for (const char* ending : {".txt", ".tsv", ".npz", ".pt", ".pth", ".bin", ".html"})
-    if (path.ends_with(ending) && !IsDirectory(path))
-      Throw(ErrorKind::kInvalid,
-            "{}: unknown output; allowed: FILE.yaml, FILE.csv, FILE.json, FILE.jsonl, FILE.npy, "
-            "FILE.safetensors, a statistics folder",
-            path);
-  return Output::kFolder;
-}
-
 // What was written.
 struct Written {
   size_t num_layers = 0;
@@ -95,21 +47,11 @@ struct Written {
 
 // Loads ----------------------------------------------------------------------------------------
 
-formats::Recording OfStatistics(const statistics::ExpertStatistics& recorded) {
-  formats::Recording recording{.ep_size = recorded.ep_size, .top_k = recorded.experts_per_token};
-  for (int64_t i = 0; i < recorded.num_iterations; ++i)
-    for (size_t l = 0; l < recorded.num_layers(); ++l) {
-      const auto row = recorded.Row(i, l, 0);
-      formats::AddBatch(recording.loads, recorded.layers[l], {row.begin(), row.end()});
-    }
-  return recording;
-}
-
 formats::Recording ReadLoads(const ConvertFlags& flags, Input input) {
   LoadFlags loads = flags.loads;
   if (input == Input::kFolder) {
     loads.statistics.path = flags.input;
-    return OfStatistics(ReadFolder(loads.statistics, true, loads.num_experts).experts);
+    return RecordingOf(ReadFolder(loads.statistics, true, loads.num_experts).experts);
   }
   if (input == Input::kRouting) {
     formats::Recording recording;
@@ -140,38 +82,6 @@ void ChooseLayers(const std::string& text, std::map<int32_t, T>& layers) {
     chosen[layer] = std::move(found->second);
   }
   layers = std::move(chosen);
-}
-
-// Row i is layer i; layers that are not there are rows of zeros. Three dimensions with steps.
-formats::NumberArray ArrayOf(const statistics::LoadTable& table, bool keep_steps) {
-  const bool has_steps = keep_steps && !table.batches.empty();
-  const size_t steps = has_steps ? table.batches.begin()->second.size() : 1;
-  formats::CheckFilledTable(steps, table.layers, table.num_experts);
-  const auto layers = static_cast<size_t>(table.layers.rbegin()->first) + 1;
-  const auto experts = static_cast<size_t>(table.num_experts);
-  formats::NumberArray array{.values = std::vector<double>(steps * layers * experts, 0)};
-  for (size_t i = 0; i < steps; ++i)
-    for (const auto& [layer, total] : table.layers) {
-      const std::vector<double>& loads = has_steps ? table.batches.at(layer)[i] : total;
-      const size_t row = i * layers + static_cast<size_t>(layer);
-      std::copy(loads.begin(), loads.end(),
-                array.values.begin() + static_cast<int64_t>(row * experts));
-    }
-  array.shape = {static_cast<int64_t>(layers), table.num_experts};
-  if (has_steps) array.shape.insert(array.shape.begin(), static_cast<int64_t>(steps));
-  return array;
-}
-
-void WriteTensor(const std::string& path, const formats::NumberArray& array,
-                 const statistics::LoadTable& table) {
-  const Shape shape(array.shape);
-  TensorView view(DType::kF64, shape, array.values.data());
-  std::vector<int64_t> counts;
-  if (!formats::HoldsShares(table)) {
-    counts.assign(array.values.begin(), array.values.end());
-    view = TensorView(DType::kI64, shape, counts.data());
-  }
-  WriteSafetensors(path, std::vector<std::pair<std::string, TensorView>>{{"load", view}});
 }
 
 Written WriteLoads(const ConvertFlags& flags, Output output, const formats::Recording& recording) {

@@ -16,7 +16,7 @@ std::vector<LayerCrossing> CrossingsOf(const LoadFlags& flags, const CrossingOpt
   constexpr size_t kPairs = 5;
   std::vector<LayerCrossing> crossings;
   if (flags.routing.empty()) return crossings;
-  const statistics::Routing routing = statistics::ReadRouting(flags.routing, flags.num_experts);
+  const eplb::RoutingTrace routing = statistics::ReadRouting(flags.routing, flags.num_experts);
   const int32_t ep_size = options.ep_size;
   const statistics::EplbConfig contiguous{.num_slots = (routing.num_experts + ep_size - 1) /
                                                        ep_size * ep_size};

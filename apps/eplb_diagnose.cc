@@ -250,6 +250,17 @@ void CheckDrawFlags(const DiagnoseFlags& flags, const RecordedLoads& recorded) {
         flags.top_k.value_or(kTopK), flags.wobble.value_or(kWobble));
 }
 
+// Who ran spare slots asks about these, unless he says otherwise.
+void TakeSlotsThatRan(const RecordedLoads& recorded, DiagnoseFlags& flags,
+                      VerdictContext& context) {
+  if (!KnowsLayout(flags, recorded)) return;
+  const int32_t num_slots = recorded.slots.begin()->second.num_experts;
+  if (num_slots <= recorded.num_experts) return;
+  LogInfo("answering for the {} slots that ran (--num_slots asks for others)", num_slots);
+  flags.num_slots = num_slots;
+  context.asks_slots = true;
+}
+
 void Diagnose(DiagnoseFlags flags) {
   const RecordedLoads recorded = ReadRecordedLoads(flags.loads);
   VerdictContext context{
@@ -260,6 +271,7 @@ void Diagnose(DiagnoseFlags flags) {
   const RankChoice ranks = ChooseRanks(
       {{flags.ep_size, "--ep_size"}, {EpSizeOf(flags.ep_size, recorded), recorded.ep_size_from}});
   flags.ep_size = ranks.ep_size;
+  if (flags.num_slots == 0) TakeSlotsThatRan(recorded, flags, context);
   if (flags.num_slots == 0)
     flags.num_slots = (recorded.num_experts + flags.ep_size - 1) / flags.ep_size * flags.ep_size;
   CheckNumSlots(recorded.num_experts, flags.num_slots, flags.ep_size);
@@ -306,7 +318,9 @@ void AddEplbDiagnose(Command group) {
   command.Add("--ep-size", flags.ep_size, "ranks (default: those that recorded)").Positive();
   command
       .Add("--num-slots", flags.num_slots,
-           "slots to answer for (default: the best of several sizes)")
+           "slots to answer for (default: those that ran, if some were spare; else the best of "
+           "several "
+           "sizes)")
       .Positive();
   command
       .Add("--max-layers", flags.max_layers,

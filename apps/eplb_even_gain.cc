@@ -19,14 +19,20 @@ constexpr double kLeastGain = 0.05;  // of the default policy's imbalance
 }  // namespace
 
 void TellEvenGain(const RecordedLoads& recorded, const eplb::Sizes& sizes, uint64_t seed) {
-  if (!recorded.has_batches) return;
   const std::vector<int32_t> layers = SampledLayers(recorded, kMaxLayers);
   std::vector<Halves> halves;
   for (const int32_t layer : layers) {
     halves.push_back(SplitInHalves(recorded.layers.at(layer), Order::kInTime));
-    if (halves.back().recorded.size() < kFewestBatches / 2) return;
   }
   if (halves.empty()) return;
+  const auto is_short = [](const Halves& half) {
+    return half.recorded.size() < kFewestBatches / 2;
+  };
+  if (!recorded.has_batches || std::any_of(halves.begin(), halves.end(), is_short))
+    return LogInfo(
+        "what --policy {} would gain on iterations that it has not seen takes {} recorded "
+        "iterations or more to tell, and a dozen to be much",
+        eplb::EvenPolicy().name, kFewestBatches);
   std::vector<double> greedy(layers.size());
   std::vector<double> even(layers.size());
   ForEachLayer(layers.size(), [&](size_t l) {
@@ -43,12 +49,12 @@ void TellEvenGain(const RecordedLoads& recorded, const eplb::Sizes& sizes, uint6
   const auto mean = [](const std::vector<double>& values) {
     return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
   };
-  if (mean(even) > (1 - kLeastGain) * mean(greedy)) return;
+  const bool gains = mean(even) <= (1 - kLeastGain) * mean(greedy);
   LogInfo(
       "--policy {} would leave an imbalance ratio of {:.3f} where this policy leaves {:.3f}, on "
-      "the "
-      "second half of the iterations, planned from the first ({} of {} layers)",
-      eplb::EvenPolicy().name, mean(even), mean(greedy), layers.size(), recorded.layers.size());
+      "the second half of the iterations, planned from the first ({} of {} layers){}",
+      eplb::EvenPolicy().name, mean(even), mean(greedy), layers.size(), recorded.layers.size(),
+      gains ? "" : ": no gain worth having");
 }
 
 }  // namespace wideload::apps

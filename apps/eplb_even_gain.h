@@ -10,8 +10,8 @@
 namespace wideload::apps {
 
 // Plans some layers from the first half of their iterations by both policies, measures on the
-// second and logs a line when the policy even has less imbalance by a twentieth or more. Says
-// nothing without batches, with fewer than four, or when it would not gain.
+// second and logs a line with both figures; without batches, or with fewer than four, a line that
+// says what it takes to know.
 void TellEvenGain(const RecordedLoads& recorded, const eplb::Sizes& sizes, uint64_t seed);
 
 }  // namespace wideload::apps

@@ -10,11 +10,18 @@
 
 namespace wideload::apps {
 
+void CheckEpSize(int32_t ep_size) {
+  if (ep_size > statistics::kMaxEplbRanks)
+    Throw(ErrorKind::kInvalid, "ep_size is {}; placements are planned for at most {} ranks",
+          ep_size, statistics::kMaxEplbRanks);
+}
+
 void CheckNumSlots(int32_t num_experts, int32_t num_slots, int32_t ep_size) {
   eplb::ValidateSizes(num_experts, num_slots, ep_size, "--num_slots");
   if (num_slots > statistics::kMaxEplbSlots)
     Throw(ErrorKind::kInvalid, "--num_slots is {}; a plan holds at most {} slots a layer",
           num_slots, statistics::kMaxEplbSlots);
+  CheckEpSize(ep_size);
   if (num_slots > int64_t{num_experts} * ep_size)
     Throw(
         ErrorKind::kInvalid,

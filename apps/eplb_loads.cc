@@ -93,42 +93,31 @@ void AddLoadFlags(Command command, LoadFlags& flags) {
 
 namespace {
 
-eplb::BatchLoads BatchesOf(const statistics::ExpertStatistics& recorded, size_t layer) {
-  eplb::BatchLoads batches{recorded.num_experts};
-  for (int64_t i = 0; i < recorded.num_iterations; ++i) {
-    const auto row = recorded.Row(i, layer, 0);
-    batches.Add(std::vector<double>(row.begin(), row.end()));
-  }
-  return batches;
-}
-
 RecordedLoads OfStatistics(const statistics::ExpertStatistics& recorded) {
   RecordedLoads result{.num_experts = recorded.num_experts, .ep_size = recorded.ep_size};
   for (size_t l = 0; l < recorded.num_layers(); ++l)
-    result.layers[recorded.layers[l]] = BatchesOf(recorded, l);
+    result.layers[recorded.layers[l]] = statistics::LayerBatches(recorded, l);
   return result;
 }
 
 RecordedLoads OfFolder(const FolderRun& run, const std::string& path) {
   RecordedLoads result = OfStatistics(run.experts);
   result.ep_size_from = fmt::format("the rank files of {}", path);
+  if (!run.slots && result.ep_size > 1 && result.num_experts % result.ep_size != 0)
+    LogWarn("{}: {} ranks recorded, which do not divide {} experts; is {} or another one missing?",
+            path, result.ep_size, result.num_experts, statistics::RankFileName(result.ep_size));
   result.engine = formats::Engine::kTensorRtLlm;
   if (run.layout) result.layout = run.layout->layers;
   if (run.slots)
     for (size_t l = 0; l < run.slots->num_layers(); ++l)
-      result.slots[run.slots->layers[l]] = BatchesOf(*run.slots, l);
+      result.slots[run.slots->layers[l]] = statistics::LayerBatches(*run.slots, l);
   return result;
 }
 
 std::map<int32_t, eplb::BatchLoads> BatchesOf(const statistics::LoadTable& table) {
   std::map<int32_t, eplb::BatchLoads> layers;
-  for (const auto& [layer, loads] : table.layers) {
-    eplb::BatchLoads& batches = layers[layer];
-    batches.num_experts = table.num_experts;
-    if (table.batches.empty()) batches.Add(loads);
-    if (!table.batches.empty())
-      for (const std::vector<double>& batch : table.batches.at(layer)) batches.Add(batch);
-  }
+  for (const auto& [layer, loads] : table.layers)
+    layers[layer] = statistics::LayerBatches(table, layer);
   return layers;
 }
 
@@ -145,13 +134,13 @@ RecordedLoads OfRecording(const formats::Recording& recording) {
 }
 
 RecordedLoads OfRouting(const LoadFlags& flags) {
-  const statistics::Routing routing = statistics::ReadRouting(flags.routing, flags.num_experts);
+  const eplb::RoutingTrace routing = statistics::ReadRouting(flags.routing, flags.num_experts);
   const int64_t tokens =
       flags.tokens_per_iteration == 0 ? kTokensPerIteration : flags.tokens_per_iteration;
   RecordedLoads result = OfStatistics(statistics::CutIntoIterations(routing, tokens));
   result.ep_size = 0;
   int64_t num_tokens = 0;
-  for (const statistics::RoutingTask& task : routing.tasks) num_tokens += routing.NumTokens(task);
+  for (const eplb::RoutingTask& task : routing.tasks) num_tokens += routing.NumTokens(task);
   if (num_tokens > tokens && num_tokens % tokens != 0)
     for (auto& [id, layer] : result.layers) layer.UnbatchLast();
   return result;

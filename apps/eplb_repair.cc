@@ -11,6 +11,7 @@
 #include "eplb/search/repair.h"
 #include "eplb_commands.h"
 #include "eplb_engine.h"
+#include "eplb_repair_report.h"
 #include "formats/engine.h"
 #include "statistics/eplb_yaml.h"
 
@@ -24,19 +25,12 @@ struct RepairFlags {
   LoadFlags loads;
   int32_t ep_size = 0;
   std::optional<int32_t> max_fetched_slots;
-  std::string split = "optimal";
+  TargetEngineFlags engine;
   double until = 0.01;
   std::vector<int32_t> dead_ranks;
   NodeFlags nodes;
   uint64_t seed = 1;
   PlacementOutput output;
-};
-
-struct LayerRepair {
-  int32_t layer = 0;
-  bool has_load = false;
-  eplb::RepairResult result;
-  double repair_ms = 0;  // processor time
 };
 
 // Errors: kInvalid when nobody tells, or one rank recorded.
@@ -69,31 +63,39 @@ std::vector<double> RankSpeeds(const std::vector<int32_t>& dead_ranks, int32_t e
   return speeds;
 }
 
-// Placements cannot tell a split in turn from an even one. Errors: kInvalid naming --split.
-bool SplitsEvenly(const RepairFlags& flags) {
-  switch (formats::ParseSplit(flags.split, "--split")) {
-    case formats::Split::kOptimal:
-      return false;
-    case formats::Split::kEven:
-    case formats::Split::kRoundRobin:
-      return true;
-    case formats::Split::kRandom:
-      break;
-  }
-  Throw(ErrorKind::kInvalid, "--split is {}; allowed for repair: even, round_robin, optimal",
-        flags.split);
+// What to balance for: --split, else the split of --engine, else the optimal one.
+formats::Split SplitOf(const TargetEngineFlags& flags) {
+  if (!flags.split.empty()) return formats::ParseSplit(flags.split, "--split");
+  if (!flags.engine.empty()) return formats::FindEngine(flags.engine, "--engine").split;
+  return formats::Split::kOptimal;
 }
 
-// Who records may split otherwise than repair assumes.
-void TellOtherSplit(const RepairFlags& flags, const RecordedLoads& recorded) {
-  if (!recorded.engine || SplitsEvenly(flags)) return;
+// Placements cannot tell splits in turn and at random from an even one, which is the mean of both.
+bool SplitsEvenly(const TargetEngineFlags& flags) {
+  return SplitOf(flags) != formats::Split::kOptimal;
+}
+
+// Refused before anything is read. Errors: kInvalid naming --engine or --split.
+void CheckSplit(const TargetEngineFlags& flags) {
+  if (!flags.engine.empty()) formats::FindEngine(flags.engine, "--engine");
+  if (!flags.split.empty() && SplitOf(flags) == formats::Split::kRandom)
+    Throw(ErrorKind::kInvalid, "--split is {}; allowed for repair: even, round_robin, optimal",
+          flags.split);
+}
+
+// For whom the repair is; who records may split otherwise than it assumes.
+void TellSplit(const RepairFlags& flags, const RecordedLoads& recorded) {
+  if (!flags.engine.engine.empty() || !flags.engine.split.empty())
+    return LogInfo("{}",
+                   ChooseEngine(flags.engine, recorded.engine, flags.loads.Source()).Sentence());
+  if (!recorded.engine) return;
   const formats::EngineTraits& engine = formats::DefaultTraits(*recorded.engine);
   if (engine.split != formats::Split::kOptimal)
     LogInfo(
         "repair is for the optimal split of each batch; {}, whose format {} is, has {} split: "
-        "--split even is for it",
+        "--engine {} (or --split even) is for it",
         engine.title, flags.loads.Source(),
-        engine.split == formats::Split::kEven ? "an even" : "another");
+        engine.split == formats::Split::kEven ? "an even" : "another", engine.name);
 }
 
 void CheckNodes(const RepairFlags& flags) {
@@ -128,6 +130,7 @@ std::vector<LayerRepair> StartRepairs(const RepairFlags& flags,
   const statistics::EplbTarget target{.num_experts = recorded.num_experts,
                                       .ep_size = flags.ep_size};
   eplb::ValidateSizes(target.num_experts, config.num_slots, target.ep_size, flags.from);
+  CheckEpSize(target.ep_size);
   std::vector<LayerRepair> repairs;
   for (const auto& [layer, loads] : recorded.layers) {
     const bool has_load = eplb::HasLoad(loads.Sum());
@@ -144,7 +147,7 @@ std::vector<LayerRepair> StartRepairs(const RepairFlags& flags,
 void RepairLayers(const RepairFlags& flags, const RecordedLoads& recorded,
                   std::vector<LayerRepair>& repairs) {
   const eplb::RepairOptions options{.max_fetched_slots = flags.max_fetched_slots.value_or(kNoLimit),
-                                    .splits_evenly = SplitsEvenly(flags),
+                                    .splits_evenly = SplitsEvenly(flags.engine),
                                     .until = flags.until,
                                     .rank_speed = RankSpeeds(flags.dead_ranks, flags.ep_size),
                                     .seed = flags.seed,
@@ -162,99 +165,6 @@ void RepairLayers(const RepairFlags& flags, const RecordedLoads& recorded,
     repair.result = eplb::RepairPlacement(repair.result.placement, batches, layer_options);
     repair.repair_ms = ThreadMilliseconds() - start;
   });
-}
-
-struct RepairTotals {
-  int32_t num_layers = 0;  // with load
-  int32_t num_above = 0;   // of them, those that stay above --until
-  double imbalance_before = 0;
-  double imbalance_after = 0;
-  int64_t fetched_slots = 0;
-  int64_t cross_slots_before = 0;
-  int64_t cross_slots_after = 0;
-  double repair_ms = 0;
-
-  double FetchedPerLayer() const { return static_cast<double>(fetched_slots) / num_layers; }
-};
-
-RepairTotals TotalsOf(const RepairFlags& flags, const std::vector<LayerRepair>& repairs) {
-  RepairTotals totals;
-  for (const LayerRepair& repair : repairs) {
-    totals.fetched_slots += repair.result.fetched_slots;
-    totals.cross_slots_before += repair.result.cross_slots_before;
-    totals.cross_slots_after += repair.result.cross_slots_after;
-    totals.repair_ms += repair.repair_ms;
-    if (!repair.has_load) continue;
-    ++totals.num_layers;
-    totals.num_above += repair.result.imbalance_after > flags.until ? 1 : 0;
-    totals.imbalance_before += repair.result.imbalance_before;
-    totals.imbalance_after += repair.result.imbalance_after;
-  }
-  totals.imbalance_before /= totals.num_layers;
-  totals.imbalance_after /= totals.num_layers;
-  return totals;
-}
-
-Json RepairJson(const RepairFlags& flags, const std::vector<LayerRepair>& repairs) {
-  Json layers = Json::array();
-  for (const LayerRepair& repair : repairs) {
-    Json row{{"layer", repair.layer},
-             {"has_load", repair.has_load},
-             {"fetched_slots", repair.result.fetched_slots},
-             {"repair_ms", repair.repair_ms}};
-    if (repair.has_load) {
-      row["imbalance_before"] = repair.result.imbalance_before;
-      row["imbalance_after"] = repair.result.imbalance_after;
-    }
-    if (flags.nodes.num_nodes > 1) {
-      row["cross_node_slots_before"] = repair.result.cross_slots_before;
-      row["cross_node_slots_after"] = repair.result.cross_slots_after;
-    }
-    layers.push_back(std::move(row));
-  }
-  const RepairTotals totals = TotalsOf(flags, repairs);
-  return {{"ep_size", flags.ep_size},
-          {"split", flags.split},
-          {"num_slots", repairs.front().result.placement.num_slots()},
-          {"dead_ranks", flags.dead_ranks},
-          {"until", flags.until},
-          {"layers", layers},
-          {"layers_above_until", totals.num_above},
-          {"slots_fetched", totals.fetched_slots},
-          {"slots_fetched_per_layer", totals.FetchedPerLayer()},
-          {"imbalance_before", totals.imbalance_before},
-          {"imbalance_after", totals.imbalance_after},
-          {"repair_ms_per_layer", totals.repair_ms / static_cast<double>(repairs.size())}};
-}
-
-std::string CrossingText(const RepairFlags& flags, const RepairTotals& totals) {
-  if (flags.nodes.num_nodes == 1) return "";
-  return fmt::format(
-      "{} nodes: {} slots of all layers held experts of other nodes than their home, {} do now\n",
-      flags.nodes.num_nodes, totals.cross_slots_before, totals.cross_slots_after);
-}
-
-std::string RepairText(const RepairFlags& flags, const std::vector<LayerRepair>& repairs) {
-  std::string text = fmt::format(
-      "Imbalance ratio under {} split of each batch, mean over batches; slots whose expert a rank "
-      "must fetch.\n{:>6} {:>8} {:>8} {:>8} {:>9}\n",
-      SplitsEvenly(flags) ? "an even" : "the optimal", "layer", "before", "after", "fetched",
-      "repair ms");
-  for (const LayerRepair& repair : repairs)
-    text +=
-        repair.has_load
-            ? fmt::format("{:>6} {:>8.4f} {:>8.4f} {:>8} {:>9.2f}\n", repair.layer,
-                          repair.result.imbalance_before, repair.result.imbalance_after,
-                          repair.result.fetched_slots, repair.repair_ms)
-            : fmt::format("{:>6} {:>8} {:>8} {:>8} {:>9.2f}  no load recorded: left as it is\n",
-                          repair.layer, "-", "-", repair.result.fetched_slots, repair.repair_ms);
-  const RepairTotals totals = TotalsOf(flags, repairs);
-  return text +
-         fmt::format("{:>6} {:>8.4f} {:>8.4f} {:>8} {:>9.2f}\n", "all", totals.imbalance_before,
-                     totals.imbalance_after, totals.fetched_slots, totals.repair_ms) +
-         fmt::format("{} layers with load; {:.2f} slots fetched per layer\n", totals.num_layers,
-                     totals.FetchedPerLayer()) +
-         CrossingText(flags, totals);
 }
 
 void WarnOfFlatLayers(const RepairFlags& flags, const std::vector<LayerRepair>& repairs) {
@@ -282,7 +192,7 @@ void WriteResult(const RepairFlags& flags, statistics::EplbConfig config, bool t
 
 void Repair(RepairFlags flags) {
   CheckNodes(flags);
-  SplitsEvenly(flags);  // refuses a name before anything is read
+  CheckSplit(flags.engine);
   std::vector<FileUse> inputs = FilesOf(flags.loads);
   inputs.push_back(Reads("--from", flags.from));
   CheckPlacementOutput(flags.output, std::move(inputs));
@@ -292,14 +202,14 @@ void Repair(RepairFlags flags) {
   const bool tells_ranks = flags.ep_size > 0 || config.KnownEpSize().has_value();
   flags.ep_size = ranks.ep_size;
   LogInfo("{} ranks: {}", ranks.ep_size, ranks.from);
-  TellOtherSplit(flags, recorded);
+  TellSplit(flags, recorded);
   std::vector<LayerRepair> repairs = StartRepairs(flags, config, recorded);
   const auto has_load = [](const LayerRepair& repair) { return repair.has_load; };
   if (std::none_of(repairs.begin(), repairs.end(), has_load))
     Throw(ErrorKind::kInvalid, "no layer has any load; nothing to repair {} for", flags.from);
   RepairLayers(flags, recorded, repairs);
   WriteResult(flags, config, tells_ranks, repairs);
-  const RepairTotals totals = TotalsOf(flags, repairs);
+  const RepairTotals totals = TotalsOf(repairs, flags.until);
   if (totals.num_above > 0)
     LogWarn("{} of {} layers stay above --until {}: {}", totals.num_above, totals.num_layers,
             flags.until,
@@ -308,9 +218,15 @@ void Repair(RepairFlags flags) {
                               *flags.max_fetched_slots)
                 : "no change of one or two slots gains enough");
   WarnOfFlatLayers(flags, repairs);
+  const RepairContext context{.ep_size = flags.ep_size,
+                              .split = std::string(formats::SplitName(SplitOf(flags.engine))),
+                              .splits_evenly = SplitsEvenly(flags.engine),
+                              .until = flags.until,
+                              .dead_ranks = flags.dead_ranks,
+                              .num_nodes = flags.nodes.num_nodes};
   PrintPlacementReport(flags.output, flags.output.json
-                                         ? DumpJson(RepairJson(flags, repairs), 2) + "\n"
-                                         : RepairText(flags, repairs));
+                                         ? DumpJson(RepairJson(context, repairs), 2) + "\n"
+                                         : RepairText(context, repairs));
 }
 
 }  // namespace
@@ -325,11 +241,12 @@ void AddEplbRepair(Command group) {
       .Add("--ep-size", flags.ep_size,
            "ranks (default: those of the file, else those that recorded)")
       .Positive();
-  command
-      .Add("--split", flags.split,
-           "what to balance for: the optimal split of each batch, or the even one of TensorRT-LLM, "
-           "vLLM and SGLang (even, round_robin)")
-      .ShowDefault();
+  command.Add("--engine", flags.engine.engine,
+              fmt::format("balance for the split of this engine: {}", formats::EngineNames()));
+  command.Add("--split", flags.engine.split,
+              "what to balance for: the optimal split of each batch, or the even one of "
+              "TensorRT-LLM, vLLM and SGLang (even, round_robin) (default: that of --engine, else "
+              "optimal)");
   command
       .Add("--until", flags.until,
            "imbalance ratio of a layer, mean over batches, at which to stop")

@@ -9,9 +9,9 @@
 #include "eplb_commands.h"
 #include "eplb_crossing.h"
 #include "eplb_engine.h"
+#include "eplb_report_text.h"
 #include "formats/placement_file.h"
 #include "interrupt.h"
-#include "statistics/expert_ranking.h"
 #include "statistics/html_report.h"
 #include "statistics/report.h"
 #include "statistics/statistics_folder.h"
@@ -87,10 +87,7 @@ std::string OtherRanks(int32_t num_slots, int32_t num_experts, int32_t chosen) {
   for (int32_t ranks = 2; ranks <= std::min(num_slots, num_experts); ++ranks)
     if (num_slots % ranks == 0 && ranks != chosen) others.push_back(ranks);
   if (others.empty()) return "";
-  const auto near = std::lower_bound(others.begin(), others.end(), chosen);
-  const auto begin = near - std::min<int64_t>(2, near - others.begin());
-  return fmt::format("{}",
-                     fmt::join(begin, begin + std::min<int64_t>(4, others.end() - begin), ", "));
+  return fmt::to_string(fmt::join(others, ", "));
 }
 
 // On how many ranks the figures are, and where that is from. Errors: kInvalid when nobody tells, or
@@ -126,41 +123,6 @@ RankChoice RanksOf(const ReportFlags& flags, const Run& run,
   return choice;
 }
 
-Json FiguresJson(const statistics::LoadFigures& figures) {
-  return {{"mean", figures.mean},
-          {"std", figures.std},
-          {"imbalance_ratio", figures.imbalance_ratio},
-          {"balancedness", figures.balancedness}};
-}
-
-Json PercentilesJson(const std::vector<double>& values) {
-  if (values.empty()) return nullptr;
-  return {{"p50", statistics::Percentile(values, 0.5)},
-          {"p90", statistics::Percentile(values, 0.9)},
-          {"p99", statistics::Percentile(values, 0.99)},
-          {"max", statistics::Percentile(values, 1)}};
-}
-
-Json ExpertsJson(const std::vector<statistics::RankedExpert>& experts) {
-  Json list = Json::array();
-  for (const statistics::RankedExpert& expert : experts)
-    list.push_back({{"expert", expert.expert}, {"load", expert.load}});
-  return list;
-}
-
-std::vector<double> AllRatios(const statistics::LoadReport& report) {
-  std::vector<double> all;
-  for (const std::vector<double>& row : report.ratios)
-    all.insert(all.end(), row.begin(), row.end());
-  return all;
-}
-
-std::vector<double> LayerRatios(const statistics::LoadReport& report) {
-  std::vector<double> all;
-  for (const statistics::LoadFigures& row : report.rows) all.push_back(row.imbalance_ratio);
-  return all;
-}
-
 // Where the source does not tell its ranks, those of the figures stand for them: the largest number
 // up to these that divides the experts, and for slots only where it divides them.
 void AssumeRanks(int32_t ep_size, Run& run) {
@@ -170,97 +132,6 @@ void AssumeRanks(int32_t ep_size, Run& run) {
   run.experts.ep_size = ranks;
   if (run.slots && run.slots->num_experts % ep_size != 0) run.slots.reset();
   if (run.slots) run.experts.ep_size = run.slots->ep_size = ep_size;
-}
-
-struct Context {
-  TargetEngine engine;
-  RankChoice ranks;
-  std::string layout;  // what the figures are of
-};
-
-Json ReportJson(const statistics::LoadReport& report, const Run& run, const Context& context,
-                int32_t hot) {
-  Json layers = Json::array();
-  for (size_t l = 0; l < report.layers.size(); ++l) {
-    Json row = FiguresJson(report.rows[l]);
-    row["layer"] = report.layers[l];
-    row["percentiles"] = PercentilesJson(report.ratios[l]);
-    layers.push_back(std::move(row));
-  }
-  Json document{{"iter_start", run.experts.iter_start},
-                {"iter_stop", run.experts.iter_stop()},
-                {"ep_size", context.ranks.ep_size},
-                {"ep_size_from", context.ranks.from},
-                {"engine", context.engine.traits ? std::string(context.engine.traits->name) : ""},
-                {"split", formats::SplitName(context.engine.split)},
-                {"layout", context.layout},
-                {"layers", layers},
-                {"average", FiguresJson(report.average)},
-                {"percentiles", PercentilesJson(AllRatios(report))},
-                {"percentiles_over_layers", PercentilesJson(LayerRatios(report))},
-                {"layers_without_load", report.layers_without_load},
-                {"empty_iterations", report.empty_iterations},
-                {"iterations_with_empty_layers", report.partly_empty}};
-  if (hot == 0) return document;
-  document["experts"] = Json::array();
-  for (const statistics::LayerRanking& layer : statistics::RankExperts(run.experts, hot))
-    document["experts"].push_back({{"layer", layer.layer},
-                                   {"hot", ExpertsJson(layer.hot)},
-                                   {"cold", ExpertsJson(layer.cold)},
-                                   {"hot_share", layer.top_share},
-                                   {"never_chosen", layer.never_chosen}});
-  return document;
-}
-
-std::string ExpertsText(const std::vector<statistics::RankedExpert>& experts) {
-  std::string text;
-  for (const statistics::RankedExpert& expert : experts)
-    text += fmt::format(" {}:{:.2f}", expert.expert, expert.load);
-  return text;
-}
-
-std::string HotText(const Run& run, int32_t hot) {
-  if (hot == 0) return "";
-  std::string text = "Hot and cold experts (expert:load relative to the layer's mean):\n";
-  for (const statistics::LayerRanking& layer : statistics::RankExperts(run.experts, hot))
-    text += fmt::format("{}  hot{} ({:.1f} % of tokens)  cold{}  never chosen {}\n", layer.layer,
-                        ExpertsText(layer.hot), 100 * layer.top_share, ExpertsText(layer.cold),
-                        layer.never_chosen);
-  return text;
-}
-
-// What the table does not say: for whom, on what ranks, and the figures beside the ratio.
-std::vector<std::string> Notes(const statistics::LoadReport& report, const Context& context) {
-  std::vector<std::string> notes = {
-      fmt::format("{}; {} ranks: {}", context.layout, context.ranks.ep_size, context.ranks.from),
-      context.engine.Sentence()};
-  if (report.rows.empty()) return notes;
-  const std::vector<double> all = AllRatios(report);
-  const std::vector<double> layers = LayerRatios(report);
-  notes.push_back(fmt::format(
-      "balancedness (mean / max) {:.3f}; imbalance ratio over iterations and layers: median "
-      "{:.3f}, "
-      "90th percentile {:.3f}, 99th {:.3f}, max {:.3f}; over layers: median {:.3f}, max {:.3f}",
-      report.average.balancedness, statistics::Percentile(all, 0.5),
-      statistics::Percentile(all, 0.9), statistics::Percentile(all, 0.99),
-      statistics::Percentile(all, 1), statistics::Percentile(layers, 0.5),
-      statistics::Percentile(layers, 1)));
-  return notes;
-}
-
-std::vector<std::string> EmptyNotes(const statistics::LoadReport& report) {
-  std::vector<std::string> notes;
-  if (!report.layers_without_load.empty())
-    notes.push_back(fmt::format("layers without any load are left out: {}",
-                                fmt::join(report.layers_without_load, ", ")));
-  if (report.empty_iterations > 0)
-    notes.push_back(
-        fmt::format("iterations without any load, left out: {}", report.empty_iterations));
-  if (report.partly_empty > 0)
-    notes.push_back(fmt::format(
-        "iterations in which some layers have no load, and which count for the others only: {}",
-        report.partly_empty));
-  return notes;
 }
 
 // The last part of a path: pages are passed on, and others need not know the folders.
@@ -328,9 +199,10 @@ void Report(const ReportFlags& flags) {
   if (!flags.html.empty()) CheckWritable(flags.html);
   Run run = ReadRun(flags);
   const statistics::EplbConfig projection = ReadProjection(flags, run);
-  const Context context{.engine = ChooseEngine(flags.engine, run.engine, flags.loads.Source()),
-                        .ranks = RanksOf(flags, run, projection),
-                        .layout = LayoutText(flags, run, projection)};
+  const ReportContext context{
+      .engine = ChooseEngine(flags.engine, run.engine, flags.loads.Source()),
+      .ranks = RanksOf(flags, run, projection),
+      .layout = LayoutText(flags, run, projection)};
   if (context.ranks.ep_size % flags.num_nodes != 0)
     Throw(ErrorKind::kInvalid, "--nodes is {}; it must divide {} ranks", flags.num_nodes,
           context.ranks.ep_size);
@@ -374,7 +246,7 @@ void Report(const ReportFlags& flags) {
                                 .projection = flags.projection ? &projection : nullptr,
                                 .projection_source = flags.projection.value_or("")});
   if (flags.json) {
-    Json document = ReportJson(report, run, context, flags.hot);
+    Json document = ReportJson(report, run.experts, context, flags.hot);
     if (!crossings.empty()) document["crossing"] = CrossingJson(crossings);
     WriteFileWhole("-", DumpJson(document, 2) + "\n");
     return;
@@ -383,7 +255,8 @@ void Report(const ReportFlags& flags) {
   if (flags.loads.statistics.HasWindow())
     text = fmt::format("# iter_start {} iter_stop {}\n", run.experts.iter_start,
                        run.experts.iter_stop());
-  WriteFileWhole("-", text + statistics::FormatLoadReport(report) + HotText(run, flags.hot) +
+  WriteFileWhole("-", text + statistics::FormatLoadReport(report) +
+                          HotText(run.experts, flags.hot) +
                           CrossingText(crossings, flags.num_nodes));
 }
 

@@ -169,7 +169,7 @@ LayerTraces::LayerTraces(const TraceFlags& flags, int32_t ep_size, uint64_t seed
 
 void LayerTraces::TakeRouting(const TraceFlags& flags) {
   rule_ = RuleOf(flags);
-  routing_ = statistics::RoutingTraceOf(statistics::ReadRouting(flags.routing, flags.num_experts));
+  routing_ = statistics::ReadRouting(flags.routing, flags.num_experts);
   eplb::ValidateIterationRule(routing_, rule_);
   num_experts_ = routing_.num_experts;
   top_k_ = routing_.top_k;

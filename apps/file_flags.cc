@@ -30,6 +30,7 @@ void CheckFiles(const config::EngineFlags& engine, std::vector<FileUse> uses) {
     uses.push_back(WritesFolder("--expert-statistic-path", engine.statistic_path));
   else if (variable != nullptr)
     uses.push_back(WritesFolder("EXPERT_STATISTIC_PATH", variable));
+  uses.push_back(Writes("--trace", engine.trace));
   RefuseSharedFiles(uses);
 }
 

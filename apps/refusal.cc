@@ -37,7 +37,7 @@ int RefuseCommandLine(const std::string& message) {
       return RefuseWithOthers(world, message);
     } catch (const Error& e) {
       if (world.has_agreed_to_end()) return ExitCode(e.kind());
-      world.NoteFailure();
+      world.Fail(e.what());
       throw;
     }
   } catch (const std::exception&) {  // the others cannot be reached

@@ -13,104 +13,18 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/temporary.h"
-#include "checkpoint/checkpoint.h"
-#include "checkpoint/load_progress.h"
 #include "checkpoint/memory_plan.h"
 #include "comm/mpi/launch.h"
 #include "embedded_model.h"
 #include "interrupt.h"
 #include "kv/paged_cache.h"
 #include "model/registry.h"
-#include "model/transformer.h"
+#include "run_outputs.h"
+#include "session_weights.h"
 #include "version.h"
 
 namespace wideload::apps {
 namespace {
-
-// What of a model's memory is made elsewhere, and by whom it is read; nothing for one of its own.
-struct SharedPlaces {
-  Arena* arena = nullptr;               // of all but the experts
-  model::WeightStore* store = nullptr;  // of the experts
-  bool is_first = true;                 // of the ranks here: reads what is in the arena
-  int num_threads = NumAllowedCpus();
-};
-
-// Reads the weights, or its part of them, with progress.
-void LoadModel(const EngineFlags& flags, const SharedPlaces& places, Session& session) {
-  ThreadPool pool("load", places.num_threads);
-  checkpoint::Checkpoint weights(session.folder);
-  if (flags.check_weights && places.is_first) checkpoint::CheckWeights(weights, {}, pool);
-  model::LoadOptions options{
-      .kernels = session.kernels,
-      .pool = &pool,
-      .mode = places.is_first ? model::LoadMode::kRead : model::LoadMode::kAttach,
-      .arena = places.arena};
-  if (places.store != nullptr)
-    options.place_expert = [&](int32_t moe_index, int32_t expert, int64_t) {
-      return model::PlacedExpert{.storage = Buffer::Over(places.store->BytesOf(moe_index, expert)),
-                                 .is_read = places.store->IsOwn(expert)};
-    };
-  std::optional<checkpoint::LoadProgress> progress;
-  int64_t reported = 0;
-  if (places.is_first) {
-    progress.emplace("loading weights", weights.TotalBytes());
-    options.progress = [&](int64_t done, int64_t) {
-      progress->Add(static_cast<uint64_t>(done - std::exchange(reported, done)));
-    };
-  }
-  model::WeightLoader loader(weights, options);
-  session.model = model::LoadTransformer(session.spec, loader);
-  if (!progress) return;
-  progress->Finish();
-  for (const std::string& line : model::DescribeUnused(session.spec, weights.UnusedTensors()))
-    LogInfo("{}: {}", session.folder, line);
-}
-
-// Errors: what is wrong with names and shapes.
-ModelBytes MeasureModel(const Session& session) {
-  checkpoint::Checkpoint weights(session.folder);
-  ModelBytes bytes;
-  bytes.experts.resize(session.spec.moe.layers.size());
-  model::WeightLoader loader(weights,
-                             {.kernels = session.kernels,
-                              .mode = model::LoadMode::kMeasure,
-                              .place_expert = [&](int32_t moe_index, int32_t, int64_t num_bytes) {
-                                bytes.experts[static_cast<size_t>(moe_index)].push_back(num_bytes);
-                                bytes.weights += Arena::PieceBytes(num_bytes);
-                                return model::PlacedExpert{};
-                              }});
-  model::LoadTransformer(session.spec, loader);
-  bytes.all_but_experts = loader.stored_bytes();
-  bytes.weights += bytes.all_but_experts;
-  bytes.expert = loader.expert_bytes();
-  return bytes;
-}
-
-// Refuses a folder that cannot be written before the model is loaded.
-void PrepareRecording(const EngineFlags& flags, Session& session) {
-  session.record = statistics::ChooseRecordSettings(
-      {.flag_path = flags.statistic_path,
-       .flag_range = flags.statistic_iter_range,
-       .environment_path = std::getenv("EXPERT_STATISTIC_PATH"),
-       .environment_range = std::getenv("EXPERT_STATISTIC_ITER_RANGE")});
-  if (!session.record) return;
-  if (session.spec.moe.layers.empty())
-    Throw(ErrorKind::kInvalid, "expert statistics are asked for ({}); {} has no experts",
-          session.record->path, session.config.architecture);
-  if (flags.replace_statistics) session.existing = statistics::ExistingFolder::kReplace;
-  statistics::CheckStatisticsFolder(session.record->path, session.existing);
-}
-
-void StartRecording(Session& session) {
-  if (!session.record) return;
-  session.recorder = std::make_unique<statistics::Recorder>(
-      statistics::RecorderOptions{.num_ranks = session.engine->options().num_ranks,
-                                  .layers = session.model->spec().moe.layers,
-                                  .num_experts = static_cast<int32_t>(session.config.num_experts),
-                                  .experts_per_token = static_cast<int32_t>(session.config.top_k),
-                                  .range = session.record->range});
-  session.engine->SetRecorder(session.recorder.get());
-}
 
 std::string CopiesText(const Session& session) {
   const int64_t bytes = SlotBytes(session.spec, session.bytes, session.engine->options());
@@ -153,11 +67,13 @@ void LogStart(const EngineFlags& flags, const Session& session) {
   const std::string places =
       session.links ? fmt::format(" in processes ({})", session.links->text()) : "";
   LogInfo(
-      "{} ({}): {} ranks x {} threads{}, kernels {}, context {}, weights {}, KV for {} tokens per "
+      "{} ({}): {} ranks x {} threads{}, kernels {}, context {}, weights {}{}, KV for {} tokens "
+      "per "
       "rank, {}; online balancer: {}",
       session.folder, session.family, options.num_ranks, options.threads_per_rank, places,
       KernelSetName(session.kernels), session.context,
       FormatBytes(static_cast<uint64_t>(session.model->weight_bytes())),
+      session.packed ? fmt::format(" (experts in {})", flags.weight_file) : "",
       options.num_kv_blocks * kv::kBlockTokens, layout, BalancerText(flags, session));
 }
 
@@ -184,36 +100,17 @@ Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
   const RankPlaces places = ThreadPlaces(flags);
   runtime::EngineOptions options = ResolveOptions(flags, session.config, places);
   session.kernels = options.kernels;
-  session.bytes = MeasureModel(session);
+  session.bytes = MeasureModel(flags, session);
   options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
-  PrepareRecording(flags, session);
+  PrepareOutputs(flags, session);
+  StartTrace(!flags.trace.empty(), session, options);
   session.context = options.max_seq_len;
   LimitContext(check ? check(session, options) : options.max_seq_len, options);
-  LoadModel(flags, {}, session);
+  LoadOnThreads(flags, session);
   session.engine = std::make_unique<runtime::Engine>(*session.model, options);
   StartRecording(session);
   LogStart(flags, session);
   return session;
-}
-
-// Names, types and shapes of all tensors, and bytes from the middle of some: two trainings of one
-// model differ in any of them, and reading all weights would take as long as loading them.
-std::string TensorsOf(const std::string& folder) {
-  constexpr size_t kMaxSamples = 1024;  // of tensors, at equal distances
-  constexpr int64_t kSampleBytes = 64;
-  const checkpoint::Checkpoint weights(folder);
-  const std::vector<std::string_view> names = weights.Names();
-  const size_t step = (names.size() + kMaxSamples - 1) / kMaxSamples;
-  std::string text;
-  for (size_t i = 0; i < names.size(); ++i) {
-    const TensorView& view = weights.Peek(names[i]);
-    text += fmt::format("{} {} {}\n", names[i], DTypeName(view.dtype()), view.shape().ToString());
-    if (i % step != 0) continue;
-    const int64_t count = std::min(kSampleBytes, view.num_bytes());
-    text.append(static_cast<const char*>(view.raw()) + (view.num_bytes() - count) / 2,
-                static_cast<size_t>(count));
-  }
-  return text;
 }
 
 // What must be the same on all ranks, and is compared before any work.
@@ -233,68 +130,6 @@ std::vector<runtime::Fact> FactsOf(const EngineFlags& flags, const Session& sess
 compute::KernelSet CommonKernels(runtime::ProcessWorld& world,
                                  const runtime::EngineOptions& options) {
   return runtime::CommonKernelSet(world.Gather(options.kernels));
-}
-
-// What the experts' parts are called here. Ranks that only seem to be on several hosts share a
-// folder.
-std::string StoreName(const EngineFlags& flags, int host) {
-  const char* const variable = std::getenv("TRTLLM_EPLB_SHM_NAME");
-  const std::string base = !flags.weight_store.empty() ? flags.weight_store
-                           : variable != nullptr       ? variable
-                                                       : model::WeightStorePlace().base;
-  return host == 0 ? base : fmt::format("{}_h{}", base, host);
-}
-
-// The ranks of a host read the experts together into shared memory, and the first of them the rest.
-// All of it has lost its names before it is read: whoever is killed meanwhile leaves nothing.
-void ShareModel(runtime::ProcessWorld& world, const EngineFlags& flags, Session& session) {
-  const SegmentName name{.job = world.job(), .name = fmt::format("weights-{}", world.host())};
-  const bool is_first = world.local_rank() == 0;
-  session.experts = std::make_unique<model::WeightStore>(
-      model::WeightStorePlace{.base = StoreName(flags, world.host()),
-                              .job = world.job(),
-                              .local_rank = world.local_rank(),
-                              .num_local_ranks = world.local_size()},
-      session.spec.moe.layers, session.bytes.experts);
-  world.Together([&] {
-    if (!is_first) return;
-    session.experts->Create();
-    session.weights = SharedMemory::Create(name, session.bytes.all_but_experts);
-    // Alone on its host: nobody needs the names, and nobody would remove them.
-    if (world.local_size() > 1) return;
-    session.experts->Unlink();
-    session.weights.Unlink();
-  });
-  world.Together([&] {
-    if (!is_first) session.experts->Create();
-  });
-  world.Together([&] {
-    session.experts->Attach();
-    if (!is_first) session.weights = SharedMemory::Attach(name);
-  });
-  session.experts->Unlink();
-  session.weights.Unlink();
-  world.Together([&] {
-    Arena arena(session.weights.bytes());
-    LoadModel(flags,
-              {.arena = &arena,
-               .store = session.experts.get(),
-               .is_first = is_first,
-               .num_threads = std::max(1, NumAllowedCpus() / world.local_size())},
-              session);
-  });
-}
-
-// Refuses before work what this host's shared memory cannot hold.
-void CheckSharedMemoryOf(const runtime::ProcessWorld& world, const runtime::EngineOptions& options,
-                         int64_t weight_bytes, const Session& session) {
-  if (world.local_rank() != 0) return;
-  const auto exchange_bytes = static_cast<int64_t>(ExchangeBytes(session.spec, options));
-  const SharedMemoryPart parts[] = {
-      {"weights", weight_bytes},
-      {fmt::format("exchange and messages of {} ranks", world.local_size()),
-       world.LinkBytes(exchange_bytes)}};
-  CheckSharedMemory(parts);
 }
 
 // What StartOnProcesses makes step by step.
@@ -321,9 +156,9 @@ void AgreeOnStart(runtime::ProcessWorld& world, const EngineFlags& flags, Start&
   options.kernels = session.kernels = CommonKernels(world, options);
   options.threads_per_rank = std::ranges::min(world.Gather(options.threads_per_rank));
   world.Together([&] {
-    session.bytes = MeasureModel(session);
+    session.bytes = MeasureModel(flags, session);
     options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
-    CheckSharedMemoryOf(world, options, session.bytes.weights, session);
+    CheckSharedMemoryOf(world, options, session);
   });
   options.num_kv_blocks = std::ranges::min(world.Gather(options.num_kv_blocks));
   session.context = options.max_seq_len;
@@ -339,16 +174,21 @@ Session StartOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags,
   int64_t longest = 0;
   world.Together([&] {
     if (!world.is_leader()) return;
-    PrepareRecording(flags, session);
+    PrepareOutputs(flags, session);
     longest = check ? check(session, options) : options.max_seq_len;
   });
   longest = std::ranges::max(world.Gather(longest));
+  StartTrace(world.Gather(static_cast<int32_t>(!session.trace_path.empty())).front() != 0, session,
+             options);
   world.Together([&] { LimitContext(longest, options); });
-  ShareModel(world, flags, session);
+  LoadOnProcesses(world, flags, session);
   world.Together([&] {
     session.links = world.Connect(options, runtime::ExchangeSegmentBytes(*session.model, options));
     session.links->view.pending_signal = InterruptSignal;
     session.links->view.on_signal = NoteInterrupt;
+    session.links->view.on_failure = [&world](const std::exception& failure) {
+      world.Fail(FailureText(failure));
+    };
     if (!world.is_leader())
       session.server =
           std::make_unique<runtime::RankServer>(*session.model, options, session.links->view);
@@ -369,7 +209,7 @@ int Lead(runtime::ProcessWorld& world, const std::function<void(runtime::Process
     command(world.size() > 1 ? &world : nullptr);
     code = FinishOutput(InterruptExitCode());
   } catch (const std::exception& failure) {
-    code = ReportFailure(failure);
+    code = world.has_failed() ? FailureCode(failure) : ReportFailure(failure);  // told at once
   }
   world.End(code);
   return code;
@@ -387,8 +227,8 @@ int Serve(runtime::ProcessWorld& world, const EngineFlags& flags) {
     // What all ranks have thrown rank 0 tells of.
     const auto* const error = dynamic_cast<const Error*>(&failure);
     if (world.has_agreed_to_end() && error != nullptr) return ExitCode(error->kind());
-    world.NoteFailure();
-    return ReportFailure(failure);
+    world.Fail(FailureText(failure));
+    return FailureCode(failure);
   }
 }
 
@@ -452,28 +292,19 @@ void RunUnrecorded(Session& session, const std::function<void()>& work) {
 }
 
 void RunRecorded(Session& session, const std::function<void()>& work) {
-  const auto write = [&] {
-    if (!session.recorder) return;
-    session.recorder->Write(session.record->path, session.existing);
-    if (session.recorder->num_dropped() > 0)
-      LogWarn("{}: {} iterations did not fit into memory and are missing", session.record->path,
-              session.recorder->num_dropped());
-    LogInfo("{}: expert statistics of {} iterations", session.record->path,
-            session.recorder->Statistics().num_iterations);
-  };
   RunUnrecorded(session, [&] {
     try {
       work();
     } catch (const std::exception&) {
       try {
-        write();
+        WriteOutputs(session);
       } catch (const Error& e) {
         LogWarn("{}", e.what());
       }
       throw;
     }
   });
-  write();
+  WriteOutputs(session);
 }
 
 void RefuseInvalid(const runtime::Request& request, const Session& session,

@@ -15,12 +15,14 @@
 #include "config/config_file.h"
 #include "engine_flags.h"
 #include "model/model.h"
+#include "model/packed_file.h"
 #include "model/weight_store.h"
 #include "option_flags.h"
 #include "runtime/engine.h"
 #include "runtime/processes/process_world.h"
 #include "runtime/processes/rank_server.h"
 #include "statistics/recorder.h"
+#include "trace/trace.h"
 
 namespace wideload::apps {
 
@@ -36,10 +38,14 @@ struct Session {
   // Of a model that processes of this host share: all but the experts, and these.
   SharedMemory weights;
   std::unique_ptr<model::WeightStore> experts;
+  Buffer block;                               // of all weights, where their pages are huge
+  std::unique_ptr<model::PackedFile> packed;  // of experts in a file, else null
   std::unique_ptr<model::Model> model;
   std::optional<statistics::RecordSettings> record;  // what the flags or the environment ask for
   statistics::ExistingFolder existing = statistics::ExistingFolder::kRefuse;
   std::unique_ptr<statistics::Recorder> recorder;
+  std::string trace_path;                               // of rank 0; empty: nothing is traced
+  std::unique_ptr<trace::Trace> trace;                  // of this process; null: nothing is traced
   std::unique_ptr<runtime::ProcessWorld::Links> links;  // of ranks that are processes
   std::unique_ptr<runtime::Engine> engine;              // null on ranks other than 0
   std::unique_ptr<runtime::RankServer> server;          // only there
@@ -92,8 +98,8 @@ void RefuseInvalid(const runtime::Request& request, const Session& session,
 
 // Calls `work`, which runs the engine. When it ends with an exception and a rank's thread has not
 // come back, the process ends here with main's message and exit code: nothing that this thread may
-// still use can be taken down. RunRecorded also writes the recorded statistics, if any were asked
-// for, at the end of `work` and before an exception is passed on.
+// still use can be taken down. RunRecorded also writes the recorded statistics and the trace, if
+// they were asked for, at the end of `work` and before an exception is passed on.
 void RunUnrecorded(Session& session, const std::function<void()>& work);
 void RunRecorded(Session& session, const std::function<void()>& work);
 

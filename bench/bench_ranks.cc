@@ -1,6 +1,6 @@
 // The cost of ranks: the prompts of the embedded model on 8 ranks x 1 thread against 1 rank x 2
-// threads, in turns on the same machine; memory of both; and what recording expert statistics
-// costs.
+// threads, in turns on the same machine; the same of replicas and of the online balancer against
+// none; memory; and what recording expert statistics costs.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,43 +14,25 @@
 #include <memory>
 
 #include "base/cpu_info.h"
-#include "checkpoint/checkpoint.h"
-#include "checkpoint/model_config.h"
 #include "dataset.h"
 #include "kv/paged_cache.h"
-#include "model/registry.h"
-#include "model/transformer.h"
+#include "loaded_model.h"
 #include "runtime/engine.h"
 #include "tokenizer/tokenizer.h"
 
 namespace wideload {
 namespace {
 
+using bench::Load;
+using bench::LoadedModel;
 using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::string model = WIDELOAD_MODELS_DIR "/wideload-14m";
-  std::vector<std::string> parts = {"speed", "memory", "statistics"};
+  std::vector<std::string> parts = {"speed", "slots", "balancer", "memory", "statistics"};
   int num_pairs = 9;
   int64_t concurrency = 64;
 };
-
-struct LoadedModel {
-  checkpoint::ModelConfig config;
-  std::unique_ptr<model::Model> model;
-  compute::KernelSet kernels = compute::AutoKernelSet();
-};
-
-LoadedModel Load(const std::string& folder) {
-  LoadedModel loaded;
-  const model::ModelReading reading = model::ReadModel(folder);
-  loaded.config = reading.config;
-  checkpoint::Checkpoint weights(folder);
-  ThreadPool pool("load", NumAllowedCpus());
-  model::WeightLoader loader(weights, {.kernels = loaded.kernels, .pool = &pool});
-  loaded.model = model::LoadTransformer(reading.spec, loader);
-  return loaded;
-}
 
 // All prompts of the folder, files in order of their names.
 std::vector<apps::DatasetRow> ReadPrompts(const std::string& folder) {
@@ -69,6 +51,7 @@ std::vector<apps::DatasetRow> ReadPrompts(const std::string& folder) {
 struct Layout {
   int32_t num_ranks;
   int32_t threads;
+  int32_t num_slots = 0;  // 0: one per expert
 };
 constexpr Layout kOneRank{1, 2};
 constexpr Layout kEightRanks{8, 1};
@@ -79,6 +62,7 @@ runtime::EngineOptions OptionsFor(const LoadedModel& loaded, const Layout& layou
   options.kernels = loaded.kernels;
   options.num_ranks = layout.num_ranks;
   options.threads_per_rank = layout.threads;
+  options.num_slots = layout.num_slots;
   options.max_seq_len = loaded.config.max_position_embeddings;
   options.num_kv_blocks = options.max_batch_size * kv::BlocksFor(options.max_seq_len);
   return options;
@@ -145,37 +129,90 @@ void PrintWaits(const runtime::ExchangeFigures& exchange) {
   std::printf(" imbalance of computed rows %.2f\n", exchange.MeanImbalance());
 }
 
+// Passes of two engines in turns over the same prompts.
+struct Comparison {
+  std::vector<double> rates, other_rates, ratios;  // ratio: rate / other rate
+  Pass last;                                       // of the first engine
+
+  void Print(const char* name, const char* other_name, const char* goal) const {
+    const auto [least, most] = std::minmax_element(ratios.begin(), ratios.end());
+    std::printf("  output tokens/s: %s %.0f, %s %.0f (medians of %zu pairs)\n", name, Median(rates),
+                other_name, Median(other_rates), ratios.size());
+    std::printf("  ratio: median %.3f, %.3f to %.3f   goal >= %s\n", Median(ratios), *least, *most,
+                goal);
+  }
+};
+
+Comparison Compare(const Options& options, const std::vector<apps::DatasetRow>& rows,
+                   runtime::Engine& engine, runtime::Engine& other) {
+  const std::vector<apps::DatasetRow> first(rows.begin(), rows.begin() + 64);
+  RunPrompts(other, first, options.concurrency);
+  RunPrompts(engine, first, options.concurrency);
+  Comparison comparison;
+  for (int pair = 0; pair < options.num_pairs; ++pair) {
+    // Who goes first changes, so that a drift of the machine favours neither.
+    Pass passes[2];
+    for (int i = 0; i < 2; ++i) {
+      const bool is_other = (pair + i) % 2 == 0;
+      passes[is_other ? 1 : 0] = RunPrompts(is_other ? other : engine, rows, options.concurrency);
+    }
+    comparison.rates.push_back(passes[0].TokensPerSecond());
+    comparison.other_rates.push_back(passes[1].TokensPerSecond());
+    comparison.ratios.push_back(comparison.rates.back() / comparison.other_rates.back());
+    comparison.last = passes[0];
+  }
+  return comparison;
+}
+
 void MeasureSpeed(const Options& options) {
   const LoadedModel loaded = Load(options.model);
   const std::vector<apps::DatasetRow> rows = ReadPrompts(options.model);
   runtime::Engine one(*loaded.model, OptionsFor(loaded, kOneRank));
   runtime::Engine eight(*loaded.model, OptionsFor(loaded, kEightRanks));
-  const std::vector<apps::DatasetRow> first(rows.begin(), rows.begin() + 64);
-  RunPrompts(one, first, options.concurrency);
-  RunPrompts(eight, first, options.concurrency);
-  std::vector<double> ratios, one_rates, eight_rates;
-  Pass last;
-  for (int pair = 0; pair < options.num_pairs; ++pair) {
-    // Who goes first changes, so that a drift of the machine favours neither.
-    Pass passes[2];
-    for (int i = 0; i < 2; ++i) {
-      const bool is_eight = (pair + i) % 2 == 1;
-      passes[is_eight ? 1 : 0] = RunPrompts(is_eight ? eight : one, rows, options.concurrency);
-    }
-    one_rates.push_back(passes[0].TokensPerSecond());
-    eight_rates.push_back(passes[1].TokensPerSecond());
-    ratios.push_back(eight_rates.back() / one_rates.back());
-    last = passes[1];
-  }
-  const auto [least, most] = std::minmax_element(ratios.begin(), ratios.end());
-  std::printf("speed: %zu prompts, %lld output tokens, %lld at a time, kernels %s, %d pairs\n",
-              rows.size(), static_cast<long long>(last.output_tokens),
+  const Comparison comparison = Compare(options, rows, eight, one);
+  std::printf("speed: %zu prompts, %lld output tokens, %lld at a time, kernels %s\n", rows.size(),
+              static_cast<long long>(comparison.last.output_tokens),
               static_cast<long long>(options.concurrency),
-              std::string(KernelSetName(loaded.kernels)).c_str(), options.num_pairs);
-  std::printf("  output tokens/s: 8 ranks x 1 thread %.0f, 1 rank x 2 threads %.0f (medians)\n",
-              Median(eight_rates), Median(one_rates));
-  std::printf("  ratio: median %.3f, %.3f to %.3f   goal >= 0.9\n", Median(ratios), *least, *most);
-  PrintWaits(last.exchange);
+              std::string(KernelSetName(loaded.kernels)).c_str());
+  comparison.Print("8 ranks x 1 thread", "1 rank x 2 threads", "0.9");
+  PrintWaits(comparison.last.exchange);
+}
+
+// What replicas cost where they gain nothing, two cores being as busy either way.
+void MeasureSlots(const Options& options) {
+  const LoadedModel loaded = Load(options.model);
+  const std::vector<apps::DatasetRow> rows = ReadPrompts(options.model);
+  runtime::Engine plain(*loaded.model, OptionsFor(loaded, kEightRanks));
+  Layout with_replicas = kEightRanks;
+  with_replicas.num_slots = 80;
+  runtime::Engine replicated(*loaded.model, OptionsFor(loaded, with_replicas));
+  std::printf("slots: 8 ranks, contiguous, optimal split\n");
+  Compare(options, rows, replicated, plain).Print("80 slots", "64 slots", "0.965");
+}
+
+// One kind of text on slots that were repaired for it before.
+void MeasureBalancer(const Options& options) {
+  const LoadedModel loaded = Load(options.model);
+  const std::vector<apps::DatasetRow> all = ReadPrompts(options.model);
+  constexpr size_t kOneKind = 48;  // prompts of a file
+  std::vector<apps::DatasetRow> rows;
+  for (size_t i = 0; i < 6 * kOneKind; ++i) rows.push_back(all[i % kOneKind]);
+  Layout layout = kEightRanks;
+  layout.num_slots = 96;
+  runtime::EngineOptions engine_options = OptionsFor(loaded, layout);
+  engine_options.rebalance.mode = rebalance::Mode::kRepair;
+  {
+    runtime::Engine engine(*loaded.model, engine_options);
+    RunPrompts(engine, rows, options.concurrency);
+    engine_options.placements = engine.balancer()->placements();
+  }
+  runtime::Engine balanced(*loaded.model, engine_options);
+  engine_options.rebalance.mode = rebalance::Mode::kOff;
+  runtime::Engine still(*loaded.model, engine_options);
+  std::printf("balancer: 8 ranks, 96 slots, a load that they are balanced for\n");
+  Compare(options, rows, balanced, still).Print("repair", "off", "0.97");
+  std::printf("  slots fetched in all passes: %lld\n",
+              static_cast<long long>(balanced.balancer()->figures().fetched_slots));
 }
 
 // "VmHWM" or "RssAnon" of this process, MiB.
@@ -231,12 +268,13 @@ Memory MeasureInChild(const Options& options, const Layout& layout) {
 double ExchangeMib(const LoadedModel& loaded, const Layout& layout) {
   const moe::MoeShape& shape = loaded.model->spec().moe;
   const runtime::EngineOptions options = OptionsFor(loaded, layout);
-  const exchange::ExchangeShape exchange =
-      moe::MakeExchangeShape(shape,
-                             {.num_ranks = layout.num_ranks,
-                              .num_slots = static_cast<int32_t>(shape.num_experts),
-                              .chunk_tokens = options.max_num_tokens},
-                             compute::PrecisionOf(options.kernels));
+  const exchange::ExchangeShape exchange = moe::MakeExchangeShape(
+      shape,
+      {.num_ranks = layout.num_ranks,
+       .num_slots =
+           layout.num_slots > 0 ? layout.num_slots : static_cast<int32_t>(shape.num_experts),
+       .chunk_tokens = options.max_num_tokens},
+      compute::PrecisionOf(options.kernels));
   return static_cast<double>(layout.num_ranks * (exchange::SegmentBytes(exchange) +
                                                  exchange::ScratchBytes(exchange))) /
          (1 << 20);
@@ -245,6 +283,9 @@ double ExchangeMib(const LoadedModel& loaded, const Layout& layout) {
 void MeasureMemory(const Options& options) {
   const Memory one = MeasureInChild(options, kOneRank);
   const Memory eight = MeasureInChild(options, kEightRanks);
+  Layout with_replicas = kEightRanks;
+  with_replicas.num_slots = 96;
+  const Memory replicated = MeasureInChild(options, with_replicas);
   const LoadedModel loaded = Load(options.model);
   const auto print = [&](const char* name, const Layout& layout, const Memory& memory) {
     std::printf(
@@ -255,6 +296,7 @@ void MeasureMemory(const Options& options) {
   std::printf("memory, MiB resident after all prompts, one process each:\n");
   print("1 rank ", kOneRank, one);
   print("8 ranks", kEightRanks, eight);
+  print("8 ranks, 96 slots", with_replicas, replicated);
   // Weights alone say only that they are shared. The goal leaves out slots (which cost nothing: the
   // ranks share the weights) and exchange buffers, not KV cache and workspaces.
   const auto rest = [&](const Layout& layout, const Memory& memory) {
@@ -264,6 +306,8 @@ void MeasureMemory(const Options& options) {
       "  8 ranks / 1 rank: weights %.3f; all but the reserved exchange buffers %.2f   goal "
       "<= 1.15\n",
       eight.weights / one.weights, rest(kEightRanks, eight) / rest(kOneRank, one));
+  std::printf("  96 viewed slots / 64, all of it: %.3f   goal <= 1.02\n",
+              (replicated.weights + replicated.rest) / (eight.weights + eight.rest));
 }
 
 double ThreadSeconds() {
@@ -334,8 +378,9 @@ void MeasureStatistics(const Options& options) {
 int Main(int argc, char** argv) {
   Options options;
   CLI::App app("cost of ranks: speed, memory, statistics of 8 ranks against 1");
-  app.add_option("--part", options.parts, "speed, memory, statistics (default: all)")
-      ->check(CLI::IsMember({"speed", "memory", "statistics"}));
+  app.add_option("--part", options.parts,
+                 "speed, slots, balancer, memory, statistics (default: all)")
+      ->check(CLI::IsMember({"speed", "slots", "balancer", "memory", "statistics"}));
   app.add_option("--pairs", options.num_pairs, "interleaved pairs of runs")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
@@ -349,6 +394,8 @@ int Main(int argc, char** argv) {
   for (const std::string& part : options.parts) {
     if (part == "memory") MeasureMemory(options);
     if (part == "speed") MeasureSpeed(options);
+    if (part == "slots") MeasureSlots(options);
+    if (part == "balancer") MeasureBalancer(options);
     if (part == "statistics") MeasureStatistics(options);
     std::fflush(stdout);
   }

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "eplb/placement/batch_loads.h"
+#include "eplb/placement/index.h"
 #include "eplb/placement/placement.h"
 
 namespace wideload::python {
@@ -26,7 +27,7 @@ using In = nb::ndarray<const T, nb::ndim<kDimensions>, nb::c_contig, nb::device:
 template <class T>
 using Out = nb::ndarray<nb::numpy, T>;
 
-inline size_t Index(int64_t i) { return static_cast<size_t>(i); }
+using eplb::Index;
 
 // A numpy array that owns `values`. Needs the interpreter's lock.
 template <class T>

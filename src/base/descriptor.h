@@ -23,6 +23,7 @@ class Descriptor {
 
   int get() const { return fd_; }
   bool is_open() const { return fd_ >= 0; }
+  // Gives the descriptor away, unclosed; -1 if there was none.
   int Release() { return std::exchange(fd_, -1); }
 
  private:

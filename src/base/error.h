@@ -10,6 +10,7 @@
 
 namespace wideload {
 
+// What went wrong, as far as a caller acts on it.
 enum class ErrorKind {
   kInvalid,      // a flag, field or argument with a value that is not allowed
   kNotFound,     // a file, tensor or name that is not there
@@ -24,6 +25,7 @@ enum class ErrorKind {
 // file.
 class Error : public std::runtime_error {
  public:
+  // See Throw, which formats the message.
   Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
   ErrorKind kind() const { return kind_; }
 

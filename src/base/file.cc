@@ -19,9 +19,10 @@ namespace {
 
 std::string Reason() { return std::strerror(errno); }
 
-Descriptor OpenForReading(const std::string& path) {
+// `flags`: for open, beside those that every file has.
+Descriptor OpenForReading(const std::string& path, int flags = 0) {
   Descriptor file(path == "-" ? ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0)
-                              : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+                              : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | flags));
   if (!file.is_open() && errno == ENOENT) Throw(ErrorKind::kNotFound, "{}: no such file", path);
   if (!file.is_open()) Throw(ErrorKind::kInvalid, "{}: cannot open: {}", path, Reason());
   return file;
@@ -30,7 +31,7 @@ Descriptor OpenForReading(const std::string& path) {
 }  // namespace
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {
-  const Descriptor file = OpenForReading(path);
+  const Descriptor file = OpenForReading(path, O_NONBLOCK);  // a pipe has no writer, perhaps
   struct stat info {};
   if (::fstat(file.get(), &info) != 0) Throw(ErrorKind::kIo, "{}: cannot stat: {}", path, Reason());
   if (!S_ISREG(info.st_mode)) Throw(ErrorKind::kInvalid, "{}: is not a regular file", path);

@@ -65,6 +65,7 @@ class WholeFileWriter {
   WholeFileWriter(const WholeFileWriter&) = delete;
   WholeFileWriter& operator=(const WholeFileWriter&) = delete;
 
+  // At the end of what is there. Errors: kIo.
   void Append(std::string_view bytes);
   void Append(std::span<const std::byte> bytes);
   // From the byte `offset` of the file on, without moving where Append goes on. Not of a stream.
@@ -91,6 +92,7 @@ class WholeFolderWriter {
   WholeFolderWriter(const WholeFolderWriter&) = delete;
   WholeFolderWriter& operator=(const WholeFolderWriter&) = delete;
 
+  // Where a file of the folder is to be written.
   std::string PathOf(const std::string& name) const;
   // Errors: kIo.
   void Commit();
@@ -109,7 +111,9 @@ void CheckWritable(const std::string& path);
 // written.
 void CheckFolderWritable(const std::string& path);
 
+// Whether there is anything at the path, links followed.
 bool FileExists(const std::string& path);
+// Whether there is a folder, links followed.
 bool IsDirectory(const std::string& path);
 
 }  // namespace wideload

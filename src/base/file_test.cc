@@ -12,6 +12,8 @@
 
 #include "base/error.h"
 #include "base/mapping_table.h"
+#include "base/temporary.h"
+#include "base/testing.h"
 
 namespace wideload {
 namespace {
@@ -98,6 +100,21 @@ TEST_F(FileTest, FollowsNoLinkThatSomebodyPlantsBesideTheOutput) {
   writer.Commit();
   EXPECT_EQ(ReadFile(Path("victim"), kAny), "precious");
   EXPECT_EQ(ReadFile(Path("out"), kAny), "text");
+}
+
+TEST_F(FileTest, OpensNoTemporaryFileOverWhatIsThere) {
+  WriteFileWhole(Path("victim"), "precious");
+  WriteFileWhole(Path("file"), "precious");
+  std::filesystem::create_symlink(Path("victim"), Path("link"));
+  std::filesystem::create_symlink(Path("nowhere"), Path("dangling"));
+  std::filesystem::create_directory(Path("folder"));
+  const Descriptor here(::open(folder_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  for (const char* const name : {"file", "link", "dangling", "folder"})
+    EXPECT_FALSE(OpenNewFile(here, name, 0600).is_open()) << name;
+  EXPECT_EQ(ReadFile(Path("victim"), kAny), "precious");
+  EXPECT_EQ(ReadFile(Path("file"), kAny), "precious");
+  EXPECT_FALSE(FileExists(Path("nowhere")));
+  EXPECT_TRUE(OpenNewFile(here, "new", 0600).is_open());
 }
 
 // What a process leaves that is killed while it writes the folder `path`.
@@ -240,6 +257,12 @@ TEST_F(FileTest, NamesAMappedFileThatIsCutShort) {
 TEST_F(FileTest, MapsAnEmptyFile) {
   WriteFileWhole(Path("empty"), "");
   EXPECT_TRUE(MappedFile(Path("empty")).bytes().empty());
+}
+
+TEST_F(FileTest, RefusesToMapAPipeWithoutWaitingForItsWriter) {
+  const TimeLimit limit;
+  ASSERT_EQ(::mkfifo(Path("pipe").c_str(), 0600), 0);
+  EXPECT_THROW(MappedFile(Path("pipe")), Error);
 }
 
 }  // namespace

@@ -7,7 +7,9 @@
 
 namespace wideload {
 
+// One path of a command line.
 struct FileUse {
+  // How the path is used; a folder that is written is replaced as a whole.
   enum class Kind { kInput, kOutput, kOutputFolder };
   std::string option;  // for messages: "--dataset"
   std::string path;    // an input: a file, a folder, or "-"

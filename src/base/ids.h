@@ -10,6 +10,7 @@ template <class Tag>
 struct StrongId {
   int32_t value = -1;
   constexpr StrongId() = default;
+  // A number becomes an id only where the code says so.
   constexpr explicit StrongId(int32_t v) : value(v) {}
   auto operator<=>(const StrongId&) const = default;
 };

@@ -16,6 +16,7 @@
 
 namespace wideload {
 
+// One name for the library's value.
 using Json = nlohmann::json;
 
 // Parses `text`. Errors: kCorrupt with `source` (a path) and the place, also for duplicate keys in
@@ -48,13 +49,21 @@ class JsonFields {
   const Json* Find(std::string_view name) const;  // nullptr when absent or null
   const Json& Required(std::string_view name) const;
 
+  // A whole number in [min, max].
   int64_t Int(std::string_view name, int64_t min, int64_t max) const;
+  // The same, or `fallback` when it is absent or null; likewise below.
   int64_t IntOr(std::string_view name, int64_t fallback, int64_t min, int64_t max) const;
+  // A number in [min, max].
   double Number(std::string_view name, double min, double max) const;
+  // A number in [min, max], or `fallback`.
   double NumberOr(std::string_view name, double fallback, double min, double max) const;
+  // true or false, or `fallback`.
   bool BoolOr(std::string_view name, bool fallback) const;
+  // A text.
   std::string String(std::string_view name) const;
+  // A text, or `fallback`.
   std::string StringOr(std::string_view name, std::string fallback) const;
+  // An object, with its place in the file.
   JsonFields Object(std::string_view name) const;
 
   // "config.json: rope_scaling.factor"

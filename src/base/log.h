@@ -17,21 +17,27 @@ void SetLogLevel(std::string_view name);
 // Put before every line, and by callers before what they print beside the log ("[rank 3] ";
 // default: nothing). Before other threads log.
 void SetLogPrefix(const std::string& prefix);
+// What SetLogPrefix was given last.
 const std::string& LogPrefix();
+// Whether lines of this level are printed.
 bool LogEnabled(LogLevel level);
+// Prints the line, if this level is printed.
 void LogLine(LogLevel level, const std::string& line);
 
+// Formats and prints, if the level is printed; nothing is formatted otherwise.
 template <class... Args>
 void Log(LogLevel level, fmt::format_string<Args...> format, Args&&... args) {
   if (LogEnabled(level)) LogLine(level, fmt::format(format, std::forward<Args>(args)...));
 }
 
 template <class... Args>
+// What the user may want to know.
 void LogInfo(fmt::format_string<Args...> format, Args&&... args) {
   Log(LogLevel::kInfo, format, std::forward<Args>(args)...);
 }
 
 template <class... Args>
+// What may be wrong.
 void LogWarn(fmt::format_string<Args...> format, Args&&... args) {
   Log(LogLevel::kWarn, format, std::forward<Args>(args)...);
 }

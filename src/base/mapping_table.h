@@ -11,6 +11,7 @@ namespace wideload {
 // Returns the entry, for RemoveMapping, or -1 when the table is full: then the signal names no
 // file.
 int AddMapping(std::span<const std::byte> bytes, const std::string& path);
+// Takes an entry of AddMapping out again.
 void RemoveMapping(int entry);
 
 // From now on, a read of a mapped file that ends the process, because the file was cut short or its

@@ -36,6 +36,8 @@ class ProcessWatch {
 
   // One system call; does not wait.
   bool HasEnded() const;
+  // Can be read (poll) once the process has ended; -1: there is none, ask HasEnded.
+  int descriptor() const { return fd_; }
 
  private:
   ProcessStamp process_;

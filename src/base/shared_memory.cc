@@ -118,7 +118,7 @@ std::vector<std::string> FilesOf(const std::string& folder) {
 }
 
 [[noreturn]] void ThrowNameInUse(const std::string& path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   const Header header = file.get() >= 0 ? ReadHeader(file.get()) : Header{};
   if (header.magic != kMagic)
     Throw(ErrorKind::kResource,

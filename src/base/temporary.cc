@@ -131,6 +131,11 @@ void RemoveLeftovers(const Descriptor& folder) {
 
 }  // namespace
 
+Descriptor OpenNewFile(const Descriptor& folder, const std::string& name, mode_t mode) {
+  return Descriptor(::openat(folder.get(), name.c_str(),
+                             O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
+}
+
 bool IsTemporaryName(std::string_view name) {
   return name.size() == kNameSize && name.starts_with(kPrefix) && name.ends_with(kSuffix) &&
          name.substr(kPrefix.size(), kDigits).find_first_not_of("0123456789abcdef") ==
@@ -179,8 +184,7 @@ void Temporary::MakeOnce(mode_t mode) {
   self_ = Descriptor();
   const bool is_folder = kind_ == Kind::kFolder;
   if (!is_folder)
-    self_ = Descriptor(::openat(folder_.get(), name_.c_str(),
-                                O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
+    self_ = OpenNewFile(folder_, name_, mode);
   else if (::mkdirat(folder_.get(), name_.c_str(), mode) == 0)
     self_ = Descriptor(
         ::openat(folder_.get(), name_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));

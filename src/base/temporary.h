@@ -15,6 +15,7 @@ namespace wideload {
 
 class Temporary {
  public:
+  // What is made.
   enum class Kind { kFile, kFolder };
 
   // Makes one in `folder`, which must outlive it, and removes what dead writers left there. `path`
@@ -50,6 +51,10 @@ class Temporary {
   Descriptor self_;
   int slot_ = -1;  // of the list that RemoveTemporaries goes through
 };
+
+// A new file of this name in `folder`, open for writing; none when there is anything of that name
+// already, a link to nowhere included.
+Descriptor OpenNewFile(const Descriptor& folder, const std::string& name, mode_t mode);
 
 // Whether a file of this name is one on its way.
 bool IsTemporaryName(std::string_view name);

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/testing.h"
 
 namespace wideload {
 namespace {
@@ -38,6 +39,7 @@ TEST(ThreadPool, CutsRangesIntoGrains) {
 }
 
 TEST(ThreadPool, RethrowsWhatTheFirstTaskHasThrown) {
+  const TimeLimit limit;
   for (const int num_threads : {1, 4}) {
     ThreadPool pool("test", num_threads);
     for (int round = 0; round < 100; ++round) {
@@ -81,6 +83,7 @@ TEST(ThreadPool, EndsTheThreadsItHasWhenOneCannotBeStarted) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "sanitizers need more addresses than the limit leaves";
 #endif
+  const TimeLimit time;
   std::string found;
   {
     const AddressLimit limit(size_t{64} << 20);  // the stacks of a few threads

@@ -19,6 +19,7 @@ struct WaitLadder {
   int yields = 50;                       // sched_yield calls
   std::chrono::milliseconds slice{100};  // longest sleep before the caller's checks run again
 
+  // For more threads than cores: who waits lets others run at once.
   static WaitLadder Oversubscribed() {
     return {.spins = 0, .yields = 50, .slice = std::chrono::milliseconds(100)};
   }
@@ -45,7 +46,9 @@ class EventWord {
 };
 static_assert(sizeof(EventWord) == 8);
 
+// Tells the core that this thread spins.
 void CpuPause();
+// Lets another thread run on this core.
 void YieldThread();
 
 // Waits until `ready(word.Load())`. After every sleep slice calls `keep_waiting()`; returns false

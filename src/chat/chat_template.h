@@ -16,6 +16,7 @@
 
 namespace wideload::chat {
 
+// Names and values that a template sees beside the conversation.
 using Variables = std::vector<std::pair<std::string, jinja::Value>>;
 
 // A message of a role and a text.
@@ -35,12 +36,14 @@ struct ChatInput {
 // told by other means: messages, add_generation_prompt.
 void AddVariables(const jinja::Value& object, const std::string& source, ChatInput& input);
 
+// What a conversation may be at most.
 struct ChatLimits {
   int64_t max_messages = 100'000;
   int64_t max_input_bytes = int64_t{32} << 20;  // of strings in messages, tools and variables
   jinja::RenderLimits render{};
 };
 
+// What a rendering depends on beside the conversation.
 struct ChatOptions {
   jinja::CivilTime now{};  // what strftime_now() shows
   ChatLimits limits{};

@@ -26,6 +26,7 @@ class Checkpoint {
   Checkpoint(const Checkpoint&) = delete;
   Checkpoint& operator=(const Checkpoint&) = delete;
 
+  // Whether there is a tensor of that name.
   bool Has(std::string_view name) const { return tensors_.contains(name); }
   // A view of the mapped bytes, valid as long as this object; marks the tensor as used. Errors:
   // kNotFound naming folder and tensor.
@@ -41,7 +42,9 @@ class Checkpoint {
   const std::string& FileOf(std::string_view name) const;
   // All names, sorted; those that no Get has asked for. Valid as long as this object.
   std::vector<std::string_view> Names() const;
+  // Tensors that nobody asked for, by name.
   std::vector<std::string_view> UnusedTensors() const;
+  // Of all tensors, as stored.
   uint64_t TotalBytes() const;
   // Gives the pages of the files that were read back to the machine; those that are used again are
   // read again. No other thread may be reading.

@@ -25,6 +25,7 @@ class ConfigReader {
   // The whole document, and the object that describes the language model: its `text_config` where
   // there is one, as in models of several modalities. These do not count as read.
   JsonFields document() const { return JsonFields(json_, source_); }
+  // Those of the language model, which may lie one level down.
   JsonFields fields() const;
   bool is_nested() const { return document().Has("text_config"); }
   const std::string& source() const { return source_; }
@@ -33,12 +34,19 @@ class ConfigReader {
   // of range goes to faults(), and the least allowed value, or `fallback`, is returned: what
   // depends on it need not be looked at (IsFaulty), but everything else can be.
   bool Has(std::string_view name);
+  // Null when absent or null.
   const Json* Find(std::string_view name);
+  // A whole number in [min, max].
   int64_t Int(std::string_view name, int64_t min, int64_t max);
+  // The same, or `fallback` when it is absent or null; likewise below.
   int64_t IntOr(std::string_view name, int64_t fallback, int64_t min, int64_t max);
+  // A number in [min, max].
   double Number(std::string_view name, double min, double max);
+  // A number in [min, max], or `fallback`.
   double NumberOr(std::string_view name, double fallback, double min, double max);
+  // true or false, or `fallback`.
   bool BoolOr(std::string_view name, bool fallback);
+  // A text, or `fallback`.
   std::string StringOr(std::string_view name, std::string fallback);
   // The value of `name`, or `fallback`, when it is `only`; otherwise "is X; implemented is `only`"
   // goes to unsupported().

@@ -12,8 +12,10 @@
 
 namespace wideload::checkpoint {
 
+// How positions beyond the trained context are reached.
 enum class RopeType { kDefault, kLinear, kYarn, kLlama3 };
 
+// The name in config.json.
 std::string_view RopeTypeName(RopeType type);
 
 // Rotary position embedding. The fields after `type` matter for kLinear (factor), kLlama3 (until

@@ -26,6 +26,7 @@ class TestFolder {
   TestFolder& operator=(const TestFolder&) = delete;
 
   const std::string& path() const { return path_; }
+  // Makes a file, or replaces it.
   void Write(const std::string& name, std::string_view content) const {
     WriteFileWhole(path_ + "/" + name, content);
   }
@@ -45,11 +46,13 @@ std::string Refusal(Action&& action) {
   return "accepted";
 }
 
+// The repository's root.
 inline std::string SourceDir() {
   const char* folder = std::getenv("WIDELOAD_SOURCE_DIR");
   return folder != nullptr ? folder : ".";
 }
 
+// A folder of a model with small random weights.
 inline std::string TinyQwen3Moe() { return SourceDir() + "/testdata/models/tiny-qwen3-moe"; }
 
 // Checkpoints of other families, outside the repository; may be missing.

@@ -39,6 +39,7 @@ struct AbortReport {
 // communicator of that rank are unusable afterwards. Kind: kRunFailed.
 class PeerLost : public Error {
  public:
+  // Who waited for whom, and what is known of the lost one.
   struct Details {
     int rank = -1;  // whose wait it was
     int peer = -1;  // whose answer was awaited
@@ -47,6 +48,7 @@ class PeerLost : public Error {
     std::string cause;     // "no answer for 5.0 s", "rank 0 ended the group: ..."
     bool is_told = false;  // another rank found the fault and ended the group
   };
+  // Makes the message from them.
   explicit PeerLost(Details details);
   const Details& details() const { return details_; }
 
@@ -72,8 +74,11 @@ class Communicator {
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
 
+  // This rank, 0 to size() - 1.
   virtual int rank() const = 0;
+  // Ranks of the group.
   virtual int size() const = 0;
+  // What the group was made with.
   virtual const GroupOptions& options() const = 0;
 
   // Returns when all ranks have called it.
@@ -90,6 +95,7 @@ class Communicator {
   // Ends all waits of all ranks of the group within a wait slice; they throw PeerLost with
   // `reason`. The first caller's reason stays. Not a collective.
   virtual void Abort(const std::string& reason) = 0;
+  // Who aborted the group first and why; nothing while nobody has.
   virtual std::optional<AbortReport> Aborted() const = 0;
   // Tells the others that this rank still waits for somebody: called once per wait slice.
   virtual void Beat() = 0;

@@ -42,6 +42,7 @@ class LifePort {
   std::jthread thread_;
 };
 
+// What a host's kernel says of a process, or that nobody answered.
 enum class Life { kAlive, kDead, kUnknown };
 
 // Another process's port, at the address where it has answered once.

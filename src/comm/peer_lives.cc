@@ -25,7 +25,19 @@ void PeerLives::Meet(int rank, std::span<const Card> cards) {
       peer.port = LifeWatch::Find(card.port);
     else
       peer.process = ProcessWatch(card.process);
+    ends_.push_back({.fd = peer.process.descriptor(), .events = POLLIN, .revents = 0});
   }
+  ends_[static_cast<size_t>(rank)].fd = -1;
+}
+
+int PeerLives::LookHere() {
+  if (::poll(ends_.data(), ends_.size(), 0) <= 0) return FirstDead();  // it passes over -1
+  for (size_t peer = 0; peer < ends_.size(); ++peer) {
+    if (ends_[peer].revents == 0) continue;
+    NoteDead(static_cast<int>(peer));
+    ends_[peer] = {.fd = -1, .events = 0, .revents = 0};
+  }
+  return FirstDead();
 }
 
 bool PeerLives::HasEnded(int peer) {

@@ -2,10 +2,13 @@
 // host the kernel tells at once, others are asked (life_port.h). Thread-safe after Meet.
 #pragma once
 
+#include <poll.h>
+
 #include <atomic>
 #include <deque>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "base/host.h"
 #include "base/process.h"
@@ -25,11 +28,15 @@ class PeerLives {
   // cards [ranks], with this rank's own. All ranks do this at about the same time.
   void Meet(int rank, std::span<const Card> cards);
 
+  // Whether the peer is on this host.
   bool IsHere(int peer) const { return !peers_[static_cast<size_t>(peer)].is_far; }
   // Of this host: asks the kernel, and never waits. Of another one: whether it was found dead.
   bool HasEnded(int peer);
   // A message of it has come.
   void Heard(int peer) { ++peers_[static_cast<size_t>(peer)].num_heard; }
+  // Looks for the dead among the ranks of this host alone, in one system call. By the thread that
+  // calls Look. Returns FirstDead.
+  int LookHere();
   // To be called at a steady pace, by one thread: looks for the dead among the ranks of this host
   // and among those of other hosts of which nothing has come since the call before the last; at
   // most 0.1 s. Those of which nothing can be known count as alive. Returns FirstDead.
@@ -52,7 +59,8 @@ class PeerLives {
 
   LifePort own_;
   int rank_ = 0;
-  std::deque<Peer> peers_;  // [ranks]
+  std::deque<Peer> peers_;    // [ranks]
+  std::vector<pollfd> ends_;  // [ranks] of those of this host; -1: nothing tells
   std::atomic<int> first_dead_{-1};
 };
 

@@ -1,7 +1,11 @@
 #include "comm/peer_lives.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -60,6 +64,31 @@ TEST(PeerLives, KnowsARankOfItsOwnHostAtOnce) {
   lives.Meet(0, cards);
   EXPECT_TRUE(lives.IsHere(1));
   EXPECT_EQ(lives.Look(), 1);
+}
+
+TEST(PeerLives, SeesAProcessOfItsOwnHostEndInOneLook) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe(ends.data()), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const ProcessStamp own = ThisProcess();
+    if (::write(ends[1], &own, sizeof(own)) == ssize_t{sizeof(own)}) ::pause();
+    ::_exit(0);
+  }
+  PeerLives lives;
+  std::vector<PeerLives::Card> cards(3, lives.card());
+  ASSERT_EQ(::read(ends[0], &cards[1].process, sizeof(ProcessStamp)),
+            ssize_t{sizeof(ProcessStamp)});
+  ::close(ends[0]);
+  ::close(ends[1]);
+  lives.Meet(0, cards);
+  EXPECT_EQ(lives.LookHere(), -1);
+  ::kill(child, SIGKILL);
+  siginfo_t info{};
+  ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT);  // it has ended
+  EXPECT_EQ(lives.LookHere(), 1);
+  EXPECT_EQ(lives.LookHere(), 1);
+  ::waitpid(child, nullptr, 0);
 }
 
 }  // namespace

@@ -9,8 +9,10 @@ namespace wideload::comm {
 
 class StallTimer {
  public:
+  // Never goes back.
   using Clock = std::chrono::steady_clock;
 
+  // Counts from `start` on. `group` must outlive this object.
   explicit StallTimer(const Communicator& group, Clock::time_point start = Clock::now())
       : group_(group), last_look_(start) {}
 

@@ -27,12 +27,16 @@ bool WaitGuard::IsPeerWaiting() {
   return now - last_beat_ < kBeatAge;
 }
 
+bool WaitGuard::IsGroupEnded() {
+  const auto report = group_.Aborted();
+  if (!report) return false;
+  GiveUp(fmt::format("rank {} ended the group: {}", report->rank, report->reason), true);
+  return true;
+}
+
 bool WaitGuard::KeepWaiting() {
   group_.Beat();
-  if (const auto report = group_.Aborted()) {
-    GiveUp(fmt::format("rank {} ended the group: {}", report->rank, report->reason), true);
-    return false;
-  }
+  if (IsGroupEnded()) return false;
   const GroupOptions& options = group_.options();
   const bool is_dead = options.is_alive && !options.is_alive(peer_);
   // A rank that ends because another one has died is not the cause.
@@ -51,6 +55,18 @@ bool WaitGuard::KeepWaiting() {
   GiveUp(fmt::format("no answer for {:.1f} s{}", seconds,
                      is_peer_waiting ? " (it is waiting, too)" : ""),
          false);
+  return false;
+}
+
+bool WaitGuard::AllLive() {
+  group_.Beat();
+  if (IsGroupEnded()) return false;
+  const GroupOptions& options = group_.options();
+  int dead = options.first_dead ? options.first_dead() : -1;
+  for (int r = 0; r < group_.size() && dead < 0 && options.is_alive; ++r)
+    if (!options.is_alive(r)) dead = r;
+  if (dead < 0) return true;
+  GiveUp(dead == peer_ ? "it is dead" : fmt::format("rank {} is dead", dead), false);
   return false;
 }
 

@@ -12,12 +12,16 @@ namespace wideload::comm {
 
 class WaitGuard {
  public:
+  // For one wait, which begins now. `group` must outlive this object.
   WaitGuard(Communicator& group, int peer);
 
   // False when the wait should end; then ThrowPeerLost. The deadline is for the time in which no
   // rank of the group gets on with its work. A peer that passes it but is seen waiting itself gets
   // up to a quarter more, so that who waits for the lost rank names it.
   bool KeepWaiting();
+
+  // The same without a deadline: false once any rank is known to be dead or has ended the group.
+  bool AllLive();
 
   // Ends the wait for a reason found elsewhere.
   void GiveUp(std::string cause, bool is_told);
@@ -26,10 +30,12 @@ class WaitGuard {
   // ("the barrier").
   [[noreturn]] void ThrowPeerLost(const std::string& awaited);
 
+  // Since the wait began.
   int64_t ElapsedNs() const;
 
  private:
   bool IsPeerWaiting();
+  bool IsGroupEnded();
 
   Communicator& group_;
   int peer_;

@@ -11,11 +11,14 @@
 
 namespace wideload::compute {
 
+// The table of a kernel set.
 const Kernels& KernelsOf(KernelSet kernels);
 
+// The rows of a view, as kernels read them.
 inline InRows ReadRows(const TensorView& x) {
   return {.base = static_cast<const std::byte*>(x.raw()), .stride_bytes = x.row_bytes()};
 }
+// The rows of a view, as kernels write them.
 inline OutRows WriteRows(const TensorView& y) {
   return {.base = static_cast<std::byte*>(y.raw_mutable()), .stride_bytes = y.row_bytes()};
 }
@@ -29,11 +32,13 @@ void CheckOutput(const char* op, const Exec& exec, const TensorView& y, const Sh
 // The runs of every head's part. Ends the process unless they fit the rows.
 HeadRuns CheckHeads(const char* op, const HeadPart& x);
 
+// The rows of one head after another, to read.
 inline InRows ReadHeads(const HeadPart& x) {
   return {
       .base = static_cast<const std::byte*>(x.rows.raw()) + x.first * DTypeBytes(x.rows.dtype()),
       .stride_bytes = x.rows.row_bytes()};
 }
+// The same, to write.
 inline OutRows WriteHeads(const HeadPart& x) {
   return {
       .base = static_cast<std::byte*>(x.rows.raw_mutable()) + x.first * DTypeBytes(x.rows.dtype()),

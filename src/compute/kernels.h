@@ -31,6 +31,7 @@ struct InRows {
   int64_t stride_bytes = 0;
   const std::byte* const* pointers = nullptr;
 };
+// Rows to write; the same layout as InRows.
 struct OutRows {
   std::byte* base = nullptr;
   int64_t stride_bytes = 0;
@@ -128,6 +129,7 @@ struct AttentionArgs {
   const int32_t* blocks = nullptr;  // position p lies in blocks[p / block_tokens]
 };
 
+// Which experts the rows of one task choose, and with what weights.
 struct RouterArgs {
   InRows logits;  // fp32
   int64_t experts = 0;
@@ -153,6 +155,7 @@ struct CombineArgs {
   int64_t width = 0;
 };
 
+// One tile of a product.
 using GemmKernel = void(const GemmArgs&, const GemmTile&);
 
 // Places in Kernels::gemm, which are those of WeightFormat.
@@ -175,10 +178,15 @@ inline constexpr int64_t kMaxBlockTokens = 256;
 inline constexpr int64_t kMaxExperts = 4096;
 inline constexpr int64_t kMaxExpertGroups = 256;
 
+// One table per instruction set, by file; only the reference runs on every processor.
 const Kernels& ReferenceKernels();
+// Needs a processor with AVX2; those below need what they are named after.
 const Kernels& Avx2Kernels();
+// Needs AVX-512.
 const Kernels& Avx512Kernels();
+// Needs AVX-512 with BF16.
 const Kernels& Avx512Bf16Kernels();
+// Needs AMX with BF16.
 const Kernels& AmxKernels();
 
 }  // namespace wideload::compute

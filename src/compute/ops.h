@@ -142,7 +142,9 @@ void PagedAttention(const Exec& exec, const AttentionShape& shape, const TensorV
                     std::span<const KvSequence> sequences, const PagedKv& cache,
                     const TensorView& y);
 
+// How logits become scores of experts.
 enum class RouterScore { kSoftmax, kSigmoid };
+// What a group of experts is chosen by: scores of its best experts.
 enum class GroupScore { kLargest, kTwoLargest };
 
 // How experts are chosen and weighed. Scores are the softmax over all experts or the sigmoid of

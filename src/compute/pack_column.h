@@ -16,6 +16,7 @@ struct Refusal {
   int64_t k = 0;
 
   bool is_set() const { return source != nullptr; }
+  // Throws the refusal, if there is one.
   void ThrowIfSet() const;
 };
 

@@ -25,6 +25,7 @@ namespace wideload::compute {
 // k of kInt4 and kMxfp4 is a multiple of 32. A line of scales may stand before fewer blocks than it
 // has room for at the end of k.
 enum class WeightFormat : uint8_t { kF32, kBF16, kFp8, kInt4, kMxfp4 };
+// Formats are numbered from 0.
 inline constexpr int kNumWeightFormats = 5;
 
 // "fp32", "bf16", "fp8", "int4", "mxfp4"

@@ -11,6 +11,7 @@
 
 namespace wideload::config {
 
+// A key of the file and what becomes of it.
 struct JudgedSetting {
   YamlSetting setting;
   std::string key;  // today's spelling of setting.key

@@ -13,6 +13,7 @@ namespace wideload::config {
 // in it.
 using Sources = std::map<std::string, std::string, std::less<>>;
 
+// Of the engine; a default stands for what was not said.
 struct EngineFlags {
   std::string config_file;  // empty: none
   bool allow_unsupported = false;
@@ -30,7 +31,11 @@ struct EngineFlags {
   std::string placement = "contiguous";
   std::string split = "optimal";
   int64_t moe_max_num_tokens = 0;  // 0: all
+  std::string moe_mode = "barrier";
   std::string weight_store;  // empty: TRTLLM_EPLB_SHM_NAME of the environment, else moe_shared
+  std::string weight_file;   // empty: none
+  std::string weight_numa = "off";
+  bool weight_huge_pages = false;
   std::string slot_storage = "view";
   int32_t num_spare_slots = 4;      // per rank
   std::string migration_bandwidth;  // per rank and second: a size, or empty
@@ -43,6 +48,7 @@ struct EngineFlags {
   std::string statistic_path;
   std::string statistic_iter_range;
   bool replace_statistics = false;
+  std::string trace;             // file; empty: none
   bool waits_for_plans = false;  // no option: see rebalance::OnlineOptions::is_waiting
   Sources sources;               // no option
 };

@@ -11,6 +11,7 @@
 
 namespace wideload::config {
 
+// What this program does with a key.
 enum class KeyClass {
   kEffective,    // sets an option
   kNoEffect,     // stands for something that is not there or not chosen here: nothing is lost
@@ -28,6 +29,7 @@ struct KnownKey {
   std::string_view harmless = "";
   std::string_view below = "";  // the keys of the map that it may be, by commas; "*": any
 };
+// All keys, each once.
 std::span<const KnownKey> KnownKeys();
 
 // The key of an option in configuration files: TensorRT-LLM's, else the long name without dashes

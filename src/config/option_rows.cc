@@ -118,6 +118,14 @@ constexpr OptionRow kTable[] = {
      .default_text = "all",
      .trtllm_key = "moe_config.max_num_tokens",
      .help = "tokens of all ranks that go through an MoE layer at once"},
+    {.names = "--moe-mode",
+     .member = &EngineFlags::moe_mode,
+     .group = Group::kLayout,
+     .agreement = Agreement::kAlike,
+     .choices = "barrier,microbatch",
+     .help = "how ranks meet in an MoE layer: all wait for all, or each computes rows as they come "
+             "and goes on once its own results are home, split by the counts of the iteration "
+             "before; same results"},
     {.names = "--weight-store",
      .member = &EngineFlags::weight_store,
      .group = Group::kLayout,
@@ -126,6 +134,28 @@ constexpr OptionRow kTable[] = {
      .default_text = "TRTLLM_EPLB_SHM_NAME of the environment, else moe_shared",
      .help = "what the experts that processes of a host share are called in /dev/shm, "
              "NAME_lLAYER_lrRANK_all, until all of them have mapped them"},
+    {.names = "--weight-file",
+     .member = &EngineFlags::weight_file,
+     .group = Group::kLayout,
+     .agreement = Agreement::kAlike,
+     .placeholder = "FILE",
+     .default_text = "none",
+     .help =
+         "keep the experts in FILE, packed for this run's kernels, which ranks map: for experts "
+         "that memory does not hold. Written if it is not there; refused when it is of another "
+         "checkpoint or kernel set"},
+    {.names = "--weight-numa",
+     .member = &EngineFlags::weight_numa,
+     .group = Group::kLayout,
+     .agreement = Agreement::kOwn,
+     .choices = "off,interleave,bind",
+     .help = "the NUMA nodes whose memory holds the weights: those of the threads that read them, "
+             "all in turn, or those of the cores that the process may use"},
+    {.names = "--weight-huge-pages",
+     .member = &EngineFlags::weight_huge_pages,
+     .group = Group::kLayout,
+     .agreement = Agreement::kOwn,
+     .help = "hold the weights in pages of 2 MiB where the system grants them"},
     {.names = "--slot-storage",
      .member = &EngineFlags::slot_storage,
      .group = Group::kLayout,
@@ -177,7 +207,8 @@ constexpr OptionRow kTable[] = {
      .limits = {.min = 0, .max = 4096},
      .default_text = "that of the placement file, else 1",
      .trtllm_key = "moe_config.load_balancer.layer_updates_per_iter",
-     .help = "of --rebalance tensorrt_llm: layers that are placed anew between two iterations"},
+     .help = "of --rebalance tensorrt_llm: layers that are placed anew between two iterations; in "
+             "a file a number above 0 switches balancing on, whatever plans it"},
     {.names = "--deadline",
      .member = &EngineFlags::deadline_s,
      .group = Group::kLayout,
@@ -205,6 +236,14 @@ constexpr OptionRow kTable[] = {
      .group = Group::kStatistics,
      .agreement = Agreement::kLeaderOnly,
      .help = "replace the folder when it holds another run's statistics"},
+    {.names = "--trace",
+     .member = &EngineFlags::trace,
+     .group = Group::kStatistics,
+     .agreement = Agreement::kLeaderOnly,
+     .placeholder = "FILE",
+     .default_text = "none",
+     .help = "what every rank did when, written at the end for ui.perfetto.dev; the newest 262144 "
+             "spans of each thread"},
 
     {.names = "--temperature",
      .member = &SamplingFlags::temperature,

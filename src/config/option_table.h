@@ -47,6 +47,7 @@ class Stated {
   T value_;
 };
 
+// One option.
 struct OptionRow {
   // By commas, dashed, the one that messages use first of the long ones: "-m,--model". The command
   // line takes long ones with underscores, too.
@@ -68,6 +69,7 @@ struct OptionRow {
   Stated<std::string_view> help;
 };
 
+// All rows, group by group.
 std::span<const OptionRow> OptionTable();
 
 // The words of a list by commas.
@@ -78,8 +80,10 @@ const OptionRow& FindOption(std::string_view name);
 
 // All spellings; the first long one: "--model".
 std::vector<std::string_view> Spellings(const OptionRow& row);
+// The long name that messages use, with its dashes.
 std::string_view LongName(const OptionRow& row);
 
+// Heading of a group in --help and docs.
 std::string_view GroupTitle(Group group);
 
 // What a value can be, in short, for the help and the page: "INT: 1 to 1024", "auto|avx2"; "" of a

@@ -9,6 +9,7 @@ namespace wideload::config {
 
 // One value of the document: "moe_config.max_num_tokens", "9216", line 12.
 struct YamlSetting {
+  // What stands at the key.
   enum class Kind { kScalar, kNull, kList, kEmptyMap };
   std::string key;   // the keys of the maps it lies in, joined by dots
   std::string text;  // a scalar as written, without quotes; a list as "[1, 2]"; else ""

@@ -14,6 +14,7 @@ namespace wideload::exchange {
 
 class DelayedFabric final : public Fabric {
  public:
+  // What is now.
   using Clock = std::function<std::chrono::steady_clock::time_point()>;
   // Whether what a rank announces is delayed.
   using Choice = std::function<bool(int source)>;

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/error.h"
 #include "comm/wait_guard.h"
 #include "exchange/copy_rows.h"
+#include "exchange/round_check.h"
+#include "trace/trace.h"
 
 namespace wideload::exchange {
 namespace {
@@ -21,12 +24,18 @@ std::string AwaitedText(WaitKind kind, int64_t round) {
   return fmt::format("{} of round {}", kNames[static_cast<size_t>(kind)], round);
 }
 
+trace::SpanKind SpanOf(WaitKind kind) {
+  constexpr std::array<trace::SpanKind, kNumWaitKinds> kKinds = {
+      trace::SpanKind::kWaitCounts, trace::SpanKind::kWaitRows, trace::SpanKind::kWaitResults};
+  return kKinds[static_cast<size_t>(kind)];
+}
+
 struct NamedField {
   const char* name;
   int64_t value;
 };
 
-std::array<NamedField, 9> Fields(const ExchangeShape& shape) {
+std::array<NamedField, 10> Fields(const ExchangeShape& shape) {
   return {{{"num_ranks", shape.num_ranks},
            {"max_rows", shape.max_rows},
            {"top_k", shape.top_k},
@@ -35,7 +44,8 @@ std::array<NamedField, 9> Fields(const ExchangeShape& shape) {
            {"num_experts", shape.num_experts},
            {"num_slots", shape.num_slots},
            {"num_buffers", shape.num_buffers},
-           {"first_epoch", shape.first_epoch}}};
+           {"first_epoch", shape.first_epoch},
+           {"is_free", shape.is_free ? 1 : 0}}};
 }
 
 }  // namespace
@@ -59,8 +69,11 @@ Exchange::Exchange(const ExchangeShape& shape, Fabric& fabric, comm::Communicato
     sent.return_places.resize(static_cast<size_t>(shape.num_ranks));
     sent.return_rows.resize(static_cast<size_t>(shape.max_rows * shape.top_k));
   }
+  received_.reserve(sources_.size());
   CompareShapes();
   InitSegment();
+  if (shape_.is_free)
+    for (int source = 0; source < shape_.num_ranks; ++source) ExpectNextOf(source);
   group_.Barrier();
 }
 
@@ -97,6 +110,7 @@ void Exchange::InitSegment() {
   const auto reset = [&](int64_t cell, uint32_t value) {
     reinterpret_cast<EventWord*>(fabric_.Local(cell))->Publish(value);
   };
+  reset(layout_.BellCell(), 0);
   for (int r = 0; r < shape_.num_ranks; ++r) {
     reset(layout_.AbortCell(r), 0);
     fabric_.Expect(r, {.cell = layout_.AbortCell(r),
@@ -143,25 +157,29 @@ void Exchange::TellPeersToEnd(const std::string& reason) {
   }
 }
 
+bool Exchange::KeepWaiting(comm::WaitGuard& guard) const {
+  std::string reason;
+  if (!guard.KeepWaiting()) return false;
+  if (!IsToldToEnd(reason)) return true;
+  guard.GiveUp(std::move(reason), true);
+  return false;
+}
+
+void Exchange::ThrowLost(comm::WaitGuard& guard, WaitKind kind, int64_t round) {
+  try {
+    guard.ThrowPeerLost(AwaitedText(kind, round));
+  } catch (const comm::PeerLost& lost) {
+    if (!lost.details().is_told) TellPeersToEnd(lost.what());
+    throw;
+  }
+}
+
 void Exchange::Await(WaitKind kind, int peer, int64_t cell, int64_t round) {
   const uint32_t tag = TagOf(round);
   if (fabric_.Test(cell, tag)) return;
+  const trace::Span span(SpanOf(kind), peer);
   comm::WaitGuard guard(group_, peer);
-  const auto keep_waiting = [&] {
-    std::string reason;
-    if (!guard.KeepWaiting()) return false;
-    if (!IsToldToEnd(reason)) return true;
-    guard.GiveUp(std::move(reason), true);
-    return false;
-  };
-  if (!fabric_.Wait(cell, tag, keep_waiting)) {
-    try {
-      guard.ThrowPeerLost(AwaitedText(kind, round));
-    } catch (const comm::PeerLost& lost) {
-      if (!lost.details().is_told) TellPeersToEnd(lost.what());
-      throw;
-    }
-  }
+  if (!fabric_.Wait(cell, tag, [&] { return KeepWaiting(guard); })) ThrowLost(guard, kind, round);
   comm::WaitStatistics& statistics = wait_statistics_[static_cast<size_t>(kind)];
   ++statistics.num_waits;
   statistics.total_ns += guard.ElapsedNs();
@@ -171,6 +189,8 @@ void Exchange::UsePlacement(const PlacementStamp& placement) {
   WIDELOAD_CHECK(num_published_ == num_reduced_,
                  "UsePlacement of generation {} before WaitReturns of round {}",
                  placement.generation, num_published_ - 1);
+  WIDELOAD_CHECK(HasServedAll(), "UsePlacement of generation {} before the rows of all have come",
+                 placement.generation);
   placement_ = placement;
 }
 
@@ -194,7 +214,7 @@ void Exchange::PublishCounts(std::span<const int32_t> counts, bool more) {
   const int rank = group_.rank();
   const int64_t payload = layout_.CountsPayload(round, rank);
   const CountsHeader header{.more = more ? 1 : 0, .placement = placement_};
-  for (int source = 0; source < shape_.num_ranks; ++source)
+  for (int source = 0; source < shape_.num_ranks && !shape_.is_free; ++source)
     fabric_.Expect(source, {.cell = layout_.CountsCell(round, source),
                             .tag = TagOf(round),
                             .payload_offset = layout_.CountsPayload(round, source),
@@ -214,6 +234,7 @@ void Exchange::PublishCounts(std::span<const int32_t> counts, bool more) {
 Exchange::Counts Exchange::WaitCounts() {
   const int64_t round = num_counted_++;
   WIDELOAD_CHECK(round < num_published_, "WaitCounts of round {} before PublishCounts", round);
+  WIDELOAD_CHECK(!shape_.is_free, "WaitCounts of round {} out of step", round);
   const auto num_experts = static_cast<size_t>(shape_.num_experts);
   bool more = false;
   for (int i = 1; i <= shape_.num_ranks; ++i) {
@@ -224,8 +245,10 @@ Exchange::Counts Exchange::WaitCounts() {
     std::memcpy(&header, payload, sizeof(header));
     CheckPlacement(source, header.placement, round);
     more = more || header.more != 0;
-    std::memcpy(counts_.data() + static_cast<size_t>(source) * num_experts,
-                payload + sizeof(header), num_experts * sizeof(int32_t));
+    const auto counts =
+        std::span(counts_).subspan(static_cast<size_t>(source) * num_experts, num_experts);
+    std::memcpy(counts.data(), payload + sizeof(header), counts.size_bytes());
+    RequireNone(FaultOfCounts(shape_, counts), source, round);
   }
   return {.all = counts_, .more = more};
 }
@@ -278,6 +301,7 @@ void Exchange::SignalRows(int dst) {
                        .tag = TagOf(num_dispatched_),
                        .payload_offset = layout_.RegionHeader(num_dispatched_, rank),
                        .payload_bytes = layout_.RegionPayloadBytes(num_rows)});
+  RingBell(dst);
 }
 
 // Called when this rank's own rows have left, and ExpectReturns when its results have: MPI asks the
@@ -302,7 +326,9 @@ void Exchange::ExpectReturns(int64_t round) {
 
 void Exchange::Dispatch(const Chunk& chunk) {
   const int64_t round = num_dispatched_;
-  WIDELOAD_CHECK(round < num_counted_, "Dispatch of round {} before WaitCounts", round);
+  WIDELOAD_CHECK(round < (shape_.is_free ? num_published_ : num_counted_),
+                 "Dispatch of round {} before {}", round,
+                 shape_.is_free ? "PublishCounts" : "WaitCounts");
   WIDELOAD_CHECK(round - num_reduced_ < shape_.num_buffers,
                  "Dispatch of round {} before WaitReturns of round {} (num_buffers {})", round,
                  round - shape_.num_buffers, shape_.num_buffers);
@@ -319,10 +345,10 @@ void Exchange::Dispatch(const Chunk& chunk) {
     const int dst = (group_.rank() + i) % shape_.num_ranks;
     WriteMetas(chunk, dst);
     if (dst != group_.rank()) CopyRowsTo(chunk, dst, is_non_temporal);
+    if (dst == group_.rank()) NoteSent(chunk);  // its rows may be taken as soon as they are there
     SignalRows(dst);
   }
-  ExpectRows(round);
-  NoteSent(chunk);
+  shape_.is_free ? ExpectReturns(round) : ExpectRows(round);
   ++traffic_.num_rounds;
   traffic_.num_rows += plan_.num_rows();
   ++num_dispatched_;
@@ -345,117 +371,6 @@ void Exchange::NoteSent(const Chunk& chunk) {
         index < 0 ? nullptr : fabric_.Local(layout_.ReturnRow(round, index));
     traffic_.num_returns += index < 0 ? 0 : 1;
   }
-}
-
-void Exchange::ReadSource(int source) {
-  const int64_t round = num_received_;
-  DispatchHeader header;
-  std::memcpy(&header, fabric_.Local(layout_.RegionHeader(round, source)), sizeof(header));
-  CheckPlacement(source, {header.generation, placement_.digest}, round);
-  WIDELOAD_CHECK(header.num_rows >= 0 && header.num_rows <= shape_.max_rows &&
-                     header.num_pairs >= 0 && header.comb_offset >= 0 &&
-                     header.comb_offset + header.num_pairs <= shape_.max_rows * shape_.top_k,
-                 "rank {} announces {} rows, {} results from {} on in round {}", source,
-                 header.num_rows, header.num_pairs, header.comb_offset, round);
-  const auto* metas =
-      reinterpret_cast<const int32_t*>(fabric_.Local(layout_.RegionMetas(round, source)));
-  sources_[static_cast<size_t>(source)] = {.num_rows = header.num_rows,
-                                           .num_pairs = header.num_pairs,
-                                           .comb_offset = header.comb_offset,
-                                           .metas = metas};
-  int32_t num_pairs = 0;
-  for (int64_t row = 0; row < header.num_rows; ++row) {
-    const int32_t* slots = metas + row * layout_.meta_values() + 1;
-    for (int k = 0; k < shape_.top_k; ++k) {
-      if (slots[k] < 0) continue;
-      WIDELOAD_CHECK(slots[k] < shape_.slots_per_rank(), "rank {} sends a row for slot {} of {}",
-                     source, slots[k], shape_.slots_per_rank());
-      ++slot_begin_[static_cast<size_t>(slots[k]) + 1];
-      ++num_pairs;
-    }
-  }
-  WIDELOAD_CHECK(num_pairs == header.num_pairs, "rank {} announces {} results, its rows name {}",
-                 source, header.num_pairs, num_pairs);
-}
-
-const std::byte* Exchange::RowFrom(int source, int64_t row, int32_t token) {
-  const int64_t round = num_received_;
-  if (source == group_.rank()) return SentOf(round).rows + token * SentOf(round).row_stride;
-  const int64_t num_rows = sources_[static_cast<size_t>(source)].num_rows;
-  return fabric_.Local(layout_.RegionRow(round, source, num_rows, row));
-}
-
-// Second half of a counting sort: slot_begin_[s + 1] holds the number of rows of slot s.
-void Exchange::IndexRows() {
-  const auto num_slots = slot_rows_.size();
-  for (size_t s = 0; s < num_slots; ++s) slot_begin_[s + 1] += slot_begin_[s];
-  for (size_t s = 0; s < num_slots; ++s) {
-    const auto begin = static_cast<size_t>(slot_begin_[s]);
-    const auto count = static_cast<size_t>(slot_begin_[s + 1]) - begin;
-    slot_rows_[s] = {.x_rows = std::span(x_rows_).subspan(begin, count),
-                     .y_rows = std::span(y_rows_).subspan(begin, count)};
-  }
-  const int64_t round = num_received_;
-  for (int source = 0; source < shape_.num_ranks; ++source) {
-    const Source& from = sources_[static_cast<size_t>(source)];
-    std::byte* y = fabric_.Window(source, layout_.ReturnRow(round, from.comb_offset));
-    for (int64_t row = 0; row < from.num_rows; ++row) {
-      const int32_t* meta = from.metas + row * layout_.meta_values();
-      const std::byte* const x = RowFrom(source, row, meta[0]);
-      const int32_t* slots = meta + 1;
-      for (int k = 0; k < shape_.top_k; ++k) {
-        if (slots[k] < 0) continue;
-        const auto place = static_cast<size_t>(slot_begin_[static_cast<size_t>(slots[k])]++);
-        x_rows_[place] = x;
-        y_rows_[place] = y;
-        y += layout_.return_stride();
-      }
-    }
-  }
-}
-
-std::span<const Exchange::SlotRows> Exchange::Receive() {
-  const int64_t round = num_received_;
-  WIDELOAD_CHECK(round < num_dispatched_, "Receive of round {} before Dispatch", round);
-  WIDELOAD_CHECK(round == num_returned_, "Receive of round {} before Return of round {}", round,
-                 round - 1);
-  std::fill(slot_begin_.begin(), slot_begin_.end(), 0);
-  for (int i = 1; i <= shape_.num_ranks; ++i) {
-    const int source = (group_.rank() + i) % shape_.num_ranks;
-    Await(WaitKind::kRows, source, layout_.RegionCell(round, source), round);
-    ReadSource(source);
-  }
-  IndexRows();
-  ++num_received_;
-  return slot_rows_;
-}
-
-void Exchange::Return() {
-  const int64_t round = num_returned_;
-  WIDELOAD_CHECK(round < num_received_, "Return of round {} before Receive", round);
-  const int rank = group_.rank();
-  for (int i = 1; i <= shape_.num_ranks; ++i) {
-    const int dst = (rank + i) % shape_.num_ranks;
-    const Source& source = sources_[static_cast<size_t>(dst)];
-    fabric_.Signal(dst, {.cell = layout_.ReturnCell(round, rank),
-                         .tag = TagOf(round),
-                         .payload_offset = layout_.ReturnRow(round, source.comb_offset),
-                         .payload_bytes = source.num_pairs * layout_.return_stride()});
-  }
-  ExpectReturns(round);
-  ++num_returned_;
-}
-
-std::span<const std::byte* const> Exchange::WaitReturns() {
-  const int64_t round = num_reduced_;
-  WIDELOAD_CHECK(round < num_returned_, "WaitReturns of round {} before Return", round);
-  for (int i = 1; i <= shape_.num_ranks; ++i) {
-    const int source = (group_.rank() + i) % shape_.num_ranks;
-    Await(WaitKind::kReturns, source, layout_.ReturnCell(round, source), round);
-  }
-  ++num_reduced_;
-  const Sent& sent = SentOf(round);
-  return std::span(sent.return_rows).first(static_cast<size_t>(sent.num_entries));
 }
 
 }  // namespace wideload::exchange

@@ -7,12 +7,14 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/thread_pool.h"
 #include "comm/communicator.h"
+#include "comm/wait_guard.h"
 #include "exchange/fabric.h"
 #include "exchange/layout.h"
 #include "exchange/send_plan.h"
@@ -21,6 +23,7 @@ namespace wideload::exchange {
 
 // What waits of an exchange are for.
 enum class WaitKind { kCounts, kRows, kReturns };
+// Kinds are numbered from 0.
 inline constexpr int kNumWaitKinds = 3;
 
 // Bytes and rows this rank has sent, itself included, since the start.
@@ -65,10 +68,12 @@ class Exchange {
   // this rank has tokens after that chunk. Returns at once.
   void PublishCounts(std::span<const int32_t> counts, bool more);
 
+  // What all ranks route in a round.
   struct Counts {
     std::span<const int32_t> all;  // [R * E], row r from rank r; valid until the next WaitCounts
     bool more = false;             // some rank has tokens after this chunk: another round follows
   };
+  // Waits for the counts of all ranks. Errors: PeerLost.
   Counts WaitCounts();
 
   // The tokens of one chunk. Rows for other ranks are read before Dispatch returns; those for this
@@ -88,17 +93,48 @@ class Exchange {
     std::span<const std::byte* const> x_rows;
     std::span<std::byte* const> y_rows;  // [n] return_row_bytes each, to write until Return
   };
-  // Waits for the rows of all ranks. [slots_per_rank], valid until Return.
-  std::span<const SlotRows> Receive();
+  // The sources of rows.
+  enum class Part { kAll, kOwn, kOthers };
+  // Waits for the rows of the sources. [slots_per_rank], valid until Return. A round is received as
+  // a whole, or, of several ranks, in two parts, each with its Return before the other: so its own
+  // rows are work for a rank while those of others travel, or while results travel to others.
+  std::span<const SlotRows> Receive(Part part = Part::kAll);
+  // Whether kOthers would not have to wait.
+  bool HasRowsOfOthers();
 
-  // All y_rows are written: tells every source.
+  // All y_rows are written: tells their sources.
   void Return();
+
+  // --- Rounds out of step (shape.is_free): instead of WaitCounts and Receive. The other four are
+  // called as above; Dispatch of a round follows its PublishCounts, whose counts are for those who
+  // receive the rows. Between them TakeRows and Return are called at any time, for the rounds of
+  // each source in order, however far these are ahead or behind: nobody waits for a rank that has
+  // nothing to give. All ranks dispatch the same number of rounds before UsePlacement.
+  struct FreeRows {
+    int64_t round = 0;
+    std::span<const int> sources;    // whose rows they are
+    std::span<const SlotRows> rows;  // [slots_per_rank], valid until Return
+  };
+  // Which rows to take when several are here, always of one round, the lowest: all of them, or the
+  // own ones only when no others are here.
+  enum class Order { kTogether, kOwnLast };
+  // Rows that are here, if any.
+  std::optional<FreeRows> TakeRows(Order order);
+  // The counts that a source published for the round last taken from it [E]; until its Return.
+  std::span<const int32_t> CountsOf(int source) const;
+  // Whether WaitReturns would not wait.
+  bool HasReturns();
+  // Whether the rows of as many rounds as this rank has dispatched were returned to every source.
+  bool HasServedAll() const;
+  // Returns when TakeRows would give something or HasReturns says yes.
+  void WaitForWork();
 
   // Waits for the results of all ranks. [num_tokens * K] rows of return_row_bytes, null for slot
   // -1; valid until Dispatch of the round that is B rounds later.
   std::span<const std::byte* const> WaitReturns();
 
   const ExchangeShape& shape() const { return shape_; }
+  // How long waits of this kind took, since the start.
   const comm::WaitStatistics& wait_statistics(WaitKind kind) const {
     return wait_statistics_[static_cast<size_t>(kind)];
   }
@@ -116,7 +152,8 @@ class Exchange {
     std::vector<ReturnPlace> return_places;     // [R]
     std::vector<const std::byte*> return_rows;  // [C * K]
   };
-  struct Source {  // what Receive found of one rank
+  struct Source {       // what was found of one rank
+    int64_t round = 0;  // of its rows that come next; they have been received up to here
     int32_t num_rows = 0;
     int32_t num_pairs = 0;
     int32_t comb_offset = 0;
@@ -128,6 +165,8 @@ class Exchange {
   uint32_t TagOf(int64_t round) const;
   Sent& SentOf(int64_t round);
   void Await(WaitKind kind, int peer, int64_t cell, int64_t round);
+  bool KeepWaiting(comm::WaitGuard& guard) const;
+  [[noreturn]] void ThrowLost(comm::WaitGuard& guard, WaitKind kind, int64_t round);
   bool IsToldToEnd(std::string& reason) const;
   void TellPeersToEnd(const std::string& reason);
   void CheckPlacement(int source, const PlacementStamp& theirs, int64_t round);
@@ -137,8 +176,24 @@ class Exchange {
   void WriteMetas(const Chunk& chunk, int dst);
   void CopyRowsTo(const Chunk& chunk, int dst, bool is_non_temporal);
   void SignalRows(int dst);
+  void BeginReceive();
+  void ReceiveFrom(int source);
   void ReadSource(int source);
   void IndexRows();
+  // In step: of the rows that come next, of the ranks that are behind.
+  int64_t CurrentRound() const;
+  bool IsReceived(Part part) const;
+  template <class Visit>
+  void ForSources(Part part, Visit visit) const;
+  // Out of step.
+  void ExpectNextOf(int source);
+  bool HasRowsOf(int source);
+  bool HasWork();
+  int MissingPeer();
+  int AwaitedPeer();
+  void WaitForPeer(int peer);
+  void ReadCounts(int source);
+  void RingBell(int dst);
   const std::byte* RowFrom(int source, int64_t row, int32_t token);
 
   ExchangeShape shape_;
@@ -152,14 +207,13 @@ class Exchange {
   int64_t num_published_ = 0;
   int64_t num_counted_ = 0;
   int64_t num_dispatched_ = 0;
-  int64_t num_received_ = 0;
-  int64_t num_returned_ = 0;
   int64_t num_reduced_ = 0;
 
   SendPlan plan_;
   std::vector<Sent> sent_;                // [B]
   std::vector<int32_t> counts_;           // [R * E]
   std::vector<Source> sources_;           // [R]
+  std::vector<int> received_;             // between Receive or TakeRows and Return: the sources
   std::vector<int64_t> slot_begin_;       // [slots_per_rank + 1] into x_rows_ and y_rows_
   std::vector<const std::byte*> x_rows_;  // [R * C * K]
   std::vector<std::byte*> y_rows_;        // [R * C * K]

@@ -20,8 +20,11 @@ class Fabric {
   Fabric(const Fabric&) = delete;
   Fabric& operator=(const Fabric&) = delete;
 
+  // This rank, 0 to size() - 1.
   virtual int rank() const = 0;
+  // Ranks of the exchange.
   virtual int size() const = 0;
+  // Of one rank's segment.
   virtual int64_t segment_bytes() const = 0;
 
   // Where this rank writes the bytes meant for `offset` of dst's segment: dst's memory itself where

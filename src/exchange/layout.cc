@@ -55,7 +55,7 @@ uint64_t Fingerprint(const ExchangeShape& shape) {
        {static_cast<int64_t>(shape.num_ranks), shape.max_rows, static_cast<int64_t>(shape.top_k),
         shape.row_bytes, shape.return_row_bytes, static_cast<int64_t>(shape.num_experts),
         static_cast<int64_t>(shape.num_slots), static_cast<int64_t>(shape.num_buffers),
-        static_cast<int64_t>(shape.first_epoch)})
+        static_cast<int64_t>(shape.first_epoch), static_cast<int64_t>(shape.is_free)})
     hash = Mix(hash, static_cast<uint64_t>(value));
   return hash;
 }
@@ -71,7 +71,7 @@ ExchangeLayout::ExchangeLayout(const ExchangeShape& shape)
       counts_stride_(RoundUp(kCellBytes + counts_payload_bytes(), kLine)),
       region_bytes_(kLine + MetaBytes(max_rows_) + max_rows_ * row_stride_),
       abort_begin_(kPage),
-      counts_begin_(abort_begin_ + num_ranks_ * kAbortStride),
+      counts_begin_(abort_begin_ + num_ranks_ * kAbortStride + kLine),
       regions_begin_(
           RoundUp(counts_begin_ + (num_buffers_ + 1) * num_ranks_ * counts_stride_, kPage)),
       return_lines_begin_(regions_begin_ + num_buffers_ * num_ranks_ * region_bytes_),

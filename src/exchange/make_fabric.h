@@ -12,6 +12,7 @@
 
 namespace wideload::exchange {
 
+// What rows travel through.
 enum class Medium { kSharedMemory, kMpi, kMixed };
 
 // All ranks on one host; each on its own; or hosts with several ranks. Pure.
@@ -19,6 +20,7 @@ Medium MediumFor(const comm::Hosts& hosts);
 // In words, for the line a start prints: "shared memory within 2 hosts, MPI between them". Pure.
 std::string MediumText(const comm::Hosts& hosts);
 
+// What a fabric is for.
 struct FabricOptions {
   int64_t segment_bytes = 0;
   ShmPlace place = {};
@@ -27,6 +29,7 @@ struct FabricOptions {
   std::chrono::microseconds delay{0};
 };
 
+// A fabric and what was chosen for it.
 struct MadeFabric {
   std::unique_ptr<Fabric> fabric;
   comm::Hosts hosts;

@@ -15,6 +15,7 @@ namespace wideload::exchange {
 // to the rows of this rank from comb_offset(d) on.
 class SendPlan {
  public:
+  // Scratch for chunks of up to the shape's tokens.
   explicit SendPlan(const ExchangeShape& shape);
 
   // slots [num_tokens * K]: global slot ids, -1 for none.
@@ -22,12 +23,15 @@ class SendPlan {
 
   // The tokens that go to rank `dst`, ascending.
   std::span<const int32_t> TokensTo(int dst) const;
+  // Entries (token, k) that `dst` computes.
   int32_t NumPairs(int dst) const { return num_pairs_[static_cast<size_t>(dst)]; }
+  // The first of the return rows that `dst` fills.
   int32_t comb_offset(int dst) const { return comb_offsets_[static_cast<size_t>(dst)]; }
   // Row of the return rows where entry (token, k) comes back; -1 for slot -1.
   int32_t ReturnIndex(int64_t entry) const;
   int64_t num_rows() const { return row_offsets_.back(); }
 
+  // The rank that owns a slot.
   int RankOf(int32_t slot) const { return rank_of_slot_[static_cast<size_t>(slot)]; }
 
  private:

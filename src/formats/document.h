@@ -17,7 +17,9 @@ namespace wideload::formats {
 
 class Document {
  public:
+  // Values in their order.
   using List = std::vector<Document>;
+  // Values by their keys, which are texts.
   using Dict = std::map<std::string, Document>;
 
   Document() = default;  // null

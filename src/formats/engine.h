@@ -15,6 +15,7 @@ enum class Engine { kWideload, kTensorRtLlm, kVllm, kVllmAscend, kSglang };
 
 // How an engine divides an expert's tokens over its replicas.
 enum class Split { kEven, kRoundRobin, kRandom, kOptimal };
+// "even", "round_robin", "random", "optimal".
 std::string_view SplitName(Split split);
 
 // One engine, or one of its variants (an option or an era in which it behaves otherwise).
@@ -32,10 +33,12 @@ struct EngineTraits {
   // Prediction layers need a placement of their own when they are used.
   bool places_prediction_layers = false;
 };
+// Engines and their variants, what an engine does by default before its variants.
 std::span<const EngineTraits> AllEngines();
 
 // "tensorrt_llm", "sglang:lp". Errors: kInvalid naming `flag`, with the names there are.
 const EngineTraits& FindEngine(const std::string& name, const std::string& flag);
+// What an engine does unless it is told otherwise.
 const EngineTraits& DefaultTraits(Engine engine);
 // "tensorrt_llm, vllm, ..." for help and messages, variants included.
 std::string EngineNames();

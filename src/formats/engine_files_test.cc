@@ -132,10 +132,17 @@ TEST(VllmJsonl, RefusesByLine) {
   EXPECT_THAT(refusal(R"({"record_type": "eplb_initial_mapping", "version": 1, "num_slots": 3,
                          "num_redundant_experts": 2, "initial_global_assignments": {"0": [0, 1, 0]}})"),
               HasSubstr("not valid JSON"));
-  EXPECT_THAT(
-      refusal(OneLine(R"({"record_type": "eplb_initial_mapping", "version": 1, "num_slots": 3,
-                         "num_redundant_experts": 2, "initial_global_assignments": {"0": [0, 1, 0]}})")),
-      HasSubstr("num_redundant_experts is 2; num_slots 3 less 2 experts is 1"));
+  const auto refusal_of_mapping = [&](const std::string& redundant) {
+    return refusal(OneLine(
+        R"({"record_type": "eplb_initial_mapping", "version": 1, "num_slots": 3,
+            "num_redundant_experts": )" +
+        redundant + R"(, "initial_global_assignments": {"0": [0, 1, 0]}})"));
+  };
+  EXPECT_THAT(refusal_of_mapping("0"),
+              HasSubstr("num_redundant_experts is 0; num_slots 3 less 2 experts is 1"));
+  EXPECT_THAT(refusal_of_mapping("2"),
+              HasSubstr("layer 0, slot 1 holds expert 1; num_slots 3 less num_redundant_experts "
+                        "leaves experts 0 to 0"));
 }
 
 TEST(VllmJsonl, WritesWhatItReads) {

@@ -15,6 +15,7 @@ namespace wideload::formats {
 // Errors, with `source`: kCorrupt for bytes that are no .npy file, a header that cannot be read,
 // fewer or more bytes than the shape says; kUnsupported for types other than numbers and booleans.
 NumberArray ParseNpy(std::span<const std::byte> bytes, const std::string& source);
+// The same of a file. Errors: also kNotFound and kIo.
 NumberArray ReadNpy(const std::string& path);
 
 // Name of the member without .npy -> array. Errors: as above, and those of ZipFile.

@@ -28,10 +28,12 @@ struct PickledTensor {
 // A value of the pickle. Containers refer to values by their place in Pickle::values, as a pickle
 // may use one value twice, or inside itself.
 struct PickledValue {
+  // A list or a tuple.
   struct List {
     std::vector<uint32_t> items;
     bool is_tuple = false;
   };
+  // Pairs in the order they were set in.
   struct Dict {
     std::vector<std::pair<uint32_t, uint32_t>> items;  // key, value
   };

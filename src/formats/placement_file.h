@@ -43,6 +43,7 @@ SlotExperts PlacementOfArray(const NumberArray& array, const std::string& where)
 // "device_expert"}]}]}. Errors: kInvalid naming `source`, layer and device: counts that do not fit
 // the lists, devices out of order or with another number of slots.
 bool IsAscendMap(const Document& document);
+// A document of that form as a placement; device by device, rank by rank.
 PlacementFile AscendPlacement(const Document& document, const std::string& source);
 
 // One line of JSON, layers in order as "0", "1", ... . Errors: kInvalid when config has no layers.

@@ -14,6 +14,7 @@ enum class Axes { kStepsLayersExperts, kLayersRanksSlots };
 // "steps,layers,experts", "layers,ranks,slots". Errors: kInvalid naming `flag`.
 Axes ParseAxes(const std::string& text, const std::string& flag);
 
+// What a file does not tell about itself.
 struct ReadRecordingOptions {
   // Of an array of three dimensions; default: layers,ranks,slots for files named moe_load*, which
   // vLLM on Ascend writes, else steps,layers,experts.

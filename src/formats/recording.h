@@ -16,7 +16,9 @@
 
 namespace wideload::formats {
 
+// What a batch computed: prompts, answers, or some of both.
 enum class Phase { kUnknown, kPrefill, kDecode, kMixed };
+// "unknown", "prefill", "decode", "mixed".
 std::string_view PhaseName(Phase phase);
 // Errors: kInvalid naming `flag`, with the names there are: prefill, decode, mixed.
 Phase ParsePhase(const std::string& name, const std::string& flag);
@@ -49,6 +51,7 @@ inline constexpr int64_t kMaxTableNumbers = int64_t{1} << 27;
 // For files whose rows are layers 0, 1, ... of the model, with rows for those that `layers` lacks.
 // Errors: kResource when [steps, layers, columns] would be more than kMaxTableNumbers.
 void CheckFilledTable(size_t num_steps, int32_t last_layer, int64_t num_columns);
+// The same for what is there by layer.
 template <class T>
 void CheckFilledTable(size_t num_steps, const std::map<int32_t, T>& layers, int64_t num_columns) {
   if (!layers.empty()) CheckFilledTable(num_steps, layers.rbegin()->first, num_columns);
@@ -78,6 +81,7 @@ void KeepPhase(Phase phase, const std::string& flag, Recording& recording);
 // The recording's counts as statistics of one rank: batches are iterations. Shares (values that are
 // no integers) are scaled to kShareTokens a layer and batch.
 inline constexpr double kShareTokens = 1e6;
+// Errors: none; a table without batches is one iteration.
 statistics::ExpertStatistics StatisticsOf(const Recording& recording,
                                           const statistics::LoadTable& table);
 // Whether a table holds numbers that are no counts.

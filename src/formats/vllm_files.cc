@@ -123,11 +123,24 @@ class JsonlReader {
     }
     const int64_t redundant =
         IntegerOf(record, "num_redundant_experts", 0, config.num_slots, where);
+    CheckIds(config, config.num_slots - redundant, where);
     if (redundant != config.num_slots - config.num_experts())
       Throw(ErrorKind::kInvalid,
             "{}: num_redundant_experts is {}; num_slots {} less {} experts is {}", where, redundant,
             config.num_slots, config.num_experts(), config.num_slots - config.num_experts());
     mapping_ = std::move(config);
+  }
+
+  // The first id that the counts leave no room for. Errors: kInvalid naming layer, slot and id.
+  static void CheckIds(const statistics::EplbConfig& config, int64_t num_experts,
+                       const std::string& where) {
+    for (const auto& [layer, slots] : config.layers)
+      for (size_t s = 0; s < slots.size(); ++s)
+        if (slots[s] >= num_experts)
+          Throw(ErrorKind::kInvalid,
+                "{}: layer {}, slot {} holds expert {}; num_slots {} less num_redundant_experts "
+                "leaves experts 0 to {}",
+                where, layer, s, slots[s], config.num_slots, num_experts - 1);
   }
 
   Recording MakeRecording() {

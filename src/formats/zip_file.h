@@ -20,11 +20,13 @@ class ZipFile {
   // Whether bytes begin as a zip archive does.
   static bool Is(std::span<const std::byte> bytes);
 
+  // Whether there is a member of that name.
   bool Has(const std::string& member) const { return members_.contains(member); }
   // The member's content: a part of the archive when it is stored, else unpacked into `buffer`.
   // The checksum is compared. Errors: kNotFound, kCorrupt; kResource for more than 4 GiB unpacked.
   std::span<const std::byte> Read(const std::string& member, std::string& buffer) const;
 
+  // Where a member lies in the archive.
   struct Member {
     uint64_t offset = 0;  // of its data
     uint64_t packed_bytes = 0;

@@ -11,6 +11,7 @@
 
 namespace wideload::jinja {
 
+// What an expression is; which of Expr's fields are used depends on it.
 enum class ExprKind {
   kConstant,
   kName,       // name
@@ -35,6 +36,7 @@ enum class ExprKind {
   kDict,  // key, value, key, value
 };
 
+// An expression and its parts.
 struct Expr {
   ExprKind kind = ExprKind::kConstant;
   int line = 0;
@@ -52,7 +54,9 @@ struct Expr {
   const Builtin* builtin = nullptr;
 };
 
+// What is assigned to: a name, several, or an attribute of a namespace.
 struct Target {
+  // How the value is taken apart.
   enum class Kind { kName, kTuple, kAttribute };
   Kind kind = Kind::kName;
   int name = -1;
@@ -60,6 +64,7 @@ struct Target {
   std::vector<Target> items{};
 };
 
+// What a statement is; which of Statement's fields are used depends on it.
 enum class StatementKind {
   kText,      // text
   kOutput,    // expr
@@ -78,6 +83,7 @@ enum class StatementKind {
 
 struct Branch;
 
+// A statement and its parts.
 struct Statement {
   StatementKind kind = StatementKind::kText;
   int line = 0;
@@ -95,12 +101,14 @@ struct Statement {
   std::vector<int> hidden_otherwise{};  // of otherwise
 };
 
+// A part of a statement that is run under a condition, or for each item.
 struct Branch {
   Target target{};
   Expr condition{};
   std::vector<Statement> body{};
 };
 
+// A macro as it is written.
 struct MacroNode {
   std::string name;
   int name_id = -1;
@@ -114,6 +122,7 @@ struct MacroNode {
   bool uses_varargs = false;
 };
 
+// A whole template.
 struct Program {
   std::vector<Statement> statements;
   std::vector<int> hidden;

@@ -12,6 +12,7 @@
 
 namespace wideload::jinja {
 
+// Operators of two values.
 enum class Operator {
   kAdd,
   kSubtract,
@@ -34,6 +35,7 @@ struct MacroNode;
 struct Statement;
 struct Scope;
 
+// What a call was given.
 struct Arguments {
   std::vector<Value> positional{};
   std::vector<std::pair<std::string, Value>> named{};
@@ -60,6 +62,7 @@ struct Callable {
   Scope* closure = nullptr;  // of a macro
 };
 
+// The variable `loop` of a running for.
 struct Loop {
   std::function<std::optional<Value>()> fetch;  // the next item; none once the loop has ended
   std::optional<Value> after;                   // fetched ahead
@@ -77,6 +80,7 @@ struct Loop {
   bool Peek();
   // Goes to the next item; false at the end.
   bool Advance();
+  // Items in all: takes the rest of them first.
   int64_t Length();
 
  private:

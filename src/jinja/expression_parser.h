@@ -16,6 +16,7 @@ namespace wideload::jinja {
 // Source: jinja2 3.1, parser.py, whose functions have the same names.
 class ExpressionParser {
  public:
+  // `source` names the template in messages and must outlive this object.
   ExpressionParser(std::vector<Token> tokens, const std::string& source)
       : tokens_(std::move(tokens)), source_(source) {}
 

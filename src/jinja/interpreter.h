@@ -20,8 +20,11 @@ struct Scope {
 
 class Interpreter : public Runtime {
  public:
+  // All three must outlive this object.
   Interpreter(const Program& program, const std::string& source, const RenderOptions& options);
 
+  // The rendered text. Errors: kInvalid and kUnsupported with the template's name and line;
+  // kResource beyond the budget of options.
   MarkedText Run(const std::vector<std::pair<std::string, Value>>& variables);
 
   Value Call(const Value& callee, const Arguments& arguments) override;

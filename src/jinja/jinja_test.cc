@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "base/testing.h"
 #include "jinja/json_value.h"
 #include "jinja/template.h"
 
@@ -104,6 +105,7 @@ TEST(Template, RefusesValuesItCannotWorkWithWithTheirLine) {
 
 // A copy of a string costs nothing, whatever its size; what makes or reads bytes is counted.
 TEST(Template, StepsBytesAndDepthAreBounded) {
+  const TimeLimit limit;
   const std::string doubled = "{% set a = 'xxxxxxxx' %}" + Repeated("{% set a = a + a %}", 22);
   EXPECT_EQ(Rendered(doubled + Repeated("{% if a %}{% endif %}", 1000) + "{{ a | length }}"),
             "33554432");

@@ -8,7 +8,9 @@
 
 namespace wideload::jinja {
 
+// One token and where it stands.
 struct Token {
+  // Text outside of tags, and the tokens inside.
   enum class Kind {
     kData,
     kOutputBegin,

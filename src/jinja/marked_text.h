@@ -11,6 +11,7 @@ namespace wideload::jinja {
 
 class MarkedText {
  public:
+  // Bytes [begin, end).
   struct Span {
     size_t begin = 0;
     size_t end = 0;
@@ -27,10 +28,12 @@ class MarkedText {
   // Bytes of memory that it takes.
   size_t footprint() const { return text_.size() + plain_.size() * sizeof(Span); }
 
+  // At the end, with its marks.
   void Append(std::string_view text, bool is_plain);
   void Append(const MarkedText& other) { Append(other, 0, other.size()); }
   // Bytes [begin, end) of `other`, which must not be this text.
   void Append(const MarkedText& other, size_t begin, size_t end);
+  // Bytes [begin, end), with their marks.
   MarkedText Slice(size_t begin, size_t end) const;
   // Whether the byte at `position` (inside the text) is plain.
   bool IsPlain(size_t position) const;

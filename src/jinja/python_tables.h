@@ -7,6 +7,7 @@
 
 namespace wideload::jinja {
 
+// Code points first to last.
 struct CodeRange {
   uint32_t first;
   uint32_t last;
@@ -26,6 +27,7 @@ struct SpecialCase {
   std::string_view text;
 };
 
+// What characters become in another case.
 struct CaseMap {
   std::span<const CaseRange> ranges;
   std::span<const SpecialCase> special;

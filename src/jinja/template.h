@@ -34,6 +34,7 @@ struct RenderLimits {
   int max_level = 1000;  // of statements, expressions and calls within each other
 };
 
+// What a rendering depends on beside its variables, and its budget.
 struct RenderOptions {
   CivilTime now{};
   RenderLimits limits{};

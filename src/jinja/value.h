@@ -27,6 +27,7 @@ class Namespace;
 struct Undefined {
   std::shared_ptr<const std::string> message;
 };
+// Python's None.
 struct None {};
 // An integer beyond 64 bits: printed, not computed with.
 struct BigInteger {
@@ -35,6 +36,7 @@ struct BigInteger {
 
 // Lists and what Python has in their place.
 struct Sequence {
+  // What Python would call it.
   enum class Kind { kList, kTuple, kRange, kKeys, kValues, kItems, kGenerator };
   Kind kind = Kind::kList;
   std::vector<Value> items;
@@ -46,6 +48,7 @@ struct Sequence {
 };
 
 class Dict;
+// Shared and never changed.
 using String = std::shared_ptr<const MarkedText>;
 
 struct Value {
@@ -54,12 +57,15 @@ struct Value {
                std::shared_ptr<const Callable>, std::shared_ptr<Loop>>
       data{};
 
+  // All of it plain, or none.
   static Value Text(std::string text, bool is_plain) {
     return {std::make_shared<const MarkedText>(std::move(text), is_plain)};
   }
+  // With its own marks.
   static Value Text(MarkedText text) {
     return {std::make_shared<const MarkedText>(std::move(text))};
   }
+  // An undefined value; the message is told when it is used.
   static Value Missing(std::string message) {
     return {Undefined{std::make_shared<const std::string>(std::move(message))}};
   }
@@ -74,10 +80,12 @@ struct Value {
   const Sequence* Seq() const { return Pointee<Sequence>(); }
   const Dict* Map() const { return Pointee<Dict>(); }
   const Callable* Function() const { return Pointee<Callable>(); }
+  // Null for another kind of value.
   Namespace* Space() const {
     auto* const* space = std::get_if<Namespace*>(&data);
     return space ? *space : nullptr;
   }
+  // Likewise.
   std::shared_ptr<Loop> TheLoop() const {
     const auto* loop = std::get_if<std::shared_ptr<Loop>>(&data);
     return loop ? *loop : nullptr;
@@ -94,6 +102,7 @@ struct Value {
 // A mapping in the order of insertion. Keys: strings, numbers, booleans, none.
 class Dict {
  public:
+  // A key and its value.
   struct Entry {
     Value key;
     Value value;
@@ -101,6 +110,7 @@ class Dict {
 
   const std::vector<Entry>& entries() const { return entries_; }
   int depth() const { return depth_; }
+  // Null when there is none.
   const Value* Find(std::string_view key) const;
   // Null when there is none, and for a key of another kind.
   const Value* Find(const Value& key) const;
@@ -121,6 +131,7 @@ class Namespace {
   Dict attributes;
 };
 
+// Values that are nested deeper are refused.
 inline constexpr int kMaxValueDepth = 200;
 
 // A list that counts against no budget: for values from outside.
@@ -134,6 +145,7 @@ std::string KindOf(const Value& value);
 bool IsTrue(const Value& value);
 // Whether it is a number or a boolean that fits 64 bits; then *number has it.
 bool AsInteger(const Value& value, int64_t* number);
+// The same for any number, as Python's float().
 bool AsDouble(const Value& value, double* number);
 
 }  // namespace wideload::jinja

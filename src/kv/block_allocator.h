@@ -10,6 +10,7 @@ namespace wideload::kv {
 
 class BlockAllocator {
  public:
+  // Blocks 0 to num_blocks - 1, all free.
   explicit BlockAllocator(int64_t num_blocks);
 
   int64_t num_blocks() const { return num_blocks_; }

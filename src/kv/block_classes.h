@@ -20,6 +20,7 @@ inline constexpr int64_t kBlockTokens = 32;
 // Block numbers are int32.
 inline constexpr int64_t kMaxBlocks = std::numeric_limits<int32_t>::max();
 
+// Blocks that hold so many positions of one sequence.
 inline int64_t BlocksFor(int64_t num_tokens) {
   return (num_tokens + kBlockTokens - 1) / kBlockTokens;
 }

@@ -9,6 +9,7 @@
 
 namespace wideload::kv {
 
+// The layers of a model, and how many blocks there are.
 struct CacheShape {
   std::vector<LayerCacheShape> layers;
   std::vector<BlockClass> classes;  // one for each of Windows(layers)

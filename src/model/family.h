@@ -23,6 +23,8 @@ struct Family {
 
 // families/*.cc
 ModelSpec ReadQwen2Moe(checkpoint::ConfigReader& reader, checkpoint::ModelConfig& config);
+// Likewise, each of the family that it is named after; errors: kInvalid and kUnsupported naming the
+// field.
 ModelSpec ReadQwen3(checkpoint::ConfigReader& reader, checkpoint::ModelConfig& config);
 ModelSpec ReadQwen3Moe(checkpoint::ConfigReader& reader, checkpoint::ModelConfig& config);
 ModelSpec ReadMixtral(checkpoint::ConfigReader& reader, checkpoint::ModelConfig& config);

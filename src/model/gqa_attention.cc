@@ -67,6 +67,7 @@ void GqaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   Workspace& ws = *rank.workspace;
   const TensorView qkv = ws.TakeTensor(DType::kF32, {tokens, qkv_.n()});
   MatMul(rank.exec, x, qkv_, qkv);
+  rank.Poll();
   const auto columns = [&](int64_t first, int64_t heads) {
     return HeadPart{.rows = TensorView(DType::kF32, {tokens, heads * dim},
                                        qkv.data<float>() + first * dim, qkv.row_stride()),
@@ -98,6 +99,7 @@ void GqaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   const TensorView y =
       ws.TakeTensor(rank.exec.precision().activations, {tokens, spec_.q_heads * dim});
   PagedAttention(rank.exec, attention, q.rows, sequences, cache, y);
+  rank.Poll();
   MatMul(rank.exec, y, o_, h, /*accumulate=*/true);
 }
 

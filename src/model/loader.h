@@ -21,6 +21,7 @@ namespace wideload::model {
 // Called with the bytes read so far of the total, from one thread.
 using Progress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
 
+// What is done with the weights.
 enum class LoadMode {
   kRead,    // read and pack
   kAttach,  // the arena's block was filled by a kRead of the same model: nothing is read
@@ -34,6 +35,7 @@ struct PlacedExpert {
   bool is_read = true;
 };
 
+// How weights are packed, and which of them.
 struct LoadOptions {
   compute::KernelSet kernels = compute::KernelSet::kReference;
   ThreadPool* pool = nullptr;  // for what is read
@@ -51,10 +53,12 @@ struct LoadOptions {
 
 class WeightLoader {
  public:
+  // `checkpoint` must outlive this object.
   WeightLoader(checkpoint::Checkpoint& checkpoint, const LoadOptions& options);
 
   // Whether the checkpoint holds the tensor.
   bool Has(const std::string& name) const { return checkpoint_.Has(name); }
+  // Whether this rank keeps the weights of that expert.
   bool Owns(int32_t moe_index, int32_t expert) const {
     return !options_.owns || options_.owns(moe_index, expert);
   }

@@ -89,7 +89,9 @@ void MlaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   const auto sequences = batch.SequencesOf(rank.cache->block_class(layer));
   StoreKv(rank.exec, Latents(rank, rope, x), {}, sequences, cache);
 
+  rank.Poll();
   const TensorView q = Queries(rank, x);
+  rank.Poll();
   Rope(rank.exec,
        {.rows = q, .heads = spec_.heads, .first = spec_.nope_dim, .width = spec_.rope_dim},
        compute::RopePairs::kInterleaved, rope);
@@ -101,6 +103,7 @@ void MlaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   const TensorView attended =
       ws.TakeTensor(activations, {tokens, spec_.heads * spec_.kv_lora_rank});
   PagedAttention(rank.exec, attention, LatentQueries(rank, q), sequences, cache, attended);
+  rank.Poll();
   const TensorView values = ws.TakeTensor(activations, {tokens, spec_.heads * spec_.value_dim});
   MatMulHeads(rank.exec, {.rows = attended, .heads = spec_.heads}, v_b_,
               {.rows = values, .heads = spec_.heads});

@@ -36,11 +36,17 @@ struct RankContext {
   Workspace* workspace = nullptr;
   const kv::PagedCache* cache = nullptr;
   moe::MoeRunner* moe = nullptr;
+
+  // Between two ops: whether others wait for this rank's experts (moe::MoeRunner::Poll).
+  void Poll() const {
+    if (moe != nullptr) moe->Poll(exec, *workspace);
+  }
 };
 
 class Model {
  public:
   virtual ~Model() = default;
+  // What the model was made from.
   virtual const ModelSpec& spec() const = 0;
   // Bytes of packed weights.
   virtual int64_t weight_bytes() const = 0;

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "trace/trace.h"
 
 namespace wideload::model {
 namespace {
@@ -125,6 +126,7 @@ void MoeBlock::Forward(const RankContext& rank, const TensorView& x, const Tenso
 }
 
 void MoeBlock::AddShared(const RankContext& rank, const TensorView& x, const TensorView& h) const {
+  const trace::Span span(trace::SpanKind::kSharedExpert);
   Workspace& ws = *rank.workspace;
   const int64_t tokens = x.dim(0);
   const TensorView rows = ws.TakeTensor(rank.exec.precision().activations, x.shape());

@@ -13,6 +13,7 @@
 namespace wideload::model {
 
 struct Family;
+// All of them.
 std::span<const Family> Families();
 
 // What a config.json says, read as its family does.

@@ -103,6 +103,7 @@ struct TensorNames {
   std::vector<std::string> others;
 };
 
+// A whole model.
 struct ModelSpec {
   int64_t vocab_size = 0;
   int64_t hidden = 0;

@@ -11,6 +11,7 @@
 #include "model/gqa_attention.h"
 #include "model/mla_attention.h"
 #include "model/moe_block.h"
+#include "trace/trace.h"
 
 namespace wideload::model {
 namespace {
@@ -64,6 +65,8 @@ class Transformer final : public Model {
   TensorView Norm(const RankContext& rank, const TensorView& h, const Buffer& weight,
                   DType dtype) const;
   compute::RopeRows RotaryRows(const RankContext& rank, const Batch& batch) const;
+  void RunAttention(const RankContext& rank, const Batch& batch, int64_t index,
+                    const compute::RopeRows& rope, const TensorView& h) const;
   void RunMlp(const RankContext& rank, const Layer& layer, const TensorView& h) const;
 
   ModelSpec spec_;
@@ -105,6 +108,7 @@ TensorView Transformer::Norm(const RankContext& rank, const TensorView& h, const
 }
 
 TensorView Transformer::Embed(const RankContext& rank, const Batch& batch) const {
+  const trace::Span span(trace::SpanKind::kEmbed);
   const TensorView h = rank.workspace->TakeTensor(
       DType::kF32, {static_cast<int64_t>(batch.ids.size()), spec_.hidden});
   compute::Embed(rank.exec, embedding_.View(embedding_dtype_, {spec_.vocab_size, spec_.hidden}),
@@ -128,8 +132,18 @@ void Transformer::RunMlp(const RankContext& rank, const Layer& layer, const Tens
     experts->Forward(rank, Norm(rank, h, layer.post_norm, DType::kF32), h);
     return;
   }
+  const trace::Span span(trace::SpanKind::kDenseMlp);
   const TensorView x = Norm(rank, h, layer.post_norm, rank.exec.precision().activations);
   std::get<GatedMlp>(layer.mlp).Forward(rank, spec_.moe.activation, x, h);
+}
+
+void Transformer::RunAttention(const RankContext& rank, const Batch& batch, int64_t index,
+                               const compute::RopeRows& rope, const TensorView& h) const {
+  const trace::Span span(trace::SpanKind::kAttention);
+  const Layer& layer = layers_[static_cast<size_t>(index)];
+  const TensorView x = Norm(rank, h, layer.input_norm, rank.exec.precision().activations);
+  std::visit([&](const auto& attention) { attention.Forward(rank, batch, index, rope, x, h); },
+             layer.attention);
 }
 
 void Transformer::Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
@@ -137,17 +151,19 @@ void Transformer::Layers(const RankContext& rank, const Batch& batch, int64_t fi
   const Workspace::Scope all_layers(*rank.workspace);
   const compute::RopeRows rope = RotaryRows(rank, batch);
   for (int64_t index = first; index < last; ++index) {
-    const Layer& layer = layers_[static_cast<size_t>(index)];
+    trace::SetLayer(index);
     const Workspace::Scope scope(*rank.workspace);
-    const TensorView x = Norm(rank, h, layer.input_norm, rank.exec.precision().activations);
-    std::visit([&](const auto& attention) { attention.Forward(rank, batch, index, rope, x, h); },
-               layer.attention);
-    RunMlp(rank, layer, h);
+    RunAttention(rank, batch, index, rope, h);
+    rank.Poll();
+    RunMlp(rank, layers_[static_cast<size_t>(index)], h);
+    rank.Poll();
   }
+  trace::SetLayer(-1);
 }
 
 TensorView Transformer::Head(const RankContext& rank, const Batch& batch,
                              const TensorView& h) const {
+  const trace::Span span(trace::SpanKind::kHead);
   const auto wanted = static_cast<int64_t>(batch.logits_rows.size());
   Workspace& ws = *rank.workspace;
   const TensorView last = ws.TakeTensor(DType::kF32, {wanted, spec_.hidden});

@@ -113,6 +113,12 @@ std::span<std::byte> WeightStore::BytesOf(int32_t moe_index, int32_t expert) con
                               static_cast<size_t>(expert_bytes_[layer][e]));
 }
 
+std::vector<std::span<std::byte>> WeightStore::Parts() const {
+  std::vector<std::span<std::byte>> parts;
+  for (const SharedMemory& part : parts_) parts.push_back(part.bytes());
+  return parts;
+}
+
 int64_t WeightStore::num_bytes() const {
   int64_t sum = 0;
   for (size_t layer = 0; layer < layers_.size(); ++layer)

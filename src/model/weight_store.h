@@ -49,7 +49,10 @@ class WeightStore {
   bool IsOwn(int32_t expert) const { return ReaderOf(expert) == place_.local_rank; }
   // The expert's bytes, 64-byte aligned; the same memory on all ranks.
   std::span<std::byte> BytesOf(int32_t moe_index, int32_t expert) const;
+  // Of the shared memory.
   int64_t num_bytes() const;
+  // The memory of all parts, after Attach.
+  std::vector<std::span<std::byte>> Parts() const;
 
  private:
   int32_t ReaderOf(int32_t expert) const;

@@ -19,6 +19,7 @@ uint64_t SumBytes(std::span<const std::byte> bytes);
 
 // SumBytes of every expert [MoE layers * E]; 0 for experts that this process does not hold.
 using ExpertSums = std::vector<uint64_t>;
+// A sum for each expert of each layer, in the order of `experts`; on the pool's threads.
 ExpertSums SumExperts(const HostExperts& experts, ThreadPool& pool);
 
 }  // namespace wideload::moe

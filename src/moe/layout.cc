@@ -6,6 +6,12 @@
 
 namespace wideload::moe {
 
+MoeMode ParseMoeMode(std::string_view name) {
+  if (name == "barrier") return MoeMode::kBarrier;
+  if (name == "microbatch") return MoeMode::kMicrobatch;
+  Throw(ErrorKind::kInvalid, "MoE mode is \"{}\"; allowed: barrier, microbatch", name);
+}
+
 int64_t ChunkTokens(int64_t moe_max_num_tokens, int32_t num_ranks, int64_t max_num_tokens) {
   if (moe_max_num_tokens == 0) return max_num_tokens;
   return std::clamp<int64_t>(moe_max_num_tokens / num_ranks, 1, max_num_tokens);
@@ -35,7 +41,8 @@ exchange::ExchangeShape MakeExchangeShape(const MoeShape& shape, const MoeLayout
           .return_row_bytes = row_bytes,
           .num_experts = static_cast<int>(shape.num_experts),
           .num_slots = layout.num_slots,
-          .num_buffers = layout.num_buffers};
+          .num_buffers = layout.num_buffers,
+          .is_free = layout.mode == MoeMode::kMicrobatch};
 }
 
 }  // namespace wideload::moe

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "compute/ops.h"
@@ -27,15 +28,29 @@ struct MoeShape {
 // While a chunk is computed, the next one's rows travel, and the results of the one before.
 inline constexpr int kOverlappedChunks = 3;
 
+// How the ranks of a layer meet.
+enum class MoeMode {
+  // Every rank knows the counts of all before it sends, and has the results of all at the end.
+  kBarrier,
+  // A rank computes rows as they come, and goes on once its own results are home; it splits by the
+  // counts of the iteration before. Same results.
+  kMicrobatch,
+};
+// Errors: kInvalid with the allowed names barrier, microbatch.
+MoeMode ParseMoeMode(std::string_view name);
+
+// The ranks of the experts, and what each layer's slots hold.
 struct MoeLayout {
   int32_t num_ranks = 1;
   int32_t num_slots = 0;  // of each layer, over all ranks
   eplb::SplitMode split = eplb::SplitMode::kOptimal;
+  MoeMode mode = MoeMode::kBarrier;
   int64_t chunk_tokens = 0;  // tokens a rank sends through a layer at once (C)
   // Chunks of a layer whose rows and results have memory at the same time (B): 1, one after the
   // other, or kOverlappedChunks. The exchange's memory is bounded by C and B, whatever a rank
   // computes in an iteration.
   int num_buffers = 1;
+  bool is_metered = false;  // whether LayerTimes are measured
 
   int32_t slots_per_rank() const { return num_slots / num_ranks; }
 };

@@ -37,9 +37,14 @@ SlotCopier::SlotCopier(const CopierOptions& options)
   options_.block_bytes = BlockBytes(options.block_bytes);
   memory_ = Buffer(options_.num_blocks * options_.block_bytes);
   try {
-    for (int32_t i = 0; i < options.num_threads; ++i)
-      threads_.push_back(
-          StartThread(fmt::format("copy{}/{}", options.rank, i), [this] { ThreadMain(); }));
+    for (int32_t i = 0; i < options.num_threads; ++i) {
+      trace::Track* const track =
+          options.trace != nullptr
+              ? &options.trace->AddTrack(options.rank, fmt::format("copy thread {}", i))
+              : nullptr;
+      threads_.push_back(StartThread(fmt::format("copy{}/{}", options.rank, i),
+                                     [this, track] { ThreadMain(track); }));
+    }
   } catch (...) {
     const std::lock_guard lock(mutex_);
     stop_ = true;
@@ -77,7 +82,7 @@ void SlotCopier::Begin(int32_t block, const compute::ExpertWeights& expert, int 
   pending.fetch_add(1);
   {
     const std::lock_guard lock(mutex_);
-    jobs_.push_back({.from = &expert, .block = block, .pending = &pending});
+    jobs_.push_back({.from = &expert, .block = block, .layer = layer, .pending = &pending});
   }
   changed_.notify_one();
 }
@@ -92,7 +97,8 @@ void SlotCopier::WaitAll(int turn) {
   for (size_t layer = 0; layer < options_.num_layers; ++layer) WaitLayer(turn, layer);
 }
 
-void SlotCopier::ThreadMain() {
+void SlotCopier::ThreadMain(trace::Track* track) {
+  const trace::OnTrack on(track);
   Job job;
   while (TakeJob(job) && Copy(job)) {
     job.pending->fetch_sub(1);
@@ -111,6 +117,7 @@ bool SlotCopier::TakeJob(Job& job) {
 
 // False when this object ends.
 bool SlotCopier::Copy(const Job& job) {
+  const trace::Span span(trace::SpanKind::kCopy, static_cast<int64_t>(job.layer));
   const std::span<const std::byte> from = job.from->bytes();
   std::byte* const to = memory_.data() + job.block * options_.block_bytes;
   const auto num_bytes = static_cast<int64_t>(from.size());

@@ -13,6 +13,7 @@
 
 #include "base/wait.h"
 #include "compute/matrix.h"
+#include "trace/trace.h"
 
 namespace wideload::moe {
 
@@ -20,6 +21,7 @@ namespace wideload::moe {
 // thread-safe.
 class BandwidthLimit {
  public:
+  // Never goes back.
   using Time = std::chrono::steady_clock::time_point;
   // 0: no limit.
   explicit BandwidthLimit(int64_t bytes_per_second) : bytes_per_second_(bytes_per_second) {}
@@ -31,6 +33,7 @@ class BandwidthLimit {
   Time next_{};
 };
 
+// How slots are filled, and how fast at most.
 struct CopierOptions {
   int32_t rank = 0;
   int64_t num_blocks = 0;
@@ -39,6 +42,7 @@ struct CopierOptions {
   int32_t num_threads = 1;
   int64_t bytes_per_second = 0;               // 0: no limit
   std::atomic<uint32_t>* progress = nullptr;  // raised with every piece copied; may be null
+  trace::Trace* trace = nullptr;              // gets a track of each thread; may be null
 };
 
 class SlotCopier {
@@ -57,7 +61,9 @@ class SlotCopier {
   void Begin(int32_t block, const compute::ExpertWeights& expert, int turn, size_t layer);
   // Whether every copy of the layer has ended.
   bool IsDone(int turn, size_t layer) const { return Pending(turn, layer).load() == 0; }
+  // Until the turn's copies of that layer are there.
   void WaitLayer(int turn, size_t layer);
+  // The same for all layers.
   void WaitAll(int turn);
 
   // Over the block's bytes.
@@ -72,13 +78,14 @@ class SlotCopier {
   struct Job {
     const compute::ExpertWeights* from = nullptr;
     int32_t block = 0;
+    size_t layer = 0;
     std::atomic<int32_t>* pending = nullptr;
   };
   const std::atomic<int32_t>& Pending(int turn, size_t layer) const {
     return pending_[static_cast<size_t>(turn) * options_.num_layers + layer];
   }
   void Reshape(int32_t block, const compute::ExpertWeights& expert);
-  void ThreadMain();
+  void ThreadMain(trace::Track* track);
   bool TakeJob(Job& job);
   bool Copy(const Job& job);
   bool WaitForTurn(int64_t num_bytes);

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "base/error.h"
+#include "trace/trace.h"
 
 namespace wideload::moe {
 namespace {
@@ -54,7 +55,8 @@ void SlotStore::MakeCopies() {
                                                  .block_bytes = LargestExpert(experts_),
                                                  .num_layers = num_layers_,
                                                  .bytes_per_second = options_.bytes_per_second,
-                                                 .progress = options_.progress});
+                                                 .progress = options_.progress,
+                                                 .trace = options_.trace});
   blocks_.resize(weights_.size());
   next_blocks_.resize(weights_.size());
   is_used_.resize(num_blocks);
@@ -138,10 +140,12 @@ void SlotStore::BeginCopies() {
 void SlotStore::Announce(const PlacementTable& next) {
   WIDELOAD_CHECK(announced_ == kNone, "generation {} announced before the use of {}",
                  next.generation, announced_);
+  const trace::Span span(trace::SpanKind::kAnnounce, next.generation);
   PlanMoves(next);
 }
 
 void SlotStore::Use(const PlacementTable& next) {
+  const trace::Span span(trace::SpanKind::kPublish, next.generation);
   if (announced_ == kNone) PlanMoves(next);
   WIDELOAD_CHECK(announced_ == next.generation, "use of generation {} after {} was announced",
                  next.generation, announced_);
@@ -169,6 +173,7 @@ void SlotStore::PointAtSlots() {
 std::span<const compute::ExpertWeights* const> SlotStore::Layer(int32_t moe_index) {
   const auto layer = static_cast<size_t>(moe_index);
   if (copier_ && !copier_->IsDone(turn_, layer)) {
+    const trace::Span span(trace::SpanKind::kWaitCopies, moe_index);
     const auto begin = std::chrono::steady_clock::now();
     copier_->WaitLayer(turn_, layer);
     figures_.waited_ns +=
@@ -178,6 +183,7 @@ std::span<const compute::ExpertWeights* const> SlotStore::Layer(int32_t moe_inde
 }
 
 void SlotStore::Verify(const ExpertSums& sums, ThreadPool& pool) {
+  const trace::Span span(trace::SpanKind::kVerify);
   if (copier_) copier_->WaitAll(turn_);
   pool.Run(static_cast<int64_t>(weights_.size()), [&](int64_t i, int) {
     const auto at = static_cast<size_t>(i);

@@ -20,22 +20,26 @@
 
 namespace wideload::moe {
 
+// Whether slots point at the host's experts or hold copies.
 enum class SlotStorage { kView, kCopy };
 // Errors: kInvalid with the allowed names view, copy.
 SlotStorage ParseSlotStorage(std::string_view name);
 
+// How slots get their weights.
 struct SlotOptions {
   SlotStorage storage = SlotStorage::kView;
   int32_t rank = 0;
   int32_t num_spare = 1;         // of kCopy: blocks beside those in use, for all layers together
   int64_t bytes_per_second = 0;  // of kCopy: most that changes copy; 0: no limit
   std::atomic<uint32_t>* progress = nullptr;  // raised as copies get on; may be null
+  trace::Trace* trace = nullptr;              // gets tracks of the threads that copy; may be null
 };
 
 // The bytes of the blocks, in use and spare; 0 for kView. `num_slots` of the rank, in all layers;
 // `expert_bytes` of the largest expert.
 int64_t SlotStoreBytes(const SlotOptions& options, int64_t num_slots, int64_t expert_bytes);
 
+// What filling slots came to.
 struct SlotFigures {
   int64_t num_fetched = 0;   // slots filled since the start with what their rank did not hold
   int64_t copied_bytes = 0;  // 0 for kView
@@ -65,6 +69,7 @@ class SlotStore {
   void Verify(const ExpertSums& sums, ThreadPool& pool);
 
   const SlotFigures& figures() const { return figures_; }
+  // Of memory of its own; 0 for views.
   int64_t num_bytes() const;
 
  private:

@@ -43,7 +43,10 @@ OnlineBalancer::OnlineBalancer(const OnlineOptions& options, std::vector<eplb::P
   CheckStart(options_, placements_);
   if (placements_.empty()) return;
   planner_ = MakePlanner(options_, placements_);
-  if (planner_) thread_ = StartThread("balancer", [this] { ThreadMain(); });
+  if (!planner_) return;
+  trace::Track* const track =
+      options_.trace != nullptr ? &options_.trace->AddTrack(-1, "planner") : nullptr;
+  thread_ = StartThread("balancer", [this, track] { ThreadMain(track); });
 }
 
 OnlineBalancer::~OnlineBalancer() {
@@ -154,12 +157,15 @@ void OnlineBalancer::KeepPlan(Plan plan) {
   Merge(std::move(plan.layers), plans_.back().layers);
 }
 
-void OnlineBalancer::ThreadMain() {
+void OnlineBalancer::ThreadMain(trace::Track* track) {
+  const trace::OnTrack on(track);
   Job job;
   while (TakeJob(job)) {
     Plan plan{.due = job.iteration + options_.delay_iterations, .layers = {}};
     std::exception_ptr failure;
     try {
+      trace::SetIteration(job.iteration);
+      const trace::Span span(trace::SpanKind::kPlan);
       plan.layers = planner_->Plan({job.iteration, job.is_warmup, job.routed_counts});
     } catch (...) {
       failure = std::current_exception();

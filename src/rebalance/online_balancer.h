@@ -51,6 +51,7 @@ class OnlineBalancer {
   // carries it out. Errors: rethrows what ended the planner.
   std::optional<PlacementChange> ChangeFor(int64_t iteration);
 
+  // Since the start. Any thread.
   BalancerFigures figures() const;
   // What the slots hold after the last ChangeFor [MoE layers].
   const std::vector<eplb::Placement>& placements() const { return placements_; }
@@ -65,7 +66,7 @@ class OnlineBalancer {
     int64_t due = 0;
     std::vector<LayerChange> layers;
   };
-  void ThreadMain();
+  void ThreadMain(trace::Track* track);
   bool TakeJob(Job& job);
   void KeepPlan(Plan plan);
   bool IsPlannedUntil(int64_t iteration) const;

@@ -4,11 +4,14 @@
 #include <cstdint>
 #include <string_view>
 
+#include "trace/trace.h"
+
 namespace wideload::rebalance {
 
+// Who decides what the slots hold.
 enum class Mode {
   kOff,
-  kRepair,       // the best gain per fetched slot, for the optimal split of each batch
+  kRepair,       // the best gain per fetched slot
   kTensorRtLlm,  // TensorRT-LLM's rotation, decay and policy
   kRandom,       // every layer anew at random after every iteration: what tests move weights with
 };
@@ -24,11 +27,15 @@ struct OnlineOptions {
   bool is_waiting = true;
   int32_t layer_updates_per_iter = 1;       // of kTensorRtLlm; >= 1
   int32_t max_fetched_slots_per_iter = 16;  // of kRepair, over all layers; >= 1
-  // Of kRepair: the imbalance of recent iterations (optimal split) at which a layer begins to be
+  // Of kRepair: balances for ranks that split an expert's tokens evenly over its slots, else for
+  // those that split each batch optimally. The engine sets it by its own split.
+  bool splits_evenly = false;
+  // Of kRepair: the imbalance of recent iterations (under that split) at which a layer begins to be
   // repaired, and at which it is good enough; 0 <= target <= threshold.
   double threshold = 0.02;
   double target = 0.005;
-  double min_gain = 1e-3;  // of kRepair: imbalance that a fetched slot must save at least
+  double min_gain = 1e-3;         // of kRepair: imbalance that a fetched slot must save at least
+  trace::Trace* trace = nullptr;  // gets a track of the planner; may be null
 };
 
 // What `--rebalance` says: off, repair, tensorrt_llm, random:SEED. Sets mode and, of random, seed.

@@ -45,12 +45,16 @@ class Text {
   std::vector<double> shares_ = std::vector<double>(size_t{kLayers} * kExperts);
 };
 
-double Imbalance(const std::vector<eplb::Placement>& placements,
-                 const std::vector<int32_t>& counts) {
+double Imbalance(const std::vector<eplb::Placement>& placements, const std::vector<int32_t>& counts,
+                 bool splits_evenly) {
   double sum = 0;
   for (size_t l = 0; l < placements.size(); ++l) {
     const auto begin = counts.begin() + static_cast<std::ptrdiff_t>(l * kExperts);
     const std::vector<double> loads(begin, begin + kExperts);
+    if (splits_evenly) {
+      sum += eplb::EvenSplitImbalance(placements[l], loads) / kLayers;
+      continue;
+    }
     eplb::WaterFilling split(placements[l]);
     split.Solve(loads);
     sum += split.imbalance() / kLayers;
@@ -65,7 +69,8 @@ struct Outcome {
   int32_t most_fetched = 0;
   int32_t num_plans = 0;
 };
-Outcome Serve(Planner& planner, Text& text, int iterations, std::vector<eplb::Placement>& now) {
+Outcome Serve(Planner& planner, Text& text, int iterations, std::vector<eplb::Placement>& now,
+              bool splits_evenly = false) {
   Outcome outcome;
   for (int i = 0; i < iterations; ++i) {
     const std::vector<int32_t> counts = text.Draw();
@@ -78,7 +83,7 @@ Outcome Serve(Planner& planner, Text& text, int iterations, std::vector<eplb::Pl
     outcome.num_plans += fetched > 0 ? 1 : 0;
     outcome.most_fetched = std::max(outcome.most_fetched, fetched);
   }
-  outcome.imbalance = Imbalance(now, text.Draw());
+  outcome.imbalance = Imbalance(now, text.Draw(), splits_evenly);
   return outcome;
 }
 
@@ -88,7 +93,7 @@ TEST(RepairPlanner, FollowsEachTextWithinItsBudget) {
   const auto planner = MakePlanner(options, now);
   for (uint64_t seed = 1; seed <= 3; ++seed) {
     Text text(seed);
-    const double before = Imbalance(now, text.Draw());
+    const double before = Imbalance(now, text.Draw(), false);
     const Outcome outcome = Serve(*planner, text, 12, now);
     EXPECT_GT(before, 0.2) << seed;
     EXPECT_LT(outcome.imbalance, 0.03) << seed;  // 1900 tokens a layer: chance leaves 0.01
@@ -109,9 +114,24 @@ TEST(RepairPlanner, StopsWhereNothingIsGainedAnyMore) {
   std::vector<eplb::Placement> now(kLayers, eplb::ContiguousPlacement(kExperts, kExperts, kRanks));
   const auto planner = MakePlanner({.mode = Mode::kRepair}, now);
   Text text(6);
-  const double before = Imbalance(now, text.Draw());
+  const double before = Imbalance(now, text.Draw(), false);
   EXPECT_LT(Serve(*planner, text, 12, now).imbalance, before / 2);
   EXPECT_LE(Serve(*planner, text, 60, now).num_plans, 10);
+}
+
+// What is best for the optimal split is not for the even one.
+TEST(RepairPlanner, BalancesForTheEvenSplitWhereRanksSplitSo) {
+  double imbalance[2];
+  for (const bool splits_evenly : {false, true}) {
+    std::vector<eplb::Placement> now = Start();
+    const auto planner = MakePlanner({.mode = Mode::kRepair, .splits_evenly = splits_evenly}, now);
+    Text text(8);
+    const double before = Imbalance(now, text.Draw(), true);
+    imbalance[splits_evenly ? 1 : 0] = Serve(*planner, text, 20, now, true).imbalance;
+    EXPECT_LT(imbalance[splits_evenly ? 1 : 0], before) << splits_evenly;
+    EXPECT_TRUE(!splits_evenly || Serve(*planner, text, 60, now).num_plans <= 10);
+  }
+  EXPECT_LT(imbalance[1], imbalance[0] / 2);
 }
 
 TEST(Planner, WarmupAndIterationsWithoutTokensPlanNothing) {

@@ -11,6 +11,7 @@ namespace wideload::rebalance {
 // and layer alone.
 class RandomPlanner : public Planner {
  public:
+  // The same changes for the same seed.
   RandomPlanner(uint64_t seed, std::vector<eplb::Placement> start)
       : seed_(seed), start_(std::move(start)) {}
   std::vector<LayerChange> Plan(const IterationCounts& counts) override;

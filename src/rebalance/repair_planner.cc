@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "eplb/placement/even_split.h"
 #include "eplb/placement/random.h"
 #include "eplb/search/repair.h"
 
@@ -79,11 +80,16 @@ void RepairPlanner::Take(const IterationCounts& counts) {
   }
 }
 
+double RepairPlanner::Imbalance(Layer& layer, std::span<const double> counts) const {
+  if (options_.splits_evenly) return eplb::EvenSplitImbalance(layer.now, counts);
+  layer.split->Solve(counts);
+  return layer.split->imbalance();
+}
+
 double RepairPlanner::RecentImbalance(Layer& layer) const {
   double sum = 0, weights = 0, weight = 1;
   for (size_t i = layer.recent.size(); i-- > 0; weight *= kDecay) {
-    layer.split->Solve(layer.recent[i]);
-    sum += weight * layer.split->imbalance();
+    sum += weight * Imbalance(layer, layer.recent[i]);
     weights += weight;
   }
   return weights > 0 ? sum / weights : 0;
@@ -106,6 +112,7 @@ RepairPlanner::Offer RepairPlanner::Repair(size_t l, int32_t max_fetched_slots) 
   const eplb::RepairResult result =
       eplb::RepairPlacement(layer.now, scenarios,
                             {.max_fetched_slots = max_fetched_slots,
+                             .splits_evenly = options_.splits_evenly,
                              .until = options_.target,
                              .min_gain = options_.min_gain,
                              .seed = options_.seed + static_cast<uint64_t>(num_repairs_)});

@@ -11,20 +11,21 @@
 
 namespace wideload::rebalance {
 
-// A layer is repaired once the imbalance of its recent iterations, each split optimally, exceeds
-// options.threshold, until it is below options.target or no fetch gains enough any more; then it
-// has to be twice as bad as that again. Layers share
-// options.max_fetched_slots_per_iter: the highest predicted gain per fetched slot goes first.
-// Where the load has become another one, what was met before it is forgotten.
+// A layer is repaired once the imbalance of its recent iterations, each split as options say,
+// exceeds options.threshold, until it is below options.target or no fetch gains enough any more;
+// then it has to be twice as bad as that again. Layers share options.max_fetched_slots_per_iter:
+// the highest predicted gain per fetched slot goes first. Where the load has become another one,
+// what was met before it is forgotten.
 class RepairPlanner : public Planner {
  public:
+  // start [MoE layers]: what the slots hold.
   RepairPlanner(const OnlineOptions& options, std::vector<eplb::Placement> start);
   std::vector<LayerChange> Plan(const IterationCounts& counts) override;
 
  private:
   struct Layer {
     eplb::Placement now;                        // what the slots hold once all plans have effect
-    std::unique_ptr<eplb::WaterFilling> split;  // of `now`
+    std::unique_ptr<eplb::WaterFilling> split;  // the optimal one of `now`
     std::vector<std::vector<double>> recent;    // since the last change of load; the newest last
     bool is_repaired = false;                   // is over the threshold, not yet below the target
     double settled = 0;  // the imbalance that repair could not bring down any more under this load
@@ -37,6 +38,7 @@ class RepairPlanner : public Planner {
     double gain = 0;
   };
   void Take(const IterationCounts& counts);
+  double Imbalance(Layer& layer, std::span<const double> counts) const;
   double RecentImbalance(Layer& layer) const;
   std::vector<Offer> MakeOffers();
   Offer Repair(size_t layer, int32_t max_fetched_slots);

@@ -17,6 +17,8 @@ class LayerSplit {
   LayerSplit(const eplb::Placement& placement, ReplaySplit split)
       : placement_(placement), split_(split), optimal_(placement) {}
 
+  const eplb::Placement& placement() const { return placement_; }
+
   double Imbalance(std::span<const int32_t> counts) {
     if (split_ == ReplaySplit::kEven) {
       const std::vector<double> loads(counts.begin(), counts.end());
@@ -32,6 +34,19 @@ class LayerSplit {
   ReplaySplit split_;
   eplb::IntegerSplit optimal_;
 };
+using LayerSplits = std::vector<std::unique_ptr<LayerSplit>>;
+
+void TakeOver(const PlacementChange& change, ReplaySplit split, LayerSplits& splits,
+              ReplayedIteration& out) {
+  out.layer_fetched_slots.assign(splits.size(), 0);
+  for (const LayerChange& layer : change.layers) {
+    const auto l = static_cast<size_t>(layer.moe_layer);
+    const int32_t fetched = eplb::CountFetchedSlots(splits[l]->placement(), layer.placement);
+    out.layer_fetched_slots[l] = fetched;
+    out.fetched_slots += fetched;
+    splits[l] = std::make_unique<LayerSplit>(layer.placement, split);
+  }
+}
 
 }  // namespace
 
@@ -48,6 +63,7 @@ double Replayed::MeanImbalance(size_t begin, size_t end) const {
 Replayed Replay(OnlineOptions options, std::vector<eplb::Placement> start,
                 std::span<const int32_t> counts, ReplaySplit split) {
   options.is_waiting = true;
+  options.splits_evenly = split == ReplaySplit::kEven;
   OnlineBalancer balancer(options, std::move(start));
   const size_t num_layers = balancer.placements().size();
   WIDELOAD_CHECK(num_layers > 0, "{} layers to replay", num_layers);
@@ -55,19 +71,15 @@ Replayed Replay(OnlineOptions options, std::vector<eplb::Placement> start,
   if (counts.size() % (num_layers * experts) != 0)
     Throw(ErrorKind::kInvalid, "{} counts are no whole iterations of {} layers with {} experts",
           counts.size(), num_layers, experts);
-  std::vector<std::unique_ptr<LayerSplit>> splits;
+  LayerSplits splits;
   for (const eplb::Placement& placement : balancer.placements())
     splits.push_back(std::make_unique<LayerSplit>(placement, split));
   Replayed replayed;
-  int64_t fetched = 0;
   for (size_t i = 0; i * num_layers * experts < counts.size(); ++i) {
     const auto iteration = static_cast<int64_t>(i);
-    if (const auto change = balancer.ChangeFor(iteration))
-      for (const LayerChange& layer : change->layers)
-        splits[static_cast<size_t>(layer.moe_layer)] =
-            std::make_unique<LayerSplit>(layer.placement, split);
-    const auto routed = counts.subspan(i * num_layers * experts, num_layers * experts);
     ReplayedIteration& out = replayed.iterations.emplace_back();
+    if (const auto change = balancer.ChangeFor(iteration)) TakeOver(*change, split, splits, out);
+    const auto routed = counts.subspan(i * num_layers * experts, num_layers * experts);
     int32_t with_tokens = 0;
     for (size_t l = 0; l < num_layers; ++l) {
       const auto row = routed.subspan(l * experts, experts);
@@ -78,8 +90,6 @@ Replayed Replay(OnlineOptions options, std::vector<eplb::Placement> start,
       ++with_tokens;
     }
     if (with_tokens > 0) out.imbalance /= with_tokens;
-    const int64_t fetched_before = std::exchange(fetched, balancer.figures().fetched_slots);
-    out.fetched_slots = static_cast<int32_t>(fetched - fetched_before);
     balancer.Observe(iteration, routed, false);
   }
   replayed.figures = balancer.figures();

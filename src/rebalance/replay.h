@@ -11,16 +11,20 @@
 
 namespace wideload::rebalance {
 
+// How the engine divides an expert's tokens over its slots.
 enum class ReplaySplit {
   kOptimal,  // whole tokens
   kEven,     // an expert's slots share alike, in fractions
 };
 
+// One iteration, under the placement that was in effect.
 struct ReplayedIteration {
-  double imbalance = 0;       // mean over layers with tokens
-  int64_t routed_tokens = 0;  // over all layers
-  int32_t fetched_slots = 0;  // by the change that takes effect with it
+  double imbalance = 0;                      // mean over layers with tokens
+  int64_t routed_tokens = 0;                 // over all layers
+  int32_t fetched_slots = 0;                 // by the change that takes effect with it
+  std::vector<int32_t> layer_fetched_slots;  // [layers] of them; empty without a change
 };
+// A whole replay.
 struct Replayed {
   std::vector<ReplayedIteration> iterations;
   BalancerFigures figures;
@@ -32,7 +36,8 @@ struct Replayed {
 };
 
 // counts [iterations * MoE layers * experts], tokens of all ranks. Waits for late plans whatever
-// options say. Errors: as OnlineBalancer; kInvalid when counts are not whole iterations.
+// options say, and plans for `split`. Errors: as OnlineBalancer; kInvalid when counts are not whole
+// iterations.
 Replayed Replay(OnlineOptions options, std::vector<eplb::Placement> start,
                 std::span<const int32_t> counts, ReplaySplit split);
 

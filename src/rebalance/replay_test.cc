@@ -44,6 +44,18 @@ TEST(Replay, RepairTakesEffectAfterItsDelay) {
   EXPECT_EQ(replayed.figures.num_skipped, 0);
 }
 
+// The optimum of this start needs a split that is not even; repair for an even one finds another.
+TEST(Replay, RepairsForTheSplitThatIsReplayed) {
+  const std::vector<eplb::Placement> start(
+      2, {4, 2, {ExpertId(0), ExpertId(1), ExpertId(1), ExpertId(2), ExpertId(3), ExpertId(2)}});
+  const Replayed even = Replay({.mode = Mode::kRepair}, start, Counts(12), ReplaySplit::kEven);
+  EXPECT_DOUBLE_EQ(even.iterations[0].imbalance, 40.0 / 30 - 1);
+  EXPECT_LT(even.iterations[11].imbalance, 1e-9);
+  const Replayed optimal =
+      Replay({.mode = Mode::kRepair}, start, Counts(12), ReplaySplit::kOptimal);
+  EXPECT_NE(even.last, optimal.last);
+}
+
 TEST(Replay, RefusesHalfAnIteration) {
   EXPECT_THROW(Replay({}, Start(4), std::vector<int32_t>(12), ReplaySplit::kEven), Error);
 }

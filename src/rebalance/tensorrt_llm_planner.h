@@ -18,6 +18,7 @@ std::vector<std::vector<int32_t>> UpdateGroups(int32_t num_layers, int32_t layer
 // counts nor takes a step.
 class TensorRtLlmPlanner : public Planner {
  public:
+  // start [MoE layers]: what the slots hold; layers placed anew at each step, >= 1.
   TensorRtLlmPlanner(int32_t layer_updates_per_iter, std::vector<eplb::Placement> start);
   std::vector<LayerChange> Plan(const IterationCounts& counts) override;
 

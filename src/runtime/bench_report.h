@@ -18,12 +18,14 @@ struct RequestTiming {
   double end_s = 0;
 };
 
+// Of one figure over requests.
 struct Percentiles {
   double p50 = 0, p90 = 0, p95 = 0, p99 = 0, minimum = 0, maximum = 0, average = 0;
 };
 // Of an unsorted sample, nearest rank; zeros when empty.
 Percentiles PercentilesOf(std::vector<double> values);
 
+// What a run came to.
 struct BenchFigures {
   double total_latency_ms = 0;
   double request_throughput_req_s = 0;
@@ -39,6 +41,7 @@ struct BenchFigures {
   Percentiles token_speed_tok_s;            // tokens after the first per second, of the same
   Percentiles input_length, output_length;  // tokens
 };
+// Of a run that took duration_s seconds, > 0.
 BenchFigures ComputeFigures(std::span<const RequestTiming> requests, double duration_s);
 
 }  // namespace wideload::runtime

@@ -61,13 +61,17 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, std::uni
           MakeSchedulerOptions(options, kv::Windows(model::CacheShapes(model.spec()))))),
       team_(std::move(team)),
       rank_rows_(static_cast<size_t>(options.num_ranks)) {
+  if (options.trace != nullptr) track_ = &options.trace->AddTrack(-1, "engine");
   info_.ranks.resize(static_cast<size_t>(options.num_ranks));
   events_.reserve(static_cast<size_t>(options.num_ranks * options.max_batch_size) + 1);
   const moe::MoeShape& moe = model.spec().moe;
   if (moe.num_experts > 0 && options.num_ranks > 1 &&
-      options.rebalance.mode != rebalance::Mode::kOff)
-    balancer_ = std::make_unique<rebalance::OnlineBalancer>(options.rebalance,
-                                                            StartPlacements(moe, options));
+      options.rebalance.mode != rebalance::Mode::kOff) {
+    rebalance::OnlineOptions online = options.rebalance;
+    online.splits_evenly = options.split == eplb::SplitMode::kRoundRobin;
+    online.trace = options.trace;
+    balancer_ = std::make_unique<rebalance::OnlineBalancer>(online, StartPlacements(moe, options));
+  }
   try {
     team_->Start();
   } catch (...) {
@@ -111,12 +115,23 @@ void Engine::Cancel(RequestId id) {
 std::span<const Event> Engine::Step() {
   events_.clear();
   std::swap(events_, pending_);
-  const StepPlan& plan = scheduler_->Plan();
-  if (plan.empty()) return events_;
+  const trace::OnTrack on(track_);
+  trace::SetIteration(info_.iteration + 1);
+  const StepPlan& plan = [&]() -> const StepPlan& {
+    const trace::Span span(trace::SpanKind::kSchedule);
+    return scheduler_->Plan();
+  }();
+  if (plan.empty()) {
+    team_->CheckLives();
+    return events_;
+  }
   ++info_.iteration;
   std::fill(info_.ranks.begin(), info_.ranks.end(), RankIteration{});
   const std::optional<rebalance::PlacementChange> change = NextChange();
-  team_->Run({.plan = plan, .iteration = info_.iteration, .change = change ? &*change : nullptr});
+  {
+    const trace::Span span(trace::SpanKind::kStep);
+    team_->Run({.plan = plan, .iteration = info_.iteration, .change = change ? &*change : nullptr});
+  }
   Collect(plan);
   MeasureImbalance();
   TellBalancer();
@@ -126,6 +141,7 @@ std::span<const Event> Engine::Step() {
 std::optional<rebalance::PlacementChange> Engine::NextChange() {
   if (placement_source_) return placement_source_(info_.iteration);
   if (!balancer_) return std::nullopt;
+  const trace::Span span(trace::SpanKind::kBalance);
   const int64_t start = ThreadCpuNs();
   std::optional<rebalance::PlacementChange> change = balancer_->ChangeFor(info_.iteration);
   balancing_ns_ += ThreadCpuNs() - start;
@@ -134,6 +150,7 @@ std::optional<rebalance::PlacementChange> Engine::NextChange() {
 
 void Engine::TellBalancer() {
   if (!balancer_) return;
+  const trace::Span span(trace::SpanKind::kBalance);
   const int64_t start = ThreadCpuNs();
   const std::span<const int32_t> first = team_->result(0).routed_counts;
   routed_counts_.assign(first.begin(), first.end());
@@ -148,6 +165,7 @@ void Engine::TellBalancer() {
 }
 
 void Engine::Collect(const StepPlan& plan) {
+  const trace::Span span(trace::SpanKind::kCollect);
   for (size_t r = 0; r < plan.ranks.size(); ++r) {
     const RankResult result = team_->result(r);
     for (size_t i = 0; i < plan.ranks[r].size(); ++i) {
@@ -204,6 +222,7 @@ ExchangeFigures Engine::exchange_figures() const {
   for (size_t r = 0; r < team_->size(); ++r) {
     const RankExchange* exchange = team_->result(r).exchange;
     if (exchange == nullptr) return figures;
+    figures.known_imbalance_sum = exchange->known_imbalance_sum;  // the same on all ranks
     figures.num_rounds = exchange->traffic.num_rounds;
     figures.num_rows += exchange->traffic.num_rows;
     figures.num_returns += exchange->traffic.num_returns;

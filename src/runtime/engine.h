@@ -29,6 +29,7 @@ struct RankIteration {
   int64_t num_prompt_tokens = 0;
   int64_t num_generated_tokens = 0;
 };
+// What one iteration did, and where its time went.
 struct IterationInfo {
   int64_t iteration = -1;
   std::vector<RankIteration> ranks;
@@ -55,7 +56,8 @@ class Engine {
 
   // One iteration on all ranks (none when there is nothing to compute). The events are valid until
   // the next call. Errors: rethrows what ended the first rank that failed (kRunFailed when a rank
-  // does not answer within the deadline), now and at every later call with something to compute.
+  // does not answer within the deadline), now and at every later call with something to compute;
+  // comm::PeerLost also with nothing to compute when a rank that is a process has died.
   // What it costs: all requests that have not ended, whose tokens up to the iteration before were
   // delivered, and the events of those refused or cancelled since the call before; those that ended
   // are not touched. The engine computes nothing any more.
@@ -96,8 +98,13 @@ class Engine {
   std::span<const int64_t> ComputedRows(int32_t rank) const {
     return team_->result(static_cast<size_t>(rank)).computed_rows;
   }
+  // Of the last iteration, where options.is_metered.
+  RankTimes Times(int32_t rank) const { return team_->result(static_cast<size_t>(rank)).times; }
   // Since the start; call between iterations.
   ExchangeFigures exchange_figures() const;
+  // What all ranks have recorded in options.trace; call between iterations, or after Step has
+  // thrown: then without ranks that are other processes. Errors: as Step.
+  std::vector<trace::TrackData> ReadTrace() { return team_->ReadTrace(); }
 
   const IterationInfo& last_iteration() const { return info_; }
   const Scheduler& scheduler() const { return *scheduler_; }
@@ -123,6 +130,7 @@ class Engine {
   LogitsSink logits_sink_;
   PlacementSource placement_source_;
   std::unique_ptr<rebalance::OnlineBalancer> balancer_;
+  trace::Track* track_ = nullptr;       // of the thread that calls Step; null: nothing is traced
   std::vector<int32_t> routed_counts_;  // [MoE layers * experts] of all ranks
   bool is_warmup_ = false;
   int64_t balancing_ns_ = 0;

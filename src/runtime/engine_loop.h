@@ -16,12 +16,14 @@
 
 namespace wideload::runtime {
 
+// Of one loop; never used again.
 using JobId = int64_t;
 
 // Takes what came of a request, in order, on the engine's thread; the last delta says why it ended
 // and nothing follows. It must not wait: all requests wait for it. It may call Submit and Cancel.
 using DeltaSink = std::function<void(Delta delta)>;
 
+// A request and who is told of its tokens.
 struct Job {
   Request request;
   TextOptions text;
@@ -33,6 +35,7 @@ struct Job {
 
 class EngineLoop {
  public:
+  // What is now.
   using Now = std::function<std::chrono::steady_clock::time_point()>;
 
   // `engine` and `tokenizer` (null: tokens without text) must outlive the loop. Takes the engine's

@@ -8,8 +8,10 @@
 #include "compute/exec.h"
 #include "eplb/placement/placement.h"
 #include "eplb/split/slot_chooser.h"
+#include "moe/layout.h"
 #include "moe/slot_store.h"
 #include "rebalance/online_options.h"
+#include "trace/trace.h"
 
 namespace wideload::runtime {
 
@@ -24,6 +26,7 @@ struct EngineOptions {
   int32_t num_slots = 0;                    // over all ranks; 0: one per expert
   std::vector<eplb::Placement> placements;  // [MoE layers]; empty: contiguous
   eplb::SplitMode split = eplb::SplitMode::kOptimal;
+  moe::MoeMode moe_mode = moe::MoeMode::kBarrier;
   int64_t moe_max_num_tokens =
       0;  // tokens of all ranks that go through an MoE layer at once; 0: all
   moe::SlotStorage slot_storage = moe::SlotStorage::kView;
@@ -31,6 +34,9 @@ struct EngineOptions {
   int64_t migration_bytes_per_second = 0;  // of kCopy, per rank; 0: no limit
   bool verify_slots = false;               // at the start and after each change
   rebalance::OnlineOptions rebalance;      // what changes the placements while serving
+  // Whether RankResult::times are measured, which reads a clock six times a layer and chunk.
+  bool is_metered = false;
+  trace::Trace* trace = nullptr;  // gets the tracks of all threads; outlives the engine
   // Longest wait for another rank while no rank gets on with its work.
   std::chrono::milliseconds deadline{4'000};
 };

@@ -22,6 +22,10 @@ double ExchangeFigures::MeanBalancedness() const {
   return num_imbalances == 0 ? 1 : balancedness_sum / static_cast<double>(num_imbalances);
 }
 
+double ExchangeFigures::MeanKnownImbalance() const {
+  return num_imbalances == 0 ? 0 : known_imbalance_sum / static_cast<double>(num_imbalances);
+}
+
 ExchangeFigures operator-(const ExchangeFigures& later, const ExchangeFigures& earlier) {
   ExchangeFigures difference = later;
   difference.num_iterations -= earlier.num_iterations;
@@ -35,6 +39,7 @@ ExchangeFigures operator-(const ExchangeFigures& later, const ExchangeFigures& e
   difference.imbalance_sum -= earlier.imbalance_sum;
   difference.balancedness_sum -= earlier.balancedness_sum;
   difference.num_imbalances -= earlier.num_imbalances;
+  difference.known_imbalance_sum -= earlier.known_imbalance_sum;
   return difference;
 }
 

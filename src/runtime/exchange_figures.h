@@ -14,6 +14,7 @@ namespace wideload::runtime {
 struct RankExchange {
   exchange::ExchangeTraffic traffic;
   std::array<comm::WaitStatistics, exchange::kNumWaitKinds> waits{};  // by exchange::WaitKind
+  double known_imbalance_sum = 0;  // MoeRunner::imbalance_sum_of_known_counts
 };
 
 // Sums over all ranks, except where said.
@@ -28,6 +29,8 @@ struct ExchangeFigures {
   double imbalance_sum = 0;
   double balancedness_sum = 0;  // mean / busiest of the same
   int64_t num_imbalances = 0;
+  // Of microbatch mode: the first of these as it had been with the counts of each iteration known.
+  double known_imbalance_sum = 0;
 
   // Of one iteration, all ranks together; 0 when there was none.
   double WaitsPerIteration(exchange::WaitKind kind) const;
@@ -36,6 +39,7 @@ struct ExchangeFigures {
   // Mean over iterations and layers.
   double MeanImbalance() const;
   double MeanBalancedness() const;  // 1: even; 1 too when there was nothing
+  double MeanKnownImbalance() const;
 };
 
 // `later` and `earlier` are of the same engine.

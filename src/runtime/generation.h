@@ -13,6 +13,7 @@
 
 namespace wideload::runtime {
 
+// When a text ends, and what of it is shown.
 struct TextOptions {
   std::vector<std::string> stop;  // generation ends before these; InvalidStop says what is allowed
   bool skip_special = true;       // special tokens are no text

@@ -14,8 +14,10 @@ moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& op
           .num_slots =
               options.num_slots > 0 ? options.num_slots : static_cast<int32_t>(shape.num_experts),
           .split = options.split,
+          .mode = options.moe_mode,
           .chunk_tokens = chunk_tokens,
-          .num_buffers = is_chunked ? moe::kOverlappedChunks : 1};
+          .num_buffers = is_chunked ? moe::kOverlappedChunks : 1,
+          .is_metered = options.is_metered};
 }
 
 int64_t AnnouncedAhead(moe::SlotStorage storage) {

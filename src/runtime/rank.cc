@@ -15,6 +15,7 @@ RankOptions MakeRankOptions(const EngineOptions& options, const PlacementState& 
   moe::SlotOptions slots = SlotOptionsOf(options);
   slots.rank = group.rank();
   slots.progress = &group.progress();
+  slots.trace = options.trace;
   return {.rank = group.rank(),
           .num_ranks = options.num_ranks,
           .threads = options.threads_per_rank,
@@ -25,7 +26,8 @@ RankOptions MakeRankOptions(const EngineOptions& options, const PlacementState& 
           .placements = &placements,
           .slots = slots,
           .group = &group,
-          .fabric = fabric};
+          .fabric = fabric,
+          .trace = options.trace};
 }
 
 namespace {
@@ -48,6 +50,8 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
             options.threads * options.num_ranks),
       cache_(CacheShapeOf(model::CacheShapes(model.spec()), options)) {
   if (options.group != nullptr) pool_.CountProgress(options.group->progress());
+  if (options.trace != nullptr)
+    track_ = &options.trace->AddTrack(options.rank, fmt::format("rank {}", options.rank));
   for (int32_t i = 0; i < options.threads; ++i) samplers_.emplace_back(model.spec().vocab_size);
   const auto max_tokens = static_cast<size_t>(options.max_num_tokens);
   const auto max_batch = static_cast<size_t>(options.max_batch_size);
@@ -109,18 +113,26 @@ RankResult Rank::result() const {
   return {.outputs = outputs_,
           .computed_rows = moe_ ? moe_->computed_rows() : std::span<const int64_t>(),
           .routed_counts = routed_counts(),
-          .exchange = exchange_ ? &exchange_figures_ : nullptr};
+          .exchange = exchange_ ? &exchange_figures_ : nullptr,
+          .times = {.layers = moe_ ? moe_->layer_times() : std::span<const moe::LayerTimes>(),
+                    .moving_ns = moving_ns_}};
 }
 
 void Rank::Run(const RankStep& step) {
+  const trace::OnTrack on(track_);
+  trace::SetIteration(step.iteration);
   const std::span<const PlanEntry> entries = step.entries;
   WIDELOAD_CHECK(entries.size() <= outputs_.size(), "{} entries, batch size {}", entries.size(),
                  outputs_.size());
   workspace_.Reset();
   BuildBatch(entries);
+  const trace::Span span(trace::SpanKind::kIteration, std::ssize(ids_));
   if (moe_) {
+    const bool is_metered = options_.placements->layout().is_metered;
+    const int64_t begin = is_metered ? ThreadCpuNs() : 0;
     MovePlacements(step);
-    moe_->BeginIteration(step.iteration);
+    if (is_metered) moving_ns_ = ThreadCpuNs() - begin;
+    moe_->BeginIteration(step.iteration, step.most_tokens);
   }
   const model::RankContext context{.exec = {options_.kernels, &pool_},
                                    .workspace = &workspace_,
@@ -135,12 +147,14 @@ void Rank::Run(const RankStep& step) {
   const TensorView logits = model_.Forward(context, batch);
   if (recorder_) recorder_->RecordIteration(EpRank(options_.rank), step.iteration, routed_counts());
   SampleAll(entries, logits);
+  if (moe_) moe_->FinishIteration(context.exec, workspace_);
   ReadExchangeFigures();
 }
 
 void Rank::ReadExchangeFigures() {
   if (!exchange_) return;
   exchange_figures_.traffic = exchange_->traffic();
+  exchange_figures_.known_imbalance_sum = moe_->imbalance_sum_of_known_counts();
   for (size_t kind = 0; kind < exchange_figures_.waits.size(); ++kind)
     exchange_figures_.waits[kind] =
         exchange_->wait_statistics(static_cast<exchange::WaitKind>(kind));
@@ -173,6 +187,7 @@ void Rank::BuildBatch(std::span<const PlanEntry> entries) {
 }
 
 void Rank::SampleAll(std::span<const PlanEntry> entries, const TensorView& logits) {
+  const trace::Span span(trace::SpanKind::kSample);
   const auto sample = [&](int64_t i, int thread) {
     const PlanEntry& entry = entries[static_cast<size_t>(i)];
     RankOutput& output = outputs_[static_cast<size_t>(i)];

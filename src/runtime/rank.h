@@ -19,6 +19,7 @@
 
 namespace wideload::runtime {
 
+// Sizes and threads of one rank.
 struct RankOptions {
   int32_t rank = 0;
   int32_t num_ranks = 1;
@@ -31,6 +32,7 @@ struct RankOptions {
   moe::SlotOptions slots;
   comm::Communicator* group = nullptr;  // of this rank
   exchange::Fabric* fabric = nullptr;   // of this rank; null when the model has no experts
+  trace::Trace* trace = nullptr;        // gets a track of this rank; may be null
 };
 
 // How the options want slots, but for what is a rank's own.
@@ -48,16 +50,24 @@ struct RankOutput {
                       // the last if sampled
 };
 
+// Thread CPU time of a rank's own thread in the last iteration; zero unless it is metered.
+struct RankTimes {
+  std::span<const moe::LayerTimes> layers;  // [MoE layers]
+  int64_t moving_ns = 0;                    // to take over a change of placements
+};
+
 // What a rank made of its part of an iteration; valid until the next one.
 struct RankResult {
   std::span<const RankOutput> outputs;     // one per entry
   std::span<const int64_t> computed_rows;  // of each MoE layer; empty when there is none
   std::span<const int32_t> routed_counts;  // [MoE layers * experts] when asked for, else empty
   const RankExchange* exchange = nullptr;  // null when there is none
+  RankTimes times = {};                    // none of ranks that are other processes
 };
 
 class Rank {
  public:
+  // `model` must outlive this object. Errors: kResource.
   Rank(const model::Model& model, const RankOptions& options);
 
   // First call on the rank's own thread: checks the floating-point mode of its threads, and meets
@@ -94,11 +104,13 @@ class Rank {
   ThreadPool pool_;
   Workspace workspace_;
   kv::PagedCache cache_;
+  trace::Track* track_ = nullptr;               // null: nothing is traced
   std::optional<exchange::Exchange> exchange_;  // made by Start, on the rank's thread
   std::optional<moe::SlotStore> slots_;
   std::optional<moe::MoeRunner> moe_;
   moe::SharedPlacements announced_;  // of the iteration announced_for_ and on; null: none
   int64_t announced_for_ = 0;
+  int64_t moving_ns_ = 0;
   statistics::Recorder* recorder_ = nullptr;
   bool counts_are_wanted_ = false;  // by others than the recorder
   std::vector<Sampler> samplers_;   // one per pool thread

@@ -8,6 +8,7 @@ namespace wideload::runtime {
 
 RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
     : deadline_(options.deadline),
+      trace_(options.trace),
       placements_(model, options),
       group_(options.num_ranks, {.total_threads = options.num_ranks * options.threads_per_rank,
                                  .deadline = options.deadline}),
@@ -43,6 +44,7 @@ void RankTeam::Run(const TeamStep& step) {
   announced_ = step.change != nullptr ? placements_.Apply(*step.change) : nullptr;
   plan_ = &step.plan;
   iteration_ = step.iteration;
+  most_tokens_ = step.most_tokens();
   RunRound();
 }
 
@@ -52,6 +54,10 @@ void RankTeam::SetRecorder(statistics::Recorder* recorder) {
 
 void RankTeam::CountRouted(bool is_counting) {
   for (const auto& member : members_) member->rank->CountRouted(is_counting);
+}
+
+std::vector<trace::TrackData> RankTeam::ReadTrace() const {
+  return trace_ != nullptr ? trace_->Read() : std::vector<trace::TrackData>();
 }
 
 bool RankTeam::Stop() {
@@ -131,6 +137,7 @@ void RankTeam::ThreadMain(int32_t r) {
       } else {
         member.rank->Run({.entries = plan_->ranks[static_cast<size_t>(r)],
                           .iteration = iteration_,
+                          .most_tokens = most_tokens_,
                           .announced = announced_});
       }
     } catch (const std::exception& e) {

@@ -43,6 +43,8 @@ class RankTeam {
   // Ends the threads of all ranks that are not stuck, and lets go of the others. Returns whether
   // none is stuck; if one is, this object must stay as long as the process.
   bool Stop();
+  // Threads do not die by themselves.
+  void CheckLives() {}
 
   // Ranks whose thread neither ended the last plan nor noticed that the others had failed.
   std::span<const int32_t> stuck_ranks() const { return stuck_ranks_; }
@@ -53,6 +55,8 @@ class RankTeam {
   void CountRouted(bool is_counting);
   // The plans to come do not have this sequence any more.
   void Forget(RequestId) {}
+  // What options.trace holds.
+  std::vector<trace::TrackData> ReadTrace() const;
   size_t size() const { return members_.size(); }
 
   // Ranks that get on with their work notice at their next wait that another one has failed, those
@@ -74,6 +78,7 @@ class RankTeam {
   void ThreadMain(int32_t rank);
 
   std::chrono::milliseconds deadline_;
+  const trace::Trace* trace_;  // null: nothing is traced
   PlacementState placements_;
   comm::LocalGroup group_;
   std::unique_ptr<exchange::LocalFabrics> fabrics_;  // null when the model has no experts
@@ -85,6 +90,7 @@ class RankTeam {
   const StepPlan* plan_ = nullptr;  // null: start
   moe::SharedPlacements announced_;
   int64_t iteration_ = -1;
+  int64_t most_tokens_ = 0;
   WaitLadder ladder_;
   EventWord round_;  // raised once per round
   EventWord done_;   // rounds that ranks ended, over all ranks

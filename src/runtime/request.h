@@ -26,6 +26,7 @@ struct SamplingParams {
 // valid.
 std::string InvalidField(const SamplingParams& params, int64_t vocab_size);
 
+// Added to the logit of one token.
 struct TokenBias {
   int32_t id = 0;
   float bias = 0;  // finite
@@ -43,6 +44,7 @@ struct Request {
   bool prompt_logits = false;  // deliver the logits of every prompt position
 };
 
+// Ascending in the order of Submit; never used again.
 using RequestId = int64_t;
 
 // The engine itself says all of these but kDeadline.
@@ -50,6 +52,7 @@ enum class FinishReason { kNone, kStop, kLength, kCancelled, kError, kDeadline }
 // "stop", "length", "cancelled", "error", "deadline"; kNone is "".
 const char* FinishReasonName(FinishReason reason);
 
+// A token and the logarithm of its probability.
 struct TokenLogprob {
   int32_t id = 0;
   float logprob = 0;

@@ -16,6 +16,7 @@ namespace wideload::runtime {
 // finaliser).
 double UniformRandom(uint64_t seed, uint64_t index, uint64_t position);
 
+// A candidate.
 struct TokenLogit {
   double logit = 0;
   int32_t id = 0;
@@ -28,8 +29,10 @@ void FillLogprobs(std::span<const float> logits, int32_t token, int32_t count,
 
 class Sampler {
  public:
+  // For rows of so many logits.
   explicit Sampler(int64_t vocab_size);
 
+  // What one choice depends on.
   struct Input {
     std::span<const float> logits;         // [vocab_size]
     std::span<const int32_t> tokens;       // prompt and generated so far

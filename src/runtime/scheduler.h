@@ -17,6 +17,7 @@
 
 namespace wideload::runtime {
 
+// How many ranks there are, and what each can hold and compute.
 struct SchedulerOptions {
   int32_t num_ranks = 1;
   int64_t max_num_tokens = 2048;          // per rank and iteration
@@ -67,6 +68,7 @@ struct PlanEntry {
   bool sample = false;
 };
 
+// What all ranks compute in one iteration.
 struct StepPlan {
   std::vector<std::vector<PlanEntry>> ranks;
   int64_t num_tokens = 0;
@@ -76,6 +78,7 @@ struct StepPlan {
 
 class Scheduler {
  public:
+  // Without requests.
   explicit Scheduler(const SchedulerOptions& options);
 
   // Takes the request. Returns RefusalReason: a request that can never run is not taken.
@@ -101,12 +104,14 @@ class Scheduler {
   bool Retire(RequestId id);
 
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  // Requests on some rank.
   int64_t num_running() const;
   int64_t num_preemptions() const { return num_preemptions_; }
   // Share of the KV blocks of all ranks that are in use; of layers without a window.
   double kv_usage() const;
   bool idle() const { return sequences_.empty(); }
   const SchedulerOptions& options() const { return options_; }
+  // Null if unknown.
   const Sequence* Find(RequestId id) const;
 
  private:

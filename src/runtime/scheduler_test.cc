@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "base/testing.h"
 #include "kv/block_classes.h"
 
 namespace wideload::runtime {
@@ -189,6 +190,7 @@ TEST(Scheduler, HoldsAWaitingPromptOnce) {
 }
 
 TEST(Scheduler, RetiresAnyOfVeryManyRequestsAtOnce) {
+  const TimeLimit limit;
   constexpr RequestId kMany = 300'000;  // a search through them for each: minutes
   Scheduler scheduler(Options());
   for (RequestId id = 0; id < kMany; ++id) scheduler.Add(id, Prompt(1, 1));

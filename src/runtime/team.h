@@ -33,6 +33,9 @@ class Team {
   bool Stop() {
     return Visit([](auto& team) { return team.Stop(); });
   }
+  void CheckLives() {
+    Visit([](auto& team) { team.CheckLives(); });
+  }
   std::span<const int32_t> stuck_ranks() const {
     return Visit([](auto& team) { return team.stuck_ranks(); });
   }
@@ -47,6 +50,9 @@ class Team {
   }
   void Forget(RequestId id) {
     Visit([id](auto& team) { team.Forget(id); });
+  }
+  std::vector<trace::TrackData> ReadTrace() {
+    return Visit([](auto& team) { return team.ReadTrace(); });
   }
   size_t size() const {
     return Visit([](auto& team) { return team.size(); });

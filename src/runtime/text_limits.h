@@ -9,6 +9,7 @@
 
 namespace wideload::runtime {
 
+// Stop strings of one request.
 inline constexpr size_t kMaxStopStrings = 64;
 inline constexpr size_t kMaxStopBytes = 4096;  // of each
 

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/testing.h"
 #include "runtime/text_limits.h"
 #include "tokenizer/small_tokenizer.h"
 
@@ -55,6 +56,7 @@ TEST(TextStream, CutsATokenWithinWhichAStopTextEnds) {
 
 // With a search through all held text for every token this takes minutes.
 TEST(TextStream, TakesTimeInProportionToTheText) {
+  const TimeLimit limit;
   const std::string almost(kMaxStopBytes - 1, 'a');
   std::vector<std::string> stop;
   for (size_t i = 0; i < kMaxStopStrings; ++i)

@@ -19,6 +19,7 @@ namespace wideload::serve {
 
 class Answer {
  public:
+  // What is known before the first token.
   struct Start {
     Operation operation = kCompletion;
     ApiRequest request;

@@ -20,6 +20,7 @@
 
 namespace wideload::serve {
 
+// What the routes depend on beside the model.
 struct ApiOptions {
   std::string version;                           // of the program
   std::vector<std::string> keys;                 // that clients may show; empty: none is asked for

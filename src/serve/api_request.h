@@ -66,6 +66,7 @@ struct ApiRequest {
   std::vector<int32_t> ids;    // to be made text
 };
 
+// What JSON a field takes.
 enum class FieldType {
   kBool,
   kInteger,
@@ -79,6 +80,7 @@ enum class FieldType {
   kAny,
 };
 
+// One field of a request's body.
 struct FieldRow {
   std::string_view name;
   unsigned operations = 0;
@@ -88,6 +90,7 @@ struct FieldRow {
   // Takes a value of the type. Returns what is wrong with it, after the field's name; "": nothing.
   std::string (*take)(const Json& value, ApiRequest& request) = nullptr;
 };
+// All fields that a request may have.
 std::span<const FieldRow> FieldTable();
 
 // Reads a body. Fields that are null count as absent. Returns what is wrong with it, naming the

@@ -20,6 +20,7 @@ namespace wideload::serve {
 
 namespace asio = boost::asio;
 namespace http = boost::beast::http;
+// One name for the library's type, likewise below.
 using tcp = asio::ip::tcp;
 using boost::system::error_code;
 
@@ -43,8 +44,10 @@ struct HttpShared {
 
 class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
+  // `shared` must outlive this object.
   HttpConnection(HttpShared& shared, Socket socket);
 
+  // Reads the first request.
   void Start() {
     error_code ignored;
     socket_.set_option(tcp::no_delay(true), ignored);
@@ -54,7 +57,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void Drain() {
     if (state_ == State::kIdle) Close();
   }
+  // Ends it, whatever is under way.
   void Close();
+  // Runs `work` on the server's thread, after what was posted before. Any thread.
   template <class Work>
   void Post(Work work) {
     asio::post(shared_.context, std::move(work));

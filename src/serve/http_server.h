@@ -14,6 +14,7 @@
 
 namespace wideload::serve {
 
+// What a client may take at most.
 struct HttpLimits {
   uint32_t header_bytes = 16 << 10;
   uint64_t body_bytes = 4 << 20;
@@ -25,6 +26,7 @@ struct HttpLimits {
   uint64_t unsent_bytes = 1 << 20;                // of a stream, that its reader has not taken
 };
 
+// A request, as far as anybody looks at it.
 struct HttpRequest {
   std::string method;
   std::string path;           // without the query
@@ -32,6 +34,7 @@ struct HttpRequest {
   std::string body;
 };
 
+// A whole answer.
 struct HttpResponse {
   int status = 200;
   std::string content_type = "application/json";
@@ -45,6 +48,7 @@ class HttpConnection;
 // after the end or to a client that has gone is dropped.
 class HttpExchange {
  public:
+  // Made by the connection for its request `number`.
   HttpExchange(std::shared_ptr<HttpConnection> connection, int64_t number, HttpRequest request);
 
   const HttpRequest& request() const { return *request_; }
@@ -52,7 +56,9 @@ class HttpExchange {
   void Respond(HttpResponse response) const;
   // An answer in pieces: BeginStream, Write as often as wanted, End.
   void BeginStream(std::string content_type) const;
+  // The next piece.
   void Write(std::string piece) const;
+  // No piece follows.
   void End() const;
   // Breaks the connection: the client sees that the answer is not whole.
   void Abort() const;
@@ -68,6 +74,7 @@ class HttpExchange {
   std::shared_ptr<const HttpRequest> request_;  // with other copies
 };
 
+// Who answers; all are called on the server's thread.
 struct HttpHandlers {
   // Looks at a request whose body has not been read; an answer refuses it.
   std::function<std::optional<HttpResponse>(const HttpRequest&)> check;
@@ -89,6 +96,7 @@ class HttpServer {
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
+  // The one that was taken.
   int port() const;
   // Listens, and starts the thread. Errors: kIo.
   void Start(HttpHandlers handlers);

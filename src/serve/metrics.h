@@ -12,12 +12,15 @@
 
 namespace wideload::serve {
 
+// Counts of values by size.
 class Histogram {
  public:
   // `bounds` rise; the last bucket, of all, is implied.
   explicit Histogram(std::vector<double> bounds)
       : bounds_(std::move(bounds)), counts_(bounds_.size() + 1) {}
+  // Counts a value.
   void Add(double value);
+  // Appends its lines; `labels` without braces.
   void Write(const std::string& name, const std::string& labels, std::string& text) const;
 
  private:
@@ -37,9 +40,12 @@ struct ChoiceFigures {
 
 class Metrics {
  public:
+  // The name is a label of every metric.
   explicit Metrics(std::string model_name);
 
+  // An answer was sent.
   void CountHttp(const std::string& handler, const std::string& method, int status);
+  // A request was refused before it ran.
   void CountRejected(const std::string& reason);
   void NoteFirstToken(double seconds);  // since the request's arrival
   void NoteNextToken(double seconds);   // since the token before

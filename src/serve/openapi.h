@@ -7,6 +7,7 @@
 
 namespace wideload::serve {
 
+// `version` of the program.
 Json OpenApiDocument(const std::string& version);
 
 }  // namespace wideload::serve

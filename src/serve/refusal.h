@@ -17,6 +17,7 @@ struct Refusal {
 
 // {"error": {message, type, param, code}}; type follows the status.
 std::string RefusalJson(const Refusal& refusal);
+// The same as an answer with its status.
 HttpResponse RefusalResponse(const Refusal& refusal);
 
 }  // namespace wideload::serve

@@ -13,6 +13,7 @@ namespace wideload::serve {
 
 class TaskQueue {
  public:
+  // Starts threads of that name; no more than max_waiting tasks wait.
   TaskQueue(const std::string& name, int num_threads, size_t max_waiting);
   ~TaskQueue() { Stop(); }
   TaskQueue(const TaskQueue&) = delete;

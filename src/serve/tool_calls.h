@@ -9,6 +9,7 @@
 
 namespace wideload::serve {
 
+// A call that the model asks for.
 struct ToolCall {
   std::string name;
   std::string arguments;  // JSON, as the model has written it
@@ -19,6 +20,7 @@ class ToolCallReader {
   // Whether a prompt that shows tools teaches the model this form.
   static bool IsFormOf(std::string_view prompt);
 
+  // What a piece of text has brought.
   struct Found {
     std::string content;  // text that is no call; can be shown now
     std::vector<ToolCall> calls;

@@ -29,6 +29,7 @@ struct EplbConfig {
   int32_t num_experts() const;
   // The binding ep_size, else the planned one.
   std::optional<int32_t> KnownEpSize() const { return ep_size ? ep_size : planned_ep_size; }
+  // Sets the slots of a layer; their number must be num_slots.
   void SetLayer(int32_t layer, const eplb::Placement& placement);
   bool operator==(const EplbConfig&) const = default;
 };
@@ -36,14 +37,20 @@ struct EplbConfig {
 // The layers that the file places, ascending.
 std::vector<int32_t> LayersOf(const EplbConfig& config);
 
+// More slots than this are taken for a damaged file.
 inline constexpr int32_t kMaxEplbSlots = 1 << 16;
+// Likewise for layers and their numbers.
 inline constexpr int32_t kMaxEplbLayers = 1 << 13;
+// Of a plan: more than any engine shares experts over (320 in 2026). What searches take grows
+// faster than the number of ranks.
+inline constexpr int32_t kMaxEplbRanks = 512;
 
 // Errors, each with `source`, line, found and allowed: kCorrupt for text that is no YAML, duplicate
 // keys, aliases and tags; kInvalid for unknown keys, values that are no integers in range, a
 // missing num_slots, lists of another length than num_slots, and layers that do not hold every
 // expert 0..num_experts-1.
 EplbConfig ParseEplbYaml(std::string_view text, const std::string& source);
+// The same of a file; "-" is standard input. Errors: also kNotFound and kIo.
 EplbConfig ReadEplbYaml(const std::string& path);
 
 // Byte for byte the generator's layout: sorted keys, one line per layer; then the comment of

@@ -9,11 +9,13 @@
 
 namespace wideload::statistics {
 
+// An expert and how busy it is.
 struct RankedExpert {
   int32_t expert = 0;
   double load = 0;  // relative to the layer's mean over experts
 };
 
+// The ends of a layer's experts, sorted by load.
 struct LayerRanking {
   int32_t layer = 0;
   std::vector<RankedExpert> hot;   // busiest first

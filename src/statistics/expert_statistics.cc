@@ -36,6 +36,19 @@ std::vector<int64_t> LayerLoads(const ExpertStatistics& statistics, size_t layer
   return loads;
 }
 
+eplb::BatchLoads LayerBatches(const ExpertStatistics& statistics, size_t layer) {
+  eplb::BatchLoads batches{statistics.num_experts};
+  for (int64_t i = 0; i < statistics.num_iterations; ++i) {
+    std::vector<double> loads(static_cast<size_t>(statistics.num_experts), 0);
+    for (int32_t r = 0; r < statistics.num_ranks; ++r) {
+      const auto row = statistics.Row(i, layer, r);
+      for (size_t e = 0; e < loads.size(); ++e) loads[e] += static_cast<double>(row[e]);
+    }
+    batches.Add(loads);
+  }
+  return batches;
+}
+
 ExpertStatistics TakeLayers(const ExpertStatistics& statistics, const std::vector<int32_t>& layers,
                             const std::string& where) {
   ExpertStatistics taken = statistics;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "eplb/placement/batch_loads.h"
 #include "statistics/eplb_yaml.h"
 
 namespace wideload::statistics {
@@ -34,6 +35,7 @@ struct ExpertStatistics {
             static_cast<size_t>(rank)) *
            static_cast<size_t>(num_experts);
   }
+  // [num_experts] counts; `iteration` from 0, `layer` and `rank` as rows are numbered.
   std::span<const int64_t> Row(int64_t iteration, size_t layer, int32_t rank) const {
     return std::span(counts).subspan(RowOffset(iteration, layer, rank),
                                      static_cast<size_t>(num_experts));
@@ -50,6 +52,9 @@ ExpertStatistics SumRanks(const ExpertStatistics& statistics);
 // [num_experts] counts of layer number `layer` over all iterations and ranks. Errors: kInvalid on
 // overflow.
 std::vector<int64_t> LayerLoads(const ExpertStatistics& statistics, size_t layer);
+
+// Layer number `layer` as policies plan from it: each iteration is a batch, ranks added up.
+eplb::BatchLoads LayerBatches(const ExpertStatistics& statistics, size_t layer);
 
 // The statistics of these layers alone. Errors: kInvalid prefixed by `where` for a layer that is
 // not there.

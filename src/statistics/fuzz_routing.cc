@@ -9,7 +9,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace wideload;  // NOLINT(google-build-using-namespace): a program of one file
   try {
     const SafetensorsFile file(std::as_bytes(std::span(data, size)), "fuzz");
-    const statistics::Routing routing = statistics::RoutingOfFile(file);
+    const eplb::RoutingTrace routing = statistics::RoutingOfFile(file);
     statistics::RoutingLoads(routing);
   } catch (const Error&) {
     // A refusal is a right answer.

@@ -218,4 +218,35 @@ std::string ImbalanceSvg(const ImbalanceBars& bars) {
   return svg + plot.AxisTitle("layer") + "</svg>\n";
 }
 
+std::string SeriesSvg(const Series& series) {
+  if (series.values.empty()) return "";
+  const double largest = std::max(LargestOf(series.values), LargestOf(series.highest));
+  const Plot plot{.height = 180, .top = largest > 0 ? 1.05 * largest : 1};
+  const double pitch = kWidth / static_cast<double>(series.values.size());
+  std::string svg = plot.Open(series.label);
+  if (!series.highest.empty())
+    svg += fmt::format("<polygon class=\"band\" points=\"{}{}\"/>\n",
+                       Points(plot, series.highest, false), Points(plot, series.values, true));
+  if (!series.is_bars)
+    svg += fmt::format("<polyline class=\"curve\" points=\"{}\"/>\n",
+                       Points(plot, series.values, false));
+  for (size_t i = 0; i < series.values.size(); ++i) {
+    const double x = kLeft + pitch * static_cast<double>(i);
+    const double value = series.values[i];
+    if (series.is_bars && value > 0)
+      svg += fmt::format(
+          "<rect class=\"after\" x=\"{:.2f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.1f}\"/>", x,
+          plot.Y(value), std::max(0.5, pitch * 0.85), plot.Y(0) - plot.Y(value));
+    // What the pointer rests on says its value.
+    svg += fmt::format(
+        "<rect class=\"over\" x=\"{:.2f}\" y=\"{}\" width=\"{:.2f}\" height=\"{}\">"
+        "<title>iteration {}: {:.4g}</title></rect>\n",
+        x, kTop, pitch, plot.height, series.iterations[i], value);
+    if (i % LabelStep(series.values.size(), 10) == 0)
+      svg += fmt::format("<text x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n",
+                         x + pitch / 2, kTop + plot.height + 16, series.iterations[i]);
+  }
+  return svg + plot.AxisTitle("iteration") + "</svg>\n";
+}
+
 }  // namespace wideload::statistics

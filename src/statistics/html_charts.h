@@ -19,6 +19,7 @@ struct HeatMap {
   std::vector<int32_t> layers;  // layer index of each row
   std::vector<std::vector<double>> loads;
 };
+// One picture; "" without layers.
 std::string HeatMapSvg(const HeatMap& map);
 // The colours of the heat map and what they stand for; `has_empty` adds that of layers without
 // load.
@@ -31,6 +32,7 @@ struct LoadCurve {
   std::vector<double> min;
   std::vector<double> max;
 };
+// The mean as a line, the range as an area around it.
 std::string LoadCurveSvg(const LoadCurve& curve);
 
 // Imbalance ratio of each layer, before and (when not empty) after.
@@ -40,6 +42,17 @@ struct ImbalanceBars {
   std::vector<double> before;
   std::vector<double> after;
 };
+// One or two bars a layer.
 std::string ImbalanceSvg(const ImbalanceBars& bars);
+
+// Values along a run, one per stretch of iterations. A value that is not finite is left out.
+struct Series {
+  std::string label;
+  std::vector<int64_t> iterations;  // the first one of each stretch
+  std::vector<double> values;
+  std::vector<double> highest;  // of the same stretches: the upper edge of a band; empty: none
+  bool is_bars = false;         // amounts, else a level
+};
+std::string SeriesSvg(const Series& series);
 
 }  // namespace wideload::statistics

@@ -9,40 +9,10 @@
 #include "eplb/placement/even_split.h"
 #include "statistics/expert_ranking.h"
 #include "statistics/html_charts.h"
+#include "statistics/html_page.h"
 
 namespace wideload::statistics {
 namespace {
-
-// Blue below the mean, orange above, told apart by lightness too; text at least 4.5:1.
-constexpr char kStyle[] = R"(
-:root{color-scheme:light dark;--page:#fbfbfa;--card:#fff;--ink:#1b1d21;--soft:#5a606b;--rule:#dfe2e6;
---before:#8a93a3;--after:#1f6fd1;--band:#1f6fd133;
---l4:#1d4f91;--l3:#4a7fc0;--l2:#86b0dd;--l1:#c3daf0;--m:#eceef0;--h1:#fbd9ae;--h2:#f2a65a;--h3:#d96b1e;--h4:#9c3506}
-@media(prefers-color-scheme:dark){:root{--page:#15171a;--card:#1d2024;--ink:#e8eaed;--soft:#a4abb6;--rule:#343a42;
---before:#7d8797;--after:#6cb0ff;--band:#6cb0ff33;
---l4:#8ec5ff;--l3:#5f9de0;--l2:#3c6fa8;--l1:#2a4866;--m:#2b3036;--h1:#5c452a;--h2:#96591f;--h3:#d9802f;--h4:#ffbd6b}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
-main{max-width:960px;margin:0 auto;padding:32px 20px 64px}
-h1{font-size:1.6rem;line-height:1.25;margin:0 0 4px}h2{font-size:1.1rem;margin:0 0 4px}h3{font-size:.95rem;margin:16px 0 0}
-p{margin:0 0 12px}.soft,.legend,figcaption{color:var(--soft);font-size:.875rem}
-code{overflow-wrap:anywhere}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:12px;margin:20px 0;padding:0}
-.tiles div,section{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:16px}
-.tiles dt{color:var(--soft);font-size:.875rem}.tiles dd{margin:0;font-size:1.6rem;font-variant-numeric:tabular-nums}
-section{margin:0 0 16px;overflow-x:auto}svg[role=img]{min-width:560px}svg{display:block;width:100%;height:auto;font:12px system-ui,sans-serif}
-svg text{fill:var(--soft)}.grid{stroke:var(--rule)}
-.even{stroke:var(--soft);stroke-dasharray:5 4}.band{fill:var(--band)}
-.curve{fill:none;stroke:var(--after);stroke-width:2}
-.before{fill:var(--before)}.after{fill:var(--after)}
-.l4{fill:var(--l4)}.l3{fill:var(--l3)}.l2{fill:var(--l2)}.l1{fill:var(--l1)}.m{fill:var(--m)}
-.none{fill:none;stroke:var(--rule);stroke-dasharray:2 3}
-.h1{fill:var(--h1)}.h2{fill:var(--h2)}.h3{fill:var(--h3)}.h4{fill:var(--h4)}
-.key{display:inline-block;width:12px;height:12px;vertical-align:-1px}.legend span{white-space:nowrap;margin-right:10px}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums;width:100%}
-th,td{text-align:right;padding:3px 8px;border-bottom:1px solid var(--rule)}th{color:var(--soft);font-weight:600}
-summary{cursor:pointer}
-)";
 
 int32_t RanksBefore(const ExpertStatistics& statistics, const HtmlReportOptions& options) {
   const bool divides = options.ep_size > 0 && statistics.num_experts % options.ep_size == 0;
@@ -115,14 +85,6 @@ double BusiestOf(const HeatMap& map) {
   return busiest;
 }
 
-std::string Figure(double value, int digits = 3) {
-  return std::isfinite(value) ? fmt::format("{:.{}f}", value, digits) : "no load";
-}
-
-std::string Tile(const std::string& what, const std::string& value) {
-  return fmt::format("<div><dt>{}</dt><dd>{}</dd></div>\n", what, value);
-}
-
 // One side of the comparison: figures and picture of ranks.
 struct Side {
   std::string heading;
@@ -147,24 +109,25 @@ Side MakeSide(const ExpertStatistics& statistics, const ReportOptions& options,
 std::string Tiles(const Side& before, const Side* after) {
   std::string text = "<dl class=\"tiles\">\n";
   const char* ratio = after ? "Imbalance ratio before" : "Imbalance ratio";
-  text += Tile(ratio, Figure(before.report.average.imbalance_ratio));
-  if (after) text += Tile("Imbalance ratio after", Figure(after->report.average.imbalance_ratio));
+  text += HtmlTile(ratio, HtmlFigure(before.report.average.imbalance_ratio));
+  if (after)
+    text += HtmlTile("Imbalance ratio after", HtmlFigure(after->report.average.imbalance_ratio));
   const Side& shown = after ? *after : before;
-  text += Tile(after ? "Balancedness (mean / max) after" : "Balancedness (mean / max)",
-               Figure(shown.report.average.balancedness));
+  text += HtmlTile(after ? "Balancedness (mean / max) after" : "Balancedness (mean / max)",
+                   HtmlFigure(shown.report.average.balancedness));
   if (!shown.report.ratios.empty())
-    text += Tile("Imbalance of iterations and layers: median, 99th percentile",
-                 fmt::format("{:.3f}, {:.3f}", PercentileOfAll(shown.report.ratios, 0.5),
-                             PercentileOfAll(shown.report.ratios, 0.99)));
-  text +=
-      Tile(after ? "Busiest rank after, over all iterations" : "Busiest rank, over all iterations",
-           fmt::format("{:.2f} x mean", BusiestOf(shown.map)));
+    text += HtmlTile("Imbalance of iterations and layers: median, 99th percentile",
+                     fmt::format("{:.3f}, {:.3f}", PercentileOfAll(shown.report.ratios, 0.5),
+                                 PercentileOfAll(shown.report.ratios, 0.99)));
+  text += HtmlTile(
+      after ? "Busiest rank after, over all iterations" : "Busiest rank, over all iterations",
+      fmt::format("{:.2f} x mean", BusiestOf(shown.map)));
   // Comparable on as many ranks only.
   if (after && before.ranks == after->ranks) {
     const double speed_up =
         (1 + before.report.average.imbalance_ratio) / (1 + after->report.average.imbalance_ratio);
-    text += Tile("Expert work of the busiest rank",
-                 std::isfinite(speed_up) ? fmt::format("{:.2f} x less", speed_up) : "no load");
+    text += HtmlTile("Expert work of the busiest rank",
+                     std::isfinite(speed_up) ? fmt::format("{:.2f} x less", speed_up) : "no load");
   }
   return text + "</dl>\n";
 }
@@ -172,13 +135,13 @@ std::string Tiles(const Side& before, const Side* after) {
 std::string Bars(const Side& before, const Side* after) {
   ImbalanceBars bars{.label = fmt::format("Imbalance ratio of {} layers, {} on average",
                                           before.report.layers.size(),
-                                          Figure(before.report.average.imbalance_ratio)),
+                                          HtmlFigure(before.report.average.imbalance_ratio)),
                      .layers = before.report.layers,
                      .before = {},
                      .after = {}};
   if (after)
     bars.label +=
-        fmt::format(" before and {} after", Figure(after->report.average.imbalance_ratio));
+        fmt::format(" before and {} after", HtmlFigure(after->report.average.imbalance_ratio));
   for (size_t l = 0; l < before.report.rows.size(); ++l) {
     bars.before.push_back(before.report.rows[l].imbalance_ratio);
     if (after) bars.after.push_back(after->report.rows[l].imbalance_ratio);
@@ -198,12 +161,12 @@ std::string Bars(const Side& before, const Side* after) {
 
 std::string TableRow(const std::string& label, const LoadFigures& before,
                      const LoadFigures* after) {
-  std::string row =
-      fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td>", label,
-                  Figure(before.mean, 1), Figure(before.std, 1), Figure(before.imbalance_ratio, 4));
+  std::string row = fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td>",
+                                label, HtmlFigure(before.mean, 1), HtmlFigure(before.std, 1),
+                                HtmlFigure(before.imbalance_ratio, 4));
   if (after)
-    row += fmt::format("<td>{}</td><td>{}</td><td>{}</td>", Figure(after->mean, 1),
-                       Figure(after->std, 1), Figure(after->imbalance_ratio, 4));
+    row += fmt::format("<td>{}</td><td>{}</td><td>{}</td>", HtmlFigure(after->mean, 1),
+                       HtmlFigure(after->std, 1), HtmlFigure(after->imbalance_ratio, 4));
   return row + "</tr>\n";
 }
 
@@ -275,17 +238,14 @@ std::string Notes(const LoadReport& report, const HtmlReportOptions& options) {
 }
 
 std::string Head(const ExpertStatistics& statistics, const HtmlReportOptions& options) {
-  const std::string source = EscapeHtml(options.source);
-  return fmt::format(
-      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-      "<title>Expert load of {}</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n"
-      "<h1>Expert load of {}</h1>\n<p class=\"soft\">Iterations {} to {} &middot; {} layers "
-      "&middot; "
-      "{} experts, {} per token &middot; recorded by {} ranks</p>\n",
-      source, kStyle, source, statistics.iter_start, statistics.iter_stop() - 1,
-      statistics.layers.size(), statistics.num_experts, statistics.experts_per_token,
-      statistics.ep_size);
+  const std::string title = "Expert load of " + options.source;
+  return HtmlHead(title) + fmt::format(
+                               "<p class=\"soft\">Iterations {} to {} &middot; {} layers &middot; "
+                               "{} experts, {} per token "
+                               "&middot; recorded by {} ranks</p>\n",
+                               statistics.iter_start, statistics.iter_stop() - 1,
+                               statistics.layers.size(), statistics.num_experts,
+                               statistics.experts_per_token, statistics.ep_size);
 }
 
 }  // namespace
@@ -313,7 +273,7 @@ std::string FormatHtmlReport(const ExpertStatistics& statistics, const HtmlRepor
   const Side* second = after ? &*after : nullptr;
   return Head(statistics, options) + Notes(before.report, options) + Tiles(before, second) +
          Bars(before, second) + HeatMaps(before, second) + Curve(statistics) +
-         HotAndCold(statistics) + Table(before, second) + "</main>\n</body>\n</html>\n";
+         HotAndCold(statistics) + Table(before, second) + kHtmlEnd;
 }
 
 }  // namespace wideload::statistics

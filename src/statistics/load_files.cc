@@ -64,6 +64,14 @@ void AddLayer(LoadTable& table, int32_t layer, std::vector<double>&& loads,
 
 }  // namespace
 
+eplb::BatchLoads LayerBatches(const LoadTable& table, int32_t layer) {
+  eplb::BatchLoads batches{table.num_experts};
+  if (table.batches.empty()) batches.Add(table.layers.at(layer));
+  if (!table.batches.empty())
+    for (const std::vector<double>& batch : table.batches.at(layer)) batches.Add(batch);
+  return batches;
+}
+
 LoadTable ParseLoadCsv(std::string_view text, const std::string& source) {
   constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // spreadsheets write one
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());

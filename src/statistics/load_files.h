@@ -8,7 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "eplb/replay/simulate.h"
+#include "eplb/placement/batch_loads.h"
+#include "eplb/replay/layer_trace.h"
 #include "statistics/expert_statistics.h"
 #include "tensor/safetensors.h"
 
@@ -23,51 +24,33 @@ struct LoadTable {
   bool operator==(const LoadTable&) const = default;
 };
 
-inline constexpr int32_t kMaxTableExperts = 1 << 16;
+inline constexpr int32_t kMaxTableExperts = 1 << 16;  // ids of token-level routing have 16 bits
+
+// The batches of a layer of the table, or the one that its total is.
+eplb::BatchLoads LayerBatches(const LoadTable& table, int32_t layer);
 
 // Lines of comma-separated numbers, all of one length. With a first line "layer,..." the first
 // column is the layer index, else line i is layer i. Empty lines are skipped.
 // Errors: kCorrupt and kInvalid with `source` and line: no number, another length, a layer twice.
 LoadTable ParseLoadCsv(std::string_view text, const std::string& source);
+// Text that ParseLoadCsv reads back; the totals, without batches.
 std::string FormatLoadCsv(const LoadTable& table);
-
-// Which experts each token chose.
-struct RoutingTask {
-  std::string name;
-  std::vector<int64_t> document_tokens;  // sums to num_tokens
-  std::vector<uint16_t> ids;             // [num_tokens, num_layers, top_k]
-};
-struct Routing {
-  int32_t num_layers = 0;
-  int32_t top_k = 0;
-  int32_t num_experts = 0;
-  std::vector<RoutingTask> tasks;
-
-  int64_t NumTokens(const RoutingTask& task) const {
-    return std::ssize(task.ids) / (int64_t{num_layers} * top_k);
-  }
-  const uint16_t* Ids(const RoutingTask& task, int64_t token, int32_t layer) const {
-    return task.ids.data() + (token * num_layers + layer) * top_k;
-  }
-};
 
 // Two layouts, told apart by tensor names: expert_ids [token, layer, k] with answer_tokens [answer]
 // (one task of that name), or per task a tensor TASK [token, layer, k] with TASK_document_tokens
 // [document]. Any integer dtype. num_experts 0: one more than the largest id.
 // Errors, naming file and tensor: kInvalid for other dtypes and shapes, tasks of different layers
 // or k, lengths that do not sum to the tokens, ids out of range; kNotFound for a missing partner.
-Routing RoutingOfFile(const SafetensorsFile& file, int32_t num_experts = 0);
-Routing ReadRouting(const std::string& path, int32_t num_experts = 0);
+eplb::RoutingTrace RoutingOfFile(const SafetensorsFile& file, int32_t num_experts = 0);
+// The same of a file. Errors: also kNotFound and kIo.
+eplb::RoutingTrace ReadRouting(const std::string& path, int32_t num_experts = 0);
 
 // Tokens per expert of all tasks; layers 0..num_layers-1.
-LoadTable RoutingLoads(const Routing& routing);
+LoadTable RoutingLoads(const eplb::RoutingTrace& routing);
 
 // Token after token, task after task, cut into iterations of one rank; the last may be shorter.
 // tokens_per_iteration >= 1.
-ExpertStatistics CutIntoIterations(const Routing& routing, int64_t tokens_per_iteration);
-
-// The same for simulation, with tasks in their order; the ids are moved, not copied.
-eplb::RoutingTrace RoutingTraceOf(Routing routing);
+ExpertStatistics CutIntoIterations(const eplb::RoutingTrace& routing, int64_t tokens_per_iteration);
 
 // Counts over all iterations and ranks.
 LoadTable StatisticsLoads(const ExpertStatistics& statistics);

@@ -74,7 +74,7 @@ TEST(Routing, ReadsAnswersAndTasks) {
   Bytes answers;
   answers.Add<uint8_t>("expert_ids", "U8", "[3,1,2]", {0, 1, 2, 1, 3, 0});
   answers.Add<int64_t>("answer_tokens", "I64", "[2]", {1, 2});
-  const Routing one = RoutingOfFile(answers.File());
+  const eplb::RoutingTrace one = RoutingOfFile(answers.File());
   EXPECT_EQ(one.num_experts, 4);
   EXPECT_EQ(one.top_k, 2);
   EXPECT_EQ(one.tasks[0].document_tokens, (std::vector<int64_t>{1, 2}));
@@ -85,14 +85,13 @@ TEST(Routing, ReadsAnswersAndTasks) {
   tasks.Add<int32_t>("a_document_tokens", "I32", "[1]", {1});
   tasks.Add<int64_t>("b", "I64", "[2,2,1]", {1, 2, 3, 4});
   tasks.Add<uint64_t>("b_document_tokens", "U64", "[2]", {2, 0});
-  const Routing two = RoutingOfFile(tasks.File(), 8);
+  const eplb::RoutingTrace two = RoutingOfFile(tasks.File(), 8);
   EXPECT_EQ(two.num_experts, 8);
   EXPECT_EQ(two.NumTokens(two.tasks[1]), 2);
   EXPECT_EQ(RoutingLoads(two).layers.at(1)[5], 1);
-  const eplb::RoutingTrace trace = RoutingTraceOf(two);
-  EXPECT_EQ(trace.num_experts, 8);
-  EXPECT_EQ(trace.tasks[1].document_tokens, (std::vector<int64_t>{2, 0}));
-  EXPECT_EQ(trace.tasks[0].expert_ids, (std::vector<uint16_t>{0, 5}));
+  EXPECT_EQ(two.tasks[1].document_tokens, (std::vector<int64_t>{2, 0}));
+  EXPECT_EQ(two.tasks[0].expert_ids, (std::vector<uint16_t>{0, 5}));
+  EXPECT_EQ(two.tasks[1].name, "b");
   EXPECT_THAT(Refusal([&] { RoutingOfFile(tasks.File(), 5); }),
               HasSubstr("holds expert 5; allowed: 0 to 4"));
 }

@@ -23,6 +23,7 @@ namespace wideload::statistics {
 struct IterationRange {
   int64_t start = 0;
   int64_t stop = std::numeric_limits<int64_t>::max();
+  // Whether the iteration is one of these.
   bool Contains(int64_t iteration) const { return iteration >= start && iteration < stop; }
   bool operator==(const IterationRange&) const = default;
 };
@@ -37,6 +38,7 @@ struct RecordSources {
   const char* environment_path = nullptr;
   const char* environment_range = nullptr;
 };
+// The choice among the sources.
 struct RecordSettings {
   std::string path;
   IterationRange range;
@@ -44,6 +46,7 @@ struct RecordSettings {
 // Nothing without a path. Errors: kInvalid for a range that cannot be read or has no path.
 std::optional<RecordSettings> ChooseRecordSettings(const RecordSources& sources);
 
+// What a recorder is for, and how much it may hold.
 struct RecorderOptions {
   int32_t num_ranks = 1;
   std::vector<int32_t> layers = {};  // MoE layers of the model, ascending
@@ -57,6 +60,7 @@ struct RecorderOptions {
 
 class Recorder {
  public:
+  // A failed check: no rank, expert or layer, or layers that do not ascend.
   explicit Recorder(const RecorderOptions& options);
 
   // Whether this iteration is in the range; outside it a rank need not count.

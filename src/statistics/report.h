@@ -12,6 +12,7 @@
 
 namespace wideload::statistics {
 
+// What the figures are to be of.
 struct ReportOptions {
   int32_t ep_size = 0;      // ranks to report for; 0: those that recorded
   bool per_expert = false;  // columns are experts (slots under a projection), not ranks
@@ -31,6 +32,7 @@ struct LoadFigures {
   double balancedness = 0;     // mean / max, as vLLM and SGLang log it
 };
 
+// Figures of every layer with load, and of all.
 struct LoadReport {
   std::vector<int32_t> layers;    // those with load
   std::vector<LoadFigures> rows;  // [layers]
@@ -44,6 +46,7 @@ struct LoadReport {
 // The value below which `share` of the values lie (nearest rank), of one vector or of all of
 // several. Errors: a failed check without values.
 double Percentile(std::vector<double> values, double share);
+// The same over all vectors together.
 double PercentileOfAll(const std::vector<std::vector<double>>& values, double share);
 
 // Without a projection rank r's load is that of experts [r * E / R, (r + 1) * E / R); with one, an

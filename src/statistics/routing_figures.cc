@@ -79,10 +79,10 @@ class CrossingCounter {
 
 }  // namespace
 
-CrossingFigures CrossingOf(const Routing& routing, int32_t layer, const eplb::Placement& placement,
-                           int32_t num_nodes, size_t num_pairs) {
+CrossingFigures CrossingOf(const eplb::RoutingTrace& routing, int32_t layer,
+                           const eplb::Placement& placement, int32_t num_nodes, size_t num_pairs) {
   CrossingCounter counter(placement, num_nodes, routing.num_experts);
-  for (const RoutingTask& task : routing.tasks) {
+  for (const eplb::RoutingTask& task : routing.tasks) {
     const int64_t tokens = routing.NumTokens(task);
     for (int64_t t = 0; t < tokens; ++t)
       counter.Token({routing.Ids(task, t, layer), static_cast<size_t>(routing.top_k)},

@@ -11,6 +11,7 @@
 
 namespace wideload::statistics {
 
+// Two experts that tokens choose together.
 struct ExpertPair {
   int32_t first = 0;
   int32_t second = 0;
@@ -18,6 +19,7 @@ struct ExpertPair {
   double lift = 0;     // over what their loads alone would make it
 };
 
+// Means over the tokens of one layer.
 struct CrossingFigures {
   double ranks_per_token = 0;     // distinct ranks that a token's rows go to
   double rows_off_rank = 0;       // share of these copies that leave the token's rank
@@ -30,7 +32,7 @@ struct CrossingFigures {
 // to each rank that computes some of its experts, to its own rank's slot of an expert where there
 // is one, else to the slot of its turn (tokens take an expert's slots in turn). `num_nodes` divides
 // the ranks. At most `num_pairs` pairs.
-CrossingFigures CrossingOf(const Routing& routing, int32_t layer, const eplb::Placement& placement,
-                           int32_t num_nodes, size_t num_pairs);
+CrossingFigures CrossingOf(const eplb::RoutingTrace& routing, int32_t layer,
+                           const eplb::Placement& placement, int32_t num_nodes, size_t num_pairs);
 
 }  // namespace wideload::statistics

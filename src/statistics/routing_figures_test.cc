@@ -12,11 +12,11 @@ eplb::Placement PlacementOf(const std::vector<int32_t>& slots, int32_t num_ranks
 }
 
 // Four tokens of two experts each; ranks 0 to 3 have one token each.
-const Routing kRouting{
+const eplb::RoutingTrace kRouting{
     .num_layers = 1,
     .top_k = 2,
     .num_experts = 4,
-    .tasks = {{.name = "a", .document_tokens = {4}, .ids = {0, 1, 0, 1, 2, 3, 2, 3}}}};
+    .tasks = {{.document_tokens = {4}, .expert_ids = {0, 1, 0, 1, 2, 3, 2, 3}, .name = "a"}}};
 
 TEST(CrossingFigures, CountsCopiesThatLeaveRankAndNode) {
   // an expert a rank: each token goes to two ranks, and only two of the eight copies stay

@@ -35,7 +35,8 @@ std::vector<int64_t> ReadLengths(const SafetensorsFile& file, const std::string&
   return lengths;
 }
 
-void CheckIdShape(const TensorView& view, const Routing& routing, const std::string& where) {
+void CheckIdShape(const TensorView& view, const eplb::RoutingTrace& routing,
+                  const std::string& where) {
   const Shape& shape = view.shape();
   if (shape.rank() != 3 || shape[1] < 1 || shape[1] > kMaxDimension || shape[2] < 1 ||
       shape[2] > kMaxDimension)
@@ -46,29 +47,30 @@ void CheckIdShape(const TensorView& view, const Routing& routing, const std::str
 }
 
 void AddTask(const SafetensorsFile& file, const std::string& ids, const std::string& lengths,
-             Routing& routing) {
+             eplb::RoutingTrace& routing) {
   const TensorView view = file.Get(ids);
   const std::string where = fmt::format("{}: tensor {}", file.path(), ids);
   CheckIdShape(view, routing, where);
   routing.num_layers = static_cast<int32_t>(view.dim(1));
   routing.top_k = static_cast<int32_t>(view.dim(2));
-  RoutingTask task{.name = ids,
-                   .document_tokens = ReadLengths(file, lengths, view.dim(0)),
-                   .ids = std::vector<uint16_t>(static_cast<size_t>(view.shape().num_elements()))};
-  for (size_t i = 0; i < task.ids.size(); ++i) {
+  eplb::RoutingTask task{
+      .document_tokens = ReadLengths(file, lengths, view.dim(0)),
+      .expert_ids = std::vector<uint16_t>(static_cast<size_t>(view.shape().num_elements())),
+      .name = ids};
+  for (size_t i = 0; i < task.expert_ids.size(); ++i) {
     const int64_t id = IntegerAt(view, static_cast<int64_t>(i), where);
     if (id < 0 || id >= kMaxTableExperts)
       Throw(ErrorKind::kInvalid, "{} holds expert {}; allowed: 0 to {}", where, id,
             kMaxTableExperts - 1);
-    task.ids[i] = static_cast<uint16_t>(id);
+    task.expert_ids[i] = static_cast<uint16_t>(id);
   }
   routing.tasks.push_back(std::move(task));
 }
 
-void SetNumExperts(const SafetensorsFile& file, int32_t num_experts, Routing& routing) {
+void SetNumExperts(const SafetensorsFile& file, int32_t num_experts, eplb::RoutingTrace& routing) {
   int32_t largest = -1;
-  for (const RoutingTask& task : routing.tasks) {
-    for (const uint16_t id : task.ids) largest = std::max(largest, int32_t{id});
+  for (const eplb::RoutingTask& task : routing.tasks) {
+    for (const uint16_t id : task.expert_ids) largest = std::max(largest, int32_t{id});
     if (num_experts > 0 && largest >= num_experts)
       Throw(ErrorKind::kInvalid, "{}: tensor {} holds expert {}; allowed: 0 to {} (num_experts)",
             file.path(), task.name, largest, num_experts - 1);
@@ -79,8 +81,8 @@ void SetNumExperts(const SafetensorsFile& file, int32_t num_experts, Routing& ro
 
 }  // namespace
 
-Routing RoutingOfFile(const SafetensorsFile& file, int32_t num_experts) {
-  Routing routing;
+eplb::RoutingTrace RoutingOfFile(const SafetensorsFile& file, int32_t num_experts) {
+  eplb::RoutingTrace routing;
   if (file.Has(kAnswerIds)) {
     AddTask(file, kAnswerIds, kAnswerTokens, routing);
     if (file.tensors().size() != 2)
@@ -99,24 +101,14 @@ Routing RoutingOfFile(const SafetensorsFile& file, int32_t num_experts) {
   return routing;
 }
 
-Routing ReadRouting(const std::string& path, int32_t num_experts) {
+eplb::RoutingTrace ReadRouting(const std::string& path, int32_t num_experts) {
   return RoutingOfFile(SafetensorsFile(path), num_experts);
 }
 
-eplb::RoutingTrace RoutingTraceOf(Routing routing) {
-  eplb::RoutingTrace trace{.num_layers = routing.num_layers,
-                           .top_k = routing.top_k,
-                           .num_experts = routing.num_experts,
-                           .tasks = {}};
-  for (RoutingTask& task : routing.tasks)
-    trace.tasks.push_back(
-        {.document_tokens = std::move(task.document_tokens), .expert_ids = std::move(task.ids)});
-  return trace;
-}
-
-ExpertStatistics CutIntoIterations(const Routing& routing, int64_t tokens_per_iteration) {
+ExpertStatistics CutIntoIterations(const eplb::RoutingTrace& routing,
+                                   int64_t tokens_per_iteration) {
   int64_t num_tokens = 0;
-  for (const RoutingTask& task : routing.tasks) num_tokens += routing.NumTokens(task);
+  for (const eplb::RoutingTask& task : routing.tasks) num_tokens += routing.NumTokens(task);
   ExpertStatistics result{
       .num_experts = routing.num_experts,
       .experts_per_token = routing.top_k,
@@ -126,7 +118,7 @@ ExpertStatistics CutIntoIterations(const Routing& routing, int64_t tokens_per_it
                            static_cast<size_t>(result.num_experts),
                        0);
   int64_t done = 0;
-  for (const RoutingTask& task : routing.tasks)
+  for (const eplb::RoutingTask& task : routing.tasks)
     for (int64_t t = 0; t < routing.NumTokens(task); ++t, ++done)
       for (int32_t l = 0; l < routing.num_layers; ++l) {
         int64_t* row = result.counts.data() +
@@ -136,11 +128,11 @@ ExpertStatistics CutIntoIterations(const Routing& routing, int64_t tokens_per_it
   return result;
 }
 
-LoadTable RoutingLoads(const Routing& routing) {
+LoadTable RoutingLoads(const eplb::RoutingTrace& routing) {
   LoadTable table{.num_experts = routing.num_experts};
   for (int32_t l = 0; l < routing.num_layers; ++l)
     table.layers[l].assign(static_cast<size_t>(routing.num_experts), 0);
-  for (const RoutingTask& task : routing.tasks)
+  for (const eplb::RoutingTask& task : routing.tasks)
     for (int64_t t = 0; t < routing.NumTokens(task); ++t)
       for (int32_t l = 0; l < routing.num_layers; ++l) {
         const uint16_t* ids = routing.Ids(task, t, l);

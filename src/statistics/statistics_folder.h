@@ -13,6 +13,7 @@
 
 namespace wideload::statistics {
 
+// Which iterations are read, and whether ranks stay apart.
 struct ReadStatisticsOptions {
   std::optional<int64_t> iter_start = {};  // first iteration wanted; default: the first recorded
   std::optional<int64_t> iter_stop = {};   // one past the last wanted; default: all recorded
@@ -37,6 +38,7 @@ std::string RankFileName(int64_t rank);
 // The number that a name holds: a decimal without sign or leading zeros in [0, max], else -1.
 int64_t ParseDecimalName(std::string_view text, int64_t max);
 
+// What becomes of statistics that lie there already.
 enum class ExistingFolder { kRefuse, kReplace };
 
 // Errors, before any work is done: kInvalid when `folder` holds another run's files (unless

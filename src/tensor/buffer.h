@@ -21,6 +21,7 @@ class Buffer {
   explicit Buffer(int64_t num_bytes);
   // A view of memory that somebody else owns, 64-byte aligned; it must outlive the buffer.
   static Buffer Over(std::span<std::byte> memory);
+  // Room for a dense tensor, not initialised.
   Buffer(DType dtype, const Shape& shape) : Buffer(shape.num_elements() * DTypeBytes(dtype)) {}
   ~Buffer();
   Buffer(Buffer&& other) noexcept;
@@ -28,6 +29,7 @@ class Buffer {
 
   std::byte* data() const { return data_; }
   int64_t num_bytes() const { return num_bytes_; }
+  // The first bytes as a dense tensor, which must fit.
   TensorView View(DType dtype, const Shape& shape) const;
 
  private:
@@ -40,6 +42,7 @@ class Buffer {
 // over one block that processes share, give the same pieces. The block must outlive them.
 class Arena {
  public:
+  // From the begin of the block on.
   explicit Arena(std::span<std::byte> block) : block_(block) {}
 
   // A 64-byte aligned piece, as a view. The block must have room for it.
@@ -64,19 +67,23 @@ class Workspace {
   };
 
  public:
+  // `count` elements, 64-byte aligned, not initialised; valid until Reset or the end of the scope.
   template <class T>
   std::span<T> Take(int64_t count) {
     return {reinterpret_cast<T*>(TakeBytes(count * static_cast<int64_t>(sizeof(T)))),
             static_cast<size_t>(count)};
   }
+  // The same for a dense tensor.
   TensorView TakeTensor(DType dtype, const Shape& shape) {
     return TensorView(dtype, shape, TakeBytes(shape.num_elements() * DTypeBytes(dtype)));
   }
+  // Takes everything back; what was taken becomes invalid.
   void Reset();
 
   // Takes back at its end all that was handed out since its begin. Scopes nest.
   class Scope {
    public:
+    // From here on; `workspace` must outlive this object.
     explicit Scope(Workspace& workspace) : workspace_(workspace), begin_(workspace.at_) {}
     ~Scope() { workspace_.at_ = begin_; }
     Scope(const Scope&) = delete;
@@ -88,6 +95,7 @@ class Workspace {
   };
 
   int64_t num_allocations() const { return num_allocations_; }
+  // Bytes held, used or not.
   int64_t capacity_bytes() const;
 
  private:

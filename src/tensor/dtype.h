@@ -37,6 +37,7 @@ struct BF16 {
   uint16_t bits = 0;
 };
 
+// Exact.
 inline float ToFloat(BF16 value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
 }

@@ -32,6 +32,7 @@ class SafetensorsFile {
   const std::string& path() const { return path_; }
   // MappedFile::GiveBackPages of the file.
   void GiveBackPages() const { file_.GiveBackPages(); }
+  // Whether there is a tensor of that name.
   bool Has(const std::string& name) const { return tensors_.contains(name); }
   // Errors: kNotFound naming file and tensor.
   TensorView Get(const std::string& name) const;

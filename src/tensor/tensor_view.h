@@ -19,11 +19,13 @@ class Shape {
  public:
   static constexpr int kMaxRank = 6;
   Shape() = default;
+  // Dimensions from the outermost in, each >= 0.
   Shape(std::initializer_list<int64_t> dims);
   explicit Shape(std::span<const int64_t> dims);
 
   int rank() const { return rank_; }
   int64_t operator[](int i) const { return dims_[static_cast<size_t>(i)]; }
+  // Their product; 1 without dimensions.
   int64_t num_elements() const;
   bool operator==(const Shape&) const = default;
   std::string ToString() const;  // "[17, 192]"
@@ -38,11 +40,13 @@ class Shape {
 class TensorView {
  public:
   TensorView() = default;
+  // Dense, or with row_stride elements from row to row. `data` must outlive the view.
   TensorView(DType dtype, const Shape& shape, const void* data);
   TensorView(DType dtype, const Shape& shape, const void* data, int64_t row_stride);
 
   DType dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
+  // Dimension i, the outermost is 0.
   int64_t dim(int i) const { return shape_[i]; }
   int64_t row_stride() const { return row_stride_; }
   int64_t row_bytes() const { return row_stride_ * DTypeBytes(dtype_); }

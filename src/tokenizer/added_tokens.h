@@ -13,6 +13,7 @@
 
 namespace wideload::tokenizer {
 
+// A token that is found in the text before it is cut.
 struct AddedToken {
   std::string content;
   int32_t id = 0;
@@ -25,6 +26,7 @@ struct AddedToken {
 
 class AddedTokenMatcher {
  public:
+  // Where it is.
   struct Match {
     TextRange range;
     int32_t id;

@@ -31,6 +31,7 @@ enum class BpeSymbols {
   kCharacters,  // UTF-8; a character that is no token falls back as BpeSpec says
 };
 
+// What an encoder is made from.
 struct BpeSpec {
   std::vector<ByteToken> tokens;
   std::vector<Merge> merges;   // of equal pairs the last counts
@@ -51,12 +52,14 @@ struct BpeSpec {
 
 // Working memory of Encode, kept between calls so that they need not allocate.
 struct BpeScratch {
+  // A piece that is not merged yet, linked to its neighbours.
   struct Symbol {
     int32_t id;
     int32_t previous;  // index, -1 at the ends
     int32_t next;
     bool is_alive;
   };
+  // A pair that may be merged.
   struct Candidate {
     int32_t rank;
     int32_t position;  // index of the left symbol

@@ -19,6 +19,7 @@ struct MarkedText {
 
 // One step; the names are those of tokenizer.json.
 struct NormalizerStep {
+  // What a step does.
   enum class Kind { kNfc, kPrepend, kReplace };
 
   Kind kind = Kind::kNfc;
@@ -26,6 +27,7 @@ struct NormalizerStep {
   std::string content;  // kPrepend: what stands before a text; kReplace: instead of a match
 };
 
+// Steps in their order; without any the text stays as it is.
 using Normalizer = std::vector<NormalizerStep>;
 
 // `text` after all steps. kNfc and kReplace work on the stretches inside and between plain ranges

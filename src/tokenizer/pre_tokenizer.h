@@ -14,6 +14,7 @@ namespace wideload::tokenizer {
 // What becomes of a match; the names are those of tokenizer.json.
 enum class SplitBehavior { kIsolated, kRemoved, kMergedWithPrevious, kMergedWithNext, kContiguous };
 
+// Cuts at the matches of a pattern.
 struct Split {
   std::optional<Regex> pattern;  // nothing: matches nowhere
   SplitBehavior behavior = SplitBehavior::kIsolated;
@@ -22,6 +23,7 @@ struct Split {
 
 // Writes blanks as `replacement` and may put one before a text, as SentencePiece does.
 struct Metaspace {
+  // Where a space is put in front.
   enum class Prepend { kAlways, kFirst, kNever };
 
   std::string replacement;             // one character

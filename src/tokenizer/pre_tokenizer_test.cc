@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "base/testing.h"
 
 namespace wideload::tokenizer {
 namespace {
@@ -176,6 +177,7 @@ TEST(Regex, CaseFoldsAsciiAndTheTwoThatFoldToIt) {
 }
 
 TEST(Regex, ACatastrophicExpressionEndsInAnError) {
+  const TimeLimit limit;
   const Regex regex("(?:a|a|aa)+[bc]", "t.json: pattern");
   RegexScratch scratch;
   try {
@@ -189,12 +191,14 @@ TEST(Regex, ACatastrophicExpressionEndsInAnError) {
 
 // Each search alone is cheap: it ends after the first character, having looked at the whole text.
 TEST(Regex, TheBoundIsForAllSearchesInATextTogether) {
+  const TimeLimit limit;
   const Regex regex("(?=(?:a|b)*c)a|a", "t.json: pattern");
   RegexScratch scratch;
   EXPECT_THROW(regex.FindAll(std::string(100'000, 'a'), scratch), Error);
 }
 
 TEST(Regex, LongRunsStayWithinTheBounds) {
+  const TimeLimit limit;
   const std::string_view regex = R"(\s*[\r\n]+|\s+(?!\S)|\s+|\p{L}+)";
   EXPECT_THAT(Pieces(regex, std::string(300'000, ' ') + "a"),
               ElementsAre(std::string(299'999, ' '), " ", "a"));

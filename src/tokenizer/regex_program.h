@@ -12,7 +12,9 @@
 
 namespace wideload::tokenizer {
 
+// One step of the matcher.
 struct RegexInstruction {
+  // What the step looks for, or where it goes on.
   enum class Op : uint8_t {
     kByte,        // the byte `index`
     kSet,         // one character of the class `index`

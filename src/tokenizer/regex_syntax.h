@@ -10,7 +10,9 @@
 
 namespace wideload::tokenizer {
 
+// A part of a pattern, with its parts.
 struct RegexNode {
+  // What it matches.
   enum class Kind {
     kEmpty,
     kSet,         // one character of `set`
@@ -21,6 +23,7 @@ struct RegexNode {
     kLookAhead,   // the child would match here; is_negated: it would not
     kLookBehind,  // the child ends here and has `min` = `max` characters; is_negated: it does not
   };
+  // How often a repetition tries to match first.
   enum class Mode { kGreedy, kLazy, kPossessive };
 
   static constexpr uint32_t kUnbounded = UINT32_MAX;

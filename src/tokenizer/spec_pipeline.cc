@@ -1,4 +1,7 @@
 // The fields normalizer, pre_tokenizer and decoder of a tokenizer.json.
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <map>
 
 #include "tokenizer/spec_fields.h"
@@ -7,6 +10,8 @@
 
 namespace wideload::tokenizer {
 namespace {
+
+constexpr size_t kMaxPrependBytes = 256;
 
 // A pattern of the form {"Regex": ...} or {"String": ...}; nothing for the empty string.
 std::optional<Regex> ReadPattern(const JsonFields& fields) {
@@ -18,23 +23,47 @@ std::optional<Regex> ReadPattern(const JsonFields& fields) {
   return Regex::Literal(text, pattern.Where("String"));
 }
 
-void AddNormalizer(const JsonFields& fields, Normalizer& normalizer) {
+// How many times as long the steps of a normaliser or decoder may make a text, all together.
+// Published ones put a character of three bytes in the place of a blank.
+class Growth {
+ public:
+  // `content` in the place of at least `least_bytes` bytes. Errors: kUnsupported.
+  void Replace(const JsonFields& fields, size_t least_bytes) {
+    const double content = static_cast<double>(fields.String("content").size());
+    times_ *=
+        std::max(1.0, least_bytes > 0 ? content / static_cast<double>(least_bytes) : 1 + content);
+    if (times_ > kMaxTimes)
+      RefuseUnsupported(fields, "content",
+                        fmt::format("what makes a text at most {} times as long", kMaxTimes));
+  }
+
+ private:
+  static constexpr int kMaxTimes = 256;
+  double times_ = 1;
+};
+
+void AddNormalizer(const JsonFields& fields, Normalizer& normalizer, Growth& growth) {
   using Kind = NormalizerStep::Kind;
   const std::string type = fields.String("type");
   if (type == "Sequence") {
     RefuseOtherFields(fields, {"type", "normalizers"});
     const Json& parts = ArrayOrEmpty(fields, "normalizers");
     for (size_t i = 0; i < parts.size(); ++i)
-      AddNormalizer(Element(fields, "normalizers", i), normalizer);
+      AddNormalizer(Element(fields, "normalizers", i), normalizer, growth);
   } else if (type == "NFC") {
     RefuseOtherFields(fields, {"type"});
     normalizer.push_back({.kind = Kind::kNfc, .pattern = std::nullopt, .content = ""});
   } else if (type == "Prepend") {
     RefuseOtherFields(fields, {"type", "prepend"});
+    if (fields.String("prepend").size() > kMaxPrependBytes)
+      RefuseUnsupported(fields, "prepend", fmt::format("at most {} bytes", kMaxPrependBytes));
     normalizer.push_back(
         {.kind = Kind::kPrepend, .pattern = std::nullopt, .content = fields.String("prepend")});
   } else if (type == "Replace") {
     RefuseOtherFields(fields, {"type", "pattern", "content"});
+    const JsonFields pattern = fields.Object("pattern");
+    // What a regular expression matches may be empty.
+    growth.Replace(fields, pattern.Has("String") ? pattern.String("String").size() : 0);
     normalizer.push_back({.kind = Kind::kReplace,
                           .pattern = ReadPattern(fields),
                           .content = fields.String("content")});
@@ -185,7 +214,9 @@ class DecoderReader {
     const JsonFields pattern = fields.Object("pattern");
     RefuseOtherFields(pattern, {"String"});
     const std::string what = pattern.String("String");
-    if (!what.empty()) decoder_.replacements.emplace_back(what, fields.String("content"));
+    if (what.empty()) return;
+    growth_.Replace(fields, what.size());
+    decoder_.replacements.emplace_back(what, fields.String("content"));
   }
 
   void ReadStrip(const JsonFields& fields) {
@@ -199,6 +230,7 @@ class DecoderReader {
   }
 
   Decoder decoder_;
+  Growth growth_;
   Place place_ = Place::kBegin;
 };
 
@@ -206,7 +238,8 @@ class DecoderReader {
 
 Normalizer ReadNormalizer(const JsonFields& root) {
   Normalizer normalizer;
-  if (root.Has("normalizer")) AddNormalizer(root.Object("normalizer"), normalizer);
+  Growth growth;
+  if (root.Has("normalizer")) AddNormalizer(root.Object("normalizer"), normalizer, growth);
   return normalizer;
 }
 

@@ -8,8 +8,11 @@ namespace wideload::tokenizer {
 
 // All of them read a field of `root`, the whole document. Errors: as ParseTokenizerJson.
 
+// The field of that name; errors name what is not supported, likewise below.
 Normalizer ReadNormalizer(const JsonFields& root);
+// Likewise.
 PreTokenizer ReadPreTokenizer(const JsonFields& root);
+// Likewise.
 Decoder ReadDecoder(const JsonFields& root);
 
 // The fields model and added_tokens: `vocabulary`, `bpe` and `added_tokens` of `spec`, whose

@@ -52,7 +52,9 @@ class Tokenizer {
 
   // One more than the largest id. Ids below it may have no token.
   int32_t NumIds() const { return static_cast<int32_t>(spec_.vocabulary.size()); }
+  // Whether the vocabulary has a token of this id.
   bool HasToken(int32_t id) const;
+  // The id of a token by its text; nothing if there is none.
   std::optional<int32_t> TokenId(std::string_view token_text) const;
 
   // The next three take any id; without a token it is empty text, no bytes and not special.

@@ -26,6 +26,7 @@ struct Decoder {
   int64_t max_stripped = 0;
 };
 
+// A token.
 struct VocabularyEntry {
   std::string text;  // as tokenizer.json spells it
   bool exists = false;

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/testing.h"
 #include "tokenizer/detokenizer.h"
 #include "tokenizer/small_tokenizer.h"
 
@@ -60,6 +61,7 @@ TEST(Bpe, TakesMergesAsPairsToo) {
 }
 
 TEST(Bpe, LongPiecesAreMergedInOrderNLogN) {
+  const TimeLimit limit;
   std::vector<std::string> merges;
   std::string token = "a";
   for (int i = 0; i < 10; ++i, token += token) merges.push_back(token + " " + token);
@@ -104,6 +106,7 @@ TEST(AddedTokens, NormalizedOnesAreFoundInTheNormalisedText) {
 // A search that starts anew at each place would take 10^10 steps for the first text, and one that
 // looks at all marks for each token as many for the second.
 TEST(AddedTokens, AreFoundInLinearTime) {
+  const TimeLimit limit;
   Json json = SmallTokenizerJson({"a a"});
   json["added_tokens"] = {Added(300, std::string(100'000, 'a') + "b"), Added(301, "<|>")};
   const Tokenizer tokenizer = From(json);
@@ -310,7 +313,17 @@ TEST(TokenizerJson, RefusesByNameWhatItDoesNotImplement) {
       {R"({"normalizer": {"type": "NFKC"}})", "t.json: normalizer.type is \"NFKC\"; supported is"},
       {R"({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]}})",
        "t.json: normalizer.normalizers[0].type is \"Lowercase\""},
+      {R"({"normalizer": {"type": "Sequence", "normalizers": [
+           {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaaaa"},
+           {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaaaa"}]}})",
+       "normalizers[1].content is \"aaaaaaaaaaaaaaaaa\"; supported is what makes a text at most "
+       "256"},
+      {R"({"decoder": {"type": "Sequence", "decoders": [
+           {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaaaa"},
+           {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaaaa"}]}})",
+       "decoders[1].content is \"aaaaaaaaaaaaaaaaa\"; supported is what makes a text at most 256"},
       {R"({"pre_tokenizer": {"type": "Metaspace", "replacement": "ab"}})",
+
        "t.json: pre_tokenizer.replacement is \"ab\"; it must be one character"},
       {R"({"pre_tokenizer": {"type": "Metaspace", "replacement": "_", "prepend_scheme": "last"}})",
        "t.json: pre_tokenizer.prepend_scheme is \"last\"; it must be always, first or never"},

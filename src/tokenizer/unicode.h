@@ -23,6 +23,7 @@ struct Utf8Unit {
 // UTF-8 byte sequences) and section 3.9 (maximal subpart).
 Utf8Unit Utf8At(std::string_view text, size_t position);
 
+// Whether the bytes are UTF-8 without overlong forms and surrogates.
 bool IsValidUtf8(std::string_view text);
 
 // `text` with each maximal ill-formed subpart replaced by U+FFFD.
@@ -40,6 +41,7 @@ bool IsWordCharacter(uint32_t code_point);  // \w of UTS 18: Alphabetic, M, Nd, 
 // GPT-2's byte alphabet: a printable character for each of the 256 byte values.
 // Source: openai/gpt-2, encoder.py, bytes_to_unicode.
 uint32_t CharacterOfByte(uint8_t byte);
+// Each byte as the character that stands for it.
 std::string ToByteAlphabet(std::string_view bytes);
 // The bytes that `text` stands for; nothing when a character is not of the alphabet.
 std::optional<std::string> FromByteAlphabet(std::string_view text);

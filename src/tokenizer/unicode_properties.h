@@ -9,6 +9,7 @@
 
 namespace wideload::tokenizer {
 
+// Unicode's two letters.
 enum class GeneralCategory : uint8_t {
   kLu,
   kLl,
@@ -42,6 +43,7 @@ enum class GeneralCategory : uint8_t {
   kCn,
 };
 
+// Of a code point up to U+10FFFF.
 GeneralCategory CategoryOf(uint32_t code_point);
 
 // The characters of a property as regular expressions name it: a general category ("Lu", "L",
@@ -58,6 +60,7 @@ struct Decomposition {
   uint32_t first = 0;
   uint32_t second = 0;
 };
+// Of a code point up to U+10FFFF; empty for one that has none.
 Decomposition DecompositionOf(uint32_t code_point);
 
 // The primary composite of two characters, not Hangul; 0 where there is none.

@@ -231,7 +231,10 @@ class BadLayout(CliTest):
 
     def test_balancer_that_there_is_not(self):
         self.refused(self.generate("--rebalance", "always", "--ep", "2"), '--rebalance is "always"', "off, repair, tensorrt_llm, random:SEED")
-        self.refused(self.generate("--rebalance", "repair", "--ep", "2", "--split", "round_robin"), "--split is round_robin", "optimal")
+        self.refused(self.generate("--rebalance", "repair", "--ep", "2", "--split", "first"), "--split is first", "round_robin")
+        for option, mode in (("--layer-updates-per-iter", "tensorrt_llm"), ("--max-fetched-slots-per-iter", "repair")):
+            self.refused(self.generate("--rebalance", "random:1", "--ep", "2", option, "2"), option, f"--rebalance {mode} only", "random")
+            self.refused(self.generate("--ep", "2", option, "2"), option, f"--rebalance {mode} only")
 
 
 class BadRequests(CliTest):
@@ -281,7 +284,7 @@ class BadRequests(CliTest):
 
     def test_unwritable_output(self):
         rows = self.rows("rows.jsonl", [{"task_id": 1, "input_ids": [1], "output_tokens": 3}])
-        for flag in ("--output", "--report-json", "--iteration-log"):
+        for flag in ("--output", "--report-json", "--report", "--iteration-log", "--trace"):
             with self.subTest(flag):
                 self.refused(["bench", "throughput", "--dataset", rows, flag, self.folder / "no/out"], "no/out",
                              "cannot write")

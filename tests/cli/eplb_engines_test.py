@@ -146,6 +146,49 @@ class Engines(unittest.TestCase):
         self.run_eplb("convert", SMALL, "table.csv")
         run = self.run_eplb("plan", "--loads", "table.csv", "--num_slots", 40, "--ep_size", 8, "--output_path", "quiet.yaml")
         self.assertNotRegex(run.stderr, line)
+        self.assertIn("what --policy even would gain on iterations that it has not seen takes 4 recorded", run.stderr)
+
+    def test_diagnose_answers_for_the_slots_that_ran(self):
+        layout = self.out / "layout.yaml"
+        self.run_eplb("plan", "--expert_statistic_path", SMALL, "--num_slots", 40, "--output_path", layout)
+        slots = self.statistics("slots40", [{(i, l): [1 + (s + i) % 3 for s in range(40)] for i in range(4) for l in (3, 4, 7)}] * RANKS, 40)
+        run = self.run_eplb("diagnose", "--expert_statistic_path", slots, "--eplb_config", layout, "--json")
+        self.assertEqual(json.loads(run.stdout)["asked"]["num_slots"], 40)
+        self.assertIn("answering for the 40 slots that ran", run.stderr)
+        other = self.run_eplb("diagnose", "--expert_statistic_path", slots, "--eplb_config", layout, "--num_slots", 44, "--json")
+        self.assertEqual(json.loads(other.stdout)["asked"]["num_slots"], 44)
+
+    def test_repair_is_for_the_engine_named(self):
+        self.run_eplb("plan", "--expert_statistic_path", SMALL, "--num_slots", 40, "--iter_stop", 103, "--output_path", "old.yaml")
+        repair = ["repair", "--from", "old.yaml", "--expert_statistic_path", SMALL, "--iter_start", 103, "--output_path", "new.yaml", "--json"]
+        for engine, split in [("tensorrt_llm", "even"), ("vllm", "round_robin"), ("sglang:dynamic", "random"), ("wideload", "optimal")]:
+            run = self.run_eplb(*repair, "--engine", engine)
+            self.assertEqual(json.loads(run.stdout)["split"], split)
+            self.assertIn(f"{split} split", run.stderr)
+        even = json.loads(self.run_eplb(*repair, "--split", "even").stdout)
+        named = json.loads(self.run_eplb(*repair, "--engine", "tensorrt_llm").stdout)
+        self.assertEqual(even["imbalance_after"], named["imbalance_after"])
+        run = self.run_eplb(*repair)
+        self.assertEqual(json.loads(run.stdout)["split"], "optimal")
+        self.assertIn("--engine tensorrt_llm", run.stderr)
+        self.run_eplb(*repair, "--engine", "sglang:fast", code=2)
+
+    def test_an_online_balancer_repairs_for_the_split_of_the_engine(self):
+        simulate = ["simulate", "--expert_statistic_path", SMALL, "--ep_size", 4, "--num_slots", 40, "--rebalance", "repair", "--json"]
+        result = {}
+        for engine, split in (("tensorrt_llm", "even"), ("wideload", "optimal")):
+            (found,) = json.loads(self.run_eplb(*simulate, "--engine", engine).stdout)["results"]
+            self.assertEqual(found["split"], split)
+            result[split] = found
+        # An even split is still far from balanced where the optimal one has nothing left to repair.
+        self.assertGreater(result["even"]["slots_fetched_per_layer"], result["optimal"]["slots_fetched_per_layer"])
+
+    def test_tells_of_ranks_that_may_be_missing(self):
+        rows = {(i, l): [1 + e for e in range(EXPERTS)] for i in range(4) for l in range(2)}
+        three = self.statistics("three_of_four", [rows] * 3, EXPERTS)
+        run = self.run_eplb("plan", "--expert_statistic_path", three, "--ep_size", 4, "--output_path", "p.yaml")
+        self.assertIn("3 ranks recorded, which do not divide", run.stderr)
+        self.assertIn("rank3.safetensors", run.stderr)
 
     def test_diagnose_offers_the_policy_even_to_engines_that_split_evenly(self):
         diagnose = ["diagnose", "--expert_statistic_path", SMALL, "--num_slots", 40, "--ep_size", 8, "--json"]

@@ -291,9 +291,9 @@ class Bench(CliTest):
         return out.read_bytes()
 
     def test_output_report_and_iteration_log_agree(self):
-        report_path, log_path = self.folder / "report.json", self.folder / "iterations.log"
-        lines = self.bench("--report-json", report_path, "--iteration-log", log_path, "--ep", "2", "--concurrency", "3",
-                           "--warmup", "2", *GREEDY).decode().splitlines()
+        report_path, log_path, page_path = self.folder / "report.json", self.folder / "iterations.log", self.folder / "page.html"
+        lines = self.bench("--report-json", report_path, "--iteration-log", log_path, "--report", page_path, "--ep", "2",
+                           "--concurrency", "3", "--warmup", "2", *GREEDY).decode().splitlines()
         outputs = [json.loads(line) for line in lines]
         self.assertEqual([o["task_id"] for o in outputs], [r["task_id"] for r in self.requests])
         self.assertEqual([len(o["ids"]) for o in outputs], [r["output_tokens"] for r in self.requests])
@@ -310,6 +310,11 @@ class Bench(CliTest):
             self.assertRegex(line, ITERATION)
         self.assertEqual(sum(field_value(line, "num_ctx_tokens") for line in log), prompt_tokens)
         self.assertEqual(sum(field_value(line, "num_generation_tokens") for line in log), output_tokens - 7)
+        page = page_path.read_text(encoding="utf-8")
+        self.assertIn(f"<dd>{prompt_tokens}, {output_tokens - 7}</dd>", page)
+        self.assertIn("7 of 7 requests in", page)
+        imbalance = report["exchange"]["imbalance_of_computed_rows"]
+        self.assertIn(f"<dd>{imbalance:.3f}</dd>", page)
 
     def check_report(self, report, input_length, output_length):
         keys = {

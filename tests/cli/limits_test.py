@@ -16,14 +16,16 @@ from cli_support import EMBEDDED, PROGRAM, TINY, CliTest, read_safetensors, run,
 
 # What costs time in proportion to the input takes a second or two of these; what is quadratic takes hours.
 MAX_CPU_S = 20
+MAX_ADDRESS_BYTES = 4 << 30  # what would take the whole machine fails instead
 PROGRAM_BYTES = 16 << 20  # code, libraries and heap of a run without input
 
 
 class Limits(CliTest):
     def measured(self, *args, code=0):
-        """Runs the program, which must end with `code`, with its CPU time limited; (stdout, stderr, peak memory in bytes)."""
+        """Runs the program, which must end with `code`, with its CPU time and memory limited; (stdout, stderr, peak memory in bytes)."""
         def limit():
             resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
+            resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_BYTES, MAX_ADDRESS_BYTES))
         with open(self.path("stdout"), "wb") as out, open(self.path("stderr"), "wb") as err:
             process = subprocess.Popen([str(PROGRAM), *map(str, args)], stdin=subprocess.DEVNULL, stdout=out, stderr=err,
                                        preexec_fn=limit)

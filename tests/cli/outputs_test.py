@@ -97,7 +97,7 @@ class Shared(CliTest):
     def test_bench(self):
         rows = self.rows("rows.jsonl", [{"task_id": 0, "input_ids": [1], "output_tokens": 1}])
         for output in self.spellings(rows):
-            for flag in ("--output", "--report-json", "--iteration-log"):
+            for flag in ("--output", "--report-json", "--report", "--iteration-log", "--trace"):
                 self.unchanged(["bench", "throughput", "--dataset", rows, flag, output], flag, "--dataset", "is read there")
         config = self.path("config.yaml", "max_batch_size: 4\n")
         self.unchanged(["bench", "throughput", "--dataset", rows, "--config", config, "--output", config], "--output", "--config")

@@ -136,7 +136,8 @@ class Routes(ServeTest):
         self.refusal(400, "temperatur", completions, prompt=PROMPT, temperatur=1)
         self.refusal(400, "top_p", completions, prompt=PROMPT, top_p="x")
         self.refusal(400, "n", completions, prompt=PROMPT, n=0)
-        self.refusal(400, "stop", completions, prompt=PROMPT, stop=[""])
+        for stop in ([""], ["a"] * 65, ["x" * 5000]):
+            self.refusal(400, "stop", completions, prompt=PROMPT, stop=stop)
         self.refusal(400, "response_format", chat, messages=CHAT, response_format={"type": "json_object"})
         self.refusal(400, "messages", chat, max_tokens=1)
         error = self.refusal(400, None, chat, messages=[{"role": "user"}])  # the template needs a content

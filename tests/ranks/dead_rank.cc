@@ -62,12 +62,12 @@ void RunRanks(comm::Communicator& group, const Plan& plan) {
 
 int Main(const Plan& plan) {
   comm::MpiSession session;
-  session.OnGivingUp([&](const std::string& reason) { Say(session.rank(), reason); });
+  session.OnFailure([&](const std::string& reason) { Say(session.rank(), reason); });
   const auto group = session.MakeCommunicator({});
   try {
     RunRanks(*group, plan);
   } catch (const comm::PeerLost& lost) {
-    Say(session.rank(), lost.what());
+    session.Fail(lost.what());
     return 1;
   }
   Say(session.rank(), "came to the end");

@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
+#include <optional>
 
 #include "eplb/placement/placement.h"
 #include "runtime/engine.h"
 #include "support/random_model.h"
+#include "support/random_moves.h"
 #include "support/test_data.h"
 #include "support/test_engine.h"
 
@@ -33,8 +35,10 @@ struct RecordedRun {
 
 class EngineStatistics : public testing::Test {
  protected:
-  // Runs `max_iterations` at most, on 32 slots for 16 experts.
-  RecordedRun Run(const IterationRange& range, int64_t max_iterations) {
+  // Runs `max_iterations` at most, on 32 slots for 16 experts. `moving`: every layer is placed anew
+  // at every iteration, in slots of this kind.
+  RecordedRun Run(const IterationRange& range, int64_t max_iterations,
+                  std::optional<moe::SlotStorage> moving = {}) {
     const compute::KernelSet kernels = compute::AutoKernelSet();
     const testing_support::TestModel model = testing_support::LoadTestModel(
         testing_support::SourcePath("testdata/models/tiny-qwen3-moe"), kernels);
@@ -47,6 +51,7 @@ class EngineStatistics : public testing::Test {
     for (uint64_t layer = 0; layer < moe.layers.size(); ++layer)
       options.placements.push_back(
           eplb::RandomPlacement(kExperts, options.num_slots, kRanks, 7 + layer));
+    if (moving) options.slot_storage = *moving;
     statistics::Recorder recorder({.num_ranks = kRanks,
                                    .layers = moe.layers,
                                    .num_experts = kExperts,
@@ -56,6 +61,7 @@ class EngineStatistics : public testing::Test {
     {
       runtime::Engine engine(*model.model, options);
       engine.SetRecorder(&recorder);
+      if (moving) engine.SetPlacementSource(testing_support::RandomMoves(moe, options, 3));
       for (int i = 0; i < 9; ++i) {
         runtime::Request request;
         request.prompt.assign(static_cast<size_t>(5 + 7 * i), 3 + i);
@@ -114,6 +120,17 @@ TEST_F(EngineStatistics, ReadBackAreTheRoutedTokensOfEveryIterationLayerAndRank)
   EXPECT_EQ(run.written.num_iterations, std::ssize(run.engine.tokens));
   EXPECT_GT(run.written.num_iterations, 6);
   ExpectSameCounts(run);
+}
+
+// Statistics name experts, not slots, so that a placement can be planned from a run that was
+// balanced online.
+TEST_F(EngineStatistics, AreTheSameWhileExpertsMove) {
+  const RecordedRun still = Run({}, 1000);
+  for (const moe::SlotStorage storage : {moe::SlotStorage::kView, moe::SlotStorage::kCopy}) {
+    const RecordedRun moving = Run({}, 1000, storage);
+    EXPECT_TRUE(moving.written == still.written);
+    ExpectSameCounts(moving);
+  }
 }
 
 TEST_F(EngineStatistics, HoldTheIterationsOfTheWindowAlone) {

@@ -68,6 +68,38 @@ TEST_P(DeadRank, EndsAllOthersWithItsNameAndWhatItOwes) {
   EXPECT_TRUE(outcome.stuck_ranks.empty());
 }
 
+// Out of step a rank waits for whoever owes it something; all of them for the dead one in the end.
+TEST(DeadRankOutOfStep, EndsAllOthersWithItsName) {
+  constexpr int kDead = 2;
+  for (const char* call : {"PublishCounts", "Dispatch", "TakeRows", "Return", "WaitReturns"}) {
+    Load load = FaultLoad();
+    load.is_free = true;
+    const ExchangeShape shape = ShapeOf(load);
+    comm::LocalGroup group(load.num_ranks, {.deadline = milliseconds(300)});
+    LocalFabrics fabrics(load.num_ranks, SegmentBytes(shape));
+    std::vector<float> values(static_cast<size_t>(load.num_layers * load.num_tokens * load.hidden));
+    std::atomic<int> num_naming_it{0};
+    const auto outcome = comm::RunRanks(group, [&](comm::Communicator& communicator) {
+      Exchange exchange(shape, fabrics.rank(communicator.rank()), communicator);
+      try {
+        RunRank(load, exchange, communicator, values,
+                [&](int rank, const char* called, int64_t round) {
+                  if (rank == kDead && round >= 3 && std::strcmp(called, call) == 0) throw Vanish{};
+                });
+        ADD_FAILURE() << "rank " << communicator.rank() << " came to the end";
+      } catch (const Vanish&) {
+      } catch (const comm::PeerLost& lost) {
+        EXPECT_NE(std::string(lost.what()).find(fmt::format("of rank {}", kDead)),
+                  std::string::npos)
+            << call << ": " << lost.what();
+        ++num_naming_it;
+      }
+    });
+    EXPECT_EQ(num_naming_it.load(), load.num_ranks - 1) << call;
+    EXPECT_TRUE(outcome.stuck_ranks.empty());
+  }
+}
+
 TEST(Exchange, EndsWhenAnotherPartOfTheRankFails) {
   const Load load = FaultLoad();
   const LoadResult result = RunOverExchange(load, [](int rank, const char* call, int64_t round) {

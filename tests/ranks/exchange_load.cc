@@ -101,7 +101,14 @@ class LayerRun {
     for (int64_t t = shard.begin; t < shard.end; ++t) tokens_.push_back(MakeToken(load_, layer, t));
     first_token_ = shard.begin;
     first_round_ = round_;
+    if (load_.is_free) return RunFree();
     load_.is_pipelined&& load_.num_buffers > 1 ? RunPipelined() : RunInTurn();
+  }
+
+  // After the last layer: computes what others still send.
+  void Finish() {
+    while (load_.is_free && !exchange_.HasServedAll())
+      if (!Serve()) exchange_.WaitForWork();
   }
 
  private:
@@ -162,9 +169,32 @@ class LayerRun {
                         .slots = slots});
   }
 
-  std::span<const Exchange::SlotRows> Receive(int64_t round) {
+  std::span<const Exchange::SlotRows> Receive(int64_t round, Exchange::Part part) {
     Call("Receive", round);
-    return exchange_.Receive();
+    return exchange_.Receive(part);
+  }
+
+  // Some rounds are received in parts, the rank's own rows first or last; ranks differ.
+  bool IsReceivedInParts(int64_t round, bool is_own_first) const {
+    if (load_.num_ranks == 1) return false;
+    const uint64_t drawn =
+        Hash(load_.seed, 99, static_cast<uint64_t>(rank_), static_cast<uint64_t>(round)) % 4;
+    return drawn == (is_own_first ? 0 : 1);
+  }
+  void DoOwnRows(int64_t round) {
+    Compute(Receive(round, Exchange::Part::kOwn));
+    Return(round);
+  }
+  // But for what was done before.
+  std::span<const Exchange::SlotRows> ReceiveRest(int64_t round) {
+    const bool has_parts = IsReceivedInParts(round, true) || IsReceivedInParts(round, false);
+    return Receive(round, has_parts ? Exchange::Part::kOthers : Exchange::Part::kAll);
+  }
+  void FinishRound(int64_t round, std::span<const Exchange::SlotRows> received) {
+    Compute(received);
+    Return(round);
+    if (IsReceivedInParts(round, false)) DoOwnRows(round);
+    Reduce(round);
   }
 
   void Compute(std::span<const Exchange::SlotRows> received) {
@@ -211,9 +241,8 @@ class LayerRun {
       Publish(round_);
       more = WaitCounts(round_);
       Dispatch(round_);
-      Compute(Receive(round_));
-      Return(round_);
-      Reduce(round_);
+      if (IsReceivedInParts(round_, true)) DoOwnRows(round_);
+      FinishRound(round_, ReceiveRest(round_));
     }
   }
 
@@ -223,20 +252,55 @@ class LayerRun {
     Dispatch(round_);
     if (more) Publish(round_ + 1);
     while (true) {
-      const auto received = Receive(round_);
+      if (IsReceivedInParts(round_, true)) DoOwnRows(round_);
+      const auto received = ReceiveRest(round_);
       bool more_after = false;
       if (more) {
         more_after = WaitCounts(round_ + 1);
         Dispatch(round_ + 1);
         if (more_after) Publish(round_ + 2);
       }
-      Compute(received);
-      Return(round_);
-      Reduce(round_);
+      FinishRound(round_, received);
       ++round_;
       if (!more) return;
       more = more_after;
     }
+  }
+
+  // As many rounds as the rank with most tokens needs.
+  int64_t NumRounds() const {
+    int64_t most = 1;
+    for (int r = 0; r < load_.num_ranks; ++r) {
+      const parallel::Shard shard = TokensOf(load_, r, layer_);
+      most = std::max(most, (shard.end - shard.begin + load_.max_rows - 1) / load_.max_rows);
+    }
+    return most;
+  }
+
+  bool Serve() {
+    Call("TakeRows", round_);
+    const auto taken = exchange_.TakeRows(load_.is_pipelined ? Exchange::Order::kOwnLast
+                                                             : Exchange::Order::kTogether);
+    if (!taken) return false;
+    Compute(taken->rows);
+    Return(taken->round);
+    return true;
+  }
+
+  void RunFree() {
+    const int64_t end = round_ + NumRounds();
+    int64_t next = round_;  // to be reduced
+    const auto reduce_next = [&] {
+      while (!exchange_.HasReturns())
+        if (!Serve()) exchange_.WaitForWork();
+      Reduce(next++);
+    };
+    for (; round_ < end; ++round_) {
+      if (round_ - next == load_.num_buffers) reduce_next();
+      Publish(round_);
+      Dispatch(round_);
+    }
+    while (next < end) reduce_next();
   }
 
   const Load& load_;
@@ -270,6 +334,12 @@ std::vector<Load> LoadsOfAnyBuffersAndChunkSize(int num_ranks) {
       load.is_random_placement = num_buffers == 2;
       load.is_skewed = true;
     }
+  }
+  for (const bool is_own_last : {false, true}) {
+    Load& load = loads.emplace_back(loads.front());
+    load.is_free = true;
+    load.is_pipelined = is_own_last;
+    load.num_buffers = is_own_last ? 3 : 1;
   }
   return loads;
 }
@@ -309,16 +379,17 @@ Load RandomLoad(std::mt19937_64& random, int max_ranks) {
   load.is_pipelined = pick(0, 1) == 1;
   load.first_epoch = static_cast<uint32_t>(random());
   load.seed = random();
+  load.is_free = random() % 2 == 0;
   return load;
 }
 
 std::string Load::Name() const {
   return fmt::format(
       "ranks {} buffers {} rows {} experts {} slots {} random {} top_k {} tokens {} routing {} "
-      "share {} skewed {} pipelined {} threads {} epoch {} seed {}",
+      "share {} skewed {} pipelined {} free {} threads {} epoch {} seed {}",
       num_ranks, num_buffers, max_rows, num_experts, num_slots, is_random_placement, top_k,
       num_tokens, static_cast<int>(routing), static_cast<int>(share), is_skewed, is_pipelined,
-      threads_per_rank, first_epoch, seed);
+      is_free, threads_per_rank, first_epoch, seed);
 }
 
 ExchangeShape ShapeOf(const Load& load) {
@@ -330,7 +401,8 @@ ExchangeShape ShapeOf(const Load& load) {
           .num_experts = load.num_experts,
           .num_slots = PlacementOf(load).num_slots(),
           .num_buffers = load.num_buffers,
-          .first_epoch = load.first_epoch};
+          .first_epoch = load.first_epoch,
+          .is_free = load.is_free};
 }
 
 eplb::Placement PlacementOf(const Load& load) {
@@ -365,6 +437,7 @@ void RunRank(const Load& load, Exchange& exchange, comm::Communicator& group,
     group.SetWhere({.iteration = 1, .layer = layer});
     run.Run(layer);
   }
+  run.Finish();
 }
 
 LoadResult RunOverExchange(const Load& load, const Probe& probe,

@@ -33,6 +33,7 @@ struct Load {
   Share share = Share::kUneven;
   bool is_skewed = false;  // ranks yield at random between calls
   bool is_pipelined = true;
+  bool is_free = false;  // rounds of ranks do not go in step
   int threads_per_rank = 1;
   uint32_t first_epoch = 0;
   uint64_t seed = 1;
@@ -40,7 +41,7 @@ struct Load {
   std::string Name() const;
 };
 
-// Loads that every medium must carry. 1 to 3 buffers, chunks of 5 and 64 tokens:
+// Loads that every medium must carry. 1 to 3 buffers, chunks of 5 and 64 tokens, out of step, too:
 std::vector<Load> LoadsOfAnyBuffersAndChunkSize(int num_ranks);
 // Rounds of megabytes, rows that end within a line, some tokens without an expert.
 Load LargeMaskedLoad(int num_ranks, int num_layers);

@@ -88,6 +88,24 @@ TEST_P(ExchangeLayouts, GiveTheBitsOfOneLoopWhenTagsWrap) {
   }
 }
 
+// One rank far ahead of another, no tokens on some, rows of all for one.
+TEST_P(ExchangeLayouts, GiveTheBitsOfOneLoopOutOfStep) {
+  for (const Share share : {Share::kUneven, Share::kOnlyLastRank}) {
+    for (const bool is_own_last : {false, true}) {
+      Load load = BaseLoad();
+      load.is_free = true;
+      load.max_rows = 4;
+      load.num_layers = 12;
+      load.is_skewed = true;
+      load.is_pipelined = is_own_last;
+      load.share = share;
+      load.num_slots = 27;
+      load.first_epoch = 0U - 3;
+      ExpectOracle(load);
+    }
+  }
+}
+
 TEST(Exchange, RunsSixteenRanksOfTwoThreadsOnFewCores) {
   Load load;
   load.num_ranks = 16;
@@ -194,7 +212,7 @@ class ContentRank {
 
   void ExchangeCounts() {
     const auto count = [&](int rank, int e) {
-      return static_cast<int32_t>(int64_t{rank} * 100 + round_ * 10 + e);
+      return static_cast<int32_t>((int64_t{rank} * 5 + round_ * 7 + e * 4) % 3);  // 18 at most
     };
     std::vector<int32_t> counts;
     for (int e = 0; e < kExperts; ++e) counts.push_back(count(rank_, e));

@@ -1,22 +1,20 @@
 // Same bits while weights move: every layer's placement is drawn anew at every iteration, and 32
 // concurrent requests get the tokens and logits of one rank without changes. Threads and processes,
-// both storages of slots, chunked and not.
+// both storages of slots, chunked and not, in step and in microbatch mode.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
-#include <functional>
 
 #include "base/error.h"
-#include "exchange/shm_fabric.h"
-#include "runtime/processes/rank_server.h"
+#include "support/engine_processes.h"
 #include "support/faulty_model.h"
 #include "support/random_layout.h"
 #include "support/random_moves.h"
-#include "support/rank_processes.h"
 #include "support/test_data.h"
 
 namespace wideload {
@@ -42,6 +40,7 @@ struct MovingLayout {
   SlotStorage storage = SlotStorage::kView;
   int64_t moe_max_num_tokens = 0;
   bool verify_slots = false;
+  moe::MoeMode mode = moe::MoeMode::kBarrier;
 };
 
 class Moves : public testing::TestWithParam<const char*> {
@@ -63,6 +62,7 @@ class Moves : public testing::TestWithParam<const char*> {
     options.moe_max_num_tokens = layout.moe_max_num_tokens;
     options.slot_storage = layout.storage;
     options.verify_slots = layout.verify_slots;
+    options.moe_mode = layout.mode;
     options.num_spare_slots = 2;
     options.deadline = std::chrono::seconds(60);  // sixteen ranks on two cores that others use, too
     return options;
@@ -72,27 +72,7 @@ class Moves : public testing::TestWithParam<const char*> {
     return CompareMoving(engine, model_.model->spec().moe, requests_, expected_, num_iterations_);
   }
 
-  // Runs `lead` with the engine of rank 0, in processes of which each is a rank.
-  ProcessOutcome RunProcesses(const runtime::EngineOptions& options,
-                              const std::function<const model::Model&(int rank)>& model_of,
-                              const std::function<void(runtime::Engine&)>& lead) {
-    job_ = FreshJobName();
-    return RunRankProcesses(
-        options.num_ranks, {.deadline = options.deadline}, job_, [&](comm::Communicator& group) {
-          const model::Model& model = model_of(group.rank());
-          exchange::ShmFabric rows(group, runtime::ExchangeSegmentBytes(model, options),
-                                   job_ + "-rows");
-          exchange::ShmFabric orders(
-              group, runtime::MessageChannel::SegmentBytes(options.num_ranks), job_ + "-orders");
-          const runtime::RankLinks links{.group = &group, .exchange = &rows, .orders = &orders};
-          if (group.rank() > 0) return runtime::RankServer(model, options, links).Serve();
-          runtime::Engine engine(model, options, links);
-          lead(engine);
-        });
-  }
-
   const compute::KernelSet kernels_ = compute::AutoKernelSet();
-  std::string job_;  // of the last processes
   TestModel model_;
   std::vector<runtime::Request> requests_;
   std::vector<Outcome> expected_;
@@ -106,7 +86,8 @@ TEST_P(Moves, ChangeNoBitOnThreads) {
         .storage = i % 2 == 0 ? SlotStorage::kView : SlotStorage::kCopy,
         .moe_max_num_tokens = i % 4 < 2 ? 0 : 3 * (i < 4 ? 8 : 16),
         // Slots that are verified have been waited for: without, copies go on beside the layers.
-        .verify_slots = i == 0 || i == 5 || i == 7};
+        .verify_slots = i == 0 || i == 5 || i == 7,
+        .mode = i % 4 == 1 || i % 4 == 2 ? moe::MoeMode::kMicrobatch : moe::MoeMode::kBarrier};
     runtime::Engine engine(*model_.model, Options(layout));
     EXPECT_EQ(Compare(engine), "") << "layout " << i;
   }
@@ -114,14 +95,19 @@ TEST_P(Moves, ChangeNoBitOnThreads) {
 }
 
 TEST_P(Moves, ChangeNoBitOnProcesses) {
-  for (const SlotStorage storage : {SlotStorage::kView, SlotStorage::kCopy}) {
+  using Case = std::pair<SlotStorage, moe::MoeMode>;
+  for (const auto& [storage, mode] : {Case{SlotStorage::kView, moe::MoeMode::kMicrobatch},
+                                      Case{SlotStorage::kCopy, moe::MoeMode::kBarrier},
+                                      Case{SlotStorage::kCopy, moe::MoeMode::kMicrobatch}}) {
     const runtime::EngineOptions options = Options({.num_ranks = 4,
                                                     .storage = storage,
                                                     .moe_max_num_tokens = 20,
-                                                    .verify_slots = storage == SlotStorage::kView});
-    const ProcessOutcome outcome = RunProcesses(
-        options, [&](int) -> const model::Model& { return *model_.model; },
-        [&](runtime::Engine& engine) { EXPECT_EQ(Compare(engine), ""); });
+                                                    .verify_slots = storage == SlotStorage::kView,
+                                                    .mode = mode});
+    const ProcessOutcome outcome = RunEngineProcesses(
+        {.options = options,
+         .model_of = [&](int) -> const model::Model& { return *model_.model; },
+         .lead = [&](runtime::Engine& engine) { EXPECT_EQ(Compare(engine), ""); }});
     EXPECT_EQ(outcome.ranks.error, "");
     EXPECT_TRUE(outcome.killed_ranks.empty());
   }
@@ -190,25 +176,40 @@ TEST_P(MovesOfOneModel, FindAFlippedByteOfAnExpertAtTheNextChange) {
   }
 }
 
+// Milliseconds on a clock that all processes share.
+uint32_t Now() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint32_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
+}
+
 // A rank is killed while experts are on their way to all slots of all ranks, slowly. The deadline
-// of a minute has no part in how soon the others end.
+// of a minute has no part in how soon the others end: that the kernel tells them is what takes less
+// than five seconds.
 TEST_P(MovesOfOneModel, EndAndLeaveNothingWhenARankIsKilled) {
   for (const int victim : {0, 2}) {
     runtime::EngineOptions options = Options({.num_ranks = 4, .storage = SlotStorage::kCopy});
     options.migration_bytes_per_second = 1 << 20;
-    const testing_support::FaultyModel fatal(
-        *model_.model,
-        {.iteration = 3, .before = [](const model::Batch&) { ::kill(::getpid(), SIGKILL); }});
+    const SharedCounter killed_at;
+    const auto die = [&](const model::Batch&) {
+      *killed_at = Now();
+      ::kill(::getpid(), SIGKILL);
+    };
+    const testing_support::FaultyModel fatal(*model_.model, {.iteration = 3, .before = die});
     const auto model_of = [&](int rank) -> const model::Model& {
       return rank == victim ? static_cast<const model::Model&>(fatal) : *model_.model;
     };
+    const std::string job = FreshJobName();
     const ProcessOutcome outcome =
-        RunProcesses(options, model_of, [&](runtime::Engine& engine) { Compare(engine); });
+        RunEngineProcesses({.options = options,
+                            .job = job,
+                            .model_of = model_of,
+                            .lead = [&](runtime::Engine& engine) { Compare(engine); }});
     EXPECT_THAT(outcome.ranks.error,
                 testing::HasSubstr(fmt::format("rank {}: it is dead", victim)));
     EXPECT_EQ(outcome.killed_ranks, std::vector<int>{victim});
+    EXPECT_LT(Now() - killed_at->load(), 5000U);
     for (const auto& file : std::filesystem::directory_iterator("/dev/shm"))
-      EXPECT_EQ(file.path().filename().string().find(job_), std::string::npos) << file.path();
+      EXPECT_EQ(file.path().filename().string().find(job), std::string::npos) << file.path();
   }
 }
 

@@ -1,10 +1,8 @@
 // An engine with its own balancer: the tokens and logits are those of one rank, whatever is moved.
 #include <gtest/gtest.h>
 
-#include "exchange/shm_fabric.h"
-#include "runtime/processes/rank_server.h"
+#include "support/engine_processes.h"
 #include "support/random_layout.h"
-#include "support/rank_processes.h"
 #include "support/test_data.h"
 #include "support/test_engine.h"
 
@@ -72,22 +70,17 @@ TEST_F(Online, OneRankAndModeOffHaveNoBalancer) {
 
 TEST_F(Online, ProcessesTellRankZeroWhatTheyRouted) {
   const runtime::EngineOptions options = Options(4, {.mode = Mode::kRepair});
-  const std::string job = FreshJobName();
-  const ProcessOutcome outcome =
-      RunRankProcesses(4, {.deadline = options.deadline}, job, [&](comm::Communicator& group) {
-        exchange::ShmFabric rows(group, runtime::ExchangeSegmentBytes(*model_.model, options),
-                                 job + "-rows");
-        exchange::ShmFabric orders(group, runtime::MessageChannel::SegmentBytes(4),
-                                   job + "-orders");
-        const runtime::RankLinks links{.group = &group, .exchange = &rows, .orders = &orders};
-        if (group.rank() > 0) return runtime::RankServer(*model_.model, options, links).Serve();
-        runtime::Engine threads(*model_.model, options);
-        ExpectSameBits(threads);
-        runtime::Engine engine(*model_.model, options, links);
-        ExpectSameBits(engine);
-        EXPECT_GT(engine.balancer()->figures().fetched_slots, 0);
-        EXPECT_EQ(engine.balancer()->placements(), threads.balancer()->placements());
-      });
+  const ProcessOutcome outcome = RunEngineProcesses(
+      {.options = options,
+       .model_of = [&](int) -> const model::Model& { return *model_.model; },
+       .lead =
+           [&](runtime::Engine& engine) {
+             runtime::Engine threads(*model_.model, options);
+             ExpectSameBits(threads);
+             ExpectSameBits(engine);
+             EXPECT_GT(engine.balancer()->figures().fetched_slots, 0);
+             EXPECT_EQ(engine.balancer()->placements(), threads.balancer()->placements());
+           }});
   EXPECT_EQ(outcome.ranks.error, "");
   EXPECT_TRUE(outcome.killed_ranks.empty());
 }

@@ -40,12 +40,12 @@ def living(pid):
 class Ranks:
     """A run of N processes that is under way."""
 
-    def __init__(self, test, num_ranks, args, stdin=subprocess.DEVNULL):
+    def __init__(self, test, num_ranks, args, stdin=subprocess.DEVNULL, mpirun=None):
         self.test = test
         self.out, self.err = test.path("ranks.out"), test.path("ranks.err")
         with open(self.out, "wb") as out, open(self.err, "wb") as err:
-            self.mpirun = subprocess.Popen([MPIRUN, "-n", str(num_ranks), str(PROGRAM), *map(str, args)], stdout=out,
-                                           stderr=err, stdin=stdin, env=ENVIRONMENT)
+            mpirun = mpirun or [MPIRUN, "-n", str(num_ranks), str(PROGRAM)]
+            self.mpirun = subprocess.Popen([*mpirun, *map(str, args)], stdout=out, stderr=err, stdin=stdin, env=ENVIRONMENT)
         self.num_ranks = num_ranks
         test.addCleanup(self.clean_up)
 
@@ -121,9 +121,13 @@ class SameResults(ProcessesTest):
         self.good(*flags("threads"), "--ep", "8")
         self.good_ranks(8, *flags("processes"))
         self.good_ranks(2, *flags("two"), "--ep", "2", "--placement", "random:5", "--moe-max-num-tokens", "32")
+        experts = self.path("experts")
+        self.good_ranks(2, *flags("packing"), "--weight-file", experts)
+        self.good_ranks(4, *flags("packed"), "--weight-file", experts, "--rebalance", "random:1")
+        self.good_ranks(2, *flags("pages"), "--weight-huge-pages", "--weight-numa", "interleave")
         one = self.path("one").read_bytes()
         self.assertGreater(len(one), 1000)
-        for name in ("threads", "processes", "two"):
+        for name in ("threads", "processes", "two", "packing", "packed", "pages"):
             self.assertEqual(self.path(name).read_bytes(), one, name)
 
     def test_preempted_requests_give_the_same_file(self):
@@ -262,7 +266,8 @@ class OneVoice(ProcessesTest):
         rows = [line.strip("| \n").replace("\\|", "/").split(" | ") for line in run("config", "docs").stdout.splitlines()]
         options = [(row[0].split("`")[-2], row[1]) for row in rows if len(row) == 6 and row[3] in ("alike", "file alike")]
         self.assertIn(("--deadline", "FLOAT: 0.1 to 86400"), options)
-        texts = {"--kv-cache-memory": "64M", "--placement": "random:3", "--migration-bandwidth": "1G", "--weight-store": "mine"}
+        texts = {"--kv-cache-memory": "64M", "--placement": "random:3", "--migration-bandwidth": "1G", "--weight-store": "mine",
+                 "--weight-file": "/nowhere/experts"}
         for option, kind in options:
             with self.subTest(option):
                 if kind == "no value":
@@ -345,6 +350,21 @@ class Ends(ProcessesTest):
         for victim, delay_s in ((3, 0.05), (0, 0.2), (1, 0.5)):
             with self.subTest(victim):
                 self.kill_one(4, victim, delay_s)
+
+    def test_ranks_that_wait_for_a_request_notice_a_death_by_themselves(self):
+        """mpirun is told to leave them alone."""
+        alone = [MPIRUN, "--enable-recovery", "-n", "4", str(PROGRAM)]
+        for command, stdin, started in ((["serve", "--port", "0"], subprocess.DEVNULL, "serving"),
+                                        (["chat"], subprocess.PIPE, STARTED)):
+            for victim in (2, 0):
+                with self.subTest(command[0], victim=victim):
+                    ranks = Ranks(self, 4, [*command, "--threads", "1"], stdin=stdin, mpirun=alone)
+                    pids = ranks.pids()
+                    ranks.wait_for(started)
+                    os.kill(pids[victim], signal.SIGKILL)
+                    self.assert_gone(pids, time.monotonic() + 5)
+                    self.assertRegex(ranks.stderr(), rf"rank {victim}(: it)? is dead")
+                    self.assertEqual(segments(f"{pids[0]}-"), [])
 
     def stopped_while_loading(self, victim):
         """A start whose rank `victim` is stopped while the memory for the weights has a name, which are milliseconds."""

@@ -1,168 +1,37 @@
 #!/usr/bin/env python3
-"""Feeds the program hostile files, limits and signals, and says what it does that it may not.
+"""Feeds the program hostile files, requests, limits and signals, and says what it does that it may not.
 
 usage: soak_hostile.py [--minutes M] [--seed S] [--program PATH]
 
 Each round takes a good command, spoils one of its files (bytes, sizes, numbers, nesting, names, links), its flags or
-what the system gives it (memory, threads, descriptors, file size, a signal), and runs it. Whatever happens, the program
-must end by itself within its time with the exit code 0, 1 or 2, or 128 + the signal that it was sent; say why when that
-is not 0; never end by a check, an abort or a fault; take no more memory than it may; leave every input as it was, and
-nothing but its output beside it. Prints each finding with its seed, and keeps its folder.
+what the system gives it (memory, threads, descriptors, file size, a signal), and runs it; or sends a server bodies that
+are spoiled, broken HTTP and clients that go. Whatever happens, the program must end by itself with the exit code 0, 1 or
+2, or 128 + the signal that it was sent, and take no more CPU time and memory than it may: time on the wall counts only
+where it stands still. It must say why when its exit code is not 0; never end by a check, an abort or a fault; leave
+every input as it was, and nothing but its output beside it. Prints each finding with its seed, and keeps its folder.
 """
 import argparse
-import json
+import contextlib
 import os
 import pathlib
 import random
 import resource
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+import hostile_server
+from hostile_inputs import MODEL, ROOT, good_commands, spoil_flags, spoil_input
+
 PROGRAM = ROOT / "build/release/bin/wideload"
-MODEL = ROOT / "models/wideload-14m"
-TINY = ROOT / "testdata/models/tiny-qwen3-moe"
-STATISTICS = ROOT / "testdata/statistics/small"
 
-TIME_S = 60
+CPU_S = 60
+STANDSTILL_S = 120  # on the wall, in which no thread of a process runs or waits for a core
 MEMORY_BYTES = 3 << 30  # of addresses; a good run of these commands needs a third
-NUMBERS = ["0", "-1", "1", "2", "7", "255", "65536", "1e9", "2147483647", "2147483648", "4294967296", "9223372036854775807",
-           "9223372036854775808", "18446744073709551616", "1e308", "1e-308", "nan", "inf", "-inf", "", "x", "0x10", "1_0", " 1"]
-VALUES = [None, True, -1, 0, 1, 2**31, 2**63, 2**64, 1e308, -0.0, "", "a" * 1000, [], {}, [[]], [None], {"a": {}}]
-
-
-def good_commands(folder):
-    """(arguments, inputs, output or None) of commands that succeed; every file is the folder's own."""
-    def text(name, content):
-        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
-        return folder / name
-    tiny, statistics = folder / "tiny", folder / "statistics"
-    shutil.copytree(TINY, tiny)
-    shutil.copytree(STATISTICS, statistics)
-    tokenizer = folder / "tokenizer.json"
-    shutil.copy(MODEL / "tokenizer.json", tokenizer)
-    ids = text("ids.json", [[1, 2, 3], [4, 5]])
-    rows = text("rows.jsonl", "".join(json.dumps({"task_id": i, "input_ids": [1, 2 + i], "output_tokens": 3}) + "\n"
-                                      for i in range(6)))
-    texts = text("texts.json", ["one text", "two\u20ac \U0001f600"])
-    loads = text("loads.csv", "9,2,3,1\n4,4,4,9\n")
-    plan = text("plan.yaml", "num_slots: 6\ninitial_global_assignments:\n  0: [0, 1, 2, 2, 3, 3]\n  1: [0, 1, 2, 3, 3, 3]\n")
-    prompt = text("prompt.txt", "Once upon a time")
-    out = folder / "out"
-    engine = ["--threads", "1"]
-    recorded = ["eplb", "plan", "--expert_statistic_path", statistics, "--num_slots", "40"]
-    return [
-        (["logits", "-m", tiny, "--input-ids", ids, "--output", out, *engine], [tiny, ids], out),
-        (["bench", "throughput", "-m", tiny, "--dataset", rows, "--output", out, *engine], [tiny, rows], out),
-        (["bench", "throughput", "-m", tiny, "--dataset", rows, "--output", out, "--ep", "4", "--num-slots", "32", *engine],
-         [tiny, rows], out),
-        (["generate", "-f", prompt, "-n", "4", "--json", "--logprobs", "3", *engine], [prompt], None),
-        (["tokenize", "-m", tokenizer, "-i", texts, "-o", out], [tokenizer, texts], out),
-        (["inspect", tiny], [tiny], None),
-        ([*recorded, "--output_path", out], [statistics], out),
-        (["eplb", "plan", "--loads", loads, "--ep_size", "2", "--num_slots", "6", "--output_path", out], [loads], out),
-        (["eplb", "repair", "--loads", loads, "--ep_size", "2", "--from", plan, "--output_path", out], [loads, plan], out),
-        (["eplb", "report", "--expert_statistic_path", statistics, "--html", out], [statistics], out),
-        (["eplb", "convert", loads, folder / "out.json"], [loads], folder / "out.json"),
-        (["eplb", "check", plan, "--ep_size", "2"], [plan], None),
-        (["eplb", "simulate", "--loads", loads, "--ep_size", "2", "--num_slots", "6"], [loads], None),
-        (["eplb", "diagnose", "--loads", loads, "--ep_size", "2", "--num_slots", "6"], [loads], None),
-    ]
-
-
-def spoil_json(value, dice):
-    """The same document with one member or element changed, removed, or repeated very often."""
-    if isinstance(value, dict) and value and dice.random() < 0.9:
-        key = dice.choice(list(value))
-        what = dice.randrange(4)
-        if what == 0:
-            del value[key]
-        elif what == 1:
-            value[key] = dice.choice(VALUES)
-        else:
-            value[key] = spoil_json(value[key], dice)
-        return value
-    if isinstance(value, list) and value and dice.random() < 0.9:
-        i = dice.randrange(len(value))
-        value[i] = dice.choice(VALUES) if dice.random() < 0.5 else spoil_json(value[i], dice)
-        return value * dice.choice([1, 1, 1, 300])
-    return dice.choice(VALUES)
-
-
-def spoil_safetensors(data, dice):
-    (size,) = struct.unpack("<Q", data[:8])
-    if dice.random() < 0.2 or size > len(data):
-        return struct.pack("<Q", dice.choice([0, 1, size - 1, size + 1, 2**32, 2**63, 2**64 - 1])) + data[8:]
-    text = json.dumps(spoil_json(json.loads(data[8:8 + size]), dice)).encode()
-    return struct.pack("<Q", len(text)) + text + data[8 + size:]
-
-
-def spoil_bytes(data, dice):
-    data = bytearray(data)
-    for _ in range(dice.choice([1, 1, 4, 64])):
-        at = dice.randrange(len(data) + 1)
-        what = dice.randrange(5)
-        if what == 0:
-            del data[at:at + dice.choice([1, 8, 1000, 10**9])]
-        elif what == 1:
-            data[at:at] = bytes(dice.randrange(256) for _ in range(dice.choice([1, 8, 100])))
-        elif what == 2:
-            data[at:at] = data[max(0, at - 50):at] * dice.choice([2, 1000])
-        elif what == 3:
-            data[at:at] = dice.choice(NUMBERS).encode()
-        elif at < len(data):
-            data[at] = dice.randrange(256)
-    return bytes(data[:64 << 20])
-
-
-def spoil_file(path, dice):
-    what = dice.randrange(12)
-    data = path.read_bytes()
-    if what == 0:
-        path.unlink()
-    elif what == 1:
-        path.write_bytes(b"")
-    elif what == 2:
-        path.write_bytes(dice.choice([b"[" * 100000, b"{\"a\":" * 100000, b"[{}" + b",{}" * 200000 + b"]", b"\0" * 1000000,
-                                      b"\xff" * 5000, b"\xef\xbb\xbf" + data, b"1," * 500000 + b"1\n"]))
-    elif what == 3:
-        path.unlink()
-        path.symlink_to(dice.choice(["/dev/zero", "/dev/null", path.name, "/proc/self/mem", "/", "missing"]))
-    elif what < 8 and path.suffix in (".json", ".jsonl"):
-        lines = data.decode(errors="replace").splitlines() if path.suffix == ".jsonl" else [data.decode(errors="replace")]
-        i = dice.randrange(len(lines))
-        lines[i] = json.dumps(spoil_json(json.loads(lines[i]), dice))
-        path.write_text("\n".join(lines))
-    elif what < 8 and path.suffix == ".safetensors":
-        path.write_bytes(spoil_safetensors(data, dice))
-    else:
-        path.write_bytes(spoil_bytes(data, dice))
-
-
-def spoil_input(inputs, dice):
-    path = dice.choice(inputs)
-    if path.is_dir():
-        path = dice.choice(sorted(p for p in path.iterdir() if p.is_file() and not p.name.endswith(".md")))
-    spoil_file(path, dice)
-
-
-def spoil_flags(arguments, dice):
-    spare = ["--max-seq-len", "--max-num-tokens", "--max-batch-size", "--kv-cache-memory", "--ep", "--num-slots", "--threads",
-             "--moe-max-num-tokens", "--top-k", "--top-p", "--temperature", "--repetition-penalty", "--seed", "-n", "--logprobs",
-             "--concurrency", "--num-requests", "--ep_size", "--num_slots", "--nodes", "--num_groups", "--layers", "--seed",
-             "--placement", "--iter_start", "--max_fetched_slots", "--until"]
-    arguments = list(arguments)
-    numbers = [i for i, a in enumerate(arguments) if i > 0 and str(a).isdigit()]
-    if numbers and dice.random() < 0.4:
-        arguments[dice.choice(numbers)] = dice.choice(NUMBERS)
-    else:
-        arguments += [dice.choice(spare), dice.choice(NUMBERS)]
-    return arguments
+NOBODY = 65534  # limits of threads hold for users other than root
 
 
 class Finding(Exception):
@@ -171,6 +40,7 @@ class Finding(Exception):
 
 class Round:
     def __init__(self, seed, program):
+        self.seed = seed
         self.dice = random.Random(seed)
         self.program = program
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"wideload-hostile-{seed}-"))
@@ -178,16 +48,19 @@ class Round:
     def run(self):
         """Errors: Finding."""
         dice = self.dice
-        arguments, inputs, output = dice.choice(good_commands(self.folder))
+        arguments, inputs, output = dice.choice(good_commands(self.folder, dice))
         limits, sent = {}, None
-        what = dice.randrange(10)
+        what = dice.randrange(11)
+        if what == 10:
+            return self.attack_server()
         if what < 4:
             spoil_input(inputs, dice)
         elif what < 7:
             arguments = spoil_flags(arguments, dice)
         elif what == 7:
             limits = dice.choice([{resource.RLIMIT_AS: dice.randrange(20, 400) << 20}, {resource.RLIMIT_NOFILE: dice.randrange(3, 24)},
-                                  {resource.RLIMIT_FSIZE: dice.randrange(0, 20000)}, {resource.RLIMIT_STACK: 1 << 18}])
+                                  {resource.RLIMIT_FSIZE: dice.randrange(0, 20000)}, {resource.RLIMIT_STACK: 1 << 18},
+                                  {resource.RLIMIT_NPROC: dice.randrange(1, 4)}])
         elif what == 8:
             sent = dice.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
         else:  # an output that is an input, or is nowhere
@@ -207,30 +80,83 @@ class Round:
                 files[path] = path.read_bytes()
         return files
 
-    def execute(self, arguments, limits, sent):
+    def attack_server(self):
+        self.command = f"serve -m {MODEL}"
+        limits = self.dice.choice([{}, {}, {resource.RLIMIT_NOFILE: 24}])
+        before = self.snapshot()
+        flags = ["serve", "-m", MODEL, "--port", "0", "--threads", "1", "--max-open-requests", "8", "--drain-timeout", "5"]
+        with self.start(flags, limits) as (process, err, _):
+            def read_stderr():
+                return os.pread(err.fileno(), 1 << 20, 0)
+            wrong = hostile_server.attack(process, read_stderr, self.seed, random.Random)
+            code = self.wait(process)
+            stderr = read_stderr().decode(errors="replace")
+        if wrong:
+            raise Finding(f"{wrong}, exit code {code}: {stderr[-2000:]}")
+        self.judge(code, stderr, limits, signal.SIGTERM, before, None)
+
+    @contextlib.contextmanager
+    def start(self, arguments, limits):
+        """The process, and the files of its standard error and output."""
+        as_nobody = resource.RLIMIT_NPROC in limits and os.geteuid() == 0
+        if as_nobody:
+            for path in [self.folder, *self.folder.rglob("*")]:
+                os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+
         def limit():
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            for kind, value in {resource.RLIMIT_AS: MEMORY_BYTES, **limits}.items():
+            for kind, value in {resource.RLIMIT_AS: MEMORY_BYTES, resource.RLIMIT_CPU: CPU_S, **limits}.items():
                 resource.setrlimit(kind, (value, value))
+            if as_nobody:
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
         with tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as out:
             process = subprocess.Popen([str(self.program), *map(str, arguments)], stdin=subprocess.DEVNULL,
                                        stdout=out, stderr=err, preexec_fn=limit, cwd=self.folder)
             try:
-                if sent is not None:
-                    try:
-                        process.wait(self.dice.random() * 0.4)
-                    except subprocess.TimeoutExpired:
-                        process.send_signal(sent)
-                code = process.wait(TIME_S)
+                yield process, err, out
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+
+    @staticmethod
+    def activity(process):
+        """(CPU time in clock ticks, whether a thread runs or would on an idle machine)"""
+        tasks = [path.read_text().rsplit(")", 1)[1].split() for path in pathlib.Path(f"/proc/{process.pid}/task").glob("*/stat")]
+        return sum(int(fields[11]) + int(fields[12]) for fields in tasks), any(fields[0] in "RD" for fields in tasks)
+
+    def wait(self, process):
+        """The exit code. Errors: Finding when the process stands still."""
+        used, since = 0, time.monotonic()
+        while True:
+            try:
+                return process.wait(1)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise Finding(f"still runs after {TIME_S} s") from None
+                pass
+            try:
+                now, is_active = self.activity(process)
+            except OSError:
+                continue  # a thread has just ended
+            if now > used or is_active:
+                used, since = now, time.monotonic()
+            if time.monotonic() - since > STANDSTILL_S:
+                raise Finding(f"stands still after {now} clock ticks of CPU time")
+
+    def execute(self, arguments, limits, sent):
+        with self.start(arguments, limits) as (process, err, out):
+            if sent is not None:
+                try:
+                    process.wait(self.dice.random() * 0.4)
+                except subprocess.TimeoutExpired:
+                    process.send_signal(sent)
+            code = self.wait(process)
             err.seek(0)
             out.seek(0)
             stderr = err.read().decode(errors="replace")
-            # What inspect finds is its answer, not an error of its run.
-            return code, stderr + ("error" if b"cannot be run" in out.read(1 << 20) else "")
+            # What inspect, check and report find is their answer, not an error of their run.
+            answer = out.read(1 << 20)
+            return code, stderr + ("error" if b"cannot be run" in answer or b"does not load" in answer else "")
 
     def judge(self, code, stderr, limits, sent, before, output):
         said = stderr[-2000:]
@@ -239,8 +165,10 @@ class Round:
             allowed |= {128 + sent, -sent}
         if resource.RLIMIT_FSIZE in limits:
             allowed.add(-signal.SIGXFSZ)
-        if code == 127 and resource.RLIMIT_AS in limits or code == 127 and resource.RLIMIT_NOFILE in limits:
+        if code == 127 and (resource.RLIMIT_AS in limits or resource.RLIMIT_NOFILE in limits):
             return  # the system could not load the program
+        if code in (-signal.SIGXCPU, -signal.SIGKILL) and sent != signal.SIGKILL:
+            raise Finding(f"took {CPU_S} s of CPU time: {said}")
         if code not in allowed:
             raise Finding(f"exit code {code}: {said}")
         for word in ("check failed", "terminate called", "internal error", "AddressSanitizer", "runtime error"):

@@ -33,20 +33,22 @@ class Dice {
 std::string RandomLayout::Describe() const {
   return fmt::format(
       "kernels {}, {} ranks x {} threads, {} slots, split {}, moe_max_num_tokens {}, "
-      "max_num_tokens {}, max_batch_size {}, {} KV blocks",
+      "max_num_tokens {}, max_batch_size {}, {} KV blocks, {}",
       KernelSetName(options.kernels), options.num_ranks, options.threads_per_rank,
       options.num_slots, static_cast<int>(options.split), options.moe_max_num_tokens,
-      options.max_num_tokens, options.max_batch_size, options.num_kv_blocks);
+      options.max_num_tokens, options.max_batch_size, options.num_kv_blocks,
+      options.moe_mode == moe::MoeMode::kBarrier ? "barrier" : "microbatch");
 }
 
 RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size_t num_requests,
-                        uint64_t seed) {
+                        uint64_t seed, int32_t num_ranks) {
   Dice dice(seed);
   RandomLayout layout;
   runtime::EngineOptions& o = layout.options;
   o = TestOptions(model.config, kernels);
   const auto experts = static_cast<int32_t>(model.config.num_experts);
   o.num_ranks = dice.OneOf({1, 2, 4, 5, 8, 10, 16});
+  if (num_ranks > 0) o.num_ranks = num_ranks;
   o.threads_per_rank = static_cast<int32_t>(dice.Between(1, 2));
   const int32_t least = (experts + o.num_ranks - 1) / o.num_ranks;
   o.num_slots = o.num_ranks * static_cast<int32_t>(
@@ -64,6 +66,7 @@ RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size
   layout.order.resize(num_requests);
   std::iota(layout.order.begin(), layout.order.end(), size_t{0});
   std::shuffle(layout.order.begin(), layout.order.end(), dice.random());
+  o.moe_mode = dice.OneOf({moe::MoeMode::kBarrier, moe::MoeMode::kMicrobatch});
   return layout;
 }
 

@@ -11,14 +11,15 @@
 namespace wideload::testing_support {
 
 // What varies: ranks, threads, slots, placement, split, chunk of the MoE layer, tokens per
-// iteration, batch size, KV blocks (small enough to preempt), order of arrival.
+// iteration, batch size, KV blocks (small enough to preempt), order of arrival, MoE mode.
 struct RandomLayout {
   runtime::EngineOptions options;
   std::vector<size_t> order;  // in which the requests are submitted
   std::string Describe() const;
 };
+// num_ranks: 0 for a drawn one.
 RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size_t num_requests,
-                        uint64_t seed);
+                        uint64_t seed, int32_t num_ranks = 0);
 
 // Greedy and sampled requests with logits of their prompts, of lengths 1 to about 70, drawn from a
 // seed.

@@ -30,6 +30,7 @@ class LocalGroup {
 
   // As Communicator::Abort, in the name of `rank`. Any thread.
   void Abort(int rank, const std::string& reason);
+  // The first Abort; nothing while there is none.
   std::optional<AbortReport> Aborted() const;
 
  private:

@@ -46,6 +46,17 @@ int Count(size_t num_bytes) {
 
 }  // namespace
 
+void MpiShared::AddPlace(const Communicator& group) {
+  const std::scoped_lock lock(mutex);
+  places.insert(&group);
+}
+
+void MpiShared::RemovePlace(const Communicator& group) {
+  const std::scoped_lock lock(mutex);
+  places.erase(&group);
+  if (group.where().iteration >= 0) last_where = group.where();
+}
+
 MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, MpiShared& shared)
     : data_(members),
       group_(std::move(group)),
@@ -68,8 +79,7 @@ MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, MpiShared
   pulse_values_.resize(count);
   pulse_requests_.resize(count, MPI_REQUEST_NULL);
   WatchPeers();
-  const std::scoped_lock lock(shared_.mutex);
-  shared_.communicators.insert(this);
+  shared_.AddPlace(*this);
 }
 
 // A group that has lost a peer may have messages under way: their memory stays for good. Beats and
@@ -78,11 +88,7 @@ MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, MpiShared
 MpiCommunicator::~MpiCommunicator() {
   shared_.is_leaving = shared_.is_leaving || shared_.is_ending;
   pulse_.reset();
-  {
-    const std::scoped_lock lock(shared_.mutex);
-    shared_.communicators.erase(this);
-    if (where().iteration >= 0) shared_.last_where = where();
-  }
+  shared_.RemovePlace(*this);
   KeepForGood(std::move(beat_values_));
   KeepForGood(std::move(pulse_values_));
   if (is_broken_ || abort_) {

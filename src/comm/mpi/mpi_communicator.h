@@ -21,8 +21,6 @@
 
 namespace wideload::comm {
 
-class MpiCommunicator;
-
 // What the communicators of a session have in common.
 struct MpiShared {
   std::atomic<bool> has_failed = false;  // one of them has lost a peer
@@ -30,8 +28,11 @@ struct MpiShared {
   std::atomic<bool> is_leaving = false;  // this rank has nothing left to do but to end
   PeerLives lives;
   std::mutex mutex;  // guards the rest
-  std::set<const MpiCommunicator*> communicators;
+  std::set<const Communicator*> places;
   Where last_where;  // of one that is gone
+
+  void AddPlace(const Communicator& group);
+  void RemovePlace(const Communicator& group);
 };
 
 class MpiCommunicator final : public Communicator {

@@ -8,8 +8,12 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <mutex>
+#include <optional>
 #include <thread>
+#include <utility>
 
+#include "base/temporary.h"
 #include "comm/hosts.h"
 #include "comm/mpi/mpi_communicator.h"
 
@@ -17,14 +21,20 @@ namespace wideload::comm {
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 // After a fault: how long those that live may take to come to the end, too.
 constexpr std::chrono::seconds kFarewell{2};
-// How often this rank looks for the dead without the help of MPI.
-constexpr std::chrono::milliseconds kLookPace{250};
-// Looks after which a rank that knows of a dead one should have ended the group, else MPI is stuck.
-constexpr int kStuckLooks = 10;
+// How often this rank looks for the dead without the help of MPI: of this host, and of others.
+constexpr std::chrono::milliseconds kLookPace{50};
+constexpr int kFarLooks = 5;
+// How long after the death of another rank this one should have said so, else the watch does: the
+// launcher ends all ranks after a second.
+constexpr std::chrono::milliseconds kSilence{400};
+// The same for ending the group, else it is stuck.
+constexpr std::chrono::milliseconds kStuck{2500};
 // The same for its end, which takes kFarewell at most.
-constexpr int kStuckFarewellLooks = 12;
+constexpr std::chrono::milliseconds kStuckFarewell{3000};
 // When MPI fails: how long this rank looks for a dead one, and then stays, so that the others find
 // that one dead before this one.
 constexpr std::chrono::seconds kSearch{2};
@@ -38,16 +48,21 @@ struct MpiSession::State {
   int local_rank = 0;
   int local_size = 1;
   MpiShared shared;
+  std::mutex tell_mutex;  // guards the next two
   std::function<void(const std::string&)> tell;
-  int num_stuck_looks = 0;
-  int num_leaving_looks = 0;
-  std::unique_ptr<Pulse> watch;               // of the dead; none: all ranks are on this host
-  std::unique_ptr<MpiCommunicator> farewell;  // of all ranks, for the end
+  bool has_told = false;
+  int64_t num_looks = 0;
+  std::optional<Clock::time_point> death_seen_at;
+  std::optional<Clock::time_point> leaving_seen_at;  // after a death
+  std::unique_ptr<Pulse> watch;                      // of the dead
+  std::unique_ptr<MpiCommunicator> farewell;         // of all ranks, for the end
 
   void MeetPeers();
   void Look();
   Where WhereItIs();
-  [[noreturn]] void GiveUp(const char* reason);
+  std::string DeathOf(int dead);
+  void Tell(const std::string& reason);
+  [[noreturn]] void GiveUp(const char* reason, std::chrono::milliseconds linger);
 };
 
 namespace {
@@ -64,55 +79,70 @@ void MpiSession::State::MeetPeers() {
                     MPI_COMM_WORLD) != MPI_SUCCESS)
     Throw(ErrorKind::kRunFailed, "MPI_Allgather of {} ranks failed", size);
   shared.lives.Meet(rank, cards);
-  for (int peer = 0; peer < size && !watch; ++peer)
-    if (!shared.lives.IsHere(peer)) watch = std::make_unique<Pulse>(kLookPace, [this] { Look(); });
+  watch = std::make_unique<Pulse>(kLookPace, [this] { Look(); });
 }
 
 void MpiSession::State::Look() {
-  if (shared.lives.Look() < 0) return;
-  if (shared.is_leaving)
-    ++num_leaving_looks;
-  else if (!shared.is_ending)
-    ++num_stuck_looks;
-  if (num_stuck_looks >= kStuckLooks || num_leaving_looks >= kStuckFarewellLooks) GiveUp("");
+  const bool is_far_look = num_looks++ % kFarLooks == 0;
+  const int dead = is_far_look ? shared.lives.Look() : shared.lives.LookHere();
+  if (dead < 0) return;
+  const Clock::time_point now = Clock::now();
+  if (!death_seen_at) death_seen_at = now;
+  if (shared.is_leaving) {
+    if (!leaving_seen_at) leaving_seen_at = now;
+    if (now - *leaving_seen_at >= kStuckFarewell) GiveUp("", {});
+    return;
+  }
+  if (shared.is_ending || shared.has_failed) return;
+  if (now - *death_seen_at >= kSilence) Tell(DeathOf(dead));
+  if (now - *death_seen_at >= kStuck) GiveUp("", {});  // by now the others know, too
 }
 
-// In an iteration, if any communicator is or was.
+std::string MpiSession::State::DeathOf(int dead) {
+  return PeerLost({.rank = rank,
+                   .peer = dead,
+                   .where = WhereItIs(),
+                   .awaited = "messages",
+                   .cause = "it is dead"})
+      .what();
+}
+
+void MpiSession::State::Tell(const std::string& reason) {
+  const std::scoped_lock lock(tell_mutex);
+  if (std::exchange(has_told, true)) return;
+  if (tell)
+    tell(reason);
+  else
+    std::fprintf(stderr, "%s\n", reason.c_str());
+  std::fflush(nullptr);
+}
+
+// In an iteration, if any group is or was.
 Where MpiSession::State::WhereItIs() {
   const std::scoped_lock lock(shared.mutex);
-  for (const MpiCommunicator* group : shared.communicators)
+  for (const Communicator* group : shared.places)
     if (group->where().iteration >= 0) return group->where();
   return shared.last_where;
 }
 
-void MpiSession::State::GiveUp(const char* reason) {
+void MpiSession::State::GiveUp(const char* reason, std::chrono::milliseconds linger) {
   static std::atomic_flag is_given_up;
   while (is_given_up.test_and_set()) ::pause();  // another thread does it
-  const auto end = std::chrono::steady_clock::now() + kSearch;
+  const auto end = Clock::now() + kSearch;
   int dead = shared.lives.FirstDead();
-  for (; dead < 0 && std::chrono::steady_clock::now() < end; dead = shared.lives.FirstDead())
+  for (; dead < 0 && Clock::now() < end; dead = shared.lives.FirstDead())
     std::this_thread::sleep_for(kLookPace / 10);  // the watch finds it
-  const std::string text =
-      dead < 0 ? fmt::format("rank {}: MPI cannot go on{}{}; no other rank was found dead", rank,
-                             *reason == '\0' ? "" : ": ", reason)
-               : PeerLost({.rank = rank,
-                           .peer = dead,
-                           .where = WhereItIs(),
-                           .awaited = "messages",
-                           .cause = "it is dead"})
-                     .what();
-  if (tell)
-    tell(text);
-  else
-    std::fprintf(stderr, "%s\n", text.c_str());
-  std::fflush(nullptr);
-  if (!shared.is_leaving) std::this_thread::sleep_for(kLinger);
+  Tell(dead >= 0 ? DeathOf(dead)
+                 : fmt::format("rank {}: MPI cannot go on{}{}; no other rank was found dead", rank,
+                               *reason == '\0' ? "" : ": ", reason));
+  if (!shared.is_leaving) std::this_thread::sleep_for(linger);
+  RemoveTemporaries();
   ::_exit(1);
 }
 
 [[noreturn]] void EndForMpi(const char* reason) {
   MpiSession::State* const state = running;
-  if (state != nullptr) state->GiveUp(reason == nullptr ? "" : reason);
+  if (state != nullptr) state->GiveUp(reason == nullptr ? "" : reason, kLinger);
   ::_exit(1);
 }
 
@@ -160,9 +190,18 @@ MpiSession::~MpiSession() {
   MPI_Finalize();
 }
 
+void MpiSession::Fail(const std::string& reason) {
+  state_->shared.has_failed = true;
+  state_->Tell(reason);
+}
+
 void MpiSession::NoteFault() { state_->shared.has_failed = true; }
 
-void MpiSession::OnGivingUp(std::function<void(const std::string&)> tell) {
+void MpiSession::AddPlace(const Communicator& group) { state_->shared.AddPlace(group); }
+void MpiSession::RemovePlace(const Communicator& group) { state_->shared.RemovePlace(group); }
+
+void MpiSession::OnFailure(std::function<void(const std::string&)> tell) {
+  const std::scoped_lock lock(state_->tell_mutex);
   state_->tell = std::move(tell);
 }
 

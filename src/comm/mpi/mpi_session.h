@@ -28,19 +28,30 @@ class MpiSession {
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
 
-  // What is done when MPI fails after the death of a rank of another host, as Open MPI may: it ends
-  // the process, or a call of it does not come back. `tell` gets the reason, which names the dead
-  // rank as PeerLost does, in any thread; MPI cannot be used any more. Then the process ends with
-  // exit code 1. Without it the reason goes to stderr.
-  void OnGivingUp(std::function<void(const std::string&)> tell);
-
-  // The run has failed in a way that MPI does not know of: the end counts as one after a fault.
+  // How this process says why its run has failed: once, and at once, since the launcher ends it
+  // about a second after the death of another rank. `tell` may be called in any thread, also after
+  // this process has called Fail. Without it the reason goes to stderr.
+  //   - Fail says it.
+  //   - A thread of its own says which rank has died where the ranks' thread has not said anything
+  //     0.4 s after that. Where that thread has not come to know of it after 2.5 s either (it waits
+  //     for something else, or within MPI, whose calls may not come back), or MPI ends the process,
+  //     it ends with exit code 1.
+  void OnFailure(std::function<void(const std::string&)> tell);
+  // The run has failed on this rank; the end counts as one after a fault.
+  void Fail(const std::string& reason);
+  // The same where another rank says why.
   void NoteFault();
+  // `group`, which is of this rank, says where it is when MpiSession has to say who died.
+  void AddPlace(const Communicator& group);
+  void RemovePlace(const Communicator& group);
 
+  // This process among all that were started.
   int rank() const;
+  // All processes that were started.
   int size() const;
   // Among the processes of this host, as HostId tells hosts apart.
   int local_rank() const;
+  // How many there are on this host.
   int local_size() const;
 
   // A group of the first num_ranks ranks (0: all); null on the others. No wait of it blocks within

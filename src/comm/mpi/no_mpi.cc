@@ -14,9 +14,12 @@ MpiSession::MpiSession() {
         "MPI (libopenmpi-dev, openmpi-bin) and build again, or start it without mpirun");
 }
 MpiSession::~MpiSession() = default;
+void MpiSession::Fail(const std::string&) {}
 void MpiSession::NoteFault() {}
+void MpiSession::AddPlace(const Communicator&) {}
+void MpiSession::RemovePlace(const Communicator&) {}
 // NOLINTNEXTLINE(performance-unnecessary-value-param): the interface's
-void MpiSession::OnGivingUp(std::function<void(const std::string&)>) {}
+void MpiSession::OnFailure(std::function<void(const std::string&)>) {}
 int MpiSession::rank() const { return 0; }
 int MpiSession::size() const { return 1; }
 int MpiSession::local_rank() const { return 0; }

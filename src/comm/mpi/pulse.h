@@ -16,12 +16,16 @@ namespace wideload::comm {
 // stopped itself (SIGSTOP, a sleeping machine) does not count that time against the others.
 class PulseCounts {
  public:
+  // As if all had just been heard.
   explicit PulseCounts(int num_ranks) : silent_beats_(static_cast<size_t>(num_ranks)) {}
 
+  // A sign of life of `peer` has come.
   void Heard(int peer) { silent_beats_[static_cast<size_t>(peer)] = 0; }
+  // A beat has passed without one of anybody, until they are heard.
   void CountBeat() {
     for (std::atomic<int>& silent : silent_beats_) ++silent;
   }
+  // Beats since `peer` was heard last.
   int SilentBeats(int peer) const { return silent_beats_[static_cast<size_t>(peer)]; }
 
  private:
@@ -31,6 +35,7 @@ class PulseCounts {
 // Calls `beat` every `pace` from a thread of its own until it is destroyed.
 class Pulse {
  public:
+  // Starts the thread, which calls `beat` at that pace.
   Pulse(std::chrono::milliseconds pace, std::function<void()> beat);
   ~Pulse();
   Pulse(const Pulse&) = delete;

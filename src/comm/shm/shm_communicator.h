@@ -17,6 +17,7 @@
 
 namespace wideload::comm {
 
+// How the processes of a group find each other.
 struct ShmGroupOptions {
   std::string job = {};  // names the group; no other living group of this host has it
   int rank = 0;

@@ -20,6 +20,7 @@ struct BatchLoads {
   std::vector<double> unbatched = {};  // [num_experts] tokens of no batch, in Sum only; empty: none
 
   int32_t size() const { return static_cast<int32_t>(weights.size()); }
+  // Batch number i; [num_experts] tokens.
   std::span<const double> At(int32_t i) const {
     return std::span(loads).subspan(static_cast<size_t>(i) * static_cast<size_t>(num_experts),
                                     static_cast<size_t>(num_experts));

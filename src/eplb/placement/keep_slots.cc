@@ -8,14 +8,13 @@
 
 #include "base/error.h"
 #include "eplb/placement/even_split.h"
+#include "eplb/placement/index.h"
 
 namespace wideload::eplb {
 namespace {
 
 // The assignment of ranks costs ranks^3; beyond this the greedy one is taken.
 constexpr int32_t kMaxOptimalRanks = 256;
-
-size_t Index(int64_t i) { return static_cast<size_t>(i); }
 
 // overlap[a * ranks + b]: slots of `planned` rank b that `current` rank a holds already.
 // Far below 0 where the ranks are of different nodes.

@@ -4,11 +4,10 @@
 #include <tuple>
 
 #include "base/error.h"
+#include "eplb/placement/index.h"
 
 namespace wideload::eplb {
 namespace {
-
-size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
 // Slots of each expert on each node: [expert * num_nodes + node].
 std::vector<int32_t> SlotsOnNodes(const Placement& placement, int32_t num_nodes) {

@@ -11,6 +11,7 @@
 
 namespace wideload::eplb {
 
+// How ranks are grouped into nodes, and experts into groups that stay together.
 struct NodeSizes {
   int32_t num_nodes = 1;   // ranks are spread evenly, node after node
   int32_t num_groups = 1;  // of equally many experts, one after the other; 1: each expert is one
@@ -25,6 +26,7 @@ struct NodeRule {
   std::vector<int32_t> home;  // [num_experts] node; empty: there are no nodes
   int32_t max_cross_slots = 0;
 
+  // Whether the rank is on the expert's home node; only of a rule with homes.
   bool IsHome(int32_t expert, int32_t rank) const {
     return home[static_cast<size_t>(expert)] == rank / ranks_per_node;
   }

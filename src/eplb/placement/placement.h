@@ -26,6 +26,7 @@ struct Placement {
 
   int32_t num_slots() const { return static_cast<int32_t>(slot_expert.size()); }
   int32_t slots_per_rank() const { return num_slots() / num_ranks; }
+  // The rank that owns the slot.
   EpRank RankOf(SlotId slot) const { return EpRank(slot.value / slots_per_rank()); }
   bool operator==(const Placement&) const = default;
 };
@@ -43,12 +44,14 @@ struct RoutingTable {
   std::vector<int32_t> offsets;  // [num_experts + 1]
   std::vector<SlotId> slots;     // [num_slots]
 
+  // The expert's slots, ascending; at least one of a valid placement.
   std::span<const SlotId> SlotsOf(ExpertId expert) const {
     const auto begin = static_cast<size_t>(offsets[static_cast<size_t>(expert.value)]);
     const auto end = static_cast<size_t>(offsets[static_cast<size_t>(expert.value) + 1]);
     return std::span(slots).subspan(begin, end - begin);
   }
 };
+// The inverse of a valid placement.
 RoutingTable MakeRoutingTable(const Placement& placement);
 
 // Slot j of rank r holds expert (floor(r * E / R) + j) mod E, as TensorRT-LLM starts without a

@@ -10,8 +10,10 @@ namespace wideload::eplb {
 // SplitMix64 (Steele, Lea, Flood 2014).
 class Random {
  public:
+  // The same sequence for the same seed.
   explicit Random(uint64_t seed) : state_(seed) {}
 
+  // 64 random bits.
   uint64_t Next() {
     uint64_t z = (state_ += 0x9e3779b97f4a7c15U);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;

@@ -9,6 +9,7 @@
 
 namespace wideload::eplb {
 
+// Arguments of the published function rebalance_experts, in our words.
 struct DeepSeekSizes {
   int32_t num_slots = 0;   // num_replicas of the published function
   int32_t num_groups = 1;  // expert groups of the router
@@ -16,6 +17,7 @@ struct DeepSeekSizes {
   int32_t num_ranks = 1;  // num_gpus of the published function
 };
 
+// Its results for one layer.
 struct DeepSeekPlan {
   std::vector<int32_t> slot_expert;   // [num_slots]: physical_to_logical_map
   std::vector<int32_t> slot_replica;  // [num_slots] the how manieth copy of its expert, from 0: the
@@ -31,6 +33,7 @@ struct DeepSeekPlan {
 // experts, sizes that do not divide: experts by groups, ranks by nodes, slots by ranks.
 DeepSeekPlan DeepSeekRebalance(std::span<const float> loads, const DeepSeekSizes& sizes);
 
+// The slots of DeepSeekRebalance alone. Errors: the same.
 Placement DeepSeekPlacement(std::span<const float> loads, const DeepSeekSizes& sizes);
 
 }  // namespace wideload::eplb

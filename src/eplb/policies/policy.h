@@ -49,6 +49,7 @@ struct Policy {
   bool is_compared = true;  // among those that are compared unless others are asked for
 };
 
+// All rows of the table, in the order that help texts list them in.
 std::span<const Policy> Policies();
 
 // Errors: kInvalid with the names there are.

@@ -10,6 +10,7 @@
 
 namespace wideload::eplb {
 
+// Which of equal keys comes first.
 enum class TieWinner { kLowestIndex, kHighestIndex };
 
 // Keys are ordered as unsigned integers; SmallestFirst and LargestFirst turn loads into such keys.
@@ -18,6 +19,7 @@ class Tournament {
  public:
   static constexpr uint64_t kLast = std::numeric_limits<uint64_t>::max();
 
+  // A key for each index from 0 on; at least one.
   explicit Tournament(const std::vector<uint64_t>& keys)
       : leaves_(std::bit_ceil(std::max<size_t>(keys.size(), 2))), nodes_(2 * leaves_) {
     for (size_t i = 0; i < leaves_; ++i)
@@ -26,6 +28,7 @@ class Tournament {
   }
 
   int32_t Winner() const { return static_cast<int32_t>(nodes_[1].index); }
+  // The present key of an index.
   uint64_t Key(int32_t index) const { return nodes_[leaves_ + static_cast<size_t>(index)].key; }
   // kLast takes the index out of the game while others are left.
   void Change(int32_t index, uint64_t key) {
@@ -58,6 +61,7 @@ class Tournament {
 
 // Keys of a load >= 0 (finite): its bits order as the number does.
 inline uint64_t SmallestFirst(double load) { return std::bit_cast<uint64_t>(load + 0.0); }
+// The same with the largest load first.
 inline uint64_t LargestFirst(double load) { return ~std::bit_cast<uint64_t>(load + 0.0); }
 
 // The indices 0..keys.size()-1 by key ascending, equal keys by index ascending.

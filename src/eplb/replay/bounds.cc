@@ -6,13 +6,12 @@
 #include <numeric>
 #include <vector>
 
+#include "eplb/placement/index.h"
 #include "eplb/search/component_plan.h"
 #include "eplb/split/max_flow.h"
 
 namespace wideload::eplb {
 namespace {
-
-size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
 // Nodes: experts, ranks, source, sink. The cut's ranks and the demand confined to them when `level`
 // tokens a rank do not suffice.

@@ -54,6 +54,7 @@ struct DiagnosisFigures {
     if (splits_by_counts) return size.imbalance_optimal;
     return PrefersSearch(size) ? size.imbalance_search : size.imbalance_even;
   }
+  // Likewise, on the batches that the plan was made from.
   double ImbalanceSeen(const SizeFigures& size) const {
     if (splits_by_counts) return size.imbalance_seen;
     return PrefersSearch(size) ? size.imbalance_search_seen : size.imbalance_even_seen;
@@ -72,13 +73,17 @@ struct DiagnosisInput {
   bool searches_for_even = false;  // looks at the policy even, too
   uint64_t seed = 1;
 };
+// Figures of plans from `recorded`, measured on `measured`. Errors: kInvalid from ValidateSizes.
 SizeFigures MeasureSizes(const DiagnosisInput& input, const Sizes& sizes);
 // Experts in order with the fewest slots that num_ranks divides; even split.
 double ContiguousImbalance(const BatchLoads& measured, int32_t num_ranks);
 
+// Whether balancing pays, and what holds it back; see Decide.
 enum class Worth { kNo, kLittle, kYes };
+// What keeps the imbalance from 0.
 enum class Limit { kNothing, kReplicaCapacity, kComponents, kDrift, kBatchNoise };
 
+// What figures come to.
 struct Diagnosis {
   Worth worth = Worth::kNo;  // of the asked sizes
   double speed_up = 1;       // of expert work: the busiest rank's tokens now over those after
@@ -99,7 +104,9 @@ struct Diagnosis {
 // it.
 Diagnosis Decide(const DiagnosisFigures& figures);
 
+// "no", "little", "yes".
 std::string WorthName(Worth worth);
+// "nothing", "replica_capacity", "components", "drift", "batch_noise".
 std::string LimitName(Limit limit);
 
 }  // namespace wideload::eplb

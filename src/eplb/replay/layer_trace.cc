@@ -5,11 +5,10 @@
 #include <utility>
 
 #include "base/error.h"
+#include "eplb/placement/index.h"
 
 namespace wideload::eplb {
 namespace {
-
-size_t Index(int64_t i) { return static_cast<size_t>(i); }
 
 // A document as a run of tokens within its task.
 struct Document {

@@ -17,6 +17,7 @@ struct PlacementFigures {
   int32_t num_components = 0;    // of ranks joined by experts that several of them hold
   int32_t duplicate_slots = 0;
 };
+// The figures of a valid placement; the batches may be none.
 PlacementFigures JudgePlacement(const Placement& placement, const BatchLoads& batches);
 
 // Bounds of the imbalance ratio for any placement. That of the mean load is 0 by definition.
@@ -25,6 +26,7 @@ struct PlacementBounds {
   double component = 0;         // an estimate, over batches like these; 0 for a single batch
   int32_t fewest_components = 1;
 };
+// The bounds for these sizes; `batches` may be none.
 PlacementBounds BoundPlacements(const BatchLoads& batches, const Sizes& sizes);
 
 }  // namespace wideload::eplb

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "eplb/placement/even_split.h"
+#include "eplb/placement/index.h"
 #include "eplb/policies/tensorrt_llm_policy.h"
 #include "eplb/search/repair.h"
 #include "eplb/search/scenario_store.h"
@@ -18,8 +19,6 @@
 
 namespace wideload::eplb {
 namespace {
-
-size_t Index(int64_t i) { return static_cast<size_t>(i); }
 
 // The source rank of every token: equal contiguous shares, as [num_ranks + 1] offsets in entries.
 std::vector<int64_t> SourceOffsets(const LayerTrace& trace, size_t entries, int32_t num_ranks) {

@@ -17,16 +17,18 @@
 
 namespace wideload::eplb {
 
+// How an iteration's tokens are divided over replicas. kOptimal is in whole tokens.
 enum class SimulatedSplit { kEven, kRoundRobin, kOptimal, kOptimalFractional };
 // Errors: kInvalid with the allowed names even, round_robin, optimal, optimal_fractional.
 SimulatedSplit ParseSimulatedSplit(const std::string& name);
+// The name that ParseSimulatedSplit reads.
 std::string SimulatedSplitName(SimulatedSplit split);
 
 // Plans from the recorded iterations; `repair`, where given, changes the placement after each
 // measured iteration from what the store holds by then.
 struct SimulatedPolicy {
   std::string name;
-  std::function<Placement(const BatchLoads& recorded)> plan;
+  std::function<Placement(const BatchLoads& recorded)> plan;  // from the recorded iterations
   std::function<Placement(const Placement& now, const BatchLoads& seen)> repair;
   NodeSizes nodes = {};  // looked at when experts of dead ranks get other slots
 };
@@ -38,6 +40,7 @@ struct SharedExpertRun {
   double rows_moved = 0;               // share of the rows that leave the token's rank
 };
 
+// One policy under one split.
 struct SimulatedRun {
   std::string policy;
   SimulatedSplit split = SimulatedSplit::kEven;
@@ -53,6 +56,7 @@ struct SimulatedRun {
   Placement last = {};          // what repair made of it in the end; `planned` without repair
 };
 
+// What is replayed on.
 struct SimulateOptions {
   int32_t num_ranks = 1;
   int32_t num_slots = 1;
@@ -81,6 +85,7 @@ struct MeanAndP99 {
   double mean = 0;
   double p99 = 0;
 };
+// Both 0 without values.
 MeanAndP99 Summarise(std::vector<double> values);
 
 }  // namespace wideload::eplb

@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "eplb/placement/index.h"
+
 namespace wideload::eplb {
 namespace {
 
 // Loads are scaled to a mean of 1 a rank; less than this is rounding.
 constexpr double kTolerance = 1e-9;
-
-size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
 }  // namespace
 

@@ -15,6 +15,7 @@ class HostSlots {
  public:
   // rank_speed [num_ranks]; 0: a dead rank.
   void Find(const Placement& placement, std::span<const double> rank_speed);
+  // After Find: the expert's slots, one a rank.
   std::span<const int32_t> Of(int32_t expert) const;
 
  private:
@@ -37,6 +38,7 @@ class CappedFlow {
   double Fit(const Placement& placement, const HostSlots& hosts, BatchSplit& split);
   // After Fit: the ranks above capacity and those they could hand tokens to, all of them full.
   bool IsFull(int32_t rank) const { return reached_[static_cast<size_t>(rank)] != 0; }
+  // Tokens the rank may still take; negative above its capacity.
   double Room(const BatchSplit& split, int32_t rank) const {
     return capacity_[static_cast<size_t>(rank)] - split.rank_load[static_cast<size_t>(rank)];
   }

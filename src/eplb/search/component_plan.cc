@@ -6,12 +6,11 @@
 #include <utility>
 #include <vector>
 
+#include "eplb/placement/index.h"
 #include "parallel/mapping.h"
 
 namespace wideload::eplb {
 namespace {
-
-size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
 // A set of ranks that becomes one component.
 struct Group {

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "eplb/placement/index.h"
 #include "eplb/placement/placement.h"
 #include "eplb/search/scenario_lanes.h"
 
@@ -26,6 +27,7 @@ struct HostChange {
 
 class CutPool {
  public:
+  // `lanes` must outlive this object. rank_speed [num_ranks]; at most max_cuts sets are kept.
   CutPool(const ScenarioLanes& lanes, int32_t num_ranks, std::vector<double> rank_speed,
           int32_t max_cuts);
 
@@ -63,7 +65,6 @@ class CutPool {
                      int32_t begin, int32_t end, std::span<float> bounds);
   void SortByTightness();
   void Permute(std::span<const int32_t> order);
-  static size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
   const ScenarioLanes& lanes_;
   const LaneKernels& kernels_;

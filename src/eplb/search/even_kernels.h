@@ -44,8 +44,11 @@ struct EvenKernels {
 
 // One table per instruction set, by file. Best ones for this processor: BestEvenKernels.
 const EvenKernels& BaselineEvenKernels();
+// Needs a processor with AVX2.
 const EvenKernels& Avx2EvenKernels();
+// Needs a processor with AVX-512F.
 const EvenKernels& Avx512EvenKernels();
+// The widest that this processor has.
 const EvenKernels& BestEvenKernels();
 
 }  // namespace wideload::eplb

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "base/error.h"
+#include "eplb/placement/index.h"
 
 namespace wideload::eplb {
 namespace {
@@ -17,8 +18,6 @@ constexpr double kLeastShrinkage = 0.2;
 constexpr double kAllChance = 0.93;
 // Drift that no recording shows: every expert's share is off by about this part of itself.
 constexpr double kDrift = 0.05;
-
-size_t Index(int64_t i) { return static_cast<size_t>(i); }
 
 // Batches as shares of their own total, their weighted mean and the deviations from it.
 struct Shares {

@@ -19,10 +19,12 @@ struct EvenModel {
   std::vector<double> variance;  // [num_experts] of what the batches do not tell, independent
 };
 
+// So many batches are told apart at most.
+inline constexpr int32_t kMaxModelBatches = 128;
+
 // total_speed: sum over live ranks. Of more than kMaxModelBatches batches all count in the mean,
 // the rest is told by so many of them, evenly chosen. Loads that are whole numbers count tokens,
 // whose drawing alone gives a variance. Errors: kInvalid when no batch has load.
-inline constexpr int32_t kMaxModelBatches = 128;
 EvenModel MakeEvenModel(const BatchLoads& recorded, double total_speed);
 
 }  // namespace wideload::eplb

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "eplb/placement/index.h"
 #include "eplb/search/even_model.h"
 #include "eplb/search/even_search.h"
 
@@ -17,8 +18,6 @@ constexpr int kMaxSteps = 64;
 constexpr int64_t kAnnealedProposals = 100'000;
 // In objective / ranks. The start is a good placement: it is not to be melted down.
 constexpr double kStartTemperature = 0.03;
-
-size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "eplb/placement/index.h"
 #include "eplb/placement/node_rule.h"
 #include "eplb/placement/placement.h"
 #include "eplb/placement/random.h"
@@ -15,6 +16,7 @@
 
 namespace wideload::eplb {
 
+// What a search keeps, and what it pays for.
 struct EvenSearchOptions {
   uint64_t seed = 1;
   double fetch_price = 0;              // added to the objective per slot that must be fetched
@@ -54,7 +56,6 @@ class EvenSearch {
   double objective() const { return state_.objective() + options_.fetch_price * num_fetches_; }
 
  private:
-  static size_t Index(int32_t i) { return static_cast<size_t>(i); }
   bool Propose(EvenMove& move);
   bool MustFetch(int32_t slot, int32_t expert) const;
   bool IsHome(int32_t slot, int32_t expert) const;

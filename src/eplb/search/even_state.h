@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "eplb/placement/index.h"
 #include "eplb/placement/placement.h"
 #include "eplb/search/even_kernels.h"
 #include "eplb/search/even_model.h"
@@ -41,18 +42,21 @@ class EvenState {
 
   double objective() const { return objective_; }
   const Placement& placement() const { return placement_; }
+  // The expert of a slot.
   int32_t ExpertAt(int32_t slot) const { return placement_.slot_expert[Index(slot)].value; }
+  // The rank that owns a slot.
   int32_t RankOf(int32_t slot) const { return rank_of_[Index(slot)]; }
+  // Live slots of an expert.
   int32_t NumSlots(int32_t expert) const {
     return static_cast<int32_t>(slots_of_[Index(expert)].size());
   }
+  // Whether a live slot of the rank holds the expert.
   bool Holds(int32_t rank, int32_t expert) const {
     return held_[Index(expert) * Index(num_ranks_) + Index(rank)] != 0;
   }
   const std::vector<int32_t>& live_slots() const { return live_slots_; }
 
  private:
-  static size_t Index(int32_t i) { return static_cast<size_t>(i); }
   void AddUpLoads();
   float Offset(double variance) const;
   double ObjectiveAt(double sharpness) const;

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "eplb/placement/index.h"
 #include "eplb/placement/placement.h"
 #include "eplb/search/cut_pool.h"
 #include "eplb/search/scenario_lanes.h"
@@ -38,6 +39,7 @@ class LaneFlow {
   // above `limit`. Keep() makes the new split the kept one, or it is dropped.
   double Try(const Placement& after, const SlotChange& change, std::span<const float> lower,
              double limit);
+  // Makes the split that was tried last the kept one.
   void Keep();
 
   // Busiest rank / mean of each scenario, of the kept split; [num_lanes].
@@ -79,7 +81,6 @@ class LaneFlow {
   float* Tokens(Split& split, int32_t block) const {
     return split.tokens.data() + Index(block) * Index(num_slots_) * Index(kLanes);
   }
-  static size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
   const ScenarioLanes& lanes_;
   const LaneKernels& kernels_;

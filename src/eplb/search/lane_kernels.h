@@ -58,8 +58,11 @@ struct LaneKernels {
 
 // One table per instruction set, by file. Best ones for this processor: BestLaneKernels.
 const LaneKernels& BaselineLaneKernels();
+// Needs a processor with AVX2.
 const LaneKernels& Avx2LaneKernels();
+// Needs a processor with AVX-512F.
 const LaneKernels& Avx512LaneKernels();
+// The widest that this processor has.
 const LaneKernels& BestLaneKernels();
 
 }  // namespace wideload::eplb

@@ -5,13 +5,13 @@
 #include <span>
 #include <utility>
 
+#include "eplb/placement/index.h"
+
 namespace wideload::eplb {
 namespace {
 
 // An exchange pass looks at all pairs; more groups than this pack well without one.
 constexpr int32_t kMaxExchangedGroups = 64;
-
-size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
 // Loads of groups, in every scenario a part of 1.
 class GroupPacking {

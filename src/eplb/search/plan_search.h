@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "eplb/placement/batch_loads.h"
+#include "eplb/placement/index.h"
 #include "eplb/placement/placement.h"
 #include "eplb/placement/random.h"
 #include "eplb/search/cut_pool.h"
@@ -19,6 +20,7 @@
 
 namespace wideload::eplb {
 
+// How long to search, and what every move keeps or pays for.
 struct SearchOptions {
   int64_t max_moves = 10000;                  // proposals
   int64_t max_idle_moves = int64_t{1} << 60;  // proposals since the last one that was kept
@@ -86,7 +88,6 @@ class PlanSearch {
   const uint64_t* Hosts(int32_t expert) const { return hosts_.data() + Index(expert) * words_; }
   int32_t ExpertAt(int32_t slot) const { return placement_.slot_expert[Index(slot)].value; }
   int32_t RankOf(int32_t slot) const { return slot / slots_per_rank_; }
-  static size_t Index(int32_t i) { return static_cast<size_t>(i); }
   static bool Bit(const uint64_t* mask, int32_t rank) {
     return mask[Index(rank) / 64] >> (Index(rank) % 64) & 1;
   }

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "eplb/placement/even_split.h"
+#include "eplb/placement/index.h"
 #include "eplb/placement/keep_slots.h"
 #include "eplb/search/even_repair.h"
 #include "eplb/search/plan_search.h"
@@ -19,8 +20,6 @@ namespace {
 constexpr int kIdleSteps = 6;
 // Moves x ranks x slots that a step has time for.
 constexpr int64_t kProposalRoom = 5'000'000;
-
-size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
 // More vectors than this change a repair little and cost time.
 constexpr int32_t kMaxScenarios = 16;

@@ -13,6 +13,7 @@
 
 namespace wideload::eplb {
 
+// What a repair balances for, and what it may spend.
 struct RepairOptions {
   int32_t max_fetched_slots = 2;
   // Balances for engines that split an expert's tokens evenly over its live slots, else for those
@@ -31,6 +32,7 @@ struct RepairOptions {
   int32_t max_cross_slots = -1;
 };
 
+// What became of the placement, and what it took.
 struct RepairResult {
   Placement placement;
   int32_t fetched_slots = 0;       // slots whose expert their rank does not hold now

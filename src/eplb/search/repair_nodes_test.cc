@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "eplb/placement/even_split.h"
+#include "eplb/placement/index.h"
 #include "eplb/placement/random.h"
 #include "eplb/policies/deepseek_policy.h"
 #include "eplb/search/repair.h"
@@ -17,8 +18,6 @@ namespace wideload::eplb {
 namespace {
 
 constexpr NodeSizes kNodes{4, 8};
-
-size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
 Placement HierarchicalPlan(uint64_t seed) {
   const std::vector<double> mean = RandomBatches(32, 1, seed).Mean();

@@ -25,6 +25,7 @@ class ScenarioLanes {
   int32_t num_scenarios() const { return num_scenarios_; }
   int32_t num_lanes() const { return num_lanes_; }  // multiple of kLanes
   int32_t num_blocks() const { return num_lanes_ / kLanes; }
+  // The expert's load in every lane; [num_lanes].
   const float* Loads(int32_t expert) const {
     return loads_.data() + static_cast<size_t>(expert) * static_cast<size_t>(num_lanes_);
   }

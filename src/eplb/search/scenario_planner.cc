@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "eplb/placement/index.h"
 #include "eplb/placement/keep_slots.h"
 #include "eplb/search/component_plan.h"
 #include "eplb/search/plan_search.h"
@@ -36,8 +37,6 @@ constexpr int kMaxWidenings = 2;
 constexpr double kNarrowWeight = 8;
 // The part of the work, one in so many, that goes from each of two starts.
 constexpr int64_t kStartShare = 4;
-
-size_t Index(int64_t i) { return static_cast<size_t>(i); }
 
 int32_t NumScenarios(const PlanOptions& options) {
   if (options.num_scenarios > 0) return options.num_scenarios;

@@ -11,6 +11,7 @@
 
 namespace wideload::eplb {
 
+// How much is remembered, and how fast it fades.
 struct ScenarioStoreOptions {
   int32_t capacity = 32;       // vectors kept, >= 2
   double decay = 0.8;          // weight of a vector relative to the next younger batch, in (0, 1]

@@ -8,6 +8,7 @@
 #include <tuple>
 #include <utility>
 
+#include "eplb/placement/index.h"
 #include "eplb/search/capped_flow.h"
 #include "eplb/search/lane_flow.h"
 #include "eplb/split/water_filling.h"
@@ -19,8 +20,6 @@ namespace {
 constexpr size_t kBeam = 3;
 constexpr size_t kCandidates = 48;
 constexpr double kTolerance = 1e-7;
-
-size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
 struct State {
   Placement placement;

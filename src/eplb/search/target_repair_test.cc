@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "eplb/placement/even_split.h"
+#include "eplb/placement/index.h"
 #include "eplb/placement/random.h"
 #include "eplb/search/capped_flow.h"
 #include "eplb/search/component_plan.h"
@@ -17,8 +18,6 @@
 
 namespace wideload::eplb {
 namespace {
-
-size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
 // Tokens that no split can put below the capacities, by maximum flow.
 int64_t Unplaceable(const Placement& placement, std::span<const int64_t> load,

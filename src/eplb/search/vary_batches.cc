@@ -5,14 +5,10 @@
 #include <numeric>
 #include <vector>
 
+#include "eplb/placement/index.h"
 #include "eplb/placement/random.h"
 
 namespace wideload::eplb {
-namespace {
-
-size_t Index(int64_t i) { return static_cast<size_t>(i); }
-
-}  // namespace
 
 BatchLoads VaryBatches(const BatchLoads& recorded, int32_t count, double variation, uint64_t seed) {
   BatchLoads varied{recorded.num_experts, {}, {}};

@@ -13,6 +13,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "eplb/placement/index.h"
 #include "eplb/split/split_graph.h"
 
 namespace wideload::eplb {
@@ -63,7 +64,6 @@ class BalanceFlow {
   bool Fillable(int32_t edge) const {
     return disabled_.empty() ? graph_.edge_in_core[Index(edge)] != 0 : Enabled(edge);
   }
-  static size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
   const SplitGraph& graph_;
   std::vector<double> speed_;

@@ -16,6 +16,7 @@ namespace wideload::eplb {
 
 class IntegerSplit {
  public:
+  // For a valid placement, which need not outlive this object.
   explicit IntegerSplit(const Placement& placement);
 
   // counts [num_experts]: tokens of each expert, all sources together, each >= 0. Returns quotas

@@ -10,6 +10,7 @@ namespace wideload::eplb {
 
 class MaxFlow {
  public:
+  // A graph of nodes 0 to num_nodes - 1 without arcs.
   explicit MaxFlow(int32_t num_nodes) : arcs_of_(static_cast<size_t>(num_nodes)) {}
 
   // Adds an arc; capacity >= 0. Returns its id.

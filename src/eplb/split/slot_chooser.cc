@@ -1,16 +1,13 @@
 #include "eplb/split/slot_chooser.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
+#include "eplb/placement/index.h"
 #include "eplb/split/token_to_replica.h"
 
 namespace wideload::eplb {
-namespace {
-
-size_t Index(int32_t i) { return static_cast<size_t>(i); }
-
-}  // namespace
 
 SplitMode ParseSplitMode(std::string_view name) {
   if (name == "optimal") return SplitMode::kOptimal;
@@ -127,6 +124,52 @@ void SlotChooser::ChooseOptimal(EpRank source, std::span<const int32_t> expert_i
     const int32_t shared = graph.shared_index[Index(expert)];
     slots[i] =
         shared < 0 ? graph.single_slot[Index(expert)] : NextSlotOfShared(shared, source.value);
+  }
+}
+
+// Walks the circle of the expert's quotas, each slot an arc of it, by a step near the golden ratio:
+// any stretch of tokens meets the arcs in about their proportion.
+int32_t SlotChooser::SlotInProportion(int32_t shared, int32_t source, int32_t token) const {
+  const SplitGraph& graph = split_.graph();
+  const std::span<const int32_t> edge_slots =
+      std::span(graph.edge_slot)
+          .subspan(Index(graph.edge_begin[Index(shared)]),
+                   Index(graph.edge_begin[Index(shared) + 1] - graph.edge_begin[Index(shared)]));
+  double total = 0;
+  for (const int32_t slot : edge_slots) total += quotas_[Index(slot)];
+  // Nobody has counted it: all slots alike.
+  const auto share = [&](int32_t slot) {
+    return total > 0 ? quotas_[Index(slot)] / total : 1.0 / static_cast<double>(edge_slots.size());
+  };
+  constexpr double kGolden = 0.6180339887498949;
+  const double place = kGolden * token + static_cast<double>(source) / graph.num_ranks;
+  double left = place - std::floor(place);
+  int32_t last = edge_slots.front();
+  for (const int32_t slot : edge_slots) {
+    if (share(slot) == 0) continue;
+    last = slot;
+    left -= share(slot);
+    if (left < 0) break;
+  }
+  return last;
+}
+
+void SlotChooser::ChooseSlotsInProportion(EpRank source, std::span<const int32_t> expert_ids,
+                                          std::span<int32_t> slots) {
+  if (mode_ != SplitMode::kOptimal) return ChooseSlots(source, expert_ids, slots);
+  WIDELOAD_CHECK(slots.size() == expert_ids.size(), "{} slots for {} entries", slots.size(),
+                 expert_ids.size());
+  const SplitGraph& graph = split_.graph();
+  std::fill(arrivals_.begin(), arrivals_.end(), 0);
+  for (size_t i = 0; i < slots.size(); ++i) {
+    const int32_t expert = expert_ids[i];
+    if (expert < 0) {
+      slots[i] = -1;
+      continue;
+    }
+    const int32_t shared = graph.shared_index[Index(expert)];
+    slots[i] = shared < 0 ? graph.single_slot[Index(expert)]
+                          : SlotInProportion(shared, source.value, arrivals_[Index(expert)]++);
   }
 }
 

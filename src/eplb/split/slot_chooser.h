@@ -1,6 +1,7 @@
 // Which replica computes which token: per chunk, from the counts of all ranks, the same on every
-// rank. One object per rank and layer (it holds scratch and the last chunk's solution as a warm
-// start); not thread-safe. Steady state allocates nothing.
+// rank. A choice is a function of the placement and of the chunk's counts alone, not of chunks
+// before. One object per rank and layer (it holds what Prepare decided until the next one, and
+// scratch); not thread-safe. Steady state allocates nothing.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +14,7 @@
 
 namespace wideload::eplb {
 
+// Which rule divides an expert's tokens over its slots.
 enum class SplitMode {
   kOptimal,  // water-filling with integer quotas: the most loaded rank gets ceil of the fractional
              // optimum
@@ -24,16 +26,23 @@ SplitMode ParseSplitMode(std::string_view name);
 
 class SlotChooser {
  public:
+  // For a valid placement, which need not outlive this object.
   SlotChooser(const Placement& placement, SplitMode mode);
 
   // counts [num_ranks * num_experts], row r: tokens of source rank r routed to each expert in this
   // chunk. Every rank passes the same counts. Must be called before ChooseSlots for each chunk (a
-  // no-op for kFirst).
+  // no-op but for kOptimal).
   void Prepare(std::span<const int32_t> counts);
 
   // expert_ids [n]: the routed entries of rank `source` in this chunk, flattened (token, k); their
   // counts must be row `source` of Prepare. Writes slots [n]. Negative ids give slot -1.
   void ChooseSlots(EpRank source, std::span<const int32_t> expert_ids, std::span<int32_t> slots);
+
+  // As ChooseSlots, when Prepare was given counts of other tokens than these: those of each expert
+  // are divided in proportion to its quotas. Any rank may route any number of them; ranks begin at
+  // different places.
+  void ChooseSlotsInProportion(EpRank source, std::span<const int32_t> expert_ids,
+                               std::span<int32_t> slots);
 
   // Tokens per slot that Prepare decided (kOptimal only) [num_slots].
   std::span<const int32_t> quotas() const { return quotas_; }
@@ -46,6 +55,7 @@ class SlotChooser {
   };
   void ChooseOptimal(EpRank source, std::span<const int32_t> expert_ids, std::span<int32_t> slots);
   void MakeRuns(int32_t shared, int32_t source);
+  int32_t SlotInProportion(int32_t shared, int32_t source, int32_t token) const;
   int32_t NextSlotOfShared(int32_t shared, int32_t source);
 
   Placement placement_;
@@ -58,7 +68,7 @@ class SlotChooser {
   std::vector<int32_t> left_quota_;     // [num_edges] what local tokens leave of the quotas
   std::vector<Run> runs_;               // by shared expert, one more than its edges
   std::vector<int32_t> run_cursor_;     // [num_shared] -1: runs not made yet for this source
-  std::vector<int32_t> arrivals_;       // [num_experts] scratch of the round robin
+  std::vector<int32_t> arrivals_;       // [num_experts] scratch: tokens seen
 };
 
 }  // namespace wideload::eplb

@@ -198,5 +198,51 @@ TEST(ParseSplitMode, RefusesOtherNamesAndListsTheAllowed) {
   }
 }
 
+// Any number of tokens, whoever was counted: each slot gets about its quota's part.
+TEST(SlotChooser, DividesOtherTokensInProportionToItsQuotas) {
+  constexpr int kRanks = 4;
+  constexpr int32_t kExperts = 6;
+  const Placement placement = RandomPlacement(kExperts, 12, kRanks, 3);
+  std::vector<int32_t> counts;
+  for (int r = 0; r < kRanks; ++r)
+    for (int32_t e = 0; e < kExperts; ++e) counts.push_back(7 * e + r);
+  SlotChooser chooser(placement, SplitMode::kOptimal);
+  chooser.Prepare(counts);
+  constexpr int32_t kTokens = 1000;
+  for (int32_t e = 0; e < kExperts; ++e) {
+    const std::vector<int32_t> ids(kTokens, e);
+    std::vector<int32_t> slots(kTokens);
+    std::vector<int32_t> got(12);
+    for (int32_t r = 0; r < kRanks; ++r) {
+      chooser.ChooseSlotsInProportion(EpRank(r), ids, slots);
+      for (const int32_t slot : slots) {
+        ASSERT_EQ(placement.slot_expert[static_cast<size_t>(slot)].value, e);
+        ++got[static_cast<size_t>(slot)];
+      }
+    }
+    int32_t total = 0;
+    for (size_t s = 0; s < got.size(); ++s)
+      if (placement.slot_expert[s].value == e) total += chooser.quotas()[s];
+    if (total == 0) continue;  // counted by nobody
+    for (size_t s = 0; s < got.size(); ++s) {
+      if (placement.slot_expert[s].value != e) continue;
+      const double wanted = 1.0 * kRanks * kTokens * chooser.quotas()[s] / total;
+      EXPECT_NEAR(got[s], wanted, 0.01 * kRanks * kTokens) << "expert " << e << ", slot " << s;
+    }
+  }
+}
+
+TEST(SlotChooser, UsesEverySlotOfAnExpertThatNobodyCounted) {
+  const Placement placement{
+      .num_experts = 1, .num_ranks = 3, .slot_expert = {ExpertId(0), ExpertId(0), ExpertId(0)}};
+  SlotChooser chooser(placement, SplitMode::kOptimal);
+  chooser.Prepare(std::vector<int32_t>(3, 0));
+  const std::vector<int32_t> ids = {0, 0, -1, 0, 0, 0, 0};
+  std::vector<int32_t> slots(ids.size());
+  chooser.ChooseSlotsInProportion(EpRank(1), ids, slots);
+  EXPECT_EQ(slots[2], -1);
+  for (int32_t slot = 0; slot < 3; ++slot) EXPECT_GE(std::ranges::count(slots, slot), 1) << slot;
+}
+
 }  // namespace
 }  // namespace wideload::eplb

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <numeric>
 
+#include "eplb/placement/index.h"
+
 namespace wideload::eplb {
 namespace {
-
-size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
 // Appends the distinct live ranks of one expert as edges or as its single rank.
 void AddExpert(const Placement& placement, const RoutingTable& table, int32_t expert,

@@ -5,11 +5,10 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "eplb/placement/index.h"
 
 namespace wideload::eplb {
 namespace {
-
-size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
 SplitCosts Checked(const Placement& placement, SplitCosts costs) {
   if (costs.rank_speed.empty()) costs.rank_speed.assign(Index(placement.num_ranks), 1.0);

@@ -28,6 +28,10 @@ std::string FirstDifference(std::span<const std::vector<Fact>> facts) {
 }
 
 compute::KernelSet CommonKernelSet(std::span<const compute::KernelSet> best) {
+  for (size_t r = 0; r < best.size(); ++r)
+    if (best[r] < compute::KernelSet::kReference || best[r] > compute::KernelSet::kAmx)
+      Throw(ErrorKind::kCorrupt, "rank {} can run kernel set {}, which is none", r,
+            static_cast<int>(best[r]));
   return *std::min_element(best.begin(), best.end());
 }
 
@@ -55,6 +59,31 @@ std::vector<Fact> UnpackFacts(std::span<const std::byte> bytes) {
     facts.push_back({.name = std::move(name), .value = reader.TakeText()});
   }
   return facts;
+}
+
+std::vector<std::byte> PackOutcome(const Outcome& outcome) {
+  std::vector<std::byte> bytes;
+  ByteWriter writer(bytes);
+  writer.Put(static_cast<uint32_t>(outcome.has_failed));
+  writer.Put(static_cast<uint32_t>(outcome.is_told));
+  writer.Put(static_cast<int32_t>(outcome.kind));
+  writer.PutText(outcome.text);
+  return bytes;
+}
+
+Outcome UnpackOutcome(std::span<const std::byte> bytes) {
+  ByteReader reader(bytes);
+  Outcome outcome;
+  outcome.has_failed = reader.Take<uint32_t>() != 0;
+  outcome.is_told = reader.Take<uint32_t>() != 0;
+  const auto kind = reader.Take<int32_t>();
+  if (kind < 0 || kind > static_cast<int32_t>(ErrorKind::kRunFailed))
+    Throw(ErrorKind::kCorrupt, "a rank tells of an error of kind {}, which is none", kind);
+  outcome.kind = static_cast<ErrorKind>(kind);
+  outcome.text = reader.TakeText();
+  if (!reader.is_at_end())
+    Throw(ErrorKind::kCorrupt, "an outcome of {} bytes is too long", bytes.size());
+  return outcome;
 }
 
 }  // namespace wideload::runtime

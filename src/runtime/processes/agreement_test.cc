@@ -52,5 +52,21 @@ TEST(Agreement, SendsFactsWhole) {
   EXPECT_EQ(back[0].value, "");
 }
 
+TEST(Agreement, SendsOutcomesWhole) {
+  const Outcome outcome{
+      .has_failed = true, .is_told = false, .kind = ErrorKind::kResource, .text = "no memory"};
+  EXPECT_EQ(UnpackOutcome(PackOutcome(outcome)), outcome);
+  EXPECT_EQ(UnpackOutcome(PackOutcome({})), Outcome{});
+}
+
+TEST(Agreement, RefusesWhatNoRankCanMean) {
+  std::vector<std::byte> bytes = PackOutcome({.kind = static_cast<ErrorKind>(7)});
+  EXPECT_THROW(UnpackOutcome(bytes), Error);
+  bytes = PackOutcome({});
+  bytes.resize(bytes.size() + 1);
+  EXPECT_THROW(UnpackOutcome(bytes), Error);
+  EXPECT_THROW(CommonKernelSet(std::array{static_cast<compute::KernelSet>(99)}), Error);
+}
+
 }  // namespace
 }  // namespace wideload::runtime

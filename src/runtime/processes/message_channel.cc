@@ -18,21 +18,6 @@ int64_t PieceBytes(int num_ranks) {
   return std::clamp<int64_t>(kAll / num_ranks / kLine * kLine, 4 << 10, 32 << 10);
 }
 
-// False when a wait without a deadline should end. A rank that died ends it whoever is awaited.
-bool IsWorthWaiting(comm::Communicator& group, int peer, comm::WaitGuard& guard) {
-  group.Beat();
-  if (const auto report = group.Aborted()) {
-    guard.GiveUp(fmt::format("rank {} ended the group: {}", report->rank, report->reason), true);
-    return false;
-  }
-  for (int r = 0; r < group.size(); ++r) {
-    if (!group.options().is_alive || group.options().is_alive(r)) continue;
-    guard.GiveUp(r == peer ? "it is dead" : fmt::format("rank {} is dead", r), false);
-    return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 // The inbox of messages from `sender`: a cell for their pieces, a cell in which `sender` says which
@@ -122,8 +107,7 @@ void MessageChannel::Await(int peer, const exchange::Fabric::Message& message, P
   if (fabric_.Test(message.cell, message.tag)) return;
   comm::WaitGuard guard(group_, peer);
   const auto keep_waiting = [&] {
-    return patience == Patience::kDeadline ? guard.KeepWaiting()
-                                           : IsWorthWaiting(group_, peer, guard);
+    return patience == Patience::kDeadline ? guard.KeepWaiting() : guard.AllLive();
   };
   if (!fabric_.Wait(message.cell, message.tag, keep_waiting)) guard.ThrowPeerLost(awaited);
 }

@@ -1,6 +1,7 @@
 #include "runtime/processes/process_team.h"
 
 #include "base/error.h"
+#include "comm/wait_guard.h"
 
 namespace wideload::runtime {
 
@@ -13,9 +14,12 @@ int64_t ExchangeSegmentBytes(const model::Model& model, const EngineOptions& opt
 
 ProcessTeam::ProcessTeam(const model::Model& model, const EngineOptions& options,
                          const RankLinks& links)
-    : placements_(model, options),
+    : trace_(options.trace),
+      placements_(model, options),
       links_(links),
-      vocab_size_(model.spec().vocab_size),
+      answers_{.vocab_size = model.spec().vocab_size,
+               .num_moe_layers = static_cast<size_t>(model.spec().moe.num_layers()),
+               .num_experts = static_cast<size_t>(model.spec().moe.num_experts)},
       channel_(*links.orders, *links.group),
       rank_(std::make_unique<Rank>(
           model, MakeRankOptions(options, placements_, *links.group, links.exchange))),
@@ -55,6 +59,7 @@ void ProcessTeam::Run(const TeamStep& step) {
 void ProcessTeam::RunAll(const TeamStep& step, const moe::SharedPlacements& announced) {
   const StepPlan& plan = step.plan;
   const StepHead head{.iteration = step.iteration,
+                      .most_tokens = step.most_tokens(),
                       .count_routed = counts_are_wanted_ ||
                                       (recorder_ != nullptr && recorder_->Wants(step.iteration)),
                       .change = step.change};
@@ -63,24 +68,60 @@ void ProcessTeam::RunAll(const TeamStep& step, const moe::SharedPlacements& anno
     peer.orders.WriteStep(head, plan.ranks[r], bytes_);
     channel_.Send(static_cast<int>(r), bytes_);
   }
-  rank_->Run({.entries = plan.ranks[0], .iteration = step.iteration, .announced = announced});
-  for (Peer& peer : peers_) TakeAnswer(peer, plan, step.iteration);
+  rank_->Run({.entries = plan.ranks[0],
+              .iteration = step.iteration,
+              .most_tokens = head.most_tokens,
+              .announced = announced});
+  for (Peer& peer : peers_) TakeAnswer(peer, plan, head);
 }
 
-void ProcessTeam::TakeAnswer(Peer& peer, const StepPlan& plan, int64_t iteration) {
+void ProcessTeam::TakeAnswer(Peer& peer, const StepPlan& plan, const StepHead& head) {
   const int r = PeerRank(peer);
   const std::span<const std::byte> bytes =
       channel_.Receive(r, MessageChannel::Patience::kDeadline, "the outputs of the iteration");
-  peer.answer.Read(bytes, plan.ranks[static_cast<size_t>(r)], vocab_size_);
+  peer.answer.Read(
+      bytes, {.entries = plan.ranks[static_cast<size_t>(r)], .count_routed = head.count_routed},
+      answers_);
   const AnswerExtras& extras = peer.answer.extras();
   if (extras.signal != 0 && links_.on_signal) links_.on_signal(extras.signal);
-  if (recorder_ != nullptr) recorder_->RecordIteration(EpRank(r), iteration, extras.routed_counts);
+  if (recorder_ != nullptr)
+    recorder_->RecordIteration(EpRank(r), head.iteration, extras.routed_counts);
+}
+
+std::vector<trace::TrackData> ProcessTeam::ReadTrace() {
+  if (trace_ == nullptr) return {};
+  std::vector<trace::TrackData> tracks = trace_->Read();
+  if (!is_running_ || failure_) return tracks;
+  try {
+    OrderWriter::Write(OrderKind::kReadTrace, bytes_);
+    for (const Peer& peer : peers_) channel_.Send(PeerRank(peer), bytes_);
+    for (const Peer& peer : peers_)
+      ReadTracks(channel_.Receive(PeerRank(peer), MessageChannel::Patience::kDeadline,
+                                  "what it has traced"),
+                 tracks);
+  } catch (const std::exception& failure) {
+    EndGroup(failure);
+    throw;
+  }
+  return tracks;
 }
 
 void ProcessTeam::EndGroup(const std::exception& failure) {
   failure_ = std::current_exception();
   is_running_ = false;
   links_.group->Abort(failure.what());
+  if (links_.on_failure) links_.on_failure(failure);
+}
+
+void ProcessTeam::CheckLives() {
+  if (!is_running_ || peers_.empty()) return;
+  try {
+    comm::WaitGuard guard(*links_.group, PeerRank(peers_.front()));
+    if (!guard.AllLive()) guard.ThrowPeerLost("a sign of life");
+  } catch (const std::exception& failure) {
+    EndGroup(failure);
+    throw;
+  }
 }
 
 bool ProcessTeam::Stop() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <span>
@@ -28,6 +29,8 @@ struct RankLinks {
   std::function<int()> pending_signal = {};
   // Of rank 0: told when another rank says that a signal has asked it to end. May be empty.
   std::function<void(int)> on_signal = {};
+  // Told what has ended this rank, before its memory is given back. May be empty.
+  std::function<void(const std::exception&)> on_failure = {};
 };
 
 // 0 when the model has no experts. Errors: as MakeMoeLayout.
@@ -50,12 +53,22 @@ class ProcessTeam {
   // Tells the other ranks that no plan follows, unless the group has ended. Always true: a rank
   // that does not answer is the group's matter.
   bool Stop();
+  // While the ranks have nothing to do. Errors: comm::PeerLost when one has died or ended the
+  // group, now and at every later call of Run.
+  void CheckLives();
 
   std::span<const int32_t> stuck_ranks() const { return {}; }
+  // Of rank r in the last Run; valid until the next.
   RankResult result(size_t r) const;
+  // As those of RankTeam.
   void SetRecorder(statistics::Recorder* recorder);
+  // Likewise.
   void CountRouted(bool is_counting);
+  // Likewise.
   void Forget(RequestId id);
+  // What options.trace holds here and, unless the group has ended, on the other ranks. Errors: as
+  // Run.
+  std::vector<trace::TrackData> ReadTrace();
   size_t size() const { return peers_.size() + 1; }
 
  private:
@@ -65,12 +78,13 @@ class ProcessTeam {
   };
   int PeerRank(const Peer& peer) const { return static_cast<int>(&peer - peers_.data()) + 1; }
   void RunAll(const TeamStep& step, const moe::SharedPlacements& announced);
-  void TakeAnswer(Peer& peer, const StepPlan& plan, int64_t iteration);
+  void TakeAnswer(Peer& peer, const StepPlan& plan, const StepHead& head);
   void EndGroup(const std::exception& failure);
 
+  const trace::Trace* trace_;  // null: nothing is traced
   PlacementState placements_;
   RankLinks links_;
-  int64_t vocab_size_;
+  AnswerShape answers_;
   MessageChannel channel_;
   std::unique_ptr<Rank> rank_;
   std::vector<Peer> peers_;

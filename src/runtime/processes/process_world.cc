@@ -9,11 +9,11 @@
 #include <random>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/process.h"
 #include "base/shared_memory.h"
 #include "comm/shm/shm_communicator.h"
 #include "exchange/make_fabric.h"
-#include "runtime/processes/wire.h"
 
 namespace wideload::runtime {
 namespace {
@@ -50,14 +50,7 @@ int CoresPerRank(std::span<const cpu_set_t> cores, const comm::Hosts& hosts, int
   return std::max(1, CPU_COUNT(&together) / hosts.LocalSize(rank));
 }
 
-// How a step ended on a rank.
-struct Outcome {
-  bool has_failed = false;
-  bool is_told = false;  // of another rank's failure
-  ErrorKind kind = ErrorKind::kRunFailed;
-  std::string text;
-};
-
+// How it ended.
 Outcome Try(const std::function<void()>& work) {
   try {
     work();
@@ -69,26 +62,6 @@ Outcome Try(const std::function<void()>& work) {
   } catch (const std::exception& error) {
     return {true, false, ErrorKind::kRunFailed, error.what()};
   }
-}
-
-std::vector<std::byte> Pack(const Outcome& outcome) {
-  std::vector<std::byte> bytes;
-  ByteWriter writer(bytes);
-  writer.Put(outcome.has_failed);
-  writer.Put(outcome.is_told);
-  writer.Put(outcome.kind);
-  writer.PutText(outcome.text);
-  return bytes;
-}
-
-Outcome Unpack(std::span<const std::byte> bytes) {
-  ByteReader reader(bytes);
-  Outcome outcome;
-  outcome.has_failed = reader.Take<bool>();
-  outcome.is_told = reader.Take<bool>();
-  outcome.kind = reader.Take<ErrorKind>();
-  outcome.text = reader.TakeText();
-  return outcome;
 }
 
 // The pieces of AllGatherV, each a vector of its own and so aligned for a ByteReader.
@@ -118,9 +91,10 @@ ProcessWorld::ProcessWorld() {
   hosts_ = comm::FindHosts(*meeting_);
   cores_per_rank_ = CoresPerRank(Gather(ThisProcessCores()), hosts_, rank());
   if (local_rank() == 0) RemoveDeadSegments();
-  mpi_.OnGivingUp([this](const std::string& reason) {
-    std::fprintf(stderr, "wideload: error: %s\n", reason.c_str());
-    RemoveDeadSegments(SegmentName().folder, job_);
+  mpi_.OnFailure([job = job_](const std::string& reason) {
+    std::fprintf(stderr, "%swideload: error: %s\n", LogPrefix().c_str(), reason.c_str());
+    std::fflush(stderr);
+    RemoveDeadSegments(SegmentName().folder, job);
   });
 }
 
@@ -148,8 +122,8 @@ void ProcessWorld::End(int exit_code) {
   Phase phase{.is_end = 1, .exit_code = exit_code};
   try {
     meeting_->Broadcast(std::as_writable_bytes(std::span(&phase, 1)), 0);
-  } catch (const comm::PeerLost&) {
-    NoteFailure();
+  } catch (const comm::PeerLost& lost) {
+    Fail(lost.what());
   }
 }
 
@@ -157,7 +131,8 @@ void ProcessWorld::Together(const std::function<void()>& work) {
   const Outcome mine = Try(work);
   std::optional<size_t> first;
   std::vector<Outcome> outcomes;
-  for (const auto& piece : GatherPieces(*meeting_, Pack(mine))) outcomes.push_back(Unpack(piece));
+  for (const auto& piece : GatherPieces(*meeting_, PackOutcome(mine)))
+    outcomes.push_back(UnpackOutcome(piece));
   for (const bool is_told : {false, true})
     for (size_t r = 0; r < outcomes.size() && !first; ++r)
       if (outcomes[r].has_failed && outcomes[r].is_told == is_told) first = r;
@@ -178,7 +153,10 @@ void ProcessWorld::Agree(std::span<const Fact> facts) {
   });
 }
 
-void ProcessWorld::NoteFailure() { has_failed_ = true; }
+void ProcessWorld::Fail(const std::string& reason) {
+  has_failed_ = true;
+  mpi_.Fail(reason);
+}
 
 int64_t ProcessWorld::LinkBytes(int64_t exchange_bytes) const {
   return local_size() * (exchange_bytes + MessageChannel::SegmentBytes(size()) +
@@ -199,6 +177,7 @@ ProcessWorld::Links::Links(ProcessWorld& world, const EngineOptions& options,
     group_ = world.mpi_.MakeCommunicator(group);
   } else {
     group.is_alive = world.meeting_->options().is_alive;  // also while ranks join
+    group.first_dead = world.meeting_->options().first_dead;
     group_ = std::make_unique<comm::ShmCommunicator>(
         comm::ShmGroupOptions{.job = world.job(), .rank = world.rank(), .num_ranks = world.size()},
         group);
@@ -214,15 +193,17 @@ ProcessWorld::Links::Links(ProcessWorld& world, const EngineOptions& options,
     exchange_ = std::move(made.fabric);
     text_ = std::move(made.text);
   }
+  world_.mpi_.AddPlace(*group_);
   view = {.group = group_.get(), .exchange = exchange_.get(), .orders = orders_.get()};
   ::malloc_trim(0);  // what the start has freed: megabytes, of each process
 }
 
 ProcessWorld::Links::~Links() {
+  world_.mpi_.RemovePlace(*group_);
   try {
-    if (group_->Aborted()) world_.NoteFailure();
+    if (group_->Aborted()) world_.has_failed_ = true;
   } catch (const std::bad_alloc&) {  // there was something to tell
-    world_.NoteFailure();
+    world_.has_failed_ = true;
   }
 }
 

@@ -70,8 +70,10 @@ class ProcessWorld {
   // Names the shared memory of this run: no other run of this host has it.
   const std::string& job() const { return job_; }
 
-  // Something ended this run on this rank: nobody is waited for at the end for long.
-  void NoteFailure();
+  // Something has ended this run on this rank: says why, unless this rank has said why already, and
+  // nobody is waited for at the end for long.
+  void Fail(const std::string& reason);
+  bool has_failed() const { return has_failed_; }
   // All ranks threw the same error out of a step: rank 0 tells of it.
   bool has_agreed_to_end() const { return has_agreed_to_end_; }
 
@@ -87,8 +89,10 @@ class ProcessWorld {
   bool has_agreed_to_end_ = false;
 };
 
+// What Connect makes.
 class ProcessWorld::Links {
  public:
+  // See Connect.
   Links(ProcessWorld& world, const EngineOptions& options, int64_t exchange_bytes);
   ~Links();
 

@@ -6,7 +6,8 @@ namespace wideload::runtime {
 
 RankServer::RankServer(const model::Model& model, const EngineOptions& options,
                        const RankLinks& links)
-    : placements_(model, options),
+    : trace_(options.trace),
+      placements_(model, options),
       links_(links),
       channel_(*links.orders, *links.group),
       orders_(options, model.spec().vocab_size, kv::Windows(model::CacheShapes(model.spec()))),
@@ -19,6 +20,7 @@ void RankServer::Serve() {
     }
   } catch (const std::exception& failure) {
     links_.group->Abort(failure.what());
+    if (links_.on_failure) links_.on_failure(failure);
     throw;
   }
 }
@@ -33,10 +35,16 @@ bool RankServer::ServeOne() {
     links_.group->Barrier();
     return true;
   }
+  if (order.kind == OrderKind::kReadTrace) {
+    WriteTracks(trace_ != nullptr ? trace_->Read() : std::vector<trace::TrackData>(), bytes_);
+    channel_.Send(0, bytes_);
+    return true;
+  }
   if (std::exchange(counts_routed_, order.count_routed) != order.count_routed)
     rank_->CountRouted(order.count_routed);
   rank_->Run({.entries = order.entries,
               .iteration = order.iteration,
+              .most_tokens = order.most_tokens,
               .announced = order.change ? placements_.Apply(*order.change) : nullptr});
   WriteAnswer(order.entries, rank_->result(),
               {.signal = links_.pending_signal ? links_.pending_signal() : 0,

@@ -21,6 +21,7 @@ class RankServer {
  private:
   bool ServeOne();
 
+  const trace::Trace* trace_;  // null: nothing is traced
   PlacementState placements_;
   RankLinks links_;
   MessageChannel channel_;

@@ -1,7 +1,6 @@
 #include "runtime/processes/step_answer.h"
 
 #include "base/error.h"
-#include "runtime/processes/wire.h"
 
 namespace wideload::runtime {
 namespace {
@@ -14,6 +13,12 @@ struct AnswerHead {
 };
 
 bool WantsLogits(const PlanEntry& entry) { return entry.sequence->request.prompt_logits; }
+
+template <class... Args>
+void Require(bool condition, fmt::format_string<Args...> format, Args&&... args) {
+  if (condition) return;
+  Throw(ErrorKind::kCorrupt, "an answer with {}", fmt::format(format, std::forward<Args>(args)...));
+}
 
 }  // namespace
 
@@ -38,35 +43,79 @@ void WriteAnswer(std::span<const PlanEntry> entries, const RankResult& result,
   }
 }
 
-void AnswerReader::Read(std::span<const std::byte> bytes, std::span<const PlanEntry> entries,
-                        int64_t vocab_size) {
+void WriteTracks(std::span<const trace::TrackData> tracks, std::vector<std::byte>& bytes) {
+  ByteWriter writer(bytes);
+  writer.Put(static_cast<uint64_t>(tracks.size()));
+  for (const trace::TrackData& track : tracks) {
+    writer.Put(track.rank);
+    writer.PutText(track.name);
+    writer.Put(track.clock_offset_ns);
+    writer.Put(track.num_dropped);
+    writer.PutAll(std::span<const trace::Event>(track.events));
+  }
+}
+
+void ReadTracks(std::span<const std::byte> bytes, std::vector<trace::TrackData>& tracks) {
+  ByteReader reader(bytes);
+  // Each track takes bytes: a count that is too large ends where the message does.
+  for (auto left = reader.Take<uint64_t>(); left > 0; --left) {
+    trace::TrackData& track = tracks.emplace_back();
+    track.rank = reader.Take<int32_t>();
+    track.name = reader.TakeText();
+    track.clock_offset_ns = reader.Take<int64_t>();
+    track.num_dropped = reader.Take<int64_t>();
+    const std::span<const trace::Event> events = reader.TakeAll<trace::Event>();
+    track.events.assign(events.begin(), events.end());
+    for (const trace::Event& event : events)
+      if (static_cast<size_t>(event.kind) >= trace::kNumSpanKinds)
+        Throw(ErrorKind::kCorrupt, "a span of kind {}", static_cast<int>(event.kind));
+  }
+  if (!reader.is_at_end())
+    Throw(ErrorKind::kCorrupt, "an answer of {} bytes is too long", bytes.size());
+}
+
+void AnswerReader::Read(std::span<const std::byte> bytes, const Asked& asked,
+                        const AnswerShape& shape) {
+  const std::span<const PlanEntry> entries = asked.entries;
   ByteReader reader(bytes);
   const auto head = reader.Take<AnswerHead>();
-  if (head.num_outputs != entries.size())
-    Throw(ErrorKind::kCorrupt, "an answer with {} outputs for {} entries", head.num_outputs,
+  Require(head.num_outputs == entries.size(), "{} outputs for {} entries", head.num_outputs,
           entries.size());
   exchange_ = head.exchange;
   has_exchange_ = head.has_exchange != 0;
   computed_rows_ = reader.TakeAll<int64_t>();
+  Require(computed_rows_.size() == shape.num_moe_layers, "rows of {} layers of {}",
+          computed_rows_.size(), shape.num_moe_layers);
+  for (const int64_t rows : computed_rows_) Require(rows >= 0, "{} computed rows", rows);
   extras_ = {.signal = head.signal, .routed_counts = reader.TakeAll<int32_t>()};
+  const size_t num_counts = extras_.routed_counts.size();
+  Require(num_counts == shape.num_moe_layers * shape.num_experts ||
+              (num_counts == 0 && !asked.count_routed),
+          "{} routed counts for {} layers of {} experts", num_counts, shape.num_moe_layers,
+          shape.num_experts);
   if (outputs_.size() < entries.size()) outputs_.resize(entries.size());
-  for (size_t i = 0; i < entries.size(); ++i) {
-    RankOutput& output = outputs_[i];
-    output.token = reader.Take<int32_t>();
-    const auto logprobs = reader.TakeAll<TokenLogprob>();
-    output.logprobs.assign(logprobs.begin(), logprobs.end());
-    output.logits = {};
-    if (!WantsLogits(entries[i])) continue;
-    const std::span<const float> logits = reader.TakeAll<float>();
-    if (logits.size() != static_cast<size_t>(entries[i].count * vocab_size))
-      Throw(ErrorKind::kCorrupt, "an answer with {} logits for {} positions of {}", logits.size(),
-            entries[i].count, vocab_size);
-    // A TensorView does not say whether its bytes may be written; these are only read.
-    output.logits =
-        TensorView(DType::kF32, {entries[i].count, vocab_size}, const_cast<float*>(logits.data()));
-  }
-  if (!reader.is_at_end())
-    Throw(ErrorKind::kCorrupt, "an answer of {} bytes is too long", bytes.size());
+  for (size_t i = 0; i < entries.size(); ++i) ReadOutput(reader, entries[i], shape, outputs_[i]);
+  Require(reader.is_at_end(), "{} bytes, which are too many", bytes.size());
+}
+
+void AnswerReader::ReadOutput(ByteReader& reader, const PlanEntry& entry, const AnswerShape& shape,
+                              RankOutput& output) {
+  output.token = reader.Take<int32_t>();
+  Require(output.token >= -1 && output.token < (entry.sample ? shape.vocab_size : 0),
+          "token {} of a vocabulary of {}", output.token, shape.vocab_size);
+  const auto logprobs = reader.TakeAll<TokenLogprob>();
+  for (const TokenLogprob& logprob : logprobs)
+    Require(logprob.id >= 0 && logprob.id < shape.vocab_size, "a log probability of token {}",
+            logprob.id);
+  output.logprobs.assign(logprobs.begin(), logprobs.end());
+  output.logits = {};
+  if (!WantsLogits(entry)) return;
+  const std::span<const float> logits = reader.TakeAll<float>();
+  Require(logits.size() == static_cast<size_t>(entry.count * shape.vocab_size),
+          "{} logits for {} positions of {}", logits.size(), entry.count, shape.vocab_size);
+  // A TensorView does not say whether its bytes may be written; these are only read.
+  output.logits =
+      TensorView(DType::kF32, {entry.count, shape.vocab_size}, const_cast<float*>(logits.data()));
 }
 
 RankResult AnswerReader::result() const {

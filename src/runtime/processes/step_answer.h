@@ -1,11 +1,14 @@
-// What a process answers to an order: what its rank's part of the iteration gave, as bytes. Pure.
+// What a process answers to an order: what its rank's part of the iteration gave, or what it has
+// traced, as bytes. Pure.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "runtime/processes/wire.h"
 #include "runtime/rank.h"
+#include "trace/trace.h"
 
 namespace wideload::runtime {
 
@@ -20,17 +23,38 @@ struct AnswerExtras {
 void WriteAnswer(std::span<const PlanEntry> entries, const RankResult& result,
                  const AnswerExtras& extras, std::vector<std::byte>& bytes);
 
+// Overwrites `bytes`.
+void WriteTracks(std::span<const trace::TrackData> tracks, std::vector<std::byte>& bytes);
+// Adds what was written. Errors: kCorrupt.
+void ReadTracks(std::span<const std::byte> bytes, std::vector<trace::TrackData>& tracks);
+
+// What the answers of a run have in common.
+struct AnswerShape {
+  int64_t vocab_size = 0;
+  size_t num_moe_layers = 0;
+  size_t num_experts = 0;
+};
+
+// What was asked for.
+struct Asked {
+  std::span<const PlanEntry> entries;
+  bool count_routed = false;
+};
+
 class AnswerReader {
  public:
   // Keeps views of `bytes`, which must stay until the next Read. Errors: kCorrupt when the answer
-  // does not fit the entries that were asked for.
-  void Read(std::span<const std::byte> bytes, std::span<const PlanEntry> entries,
-            int64_t vocab_size);
+  // does not fit what was asked for.
+  void Read(std::span<const std::byte> bytes, const Asked& asked, const AnswerShape& shape);
 
+  // Of the answer read last.
   RankResult result() const;
   const AnswerExtras& extras() const { return extras_; }
 
  private:
+  void ReadOutput(ByteReader& reader, const PlanEntry& entry, const AnswerShape& shape,
+                  RankOutput& output);
+
   std::vector<RankOutput> outputs_;
   std::span<const int64_t> computed_rows_;
   RankExchange exchange_;

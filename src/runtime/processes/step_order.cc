@@ -1,6 +1,7 @@
 #include "runtime/processes/step_order.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "runtime/processes/wire.h"
@@ -52,6 +53,7 @@ void OrderWriter::WriteStep(const StepHead& head, std::span<const PlanEntry> ent
   writer.Put(OrderKind::kStep);
   writer.Put(static_cast<uint32_t>(head.count_routed));
   writer.Put(head.iteration);
+  writer.Put(head.most_tokens);
   WriteChange(head.change, writer);
   writer.PutAll(std::span<const RequestId>(forgotten_));
   forgotten_.clear();
@@ -105,6 +107,9 @@ class OrderReader::Parser {
     if (order.kind == OrderKind::kStep) {
       order.count_routed = reader_.Take<uint32_t>() != 0;
       order.iteration = reader_.Take<int64_t>();
+      order.most_tokens = reader_.Take<int64_t>();
+      Require(order.most_tokens >= 0 && order.most_tokens <= owner_.options_.max_num_tokens,
+              "is of {} tokens", order.most_tokens);
       order.change = TakeChange();
       for (const RequestId id : reader_.TakeAll<RequestId>())
         Require(owner_.sequences_.erase(id) == 1, "forgets sequence {}, which is not there", id);
@@ -112,6 +117,7 @@ class OrderReader::Parser {
       Require(num_entries <= static_cast<uint64_t>(owner_.options_.max_batch_size),
               "has {} entries", num_entries);
       for (uint64_t i = 0; i < num_entries; ++i) ParseEntry();
+      Require(num_tokens_ <= owner_.options_.max_num_tokens, "computes {} tokens", num_tokens_);
     }
     Require(reader_.is_at_end(), "is longer than its {} entries", order.entries.size());
   }
@@ -153,6 +159,7 @@ class OrderReader::Parser {
                 kv::BlocksFor(head.start + head.count) <= static_cast<int64_t>(num_blocks),
             "computes positions {} to {} of sequence {}, which has {} tokens and {} blocks",
             head.start, head.start + head.count, head.id, length, num_blocks);
+    num_tokens_ += head.count;
     owner_.order_.entries.push_back({.sequence = &sequence,
                                      .start = head.start,
                                      .count = head.count,
@@ -179,6 +186,8 @@ class OrderReader::Parser {
     sequence->request.index = start.index;
     sequence->request.prompt_logits = start.prompt_logits != 0;
     sequence->request.min_tokens = start.min_tokens;
+    const std::string wrong = InvalidField(start.sampling, owner_.vocab_size_);
+    Require(wrong.empty(), "begins sequence {} whose {}", id, wrong);
     TakeChoiceLimits(*sequence);
     const int64_t length = start.prompt_length + start.max_tokens;
     sequence->tokens.reserve(static_cast<size_t>(length));
@@ -195,8 +204,8 @@ class OrderReader::Parser {
     const std::span<const int32_t> eos_ids = reader_.TakeAll<int32_t>();
     request.eos_ids.assign(eos_ids.begin(), eos_ids.end());
     for (const TokenBias& bias : reader_.TakeAll<TokenBias>()) {
-      Require(bias.id >= 0 && bias.id < owner_.vocab_size_, "biases token {} of sequence {}",
-              bias.id, sequence.id);
+      Require(bias.id >= 0 && bias.id < owner_.vocab_size_ && std::isfinite(bias.bias),
+              "biases token {} of sequence {} by {}", bias.id, sequence.id, bias.bias);
       request.logit_bias.push_back(bias);
     }
   }
@@ -210,6 +219,10 @@ class OrderReader::Parser {
     Require(static_cast<int64_t>(sequence.tokens.size()) >= sequence.prompt_length,
             "begins sequence {} with {} of {} tokens", sequence.id, sequence.tokens.size(),
             sequence.prompt_length);
+    const int64_t longest = sequence.prompt_length + sequence.request.max_tokens;
+    Require(static_cast<int64_t>(sequence.tokens.size()) <= longest,
+            "has {} tokens of sequence {}, which ends at {}", sequence.tokens.size(), sequence.id,
+            longest);
   }
 
   void TakeBlocks(Sequence& sequence, int64_t first) {
@@ -232,6 +245,7 @@ class OrderReader::Parser {
 
   OrderReader& owner_;
   ByteReader reader_;
+  int64_t num_tokens_ = 0;  // of the entries so far
 };
 
 OrderReader::OrderReader(const EngineOptions& options, int64_t vocab_size,

@@ -16,11 +16,13 @@
 
 namespace wideload::runtime {
 
-enum class OrderKind : int32_t { kStart, kStep, kStop };
+// To begin, to carry out a part of a plan, to hand in the trace, or to end.
+enum class OrderKind : int32_t { kStart, kStep, kReadTrace, kStop };
 
 // What a step says beside a rank's entries.
 struct StepHead {
   int64_t iteration = -1;
+  int64_t most_tokens = 0;  // that any rank computes
   bool count_routed = false;
   const rebalance::PlacementChange* change = nullptr;  // null: none
 };
@@ -32,6 +34,7 @@ class OrderWriter {
   // The next order, for this rank's part of a plan. `bytes` is overwritten.
   void WriteStep(const StepHead& head, std::span<const PlanEntry> entries,
                  std::vector<std::byte>& bytes);
+  // An order that says no more than its kind. `bytes` is overwritten.
   static void Write(OrderKind kind, std::vector<std::byte>& bytes);
   // The sequence is in no plan to come; the next order says so.
   void Forget(RequestId id);
@@ -49,6 +52,7 @@ class OrderWriter {
 struct StepOrder {
   OrderKind kind = OrderKind::kStop;
   int64_t iteration = -1;
+  int64_t most_tokens = 0;
   bool count_routed = false;
   // As sent: whether it fits the model is for PlacementState to say.
   std::optional<rebalance::PlacementChange> change;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <limits>
 #include <random>
 
 #include "base/error.h"
@@ -177,6 +178,23 @@ TEST_F(BadOrder, IsRefusedByName) {
   ExpectRefused([](Sequence&, PlanEntry& e) { e.start = -1; }, "computes positions");
   ExpectRefused([](Sequence& s, PlanEntry&) { s.request.max_tokens = 71; }, "begins sequence");
   ExpectRefused([](Sequence& s, PlanEntry&) { s.tokens.pop_back(); }, "29 of 30 tokens");
+  ExpectRefused([](Sequence& s, PlanEntry&) { s.tokens.resize(51, 1); }, "which ends at 50");
+  ExpectRefused(
+      [](Sequence& s, PlanEntry& e) {
+        s.tokens.resize(41, 1);
+        for (BlockTable& table : s.tables) table.blocks.resize(2);
+        e.count = 41;
+      },
+      "computes 41 tokens");
+  ExpectRefused([](Sequence& s, PlanEntry&) { s.request.sampling.temperature = -1; },
+                "temperature is -1");
+  ExpectRefused([](Sequence& s, PlanEntry&) { s.request.sampling.num_logprobs = 51; },
+                "logprobs is 51");
+  ExpectRefused(
+      [](Sequence& s, PlanEntry&) {
+        s.request.logit_bias = {{.id = 1, .bias = std::numeric_limits<float>::infinity()}};
+      },
+      "biases token 1");
 }
 
 TEST_F(BadOrder, IsRefusedWhereverItIsCutOff) {
@@ -192,7 +210,7 @@ TEST_F(BadOrder, IsRefusedWhereverItIsCutOff) {
 }
 
 TEST_F(BadOrder, IsRefusedWhenItIsOfNoKind) {
-  for (const int kind : {-1, 3}) {
+  for (const int kind : {-1, 4}) {
     std::vector<std::byte> bytes;
     OrderWriter::Write(static_cast<OrderKind>(kind), bytes);
     EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(bytes), Error) << kind;

@@ -16,8 +16,10 @@ namespace wideload::runtime {
 // Appends to `bytes`, which must outlive the writer and is cleared first.
 class ByteWriter {
  public:
+  // At the begin of `bytes`.
   explicit ByteWriter(std::vector<std::byte>& bytes) : bytes_(bytes) { bytes_.clear(); }
 
+  // The value's bytes as they are.
   template <class T>
   void Put(const T& value) {
     static_assert(std::is_trivially_copyable_v<T>);
@@ -31,6 +33,7 @@ class ByteWriter {
     bytes_.resize((bytes_.size() + kAlignment - 1) / kAlignment * kAlignment);
     Append(values.data(), values.size_bytes());
   }
+  // As PutAll of its bytes.
   void PutText(std::string_view text) { PutAll(std::span<const char>(text)); }
 
   static constexpr size_t kAlignment = 8;
@@ -48,6 +51,7 @@ class ByteReader {
   explicit ByteReader(std::span<const std::byte> bytes) : bytes_(bytes) {}
 
   template <class T>
+  // What Put wrote.
   T Take() {
     static_assert(std::is_trivially_copyable_v<T>);
     T value;
@@ -61,6 +65,7 @@ class ByteReader {
     const std::span<const std::byte> data = TakeArray(count, sizeof(T));
     return {reinterpret_cast<const T*>(data.data()), static_cast<size_t>(count)};
   }
+  // What PutText wrote.
   std::string TakeText() {
     const std::span<const char> text = TakeAll<char>();
     return {text.begin(), text.end()};

@@ -1,0 +1,19 @@
+// What a run writes beside its results: expert statistics and the trace. For session.cc.
+#pragma once
+
+#include "session.h"
+
+namespace wideload::apps {
+
+// Refuses what cannot be written, before the model is loaded. Of rank 0.
+void PrepareOutputs(const EngineFlags& flags, Session& session);
+
+// Once the engine is there.
+void StartRecording(Session& session);
+// Before it is made, on every rank: where all threads of this process write what they do.
+void StartTrace(bool is_tracing, Session& session, runtime::EngineOptions& options);
+
+// All of it that was asked for. Errors: kIo; comm::PeerLost.
+void WriteOutputs(Session& session);
+
+}  // namespace wideload::apps

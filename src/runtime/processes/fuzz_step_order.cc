@@ -1,0 +1,195 @@
+// Orders of rank 0 as another rank reads them: arbitrary bytes, and the orders of a run whose bytes
+// the input changes. What is read is what a rank can carry out.
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "base/error.h"
+#include "moe/layout.h"
+#include "runtime/processes/step_order.h"
+
+namespace {
+
+using namespace wideload;           // NOLINT(google-build-using-namespace): a program of one file
+using namespace wideload::runtime;  // NOLINT(google-build-using-namespace)
+
+constexpr int64_t kVocab = 50;
+constexpr std::array<int64_t, 2> kWindows = {0, 40};
+
+EngineOptions SmallOptions() {
+  EngineOptions options;
+  options.num_ranks = 2;
+  options.max_num_tokens = 40;
+  options.max_batch_size = 4;
+  options.num_kv_blocks = 8;  // few: requests are preempted
+  options.max_seq_len = 100;
+  return options;
+}
+
+SchedulerOptions SmallSchedulerOptions() {
+  const EngineOptions options = SmallOptions();
+  return {.num_ranks = options.num_ranks,
+          .max_num_tokens = options.max_num_tokens,
+          .max_batch_size = options.max_batch_size,
+          .num_kv_blocks = options.num_kv_blocks,
+          .kv_windows = {kWindows.begin(), kWindows.end()},
+          .max_seq_len = options.max_seq_len};
+}
+
+// Takes the input apart; zeros follow its end.
+class Bytes {
+ public:
+  Bytes(const uint8_t* data, size_t size) : data_(data), size_(size) {}
+  uint8_t Next() { return at_ < size_ ? data_[at_++] : uint8_t{0}; }
+  uint32_t NextPair() {
+    const uint32_t high = Next();
+    return high << 8 | Next();
+  }
+  bool is_at_end() const { return at_ >= size_; }
+
+ private:
+  const uint8_t* data_;
+  size_t size_;
+  size_t at_ = 0;
+};
+
+void CheckBlocks(const std::vector<BlockTable>& tables, int64_t end) {
+  static const std::vector<kv::BlockClass> classes = BlockClasses(SmallSchedulerOptions());
+  WIDELOAD_CHECK(tables.size() == classes.size(), "{} tables", tables.size());
+  for (size_t c = 0; c < tables.size(); ++c) {
+    WIDELOAD_CHECK(std::ssize(tables[c].blocks) >= kv::BlocksFor(end), "{} blocks for {} positions",
+                   tables[c].blocks.size(), end);
+    for (const int32_t block : tables[c].blocks)
+      WIDELOAD_CHECK(block >= 0 && block < classes[c].num_blocks, "block {}", block);
+  }
+}
+
+// As PlacementState does, which has a model.
+void CheckChange(const rebalance::PlacementChange& change) {
+  const moe::MoeShape shape{.num_experts = 4, .layers = {0, 1}};
+  const moe::MoeLayout layout{.num_ranks = 2, .num_slots = 6, .chunk_tokens = 40};
+  for (const rebalance::LayerChange& layer : change.layers) {
+    if (layer.moe_layer < 0 || layer.moe_layer >= shape.num_layers()) continue;
+    try {
+      moe::ValidatePlacement(shape, layout, layer.moe_layer, layer.placement);
+    } catch (const Error&) {
+    }
+  }
+}
+
+void CheckOrder(const StepOrder& order) {
+  if (order.kind != OrderKind::kStep) return;
+  if (order.change) CheckChange(*order.change);
+  const EngineOptions options = SmallOptions();
+  WIDELOAD_CHECK(std::ssize(order.entries) <= options.max_batch_size, "{} entries",
+                 order.entries.size());
+  int64_t num_tokens = 0;
+  for (const PlanEntry& entry : order.entries) {
+    const Sequence& sequence = *entry.sequence;
+    WIDELOAD_CHECK(entry.start >= 0 && entry.count > 0 &&
+                       entry.start + entry.count <= std::ssize(sequence.tokens),
+                   "positions {} and {} more", entry.start, entry.count);
+    num_tokens += entry.count;
+    for (const int32_t token : sequence.tokens)
+      WIDELOAD_CHECK(token >= 0 && token < kVocab, "token {}", token);
+    WIDELOAD_CHECK(std::ssize(sequence.tokens) <= options.max_seq_len, "{} tokens",
+                   sequence.tokens.size());
+    WIDELOAD_CHECK(InvalidField(sequence.request.sampling, kVocab).empty(), "sampling");
+    CheckBlocks(sequence.tables, entry.start + entry.count);
+  }
+  WIDELOAD_CHECK(num_tokens <= options.max_num_tokens, "{} tokens", num_tokens);
+}
+
+void ReadAnyBytes(const uint8_t* data, size_t size) {
+  std::vector<std::byte> bytes(size);  // aligned
+  if (size > 0) std::memcpy(bytes.data(), data, size);
+  try {
+    CheckOrder(OrderReader(SmallOptions(), kVocab, kWindows).Read(bytes));
+  } catch (const Error&) {
+  }
+}
+
+Request NextRequest(Bytes& input, uint64_t index) {
+  Request request;
+  request.prompt.assign(size_t{1} + input.Next() % 48, static_cast<int32_t>(index % kVocab));
+  request.max_tokens = input.Next() % 40;
+  request.index = index;
+  request.sampling.num_logprobs = input.Next() % 3 - 1;
+  request.prompt_logits = index % 3 == 0;
+  request.eos_ids.assign(index % 3, 7);
+  request.logit_bias.assign(index % 2, {.id = 3, .bias = 1});
+  return request;
+}
+
+// A rank that reads all orders of a run, some of which have a wrong byte or end early.
+class ChangedRun {
+ public:
+  ChangedRun(const uint8_t* data, size_t size)
+      : input_(data, size), scheduler_(SmallSchedulerOptions()) {}
+
+  // Errors: Error of the reader, which has seen enough then.
+  void Run() {
+    for (int64_t iteration = 0; iteration < 60 && !input_.is_at_end(); ++iteration) {
+      const uint8_t what = input_.Next();
+      if (what % 2 == 0) {
+        const auto id = static_cast<RequestId>(next_++);
+        scheduler_.Add(id, NextRequest(input_, static_cast<uint64_t>(id)));
+      }
+      if (what % 16 == 1 && next_ > 0) Retire(input_.Next() % next_);
+      const StepPlan& plan = scheduler_.Plan();
+      writer_.WriteStep({.iteration = iteration, .change = what % 8 == 3 ? &change_ : nullptr},
+                        plan.ranks[0], bytes_);
+      if (what >= 128) ChangeOrder();
+      CheckOrder(reader_.Read(bytes_));
+      Complete(plan);
+    }
+  }
+
+ private:
+  void Retire(RequestId id) {
+    scheduler_.Retire(id);
+    writer_.Forget(id);
+  }
+  void ChangeOrder() {
+    const size_t at = input_.NextPair() % bytes_.size();
+    if (const uint8_t value = input_.Next(); value == 255)
+      bytes_.resize(at);
+    else
+      bytes_[at] ^= static_cast<std::byte>(value);
+  }
+  void Complete(const StepPlan& plan) {
+    for (const auto& entries : plan.ranks)
+      for (const PlanEntry& entry : entries) {
+        const RequestId id = entry.sequence->id;
+        if (scheduler_.Complete(entry, entry.sample ? 5 : -1) != FinishReason::kNone) Retire(id);
+      }
+  }
+
+  Bytes input_;
+  Scheduler scheduler_;
+  OrderWriter writer_;
+  OrderReader reader_{SmallOptions(), kVocab, kWindows};
+  rebalance::PlacementChange change_{
+      .generation = 1,
+      .layers = {{.moe_layer = 0, .placement = eplb::ContiguousPlacement(4, 6, 2)}}};
+  std::vector<std::byte> bytes_;
+  int64_t next_ = 0;
+};
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size == 0) return 0;
+  if (data[0] % 4 == 0) {
+    ReadAnyBytes(data + 1, size - 1);
+    return 0;
+  }
+  try {
+    ChangedRun(data + 1, size - 1).Run();
+  } catch (const Error&) {
+  }
+  return 0;
+}

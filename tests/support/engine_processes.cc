@@ -1,0 +1,24 @@
+#include "support/engine_processes.h"
+
+#include "exchange/shm_fabric.h"
+#include "runtime/processes/rank_server.h"
+
+namespace wideload {
+
+ProcessOutcome RunEngineProcesses(const EngineProcesses& run) {
+  const runtime::EngineOptions& options = run.options;
+  return RunRankProcesses(
+      options.num_ranks, {.deadline = options.deadline}, run.job, [&](comm::Communicator& group) {
+        const model::Model& model = run.model_of(group.rank());
+        exchange::ShmFabric rows(group, runtime::ExchangeSegmentBytes(model, options),
+                                 run.job + "-rows");
+        exchange::ShmFabric orders(group, runtime::MessageChannel::SegmentBytes(options.num_ranks),
+                                   run.job + "-orders");
+        const runtime::RankLinks links{.group = &group, .exchange = &rows, .orders = &orders};
+        if (group.rank() > 0) return runtime::RankServer(model, options, links).Serve();
+        runtime::Engine engine(model, options, links);
+        run.lead(engine);
+      });
+}
+
+}  // namespace wideload
