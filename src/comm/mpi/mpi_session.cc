@@ -114,7 +114,8 @@ void MpiSession::State::Tell(const std::string& reason) {
     tell(reason);
   else
     std::fprintf(stderr, "%s\n", reason.c_str());
-  std::fflush(nullptr);
+  // Not all streams: the one that a thread reads a person's line from is locked.
+  std::fflush(stderr);
 }
 
 // In an iteration, if any group is or was.
