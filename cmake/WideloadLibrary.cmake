@@ -15,8 +15,8 @@ get_filename_component(WIDELOAD_ROOT ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)  # pyt
 target_include_directories(wideload_options INTERFACE ${WIDELOAD_ROOT}/src ${WIDELOAD_ROOT}/include)
 
 # The headers that most files parse, parsed once: a third of the time of a build. A file with instruction set or optimisation
-# flags of its own cannot use them and says SKIP_PRECOMPILE_HEADERS. The presets tsan and fuzz build without, so that a file
-# which forgets an include is found.
+# flags of its own cannot use them and says SKIP_PRECOMPILE_HEADERS. The preset fuzz builds without, so that a file which
+# forgets an include is found.
 option(WIDELOAD_PRECOMPILE "Parse common headers once for all files" ON)
 set(WIDELOAD_COMMON_HEADERS <algorithm> <array> <chrono> <cstdint> <filesystem> <functional> <map> <memory> <optional> <span>
   <string> <string_view> <unordered_map> <utility> <variant> <vector> <fmt/format.h> <fmt/ranges.h> <nlohmann/json.hpp>)
