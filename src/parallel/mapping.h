@@ -20,7 +20,7 @@ struct Layout {
   int32_t world() const { return tp * pp * cp; }
 };
 
-// Where a rank stands along each kind of parallelism; see Mapping.
+// Where a rank stands along each kind of parallelism; see Layout.
 struct Coordinates {
   int32_t tp = 0;
   int32_t pp = 0;
