@@ -114,18 +114,10 @@ Check Cores(int num_ranks) {
                               "mpirun --bind-to none)"};
 }
 
-// The mode in use of one of the kernel's settings: "always [madvise] never".
-std::string HugePageMode(const std::string& setting) {
-  const std::string modes = FirstLine("/sys/kernel/mm/transparent_hugepage/" + setting);
-  const size_t begin = modes.find('[');
-  const size_t end = modes.find(']');
-  const bool is_known = begin != std::string::npos && end != std::string::npos;
-  return is_known ? modes.substr(begin + 1, end - begin - 1) : "unknown";
-}
-
 Check HugePages() {
-  const std::string mode = HugePageMode("enabled");
-  const std::string shared = HugePageMode("shmem_enabled");
+  const auto known = [](const std::string& mode) { return mode.empty() ? "unknown" : mode; };
+  const std::string mode = known(HugePageMode(false));
+  const std::string shared = known(HugePageMode(true));
   const bool is_on = mode == "always" || mode == "madvise";
   const bool is_on_shared = shared != "never" && shared != "deny" && shared != "unknown";
   std::string run;

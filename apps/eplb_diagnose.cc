@@ -319,8 +319,7 @@ void AddEplbDiagnose(Command group) {
   command
       .Add("--num-slots", flags.num_slots,
            "slots to answer for (default: those that ran, if some were spare; else the best of "
-           "several "
-           "sizes)")
+           "several sizes)")
       .Positive();
   command
       .Add("--max-layers", flags.max_layers,

@@ -146,7 +146,7 @@ void AddServe(Command program) {
   AddEngineFlags(command, serve.engine);
   command.Add("--host", serve.host, "address to listen on").ShowDefault();
   command.Add("--port", serve.port, "port to listen on; 0: any that is free")
-      .NonNegative()
+      .Range(0, 65535)
       .ShowDefault();
   command.Add("--served-model-name", serve.served_model_name,
               "name under which clients ask for the model (default: its folder's)");
@@ -169,12 +169,12 @@ void AddServe(Command program) {
   command
       .Add("--request-timeout", serve.request_timeout_s,
            "seconds after which a request ends with what it has; 0: never")
-      .NonNegative()
+      .Range(0, 1e9)
       .ShowDefault();
   command
       .Add("--drain-timeout", serve.drain_timeout_s,
            "seconds that requests under way get when the server is asked to end")
-      .NonNegative()
+      .Range(0, 1e9)
       .ShowDefault();
 }
 

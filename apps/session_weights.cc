@@ -108,12 +108,13 @@ model::PackedKey KeyOf(const Session& session) {
           .expert_bytes = session.bytes.experts};
 }
 
-// Writes the file of experts if there is none.
+// Writes the file of experts if there is none, of weights that are right where that is asked for.
 void PackExperts(const EngineFlags& flags, const Session& session) {
   if (FileExists(flags.weight_file)) return;
   model::PackedFileWriter writer(flags.weight_file, KeyOf(session));
   ThreadPool pool("pack", NumAllowedCpus());
   checkpoint::Checkpoint weights(session.folder);
+  if (flags.check_weights) checkpoint::CheckWeights(weights, {}, pool);
   ShownProgress progress("packing experts", weights);
   model::WeightLoader loader(weights, {.kernels = session.kernels,
                                        .pool = &pool,

@@ -13,6 +13,7 @@
 #include "compute/testing.h"
 #include "exchange/local_fabric.h"
 #include "moe/moe_runner.h"
+#include "random_experts.h"
 
 namespace wideload {
 namespace {
@@ -68,26 +69,9 @@ struct Weights {
   Weights() {
     for (int32_t layer = 0; layer < kLayers; ++layer) shape.layers.push_back(layer);
     ThreadPool pool("pack", 2);
-    const auto matrix = [](int64_t n, int64_t k, uint32_t seed) {
-      return compute::RandomTensor(DType::kF32, {n, k}, seed, 0.05F);
-    };
-    experts.router =
-        PackPlain(kernels, compute::WeightFormat::kF32, matrix(kExperts, kHidden, 1), pool);
-    attention =
-        PackPlain(kernels, compute::PlainFormat(kernels), matrix(2 * kHidden, kHidden, 9), pool);
-    const compute::ExpertShape expert{.kernels = kernels,
-                                      .format = compute::PlainFormat(kernels),
-                                      .hidden = kHidden,
-                                      .inner = kInner};
-    const OwnedTensor gate = matrix(kInner, kHidden, 2);
-    const OwnedTensor up = matrix(kInner, kHidden, 3);
-    const OwnedTensor down = matrix(kHidden, kInner, 4);
-    const auto source = [](const OwnedTensor& w) {
-      return compute::WeightSource::Plain("weight", w.view());
-    };
-    for (int32_t e = 0; e < kExperts; ++e)
-      experts.experts.push_back(
-          compute::ExpertWeights::Pack(expert, source(gate), source(up), source(down), pool));
+    experts = bench::RandomExperts(kernels, shape, kInner, pool);
+    attention = PackPlain(kernels, compute::PlainFormat(kernels),
+                          bench::RandomMatrix(2 * kHidden, kHidden, 9), pool);
   }
 };
 

@@ -16,6 +16,7 @@
 #include "compute/testing.h"
 #include "exchange/local_fabric.h"
 #include "moe/moe_runner.h"
+#include "random_experts.h"
 
 namespace wideload {
 namespace {
@@ -112,24 +113,7 @@ struct Layer {
 
   Layer() {
     ThreadPool pool("pack", 2);
-    const auto matrix = [](int64_t n, int64_t k, uint32_t seed) {
-      return compute::RandomTensor(DType::kF32, {n, k}, seed, 0.05F);
-    };
-    weights.router =
-        PackPlain(kernels, compute::WeightFormat::kF32, matrix(kExperts, kHidden, 1), pool);
-    const compute::ExpertShape expert{.kernels = kernels,
-                                      .format = compute::PlainFormat(kernels),
-                                      .hidden = kHidden,
-                                      .inner = kInner};
-    const OwnedTensor gate = matrix(kInner, kHidden, 2);
-    const OwnedTensor up = matrix(kInner, kHidden, 3);
-    const OwnedTensor down = matrix(kHidden, kInner, 4);
-    const auto source = [](const OwnedTensor& w) {
-      return compute::WeightSource::Plain("weight", w.view());
-    };
-    for (int32_t e = 0; e < kExperts; ++e)
-      weights.experts.push_back(
-          compute::ExpertWeights::Pack(expert, source(gate), source(up), source(down), pool));
+    weights = bench::RandomExperts(kernels, shape, kInner, pool);
     for (uint32_t r = 0; r < kRanks; ++r)
       x.push_back(compute::RandomTensor(DType::kF32, {kTokens, kHidden}, 5 + r));
   }

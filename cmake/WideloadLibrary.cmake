@@ -15,8 +15,8 @@ get_filename_component(WIDELOAD_ROOT ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)  # pyt
 target_include_directories(wideload_options INTERFACE ${WIDELOAD_ROOT}/src ${WIDELOAD_ROOT}/include)
 
 # The headers that most files parse, parsed once: a third of the time of a build. A file with instruction set or optimisation
-# flags of its own cannot use them and says SKIP_PRECOMPILE_HEADERS. The sanitizer presets build without, so that a file
-# which forgets an include is found.
+# flags of its own cannot use them and says SKIP_PRECOMPILE_HEADERS. The preset fuzz builds without, so that a file which
+# forgets an include is found.
 option(WIDELOAD_PRECOMPILE "Parse common headers once for all files" ON)
 set(WIDELOAD_COMMON_HEADERS <algorithm> <array> <chrono> <cstdint> <filesystem> <functional> <map> <memory> <optional> <span>
   <string> <string_view> <unordered_map> <utility> <variant> <vector> <fmt/format.h> <fmt/ranges.h> <nlohmann/json.hpp>)
@@ -130,12 +130,16 @@ macro(wideload_soak NAME)
   wideload_program(soak ${NAME} ${ARGN})
 endmacro()
 
-# wideload_fuzzer(NAME SOURCES ... DEPS module ...): a libFuzzer target `fuzz_NAME`, built only with -DWIDELOAD_FUZZ=ON
-# (clang); `./dev fuzz NAME` runs it.
+# wideload_fuzzer(NAME SOURCES ... DEPS module ...): with -DWIDELOAD_FUZZ=ON (clang) a libFuzzer target `fuzz_NAME`;
+# `./dev fuzz NAME` runs it. With -DWIDELOAD_BENCH=ON a program that gives the files of its command line to the same function,
+# so that a change which breaks a fuzzer is found by every compiler.
 function(wideload_fuzzer NAME)
-  if(NOT WIDELOAD_FUZZ)
-    return()
+  if(WIDELOAD_FUZZ)
+    wideload_program(fuzz ${NAME} ${ARGN})
+    target_link_options(fuzz_${NAME} PRIVATE -fsanitize=fuzzer)
+  elseif(WIDELOAD_BENCH)
+    wideload_program(fuzz ${NAME} ${ARGN})
+    target_sources(fuzz_${NAME} PRIVATE ${WIDELOAD_ROOT}/tests/support/replay_inputs.cc)
+    target_compile_options(fuzz_${NAME} PRIVATE $<$<CONFIG:Release>:-O0>)
   endif()
-  wideload_program(fuzz ${NAME} ${ARGN})
-  target_link_options(fuzz_${NAME} PRIVATE -fsanitize=fuzzer)
 endfunction()

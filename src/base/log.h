@@ -30,14 +30,14 @@ void Log(LogLevel level, fmt::format_string<Args...> format, Args&&... args) {
   if (LogEnabled(level)) LogLine(level, fmt::format(format, std::forward<Args>(args)...));
 }
 
-template <class... Args>
 // What the user may want to know.
+template <class... Args>
 void LogInfo(fmt::format_string<Args...> format, Args&&... args) {
   Log(LogLevel::kInfo, format, std::forward<Args>(args)...);
 }
 
-template <class... Args>
 // What may be wrong.
+template <class... Args>
 void LogWarn(fmt::format_string<Args...> format, Args&&... args) {
   Log(LogLevel::kWarn, format, std::forward<Args>(args)...);
 }

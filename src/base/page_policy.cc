@@ -53,16 +53,21 @@ std::vector<int> NodesOfAllowedCores() {
   return nodes;
 }
 
+std::string HugePageSetting(bool is_shared) {
+  return fmt::format("/sys/kernel/mm/transparent_hugepage/{}",
+                     is_shared ? "shmem_enabled" : "enabled");
+}
+
+}  // namespace
+
 // The choice in brackets: "always [madvise] never".
-std::string Chosen(const std::string& path) {
-  const std::string modes = FirstLine(path);
+std::string HugePageMode(bool is_shared) {
+  const std::string modes = FirstLine(HugePageSetting(is_shared));
   const size_t begin = modes.find('[');
   const size_t end = modes.find(']');
   if (begin == std::string::npos || end == std::string::npos) return "";
   return modes.substr(begin + 1, end - begin - 1);
 }
-
-}  // namespace
 
 NumaPolicy ParseNumaPolicy(std::string_view name) {
   if (name == "off") return NumaPolicy::kOff;
@@ -154,13 +159,12 @@ std::string UseHugePages(std::span<std::byte> memory, bool is_shared) {
   void* const pages = reinterpret_cast<void*>(begin);
   const bool is_taken = ::madvise(pages, end - begin, MADV_HUGEPAGE) == 0;
   if (is_taken && ::madvise(pages, end - begin, kCollapse) == 0) return "";
-  const std::string setting = fmt::format("/sys/kernel/mm/transparent_hugepage/{}",
-                                          is_shared ? "shmem_enabled" : "enabled");
-  const std::string mode = Chosen(setting);
+  const std::string mode = HugePageMode(is_shared);
   if (!is_taken || mode.empty()) return "the kernel has no transparent huge pages";
   if (mode != "never" && mode != "deny") return "";  // the kernel's thread makes them by and by
   return fmt::format("huge pages are off for {} memory; as root: echo {} > {}",
-                     is_shared ? "shared" : "private", is_shared ? "advise" : "madvise", setting);
+                     is_shared ? "shared" : "private", is_shared ? "advise" : "madvise",
+                     HugePageSetting(is_shared));
 }
 
 }  // namespace wideload

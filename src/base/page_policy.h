@@ -50,6 +50,10 @@ class NumaScope {
   std::string note_;
 };
 
+// How the kernel grants pages of 2 MiB, of shared memory or of other: always, madvise, advise,
+// never,
+// ...; "" where it has none.
+std::string HugePageMode(bool is_shared);
 // Asks for pages of 2 MiB for memory that is in use, at once where the system can. `is_shared`: a
 // mapping of shared memory. Returns "" or why there will be none and what to do about it.
 std::string UseHugePages(std::span<std::byte> memory, bool is_shared);

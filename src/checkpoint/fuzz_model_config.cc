@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "base/error.h"
+#include "checkpoint/config_reader.h"
 #include "checkpoint/generation_config.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/rope_table.h"

@@ -225,7 +225,14 @@ std::string NearestKey(std::string_view key) {
   const std::string_view word = key.substr(0, kMaxLetters);
   std::string nearest;
   int least = 0;
+  // What lengths alone tell: most keys need no more.
+  const auto at_least = [](std::string_view a, std::string_view b) {
+    return static_cast<int>(std::max(a.size(), b.size()) - std::min(a.size(), b.size()));
+  };
   for (const std::string& known : AllKeys()) {
+    const int bound =
+        std::min(at_least(word, known), kMisplaced + at_least(Leaf(word), Leaf(known)));
+    if (!nearest.empty() && bound >= least) continue;
     const int misplaced = kMisplaced + EditDistance(Leaf(word), Leaf(known));
     const int distance = std::min(EditDistance(word, known), misplaced);
     if (!nearest.empty() && distance >= least) continue;

@@ -43,7 +43,7 @@ inline constexpr int32_t kMaxEplbSlots = 1 << 16;
 inline constexpr int32_t kMaxEplbLayers = 1 << 13;
 // Of a plan: more than any engine shares experts over (320 in 2026). What searches take grows
 // faster than the number of ranks.
-inline constexpr int32_t kMaxEplbRanks = 512;
+inline constexpr int32_t kMaxEplbRanks = 1024;
 
 // Errors, each with `source`, line, found and allowed: kCorrupt for text that is no YAML, duplicate
 // keys, aliases and tags; kInvalid for unknown keys, values that are no integers in range, a

@@ -348,14 +348,14 @@ class Options(CliTest):
             self.good("eplb", *command, "--num_slots", 16)
 
     def test_more_ranks_than_any_engine_has(self):
-        loads = ["--loads", self.path("loads.csv", "1,2,3,4\n"), "--ep_size", 1024]
-        plan = self.path("plan.yaml", "num_slots: 1024\ninitial_global_assignments:\n  0: [" + "0, 1, 2, 3, " * 255 + "0, 1, 2, 3]\n")
+        loads = ["--loads", self.path("loads.csv", "1,2,3,4\n"), "--ep_size", 2048]
+        plan = self.path("plan.yaml", "num_slots: 2048\ninitial_global_assignments:\n  0: [" + "0, 1, 2, 3, " * 511 + "0, 1, 2, 3]\n")
         out = ["--output_path", self.folder / "new.yaml"]
-        for command in (["plan", *loads, "--num_slots", 1024, "--policy", "even", *out],
-                        ["simulate", *loads, "--num_slots", 1024, "--top_k", 2], ["diagnose", *loads],
+        for command in (["plan", *loads, "--num_slots", 2048, "--policy", "even", *out],
+                        ["simulate", *loads, "--num_slots", 2048, "--top_k", 2], ["diagnose", *loads],
                         ["repair", *loads, "--from", plan, *out]):
             with self.subTest(command[0]):
-                self.refused(["eplb", *command], "ep_size is 1024; placements are planned for at most 512 ranks")
+                self.refused(["eplb", *command], "ep_size is 2048; placements are planned for at most 1024 ranks")
 
     def test_fetch_price(self):
         layout = ["--eplb_config", self.folder / "layout.yaml"]

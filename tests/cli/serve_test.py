@@ -284,6 +284,12 @@ class Keys(CliTest):
         self.assertEqual(result.returncode, 2, result.stderr)
         self.assertIn("no key", result.stderr)
 
+    def test_numbers_out_of_their_range_are_refused(self):
+        for flag, value in (("--port", "65536"), ("--port", "-1"), ("--request-timeout", "1e300"), ("--drain-timeout", "-1")):
+            result = run("serve", flag, value)
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertIn(flag, result.stderr)
+
 
 class Load(unittest.TestCase):
     def test_more_than_the_limit_is_told_to_come_later(self):

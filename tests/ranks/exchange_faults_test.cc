@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <functional>
 
 #include "tests/ranks/exchange_load.h"
 
@@ -22,6 +23,30 @@ Load FaultLoad() {
 
 // Leaves the rank's loop without a word to the others.
 struct Vanish {};
+
+// Runs the load, whose probe lets a rank vanish; nobody else may come to the end. Returns how many
+// ranks have lost a peer; each gives what it knows to `on_lost`.
+int CountLost(const Load& load, const Probe& probe,
+              const std::function<void(const comm::PeerLost&)>& on_lost) {
+  const ExchangeShape shape = ShapeOf(load);
+  comm::LocalGroup group(load.num_ranks, {.deadline = milliseconds(300)});
+  LocalFabrics fabrics(load.num_ranks, SegmentBytes(shape));
+  std::vector<float> values(static_cast<size_t>(load.num_layers * load.num_tokens * load.hidden));
+  std::atomic<int> num_lost{0};
+  const auto outcome = comm::RunRanks(group, [&](comm::Communicator& communicator) {
+    Exchange exchange(shape, fabrics.rank(communicator.rank()), communicator);
+    try {
+      RunRank(load, exchange, communicator, values, probe);
+      ADD_FAILURE() << "rank " << communicator.rank() << " came to the end";
+    } catch (const Vanish&) {
+    } catch (const comm::PeerLost& lost) {
+      on_lost(lost);
+      ++num_lost;
+    }
+  });
+  EXPECT_TRUE(outcome.stuck_ranks.empty());
+  return num_lost;
+}
 
 struct FaultCase {
   const char* call;
@@ -42,30 +67,19 @@ TEST_P(DeadRank, EndsAllOthersWithItsNameAndWhatItOwes) {
   const FaultCase fault = GetParam();
   const Load load = FaultLoad();
   constexpr int kDead = 2;
-  const ExchangeShape shape = ShapeOf(load);
-  comm::LocalGroup group(load.num_ranks, {.deadline = milliseconds(300)});
-  LocalFabrics fabrics(load.num_ranks, SegmentBytes(shape));
-  std::vector<float> values(static_cast<size_t>(load.num_layers * load.num_tokens * load.hidden));
-  std::atomic<int> num_naming_it{0};
-  const auto outcome = comm::RunRanks(group, [&](comm::Communicator& communicator) {
-    Exchange exchange(shape, fabrics.rank(communicator.rank()), communicator);
-    try {
-      RunRank(load, exchange, communicator, values, [&](int rank, const char* call, int64_t round) {
+  const int num_lost = CountLost(
+      load,
+      [&](int rank, const char* call, int64_t round) {
         if (rank == kDead && round == 3 && std::strcmp(call, fault.call) == 0) throw Vanish{};
+      },
+      [&](const comm::PeerLost& lost) {
+        const std::string text = lost.what();
+        EXPECT_NE(text.find(fmt::format("waited for {} of rank {}", fault.awaited, kDead)),
+                  std::string::npos)
+            << text;
+        EXPECT_NE(text.find("iteration 1, layer 0"), std::string::npos) << text;
       });
-      ADD_FAILURE() << "rank " << communicator.rank() << " came to the end";
-    } catch (const Vanish&) {
-    } catch (const comm::PeerLost& lost) {
-      const std::string text = lost.what();
-      EXPECT_NE(text.find(fmt::format("waited for {} of rank {}", fault.awaited, kDead)),
-                std::string::npos)
-          << text;
-      EXPECT_NE(text.find("iteration 1, layer 0"), std::string::npos) << text;
-      ++num_naming_it;
-    }
-  });
-  EXPECT_EQ(num_naming_it.load(), load.num_ranks - 1);
-  EXPECT_TRUE(outcome.stuck_ranks.empty());
+  EXPECT_EQ(num_lost, load.num_ranks - 1);
 }
 
 // Out of step a rank waits for whoever owes it something; all of them for the dead one in the end.
@@ -74,29 +88,17 @@ TEST(DeadRankOutOfStep, EndsAllOthersWithItsName) {
   for (const char* call : {"PublishCounts", "Dispatch", "TakeRows", "Return", "WaitReturns"}) {
     Load load = FaultLoad();
     load.is_free = true;
-    const ExchangeShape shape = ShapeOf(load);
-    comm::LocalGroup group(load.num_ranks, {.deadline = milliseconds(300)});
-    LocalFabrics fabrics(load.num_ranks, SegmentBytes(shape));
-    std::vector<float> values(static_cast<size_t>(load.num_layers * load.num_tokens * load.hidden));
-    std::atomic<int> num_naming_it{0};
-    const auto outcome = comm::RunRanks(group, [&](comm::Communicator& communicator) {
-      Exchange exchange(shape, fabrics.rank(communicator.rank()), communicator);
-      try {
-        RunRank(load, exchange, communicator, values,
-                [&](int rank, const char* called, int64_t round) {
-                  if (rank == kDead && round >= 3 && std::strcmp(called, call) == 0) throw Vanish{};
-                });
-        ADD_FAILURE() << "rank " << communicator.rank() << " came to the end";
-      } catch (const Vanish&) {
-      } catch (const comm::PeerLost& lost) {
-        EXPECT_NE(std::string(lost.what()).find(fmt::format("of rank {}", kDead)),
-                  std::string::npos)
-            << call << ": " << lost.what();
-        ++num_naming_it;
-      }
-    });
-    EXPECT_EQ(num_naming_it.load(), load.num_ranks - 1) << call;
-    EXPECT_TRUE(outcome.stuck_ranks.empty());
+    const int num_lost = CountLost(
+        load,
+        [&](int rank, const char* called, int64_t round) {
+          if (rank == kDead && round >= 3 && std::strcmp(called, call) == 0) throw Vanish{};
+        },
+        [&](const comm::PeerLost& lost) {
+          EXPECT_NE(std::string(lost.what()).find(fmt::format("of rank {}", kDead)),
+                    std::string::npos)
+              << call << ": " << lost.what();
+        });
+    EXPECT_EQ(num_lost, load.num_ranks - 1) << call;
   }
 }
 

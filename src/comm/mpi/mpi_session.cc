@@ -114,7 +114,8 @@ void MpiSession::State::Tell(const std::string& reason) {
     tell(reason);
   else
     std::fprintf(stderr, "%s\n", reason.c_str());
-  std::fflush(nullptr);
+  // Not all streams: the one that a thread reads a person's line from is locked.
+  std::fflush(stderr);
 }
 
 // In an iteration, if any group is or was.
@@ -179,7 +180,8 @@ MpiSession::~MpiSession() {
   state_->shared.is_leaving = true;
   try {
     if (!state_->shared.has_failed) state_->farewell->Barrier();
-  } catch (const PeerLost&) {  // noted in has_failed
+  } catch (const PeerLost&) {
+    state_->shared.has_failed = true;
   }
   const bool have_all_come =
       !state_->shared.has_failed || state_->farewell->WaitForTheLiving(kFarewell);
@@ -236,6 +238,7 @@ std::unique_ptr<MpiCommunicator> MpiSession::MakeMpiCommunicator(GroupOptions gr
 // Open MPI calls this function of its own when it cannot go on, and would end the process without a
 // word of who is dead; that of the program comes before that of the library. Source:
 // ompi/mca/rte/rte.h of Open MPI 4.1. Another MPI has none of this name.
+// NOLINTNEXTLINE(readability-identifier-naming)
 extern "C" [[noreturn]] void ompi_rte_abort(int /*code*/, char* format, ...) {
   wideload::comm::EndForMpi(format);
 }

@@ -1,7 +1,6 @@
 // Orders of rank 0 as another rank reads them: arbitrary bytes, and the orders of a run whose bytes
 // the input changes. What is read is what a rank can carry out.
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -10,34 +9,12 @@
 #include "base/error.h"
 #include "moe/layout.h"
 #include "runtime/processes/step_order.h"
+#include "runtime/processes/testing.h"
 
 namespace {
 
 using namespace wideload;           // NOLINT(google-build-using-namespace): a program of one file
 using namespace wideload::runtime;  // NOLINT(google-build-using-namespace)
-
-constexpr int64_t kVocab = 50;
-constexpr std::array<int64_t, 2> kWindows = {0, 40};
-
-EngineOptions SmallOptions() {
-  EngineOptions options;
-  options.layout = parallel::DataParallel(2);
-  options.max_num_tokens = 40;
-  options.max_batch_size = 4;
-  options.num_kv_blocks = 8;  // few: requests are preempted
-  options.max_seq_len = 100;
-  return options;
-}
-
-SchedulerOptions SmallSchedulerOptions() {
-  const EngineOptions options = SmallOptions();
-  return {.num_groups = options.layout.dp,
-          .max_num_tokens = options.max_num_tokens,
-          .max_batch_size = options.max_batch_size,
-          .num_kv_blocks = options.num_kv_blocks,
-          .kv_windows = {kWindows.begin(), kWindows.end()},
-          .max_seq_len = options.max_seq_len};
-}
 
 // Takes the input apart; zeros follow its end.
 class Bytes {
@@ -57,7 +34,8 @@ class Bytes {
 };
 
 void CheckBlocks(const std::vector<BlockTable>& tables, int64_t end) {
-  static const std::vector<kv::BlockClass> classes = BlockClasses(SmallSchedulerOptions());
+  static const std::vector<kv::BlockClass> classes =
+      BlockClasses(SchedulerOptionsOf(SmallOptions()));
   WIDELOAD_CHECK(tables.size() == classes.size(), "{} tables", tables.size());
   for (size_t c = 0; c < tables.size(); ++c) {
     WIDELOAD_CHECK(std::ssize(tables[c].blocks) >= kv::BlocksFor(end), "{} blocks for {} positions",
@@ -94,10 +72,10 @@ void CheckOrder(const StepOrder& order) {
                    "positions {} and {} more", entry.start, entry.count);
     num_tokens += entry.count;
     for (const int32_t token : sequence.tokens)
-      WIDELOAD_CHECK(token >= 0 && token < kVocab, "token {}", token);
+      WIDELOAD_CHECK(token >= 0 && token < kSmallVocab, "token {}", token);
     WIDELOAD_CHECK(std::ssize(sequence.tokens) <= options.max_seq_len, "{} tokens",
                    sequence.tokens.size());
-    WIDELOAD_CHECK(InvalidField(sequence.request.sampling, kVocab).empty(), "sampling");
+    WIDELOAD_CHECK(InvalidField(sequence.request.sampling, kSmallVocab).empty(), "sampling");
     CheckBlocks(sequence.tables, entry.start + entry.count);
   }
   WIDELOAD_CHECK(num_tokens <= options.max_num_tokens, "{} tokens", num_tokens);
@@ -107,14 +85,14 @@ void ReadAnyBytes(const uint8_t* data, size_t size) {
   std::vector<std::byte> bytes(size);  // aligned
   if (size > 0) std::memcpy(bytes.data(), data, size);
   try {
-    CheckOrder(OrderReader(SmallOptions(), kVocab, kWindows).Read(bytes));
+    CheckOrder(OrderReader(SmallOptions(), kSmallVocab, kSmallWindows).Read(bytes));
   } catch (const Error&) {
   }
 }
 
 Request NextRequest(Bytes& input, uint64_t index) {
   Request request;
-  request.prompt.assign(size_t{1} + input.Next() % 48, static_cast<int32_t>(index % kVocab));
+  request.prompt.assign(size_t{1} + input.Next() % 48, static_cast<int32_t>(index % kSmallVocab));
   request.max_tokens = input.Next() % 40;
   request.index = index;
   request.sampling.num_logprobs = input.Next() % 3 - 1;
@@ -128,7 +106,7 @@ Request NextRequest(Bytes& input, uint64_t index) {
 class ChangedRun {
  public:
   ChangedRun(const uint8_t* data, size_t size)
-      : input_(data, size), scheduler_(SmallSchedulerOptions()) {}
+      : input_(data, size), scheduler_(SchedulerOptionsOf(SmallOptions())) {}
 
   // Errors: Error of the reader, which has seen enough then.
   void Run() {
@@ -171,7 +149,7 @@ class ChangedRun {
   Bytes input_;
   Scheduler scheduler_;
   OrderWriter writer_;
-  OrderReader reader_{SmallOptions(), kVocab, kWindows};
+  OrderReader reader_{SmallOptions(), kSmallVocab, kSmallWindows};
   rebalance::PlacementChange change_{
       .generation = 1,
       .layers = {{.moe_layer = 0, .placement = eplb::ContiguousPlacement(4, 6, 2)}}};

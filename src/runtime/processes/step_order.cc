@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
 #include "runtime/processes/wire.h"
@@ -101,6 +102,7 @@ class OrderReader::Parser {
   void Parse() {
     StepOrder& order = owner_.order_;
     order.entries.clear();
+    ++owner_.num_orders_;
     order.kind = reader_.Take<OrderKind>();
     Require(order.kind >= OrderKind::kStart && order.kind <= OrderKind::kStop, "is of kind {}",
             static_cast<int32_t>(order.kind));
@@ -151,6 +153,9 @@ class OrderReader::Parser {
   void ParseEntry() {
     const auto head = reader_.Take<EntryHead>();
     Sequence& sequence = head.is_new != 0 ? AddSequence(head.id) : Find(head.id);
+    // A second entry could take the blocks of the first one away.
+    Require(std::exchange(sequence.last_plan, owner_.num_orders_) != owner_.num_orders_,
+            "has sequence {} twice", head.id);
     TakeTokens(sequence);
     TakeBlocks(sequence, head.first_block);
     const auto length = static_cast<int64_t>(sequence.tokens.size());

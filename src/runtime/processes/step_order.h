@@ -78,6 +78,7 @@ class OrderReader {
   std::vector<kv::BlockClass> classes_;
   std::map<RequestId, std::unique_ptr<Sequence>> sequences_;
   StepOrder order_;
+  int64_t num_orders_ = 0;
 };
 
 }  // namespace wideload::runtime

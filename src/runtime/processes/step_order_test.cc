@@ -3,43 +3,20 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <array>
 #include <limits>
 #include <random>
 
 #include "base/error.h"
 #include "kv/paged_cache.h"
+#include "runtime/processes/testing.h"
 
 namespace wideload::runtime {
 namespace {
 
-constexpr int64_t kVocab = 50;
-// Of layers that see all and layers that see 40 positions.
-constexpr std::array<int64_t, 2> kWindows = {0, 40};
-
-EngineOptions SmallOptions() {
-  EngineOptions options;
-  options.layout = parallel::DataParallel(2);
-  options.max_num_tokens = 40;
-  options.max_batch_size = 4;
-  options.num_kv_blocks = 8;  // few: requests are preempted
-  options.max_seq_len = 100;
-  return options;
-}
-
-Scheduler MakeScheduler(const EngineOptions& o) {
-  return Scheduler({.num_groups = o.layout.dp,
-                    .max_num_tokens = o.max_num_tokens,
-                    .max_batch_size = o.max_batch_size,
-                    .num_kv_blocks = o.num_kv_blocks,
-                    .kv_windows = {kWindows.begin(), kWindows.end()},
-                    .max_seq_len = o.max_seq_len});
-}
-
 Request MakeRequest(uint64_t index, size_t prompt_length, int64_t max_tokens) {
   Request request;
   for (size_t i = 0; i < prompt_length; ++i)
-    request.prompt.push_back(static_cast<int32_t>((index * 7 + i) % kVocab));
+    request.prompt.push_back(static_cast<int32_t>((index * 7 + i) % kSmallVocab));
   request.max_tokens = max_tokens;
   request.sampling = {.temperature = 0.5, .seed = index, .num_logprobs = 2};
   request.index = index;
@@ -77,9 +54,10 @@ void ExpectSame(const PlanEntry& read, const PlanEntry& wanted) {
 // preemption, cancellation and the end of requests.
 TEST(StepOrder, CarriesEveryPlanOfARunWithPreemption) {
   const EngineOptions options = SmallOptions();
-  Scheduler scheduler = MakeScheduler(options);
+  Scheduler scheduler(SchedulerOptionsOf(options));
   OrderWriter writers[2];
-  OrderReader readers[2] = {{options, kVocab, kWindows}, {options, kVocab, kWindows}};
+  OrderReader readers[2] = {{options, kSmallVocab, kSmallWindows},
+                            {options, kSmallVocab, kSmallWindows}};
   std::mt19937 random(5);
   RequestId next = 0;
   std::vector<std::byte> bytes;
@@ -107,7 +85,7 @@ TEST(StepOrder, CarriesEveryPlanOfARunWithPreemption) {
     }
     for (const auto& entries : plan.groups)
       for (const PlanEntry& entry : entries) {
-        const int32_t token = entry.sample ? static_cast<int32_t>(random() % kVocab) : -1;
+        const int32_t token = entry.sample ? static_cast<int32_t>(random() % kSmallVocab) : -1;
         const RequestId id = entry.sequence->id;
         if (scheduler.Complete(entry, token) != FinishReason::kNone) retire(id);
       }
@@ -123,7 +101,7 @@ TEST(StepOrder, CarriesEveryPlanOfARunWithPreemption) {
 
 TEST(StepOrder, TakesFewBytesForADecode) {
   const EngineOptions options = SmallOptions();
-  Scheduler scheduler = MakeScheduler(options);
+  Scheduler scheduler(SchedulerOptionsOf(options));
   ASSERT_EQ(scheduler.Add(0, MakeRequest(1, 30, 20)), "");
   OrderWriter writer;
   std::vector<std::byte> bytes;
@@ -152,19 +130,19 @@ class BadOrder : public testing::Test {
     OrderWriter writer;
     writer.WriteStep({.iteration = 0}, {&entry, 1}, bytes);
     try {
-      OrderReader(SmallOptions(), kVocab, kWindows).Read(bytes);
+      OrderReader(SmallOptions(), kSmallVocab, kSmallWindows).Read(bytes);
       FAIL() << "taken";
     } catch (const Error& error) {
       EXPECT_THAT(error.what(), testing::HasSubstr(reason));
     }
   }
 
-  Scheduler scheduler_ = MakeScheduler(SmallOptions());
+  Scheduler scheduler_ = Scheduler(SchedulerOptionsOf(SmallOptions()));
   const StepPlan* plan_ = nullptr;
 };
 
 TEST_F(BadOrder, IsRefusedByName) {
-  ExpectRefused([](Sequence& s, PlanEntry&) { s.tokens[3] = kVocab; }, "has token 50");
+  ExpectRefused([](Sequence& s, PlanEntry&) { s.tokens[3] = kSmallVocab; }, "has token 50");
   ExpectRefused([](Sequence& s, PlanEntry&) { s.tokens[3] = -1; }, "has token -1");
   ExpectRefused([](Sequence& s, PlanEntry&) { s.tables[0].blocks[0] = 8; }, "block 8");
   ExpectRefused([](Sequence& s, PlanEntry&) { s.tables[0].blocks.pop_back(); },
@@ -202,18 +180,20 @@ TEST_F(BadOrder, IsRefusedWhereverItIsCutOff) {
   OrderWriter writer;
   writer.WriteStep({.iteration = 0}, plan_->groups[0], bytes);
   for (size_t size = 0; size < bytes.size(); ++size)
-    EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(std::span(bytes).first(size)),
-                 Error)
+    EXPECT_THROW(
+        OrderReader(SmallOptions(), kSmallVocab, kSmallWindows).Read(std::span(bytes).first(size)),
+        Error)
         << size;
   bytes.resize(bytes.size() + 8);
-  EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(bytes), Error);
+  EXPECT_THROW(OrderReader(SmallOptions(), kSmallVocab, kSmallWindows).Read(bytes), Error);
 }
 
 TEST_F(BadOrder, IsRefusedWhenItIsOfNoKind) {
   for (const int kind : {-1, 4}) {
     std::vector<std::byte> bytes;
     OrderWriter::Write(static_cast<OrderKind>(kind), bytes);
-    EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(bytes), Error) << kind;
+    EXPECT_THROW(OrderReader(SmallOptions(), kSmallVocab, kSmallWindows).Read(bytes), Error)
+        << kind;
   }
 }
 
@@ -225,15 +205,36 @@ TEST(StepOrder, CarriesAChangeOfPlacements) {
          .placement = eplb::RandomPlacement(5, 8, 2, static_cast<uint64_t>(layer))});
   std::vector<std::byte> bytes;
   OrderWriter writer;
-  OrderReader reader(SmallOptions(), kVocab, kWindows);
+  OrderReader reader(SmallOptions(), kSmallVocab, kSmallWindows);
   writer.WriteStep({.iteration = 0, .change = &change}, {}, bytes);
   EXPECT_EQ(reader.Read(bytes).change, change);
   for (size_t size = 0; size < bytes.size(); ++size)
-    EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(std::span(bytes).first(size)),
-                 Error)
+    EXPECT_THROW(
+        OrderReader(SmallOptions(), kSmallVocab, kSmallWindows).Read(std::span(bytes).first(size)),
+        Error)
         << size;
   writer.WriteStep({.iteration = 1}, {}, bytes);
   EXPECT_EQ(reader.Read(bytes).change, std::nullopt);
+}
+
+TEST_F(BadOrder, MayNotHaveASequenceTwice) {
+  PlanEntry first = plan_->ranks[0][0];
+  PlanEntry second = first;
+  first.count = 1;
+  first.sample = false;
+  second.start = 1;
+  second.count = 1;
+  second.sample = false;
+  const PlanEntry both[] = {first, second};
+  std::vector<std::byte> bytes;
+  OrderWriter writer;
+  writer.WriteStep({.iteration = 0}, both, bytes);
+  try {
+    OrderReader(SmallOptions(), kSmallVocab, kSmallWindows).Read(bytes);
+    FAIL() << "taken";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("twice"));
+  }
 }
 
 TEST_F(BadOrder, MayNotContinueWhatIsNotThere) {
@@ -241,7 +242,7 @@ TEST_F(BadOrder, MayNotContinueWhatIsNotThere) {
   OrderWriter writer;
   writer.WriteStep({.iteration = 0}, plan_->groups[0], bytes);
   writer.WriteStep({.iteration = 1}, plan_->groups[0], bytes);
-  EXPECT_THROW(OrderReader(SmallOptions(), kVocab, kWindows).Read(bytes), Error);
+  EXPECT_THROW(OrderReader(SmallOptions(), kSmallVocab, kSmallWindows).Read(bytes), Error);
 }
 
 }  // namespace

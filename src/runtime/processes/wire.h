@@ -50,8 +50,8 @@ class ByteReader {
   // `bytes` must be aligned to ByteWriter::kAlignment and outlive what TakeAll returns.
   explicit ByteReader(std::span<const std::byte> bytes) : bytes_(bytes) {}
 
-  template <class T>
   // What Put wrote.
+  template <class T>
   T Take() {
     static_assert(std::is_trivially_copyable_v<T>);
     T value;
