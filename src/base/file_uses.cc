@@ -121,6 +121,7 @@ void AddOutput(const FileUse& use, std::vector<Touched>& touched) {
     }
     touched.push_back(std::move(found));
   } catch (const Error&) {
+    // its refusal comes from who opens it
   }
 }
 

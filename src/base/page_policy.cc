@@ -156,7 +156,7 @@ std::string UseHugePages(std::span<std::byte> memory, bool is_shared) {
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory.data()) + page - 1) / page * page;
   const uintptr_t end = reinterpret_cast<uintptr_t>(memory.data() + memory.size()) / page * page;
   if (begin >= end) return "";
-  void* const pages = reinterpret_cast<void*>(begin);
+  std::byte* const pages = memory.data() + (begin - reinterpret_cast<uintptr_t>(memory.data()));
   const bool is_taken = ::madvise(pages, end - begin, MADV_HUGEPAGE) == 0;
   if (is_taken && ::madvise(pages, end - begin, kCollapse) == 0) return "";
   const std::string mode = HugePageMode(is_shared);

@@ -201,9 +201,9 @@ std::string KeyOfOldSpelling(std::string_view key) {
   return is_in_section ? std::string(inner) : "";
 }
 
-int EditDistance(std::string_view a, std::string_view b) {
-  // rows[i][j]: between the first i letters of a and the first j of b, the last three i
-  std::vector<int> before_last, last(b.size() + 1), now(b.size() + 1);
+int EditDistance(std::string_view a, std::string_view b, int limit) {
+  // between the first i letters of a and the first j of b, for the last three i
+  std::vector<int> before_last(b.size() + 1), last(b.size() + 1), now(b.size() + 1);
   std::iota(last.begin(), last.end(), 0);
   for (size_t i = 1; i <= a.size(); ++i) {
     now[0] = static_cast<int>(i);
@@ -213,29 +213,28 @@ int EditDistance(std::string_view a, std::string_view b) {
       if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
         now[j] = std::min(now[j], before_last[j - 2] + 1);
     }
-    before_last = last;
-    last = now;
+    // what two rows have reached no later row goes below: a swap looks two back
+    if (std::min(std::ranges::min(last), std::ranges::min(now)) >= limit) return limit;
+    before_last.swap(last);
+    last.swap(now);
   }
   return last[b.size()];
 }
 
 std::string NearestKey(std::string_view key) {
-  constexpr size_t kMaxLetters = 200;  // longer ones are nobody's slip
+  constexpr size_t kMaxLetters = 100;  // longer ones are nobody's slip
   constexpr int kMisplaced = 2;        // a wrong level counts more than one letter
   const std::string_view word = key.substr(0, kMaxLetters);
   std::string nearest;
-  int least = 0;
-  // What lengths alone tell: most keys need no more.
-  const auto at_least = [](std::string_view a, std::string_view b) {
-    return static_cast<int>(std::max(a.size(), b.size()) - std::min(a.size(), b.size()));
+  int least = std::numeric_limits<int>::max();
+  const auto distance_below = [](std::string_view a, std::string_view b, int limit) {
+    const size_t more = std::max(a.size(), b.size()) - std::min(a.size(), b.size());
+    return static_cast<int>(more) < limit ? EditDistance(a, b, limit) : limit;
   };
   for (const std::string& known : AllKeys()) {
-    const int bound =
-        std::min(at_least(word, known), kMisplaced + at_least(Leaf(word), Leaf(known)));
-    if (!nearest.empty() && bound >= least) continue;
-    const int misplaced = kMisplaced + EditDistance(Leaf(word), Leaf(known));
-    const int distance = std::min(EditDistance(word, known), misplaced);
-    if (!nearest.empty() && distance >= least) continue;
+    const int leaf = kMisplaced + distance_below(Leaf(word), Leaf(known), least - kMisplaced);
+    const int distance = distance_below(word, known, std::min(leaf, least));
+    if (distance >= least) continue;
     nearest = known;
     least = distance;
   }

@@ -2,6 +2,7 @@
 // TensorRT-LLM's LLM-API options that set none here. Pure.
 #pragma once
 
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
@@ -52,7 +53,9 @@ std::string KeyOfOldSpelling(std::string_view key);
 // swapped with their neighbour, also when it stands at the wrong level.
 std::string NearestKey(std::string_view key);
 
-// The number of such changes between two words.
-int EditDistance(std::string_view a, std::string_view b);
+// The number of such changes between two words; any number from `limit` on when it is not below
+// that.
+int EditDistance(std::string_view a, std::string_view b,
+                 int limit = std::numeric_limits<int>::max());
 
 }  // namespace wideload::config

@@ -36,6 +36,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     config = ParseJson(text.substr(0, line), "config");
   } catch (const Error&) {
+    // a refusal is an answer
   }
   Use(small + std::string(text.substr(line)), config);
   tokenizer::SliceEnds(tokenizer::WithReplacements(text));

@@ -39,6 +39,7 @@ int CountLost(const Load& load, const Probe& probe,
       RunRank(load, exchange, communicator, values, probe);
       ADD_FAILURE() << "rank " << communicator.rank() << " came to the end";
     } catch (const Vanish&) {
+      // needs no refusal: the rank is gone
     } catch (const comm::PeerLost& lost) {
       on_lost(lost);
       ++num_lost;

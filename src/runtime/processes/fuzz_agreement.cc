@@ -18,6 +18,7 @@ void IgnoreRefusal(Use use) {
   try {
     use();
   } catch (const Error&) {
+    // a refusal is an answer
   }
 }
 
