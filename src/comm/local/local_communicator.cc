@@ -21,6 +21,14 @@ const std::string kReduce = "the summands of an all-reduce";
 const std::string kReducePart = "its part of an all-reduce";
 const std::string kReduceEnd = "the end of an all-reduce";
 
+// Own columns of a block, as they are shown to the others.
+struct ShownColumns {
+  const std::byte* data = nullptr;  // of row 0
+  int64_t num_rows = 0;
+  int64_t row_stride_bytes = 0;
+  int64_t width_bytes = 0;
+};
+
 }  // namespace
 
 // A rank counts its steps; others wait until its published count has come as far as their own.
@@ -93,17 +101,20 @@ class LocalGroup::Rank final : public Communicator {
     // Who shows the next block has read this one, so two places suffice without asking.
     is_second_block_ = !is_second_block_;
     const auto place = static_cast<size_t>(is_second_block_);
-    shown_blocks_[place] = block;
+    shown_columns_[place] = {.data = block.data + block.Begin(rank_),
+                             .num_rows = block.num_rows,
+                             .row_stride_bytes = block.row_stride_bytes,
+                             .width_bytes = block.Width(rank_)};
     Step();
     for (int i = 1; i < num_ranks_; ++i) {
       const int peer = (rank_ + i) % num_ranks_;
       Await(peer, kColumns);
-      const ColumnBlock& theirs = Peer(peer).shown_blocks_[place];
-      WIDELOAD_CHECK(theirs.num_rows == block.num_rows && theirs.Width(peer) == block.Width(peer),
+      const ShownColumns& theirs = Peer(peer).shown_columns_[place];
+      WIDELOAD_CHECK(theirs.num_rows == block.num_rows && theirs.width_bytes == block.Width(peer),
                      "columns of rank {}: {} rows of {} bytes here, {} of {} there", peer,
-                     block.num_rows, block.Width(peer), theirs.num_rows, theirs.Width(peer));
+                     block.num_rows, block.Width(peer), theirs.num_rows, theirs.width_bytes);
       const auto width = static_cast<size_t>(block.Width(peer));
-      const std::byte* from = theirs.data + theirs.Begin(peer);
+      const std::byte* from = theirs.data;
       std::byte* to = block.data + block.Begin(peer);
       for (int64_t row = 0; row < block.num_rows && width > 0; ++row) {
         std::memcpy(to, from, width);
@@ -184,8 +195,8 @@ class LocalGroup::Rank final : public Communicator {
   int num_ranks_;
   uint32_t step_ = 0;  // steps this rank has taken
   int64_t num_parts_ = 0;
-  std::span<const std::byte> shown_;         // what a step shows to the others
-  std::array<ColumnBlock, 2> shown_blocks_;  // likewise, in turns
+  std::span<const std::byte> shown_;           // what a step shows to the others
+  std::array<ShownColumns, 2> shown_columns_;  // likewise, in turns
   bool is_second_block_ = false;
   std::vector<float> sums_;             // all-reduce: this rank's shard, shown to the others
   std::vector<const float*> summands_;  // [num_ranks]

@@ -218,7 +218,7 @@ TEST(StepOrder, CarriesAChangeOfPlacements) {
 }
 
 TEST_F(BadOrder, MayNotHaveASequenceTwice) {
-  PlanEntry first = plan_->ranks[0][0];
+  PlanEntry first = plan_->groups[0][0];
   PlanEntry second = first;
   first.count = 1;
   first.sample = false;
