@@ -6,6 +6,7 @@
 #include "chat_flags.h"
 #include "commands.h"
 #include "embedded_model.h"
+#include "file_flags.h"
 
 namespace wideload::apps {
 namespace {
@@ -20,11 +21,13 @@ struct ApplyTemplateOptions {
 };
 
 void ApplyTemplate(const ApplyTemplateOptions& options) {
-  CheckWritable(options.output);
   // A template of its own file needs no model, and then no special tokens are known.
   const bool has_model = !options.model.empty() || options.chat_template.empty();
   const std::string folder =
       has_model ? options.model.empty() ? EmbeddedModelFolder() : options.model : "";
+  CheckFiles({Reads("--model", folder), Reads("--chat-template", options.chat_template),
+              Reads("--input", options.input), Writes("--output", options.output)});
+  CheckWritable(options.output);
   const chat::ChatTemplate chat_template = OpenChatTemplate(folder, options.chat_template);
   const chat::Variables variables = has_model ? chat::SpecialTokens(folder) : chat::Variables();
   const std::string source = options.input == "-" ? "standard input" : options.input;

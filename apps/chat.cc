@@ -102,7 +102,7 @@ bool ReadMessage(std::string& line, int64_t max_bytes) {
 }
 
 void ChatCommand::Run(runtime::ProcessWorld* world) {
-  CheckFiles(engine, {});
+  CheckFiles(engine, {Reads("--chat-template", chat_template)});
   CatchInterrupts();
   std::unique_ptr<const tokenizer::Tokenizer> opened;
   std::unique_ptr<const chat::ChatTemplate> chat;

@@ -31,6 +31,7 @@ void CheckFiles(const config::EngineFlags& engine, std::vector<FileUse> uses) {
   else if (variable != nullptr)
     uses.push_back(WritesFolder("EXPERT_STATISTIC_PATH", variable));
   uses.push_back(Writes("--trace", engine.trace));
+  uses.push_back(Writes("--weight-file", engine.weight_file));
   RefuseSharedFiles(uses);
 }
 

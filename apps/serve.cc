@@ -98,7 +98,8 @@ std::unique_ptr<const chat::ChatTemplate> OpenTemplate(const std::string& folder
 }
 
 void ServeCommand::Run(runtime::ProcessWorld* world) {
-  CheckFiles(engine, {Reads("--api-key-file", api_key_file)});
+  CheckFiles(engine,
+             {Reads("--api-key-file", api_key_file), Reads("--chat-template", chat_template)});
   CatchInterrupts();
   serve::HttpServer http(host, port, {.max_connections = max_connections});
   std::unique_ptr<const tokenizer::Tokenizer> tokenizer;

@@ -94,6 +94,15 @@ class Shared(CliTest):
         os.link(path, hard)
         return [path, f"{path.parent}/./{path.name}", link, hard]
 
+    def test_apply_template(self):
+        template, chats = self.path("chat.jinja", "hello"), self.path("chats.json", [])
+        command = ["apply-template", "--chat-template", template, "-i", chats, "-o"]
+        for target in self.spellings(template):
+            self.unchanged([*command, target], "--output", "--chat-template")
+        self.unchanged([*command, chats], "--output", "--input")
+        for command in (["chat"], ["serve", "--port", "0"]):
+            self.unchanged([*command, "--chat-template", template, "--trace", template], "--trace", "--chat-template")
+
     def test_bench(self):
         rows = self.rows("rows.jsonl", [{"task_id": 0, "input_ids": [1], "output_tokens": 1}])
         for output in self.spellings(rows):
