@@ -57,6 +57,7 @@ void Answer::Take(size_t i, runtime::Delta delta) {
   if (delta.token >= 0) NoteToken(choice);
   if (!delta.prompt_logprobs.empty()) choice.prompt_logprobs = std::move(delta.prompt_logprobs);
   if (delta.token >= 0) choice.ids.push_back(delta.token);
+  choice.num_cached_tokens = std::max(choice.num_cached_tokens, delta.num_cached_tokens);
   if (delta.is_last()) {
     --num_open_;
     choice.finish_reason = FinishText(delta.finish);
@@ -131,14 +132,18 @@ Json Answer::Envelope(bool is_chunk) const {
 // Of each prompt once, whatever the number of its choices.
 Json Answer::Usage() const {
   size_t prompt_tokens = 0, generated_tokens = 0;
+  int64_t cached_tokens = 0;
   for (size_t i = 0; i < choices_.size(); ++i) {
-    if (i % static_cast<size_t>(start_.request.num_choices) == 0)
+    if (i % static_cast<size_t>(start_.request.num_choices) == 0) {
       prompt_tokens += choices_[i].prompt.size();
+      cached_tokens += choices_[i].num_cached_tokens;
+    }
     generated_tokens += choices_[i].ids.size();
   }
   return {{"prompt_tokens", prompt_tokens},
           {"completion_tokens", generated_tokens},
-          {"total_tokens", prompt_tokens + generated_tokens}};
+          {"total_tokens", prompt_tokens + generated_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", cached_tokens}}}};
 }
 
 std::string Answer::PromptText(const Choice& choice) const {
