@@ -89,6 +89,8 @@ class Round:
             def read_stderr():
                 return os.pread(err.fileno(), 1 << 20, 0)
             wrong = hostile_server.attack(process, read_stderr, self.seed, random.Random)
+            if wrong:
+                process.kill()
             code = self.wait(process)
             stderr = read_stderr().decode(errors="replace")
         if wrong:
