@@ -58,6 +58,7 @@ class Answer {
     std::chrono::steady_clock::time_point last_token;
   };
 
+  void Note(size_t i, runtime::Delta delta);
   void NoteToken(Choice& choice);
   void ReadToolCalls(Choice& choice, runtime::Delta& delta);
   void Fail(const std::string& message);

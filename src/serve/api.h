@@ -55,7 +55,8 @@ class Api {
 
  private:
   struct Route;
-  struct Open;  // a request under way
+  struct Ticket;  // counts a request as under way for as long as it lives
+  struct Open;    // a request under way whose jobs the engine has
   static std::span<const Route> Routes();
   static const Route* FindRoute(std::string_view method, std::string_view path);
 
@@ -65,18 +66,16 @@ class Api {
 
   // On a thread that reads requests.
   void Read(const HttpExchange& exchange, Operation operation,
-            std::chrono::steady_clock::time_point arrival);
+            const std::shared_ptr<Ticket>& ticket);
   std::optional<Refusal> Carry(const HttpExchange& exchange, Operation operation,
-                               std::chrono::steady_clock::time_point arrival);
+                               const std::shared_ptr<Ticket>& ticket);
   std::string WithoutFolder(std::string text) const;
   std::optional<Refusal> CheckModel(const ApiRequest& request) const;
   HttpResponse Tokenize(const ApiRequest& request) const;
   HttpResponse Detokenize(const ApiRequest& request) const;
   HttpResponse ApplyTemplate(const ApiRequest& request) const;
   std::optional<Refusal> Generate(const HttpExchange& exchange, Operation operation,
-                                  ApiRequest request,
-                                  std::chrono::steady_clock::time_point arrival);
-  void Close();
+                                  ApiRequest request, const std::shared_ptr<Ticket>& ticket);
 
   HttpResponse Health(const HttpRequest& request);
   HttpResponse Ready(const HttpRequest& request);

@@ -2,6 +2,7 @@
 // format, and from every kind of layout that a few ranks allow.
 #include <gtest/gtest.h>
 
+#include "base/file.h"
 #include "support/layout_cases.h"
 #include "support/random_layout.h"
 #include "support/random_model.h"
@@ -67,6 +68,15 @@ TEST(LayoutCases, ASampleGivesTheBitsOfOneRank) {
         EXPECT_EQ(runner.Run(layout), "0") << folder << ": " << layout.Describe();
       }
   EXPECT_GT(index, 60U);
+}
+
+TEST(LayoutCases, AreTheRowsOfTheirPageAndNoneDiffers) {
+  const std::string page = ReadFile(testing_support::SourcePath("docs/layouts.md"));
+  std::string expected = testing_support::LayoutPageBegin();
+  for (const std::string& folder : testing_support::LayoutModels())
+    for (const testing_support::LayoutCase& layout : testing_support::LayoutCases(folder))
+      if (!layout.are_processes) expected += LayoutRowBegin(folder, layout) + "0 | 0 |\n";
+  EXPECT_EQ(page, expected) << "./dev soak layouts --all --write makes the page";
 }
 
 }  // namespace

@@ -1,9 +1,11 @@
 // ./dev soak layouts --runs N: random layouts of random requests, each compared bit for bit with
-// one rank. --all: every layout of 1, 2, 4 and 8 ranks, as the table of docs/layouts.md.
+// one rank. --all: every layout of 1, 2, 4 and 8 ranks, as the page docs/layouts.md, which it
+// compares or writes.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "support/layout_cases.h"
 #include "support/random_layout.h"
 #include "support/random_model.h"
@@ -74,26 +76,32 @@ bool Run(Soak& soak) {
   return true;
 }
 
-// Prints the table. Returns whether no bit differs.
-bool RunAll() {
+// Tries every layout and prints the page, row by row. Returns whether no bit differs and, unless it
+// is written, the page in docs is this one.
+bool RunAll(bool is_written) {
+  const std::string file = testing_support::SourcePath("docs/layouts.md");
   bool are_same = true;
-  std::printf("| model | ranks | share attention | groups | experts | threads | processes |\n");
-  std::printf("|---|---|---|---|---|---|---|\n");
+  std::string page = testing_support::LayoutPageBegin();
+  std::printf("%s", page.c_str());
+  const auto add = [&page](const std::string& text) {
+    page += text;
+    std::printf("%s", text.c_str());
+    std::fflush(stdout);
+  };
   for (const std::string& folder : testing_support::LayoutModels()) {
     testing_support::LayoutRunner runner(folder);
-    const bool is_random = folder.find("random_8_heads") != std::string::npos;
-    const std::string name =
-        is_random ? "random, 8 heads" : folder.substr(folder.find_last_of('/') + 1);
     for (const testing_support::LayoutCase& layout : testing_support::LayoutCases(folder)) {
-      if (!layout.are_processes)
-        std::printf("| %s | %d | %d | %d | %s |", name.c_str(), layout.layout.world(),
-                    layout.layout.tp, layout.layout.dp,
-                    layout.are_experts_moving ? "moving" : "in place");
+      if (!layout.are_processes) add(LayoutRowBegin(folder, layout));
       const std::string difference = runner.Run(layout);
       are_same = are_same && difference == "0";
-      std::printf(" %s |%s", difference.c_str(), layout.are_processes ? "\n" : "");
-      std::fflush(stdout);
+      add(difference + (layout.are_processes ? " |\n" : " | "));
     }
+  }
+  if (is_written) {
+    WriteFileWhole(file, page);
+  } else if (page != ReadFile(file)) {
+    std::fprintf(stderr, "%s is another page; --write makes it this one\n", file.c_str());
+    return false;
   }
   return are_same;
 }
@@ -108,6 +116,8 @@ int main(int argc, char** argv) {
   app.add_option("--seed", soak.seed, "of the first layout")->capture_default_str();
   bool is_all = false;
   app.add_flag("--all", is_all, "every layout of 1, 2, 4 and 8 ranks of three models, as a table");
+  bool is_written = false;
+  app.add_flag("--write", is_written, "with --all: writes docs/layouts.md");
   CLI11_PARSE(app, argc, argv);
-  return (is_all ? wideload::RunAll() : wideload::Run(soak)) ? 0 : 1;
+  return (is_all ? wideload::RunAll(is_written) : wideload::Run(soak)) ? 0 : 1;
 }

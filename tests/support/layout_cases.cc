@@ -15,6 +15,7 @@ namespace wideload::testing_support {
 namespace {
 
 constexpr uint64_t kSeed = 15;
+constexpr const char* kRandomModel = "random_8_heads";
 
 // Ranks are more than cores, and others may use the machine, too.
 constexpr std::chrono::seconds kDeadline{60};
@@ -22,7 +23,7 @@ constexpr std::chrono::seconds kDeadline{60};
 }  // namespace
 
 std::vector<std::string> LayoutModels() {
-  const std::string folder = TemporaryFolder("random_8_heads");
+  const std::string folder = TemporaryFolder(kRandomModel);
   WriteLayoutModel(folder, kSeed);
   return {folder, SourcePath("testdata/models/tiny-deepseek-v3"),
           SourcePath("testdata/models/tiny-gpt-oss")};
@@ -46,6 +47,28 @@ std::vector<LayoutCase> LayoutCases(const std::string& folder) {
                            .are_experts_moving = is_moving,
                            .are_processes = are_processes});
   return cases;
+}
+
+std::string LayoutPageBegin() {
+  return R"(# Layouts
+
+Every layout of 1, 2, 4 and 8 ranks of three models, and the largest difference of a logit from one rank; 0: no bit of any
+logit and no token differs. Ranks are threads of one process, or processes. `./dev soak layouts --all --write` makes this
+page; without `--write` it tries all again and compares; `./dev test` tries a sample. Experts that move have spare slots,
+go through their layer in chunks, and change their places at random while requests run. "random, 8 heads" has 2 KV heads,
+8 layers and 16 experts, made from a seed; the others are in `testdata/models`.
+
+| model | ranks | share attention (`--tp`) | groups (`--dp`) | experts | threads | processes |
+|---|---|---|---|---|---|---|
+)";
+}
+
+std::string LayoutRowBegin(const std::string& folder, const LayoutCase& layout) {
+  const bool is_random = folder.find(kRandomModel) != std::string::npos;
+  return fmt::format("| {} | {} | {} | {} | {} | ",
+                     is_random ? "random, 8 heads" : folder.substr(folder.find_last_of('/') + 1),
+                     layout.layout.world(), layout.layout.tp, layout.layout.dp,
+                     layout.are_experts_moving ? "moving" : "in place");
 }
 
 std::vector<runtime::Request> ShortRequests(const TestModel& model, size_t count, uint64_t seed) {

@@ -25,6 +25,12 @@ struct LayoutCase {
 };
 std::vector<LayoutCase> LayoutCases(const std::string& folder);
 
+// docs/layouts.md up to the rows of its table.
+std::string LayoutPageBegin();
+// The beginning of the row of a layout there, alike for threads and processes; the differences of
+// both follow, "0 | 0 |".
+std::string LayoutRowBegin(const std::string& folder, const LayoutCase& layout);
+
 // DrawRequests with at most 6 tokens to generate.
 std::vector<runtime::Request> ShortRequests(const TestModel& model, size_t count, uint64_t seed);
 
