@@ -13,6 +13,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/descriptor.h"
 #include "base/error.h"
 #include "base/memory.h"
 
@@ -23,7 +24,7 @@ constexpr int64_t kHeaderBytes = 4096;
 constexpr uint64_t kMagic = 0x6D687364616F6C77;  // "wloadshm"
 constexpr uint32_t kVersion = 1;
 constexpr size_t kMaxNameLength = 200;
-constexpr std::string_view kPrefix = "wideload.";
+constexpr std::string_view kFilePrefix = "wideload.";
 
 // First page of the file; written before the file has a name.
 struct Header {
@@ -38,21 +39,6 @@ struct Header {
 // Users of a segment hold a shared lock on its file, which the kernel drops when they end; who
 // removes it must get the exclusive one. That also holds between containers that share the folder
 // but do not see each other's processes.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  int Release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
-
 bool IsWord(const std::string& text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) {
     return std::isalnum(c) != 0 || c == '_' || c == '-';
@@ -67,7 +53,7 @@ std::string PathOf(const SegmentName& name) {
           "together at most {}",
           word, name.job, kMaxNameLength);
   if (!name.file.empty()) return fmt::format("{}/{}", name.folder, name.file);
-  return fmt::format("{}/{}{}.{}", name.folder, kPrefix, name.job, name.name);
+  return fmt::format("{}/{}{}.{}", name.folder, kFilePrefix, name.job, name.name);
 }
 
 // The header of a whole segment, else one with magic 0.
@@ -96,7 +82,7 @@ bool HasThatFile(const std::string& path, int fd) {
 // Removes the file if it is a segment of a dead owner that nobody uses. With the exclusive lock
 // held nobody else can have replaced the file between the look and the unlink; nobody replaces one
 // of `own_job`, whose names are of one run, so there the lock is not needed.
-bool RemoveIfDead(const std::string& path, std::string_view own_job = {}) {
+bool RemoveIfOwnerIsDead(const std::string& path, std::string_view own_job = {}) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (file.get() < 0) return false;
   const Header header = ReadHeader(file.get());
@@ -167,7 +153,7 @@ void Link(int fd, const std::string& path) {
     if (::linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) == 0) return;
     if (errno != EEXIST)
       Throw(ErrorKind::kIo, "{}: cannot be made: {}", path, std::strerror(errno));
-    if (!RemoveIfDead(path) && ::access(path.c_str(), F_OK) == 0) break;
+    if (!RemoveIfOwnerIsDead(path) && ::access(path.c_str(), F_OK) == 0) break;
   }
   ThrowNameInUse(path);
 }
@@ -303,7 +289,7 @@ std::vector<SegmentInfo> ListSegments(const std::string& folder) {
 int RemoveDeadSegments(const std::string& folder, std::string_view own_job) {
   int num_removed = 0;
   for (const std::string& path : FilesOf(folder))
-    num_removed += RemoveIfDead(path, own_job) ? 1 : 0;
+    num_removed += RemoveIfOwnerIsDead(path, own_job) ? 1 : 0;
   return num_removed;
 }
 

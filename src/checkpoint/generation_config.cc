@@ -10,7 +10,6 @@
 namespace wideload::checkpoint {
 namespace {
 
-constexpr int64_t kMaxTokenId = (int64_t{1} << 31) - 1;
 constexpr size_t kMaxEosIds = 1024;
 constexpr double kLargest = 1e300;
 

@@ -18,8 +18,6 @@ constexpr int64_t kMaxHeads = 4096;
 constexpr int64_t kMaxHeadDim = 4096;
 constexpr int64_t kMaxIntermediate = int64_t{1} << 20;
 constexpr int64_t kMaxExperts = int64_t{1} << 16;
-constexpr int64_t kMaxPositions = int64_t{1} << 27;
-constexpr int64_t kMaxTokenId = (int64_t{1} << 31) - 1;
 constexpr double kMaxParameters = 281474976710656.0;                // 2^48
 constexpr double kMaxKvBytesAtFullContext = 4611686018427387904.0;  // 2^62
 

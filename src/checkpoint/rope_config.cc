@@ -13,7 +13,6 @@ constexpr double kMaxTheta = 1e15;
 constexpr double kMaxFactor = 1e6;
 constexpr double kMaxMscale = 1e3;
 constexpr double kMinRotaryFraction = 1e-3;
-constexpr int64_t kMaxPositions = int64_t{1} << 27;
 
 std::optional<double> OptionalNumber(const JsonFields& fields, std::string_view name, double min,
                                      double max) {

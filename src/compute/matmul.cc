@@ -2,6 +2,7 @@
 
 #include "compute/dispatch.h"
 #include "compute/ops.h"
+#include "compute/weight_format.h"
 
 namespace wideload::compute {
 namespace {
@@ -15,8 +16,6 @@ struct GemmCut {
   int64_t group_tasks = 0;
   int64_t num_tasks() const { return row_tasks * group_tasks; }
 };
-
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Tasks are small enough that even one row's product feeds several threads, and whole steps of the
 // widest micro-kernel.

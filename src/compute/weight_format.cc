@@ -10,8 +10,6 @@ namespace {
 constexpr std::array<std::string_view, kNumWeightFormats> kNames = {"fp32", "bf16", "fp8", "int4",
                                                                     "mxfp4"};
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 }  // namespace
 
 std::string_view WeightFormatName(WeightFormat format) {

@@ -11,6 +11,9 @@
 
 namespace wideload::compute {
 
+// a / b, rounded up, for a >= 0 and b > 0.
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // Columns (output features) of a packed matrix come in groups of 16, each group in one piece:
 //   kF32    [k][16] fp32
 //   kBF16   [k / 2][16][2] bf16, k padded by zeros to a multiple of 32

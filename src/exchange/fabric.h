@@ -13,6 +13,11 @@
 
 namespace wideload::exchange {
 
+// The flag `cell` bytes into a segment.
+inline EventWord& CellAt(std::byte* segment, int64_t cell) {
+  return *reinterpret_cast<EventWord*>(segment + cell);
+}
+
 class Fabric {
  public:
   virtual ~Fabric() = default;

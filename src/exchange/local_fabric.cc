@@ -9,10 +9,6 @@ namespace {
 
 constexpr uintptr_t kSegmentAlignment = 128;
 
-EventWord& CellAt(std::byte* segment, int64_t cell) {
-  return *reinterpret_cast<EventWord*>(segment + cell);
-}
-
 }  // namespace
 
 class LocalFabrics::LocalFabric final : public Fabric {

@@ -11,10 +11,6 @@ namespace {
 // A wait notices the death of its peer between two slices.
 constexpr std::chrono::milliseconds kSlice{10};
 
-EventWord& CellAt(std::byte* segment, int64_t cell) {
-  return *reinterpret_cast<EventWord*>(segment + cell);
-}
-
 }  // namespace
 
 ShmFabric::ShmFabric(comm::Communicator& group, int64_t segment_bytes, const std::string& job,

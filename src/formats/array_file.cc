@@ -16,7 +16,7 @@ struct ArrayPath {
   std::string array;  // empty: not named
 };
 
-std::optional<ArrayPath> Split(const std::string& path) {
+std::optional<ArrayPath> SplitPath(const std::string& path) {
   if (path.ends_with(".npy")) return ArrayPath{path, ""};
   for (const std::string ending : {".npz", ".safetensors"}) {
     if (path.ends_with(ending)) return ArrayPath{path, ""};
@@ -50,15 +50,15 @@ typename Map::const_iterator Choose(const Map& arrays, const ArrayPath& path) {
 
 }  // namespace
 
-bool IsArrayFile(const std::string& path) { return Split(path).has_value(); }
+bool IsArrayFile(const std::string& path) { return SplitPath(path).has_value(); }
 
 std::string FileOfArrayPath(const std::string& path) {
-  const std::optional<ArrayPath> split = Split(path);
+  const std::optional<ArrayPath> split = SplitPath(path);
   return split ? split->file : path;
 }
 
 NumberArray ReadArrayFile(const std::string& path) {
-  const std::optional<ArrayPath> split = Split(path);
+  const std::optional<ArrayPath> split = SplitPath(path);
   WIDELOAD_CHECK(split.has_value(), "{} is no file of arrays", path);
   if (split->file.ends_with(".npy")) return ReadNpy(path);
   if (split->file.ends_with(".npz")) {

@@ -12,7 +12,6 @@ namespace wideload::formats {
 namespace {
 
 constexpr int32_t kMaxLayer = statistics::kMaxEplbLayers - 1;
-constexpr double kMaxLoad = 1e30;
 
 enum Column { kLayer, kExpert, kCount, kStep, kNumColumns };
 constexpr std::array<std::array<std::string_view, 5>, kNumColumns> kNames = {{

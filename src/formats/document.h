@@ -2,6 +2,7 @@
 // a torch.save archive: what the readers of one engine's files look at. Thread-safe.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -55,6 +56,8 @@ Document ParseTorchDocument(std::span<const std::byte> bytes, const std::string&
 // The integer at `key`, in [min, max]. Errors: kInvalid with `where` (the place of `parent`).
 int64_t IntegerOf(const Document& parent, std::string_view key, int64_t min, int64_t max,
                   const std::string& where);
+// An allowed number of dimensions: of a matrix.
+inline constexpr std::array<size_t, 1> kTwoDimensions = {2};
 // The array at `key`. Errors: kInvalid with `where` when it is absent, no array, of another rank
 // than one in `ranks`; `meaning` says what it must be: "[layers, experts]".
 const NumberArray& ArrayOf(const Document& parent, std::string_view key,

@@ -13,7 +13,6 @@ namespace {
 using statistics::LoadTable;
 
 constexpr std::array<std::string_view, 4> kPhases = {"unknown", "prefill", "decode", "mixed"};
-constexpr double kMaxLoad = 1e30;
 
 LoadTable SumSlots(const LoadTable& slots, const SlotExperts& slot_expert,
                    const std::string& source) {

@@ -16,6 +16,9 @@
 
 namespace wideload::formats {
 
+// Of an expert in one step; sums of such loads stay exact enough to compare.
+inline constexpr double kMaxLoad = 1e30;
+
 // What a batch computed: prompts, answers, or some of both.
 enum class Phase { kUnknown, kPrefill, kDecode, kMixed };
 // "unknown", "prefill", "decode", "mixed".

@@ -18,7 +18,6 @@ constexpr char kLastMap[] = "last_physical_to_logical_map";
 constexpr char kRecords[] = "records";
 constexpr char kPassCounts[] = "global_physical_count";
 constexpr char kTokenIds[] = "topk_ids_of_layer";
-constexpr std::array<size_t, 1> kTwo = {2};
 constexpr std::array<size_t, 1> kThree = {3};
 constexpr std::array<size_t, 2> kTwoOrThree = {2, 3};
 constexpr int64_t kMaxPass = int64_t{1} << 52;
@@ -80,7 +79,7 @@ class PassSummer {
  private:
   static std::vector<std::vector<double>> CountsOf(const Document& record,
                                                    const std::string& where) {
-    return Rows(ArrayOf(record, kPassCounts, kTwo, "[layers, slots]", where),
+    return Rows(ArrayOf(record, kPassCounts, kTwoDimensions, "[layers, slots]", where),
                 where + ": " + kPassCounts);
   }
 
@@ -220,7 +219,8 @@ Recording RecordingOfSglang(std::span<const NamedDocument> dumps, const std::str
 SlotExperts SglangPlacement(const NamedDocument& dump) {
   const char* key = dump.content.Find(kMap) != nullptr ? kMap : kLastMap;
   if (dump.content.Find(key) == nullptr) return {};
-  const NumberArray& map = ArrayOf(dump.content, key, kTwo, "[layers, slots]", dump.source);
+  const NumberArray& map =
+      ArrayOf(dump.content, key, kTwoDimensions, "[layers, slots]", dump.source);
   return PlacementOfArray(map, dump.source + ": " + key);
 }
 

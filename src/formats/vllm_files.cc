@@ -15,7 +15,6 @@ namespace {
 using statistics::EplbConfig;
 using statistics::LoadTable;
 
-constexpr std::array<size_t, 1> kTwo = {2};
 constexpr std::string_view kStatsType = "eplb_load_stats";
 constexpr std::string_view kMetaType = "eplb_load_meta";
 constexpr std::string_view kMappingType = "eplb_initial_mapping";
@@ -59,12 +58,14 @@ class JsonlReader {
   }
 
   void Stats(const Document& record, const std::string& where) {
-    const NumberArray& loads = ArrayOf(record, "expert_load", kTwo, "[layers, slots]", where);
+    const NumberArray& loads =
+        ArrayOf(record, "expert_load", kTwoDimensions, "[layers, slots]", where);
     const LoadTable batch = TableOfArray(loads, where + ": expert_load");
     if (record.Find("num_ranks") != nullptr) Meta(record, where);
     SlotExperts map;
     if (record.Find("p2l_map") != nullptr) {
-      const NumberArray& array = ArrayOf(record, "p2l_map", kTwo, "[layers, slots]", where);
+      const NumberArray& array =
+          ArrayOf(record, "p2l_map", kTwoDimensions, "[layers, slots]", where);
       if (array.shape != loads.shape)
         Throw(ErrorKind::kInvalid, "{}: p2l_map is {}; expert_load is {}, so it must be that",
               where, ShapeText(array.shape), ShapeText(loads.shape));

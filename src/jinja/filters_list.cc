@@ -10,9 +10,8 @@ namespace wideload::jinja {
 namespace {
 
 using Bound = const BoundArguments&;
-using Kind = Sequence::Kind;
+using SequenceKind = Sequence::Kind;
 
-bool Flag(const std::optional<Value>& value) { return value && IsTrue(*value); }
 bool IsGiven(const std::optional<Value>& value) { return value && !value->IsNone(); }
 
 Value Length(Runtime& runtime, Bound a) {
@@ -23,7 +22,7 @@ Value Length(Runtime& runtime, Bound a) {
 
 Value First(Runtime& runtime, Bound a) {
   const Sequence* sequence = a[0]->Seq();
-  if (sequence && sequence->kind == Kind::kGenerator) {
+  if (sequence && sequence->kind == SequenceKind::kGenerator) {
     const Value* next = Runtime::NextOf(*sequence);
     return next ? *next : Value::Missing("no first item");
   }
@@ -34,7 +33,7 @@ Value First(Runtime& runtime, Bound a) {
 
 Value Last(Runtime& runtime, Bound a) {
   const Sequence* sequence = a[0]->Seq();
-  if (sequence && sequence->kind == Kind::kGenerator) runtime.Refuse("last of a generator");
+  if (sequence && sequence->kind == SequenceKind::kGenerator) runtime.Refuse("last of a generator");
 
   if (sequence && !sequence->items.empty()) return sequence->items.back();
   const std::vector<Value> items = runtime.Items(*a[0]);
@@ -47,7 +46,7 @@ Value Items(Runtime& runtime, Bound a) {
     const Dict* dict = a[0]->Map();
     if (dict == nullptr) runtime.Refuse("items of " + KindOf(*a[0]));
     for (const Dict::Entry& entry : dict->entries())
-      items.push_back(runtime.List({entry.key, entry.value}, Kind::kTuple));
+      items.push_back(runtime.List({entry.key, entry.value}, SequenceKind::kTuple));
   });
 }
 
@@ -62,7 +61,7 @@ Value Join(Runtime& runtime, Bound a) {
 }
 
 Value Default(Runtime&, Bound a) {
-  const bool is_missing = a[0]->IsUndefined() || (Flag(a[2]) && !IsTrue(*a[0]));
+  const bool is_missing = a[0]->IsUndefined() || (IsTrue(a[2]) && !IsTrue(*a[0]));
   return is_missing ? a[1].value_or(Value::Text("", false)) : *a[0];
 }
 
@@ -73,11 +72,11 @@ Value DictSort(Runtime& runtime, Bound a) {
   if (by != "key" && by != "value") runtime.Refuse("by of dictsort; it must be key or value");
   std::vector<Value> items;
   for (const Dict::Entry& entry : dict->entries())
-    items.push_back(runtime.List({entry.key, entry.value}, Kind::kTuple));
+    items.push_back(runtime.List({entry.key, entry.value}, SequenceKind::kTuple));
   const size_t part = by == "key" ? 0 : 1;
-  SortBy(runtime, items, Flag(a[3]), [&](const Value& item) {
+  SortBy(runtime, items, IsTrue(a[3]), [&](const Value& item) {
     const Value& key = item.Seq()->items[part];
-    return Flag(a[1]) ? key : IgnoringCase(runtime, key);
+    return IsTrue(a[1]) ? key : IgnoringCase(runtime, key);
   });
   return runtime.List(std::move(items));
 }
@@ -102,11 +101,11 @@ Value Sort(Runtime& runtime, Bound a) {
   } else {
     paths.emplace_back(runtime, a[3].value_or(Value{None{}}));
   }
-  SortBy(runtime, items, Flag(a[1]), [&](const Value& item) {
+  SortBy(runtime, items, IsTrue(a[1]), [&](const Value& item) {
     std::vector<Value> keys;
     for (const AttributePath& path : paths) {
       const Value key = path.Of(runtime, item);
-      keys.push_back(Flag(a[2]) ? key : IgnoringCase(runtime, key));
+      keys.push_back(IsTrue(a[2]) ? key : IgnoringCase(runtime, key));
     }
     return runtime.List(std::move(keys));
   });
@@ -115,7 +114,7 @@ Value Sort(Runtime& runtime, Bound a) {
 
 Value Unique(Runtime& runtime, Bound a) {
   return runtime.Generator([&](std::vector<Value>& items) {
-    const auto key_of = KeyOf(runtime, a[2], Flag(a[1]));
+    const auto key_of = KeyOf(runtime, a[2], IsTrue(a[1]));
     Dict seen;
     for (const Value& item : runtime.Items(*a[0])) {
       const Value key = key_of(item);
@@ -129,7 +128,7 @@ Value Unique(Runtime& runtime, Bound a) {
 Value Extreme(Runtime& runtime, Bound a, int sign) {
   const std::vector<Value> items = runtime.Items(*a[0]);
   if (items.empty()) return Value::Missing("no item");
-  const auto key_of = KeyOf(runtime, a[2], Flag(a[1]));
+  const auto key_of = KeyOf(runtime, a[2], IsTrue(a[1]));
   size_t best = 0;
   Value best_key = key_of(items[0]);
   for (size_t i = 1; i < items.size(); ++i) {
@@ -149,7 +148,7 @@ Value GroupBy(Runtime& runtime, Bound a) {
     return value.IsUndefined() && IsGiven(a[2]) ? *a[2] : value;
   };
   const auto key_of = [&](const Value& item) {
-    return Flag(a[3]) ? value_of(item) : IgnoringCase(runtime, value_of(item));
+    return IsTrue(a[3]) ? value_of(item) : IgnoringCase(runtime, value_of(item));
   };
   SortBy(runtime, items, false, key_of);
   std::vector<Value> groups;
@@ -161,7 +160,7 @@ Value GroupBy(Runtime& runtime, Bound a) {
                                items.begin() + static_cast<std::ptrdiff_t>(end));
     runtime.Work(sizeof(Sequence) + 2 * sizeof(Value));
     auto group = std::make_shared<Sequence>();
-    group->kind = Kind::kTuple;
+    group->kind = SequenceKind::kTuple;
     group->is_group = true;
     group->items = {value_of(items[begin]), runtime.List(std::move(members))};
     group->depth = std::max(DepthOf(group->items[0]), DepthOf(group->items[1])) + 1;
@@ -188,11 +187,11 @@ Value Reverse(Runtime& runtime, Bound a) {
   }
   const Sequence* sequence = a[0]->Seq();
   // Python reverses these lazily, a generator by way of a list.
-  const bool is_lazy =
-      a[0]->Map() || a[0]->IsUndefined() || (sequence && sequence->kind != Kind::kGenerator);
+  const bool is_lazy = a[0]->Map() || a[0]->IsUndefined() ||
+                       (sequence && sequence->kind != SequenceKind::kGenerator);
   std::vector<Value> items = runtime.Items(*a[0]);
   std::reverse(items.begin(), items.end());
-  return runtime.List(std::move(items), is_lazy ? Kind::kGenerator : Kind::kList);
+  return runtime.List(std::move(items), is_lazy ? SequenceKind::kGenerator : SequenceKind::kList);
 }
 
 Value Batch(Runtime& runtime, Bound a) {

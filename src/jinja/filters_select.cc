@@ -13,7 +13,7 @@ namespace wideload::jinja {
 namespace {
 
 using Bound = const BoundArguments&;
-using Kind = Sequence::Kind;
+using SequenceKind = Sequence::Kind;
 
 const Value& First(Runtime& runtime, const Arguments& arguments) {
   if (arguments.positional.empty()) runtime.Refuse("a filter without a value");
@@ -124,9 +124,9 @@ Value IsInCase(Runtime& runtime, const Value& value, bool (*is_right)(uint32_t))
 // What Python could look up: no list, no mapping, nor a tuple of them.
 bool IsHashable(const Value& value) {
   const Sequence* sequence = value.Seq();
-  if (sequence && sequence->kind == Kind::kTuple)
+  if (sequence && sequence->kind == SequenceKind::kTuple)
     return std::all_of(sequence->items.begin(), sequence->items.end(), IsHashable);
-  return !value.Map() && !(sequence && sequence->kind == Kind::kList);
+  return !value.Map() && !(sequence && sequence->kind == SequenceKind::kList);
 }
 
 Value IsNamed(Runtime& runtime, const Value& name, const Builtin* (*find)(std::string_view)) {
@@ -136,9 +136,9 @@ Value IsNamed(Runtime& runtime, const Value& name, const Builtin* (*find)(std::s
 
 Value IsSequence(Runtime&, Bound a) {
   const Sequence* sequence = a[0]->Seq();
-  const bool is_indexed =
-      sequence && (sequence->kind == Kind::kList || sequence->kind == Kind::kTuple ||
-                   sequence->kind == Kind::kRange);
+  const bool is_indexed = sequence && (sequence->kind == SequenceKind::kList ||
+                                       sequence->kind == SequenceKind::kTuple ||
+                                       sequence->kind == SequenceKind::kRange);
   return {is_indexed || a[0]->Str() || a[0]->Map() || a[0]->IsUndefined()};
 }
 

@@ -16,8 +16,6 @@ namespace {
 
 using Bound = const BoundArguments&;
 
-bool Flag(const std::optional<Value>& value) { return value && IsTrue(*value); }
-
 // The text of a number as int() and float() take it: without white space and with _ between digits
 // removed. Nothing where _ stands elsewhere.
 std::optional<std::string> NumberText(const MarkedText& value) {
@@ -194,7 +192,7 @@ Value Indent(Runtime& runtime, Bound a) {
   for (size_t i = 0; i < lines.size(); ++i) {
     const MarkedText& line = *lines[i].Str();
     if (i > 0) result.Append("\n", false);
-    if (i == 0 ? Flag(a[2]) : Flag(a[3]) || line.size() > 0) {
+    if (i == 0 ? IsTrue(a[2]) : IsTrue(a[3]) || line.size() > 0) {
       runtime.Work(indention.footprint());
       result.Append(indention);
     }
@@ -214,7 +212,7 @@ Value Truncate(Runtime& runtime, Bound a) {
   if (size && *size - leeway <= length) return *a[0];
   const MarkedText& text = runtime.Characters(*a[0], "what is truncated");
   size_t kept = ByteOfCodePoint(text.text(), static_cast<size_t>(length - end_length));
-  if (!Flag(a[2]) && kept > 0) {
+  if (!IsTrue(a[2]) && kept > 0) {
     const size_t space = text.text().rfind(' ', kept - 1);
     if (space != std::string::npos) kept = space;
   }
@@ -250,7 +248,7 @@ std::optional<MarkedText> IndentOf(Runtime& runtime, const std::optional<Value>&
 
 Value ToJsonFilter(Runtime& runtime, Bound a) {
   JsonStyle style{
-      .ensures_ascii = Flag(a[1]), .sorts_keys = Flag(a[4]), .indent = IndentOf(runtime, a[2])};
+      .ensures_ascii = IsTrue(a[1]), .sorts_keys = IsTrue(a[4]), .indent = IndentOf(runtime, a[2])};
   if (a[3] && !a[3]->IsNone()) {
     const std::vector<Value> separators = runtime.Items(*a[3]);
     if (separators.size() != 2) runtime.Refuse("separators; there must be two");

@@ -13,7 +13,7 @@ namespace wideload::jinja {
 namespace {
 
 using Bound = const BoundArguments&;
-using Kind = Sequence::Kind;
+using SequenceKind = Sequence::Kind;
 
 bool IsGiven(const std::optional<Value>& value) { return value && !value->IsNone(); }
 
@@ -64,7 +64,7 @@ Value HasAffix(Runtime& runtime, Bound a, bool at_begin) {
                     : part.text.substr(part.text.size() - text.size()) == text;
   };
   const Sequence* several = a[1]->Seq();
-  if (several && several->kind == Kind::kTuple)
+  if (several && several->kind == SequenceKind::kTuple)
     return {std::any_of(several->items.begin(), several->items.end(), has)};
   return {has(*a[1])};
 }
@@ -192,10 +192,10 @@ Value Partition(Runtime& runtime, Bound a) {
   if (found == std::string::npos)
     return runtime.List(from_right ? std::vector<Value>{empty, empty, *a[0]}
                                    : std::vector<Value>{*a[0], empty, empty},
-                        Kind::kTuple);
+                        SequenceKind::kTuple);
   return runtime.List({runtime.Text(text.Slice(0, found)), *a[1],
                        runtime.Text(text.Slice(found + separator.size(), text.size()))},
-                      Kind::kTuple);
+                      SequenceKind::kTuple);
 }
 
 template <Side text_side>
@@ -248,21 +248,21 @@ Value CountOfItem(Runtime& runtime, Bound a) {
   }))};
 }
 
-template <Kind kind>
+template <SequenceKind kind>
 Value DictView(Runtime& runtime, Bound a) {
   std::vector<Value> items;
   for (const Dict::Entry& entry : a[0]->Map()->entries()) {
     runtime.Step();
-    if (kind == Kind::kItems)
-      items.push_back(runtime.List({entry.key, entry.value}, Kind::kTuple));
+    if (kind == SequenceKind::kItems)
+      items.push_back(runtime.List({entry.key, entry.value}, SequenceKind::kTuple));
     else
-      items.push_back(kind == Kind::kKeys ? entry.key : entry.value);
+      items.push_back(kind == SequenceKind::kKeys ? entry.key : entry.value);
   }
   return runtime.List(std::move(items), kind);
 }
 
 Value Get(Runtime& runtime, Bound a) {
-  const bool is_tuple = a[1]->Seq() && a[1]->Seq()->kind == Kind::kTuple;
+  const bool is_tuple = a[1]->Seq() && a[1]->Seq()->kind == SequenceKind::kTuple;
   if (a[1]->Map() || (a[1]->Seq() && !is_tuple)) runtime.Refuse("get() with " + KindOf(*a[1]));
   const Value* found = a[0]->Map()->Find(*a[1]);
   return found ? *found : a[2].value_or(Value{None{}});
@@ -356,9 +356,9 @@ std::span<const Builtin> DictMethods() {
   static const std::vector<Builtin> kMethods = {
       {"copy", {"self"}, 1, [](Runtime&, Bound a) { return *a[0]; }},
       {"get", {"self", "key", "default"}, 2, Get},
-      {"items", {"self"}, 1, DictView<Kind::kItems>},
-      {"keys", {"self"}, 1, DictView<Kind::kKeys>},
-      {"values", {"self"}, 1, DictView<Kind::kValues>},
+      {"items", {"self"}, 1, DictView<SequenceKind::kItems>},
+      {"keys", {"self"}, 1, DictView<SequenceKind::kKeys>},
+      {"values", {"self"}, 1, DictView<SequenceKind::kValues>},
   };
   return kMethods;
 }

@@ -143,6 +143,8 @@ int DepthOf(const Value& value);
 std::string KindOf(const Value& value);
 // Python's bool().
 bool IsTrue(const Value& value);
+// An argument that is not given is not true.
+inline bool IsTrue(const std::optional<Value>& value) { return value && IsTrue(*value); }
 // Whether it is a number or a boolean that fits 64 bits; then *number has it.
 bool AsInteger(const Value& value, int64_t* number);
 // The same for any number, as Python's float().

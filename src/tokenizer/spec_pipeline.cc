@@ -43,7 +43,7 @@ class Growth {
 };
 
 void AddNormalizer(const JsonFields& fields, Normalizer& normalizer, Growth& growth) {
-  using Kind = NormalizerStep::Kind;
+  using StepKind = NormalizerStep::Kind;
   const std::string type = fields.String("type");
   if (type == "Sequence") {
     RefuseOtherFields(fields, {"type", "normalizers"});
@@ -52,19 +52,19 @@ void AddNormalizer(const JsonFields& fields, Normalizer& normalizer, Growth& gro
       AddNormalizer(Element(fields, "normalizers", i), normalizer, growth);
   } else if (type == "NFC") {
     RefuseOtherFields(fields, {"type"});
-    normalizer.push_back({.kind = Kind::kNfc, .pattern = std::nullopt, .content = ""});
+    normalizer.push_back({.kind = StepKind::kNfc, .pattern = std::nullopt, .content = ""});
   } else if (type == "Prepend") {
     RefuseOtherFields(fields, {"type", "prepend"});
     if (fields.String("prepend").size() > kMaxPrependBytes)
       RefuseUnsupported(fields, "prepend", fmt::format("at most {} bytes", kMaxPrependBytes));
     normalizer.push_back(
-        {.kind = Kind::kPrepend, .pattern = std::nullopt, .content = fields.String("prepend")});
+        {.kind = StepKind::kPrepend, .pattern = std::nullopt, .content = fields.String("prepend")});
   } else if (type == "Replace") {
     RefuseOtherFields(fields, {"type", "pattern", "content"});
     const JsonFields pattern = fields.Object("pattern");
     // What a regular expression matches may be empty.
     growth.Replace(fields, pattern.Has("String") ? pattern.String("String").size() : 0);
-    normalizer.push_back({.kind = Kind::kReplace,
+    normalizer.push_back({.kind = StepKind::kReplace,
                           .pattern = ReadPattern(fields),
                           .content = fields.String("content")});
   } else {

@@ -21,6 +21,8 @@ const std::string kReduce = "the summands of an all-reduce";
 const std::string kReducePart = "its part of an all-reduce";
 const std::string kReduceEnd = "the end of an all-reduce";
 
+}  // namespace
+
 // Own columns of a block, as they are shown to the others.
 struct ShownColumns {
   const std::byte* data = nullptr;  // of row 0
@@ -28,8 +30,6 @@ struct ShownColumns {
   int64_t row_stride_bytes = 0;
   int64_t width_bytes = 0;
 };
-
-}  // namespace
 
 // A rank counts its steps; others wait until its published count has come as far as their own.
 // Memory that a step shows to others is reused only after a later step of all of them.

@@ -26,13 +26,14 @@ constexpr double kStartTemperature = 0.2;
 constexpr double kStartTemperatureByProposals = 4e-5;  // x proposals / slots
 
 // A placement on its way to a plan, and the rule it keeps.
-struct Draft {
+struct EvenDraft {
   Placement placement;
   NodeRule nodes;
 };
 
-Draft StartAnew(const BatchLoads& recorded, const EvenPlanOptions& options, int32_t cross_slots) {
-  Draft draft;
+EvenDraft StartAnew(const BatchLoads& recorded, const EvenPlanOptions& options,
+                    int32_t cross_slots) {
+  EvenDraft draft;
   if (options.nodes.num_nodes > 1) {
     draft.nodes =
         MakeNodeRule(recorded.WithLoad(), options.nodes, options.sizes.num_ranks, cross_slots);
@@ -50,7 +51,8 @@ Draft StartAnew(const BatchLoads& recorded, const EvenPlanOptions& options, int3
 }
 
 // Makes `draft` better and returns the objective.
-double Anneal(const EvenModel& model, const EvenPlanOptions& options, int64_t share, Draft& draft) {
+double Anneal(const EvenModel& model, const EvenPlanOptions& options, int64_t share,
+              EvenDraft& draft) {
   EvenSearch search(model, draft.placement,
                     {.seed = options.seed,
                      .fetch_price = options.fetch_price,
@@ -80,7 +82,7 @@ Placement PlanForEvenSplit(const BatchLoads& recorded, const EvenPlanOptions& op
   const EvenModel model = MakeEvenModel(recorded, options.sizes.num_ranks);
   const int32_t cross_slots =
       options.max_cross_slots < 0 ? options.nodes.num_nodes : options.max_cross_slots;
-  Draft draft = StartAnew(recorded, options, cross_slots);
+  EvenDraft draft = StartAnew(recorded, options, cross_slots);
   std::optional<NodeRule> rule_now;
   if (options.fetch_price > 0) rule_now = RuleKeptBy(*options.current, options.nodes, cross_slots);
   if (!rule_now) {
@@ -88,7 +90,7 @@ Placement PlanForEvenSplit(const BatchLoads& recorded, const EvenPlanOptions& op
     return draft.placement;
   }
   // A search hardly takes back the fetches of a plan made anew: half of the time from each start.
-  Draft kept{*options.current, std::move(*rule_now)};
+  EvenDraft kept{*options.current, std::move(*rule_now)};
   const double anew = Anneal(model, options, 2, draft);
   return Anneal(model, options, 2, kept) <= anew ? kept.placement : draft.placement;
 }
