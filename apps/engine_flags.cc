@@ -213,6 +213,7 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
   options.max_num_tokens = flags.max_num_tokens;
   options.max_batch_size = flags.max_batch_size;
   options.max_seq_len = ContextLength(flags, config);
+  options.prefix_cache = flags.enable_prefix_caching;
   options.split = OfFlag("--split", [&] { return eplb::ParseSplitMode(flags.split); });
   options.moe_max_num_tokens = flags.moe_max_num_tokens;
   options.moe_mode = OfFlag("--moe-mode", [&] { return moe::ParseMoeMode(flags.moe_mode); });

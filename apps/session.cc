@@ -90,6 +90,8 @@ void LogStart(const EngineFlags& flags, const Session& session) {
       FormatBytes(static_cast<uint64_t>(session.model->weight_bytes())),
       session.packed ? fmt::format(" (experts in {})", flags.weight_file) : "",
       options.num_kv_blocks * kv::kBlockTokens, layout, BalancerText(flags, session));
+  if (options.prefix_cache && !session.engine->scheduler().has_prefix_cache())
+    LogInfo("no prefix cache: layers of this model look back a window, and give up what is behind");
 }
 
 // What the flags say of the folder, but for the options.

@@ -22,6 +22,7 @@ struct EngineFlags {
   std::string kernels = "auto";
   int64_t max_seq_len = 0;      // 0: the model's context
   std::string kv_cache_memory;  // per rank: a size, a fraction of free memory, or empty
+  bool enable_prefix_caching = true;
   int64_t max_num_tokens = 2048;
   int64_t max_batch_size = 64;
   bool check_weights = false;

@@ -44,9 +44,10 @@ constexpr KnownKey kKeys[] = {
     {"moe_config.load_balancer.auxiliary_sms", kNo, "there are no multiprocessors to set aside"},
     // KV cache
     {"kv_cache_config.dtype", kNotYet, "keys and values have the precision of the kernels", "auto"},
-    {"kv_cache_config.enable_block_reuse", kNotYet, "every prompt is computed in full", "false"},
-    {"kv_cache_config.enable_partial_reuse", kNotYet, "every prompt is computed in full", "false"},
-    {"kv_cache_config.copy_on_partial_reuse", kNo, "blocks are not shared"},
+    {"kv_cache_config.enable_partial_reuse", kNotYet, "whole blocks of 32 tokens are reused",
+     "false"},
+    {"kv_cache_config.copy_on_partial_reuse", kNo,
+     "whole blocks are shared, and nobody writes them"},
     {"kv_cache_config.event_buffer_max_size", kNotYet, "no events of the cache are kept", "0"},
     {"kv_cache_config.host_cache_size", kNo, "the cache lies in host memory"},
     {"kv_cache_config.max_tokens", kNotYet, "free_gpu_memory_fraction bounds the cache"},

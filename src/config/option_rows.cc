@@ -60,6 +60,13 @@ constexpr OptionRow kTable[] = {
      .is_trtllm_fraction = true,
      .help = "KV cache of a rank: a size (64M) or a fraction of the free memory shared by the "
              "ranks (0.5)"},
+    {.names = "--enable-prefix-caching,--enable-block-reuse",
+     .member = &EngineFlags::enable_prefix_caching,
+     .group = Group::kModel,
+     .agreement = Agreement::kLeaderOnly,
+     .trtllm_key = "kv_cache_config.enable_block_reuse",
+     .help = "keep the KV blocks of ended requests until their place is needed, and compute no "
+             "prompt's beginning again that they hold; not with layers that look back a window"},
     {.names = "--max-num-tokens",
      .member = &EngineFlags::max_num_tokens,
      .group = Group::kModel,

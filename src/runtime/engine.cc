@@ -24,7 +24,8 @@ SchedulerOptions MakeSchedulerOptions(const EngineOptions& options,
           .max_batch_size = options.max_batch_size,
           .num_kv_blocks = options.num_kv_blocks,
           .kv_windows = std::move(kv_windows),
-          .max_seq_len = options.max_seq_len};
+          .max_seq_len = options.max_seq_len,
+          .prefix_cache = options.prefix_cache};
 }
 
 }  // namespace
@@ -189,7 +190,8 @@ void Engine::Collect(const StepPlan& plan) {
                            .token = output.token,
                            .finish = finish,
                            .error = {},
-                           .logprobs = output.logprobs});
+                           .logprobs = output.logprobs,
+                           .num_cached_tokens = sequence.num_cached});
       if (finish != FinishReason::kNone) Retire(id);
     }
   }

@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "base/log.h"
 #include "tokenizer/unicode.h"
 
 namespace wideload::serve {
@@ -53,14 +54,22 @@ Answer::Answer(const ServedModel& model, Metrics& metrics, HttpExchange exchange
 }
 
 void Answer::Take(size_t i, runtime::Delta delta) {
+  if (delta.is_last()) --num_open_;
+  try {
+    Note(i, std::move(delta));
+  } catch (const std::exception& failure) {
+    LogWarn("{}: {}", start_.id, failure.what());
+    if (!has_failed_) Fail("the answer could not be written");
+  }
+}
+
+void Answer::Note(size_t i, runtime::Delta delta) {
   Choice& choice = choices_[i];
   if (delta.token >= 0) NoteToken(choice);
   if (!delta.prompt_logprobs.empty()) choice.prompt_logprobs = std::move(delta.prompt_logprobs);
   if (delta.token >= 0) choice.ids.push_back(delta.token);
-  if (delta.is_last()) {
-    --num_open_;
-    choice.finish_reason = FinishText(delta.finish);
-  }
+  choice.num_cached_tokens = std::max(choice.num_cached_tokens, delta.num_cached_tokens);
+  if (delta.is_last()) choice.finish_reason = FinishText(delta.finish);
   if (start_.has_tool_calls) ReadToolCalls(choice, delta);
   if (delta.is_last())
     metrics_.NoteChoice({.prompt_tokens = static_cast<int64_t>(choice.prompt.size()),
@@ -131,14 +140,18 @@ Json Answer::Envelope(bool is_chunk) const {
 // Of each prompt once, whatever the number of its choices.
 Json Answer::Usage() const {
   size_t prompt_tokens = 0, generated_tokens = 0;
+  int64_t cached_tokens = 0;
   for (size_t i = 0; i < choices_.size(); ++i) {
-    if (i % static_cast<size_t>(start_.request.num_choices) == 0)
+    if (i % static_cast<size_t>(start_.request.num_choices) == 0) {
       prompt_tokens += choices_[i].prompt.size();
+      cached_tokens += choices_[i].num_cached_tokens;
+    }
     generated_tokens += choices_[i].ids.size();
   }
   return {{"prompt_tokens", prompt_tokens},
           {"completion_tokens", generated_tokens},
-          {"total_tokens", prompt_tokens + generated_tokens}};
+          {"total_tokens", prompt_tokens + generated_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", cached_tokens}}}};
 }
 
 std::string Answer::PromptText(const Choice& choice) const {

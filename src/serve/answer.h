@@ -51,12 +51,14 @@ class Answer {
     std::string finish_reason;  // "": none yet
     ToolCallReader call_reader;
     std::vector<ToolCall> calls;
-    size_t num_calls_sent = 0;  // of a stream
-    int64_t text_offset = 0;    // of the next token, in characters
+    size_t num_calls_sent = 0;      // of a stream
+    int64_t text_offset = 0;        // of the next token, in characters
+    int64_t num_cached_tokens = 0;  // of the prompt
     bool has_begun = false;
     std::chrono::steady_clock::time_point last_token;
   };
 
+  void Note(size_t i, runtime::Delta delta);
   void NoteToken(Choice& choice);
   void ReadToolCalls(Choice& choice, runtime::Delta& delta);
   void Fail(const std::string& message);

@@ -72,11 +72,25 @@ const Api::Route* Api::FindRoute(std::string_view method, std::string_view path)
   return nullptr;
 }
 
-// A request under way: its answer, and the jobs of its choices. On the HTTP server's thread.
+struct Api::Ticket {
+  explicit Ticket(Api& owner) : api(owner) { ++api.num_open_; }
+  ~Ticket() {
+    api.num_open_tokens_ -= num_tokens;
+    --api.num_open_;
+  }
+  Ticket(const Ticket&) = delete;
+  Ticket& operator=(const Ticket&) = delete;
+
+  Api& api;
+  const Clock::time_point arrival = Clock::now();
+  int64_t num_tokens = 0;
+};
+
+// Its answer, and the jobs of its choices. On the HTTP server's thread.
 struct Api::Open {
   Answer answer;
-  std::vector<runtime::JobId> jobs;
-  int64_t num_tokens = 0;
+  std::shared_ptr<Ticket> ticket;  // until the answer has ended
+  std::vector<runtime::JobId> jobs = {};
   bool is_cancelled = false;
 
   void Cancel(runtime::EngineLoop& loop) {
@@ -111,18 +125,20 @@ HttpHandlers Api::Handlers() {
               }};
 }
 
-bool Api::HasKey(const std::string& authorization) const {
+// Its place among the keys.
+std::optional<size_t> Api::KeyOf(const std::string& authorization) const {
   constexpr std::string_view kScheme = "Bearer ";
-  if (!authorization.starts_with(kScheme)) return false;
+  if (!authorization.starts_with(kScheme)) return std::nullopt;
   const auto given = std::string_view(authorization).substr(kScheme.size());
-  bool has_key = false;
-  for (const std::string& key : options_.keys) has_key = IsKey(key, given) || has_key;
-  return has_key;
+  std::optional<size_t> found;
+  for (size_t i = 0; i < options_.keys.size(); ++i)
+    if (IsKey(options_.keys[i], given)) found = i;
+  return found;
 }
 
 std::optional<HttpResponse> Api::Check(const HttpRequest& request) {
   const bool is_open = options_.keys.empty() || request.path == "/health";
-  if (!is_open && !HasKey(request.authorization))
+  if (!is_open && !KeyOf(request.authorization))
     return RefusalResponse({.status = 401,
                             .message = "a valid API key is needed: Authorization: Bearer KEY",
                             .code = "invalid_api_key"});
@@ -148,39 +164,34 @@ std::optional<HttpResponse> Api::Check(const HttpRequest& request) {
 }
 
 void Api::Handle(const HttpExchange& exchange) {
-  const Clock::time_point arrival = Clock::now();
   const Route& route = *FindRoute(exchange.request().method, exchange.request().path);
   if (route.get != nullptr) return exchange.Respond((this->*route.get)(exchange.request()));
-  if (num_open_.fetch_add(1) >= options_.max_open_requests) {
-    Close();
+  const auto ticket = std::make_shared<Ticket>(*this);
+  if (num_open_ > options_.max_open_requests) {
     metrics_.CountRejected("requests");
     return exchange.Respond(RefusalResponse(
         Busy(fmt::format("{} requests are under way", options_.max_open_requests))));
   }
   const auto operation = static_cast<Operation>(route.operation);
   const bool is_queued =
-      readers_.TryPut([this, exchange, operation, arrival] { Read(exchange, operation, arrival); });
-  if (is_queued) return;
-  Close();
-  exchange.Respond(RefusalResponse(Busy("too many requests are waiting to be read")));
+      readers_.TryPut([this, exchange, operation, ticket] { Read(exchange, operation, ticket); });
+  if (!is_queued)
+    exchange.Respond(RefusalResponse(Busy("too many requests are waiting to be read")));
 }
 
-void Api::Close() { --num_open_; }
-
 // The one place that catches what reading a request throws.
-void Api::Read(const HttpExchange& exchange, Operation operation, Clock::time_point arrival) {
+void Api::Read(const HttpExchange& exchange, Operation operation,
+               const std::shared_ptr<Ticket>& ticket) {
   std::optional<Refusal> refusal;
   try {
-    refusal = Carry(exchange, operation, arrival);
+    refusal = Carry(exchange, operation, ticket);
   } catch (const Error& error) {
     refusal = Refusal{.message = WithoutFolder(error.what()), .code = "invalid_value"};
   } catch (const std::exception& failure) {
     LogWarn("{}: {}", exchange.request().path, failure.what());
     refusal = Refusal{.status = 500, .message = "the request could not be read"};
   }
-  if (!refusal) return;
-  exchange.Respond(RefusalResponse(*refusal));
-  Close();
+  if (refusal) exchange.Respond(RefusalResponse(*refusal));
 }
 
 // Where the model's files lie is no matter of clients.
@@ -193,16 +204,19 @@ std::string Api::WithoutFolder(std::string text) const {
 
 // Answers, or returns why not.
 std::optional<Refusal> Api::Carry(const HttpExchange& exchange, Operation operation,
-                                  Clock::time_point arrival) {
+                                  const std::shared_ptr<Ticket>& ticket) {
   ApiRequest request;
   if (auto refusal = ParseApiRequest(operation, exchange.request().body, request)) return refusal;
   if (auto refusal = CheckModel(request)) return refusal;
+  if (options_.salts_by_key) {
+    const std::optional<size_t> key = KeyOf(exchange.request().authorization);
+    request.cache_salt = fmt::format("{}:{}", key ? std::to_string(*key) : "", request.cache_salt);
+  }
   if (operation == kCompletion || operation == kChat)
-    return Generate(exchange, operation, std::move(request), arrival);
+    return Generate(exchange, operation, std::move(request), ticket);
   exchange.Respond(operation == kTokenize     ? Tokenize(request)
                    : operation == kDetokenize ? Detokenize(request)
                                               : ApplyTemplate(request));
-  Close();
   return std::nullopt;
 }
 
@@ -244,7 +258,7 @@ HttpResponse Api::ApplyTemplate(const ApiRequest& request) const {
 }
 
 std::optional<Refusal> Api::Generate(const HttpExchange& exchange, Operation operation,
-                                     ApiRequest request, Clock::time_point arrival) {
+                                     ApiRequest request, const std::shared_ptr<Ticket>& ticket) {
   const uint64_t number = num_requests_.fetch_add(1);
   const uint64_t seed = random_ + number * 0x9e3779b97f4a7c15U;
   Jobs made;
@@ -255,14 +269,15 @@ std::optional<Refusal> Api::Generate(const HttpExchange& exchange, Operation ope
       .request = std::move(request),
       .id = fmt::format("{}-{:016x}", operation == kChat ? "chatcmpl" : "cmpl", seed),
       .created = Now(),
-      .arrival = arrival,
+      .arrival = ticket->arrival,
       .prompts = {},
       .has_tool_calls = made.has_tool_calls};
   int64_t num_tokens = 0;
   for (runtime::Job& job : jobs) {
     start.prompts.push_back(job.request.prompt);
     num_tokens += static_cast<int64_t>(job.request.prompt.size()) + job.request.max_tokens;
-    if (options_.request_timeout.count() > 0) job.deadline = arrival + options_.request_timeout;
+    if (options_.request_timeout.count() > 0)
+      job.deadline = ticket->arrival + options_.request_timeout;
   }
   // One request alone may always come.
   const int64_t before = num_open_tokens_.fetch_add(num_tokens);
@@ -271,8 +286,9 @@ std::optional<Refusal> Api::Generate(const HttpExchange& exchange, Operation ope
     metrics_.CountRejected("tokens");
     return Busy(fmt::format("requests of {} tokens are under way", before));
   }
-  const auto open = std::make_shared<Open>(Open{
-      .answer = Answer(model_, metrics_, exchange, std::move(start)), .num_tokens = num_tokens});
+  ticket->num_tokens = num_tokens;
+  const auto open = std::make_shared<Open>(
+      Open{.answer = Answer(model_, metrics_, exchange, std::move(start)), .ticket = ticket});
   exchange.Post([this, open, exchange, jobs = std::move(jobs)]() mutable {
     for (size_t i = 0; i < jobs.size(); ++i) {
       // The engine does not wait for a client: what came of it goes to the other thread.
@@ -280,14 +296,14 @@ std::optional<Refusal> Api::Generate(const HttpExchange& exchange, Operation ope
         exchange.Post([this, open, i, delta = std::move(delta)]() mutable {
           open->answer.Take(i, std::move(delta));
           if (open->answer.has_failed()) open->Cancel(loop_);
-          if (!open->answer.has_ended()) return;
-          num_open_tokens_ -= open->num_tokens;
-          Close();
+          if (open->answer.has_ended()) open->ticket.reset();
         });
       };
       open->jobs.push_back(loop_.Submit(std::move(jobs[i])));
     }
-    exchange.OnGone([this, open] { open->Cancel(loop_); });
+    exchange.OnGone([this, request = std::weak_ptr(open)] {
+      if (const auto found = request.lock()) found->Cancel(loop_);
+    });
   });
   return std::nullopt;
 }

@@ -24,6 +24,7 @@ namespace wideload::serve {
 struct ApiOptions {
   std::string version;                           // of the program
   std::vector<std::string> keys;                 // that clients may show; empty: none is asked for
+  bool salts_by_key = false;                     // clients of different keys share no prefixes
   int64_t max_open_requests = 256;               // more are answered with 429
   int64_t max_open_tokens = 1 << 20;             // prompt and max_tokens of those, together
   std::chrono::milliseconds request_timeout{0};  // from arrival; 0: none
@@ -54,28 +55,27 @@ class Api {
 
  private:
   struct Route;
-  struct Open;  // a request under way
+  struct Ticket;  // counts a request as under way for as long as it lives
+  struct Open;    // a request under way whose jobs the engine has
   static std::span<const Route> Routes();
   static const Route* FindRoute(std::string_view method, std::string_view path);
 
   std::optional<HttpResponse> Check(const HttpRequest& request);
   void Handle(const HttpExchange& exchange);
-  bool HasKey(const std::string& authorization) const;
+  std::optional<size_t> KeyOf(const std::string& authorization) const;
 
   // On a thread that reads requests.
   void Read(const HttpExchange& exchange, Operation operation,
-            std::chrono::steady_clock::time_point arrival);
+            const std::shared_ptr<Ticket>& ticket);
   std::optional<Refusal> Carry(const HttpExchange& exchange, Operation operation,
-                               std::chrono::steady_clock::time_point arrival);
+                               const std::shared_ptr<Ticket>& ticket);
   std::string WithoutFolder(std::string text) const;
   std::optional<Refusal> CheckModel(const ApiRequest& request) const;
   HttpResponse Tokenize(const ApiRequest& request) const;
   HttpResponse Detokenize(const ApiRequest& request) const;
   HttpResponse ApplyTemplate(const ApiRequest& request) const;
   std::optional<Refusal> Generate(const HttpExchange& exchange, Operation operation,
-                                  ApiRequest request,
-                                  std::chrono::steady_clock::time_point arrival);
-  void Close();
+                                  ApiRequest request, const std::shared_ptr<Ticket>& ticket);
 
   HttpResponse Health(const HttpRequest& request);
   HttpResponse Ready(const HttpRequest& request);

@@ -50,10 +50,8 @@ void HttpConnection::ReadNext() {
   gone_ = {};
   if (buffer_.size() > 0) return ReadHead();
   LimitTime(shared_.limits.idle_time);
-  socket_.async_wait(Socket::wait_read, [self = shared_from_this()](error_code failure) {
-    if (self->state_ == State::kClosed) return;
-    failure ? self->Close() : self->ReadHead();
-  });
+  socket_.async_wait(Socket::wait_read,
+                     Then([this](error_code failure, size_t) { failure ? Close() : ReadHead(); }));
 }
 
 void HttpConnection::ReadHead() {
@@ -65,7 +63,8 @@ void HttpConnection::ReadHead() {
   parser_->header_limit(shared_.limits.header_bytes);
   parser_->body_limit(shared_.limits.body_bytes);
   LimitTime(shared_.limits.header_time);
-  http::async_read_header(socket_, buffer_, *parser_, Then(&HttpConnection::TakeHead));
+  http::async_read_header(socket_, buffer_, *parser_,
+                          Then([this](error_code failure, size_t) { TakeHead(failure); }));
 }
 
 void HttpConnection::TakeHead(error_code failure) {
@@ -104,7 +103,8 @@ void HttpConnection::TakeHead(error_code failure) {
 
 void HttpConnection::ReadBody() {
   LimitTime(shared_.limits.body_time);
-  http::async_read(socket_, buffer_, *parser_, Then(&HttpConnection::TakeBody));
+  http::async_read(socket_, buffer_, *parser_,
+                   Then([this](error_code failure, size_t) { TakeBody(failure); }));
 }
 
 void HttpConnection::TakeBody(error_code failure) {
@@ -130,16 +130,14 @@ void HttpConnection::Watch() {
   if (buffer_.size() >= kMaxAheadBytes) return;
   is_watching_ = true;
   const auto room = kMaxAheadBytes - buffer_.size();
-  socket_.async_read_some(buffer_.prepare(room),
-                          [self = shared_from_this()](error_code failure, size_t num_bytes) {
-                            self->is_watching_ = false;
-                            if (self->state_ == State::kClosed) return;
-                            self->buffer_.commit(num_bytes);
-                            const bool is_done = self->has_ended_ && self->unsent_.empty();
+  socket_.async_read_some(buffer_.prepare(room), Then([this](error_code failure, size_t num_bytes) {
+                            is_watching_ = false;
+                            buffer_.commit(num_bytes);
+                            const bool is_done = has_ended_ && unsent_.empty();
                             if (is_done && (!failure || failure == asio::error::operation_aborted))
-                              return self->ReadNext();
-                            failure ? self->Close() : self->Watch();
-                          });
+                              return ReadNext();
+                            failure ? Close() : Watch();
+                          }));
 }
 
 void HttpConnection::Refuse(int status, const std::string& message) {
@@ -217,17 +215,16 @@ void HttpConnection::WriteSome() {
   const size_t count = std::min<size_t>(unsent_.size() - num_sent_, 64 << 10);
   auto piece = std::make_shared<const std::string>(unsent_.substr(num_sent_, count));
   socket_.async_write_some(asio::buffer(*piece),
-                           [self = shared_from_this(), piece](error_code failure, size_t sent) {
-                             self->is_writing_ = false;
-                             if (self->state_ == State::kClosed) return;
-                             if (failure) return self->Close();
-                             self->num_sent_ += sent;
-                             if (self->num_sent_ > (1 << 20)) {
-                               self->unsent_.erase(0, self->num_sent_);
-                               self->num_sent_ = 0;
+                           Then([this, piece](error_code failure, size_t sent) {
+                             is_writing_ = false;
+                             if (failure) return Close();
+                             num_sent_ += sent;
+                             if (num_sent_ > (1 << 20)) {
+                               unsent_.erase(0, num_sent_);
+                               num_sent_ = 0;
                              }
-                             self->WriteSome();
-                           });
+                             WriteSome();
+                           }));
 }
 
 void HttpConnection::AnswerSent() {
@@ -254,11 +251,9 @@ void HttpConnection::Linger() {
     LimitTime(std::chrono::seconds(2));
     buffer_.clear();
   }
-  socket_.async_read_some(buffer_.prepare(kMaxAheadBytes),
-                          [self = shared_from_this()](error_code failure, size_t) {
-                            if (self->state_ == State::kClosed) return;
-                            failure ? self->Close() : self->Linger();
-                          });
+  socket_.async_read_some(buffer_.prepare(kMaxAheadBytes), Then([this](error_code failure, size_t) {
+                            failure ? Close() : Linger();
+                          }));
 }
 
 }  // namespace wideload::serve

@@ -14,6 +14,7 @@
 #include <set>
 #include <string>
 
+#include "base/log.h"
 #include "serve/http_server.h"
 
 namespace wideload::serve {
@@ -59,10 +60,13 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   }
   // Ends it, whatever is under way.
   void Close();
-  // Runs `work` on the server's thread, after what was posted before. Any thread.
+  // Runs `work` on the server's thread, after what was posted before. What it throws ends this
+  // connection. Any thread.
   template <class Work>
   void Post(Work work) {
-    asio::post(shared_.context, std::move(work));
+    asio::post(shared_.context, [self = shared_from_this(), work = std::move(work)]() mutable {
+      self->Guard(work);
+    });
   }
 
   // Of the answer to request `number`.
@@ -95,11 +99,22 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     return number == number_ && state_ == State::kAnswering && !has_ended_;
   }
   std::string Head(int status, const std::string& content_type) const;
-  // Calls (this->*method)(error) with the connection kept alive.
-  template <class Method>
-  auto Then(Method method) {
-    return [self = shared_from_this(), method](error_code failure, size_t = 0) {
-      if (self->state_ != State::kClosed) ((*self).*method)(failure);
+  // A client whose answer failed would wait for ever: the connection ends with what `work` throws.
+  template <class Work>
+  void Guard(Work&& work) {
+    try {
+      work();
+    } catch (const std::exception& failure) {
+      LogWarn("http: {}", failure.what());
+      Close();
+    }
+  }
+  // A handler that keeps the connection alive, and calls act(error, bytes) unless it is closed.
+  template <class Act>
+  auto Then(Act act) {
+    return [self = shared_from_this(), act = std::move(act)](error_code failure,
+                                                             size_t num_bytes = 0) {
+      if (self->state_ != State::kClosed) self->Guard([&] { act(failure, num_bytes); });
     };
   }
 

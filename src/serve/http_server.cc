@@ -92,7 +92,8 @@ class HttpServer::Impl {
     retry_.cancel();
   }
   void Accept();
-  void TakeClient(error_code failure, Socket socket);
+  void AcceptLater();
+  void TakeClient(Socket socket);
   void Run();
 
   HttpShared shared_;
@@ -116,33 +117,41 @@ void HttpServer::Impl::Bind(const std::string& host, int port) {
     Throw(ErrorKind::kIo, "--host {} --port {} cannot be taken: {}", host, port, failure.message());
 }
 
+// What taking one client throws, memory that has run out for one, leaves the next ones alone.
 void HttpServer::Impl::Accept() {
-  acceptor_.async_accept(
-      [this](error_code failure, Socket socket) { TakeClient(failure, std::move(socket)); });
+  acceptor_.async_accept([this](error_code failure, Socket socket) {
+    if (failure == asio::error::operation_aborted || !acceptor_.is_open()) return;
+    if (failure) return AcceptLater();  // no descriptors left, for one
+    try {
+      TakeClient(std::move(socket));
+      Accept();
+    } catch (const std::exception& thrown) {
+      LogWarn("http: a client is not taken: {}", thrown.what());
+      AcceptLater();
+    }
+  });
 }
 
-void HttpServer::Impl::TakeClient(error_code failure, Socket socket) {
-  if (failure == asio::error::operation_aborted || !acceptor_.is_open()) return;
-  if (failure) {  // no descriptors left, for one: what is open goes on
-    retry_.expires_after(std::chrono::milliseconds(100));
-    retry_.async_wait([this](error_code ended) {
-      if (!ended) Accept();
-    });
-    return;
-  }
+void HttpServer::Impl::AcceptLater() {
+  retry_.expires_after(std::chrono::milliseconds(100));
+  retry_.async_wait([this](error_code ended) {
+    if (!ended) Accept();
+  });
+}
+
+void HttpServer::Impl::TakeClient(Socket socket) {
   if (shared_.num_connections >= shared_.limits.max_connections) {
     error_code ignored;
     socket.non_blocking(true, ignored);
     const std::string text =
         StatusLine(503) + "Retry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     socket.write_some(asio::buffer(text), ignored);
-  } else {
-    ++shared_.num_connections;
-    auto connection = std::make_shared<HttpConnection>(shared_, std::move(socket));
-    shared_.connections.insert(connection);
-    connection->Start();
+    return;
   }
-  Accept();
+  auto connection = std::make_shared<HttpConnection>(shared_, std::move(socket));
+  ++shared_.num_connections;
+  shared_.connections.insert(connection);
+  connection->Start();
 }
 
 // A failure of one connection's work leaves the others alone.

@@ -28,6 +28,9 @@ class HttpServerTest : public testing::Test {
                     },
                     .handle =
                         [this](const HttpExchange& exchange) {
+                          if (exchange.request().path == "/throw") throw std::bad_alloc();
+                          if (exchange.request().path == "/throw-later")
+                            return exchange.Post([] { throw std::bad_alloc(); });
                           if (exchange.request().path != "/stream")
                             return exchange.Respond({.body = exchange.request().body});
                           exchange.OnGone([this] { gone_.set_value(); });
@@ -77,6 +80,18 @@ TEST_F(HttpServerTest, ClosesOnAHeaderThatDoesNotEnd) {
   const int fd = Connect();
   Send(fd, "GET / HTTP/1.1\r\nHost");
   EXPECT_EQ(ReadAll(fd), "");
+}
+
+TEST_F(HttpServerTest, ClosesWhereAnAnswerCannotBeMade) {
+  Start({});
+  for (const std::string path : {"/throw", "/throw-later"}) {
+    const int fd = Connect();
+    Send(fd, "GET " + path + " HTTP/1.1\r\n\r\n");
+    EXPECT_EQ(ReadAll(fd), "");
+  }
+  const int fd = Connect();
+  Send(fd, "GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+  EXPECT_TRUE(ReadAll(fd).starts_with("HTTP/1.1 200 OK\r\n"));
 }
 
 TEST_F(HttpServerTest, ClosesOnABodyThatDoesNotCome) {

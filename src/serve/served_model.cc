@@ -60,6 +60,8 @@ std::optional<Refusal> MakeJob(const ServedModel& model, Operation operation,
   r.eos_ids = EndIds(model, request);
   r.min_tokens = request.min_tokens;
   r.logit_bias = request.logit_bias;
+  r.cache_salt = request.cache_salt;
+  r.priority = request.priority;
   job.text = {.stop = request.stop, .skip_special = request.skip_special};
   job.prompt_logprobs = request.prompt_logprobs >= 0 ? request.prompt_logprobs
                         : request.echo               ? request.num_logprobs

@@ -34,6 +34,7 @@ void Run(Api& api, HttpServer& http, runtime::EngineLoop& loop, const ServerOpti
       no_later = Clock::now() + options.drain_time;
     }
     if (no_later && Clock::now() >= *no_later) loop.EndAll(kEnding);
+    if (no_later && Clock::now() >= *no_later + kFlushTime) return;
   }
 }
 

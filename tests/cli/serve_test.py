@@ -108,6 +108,24 @@ class Routes(ServeTest):
         self.assertGreater(len(choice["token_ids"]), first + 1)
         self.assertNotEqual(choice["token_ids"][first], stop_id)
 
+    def test_the_beginning_of_a_prompt_is_computed_once(self):
+        ids = [7, 8] * 40
+        fields = {"max_tokens": 8, "temperature": 0, "logprobs": 3}
+        first, second, salted, once_more = (
+            self.server.post("/v1/completions", prompt=ids, **fields, **salt)[1]
+            for salt in ({}, {}, {"cache_salt": "mine"}, {"cache_salt": "mine"}))
+        self.assertEqual([body["usage"]["prompt_tokens_details"]["cached_tokens"]
+                          for body in (first, second, salted, once_more)], [0, 64, 0, 64])
+        for body in (second, salted, once_more):
+            self.assertEqual(body["choices"], first["choices"])
+        queries, hits = (self.server.metric(f"prefix_cache_{name}_total") for name in ("queries", "hits"))
+        self.assertGreaterEqual(hits, 128)
+        self.assertAlmostEqual(self.server.metric("kv_cache_hit_rate"), hits / queries, places=5)
+        # A prompt whose log probabilities are asked for is computed.
+        body = self.server.post("/v1/completions", prompt=ids, max_tokens=1, prompt_logprobs=0)[1]
+        self.assertEqual(body["usage"]["prompt_tokens_details"]["cached_tokens"], 0)
+        self.assertEqual(len(body["choices"][0]["prompt_logprobs"]), 80)
+
     def test_logit_bias_forces_a_token(self):
         choice = self.server.post("/v1/completions", prompt=PROMPT, max_tokens=3, temperature=0,
                                   logit_bias={"42": 100}, return_token_ids=True)[1]["choices"][0]
@@ -278,6 +296,18 @@ class Keys(CliTest):
         for key in ("first-key-0001", "second-key-0002"):
             self.assertEqual(server.ask("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"})[0], 200, key)
         self.assertEqual(server.ask("POST", "/tokenize", {"prompt": "a"})[0], 401)
+
+    def test_keys_have_prefixes_of_their_own_where_that_is_asked_for(self):
+        keys = self.path("keys", "first-key-0001\nsecond-key-0002\n")
+        self.refused(["serve", "-m", EMBEDDED, "--cache-salt-per-key"], "--cache-salt-per-key", "--api-key-file")
+        server = Server("--api-key-file", keys, "--cache-salt-per-key")
+        self.addCleanup(server.end)
+        cached = []
+        for key in ("first-key-0001", "second-key-0002", "second-key-0002"):
+            body = server.ask("POST", "/v1/completions", {"prompt": [7] * 40, "max_tokens": 1},
+                              headers={"Authorization": f"Bearer {key}"})[2]
+            cached.append(json.loads(body)["usage"]["prompt_tokens_details"]["cached_tokens"])
+        self.assertEqual(cached, [0, 0, 32])
 
     def test_a_file_without_keys_is_refused(self):
         result = run("serve", "--api-key-file", self.path("keys", "# none\n"))

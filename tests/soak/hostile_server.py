@@ -2,6 +2,7 @@
 import copy
 import http.client
 import json
+import pathlib
 import re
 import signal
 import socket
@@ -11,7 +12,8 @@ import time
 from hostile_inputs import spoil_bytes, spoil_json
 
 SERVING = re.compile(rb"serving \S+ on http://localhost:(\d+)")
-ANSWER_S = 600  # of wall time, for a busy machine; what a request costs is limited by the CPU time of the server
+START_S = 300  # of wall time, for a busy machine; what a request costs is limited by the CPU time of the server
+ANSWER_S = 300
 NUM_CLIENTS = 4
 MESSAGES = [{"role": "user", "content": "Once upon"}]
 BODIES = [
@@ -46,11 +48,22 @@ def request_of(dice):
     return head.encode() + b"Connection: close\r\n\r\n" + data
 
 
+def threads_of(process):
+    """What each thread of the process waits in."""
+    def read(path):
+        try:
+            return path.read_text().strip()
+        except OSError:
+            return "?"
+    return ", ".join(f"{read(task / 'comm')} in {read(task / 'wchan')}" for task in
+                     sorted(pathlib.Path(f"/proc/{process.pid}/task").glob("*")))
+
+
 class Clients:
     """Sends what the seed says from several threads at once, and notes what is no answer."""
 
-    def __init__(self, port, seed, is_alive):
-        self.port, self.seed, self.is_alive = port, seed, is_alive
+    def __init__(self, port, seed, process):
+        self.port, self.seed, self.process = port, seed, process
         self.wrong = []
 
     def run(self, num_requests, make_dice):
@@ -64,13 +77,14 @@ class Clients:
 
     def client(self, dice, num_requests):
         for _ in range(num_requests):
-            if not self.is_alive():
+            if self.process.poll() is not None:
                 return
             data = request_of(dice)
             try:
                 self.send(data, dice)
             except TimeoutError:
-                self.wrong.append(f"no answer within {ANSWER_S} s to {data[:300]!r}")
+                self.wrong.append(f"no answer within {ANSWER_S} s to {data[:300]!r}; {threads_of(self.process)}")
+                return
             except (OSError, http.client.HTTPException):
                 pass  # the server may close a connection on which no HTTP came
 
@@ -103,12 +117,15 @@ def is_healthy(port):
 
 def attack(process, read_stderr, seed, make_dice, num_requests=60):
     """Sends hostile requests to a server that has been started, then ends it. What it may not do, or None."""
+    no_later = time.monotonic() + START_S
     while (found := SERVING.search(read_stderr())) is None:
         if process.poll() is not None:
             return "the server did not start"
+        if time.monotonic() > no_later:
+            return f"the server has not started within {START_S} s; {threads_of(process)}"
         time.sleep(0.02)
     port = int(found[1])
-    wrong = Clients(port, seed, lambda: process.poll() is None).run(num_requests, make_dice)
+    wrong = Clients(port, seed, process).run(num_requests, make_dice)
     if process.poll() is None and not is_healthy(port):
         wrong.append("/health is not well afterwards")
     if process.poll() is None:

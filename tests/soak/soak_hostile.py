@@ -29,7 +29,7 @@ from hostile_inputs import MODEL, ROOT, good_commands, spoil_flags, spoil_input
 PROGRAM = ROOT / "build/release/bin/wideload"
 
 CPU_S = 60
-STANDSTILL_S = 120  # on the wall, in which no thread of a process runs or waits for a core
+STANDSTILL_S = 120  # on the wall, in which hardly a thread of a process runs or waits for a core
 MEMORY_BYTES = 3 << 30  # of addresses; a good run of these commands needs a third
 NOBODY = 65534  # limits of threads hold for users other than root
 
@@ -89,6 +89,8 @@ class Round:
             def read_stderr():
                 return os.pread(err.fileno(), 1 << 20, 0)
             wrong = hostile_server.attack(process, read_stderr, self.seed, random.Random)
+            if wrong:
+                process.kill()
             code = self.wait(process)
             stderr = read_stderr().decode(errors="replace")
         if wrong:
@@ -138,7 +140,8 @@ class Round:
                 now, is_active = self.activity(process)
             except OSError:
                 continue  # a thread has just ended
-            if now > used or is_active:
+            # An idle server looks around now and then.
+            if now > used + time.monotonic() - since or is_active:
                 used, since = now, time.monotonic()
             if time.monotonic() - since > STANDSTILL_S:
                 raise Finding(f"stands still after {now} clock ticks of CPU time")
