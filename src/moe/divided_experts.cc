@@ -41,17 +41,17 @@ void DividedExperts::Compute(const compute::Exec& exec,
   for (const compute::ExpertGroup& group : groups) rows += std::ssize(group.x_rows);
   if (rows == 0) return;
   const int64_t inner = groups[0].weights->shape().inner;
-  const std::vector<int64_t> ends = parallel::ColumnEnds(inner, group_.size());
+  if (inner_ends_.empty()) inner_ends_ = parallel::ColumnEnds(inner, group_.size());
   const auto rank = static_cast<size_t>(group_.rank());
-  const int64_t begin = rank == 0 ? 0 : ends[rank - 1];
+  const int64_t begin = rank == 0 ? 0 : inner_ends_[rank - 1];
   const TensorView gated = TakeGated(exec.precision().activations, rows, inner);
   compute::ExpertGateUp(exec, groups, activation, workspace,
-                        gated.Columns(begin, ends[rank] - begin));
+                        gated.Columns(begin, inner_ends_[rank] - begin));
   group_.AllGatherColumns({.data = static_cast<std::byte*>(gated.raw_mutable()),
                            .num_rows = rows,
                            .row_stride_bytes = gated.row_bytes(),
                            .element_bytes = DTypeBytes(gated.dtype()),
-                           .ends = ends});
+                           .ends = inner_ends_});
   compute::ExpertDown(exec, groups, workspace, gated);
 }
 

@@ -40,6 +40,7 @@ class DividedExperts {
   comm::Communicator& group_;
   int32_t num_slots_;
   std::vector<int64_t> hidden_ends_;            // [parts] columns of y
+  std::vector<int64_t> inner_ends_;             // [parts] of the rows between the products
   std::vector<int32_t> slots_;                  // [C * K * parts]
   std::vector<const std::byte*> part_results_;  // [C * K] of one part
   // In turns: others may read what one of them shows until the next gathering has ended.
