@@ -271,7 +271,7 @@ std::optional<Refusal> Api::Generate(const HttpExchange& exchange, Operation ope
       .created = Now(),
       .arrival = ticket->arrival,
       .prompts = {},
-      .has_tool_calls = made.has_tool_calls};
+      .form = std::move(made.form)};
   int64_t num_tokens = 0;
   for (runtime::Job& job : jobs) {
     start.prompts.push_back(job.request.prompt);

@@ -186,21 +186,36 @@ class Routes(ServeTest):
             self.assertRegex(line, r"^(# (HELP|TYPE) wideload_\w+ .+|wideload_\w+\{[^{}]+\} [0-9.e+-]+)$")
 
 
-class ToolCalls(CliTest):
-    """A token that is a whole call, which a bias makes the model choose."""
+class Messages(CliTest):
+    """A token that is a whole message, which a bias makes the model choose."""
 
-    def test_calls_come_apart_from_the_text(self):
-        call = '<tool_call>{"name":"f","arguments":{"b":1,"a":"}"}}</tool_call>'
+    def serve(self, token, template):
         folder = self.model(EMBEDDED)
         tokenizer = json.loads((EMBEDDED / "tokenizer.json").read_text())
         model = tokenizer["model"]
-        model["vocab"] = {call if i == 8191 else token: i for token, i in model["vocab"].items()}
-        model["merges"] = model["merges"][:-1]  # the one that makes the token whose place the call takes
+        model["vocab"] = {token if i == 8191 else text: i for text, i in model["vocab"].items()}
+        model["merges"] = model["merges"][:-1]  # the one that makes the token whose place the message takes
         (folder / "tokenizer.json").unlink()
         (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-        template = self.path("template", "{% if tools %}call with <tool_call>{% endif %}{{ messages[0].content }}")
-        server = Server("-m", folder, "--chat-template", template)
+        server = Server("-m", folder, "--chat-template", self.path("template", template))
         self.addCleanup(server.end)
+        return server
+
+    def test_thoughts_come_apart_from_the_text(self):
+        # The vocabulary writes a line end as this letter, and a blank as another.
+        server = self.serve("<think>\u010aHm.\u010a</think>\u010aYes", "{{ messages[0].content }}{# </think> #}")
+        fields = {"messages": CHAT, "max_tokens": 2, "temperature": 0, "logit_bias": {"8191": 100}}
+        path = "/v1/chat/completions"
+        message = server.post(path, **fields)[1]["choices"][0]["message"]
+        self.assertEqual(message, {"role": "assistant", "reasoning_content": "Hm.",
+                                   "content": "Yes<think>\nHm.\n</think>\nYes"})
+        deltas = [e["choices"][0]["delta"] for e in server.events(path, **fields)]
+        for key in ("reasoning_content", "content"):
+            self.assertEqual("".join(delta.get(key, "") for delta in deltas), message[key])
+
+    def test_calls_come_apart_from_the_text(self):
+        call = '<tool_call>{"name":"f","arguments":{"b":1,"a":"}"}}</tool_call>'
+        server = self.serve(call, "{% if tools %}call with <tool_call>{% endif %}{{ messages[0].content }}")
         fields = {"messages": CHAT, "max_tokens": 2, "temperature": 0, "logit_bias": {"8191": 100}}
         tools = [{"type": "function", "function": {"name": "f"}}]
         path = "/v1/chat/completions"
