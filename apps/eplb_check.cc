@@ -306,7 +306,7 @@ Json FindingsJson(const checkpoint::ModelConfig& model, const Findings& found) {
   return document;
 }
 
-void Check(const CheckFlags& flags) {
+void CheckPlan(const CheckFlags& flags) {
   const checkpoint::ModelConfig model = checkpoint::ReadModelConfig(flags.model);
   const Findings found = Inspect(flags, model);
   WriteFileWhole("-", flags.json ? DumpJson(FindingsJson(model, found), 2) + "\n"
@@ -321,7 +321,7 @@ void Check(const CheckFlags& flags) {
 void AddEplbCheck(Command group) {
   const Command command = group.Subcommand(
       "check", "will this placement file load with a model and an engine, and what it costs");
-  CheckFlags& flags = command.Runs<CheckFlags>(Check);
+  CheckFlags& flags = command.Runs<CheckFlags>(CheckPlan);
   command.Add("file", flags.file, "EPLB YAML, or a placement file of vLLM or SGLang").Required();
   command.Add("-m,--model", flags.model, "the model's folder").Required();
   command.Add("--engine", flags.engine.engine,

@@ -10,7 +10,6 @@
 namespace wideload::serve {
 namespace {
 
-constexpr size_t kNowhere = std::string_view::npos;
 constexpr std::string_view kBlanks = " \n\r\t";
 constexpr std::string_view kOpenThoughts = "<think>";
 constexpr std::string_view kCloseThoughts = "</think>";

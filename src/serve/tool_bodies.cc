@@ -6,7 +6,6 @@
 namespace wideload::serve {
 namespace {
 
-constexpr size_t kNowhere = std::string_view::npos;
 using Call = std::optional<ToolCall>;
 
 std::string_view Trimmed(std::string_view text) {

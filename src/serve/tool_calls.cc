@@ -10,7 +10,6 @@
 namespace wideload::serve {
 namespace {
 
-constexpr size_t kNowhere = std::string_view::npos;
 constexpr std::string_view kBlanks = " \n\r\t";
 
 // What stands around a call, and what is left out of the text beside calls.

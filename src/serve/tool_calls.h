@@ -12,6 +12,9 @@
 
 namespace wideload::serve {
 
+// What a search of text that finds nothing returns.
+inline constexpr size_t kNowhere = std::string_view::npos;
+
 // How a model writes calls.
 enum class ToolForm {
   kNone,    // they are text
