@@ -78,6 +78,7 @@ class BenchRun {
   // Of this run alone.
   const runtime::ExchangeFigures& exchange() const { return exchange_; }
   const rebalance::BalancerFigures& balancing() const { return balancing_; }
+  const runtime::PrefixFigures& prefixes() const { return prefixes_; }
   // Empty unless there is a --report.
   const statistics::RunSeries& series() const { return series_; }
 
@@ -105,6 +106,7 @@ class BenchRun {
   int64_t num_iterations_ = 0;
   runtime::ExchangeFigures exchange_;
   rebalance::BalancerFigures balancing_;
+  runtime::PrefixFigures prefixes_;
   std::string iteration_log_;
   statistics::RunSeries series_;
   int64_t fetched_slots_ = 0;           // up to the last iteration noted
@@ -199,6 +201,7 @@ void BenchRun::NoteIteration(double seconds) {
 bool BenchRun::Run() {
   const runtime::ExchangeFigures before_run = session_.engine->exchange_figures();
   const rebalance::BalancerFigures balanced_before = Balancing();
+  const runtime::PrefixFigures prefixes_before = session_.engine->scheduler().prefix_figures();
   exchange_then_ = before_run;
   balancing_then_ = balanced_before;
   fetched_slots_ = balanced_before.fetched_slots;
@@ -218,6 +221,7 @@ bool BenchRun::Run() {
   duration_s_ = Now();
   exchange_ = session_.engine->exchange_figures() - before_run;
   balancing_ = Balancing() - balanced_before;
+  prefixes_ = session_.engine->scheduler().prefix_figures() - prefixes_before;
   return InterruptSignal() == 0;
 }
 
@@ -287,6 +291,9 @@ void BenchCommand::Report(const Session& session, const std::vector<DatasetRow>&
       "prompts",
       finished.size(), rows.size(), run.duration_s(), run.num_iterations(),
       figures.output_throughput_tok_s, figures.total_throughput_tok_s);
+  if (session.engine->scheduler().has_prefix_cache())
+    summary += fmt::format("\nprefix cache: {} of {} prompt tokens were there",
+                           run.prefixes().num_hits, run.prefixes().num_queries);
   summary += "\n" + ExchangeText(session, run.exchange());
   if (session.engine->balancer() != nullptr)
     summary += "\n" + BalancingText(session, run.balancing());
@@ -296,6 +303,10 @@ void BenchCommand::Report(const Session& session, const std::vector<DatasetRow>&
     std::cout << summary << "\n";
   Json json = ReportJson(session, figures, static_cast<int64_t>(finished.size()));
   json["exchange"] = ExchangeJson(session, run.exchange());
+  if (session.engine->scheduler().has_prefix_cache())
+    json["prefix_cache"] = {{"queried_tokens", run.prefixes().num_queries},
+                            {"hit_tokens", run.prefixes().num_hits},
+                            {"hit_rate", run.prefixes().hit_rate()}};
   if (session.engine->balancer() != nullptr)
     json["online_balancer"] = BalancingJson(session, run.balancing());
   if (!report_json.empty()) WriteFileWhole(report_json, DumpJson(json, 2) + "\n");
@@ -342,6 +353,7 @@ void BenchCommand::Run(runtime::ProcessWorld* world) {
     session.engine->SetWarmup(true);
     RunUnrecorded(session, [&] { complete = BenchRun(quiet, session, first).Run(); });
     session.engine->SetWarmup(false);
+    session.engine->DropPrefixes();
     if (!complete) {
       LogWarn("interrupted in the warm-up; nothing was written");
       return;

@@ -27,9 +27,11 @@ namespace {
 std::string WithUnderscores(const std::string& names) {
   std::string all = names;
   for (const std::string& name : CLI::detail::split(names, ',')) {
-    if (!name.starts_with("--")) continue;
+    const size_t dashes = name.find("--");  // "!--name" switches off
+    if (dashes > 1) continue;
     std::string underscored = name;
-    std::replace(underscored.begin() + 2, underscored.end(), '-', '_');
+    std::replace(underscored.begin() + static_cast<std::ptrdiff_t>(dashes) + 2, underscored.end(),
+                 '-', '_');
     if (underscored != name) all += "," + underscored;
   }
   return all;

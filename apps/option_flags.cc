@@ -7,7 +7,7 @@ namespace {
 
 template <class Flags>
 void AddRow(Command command, const config::OptionRow& row, Flags& flags) {
-  const std::string names{std::string_view(row.names)};
+  std::string names{std::string_view(row.names)};
   std::string help{std::string_view(row.help)};
   if (!row.default_text.empty()) help += fmt::format(" (default: {})", row.default_text);
   const std::string key(LongName(row));
@@ -16,6 +16,7 @@ void AddRow(Command command, const config::OptionRow& row, Flags& flags) {
     flags.sources[key] = "command line";
   };
   if (config::ValueKind(row).empty()) {
+    for (const std::string& off : OffSpellings(row)) names += ",!" + off;
     const auto set_bool = [set, key](bool value) { set(key, value ? "true" : "false"); };
     command.AddSwitch(names, set_bool, help).Group(config::GroupTitle(row.group));
     return;

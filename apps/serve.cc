@@ -28,6 +28,7 @@ struct ServeCommand {
   int32_t port = 8000;
   std::string served_model_name;
   std::string api_key_file;
+  bool cache_salt_per_key = false;
   std::string chat_template;
   int64_t max_open_requests = 1024;
   int64_t max_open_tokens = 0;
@@ -74,6 +75,7 @@ serve::ServerOptions ServeCommand::Options(const runtime::EngineOptions& engine_
   return {
       .api = {.version = kVersion,
               .keys = Keys(),
+              .salts_by_key = cache_salt_per_key,
               .max_open_requests = max_open_requests,
               .max_open_tokens = max_open_tokens > 0 ? max_open_tokens : kCachesOpen * cache_tokens,
               .request_timeout = Milliseconds(request_timeout_s)},
@@ -100,6 +102,8 @@ std::unique_ptr<const chat::ChatTemplate> OpenTemplate(const std::string& folder
 void ServeCommand::Run(runtime::ProcessWorld* world) {
   CheckFiles(engine,
              {Reads("--api-key-file", api_key_file), Reads("--chat-template", chat_template)});
+  if (cache_salt_per_key && api_key_file.empty())
+    Throw(ErrorKind::kInvalid, "--cache-salt-per-key needs the keys of --api-key-file");
   CatchInterrupts();
   serve::HttpServer http(host, port, {.max_connections = max_connections});
   std::unique_ptr<const tokenizer::Tokenizer> tokenizer;
@@ -153,6 +157,8 @@ void AddServe(Command program) {
               "name under which clients ask for the model (default: its folder's)");
   command.Add("--api-key-file", serve.api_key_file,
               "file with the keys that clients may show, one a line; without it none is asked for");
+  command.Add("--cache-salt-per-key", serve.cache_salt_per_key,
+              "clients of different keys share no prefixes in the KV cache");
   AddChatTemplateFlag(command, serve.chat_template);
   command
       .Add("--max-open-requests", serve.max_open_requests,

@@ -70,6 +70,10 @@ class ChatTemplate {
   // the limits.
   std::vector<tokenizer::TextPart> Render(const ChatInput& input, const ChatOptions& options) const;
 
+  // What it is made of: how the model writes is seen in it. Errors: as Render where the template
+  // for tools cannot be used.
+  const std::string& text(bool has_tools) const { return Choose(has_tools).text(); }
+
  private:
   ChatTemplate() = default;
   const jinja::Template& Choose(bool has_tools) const;

@@ -14,8 +14,8 @@ constexpr KeyClass kNotYet = KeyClass::kUnsupported;
 // Sources: TensorRT-LLM's LLM-API options and what published recipes set.
 constexpr KnownKey kKeys[] = {
     // parallelism
-    {"moe_tensor_parallel_size", kNotYet, "every expert lies whole in its slots", "1,-1"},
-    {"moe_cluster_parallel_size", kNotYet, "every expert lies whole in its slots", "1,-1"},
+    {"moe_cluster_parallel_size", kNotYet, "tokens travel to the ranks of their experts alone",
+     "1,-1"},
     {"pipeline_parallel_size", kNotYet, "every rank has all layers", "1"},
     {"pp_partition", kNotYet, "every rank has all layers"},
     {"context_parallel_size", kNotYet, "a request lies whole on its rank", "1"},
@@ -44,9 +44,10 @@ constexpr KnownKey kKeys[] = {
     {"moe_config.load_balancer.auxiliary_sms", kNo, "there are no multiprocessors to set aside"},
     // KV cache
     {"kv_cache_config.dtype", kNotYet, "keys and values have the precision of the kernels", "auto"},
-    {"kv_cache_config.enable_block_reuse", kNotYet, "every prompt is computed in full", "false"},
-    {"kv_cache_config.enable_partial_reuse", kNotYet, "every prompt is computed in full", "false"},
-    {"kv_cache_config.copy_on_partial_reuse", kNo, "blocks are not shared"},
+    {"kv_cache_config.enable_partial_reuse", kNotYet, "whole blocks of 32 tokens are reused",
+     "false"},
+    {"kv_cache_config.copy_on_partial_reuse", kNo,
+     "whole blocks are shared, and nobody writes them"},
     {"kv_cache_config.event_buffer_max_size", kNotYet, "no events of the cache are kept", "0"},
     {"kv_cache_config.host_cache_size", kNo, "the cache lies in host memory"},
     {"kv_cache_config.max_tokens", kNotYet, "free_gpu_memory_fraction bounds the cache"},

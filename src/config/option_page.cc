@@ -59,6 +59,7 @@ std::string Line(const OptionRow& row) {
   std::string names;
   for (const std::string_view spelling : Spellings(row))
     names += (names.empty() ? "" : " ") + Code(spelling);
+  for (const std::string& spelling : OffSpellings(row)) names += " " + Code(spelling);
   const std::string kind = ValueKind(row);
   return fmt::format("| {} | {} | {} | {} | {} | {} |\n", names,
                      kind.empty() ? "no value" : Cell(kind), Cell(DefaultText(row)),

@@ -79,6 +79,14 @@ const OptionRow& FindOption(std::string_view name) {
 
 std::vector<std::string_view> Spellings(const OptionRow& row) { return CommaWords(row.names); }
 
+std::vector<std::string> OffSpellings(const OptionRow& row) {
+  std::vector<std::string> off;
+  if (!ValueKind(row).empty() || DefaultText(row) != "true") return off;
+  for (const std::string_view spelling : Spellings(row))
+    off.push_back(fmt::format("--no-{}", spelling.substr(2)));
+  return off;
+}
+
 std::string_view LongName(const OptionRow& row) {
   for (const std::string_view spelling : Spellings(row))
     if (spelling.starts_with("--")) return spelling;

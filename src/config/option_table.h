@@ -80,6 +80,8 @@ const OptionRow& FindOption(std::string_view name);
 
 // All spellings; the first long one: "--model".
 std::vector<std::string_view> Spellings(const OptionRow& row);
+// Of a bool that is on by default: the spellings that switch it off, "--no-NAME"; else none.
+std::vector<std::string> OffSpellings(const OptionRow& row);
 // The long name that messages use, with its dashes.
 std::string_view LongName(const OptionRow& row);
 

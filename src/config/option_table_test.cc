@@ -20,7 +20,7 @@ using ::testing::HasSubstr;
 
 // A text that the row allows and that is not the default.
 std::string OtherValue(const OptionRow& row) {
-  if (ValueKind(row).empty()) return "true";
+  if (ValueKind(row).empty()) return DefaultText(row) == "true" ? "false" : "true";
   if (!row.choices.empty()) return std::string(row.choices.substr(row.choices.rfind(',') + 1));
   if (ValueKind(row) == row.placeholder) return "other";
   return ValueKind(row).starts_with("FLOAT") ? "0.5" : "1";
@@ -57,6 +57,13 @@ TEST(OptionTable, SpellingsAndKeysAreUnique) {
     const bool is_new = row.trtllm_key.empty() || keys.insert(row.trtllm_key).second;
     EXPECT_TRUE(is_new) << row.trtllm_key;
   }
+}
+
+TEST(OptionTable, WhatIsOnByDefaultHasSpellingsThatSwitchItOff) {
+  EXPECT_EQ(OffSpellings(FindOption("--enable-prefix-caching")),
+            (std::vector<std::string>{"--no-enable-prefix-caching", "--no-enable-block-reuse"}));
+  EXPECT_TRUE(OffSpellings(FindOption("--check-weights")).empty());
+  EXPECT_TRUE(OffSpellings(FindOption("--max-num-tokens")).empty());
 }
 
 TEST(OptionTable, GroupsAreNotTornApart) {

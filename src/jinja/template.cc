@@ -6,7 +6,8 @@
 
 namespace wideload::jinja {
 
-Template::Template(std::string_view text, std::string source) : source_(std::move(source)) {
+Template::Template(std::string_view text, std::string source)
+    : source_(std::move(source)), text_(text) {
   if (text.size() > kMaxBytes)
     Throw(ErrorKind::kUnsupported, "{}: the template has {} bytes; at most {} are supported",
           source_, text.size(), kMaxBytes);

@@ -62,9 +62,11 @@ class Template {
                     const RenderOptions& options) const;
 
   const std::string& source() const { return source_; }
+  const std::string& text() const { return text_; }
 
  private:
   std::string source_;
+  std::string text_;
   std::shared_ptr<const Program> program_;  // shared by copies of this template; immutable
 };
 

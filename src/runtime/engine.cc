@@ -24,7 +24,8 @@ SchedulerOptions MakeSchedulerOptions(const EngineOptions& options,
           .max_batch_size = options.max_batch_size,
           .num_kv_blocks = options.num_kv_blocks,
           .kv_windows = std::move(kv_windows),
-          .max_seq_len = options.max_seq_len};
+          .max_seq_len = options.max_seq_len,
+          .prefix_cache = options.prefix_cache};
 }
 
 }  // namespace
@@ -65,7 +66,7 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, std::uni
   info_.groups.resize(static_cast<size_t>(options.layout.dp));
   events_.reserve(static_cast<size_t>(options.layout.dp * options.max_batch_size) + 1);
   const moe::MoeShape& moe = model.spec().moe;
-  if (moe.num_experts > 0 && options.num_ranks() > 1 &&
+  if (moe.num_experts > 0 && options.layout.moe_ep > 1 &&
       options.rebalance.mode != rebalance::Mode::kOff) {
     rebalance::OnlineOptions online = options.rebalance;
     online.splits_evenly = options.split == eplb::SplitMode::kRoundRobin;
@@ -189,7 +190,8 @@ void Engine::Collect(const StepPlan& plan) {
                            .token = output.token,
                            .finish = finish,
                            .error = {},
-                           .logprobs = output.logprobs});
+                           .logprobs = output.logprobs,
+                           .num_cached_tokens = sequence.num_cached});
       if (finish != FinishReason::kNone) Retire(id);
     }
   }

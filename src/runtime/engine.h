@@ -89,6 +89,8 @@ class Engine {
   void SetPlacementSource(PlacementSource source) { placement_source_ = std::move(source); }
   // Whether the iterations to come are warm-up, whose load the balancer does not plan for.
   void SetWarmup(bool is_warmup) { is_warmup_ = is_warmup; }
+  // Requests to come find no prefix that was computed before; call between iterations.
+  void DropPrefixes() { scheduler_->DropPrefixes(); }
   // Null when nothing is balanced: it is off, or the model has no experts, or there is one rank.
   const rebalance::OnlineBalancer* balancer() const { return balancer_.get(); }
   // Thread CPU time that Step has spent on the balancer: summing counts up, handing them on, taking

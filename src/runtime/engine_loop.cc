@@ -155,6 +155,7 @@ void EngineLoop::NoteFigures() {
               .num_iterations = engine_.last_iteration().iteration + 1,
               .num_preemptions = engine_.scheduler().num_preemptions(),
               .kv_usage = engine_.scheduler().kv_usage(),
+              .prefixes = engine_.scheduler().prefix_figures(),
               .mean_imbalance = engine_.exchange_figures().MeanImbalance()};
 }
 

@@ -75,7 +75,8 @@ class EngineLoop {
     int64_t num_running = 0;
     int64_t num_iterations = 0;
     int64_t num_preemptions = 0;
-    double kv_usage = 0;        // share of the blocks of all ranks' caches that are in use
+    double kv_usage = 0;  // share of the blocks of all ranks' caches that are in use
+    PrefixFigures prefixes;
     double mean_imbalance = 0;  // ExchangeFigures::MeanImbalance, since the start
   };
   Figures figures() const;

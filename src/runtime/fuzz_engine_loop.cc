@@ -103,6 +103,7 @@ class Run {
     options.max_batch_size = script_.Choose({1, 2, 5});
     options.num_kv_blocks = script_.Choose({1, 2, 3, 8});
     options.max_seq_len = script_.Choose({8, 40, 100});
+    options.prefix_cache = script_.Next(2) == 1;
     return options;
   }
 
@@ -123,6 +124,7 @@ class Run {
     request.max_tokens = script_.Choose({0, 1, 2, 9, 30, -1});
     request.min_tokens = script_.Choose({0, 0, 0, 1, 40});
     request.index = jobs_.size();
+    request.priority = script_.Choose({0, 0, 1, -1, INT32_MAX, INT32_MIN});
     request.sampling = {.temperature = script_.Choose({0.0, 0.7, 1e5, -1.0}),
                         .top_k = script_.Choose({0, 1, 5}),
                         .top_p = script_.Choose({1.0, 0.5, 1e-9}),

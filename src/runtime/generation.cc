@@ -14,7 +14,8 @@ Delta Generation::Take(const Event& event) {
   Delta delta{.token = event.token,
               .logprobs = event.logprobs,
               .finish = event.finish,
-              .error = event.error};
+              .error = event.error,
+              .num_cached_tokens = event.num_cached_tokens};
   if (event.token >= 0) {
     ++num_tokens_;
     // A token at which generation ends is no text.

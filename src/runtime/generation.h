@@ -28,7 +28,8 @@ struct Delta {
   // prompt's own token first. Empty of the first position, which nothing predicts.
   std::vector<std::vector<TokenLogprob>> prompt_logprobs;
   FinishReason finish = FinishReason::kNone;
-  std::string error;  // with kError: why
+  std::string error;              // with kError: why
+  int64_t num_cached_tokens = 0;  // as Event; 0 where End made it
 
   bool is_last() const { return finish != FinishReason::kNone; }
 };

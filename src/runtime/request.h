@@ -42,6 +42,8 @@ struct Request {
   std::vector<TokenBias> logit_bias;  // added to the logits before penalties
   uint64_t index = 0;  // the request's own index: random numbers come from (seed, index, position)
   bool prompt_logits = false;  // deliver the logits of every prompt position
+  std::string cache_salt;      // requests of different salts share no prefixes
+  int32_t priority = 0;        // lower ones go first: Scheduler::kPlansPerPriority
 };
 
 // Ascending in the order of Submit; never used again.
@@ -65,7 +67,8 @@ struct Event {
   FinishReason finish = FinishReason::kNone;
   std::string error;  // with kError: why
   std::vector<TokenLogprob>
-      logprobs;  // as num_logprobs asks: the sampled token first, then the largest
+      logprobs;                   // as num_logprobs asks: the sampled token first, then the largest
+  int64_t num_cached_tokens = 0;  // of its prompt, that were not computed for it
 };
 
 }  // namespace wideload::runtime

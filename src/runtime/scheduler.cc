@@ -11,6 +11,13 @@ bool Contains(const std::vector<int32_t>& ids, int32_t id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
+// The first whole blocks of the sequence.
+kv::Prefix PrefixOf(const Sequence& sequence, int64_t num_blocks) {
+  return {.salt = sequence.request.cache_salt,
+          .tokens = sequence.tokens,
+          .hashes = std::span(sequence.block_hashes).first(static_cast<size_t>(num_blocks))};
+}
+
 }  // namespace
 
 std::string RefusalReason(const Request& request, const SchedulerOptions& options) {
@@ -40,8 +47,15 @@ std::vector<kv::BlockClass> BlockClasses(const SchedulerOptions& options) {
       {.max_batch_size = options.max_batch_size, .max_num_tokens = options.max_num_tokens});
 }
 
+bool HasPrefixCache(const SchedulerOptions& options) {
+  return options.prefix_cache &&
+         std::ranges::all_of(options.kv_windows, [](int64_t window) { return window == 0; });
+}
+
 Scheduler::Scheduler(const SchedulerOptions& options)
-    : options_(options), classes_(BlockClasses(options)) {
+    : options_(options),
+      classes_(BlockClasses(options)),
+      has_prefix_cache_(HasPrefixCache(options)) {
   WIDELOAD_CHECK(
       options.num_groups >= 1 && options.max_num_tokens >= 1 && options.max_batch_size >= 1,
       "{} groups, {} tokens, batch {}", options.num_groups, options.max_num_tokens,
@@ -63,10 +77,24 @@ std::string Scheduler::Add(RequestId id, Request request) {
   sequence->prompt_length = static_cast<int64_t>(sequence->tokens.size());
   sequence->request = std::move(request);
   sequence->request.prompt = {};
-  sequence->place = waiting_.insert(waiting_.end(), sequence.get());
+  if (has_prefix_cache_) HashBlocks(*sequence);
+  sequence->turn = num_plans_ + sequence->request.priority * kPlansPerPriority;
+  sequence->place = waiting_.insert(PlaceIn(waiting_, *sequence), sequence.get());
   WIDELOAD_CHECK(sequences_.emplace(id, std::move(sequence)).second, "request {} is there already",
                  id);
   return "";
+}
+
+// Before those that come after it. Most come last.
+std::list<Sequence*>::iterator Scheduler::PlaceIn(std::list<Sequence*>& list,
+                                                  const Sequence& sequence) {
+  auto place = list.end();
+  while (place != list.begin()) {
+    const Sequence& before = **std::prev(place);
+    if (std::pair(before.turn, before.id) < std::pair(sequence.turn, sequence.id)) break;
+    --place;
+  }
+  return place;
 }
 
 const StepPlan& Scheduler::Plan() {
@@ -110,7 +138,7 @@ void Scheduler::PlanRunning(int32_t g, bool decodes) {
     Sequence& sequence = **it;
     if ((sequence.num_uncomputed() == 1) != decodes || sequence.last_plan == num_plans_) continue;
     TryPlan(group, sequence);
-    // The youngest are preempted first: when this one was, nobody comes after it.
+    // The last are preempted first: when this one was, nobody comes after it.
     if (sequence.group < 0) return;
   }
 }
@@ -135,17 +163,17 @@ bool Scheduler::EnsureBlocks(Group& group, Sequence& sequence, int64_t num_posit
   const auto needed = static_cast<size_t>(kv::BlocksFor(num_positions));
   while (sequence.tables.front().blocks.size() < needed) {
     if (AllocateBlocks(group, sequence)) continue;
-    Sequence* youngest = group.running.back();
-    Preempt(group, *youngest);
-    if (youngest == &sequence) return false;
+    Sequence* last = group.running.back();
+    Preempt(group, *last);
+    if (last == &sequence) return false;
   }
   return true;
 }
 
 // One more block of every class, or of none.
 bool Scheduler::AllocateBlocks(Group& group, Sequence& sequence) {
-  for (const kv::BlockAllocator& blocks : group.blocks)
-    if (blocks.num_free() == 0) return false;
+  for (const kv::BlockPool& blocks : group.blocks)
+    if (blocks.num_available() == 0) return false;
   for (size_t c = 0; c < group.blocks.size(); ++c)
     sequence.tables[c].blocks.push_back(group.blocks[c].Allocate());
   return true;
@@ -156,9 +184,9 @@ void Scheduler::GiveBack(Group& group, Sequence& sequence) {
     BlockTable& table = sequence.tables[c];
     const int64_t behind = kv::NumBlocksBehind(classes_[c].window, sequence.num_computed);
     if (behind <= table.num_given_back) continue;
-    group.blocks[c].Free(std::span(table.blocks)
-                             .first(static_cast<size_t>(behind))
-                             .subspan(static_cast<size_t>(table.num_given_back)));
+    group.blocks[c].Release(std::span(table.blocks)
+                                .first(static_cast<size_t>(behind))
+                                .subspan(static_cast<size_t>(table.num_given_back)));
     table.num_given_back = behind;
   }
 }
@@ -166,11 +194,13 @@ void Scheduler::GiveBack(Group& group, Sequence& sequence) {
 void Scheduler::FreeAll(Group& group, Sequence& sequence) {
   for (size_t c = 0; c < group.blocks.size(); ++c) {
     BlockTable& table = sequence.tables[c];
-    group.blocks[c].Free(
+    group.blocks[c].Release(
         std::span(table.blocks).subspan(static_cast<size_t>(table.num_given_back)));
     table.blocks.clear();
     table.num_given_back = 0;
   }
+  sequence.num_kept_blocks = 0;
+  sequence.kept = -1;
 }
 
 void Scheduler::Preempt(Group& group, Sequence& sequence) {
@@ -185,7 +215,7 @@ void Scheduler::Preempt(Group& group, Sequence& sequence) {
   sequence.last_plan = -1;
   ++sequence.num_preemptions;
   ++num_preemptions_;
-  waiting_.splice(waiting_.begin(), group.running, sequence.place);
+  waiting_.splice(PlaceIn(waiting_, sequence), group.running, sequence.place);
 }
 
 bool Scheduler::HasRoom(const Group& group) const {
@@ -205,59 +235,112 @@ void Scheduler::AdmitWaiting() {
   int num_looks = 0;
   for (auto it = waiting_.begin(); it != waiting_.end();) {
     Sequence& sequence = **it;
-    Group* group = ChooseGroup(sequence);
+    const Place place = ChoosePlace(sequence);
     ++it;
-    if (group == nullptr) {
+    if (place.group == nullptr) {
       if (blocked == nullptr) blocked = &sequence;
       if (!MayPass(sequence) || !MayPass(*blocked) || ++num_looks > kMaxLooks) return;
       continue;
     }
     if (blocked != nullptr) ++blocked->num_passed;
-    Admit(sequence, *group);
+    Admit(sequence, place);
     if (blocked != nullptr && !MayPass(*blocked)) return;
   }
 }
 
-// For all tokens of a sequence that begins, as far as they are needed at once.
-bool Scheduler::HasBlocksFor(const Group& group, const Sequence& sequence) const {
+// For all tokens of a sequence that begins, as far as they are needed at once, beside those that
+// are there.
+bool Scheduler::HasBlocksFor(const Group& group, const Sequence& sequence,
+                             const kv::BlockPool::Match& cached) const {
   const auto length = static_cast<int64_t>(sequence.tokens.size());
   for (size_t c = 0; c < classes_.size(); ++c) {
-    int64_t needed = kv::BlocksFor(length);
+    int64_t needed = kv::BlocksFor(length) - cached.num_blocks + cached.num_unused;
     if (classes_[c].window > 0) {
       const int64_t at_once = std::min(length, options_.max_num_tokens);
       needed = std::min(needed, kv::BlocksFor(classes_[c].window) + kv::BlocksFor(at_once) + 1);
     }
-    if (group.blocks[c].num_free() < needed) return false;
+    if (group.blocks[c].num_available() < needed) return false;
   }
   return true;
 }
 
-void Scheduler::Admit(Sequence& sequence, Group& group) {
+// The last token is computed always: its logits choose the next one. So is a prompt whose logits
+// are asked for.
+kv::BlockPool::Match Scheduler::FindCached(const Group& group, const Sequence& sequence) const {
+  if (!has_prefix_cache_ || sequence.request.prompt_logits) return {};
+  const auto length = static_cast<int64_t>(sequence.tokens.size());
+  return group.blocks.front().Find(PrefixOf(sequence, (length - 1) / kv::kBlockTokens));
+}
+
+void Scheduler::UseCached(Group& group, Sequence& sequence, int64_t num_blocks) {
+  sequence.kept =
+      group.blocks.front().Use(PrefixOf(sequence, num_blocks), sequence.tables.front().blocks);
+  sequence.num_kept_blocks = num_blocks;
+  sequence.num_computed = num_blocks * kv::kBlockTokens;
+  if (sequence.request.prompt_logits || sequence.num_preemptions > 0) return;
+  sequence.num_cached = sequence.num_computed;
+  prefix_figures_.num_queries += sequence.prompt_length;
+  prefix_figures_.num_hits += sequence.num_cached;
+}
+
+void Scheduler::HashBlocks(Sequence& sequence) {
+  std::vector<uint64_t>& hashes = sequence.block_hashes;
+  const auto num_tokens = static_cast<size_t>(kv::kBlockTokens);
+  while ((hashes.size() + 1) * num_tokens <= sequence.tokens.size()) {
+    const uint64_t before =
+        hashes.empty() ? kv::SaltHash(sequence.request.cache_salt) : hashes.back();
+    hashes.push_back(kv::BlockHash(
+        before, std::span(sequence.tokens).subspan(hashes.size() * num_tokens, num_tokens)));
+  }
+}
+
+// What full blocks hold is known from now on.
+void Scheduler::KeepFull(Group& group, Sequence& sequence) {
+  if (!has_prefix_cache_) return;
+  HashBlocks(sequence);
+  for (int64_t& kept = sequence.num_kept_blocks;
+       (kept + 1) * kv::kBlockTokens <= sequence.num_computed; ++kept)
+    sequence.kept =
+        group.blocks.front().Keep(PrefixOf(sequence, kept + 1), sequence.kept,
+                                  sequence.tables.front().blocks[static_cast<size_t>(kept)]);
+}
+
+void Scheduler::DropPrefixes() {
+  for (Group& group : groups_) group.blocks.front().DropUnused();
+}
+
+void Scheduler::Admit(Sequence& sequence, const Place& place) {
+  Group& group = *place.group;
   const auto needed = sequence.prompt_length + sequence.request.max_tokens;
   sequence.tokens.reserve(static_cast<size_t>(needed));
   sequence.tables.resize(classes_.size());
   for (BlockTable& table : sequence.tables)
     table.blocks.reserve(static_cast<size_t>(kv::BlocksFor(needed)));
-  group.running.splice(group.running.end(), waiting_, sequence.place);
+  if (has_prefix_cache_) {
+    sequence.block_hashes.reserve(static_cast<size_t>(needed / kv::kBlockTokens));
+    UseCached(group, sequence, place.cached.num_blocks);
+  }
+  group.running.splice(PlaceIn(group.running, sequence), waiting_, sequence.place);
   sequence.group = IndexOf(group);
   group.has_prompts = true;
   WIDELOAD_CHECK(TryPlan(group, sequence), "request {} was admitted without room", sequence.id);
 }
 
-// The group with the fewest tokens ahead of this sequence, among those with a free place, budget,
-// and blocks for all its tokens, so that admission does not preempt; ties go to
-// the lowest group.
-Scheduler::Group* Scheduler::ChooseGroup(const Sequence& sequence) {
-  Group* best = nullptr;
-  int64_t best_load = 0;
+// The group with the fewest tokens to compute until this sequence's are, its own that are not
+// cached there included, among those with a free place, budget, and blocks for all its tokens, so
+// that admission does not preempt; ties go to the lowest group.
+Scheduler::Place Scheduler::ChoosePlace(const Sequence& sequence) {
+  Place best;
+  int64_t least = 0;
   for (Group& group : groups_) {
-    if (!HasRoom(group) || !HasBlocksFor(group, sequence)) continue;
-    int64_t load = 0;
-    for (const Sequence* running : group.running) load += 1 + running->num_uncomputed();
-    if (best == nullptr || load < best_load) {
-      best = &group;
-      best_load = load;
-    }
+    if (!HasRoom(group)) continue;
+    const kv::BlockPool::Match cached = FindCached(group, sequence);
+    if (!HasBlocksFor(group, sequence, cached)) continue;
+    int64_t tokens = -cached.num_blocks * kv::kBlockTokens;
+    for (const Sequence* running : group.running) tokens += 1 + running->num_uncomputed();
+    if (best.group != nullptr && tokens >= least) continue;
+    best = {.group = &group, .cached = cached};
+    least = tokens;
   }
   return best;
 }
@@ -265,7 +348,9 @@ Scheduler::Group* Scheduler::ChooseGroup(const Sequence& sequence) {
 FinishReason Scheduler::Complete(const PlanEntry& entry, int32_t token) {
   Sequence& sequence = *entry.sequence;
   sequence.num_computed += entry.count;
-  GiveBack(groups_[static_cast<size_t>(sequence.group)], sequence);
+  Group& group = groups_[static_cast<size_t>(sequence.group)];
+  KeepFull(group, sequence);
+  GiveBack(group, sequence);
   if (token >= 0) sequence.tokens.push_back(token);
   if (token >= 0 && Contains(sequence.request.eos_ids, token)) return FinishReason::kStop;
   const auto generated = static_cast<int64_t>(sequence.tokens.size()) - sequence.prompt_length;
@@ -296,10 +381,10 @@ int64_t Scheduler::num_running() const {
 }
 
 double Scheduler::kv_usage() const {
-  int64_t num_free = 0;
-  for (const Group& group : groups_) num_free += group.blocks.front().num_free();
+  int64_t available = 0;
+  for (const Group& group : groups_) available += group.blocks.front().num_available();
   const int64_t total = classes_.front().num_blocks * options_.num_groups;
-  return total > 0 ? 1 - static_cast<double>(num_free) / static_cast<double>(total) : 0;
+  return total > 0 ? 1 - static_cast<double>(available) / static_cast<double>(total) : 0;
 }
 
 const Sequence* Scheduler::Find(RequestId id) const {

@@ -12,8 +12,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "kv/block_allocator.h"
 #include "kv/block_classes.h"
+#include "kv/block_pool.h"
 #include "runtime/request.h"
 
 namespace wideload::runtime {
@@ -26,6 +26,25 @@ struct SchedulerOptions {
   int64_t num_kv_blocks = 0;              // per group; of layers without a window
   std::vector<int64_t> kv_windows = {0};  // of the layers, kv::Windows
   int64_t max_seq_len = 0;                // prompt and generated tokens of one request
+  bool prefix_cache = false;              // where the layers allow it: HasPrefixCache
+};
+
+// Whether blocks of ended requests are found again. Not with layers that look back a window only:
+// what is behind it is gone.
+bool HasPrefixCache(const SchedulerOptions& options);
+
+// Of the prompts of requests that were admitted and may find blocks, in tokens, since the start.
+struct PrefixFigures {
+  int64_t num_queries = 0;  // tokens looked for
+  int64_t num_hits = 0;     // tokens found, which are not computed
+
+  PrefixFigures operator-(const PrefixFigures& before) const {
+    return {num_queries - before.num_queries, num_hits - before.num_hits};
+  }
+  // Found of those looked for, 0 to 1; 0 where none were.
+  double hit_rate() const {
+    return num_queries > 0 ? static_cast<double>(num_hits) / static_cast<double>(num_queries) : 0;
+  }
 };
 
 // Why a request can never run: too long for the context or the KV cache, an empty prompt. "" when
@@ -50,12 +69,19 @@ struct Sequence {
   int64_t prompt_length = 0;
   std::vector<BlockTable> tables;  // of each block class, equally long; on `group`
   int64_t num_computed = 0;        // positions whose keys and values are in the cache
+  int64_t num_cached = 0;          // of the prompt, that were there when it was first admitted
   int32_t group = -1;              // -1: waiting
   int64_t num_preemptions = 0;
   // The scheduler's own.
   std::list<Sequence*>::iterator place;  // in the list of its group, or of those that wait
+  int64_t turn = 0;                      // those of lower ones come first, then those of lower ids
   int64_t last_plan = -1;                // that has an entry of it
   int64_t num_passed = 0;                // admitted while this one waited before them
+  // Of the prefix cache: the hashes of whole blocks of `tokens`, and what the last block holds of
+  // those whose contents the group's pool knows.
+  std::vector<uint64_t> block_hashes;
+  int64_t num_kept_blocks = 0;
+  kv::ContentId kept = -1;
 
   int64_t num_uncomputed() const { return static_cast<int64_t>(tokens.size()) - num_computed; }
 };
@@ -82,18 +108,23 @@ class Scheduler {
   // Without requests.
   explicit Scheduler(const SchedulerOptions& options);
 
-  // Takes the request. Returns RefusalReason: a request that can never run is not taken.
+  // Takes the request. Returns RefusalReason: a request that can never run is not taken. Ids rise.
   std::string Add(RequestId id, Request request);
 
-  // Chooses the next iteration's work: decodes first, then prompt chunks in order of admission,
-  // then waiting requests, each on the group with the least work. Where decodes have taken a
-  // group's whole budget kMaxStarved times while prompts waited, these go first once. When a
-  // group's blocks run out its youngest request is preempted: it gives its blocks back and will be
-  // computed again from its own tokens. Requests behind one for which no group has the blocks are
-  // admitted before it, up to kMaxPassed of them; then they wait for it. Valid until the next call.
+  // Chooses the next iteration's work: decodes first, then prompt chunks, then waiting requests,
+  // each in order of their turns. A request's turn is that of its arrival, as if it had come
+  // kPlansPerPriority plans later for each step that its priority is higher: nobody waits for ever.
+  // A waiting request goes to the group where the fewest tokens are to be computed until its own
+  // are: those ahead of it, and those of its own that the group's cache does not hold. Where
+  // decodes have taken a group's whole budget kMaxStarved times while prompts waited, these go
+  // first once. When a group's blocks run out the last of its requests is preempted: it gives its
+  // blocks back and is computed again from its own tokens. Requests behind one for which no group
+  // has the blocks are admitted before it, up to kMaxPassed of them; then they wait for it. Valid
+  // until the next call.
   const StepPlan& Plan();
   static constexpr int64_t kMaxStarved = 8;
   static constexpr int64_t kMaxPassed = 64;
+  static constexpr int64_t kPlansPerPriority = 256;
 
   // After the plan was carried out: `token` (or -1 for none) continues the entry's sequence, and
   // blocks that none of its later positions looks at are free; returns why it ends, if so. Call for
@@ -108,33 +139,49 @@ class Scheduler {
   // Requests on some rank.
   int64_t num_running() const;
   int64_t num_preemptions() const { return num_preemptions_; }
-  // Share of the KV blocks of all groups that are in use; of layers without a window.
+  // Share of the KV blocks of all groups that requests use; of layers without a window.
   double kv_usage() const;
   bool idle() const { return sequences_.empty(); }
+  bool has_prefix_cache() const { return has_prefix_cache_; }
+  const PrefixFigures& prefix_figures() const { return prefix_figures_; }
+  // Nothing computed so far is found by requests to come, but what running ones hold.
+  void DropPrefixes();
   const SchedulerOptions& options() const { return options_; }
   // Null if unknown.
   const Sequence* Find(RequestId id) const;
 
  private:
   struct Group {
-    std::list<Sequence*> running;            // in order of admission
-    std::vector<kv::BlockAllocator> blocks;  // of each class
-    int64_t budget = 0;                      // tokens left in the plan being made
-    int64_t num_starved = 0;   // plans in a row whose decodes left waiting prompts nothing
-    bool has_prompts = false;  // in the plan being made
+    std::list<Sequence*> running;       // in order of their turns
+    std::vector<kv::BlockPool> blocks;  // of each class
+    int64_t budget = 0;                 // tokens left in the plan being made
+    int64_t num_starved = 0;            // plans in a row whose decodes left waiting prompts nothing
+    bool has_prompts = false;           // in the plan being made
+  };
+  // Where a waiting request can begin.
+  struct Place {
+    Group* group = nullptr;  // null: nowhere
+    kv::BlockPool::Match cached;
   };
 
+  static std::list<Sequence*>::iterator PlaceIn(std::list<Sequence*>& list,
+                                                const Sequence& sequence);
   void PlanRunning(int32_t group, bool decodes);
   void AdmitWaiting();
-  void Admit(Sequence& sequence, Group& group);
+  void Admit(Sequence& sequence, const Place& place);
   bool MayPass(const Sequence& blocked) const;
   bool HasRoom(const Group& group) const;
   void NoteStarved(Group& group);
-  Group* ChooseGroup(const Sequence& sequence);
+  Place ChoosePlace(const Sequence& sequence);
   bool TryPlan(Group& group, Sequence& sequence);
   bool EnsureBlocks(Group& group, Sequence& sequence, int64_t num_positions);
   bool AllocateBlocks(Group& group, Sequence& sequence);
-  bool HasBlocksFor(const Group& group, const Sequence& sequence) const;
+  bool HasBlocksFor(const Group& group, const Sequence& sequence,
+                    const kv::BlockPool::Match& cached) const;
+  kv::BlockPool::Match FindCached(const Group& group, const Sequence& sequence) const;
+  void UseCached(Group& group, Sequence& sequence, int64_t num_blocks);
+  void KeepFull(Group& group, Sequence& sequence);
+  static void HashBlocks(Sequence& sequence);
   void GiveBack(Group& group, Sequence& sequence);
   void FreeAll(Group& group, Sequence& sequence);
   void Preempt(Group& group, Sequence& sequence);
@@ -145,8 +192,10 @@ class Scheduler {
   SchedulerOptions options_;
   std::vector<kv::BlockClass> classes_;
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
-  std::list<Sequence*> waiting_;
+  std::list<Sequence*> waiting_;  // in order of their turns
   std::vector<Group> groups_;
+  bool has_prefix_cache_;
+  PrefixFigures prefix_figures_;
   StepPlan plan_;
   int64_t num_plans_ = 0;
   int64_t num_preemptions_ = 0;

@@ -257,6 +257,58 @@ TEST(Scheduler, ComputesPromptsThoughDecodesFillTheBudget) {
   EXPECT_NE(scheduler.Find(0), nullptr);
 }
 
+Request OfPriority(int32_t priority, int64_t length = 2, int64_t max_tokens = 1) {
+  Request request = Prompt(length, max_tokens);
+  request.priority = priority;
+  return request;
+}
+
+TEST(Scheduler, AdmitsLowerPrioritiesFirst) {
+  SchedulerOptions options = Options();
+  options.max_batch_size = 1;
+  Scheduler scheduler(options);
+  RequestId id = 0;
+  for (const int32_t priority : {0, 2, -1, 0, -1}) scheduler.Add(id++, OfPriority(priority));
+  std::vector<RequestId> order;
+  while (!scheduler.idle()) order.push_back(PlanOnce(scheduler).at(0));
+  EXPECT_EQ(order, (std::vector<RequestId>{2, 4, 0, 3, 1}));
+}
+
+TEST(Scheduler, AHighPriorityWaitsForABoundedTime) {
+  SchedulerOptions options = Options();
+  options.max_batch_size = 1;
+  Scheduler scheduler(options);
+  scheduler.Add(0, OfPriority(2));
+  int64_t num_plans = 0;
+  for (RequestId id = 1; scheduler.Find(0) != nullptr && num_plans < 10'000; ++num_plans) {
+    scheduler.Add(id++, OfPriority(0));
+    scheduler.Add(id++, OfPriority(0));  // more than can run
+    PlanOnce(scheduler);
+  }
+  EXPECT_GT(num_plans, 2 * Scheduler::kPlansPerPriority);
+  EXPECT_LT(num_plans, 5 * Scheduler::kPlansPerPriority)
+      << "those that came before its turn, twice as many as ran";
+}
+
+TEST(Scheduler, PreemptsTheHighestPriority) {
+  SchedulerOptions options = Options();
+  options.num_kv_blocks = 4;
+  Scheduler scheduler(options);
+  scheduler.Add(0, OfPriority(1, kBlock, 2 * kBlock));
+  PlanOnce(scheduler);
+  scheduler.Add(1, OfPriority(0, kBlock, 2 * kBlock));
+  while (scheduler.num_preemptions() == 0) PlanOnce(scheduler);
+  EXPECT_EQ(scheduler.Find(0)->num_preemptions, 1) << "though it came first";
+  EXPECT_GT(RunAll(scheduler), 0);
+}
+
+TEST(Scheduler, PrioritiesAtTheEndsOfTheirRangeAreTaken) {
+  Scheduler scheduler(Options());
+  scheduler.Add(0, OfPriority(std::numeric_limits<int32_t>::max()));
+  scheduler.Add(1, OfPriority(std::numeric_limits<int32_t>::min()));
+  EXPECT_EQ(PlanOnce(scheduler), (std::vector<RequestId>{1, 0}));
+}
+
 TEST(Scheduler, EndsAPromptWithoutGenerationAfterItsLastChunk) {
   Scheduler scheduler(Options());
   scheduler.Add(0, Prompt(65, 0));

@@ -50,7 +50,10 @@ Answer::Answer(const ServedModel& model, Metrics& metrics, HttpExchange exchange
       start_(std::move(start)),
       choices_(start_.prompts.size()),
       num_open_(start_.prompts.size()) {
-  for (size_t i = 0; i < choices_.size(); ++i) choices_[i].prompt = std::move(start_.prompts[i]);
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    choices_[i].prompt = std::move(start_.prompts[i]);
+    if (!start_.form.is_plain()) choices_[i].reader.emplace(start_.form);
+  }
 }
 
 void Answer::Take(size_t i, runtime::Delta delta) {
@@ -68,8 +71,9 @@ void Answer::Note(size_t i, runtime::Delta delta) {
   if (delta.token >= 0) NoteToken(choice);
   if (!delta.prompt_logprobs.empty()) choice.prompt_logprobs = std::move(delta.prompt_logprobs);
   if (delta.token >= 0) choice.ids.push_back(delta.token);
+  choice.num_cached_tokens = std::max(choice.num_cached_tokens, delta.num_cached_tokens);
   if (delta.is_last()) choice.finish_reason = FinishText(delta.finish);
-  if (start_.has_tool_calls) ReadToolCalls(choice, delta);
+  if (choice.reader) ReadMessage(choice, delta);
   if (delta.is_last())
     metrics_.NoteChoice({.prompt_tokens = static_cast<int64_t>(choice.prompt.size()),
                          .generated_tokens = static_cast<int64_t>(choice.ids.size()),
@@ -83,26 +87,24 @@ void Answer::Note(size_t i, runtime::Delta delta) {
   if (has_ended()) RespondWhole();
 }
 
-// Takes the calls out of the text.
-void Answer::ReadToolCalls(Choice& choice, runtime::Delta& delta) {
-  ToolCallReader::Found found = choice.call_reader.Feed(delta.text);
-  const auto take = [&choice](std::vector<ToolCall>& calls) {
-    std::move(calls.begin(), calls.end(), std::back_inserter(choice.calls));
+// Takes thoughts and calls out of the text.
+void Answer::ReadMessage(Choice& choice, runtime::Delta& delta) {
+  std::string content;
+  const auto take = [&](MessagePart part) {
+    choice.thoughts += part.thoughts;
+    content += part.content;
+    std::move(part.calls.begin(), part.calls.end(), std::back_inserter(choice.calls));
   };
-  take(found.calls);
-  if (delta.is_last()) {
-    ToolCallReader::Found rest = choice.call_reader.Flush();
-    found.content += rest.content;
-    take(rest.calls);
-    if (!choice.calls.empty() && choice.finish_reason == "stop")
-      choice.finish_reason = "tool_calls";
-  }
-  delta.text = std::move(found.content);
+  take(choice.reader->Feed(delta.text));
+  if (delta.is_last()) take(choice.reader->Flush());
+  if (delta.is_last() && !choice.calls.empty() && choice.finish_reason == "stop")
+    choice.finish_reason = "tool_calls";
+  delta.text = std::move(content);
 }
 
 Json Answer::CallJson(size_t i, size_t call) const {
   const ToolCall& found = choices_[i].calls[call];
-  return {{"id", fmt::format("call_{}_{}_{}", start_.id, i, call)},
+  return {{"id", found.id.empty() ? fmt::format("call_{}_{}_{}", start_.id, i, call) : found.id},
           {"type", "function"},
           {"function", {{"name", found.name}, {"arguments", found.arguments}}}};
 }
@@ -139,14 +141,18 @@ Json Answer::Envelope(bool is_chunk) const {
 // Of each prompt once, whatever the number of its choices.
 Json Answer::Usage() const {
   size_t prompt_tokens = 0, generated_tokens = 0;
+  int64_t cached_tokens = 0;
   for (size_t i = 0; i < choices_.size(); ++i) {
-    if (i % static_cast<size_t>(start_.request.num_choices) == 0)
+    if (i % static_cast<size_t>(start_.request.num_choices) == 0) {
       prompt_tokens += choices_[i].prompt.size();
+      cached_tokens += choices_[i].num_cached_tokens;
+    }
     generated_tokens += choices_[i].ids.size();
   }
   return {{"prompt_tokens", prompt_tokens},
           {"completion_tokens", generated_tokens},
-          {"total_tokens", prompt_tokens + generated_tokens}};
+          {"total_tokens", prompt_tokens + generated_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", cached_tokens}}}};
 }
 
 std::string Answer::PromptText(const Choice& choice) const {
@@ -222,6 +228,7 @@ Json Answer::WholeChoice(size_t i) const {
   const bool wants_logprobs = request.num_logprobs >= 0;
   if (start_.operation == kChat) {
     json["message"] = {{"role", "assistant"}, {"content", choice.text}};
+    if (!choice.thoughts.empty()) json["message"]["reasoning_content"] = choice.thoughts;
     for (size_t call = 0; call < choice.calls.size(); ++call)
       json["message"]["tool_calls"].push_back(CallJson(i, call));
     if (!choice.calls.empty() && choice.text.empty()) json["message"]["content"] = nullptr;
@@ -281,14 +288,17 @@ void Answer::StreamDelta(size_t i, const runtime::Delta& delta) {
   const bool wants_logprobs = request.num_logprobs >= 0 && delta.token >= 0;
   const bool echoes = request.echo && is_first;
   const bool has_calls = choice.num_calls_sent < choice.calls.size();
+  const std::string thoughts = choice.thoughts.substr(choice.num_thoughts_sent);
+  choice.num_thoughts_sent = choice.thoughts.size();
   const bool is_empty = delta.text.empty() && !wants_logprobs && !echoes && !delta.is_last() &&
-                        !request.return_token_ids && !has_calls;
+                        !request.return_token_ids && !has_calls && thoughts.empty();
   if (!is_empty) {
     Json json = {{"index", i},
                  {"logprobs", nullptr},
                  {"finish_reason", delta.is_last() ? Json(choice.finish_reason) : Json(nullptr)}};
     if (is_chat) {
       json["delta"] = Json::object();
+      if (!thoughts.empty()) json["delta"]["reasoning_content"] = thoughts;
       if (!delta.text.empty()) json["delta"]["content"] = delta.text;
       for (; choice.num_calls_sent < choice.calls.size(); ++choice.num_calls_sent) {
         Json call = CallJson(i, choice.num_calls_sent);

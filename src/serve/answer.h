@@ -5,15 +5,16 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/json.h"
 #include "runtime/generation.h"
 #include "serve/http_server.h"
+#include "serve/message_reader.h"
 #include "serve/metrics.h"
 #include "serve/served_model.h"
-#include "serve/tool_calls.h"
 
 namespace wideload::serve {
 
@@ -27,7 +28,7 @@ class Answer {
     int64_t created = 0;  // seconds since 1970
     std::chrono::steady_clock::time_point arrival;
     std::vector<std::vector<int32_t>> prompts;  // of each choice
-    bool has_tool_calls = false;                // they are looked for in the text
+    MessageForm form;                           // of a chat
   };
 
   // `model` and `metrics` must outlive it.
@@ -48,18 +49,21 @@ class Answer {
     std::vector<runtime::TokenLogprob> logprobs;          // of the delta at hand
     std::vector<std::vector<runtime::TokenLogprob>> all;  // of all tokens, where it is not streamed
     std::vector<std::vector<runtime::TokenLogprob>> prompt_logprobs;
-    std::string finish_reason;  // "": none yet
-    ToolCallReader call_reader;
+    std::string finish_reason;            // "": none yet
+    std::optional<MessageReader> reader;  // of a form that is not plain
+    std::string thoughts;
+    size_t num_thoughts_sent = 0;  // bytes, of a stream
     std::vector<ToolCall> calls;
-    size_t num_calls_sent = 0;  // of a stream
-    int64_t text_offset = 0;    // of the next token, in characters
+    size_t num_calls_sent = 0;      // of a stream
+    int64_t text_offset = 0;        // of the next token, in characters
+    int64_t num_cached_tokens = 0;  // of the prompt
     bool has_begun = false;
     std::chrono::steady_clock::time_point last_token;
   };
 
   void Note(size_t i, runtime::Delta delta);
   void NoteToken(Choice& choice);
-  void ReadToolCalls(Choice& choice, runtime::Delta& delta);
+  void ReadMessage(Choice& choice, runtime::Delta& delta);
   void Fail(const std::string& message);
   void RespondWhole();
   void StreamDelta(size_t i, const runtime::Delta& delta);

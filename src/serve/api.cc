@@ -125,18 +125,20 @@ HttpHandlers Api::Handlers() {
               }};
 }
 
-bool Api::HasKey(const std::string& authorization) const {
+// Its place among the keys.
+std::optional<size_t> Api::KeyOf(const std::string& authorization) const {
   constexpr std::string_view kScheme = "Bearer ";
-  if (!authorization.starts_with(kScheme)) return false;
+  if (!authorization.starts_with(kScheme)) return std::nullopt;
   const auto given = std::string_view(authorization).substr(kScheme.size());
-  bool has_key = false;
-  for (const std::string& key : options_.keys) has_key = IsKey(key, given) || has_key;
-  return has_key;
+  std::optional<size_t> found;
+  for (size_t i = 0; i < options_.keys.size(); ++i)
+    if (IsKey(options_.keys[i], given)) found = i;
+  return found;
 }
 
 std::optional<HttpResponse> Api::Check(const HttpRequest& request) {
   const bool is_open = options_.keys.empty() || request.path == "/health";
-  if (!is_open && !HasKey(request.authorization))
+  if (!is_open && !KeyOf(request.authorization))
     return RefusalResponse({.status = 401,
                             .message = "a valid API key is needed: Authorization: Bearer KEY",
                             .code = "invalid_api_key"});
@@ -206,6 +208,10 @@ std::optional<Refusal> Api::Carry(const HttpExchange& exchange, Operation operat
   ApiRequest request;
   if (auto refusal = ParseApiRequest(operation, exchange.request().body, request)) return refusal;
   if (auto refusal = CheckModel(request)) return refusal;
+  if (options_.salts_by_key) {
+    const std::optional<size_t> key = KeyOf(exchange.request().authorization);
+    request.cache_salt = fmt::format("{}:{}", key ? std::to_string(*key) : "", request.cache_salt);
+  }
   if (operation == kCompletion || operation == kChat)
     return Generate(exchange, operation, std::move(request), ticket);
   exchange.Respond(operation == kTokenize     ? Tokenize(request)
@@ -265,7 +271,7 @@ std::optional<Refusal> Api::Generate(const HttpExchange& exchange, Operation ope
       .created = Now(),
       .arrival = ticket->arrival,
       .prompts = {},
-      .has_tool_calls = made.has_tool_calls};
+      .form = std::move(made.form)};
   int64_t num_tokens = 0;
   for (runtime::Job& job : jobs) {
     start.prompts.push_back(job.request.prompt);

@@ -24,6 +24,7 @@ namespace wideload::serve {
 struct ApiOptions {
   std::string version;                           // of the program
   std::vector<std::string> keys;                 // that clients may show; empty: none is asked for
+  bool salts_by_key = false;                     // clients of different keys share no prefixes
   int64_t max_open_requests = 256;               // more are answered with 429
   int64_t max_open_tokens = 1 << 20;             // prompt and max_tokens of those, together
   std::chrono::milliseconds request_timeout{0};  // from arrival; 0: none
@@ -61,7 +62,7 @@ class Api {
 
   std::optional<HttpResponse> Check(const HttpRequest& request);
   void Handle(const HttpExchange& exchange);
-  bool HasKey(const std::string& authorization) const;
+  std::optional<size_t> KeyOf(const std::string& authorization) const;
 
   // On a thread that reads requests.
   void Read(const HttpExchange& exchange, Operation operation,

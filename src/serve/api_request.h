@@ -63,6 +63,8 @@ struct ApiRequest {
   bool include_usage = false;
   bool continuous_usage = false;
   bool ignores_tools = false;  // tool_choice is none
+  std::string cache_salt;      // requests of different salts share no prefixes
+  int32_t priority = 0;        // lower ones go first
   std::vector<int32_t> ids;    // to be made text
 };
 

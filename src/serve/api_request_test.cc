@@ -45,6 +45,7 @@ TEST(ApiRequest, RefusesByName) {
       {R"({"prompt": "a", "n": 99999999999999999999})", "n: n is 1e+20; it must be an"},
       {R"({"prompt": "a", "stop": [1]})", "stop: stop is [1]; it must be a text or a list"},
       {R"({"prompt": "a", "logprobs": 21})", "logprobs: logprobs is 21; allowed: 0 to 20"},
+      {R"({"prompt": "a", "cache_salt": ""})", "cache_salt: cache_salt is empty"},
       {R"({"prompt": "a", "suffix": "b"})", "suffix: suffix is not supported"},
       {R"({"prompt": [[1, "a"]]})", "prompt: prompt has \"a\", which is no token id"},
       {R"({"prompt": [-1]})", "prompt: prompt has -1, which is no token id"},

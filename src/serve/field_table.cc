@@ -14,6 +14,7 @@ constexpr double kMaxTokens = 1e9;
 constexpr int32_t kMaxChoices = 128;
 constexpr size_t kMaxBiases = 1024;
 constexpr size_t kMaxStopIds = 1024;
+constexpr size_t kMaxSaltBytes = 256;
 
 using Request = ApiRequest;
 using Wrong = std::string;
@@ -163,6 +164,15 @@ Wrong TakeResponseFormat(const Json& value, Request&) {
              : "asks for something else than {\"type\": \"text\"}, which is not supported";
 }
 
+Wrong TakeCacheSalt(const Json& value, Request& request) {
+  value.get_to(request.cache_salt);
+  if (request.cache_salt.empty()) return "is empty; leave it out to share prefixes with all";
+  return request.cache_salt.size() <= kMaxSaltBytes
+             ? ""
+             : fmt::format("has {} bytes; at most {} are allowed", request.cache_salt.size(),
+                           kMaxSaltBytes);
+}
+
 Wrong TakeToolChoice(const Json& value, Request& request) {
   request.ignores_tools = value == "none";
   return value == "none" || value == "auto"
@@ -250,6 +260,10 @@ constexpr FieldRow kRows[] = {
      Set<&Request::stream>},
     {"stream_options", kGenerate, FieldType::kObject, 0, 0, "include_usage, continuous_usage_stats",
      TakeStreamOptions},
+    {"cache_salt", kGenerate, FieldType::kText, 0, 0,
+     "the prompt shares cached beginnings with requests of the same salt only", TakeCacheSalt},
+    {"priority", kGenerate, FieldType::kInteger, -2147483648.0, 2147483647.0,
+     "lower ones go first; a step counts as 256 iterations of waiting", Set<&Request::priority>},
     {"response_format", kGenerate, FieldType::kObject, 0, 0, "only {\"type\": \"text\"}",
      TakeResponseFormat},
     {"parallel_tool_calls", kChat, FieldType::kBool, 0, 0, "only true", OnlyBool<true>},

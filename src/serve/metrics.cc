@@ -115,6 +115,12 @@ std::string Metrics::Text(const runtime::EngineLoop::Figures& engine, int64_t op
   number("http_connections", "gauge", "Open connections.", connections);
   number("kv_cache_usage_perc", "gauge", "Share of the blocks of the KV cache in use, 0 to 1.",
          engine.kv_usage);
+  number("prefix_cache_queries_total", "counter",
+         "Tokens of prompts looked for in the prefix cache.", engine.prefixes.num_queries);
+  number("prefix_cache_hits_total", "counter", "Tokens of prompts found there and not computed.",
+         engine.prefixes.num_hits);
+  number("kv_cache_hit_rate", "gauge", "Share of the tokens looked for that were found, 0 to 1.",
+         engine.prefixes.hit_rate());
   number("num_preemptions_total", "counter", "Sequences that gave their blocks back.",
          engine.num_preemptions);
   number("iterations_total", "counter", "Iterations of the engine.", engine.num_iterations);

@@ -5,7 +5,6 @@
 #include "base/error.h"
 #include "runtime/sampling_choice.h"
 #include "runtime/text_limits.h"
-#include "serve/tool_calls.h"
 
 namespace wideload::serve {
 namespace {
@@ -60,6 +59,8 @@ std::optional<Refusal> MakeJob(const ServedModel& model, Operation operation,
   r.eos_ids = EndIds(model, request);
   r.min_tokens = request.min_tokens;
   r.logit_bias = request.logit_bias;
+  r.cache_salt = request.cache_salt;
+  r.priority = request.priority;
   job.text = {.stop = request.stop, .skip_special = request.skip_special};
   job.prompt_logprobs = request.prompt_logprobs >= 0 ? request.prompt_logprobs
                         : request.echo               ? request.num_logprobs
@@ -102,7 +103,8 @@ std::optional<Refusal> RenderChat(const ServedModel& model, const ApiRequest& re
     chat::AddVariables(request.template_variables, "chat_template_kwargs", input);
   const auto parts = model.chat_template->Render(input, {.now = model.now()});
   rendered.text = chat::JoinedText(parts);
-  rendered.has_tool_calls = !input.tools.IsNone() && ToolCallReader::IsFormOf(rendered.text);
+  rendered.form =
+      MessageFormOf(model.chat_template->text(!input.tools.IsNone()), rendered.text, input.tools);
   if (static_cast<int64_t>(rendered.text.size()) > model.max_text_bytes)
     return TooLong(model, fmt::format("the conversation has {} bytes", rendered.text.size()),
                    "messages");
@@ -129,13 +131,14 @@ std::optional<Refusal> MakeJobs(const ServedModel& model, Operation operation,
     auto refusal = operation == kChat ? RenderChat(model, request, chat)
                                       : EncodePrompt(model, request, request.prompts[p], chat.ids);
     if (refusal) return refusal;
-    made.has_tool_calls = chat.has_tool_calls;
+    made.form = chat.form;
     for (size_t i = 0; i < num_choices; ++i) {
       runtime::Job& job = made.jobs.emplace_back();
       job.request.sampling = sampling;
       job.request.index = p * num_choices + i;
       refusal = MakeJob(model, operation, request, chat.ids, job);
       if (refusal) return refusal;
+      if (chat.form.needs_special_tokens()) job.text.skip_special = false;
     }
   }
   return std::nullopt;

@@ -9,6 +9,7 @@
 #include "checkpoint/generation_config.h"
 #include "runtime/engine_loop.h"
 #include "serve/api_request.h"
+#include "serve/message_reader.h"
 #include "tokenizer/tokenizer.h"
 
 namespace wideload::serve {
@@ -38,7 +39,7 @@ std::optional<Refusal> EncodePrompt(const ServedModel& model, const ApiRequest& 
 struct RenderedChat {
   std::string text;
   std::vector<int32_t> ids;
-  bool has_tool_calls = false;  // it teaches the model to write calls that ToolCallReader finds
+  MessageForm form;  // of the model's answer
 };
 std::optional<Refusal> RenderChat(const ServedModel& model, const ApiRequest& request,
                                   RenderedChat& rendered);
@@ -48,7 +49,7 @@ std::optional<Refusal> RenderChat(const ServedModel& model, const ApiRequest& re
 // why there are none.
 struct Jobs {
   std::vector<runtime::Job> jobs;
-  bool has_tool_calls = false;  // RenderedChat
+  MessageForm form;  // RenderedChat
 };
 std::optional<Refusal> MakeJobs(const ServedModel& model, Operation operation,
                                 const ApiRequest& request, uint64_t seed, Jobs& made);

@@ -1,99 +1,117 @@
 #include "serve/tool_calls.h"
 
 #include <algorithm>
-#include <optional>
+#include <array>
+#include <span>
+#include <utility>
 
-#include "base/error.h"
-#include "base/json.h"
+#include "serve/tool_bodies.h"
 
 namespace wideload::serve {
 namespace {
 
-constexpr std::string_view kBegin = "<tool_call>";
-constexpr std::string_view kEnd = "</tool_call>";
+constexpr size_t kNowhere = std::string_view::npos;
+constexpr std::string_view kBlanks = " \n\r\t";
+
+// What stands around a call, and what is left out of the text beside calls.
+struct Marks {
+  std::string_view begin, end;
+  std::array<std::string_view, 2> left_out;
+};
+
+const Marks& MarksOf(ToolForm form) {
+  static constexpr Marks kTagged = {"<tool_call>", "</tool_call>", {}};
+  static constexpr Marks kDeepSeek = {"<｜tool▁call▁begin｜>",
+                                      "<｜tool▁call▁end｜>",
+                                      {"<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"}};
+  static constexpr Marks kKimi = {"<|tool_call_begin|>",
+                                  "<|tool_call_end|>",
+                                  {"<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"}};
+  return form == ToolForm::kDeepSeek ? kDeepSeek : form == ToolForm::kKimi ? kKimi : kTagged;
+}
 
 // How many bytes at the end of `text` are the begin of `mark`.
 size_t BeginAtEnd(std::string_view text, std::string_view mark) {
+  if (mark.empty()) return 0;
   for (size_t n = std::min(text.size(), mark.size() - 1); n > 0; --n)
     if (text.ends_with(mark.substr(0, n))) return n;
   return 0;
 }
 
-// The text of the object's member as it is written: its keys keep their order.
-std::optional<std::string> MemberText(const std::string& body, const Json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  if (!value.is_object()) return std::nullopt;
-  const size_t key = body.find("\"arguments\"");
-  const size_t begin = key == std::string::npos ? key : body.find('{', key);
-  if (begin == std::string::npos) return std::nullopt;
-  int depth = 0;
-  bool is_in_text = false;
-  for (size_t i = begin; i < body.size(); ++i) {
-    const char c = body[i];
-    if (is_in_text && c == '\\') ++i;
-    if (c == '"') is_in_text = !is_in_text;
-    if (is_in_text) continue;
-    depth += c == '{' ? 1 : c == '}' ? -1 : 0;
-    if (depth == 0) return body.substr(begin, i + 1 - begin);
+// The first of the marks in the text.
+struct FoundMark {
+  size_t at = kNowhere;
+  std::string_view mark;
+};
+FoundMark FindFirst(std::string_view text, std::span<const std::string_view> marks) {
+  FoundMark first;
+  for (const std::string_view mark : marks) {
+    const size_t at = mark.empty() ? kNowhere : text.find(mark);
+    if (at < first.at) first = {.at = at, .mark = mark};
   }
-  return std::nullopt;
-}
-
-std::optional<ToolCall> ParseCall(const std::string& body) {
-  try {
-    const Json call = ParseJson(body, "a tool call");
-    if (!call.is_object() || !call.contains("name") || !call["name"].is_string())
-      return std::nullopt;
-    ToolCall result{.name = call["name"].get<std::string>(), .arguments = "{}"};
-    if (!call.contains("arguments")) return result;
-    std::optional<std::string> text = MemberText(body, call["arguments"]);
-    if (!text || ParseJson(*text, "its arguments").is_null()) return std::nullopt;
-    result.arguments = std::move(*text);
-    return result;
-  } catch (const Error&) {
-    return std::nullopt;
-  }
+  return first;
 }
 
 }  // namespace
 
-bool ToolCallReader::IsFormOf(std::string_view prompt) {
-  return prompt.find(kBegin) != std::string_view::npos;
+ToolForm ToolFormOf(std::string_view chat_template) {
+  const auto has = [chat_template](std::string_view text) {
+    return chat_template.find(text) != kNowhere;
+  };
+  if (has("<arg_key>")) return ToolForm::kGlm;
+  if (has(MarksOf(ToolForm::kDeepSeek).begin)) return ToolForm::kDeepSeek;
+  if (has(MarksOf(ToolForm::kKimi).begin)) return ToolForm::kKimi;
+  if (has(MarksOf(ToolForm::kTagged).begin)) return ToolForm::kTagged;
+  return has("\"parameters\": dictionary of argument name") ? ToolForm::kLlama : ToolForm::kNone;
 }
 
 void ToolCallReader::TakeCall(std::string_view body, std::string_view end, Found& found) {
-  if (auto call = ParseCall(std::string(body))) {
+  if (auto call = ParseToolCall(form_, body, text_parameters_)) {
     found.calls.push_back(std::move(*call));
-    ++num_calls_;
+    skips_blanks_ = true;
     return;
   }
-  found.content += kBegin;
+  skips_blanks_ = false;
+  found.content += MarksOf(form_).begin;
   found.content += body;
   found.content += end;
 }
 
-// Blanks between calls are no text.
-void ToolCallReader::AddContent(std::string_view text, Found& found) const {
-  const bool is_blank = text.find_first_not_of(" \n\r\t") == std::string_view::npos;
-  if (num_calls_ == 0 || !is_blank) found.content += text;
+// Blanks after a call are no text.
+void ToolCallReader::AddContent(std::string_view text, Found& found) {
+  if (skips_blanks_) text.remove_prefix(std::min(text.find_first_not_of(kBlanks), text.size()));
+  if (text.empty()) return;
+  skips_blanks_ = false;
+  found.content += text;
 }
 
 ToolCallReader::Found ToolCallReader::Feed(std::string_view text) {
   Found found;
   held_ += text;
+  if (form_ == ToolForm::kLlama) {
+    const size_t begin = held_.find_first_not_of(kBlanks);
+    is_text_ = is_text_ || (begin != std::string::npos && held_[begin] != '{');
+    if (is_text_) found.content = std::exchange(held_, {});
+    return found;
+  }
+  const Marks& marks = MarksOf(form_);
+  const std::array<std::string_view, 3> outside = {marks.begin, marks.left_out[0],
+                                                   marks.left_out[1]};
   while (true) {
-    const std::string_view mark = is_in_call_ ? kEnd : kBegin;
-    const size_t at = held_.find(mark);
-    if (at == std::string::npos) break;
+    const FoundMark first =
+        FindFirst(held_, is_in_call_ ? std::span(&marks.end, 1) : std::span(outside));
+    if (first.at == kNowhere) break;
+    const std::string_view before = std::string_view(held_).substr(0, first.at);
     if (is_in_call_)
-      TakeCall(std::string_view(held_).substr(0, at), kEnd, found);
+      TakeCall(before, marks.end, found);
     else
-      AddContent(std::string_view(held_).substr(0, at), found);
-    held_.erase(0, at + mark.size());
-    is_in_call_ = !is_in_call_;
+      AddContent(before, found);
+    if (is_in_call_ || first.mark == marks.begin) is_in_call_ = !is_in_call_;
+    held_.erase(0, first.at + first.mark.size());
   }
   if (is_in_call_) return found;
-  const size_t keep = BeginAtEnd(held_, kBegin);
+  size_t keep = 0;
+  for (const std::string_view mark : outside) keep = std::max(keep, BeginAtEnd(held_, mark));
   AddContent(std::string_view(held_).substr(0, held_.size() - keep), found);
   held_.erase(0, held_.size() - keep);
   return found;
@@ -101,12 +119,30 @@ ToolCallReader::Found ToolCallReader::Feed(std::string_view text) {
 
 ToolCallReader::Found ToolCallReader::Flush() {
   Found found;
-  if (is_in_call_)
+  if (form_ == ToolForm::kLlama)
+    found = FlushObjects();
+  else if (is_in_call_)
     TakeCall(held_, "", found);
   else
     AddContent(held_, found);
   held_.clear();
   is_in_call_ = false;
+  return found;
+}
+
+// All are calls, or all is text.
+ToolCallReader::Found ToolCallReader::FlushObjects() {
+  Found found;
+  for (std::string_view rest = held_;;) {
+    const size_t begin = rest.find_first_not_of(" \n\r\t;");
+    if (begin == kNowhere) break;
+    const std::string_view object = FirstJsonObject(rest.substr(begin));
+    auto call = object.empty() ? std::nullopt : ParseToolCall(form_, object, text_parameters_);
+    if (!call) return {.content = held_, .calls = {}};
+    found.calls.push_back(std::move(*call));
+    rest = rest.substr(begin + object.size());
+  }
+  if (found.calls.empty()) found.content = held_;
   return found;
 }
 

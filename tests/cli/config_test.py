@@ -32,6 +32,11 @@ class ConfigFiles(CliTest):
         self.assertEqual(values["--temperature"], ("0.5", f"{file}:3: temperature"))
         self.assertEqual(values["--ignore-eos"], ("false", "command line"))
         self.assertEqual(values["--seed"], ("0", "default"))
+        self.assertEqual(values["--enable-prefix-caching"], ("true", "default"))
+        for switch in ("--no-enable-prefix-caching", "--no_enable_block_reuse", "--enable-prefix-caching=false"):
+            self.assertEqual(self.shown(switch)["--enable-prefix-caching"], ("false", "command line"))
+        reuse = self.path("b.yaml", "kv_cache_config: {enable_block_reuse: false}\n")
+        self.assertEqual(self.shown("-c", reuse)["--enable-prefix-caching"][0], "false")
         model = json.loads((EMBEDDED / "generation_config.json").read_text())
         self.assertEqual(self.shown()["--top-k"], (str(model["top_k"]), f"{EMBEDDED}/generation_config.json"))
 

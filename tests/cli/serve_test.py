@@ -108,6 +108,24 @@ class Routes(ServeTest):
         self.assertGreater(len(choice["token_ids"]), first + 1)
         self.assertNotEqual(choice["token_ids"][first], stop_id)
 
+    def test_the_beginning_of_a_prompt_is_computed_once(self):
+        ids = [7, 8] * 40
+        fields = {"max_tokens": 8, "temperature": 0, "logprobs": 3}
+        first, second, salted, once_more = (
+            self.server.post("/v1/completions", prompt=ids, **fields, **salt)[1]
+            for salt in ({}, {}, {"cache_salt": "mine"}, {"cache_salt": "mine"}))
+        self.assertEqual([body["usage"]["prompt_tokens_details"]["cached_tokens"]
+                          for body in (first, second, salted, once_more)], [0, 64, 0, 64])
+        for body in (second, salted, once_more):
+            self.assertEqual(body["choices"], first["choices"])
+        queries, hits = (self.server.metric(f"prefix_cache_{name}_total") for name in ("queries", "hits"))
+        self.assertGreaterEqual(hits, 128)
+        self.assertAlmostEqual(self.server.metric("kv_cache_hit_rate"), hits / queries, places=5)
+        # A prompt whose log probabilities are asked for is computed.
+        body = self.server.post("/v1/completions", prompt=ids, max_tokens=1, prompt_logprobs=0)[1]
+        self.assertEqual(body["usage"]["prompt_tokens_details"]["cached_tokens"], 0)
+        self.assertEqual(len(body["choices"][0]["prompt_logprobs"]), 80)
+
     def test_logit_bias_forces_a_token(self):
         choice = self.server.post("/v1/completions", prompt=PROMPT, max_tokens=3, temperature=0,
                                   logit_bias={"42": 100}, return_token_ids=True)[1]["choices"][0]
@@ -168,21 +186,36 @@ class Routes(ServeTest):
             self.assertRegex(line, r"^(# (HELP|TYPE) wideload_\w+ .+|wideload_\w+\{[^{}]+\} [0-9.e+-]+)$")
 
 
-class ToolCalls(CliTest):
-    """A token that is a whole call, which a bias makes the model choose."""
+class Messages(CliTest):
+    """A token that is a whole message, which a bias makes the model choose."""
 
-    def test_calls_come_apart_from_the_text(self):
-        call = '<tool_call>{"name":"f","arguments":{"b":1,"a":"}"}}</tool_call>'
+    def serve(self, token, template):
         folder = self.model(EMBEDDED)
         tokenizer = json.loads((EMBEDDED / "tokenizer.json").read_text())
         model = tokenizer["model"]
-        model["vocab"] = {call if i == 8191 else token: i for token, i in model["vocab"].items()}
-        model["merges"] = model["merges"][:-1]  # the one that makes the token whose place the call takes
+        model["vocab"] = {token if i == 8191 else text: i for text, i in model["vocab"].items()}
+        model["merges"] = model["merges"][:-1]  # the one that makes the token whose place the message takes
         (folder / "tokenizer.json").unlink()
         (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-        template = self.path("template", "{% if tools %}call with <tool_call>{% endif %}{{ messages[0].content }}")
-        server = Server("-m", folder, "--chat-template", template)
+        server = Server("-m", folder, "--chat-template", self.path("template", template))
         self.addCleanup(server.end)
+        return server
+
+    def test_thoughts_come_apart_from_the_text(self):
+        # The vocabulary writes a line end as this letter, and a blank as another.
+        server = self.serve("<think>\u010aHm.\u010a</think>\u010aYes", "{{ messages[0].content }}{# </think> #}")
+        fields = {"messages": CHAT, "max_tokens": 2, "temperature": 0, "logit_bias": {"8191": 100}}
+        path = "/v1/chat/completions"
+        message = server.post(path, **fields)[1]["choices"][0]["message"]
+        self.assertEqual(message, {"role": "assistant", "reasoning_content": "Hm.",
+                                   "content": "Yes<think>\nHm.\n</think>\nYes"})
+        deltas = [e["choices"][0]["delta"] for e in server.events(path, **fields)]
+        for key in ("reasoning_content", "content"):
+            self.assertEqual("".join(delta.get(key, "") for delta in deltas), message[key])
+
+    def test_calls_come_apart_from_the_text(self):
+        call = '<tool_call>{"name":"f","arguments":{"b":1,"a":"}"}}</tool_call>'
+        server = self.serve(call, "{% if tools %}call with <tool_call>{% endif %}{{ messages[0].content }}")
         fields = {"messages": CHAT, "max_tokens": 2, "temperature": 0, "logit_bias": {"8191": 100}}
         tools = [{"type": "function", "function": {"name": "f"}}]
         path = "/v1/chat/completions"
@@ -278,6 +311,18 @@ class Keys(CliTest):
         for key in ("first-key-0001", "second-key-0002"):
             self.assertEqual(server.ask("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"})[0], 200, key)
         self.assertEqual(server.ask("POST", "/tokenize", {"prompt": "a"})[0], 401)
+
+    def test_keys_have_prefixes_of_their_own_where_that_is_asked_for(self):
+        keys = self.path("keys", "first-key-0001\nsecond-key-0002\n")
+        self.refused(["serve", "-m", EMBEDDED, "--cache-salt-per-key"], "--cache-salt-per-key", "--api-key-file")
+        server = Server("--api-key-file", keys, "--cache-salt-per-key")
+        self.addCleanup(server.end)
+        cached = []
+        for key in ("first-key-0001", "second-key-0002", "second-key-0002"):
+            body = server.ask("POST", "/v1/completions", {"prompt": [7] * 40, "max_tokens": 1},
+                              headers={"Authorization": f"Bearer {key}"})[2]
+            cached.append(json.loads(body)["usage"]["prompt_tokens_details"]["cached_tokens"])
+        self.assertEqual(cached, [0, 0, 32])
 
     def test_a_file_without_keys_is_refused(self):
         result = run("serve", "--api-key-file", self.path("keys", "# none\n"))

@@ -1,5 +1,6 @@
 // Orders of rank 0 as another rank reads them: arbitrary bytes, and the orders of a run whose bytes
-// the input changes. What is read is what a rank can carry out.
+// the input changes, of a model with windows or of requests that share blocks. What is read is what
+// a rank can carry out.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -33,9 +34,12 @@ class Bytes {
   size_t at_ = 0;
 };
 
-void CheckBlocks(const std::vector<BlockTable>& tables, int64_t end) {
-  static const std::vector<kv::BlockClass> classes =
-      BlockClasses(SchedulerOptionsOf(SmallOptions()));
+// Of the layers: the input says which.
+using Windows = std::span<const int64_t>;
+
+void CheckBlocks(Windows windows, const std::vector<BlockTable>& tables, int64_t end) {
+  const std::vector<kv::BlockClass> classes =
+      BlockClasses(SchedulerOptionsOf(SmallOptions(), windows));
   WIDELOAD_CHECK(tables.size() == classes.size(), "{} tables", tables.size());
   for (size_t c = 0; c < tables.size(); ++c) {
     WIDELOAD_CHECK(std::ssize(tables[c].blocks) >= kv::BlocksFor(end), "{} blocks for {} positions",
@@ -59,7 +63,7 @@ void CheckChange(const rebalance::PlacementChange& change) {
   }
 }
 
-void CheckOrder(const StepOrder& order) {
+void CheckOrder(Windows windows, const StepOrder& order) {
   if (order.kind != OrderKind::kStep) return;
   if (order.change) CheckChange(*order.change);
   const EngineOptions options = SmallOptions();
@@ -77,16 +81,16 @@ void CheckOrder(const StepOrder& order) {
     WIDELOAD_CHECK(std::ssize(sequence.tokens) <= options.max_seq_len, "{} tokens",
                    sequence.tokens.size());
     WIDELOAD_CHECK(InvalidField(sequence.request.sampling, kSmallVocab).empty(), "sampling");
-    CheckBlocks(sequence.tables, entry.start + entry.count);
+    CheckBlocks(windows, sequence.tables, entry.start + entry.count);
   }
   WIDELOAD_CHECK(num_tokens <= options.max_num_tokens, "{} tokens", num_tokens);
 }
 
-void ReadAnyBytes(const uint8_t* data, size_t size) {
+void ReadAnyBytes(Windows windows, const uint8_t* data, size_t size) {
   std::vector<std::byte> bytes(size);  // aligned
   if (size > 0) std::memcpy(bytes.data(), data, size);
   try {
-    CheckOrder(OrderReader(SmallOptions(), kSmallVocab, kSmallWindows).Read(bytes));
+    CheckOrder(windows, OrderReader(SmallOptions(), kSmallVocab, windows).Read(bytes));
   } catch (const Error&) {
     // a refusal is an answer
   }
@@ -94,7 +98,7 @@ void ReadAnyBytes(const uint8_t* data, size_t size) {
 
 Request NextRequest(Bytes& input, uint64_t index) {
   Request request;
-  request.prompt.assign(size_t{1} + input.Next() % 48, static_cast<int32_t>(index % kSmallVocab));
+  request.prompt.assign(size_t{1} + input.Next() % 48, static_cast<int32_t>(index % 3));
   request.max_tokens = input.Next() % 40;
   request.index = index;
   request.sampling.num_logprobs = input.Next() % 3 - 1;
@@ -107,8 +111,11 @@ Request NextRequest(Bytes& input, uint64_t index) {
 // A rank that reads all orders of a run, some of which have a wrong byte or end early.
 class ChangedRun {
  public:
-  ChangedRun(const uint8_t* data, size_t size)
-      : input_(data, size), scheduler_(SchedulerOptionsOf(SmallOptions())) {}
+  ChangedRun(Windows windows, const uint8_t* data, size_t size)
+      : windows_(windows),
+        input_(data, size),
+        scheduler_(SchedulerOptionsOf(SmallOptions(), windows)),
+        reader_(SmallOptions(), kSmallVocab, windows) {}
 
   // Errors: Error of the reader, which has seen enough then.
   void Run() {
@@ -123,7 +130,7 @@ class ChangedRun {
       writer_.WriteStep({.iteration = iteration, .change = what % 8 == 3 ? &change_ : nullptr},
                         plan.groups[0], bytes_);
       if (what >= 128) ChangeOrder();
-      CheckOrder(reader_.Read(bytes_));
+      CheckOrder(windows_, reader_.Read(bytes_));
       Complete(plan);
     }
   }
@@ -148,10 +155,11 @@ class ChangedRun {
       }
   }
 
+  Windows windows_;
   Bytes input_;
   Scheduler scheduler_;
   OrderWriter writer_;
-  OrderReader reader_{SmallOptions(), kSmallVocab, kSmallWindows};
+  OrderReader reader_;
   rebalance::PlacementChange change_{
       .generation = 1,
       .layers = {{.moe_layer = 0, .placement = eplb::ContiguousPlacement(4, 6, 2)}}};
@@ -163,12 +171,13 @@ class ChangedRun {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
+  const Windows windows = data[0] % 8 < 4 ? Windows(kSmallWindows) : Windows(kNoWindows);
   if (data[0] % 4 == 0) {
-    ReadAnyBytes(data + 1, size - 1);
+    ReadAnyBytes(windows, data + 1, size - 1);
     return 0;
   }
   try {
-    ChangedRun(data + 1, size - 1).Run();
+    ChangedRun(windows, data + 1, size - 1).Run();
   } catch (const Error&) {
     // a refusal is an answer
   }

@@ -51,13 +51,12 @@ void ExpectSame(const PlanEntry& read, const PlanEntry& wanted) {
 }
 
 // What a rank that only reads orders knows is what the scheduler knows, through admission, decode,
-// preemption, cancellation and the end of requests.
-TEST(StepOrder, CarriesEveryPlanOfARunWithPreemption) {
+// preemption, cancellation and the end of requests, of which all begin as others do.
+void ExpectEveryPlanIsCarried(std::span<const int64_t> windows) {
   const EngineOptions options = SmallOptions();
-  Scheduler scheduler(SchedulerOptionsOf(options));
+  Scheduler scheduler(SchedulerOptionsOf(options, windows));
   OrderWriter writers[2];
-  OrderReader readers[2] = {{options, kSmallVocab, kSmallWindows},
-                            {options, kSmallVocab, kSmallWindows}};
+  OrderReader readers[2] = {{options, kSmallVocab, windows}, {options, kSmallVocab, windows}};
   std::mt19937 random(5);
   RequestId next = 0;
   std::vector<std::byte> bytes;
@@ -69,7 +68,10 @@ TEST(StepOrder, CarriesEveryPlanOfARunWithPreemption) {
   for (; iteration < 400 && (next < 60 || !scheduler.idle()); ++iteration) {
     if (next < 60 && random() % 2 == 0) {
       const auto index = static_cast<uint64_t>(next);
-      ASSERT_EQ(scheduler.Add(next++, MakeRequest(index, 1 + random() % 45, random() % 50)), "");
+      Request request = MakeRequest(index, 1 + random() % 45, random() % 50);
+      for (size_t i = 0; i < request.prompt.size(); ++i)
+        request.prompt[i] = static_cast<int32_t>((index % 2 * 7 + i) % kSmallVocab);
+      ASSERT_EQ(scheduler.Add(next++, std::move(request)), "");
     }
     if (random() % 16 == 0 && next > 0) retire(static_cast<RequestId>(random()) % next);
     const StepPlan& plan = scheduler.Plan();
@@ -91,6 +93,7 @@ TEST(StepOrder, CarriesEveryPlanOfARunWithPreemption) {
       }
   }
   EXPECT_GT(scheduler.num_preemptions(), 3);
+  EXPECT_EQ(scheduler.prefix_figures().num_hits > 0, windows.size() == 1);
   EXPECT_TRUE(scheduler.idle());
   for (size_t r = 0; r < 2; ++r) {
     writers[r].WriteStep({.iteration = iteration}, {}, bytes);
@@ -98,6 +101,10 @@ TEST(StepOrder, CarriesEveryPlanOfARunWithPreemption) {
     EXPECT_EQ(readers[r].num_sequences(), 0);
   }
 }
+
+TEST(StepOrder, CarriesEveryPlanOfARunWithPreemption) { ExpectEveryPlanIsCarried(kSmallWindows); }
+
+TEST(StepOrder, CarriesBlocksThatSeveralSequencesShare) { ExpectEveryPlanIsCarried(kNoWindows); }
 
 TEST(StepOrder, TakesFewBytesForADecode) {
   const EngineOptions options = SmallOptions();

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 
 #include "runtime/engine_options.h"
 #include "runtime/scheduler.h"
@@ -12,6 +13,8 @@ namespace wideload::runtime {
 inline constexpr int64_t kSmallVocab = 50;
 // Of layers that see all and layers that see 40 positions.
 inline constexpr std::array<int64_t, 2> kSmallWindows = {0, 40};
+// Of layers that see all: requests that begin alike share blocks.
+inline constexpr std::array<int64_t, 1> kNoWindows = {0};
 
 inline EngineOptions SmallOptions() {
   EngineOptions options;
@@ -24,13 +27,15 @@ inline EngineOptions SmallOptions() {
 }
 
 // The scheduler of an engine with these options.
-inline SchedulerOptions SchedulerOptionsOf(const EngineOptions& options) {
+inline SchedulerOptions SchedulerOptionsOf(const EngineOptions& options,
+                                           std::span<const int64_t> windows = kSmallWindows) {
   return {.num_groups = options.layout.dp,
           .max_num_tokens = options.max_num_tokens,
           .max_batch_size = options.max_batch_size,
           .num_kv_blocks = options.num_kv_blocks,
-          .kv_windows = {kSmallWindows.begin(), kSmallWindows.end()},
-          .max_seq_len = options.max_seq_len};
+          .kv_windows = {windows.begin(), windows.end()},
+          .max_seq_len = options.max_seq_len,
+          .prefix_cache = true};
 }
 
 }  // namespace wideload::runtime
