@@ -142,8 +142,7 @@ const Checkpoint::Entry& Checkpoint::Find(std::string_view name) const {
 std::string Checkpoint::Hint(std::string_view name) const {
   constexpr std::string_view kModel = "model.";
   constexpr std::string_view kExperts = ".experts.";
-  constexpr std::string_view kLanguage =
-      "language_model.";  // of several modalities, below "model."
+  constexpr std::string_view kLanguage = "language_model.";  // at times below "model."
   for (const auto& [other, entry] : tensors_) {
     const bool has_more =
         (other.size() > name.size() && other.ends_with(fmt::format(".{}", name))) ||
