@@ -97,7 +97,7 @@ void TakePlacementFile(const EngineFlags& flags, const checkpoint::ModelConfig& 
     return;
   }
   options.num_slots = file.num_slots;
-  options.placements = FilePlacements(file, flags, c, options.num_ranks());
+  options.placements = FilePlacements(file, flags, c, options.layout.moe_ep);
   if (flags.layer_updates_per_iter > 0 || file.layer_updates_per_iter == 0) return;
   options.rebalance.layer_updates_per_iter = file.layer_updates_per_iter;
   if (flags.rebalance.empty()) options.rebalance.mode = rebalance::Mode::kRepair;
@@ -119,13 +119,13 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
   options.num_slots = flags.num_slots > 0 ? flags.num_slots : num_experts;
   if (flags.placement != "contiguous" && !flags.placement.starts_with("random:"))
     return TakePlacementFile(flags, c, options);
-  eplb::ValidateSizes(num_experts, options.num_slots, options.num_ranks(), "--num-slots");
-  if (options.num_slots > int64_t{num_experts} * options.num_ranks())
+  const int32_t num_ranks = options.layout.moe_ep;
+  eplb::ValidateSizes(num_experts, options.num_slots, num_ranks, "--num-slots");
+  if (options.num_slots > int64_t{num_experts} * num_ranks)
     Throw(ErrorKind::kInvalid,
           "--num-slots is {}; at most {} are allowed: {} (experts) x {} (ranks), with which every "
           "rank holds every expert",
-          options.num_slots, int64_t{num_experts} * options.num_ranks(), num_experts,
-          options.num_ranks());
+          options.num_slots, int64_t{num_experts} * num_ranks, num_experts, num_ranks);
   if (flags.placement == "contiguous") return;
   const std::string seed_text = flags.placement.substr(std::string("random:").size());
   if (seed_text.empty() || seed_text.size() > 18 ||
@@ -135,8 +135,7 @@ void ResolvePlacement(const EngineFlags& flags, const checkpoint::ModelConfig& c
           flags.placement);
   const uint64_t seed = std::stoull(seed_text);
   for (int64_t i = 0; i < c.NumMoeLayers(); ++i)
-    options.placements.push_back(eplb::RandomPlacement(num_experts, options.num_slots,
-                                                       options.num_ranks(),
+    options.placements.push_back(eplb::RandomPlacement(num_experts, options.num_slots, num_ranks,
                                                        seed * 1000003 + static_cast<uint64_t>(i)));
 }
 
@@ -238,6 +237,11 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
         "--moe-mode is microbatch and --tp is {}; ranks that share attention run their MoE layers "
         "with --moe-mode barrier",
         options.layout.tp);
+  if (options.moe_mode == moe::MoeMode::kMicrobatch && options.layout.moe_tp > 1)
+    Throw(ErrorKind::kUnsupported,
+          "--moe-mode is microbatch and --moe-tp is {}; ranks that divide experts compute the same "
+          "rows at the same time, which --moe-mode barrier gives them",
+          options.layout.moe_tp);
   RefuseIdleNumbers(flags, options.rebalance);
   return options;
 }
@@ -252,7 +256,7 @@ int64_t SlotBytes(const model::ModelSpec& spec, const ModelBytes& bytes,
                   const runtime::EngineOptions& options) {
   if (spec.moe.num_experts == 0) return 0;
   const int64_t num_slots =
-      int64_t{spec.moe.num_layers()} * (options.num_slots / options.num_ranks());
+      int64_t{spec.moe.num_layers()} * (options.num_slots / options.layout.moe_ep);
   return moe::SlotStoreBytes(runtime::SlotOptionsOf(options), num_slots, bytes.expert);
 }
 
@@ -278,7 +282,8 @@ int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, const
           FormatBytes(cache.BytesOf(kv::kMaxBlocks)));
   // In microbatch mode experts compute in the middle of an attention.
   const uint64_t scratches = options.moe_mode == moe::MoeMode::kMicrobatch ? 2 : 1;
-  const uint64_t token_bytes = scratches * static_cast<uint64_t>(model::ScratchBytesPerToken(spec));
+  const uint64_t token_bytes =
+      scratches * static_cast<uint64_t>(model::ScratchBytesPerToken(spec, options.layout.moe_tp));
   const auto vocab_size = static_cast<uint64_t>(spec.vocab_size);
   const int64_t positions = std::min(options.max_seq_len, num_kv_blocks * kv::kBlockTokens);
   constexpr uint64_t kSamplerBytes = 36;  // per id of the vocabulary, in each thread

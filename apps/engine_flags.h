@@ -42,8 +42,8 @@ uint64_t ExchangeBytes(const model::ModelSpec& spec, const runtime::EngineOption
 struct ModelBytes {
   int64_t weights = 0;                        // all of them, those that ranks divide once
   int64_t all_but_experts = 0;                // in one arena
-  std::vector<std::vector<int64_t>> experts;  // [MoE layers][E]
-  int64_t expert = 0;                         // the largest one
+  std::vector<std::vector<int64_t>> experts;  // [MoE layers][E * parts of each that are here]
+  int64_t expert = 0;                         // the largest of them
 };
 
 // What a rank's slots take beside the model.

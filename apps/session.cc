@@ -45,8 +45,10 @@ std::string BalancerText(const EngineFlags& flags, const Session& session) {
                ? "off"
                : fmt::format("off (num_slots is 0 in {})", flags.placement);
   if (options.num_ranks() == 1) return "none (one rank)";
+  if (options.layout.moe_ep == 1) return "none (every rank has a part of every expert)";
   const auto bytes = [&](int64_t num_slots) {
-    return FormatBytes(static_cast<uint64_t>(num_slots * session.bytes.expert));
+    return FormatBytes(
+        static_cast<uint64_t>(num_slots * session.bytes.expert * options.layout.moe_tp));
   };
   if (online.mode == rebalance::Mode::kRandom) return flags.rebalance;
   if (online.mode == rebalance::Mode::kTensorRtLlm)
@@ -63,6 +65,10 @@ std::string RanksText(const parallel::Layout& layout) {
   return fmt::format("{} ranks that share attention by {}", layout.world(), layout.tp);
 }
 
+std::string PartsText(const parallel::Layout& layout) {
+  return layout.moe_tp == 1 ? "" : fmt::format(", each divided among {} ranks", layout.moe_tp);
+}
+
 // One line: what is active.
 void LogStart(const EngineFlags& flags, const Session& session) {
   const runtime::EngineOptions& options = session.engine->options();
@@ -71,8 +77,9 @@ void LogStart(const EngineFlags& flags, const Session& session) {
       c.num_experts == 0 ? "no experts"
       : options.num_ranks() == 1 && options.num_slots == c.num_experts
           ? "all experts on one rank"
-          : fmt::format("{} slots for {} experts, placement {}, split {}{}", options.num_slots,
-                        c.num_experts, flags.placement, flags.split, CopiesText(session));
+          : fmt::format("{} slots for {} experts{}, placement {}, split {}{}", options.num_slots,
+                        c.num_experts, PartsText(options.layout), flags.placement, flags.split,
+                        CopiesText(session));
   const std::string places =
       session.links ? fmt::format(" in processes ({})", session.links->text()) : "";
   LogInfo(
@@ -105,13 +112,19 @@ void LimitContext(int64_t longest, runtime::EngineOptions& options) {
       1, std::min({options.max_seq_len, longest, options.num_kv_blocks * kv::kBlockTokens}));
 }
 
+void CheckLayout(const model::ModelSpec& spec, const parallel::Layout& layout) {
+  model::CheckTensorParallel(spec, layout.tp);
+  model::CheckExpertParts(spec, layout.moe_tp);
+}
+
 Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
   Session session = OpenFolder(flags);
   const RankPlaces places = ThreadPlaces(flags);
   runtime::EngineOptions options = ResolveOptions(flags, session.config, places);
   session.kernels = options.kernels;
-  model::CheckTensorParallel(session.spec, options.layout.tp);
+  CheckLayout(session.spec, options.layout);
   session.shards = model::AllShards(options.layout.tp);
+  session.expert_parts = model::AllParts(options.layout.moe_tp);
   session.bytes = MeasureModel(flags, session);
   options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
   PrepareOutputs(flags, session);
@@ -134,7 +147,8 @@ std::vector<runtime::Fact> FactsOf(const EngineFlags& flags, const parallel::Lay
        runtime::Fingerprint(ReadFile(session.folder + "/config.json", kMaxSettingsBytes))},
       {"the fingerprint of the model's tensors (names, types, shapes, samples)",
        runtime::Fingerprint(TensorsOf(session.folder))},
-      {"the layout", fmt::format("--tp {} --dp {}", layout.tp, layout.dp)}};
+      {"the layout",
+       fmt::format("--tp {} --dp {} --moe-tp {}", layout.tp, layout.dp, layout.moe_tp)}};
   const std::vector<runtime::Fact> of_flags = FlagFacts(flags);
   facts.insert(facts.end(), of_flags.begin(), of_flags.end());
   return facts;
@@ -152,6 +166,14 @@ model::TensorShards ShardsHere(const runtime::ProcessWorld& world, int32_t tenso
   for (const int rank : world.ranks_here()) kept.insert(rank % tensor_ranks);
   return {.own = {.rank = world.rank() % tensor_ranks, .size = tensor_ranks},
           .kept = {kept.begin(), kept.end()}};
+}
+
+// Those of experts, of the ranks of this host.
+model::ExpertParts PartsHere(const runtime::ProcessWorld& world, const parallel::Layout& layout) {
+  std::set<int32_t> kept;
+  for (const int rank : world.ranks_here())
+    kept.insert(parallel::CoordinatesOf(layout, rank).moe_tp);
+  return {.size = layout.moe_tp, .kept = {kept.begin(), kept.end()}};
 }
 
 // What StartOnProcesses makes step by step.
@@ -172,8 +194,10 @@ void AgreeOnStart(runtime::ProcessWorld& world, const EngineFlags& flags, Start&
     session = OpenFolder(flags);
     places.layout = config::ResolveLayout(flags, world.size());
     options = ResolveOptions(flags, session.config, places);
-    model::CheckTensorParallel(session.spec, options.layout.tp);
+    CheckLayout(session.spec, options.layout);
     session.shards = ShardsHere(world, options.layout.tp);
+    session.expert_parts = flags.weight_file.empty() ? PartsHere(world, options.layout)
+                                                     : model::AllParts(options.layout.moe_tp);
     facts = FactsOf(flags, options.layout, session);
   });
   world.Agree(facts);

@@ -56,15 +56,16 @@ void LoadModel(const EngineFlags& flags, const SharedPlaces& places, Session& se
       .pool = &pool,
       .mode = places.is_first ? model::LoadMode::kRead : model::LoadMode::kAttach,
       .arena = places.arena,
-      .shards = session.shards};
+      .shards = session.shards,
+      .expert_parts = session.expert_parts};
   if (places.store != nullptr)
-    options.place_expert = [&](int32_t moe_index, int32_t expert, int64_t) {
-      return model::PlacedExpert{.storage = Buffer::Over(places.store->BytesOf(moe_index, expert)),
-                                 .is_read = places.store->IsOwn(expert)};
+    options.place_expert = [&](int32_t moe_index, int32_t block, int64_t) {
+      return model::PlacedExpert{.storage = Buffer::Over(places.store->BytesOf(moe_index, block)),
+                                 .is_read = places.store->IsOwn(block)};
     };
   if (places.file != nullptr)
-    options.place_expert = [&](int32_t moe_index, int32_t expert, int64_t) {
-      return model::PlacedExpert{.storage = places.file->BytesOf(moe_index, expert),
+    options.place_expert = [&](int32_t moe_index, int32_t block, int64_t) {
+      return model::PlacedExpert{.storage = places.file->BytesOf(moe_index, block),
                                  .is_read = false};
     };
   std::optional<ShownProgress> progress;
@@ -119,9 +120,10 @@ void PackExperts(const EngineFlags& flags, const Session& session) {
   model::WeightLoader loader(weights, {.kernels = session.kernels,
                                        .pool = &pool,
                                        .progress = progress.OfLoad(),
-                                       .place_expert = [&](int32_t moe_index, int32_t expert,
+                                       .expert_parts = session.expert_parts,
+                                       .place_expert = [&](int32_t moe_index, int32_t block,
                                                            int64_t) -> model::PlacedExpert {
-                                         return {.storage = writer.Next(moe_index, expert)};
+                                         return {.storage = writer.Next(moe_index, block)};
                                        }});
   model::LoadTransformer(session.spec, loader);
   writer.Commit();
@@ -181,6 +183,7 @@ ModelBytes MeasureModel(const EngineFlags& flags, const Session& session) {
                              {.kernels = session.kernels,
                               .mode = model::LoadMode::kMeasure,
                               .shards = session.shards,
+                              .expert_parts = session.expert_parts,
                               .place_expert = [&](int32_t moe_index, int32_t, int64_t num_bytes) {
                                 bytes.experts[static_cast<size_t>(moe_index)].push_back(num_bytes);
                                 if (flags.weight_file.empty())
@@ -201,7 +204,7 @@ void CheckSharedMemoryOf(const runtime::ProcessWorld& world, const runtime::Engi
   const SharedMemoryPart parts[] = {
       {"weights", session.bytes.weights},
       {fmt::format("exchange and messages of {} ranks", world.local_size()),
-       world.LinkBytes(exchange_bytes, options.layout.tp)}};
+       world.LinkBytes(exchange_bytes, options.layout)}};
   CheckSharedMemory(parts);
 }
 

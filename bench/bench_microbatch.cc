@@ -151,7 +151,7 @@ Sample Measure(const Weights& weights, const Case& load, MoeMode mode) {
   const auto outcome = comm::RunRanks(group, [&](comm::Communicator& rank) {
     ThreadPool pool("rank", 1);
     exchange::Exchange exchange(shape, fabrics.rank(rank.rank()), rank, &pool);
-    moe::SlotStore slots(experts, *table, {.rank = rank.rank()});
+    moe::SlotStore slots(experts, *table, {.rank = rank.rank(), .ep_rank = rank.rank()});
     moe::MoeRunner runner(weights.shape, layout,
                           {.exchange = exchange, .group = rank, .slots = slots}, table);
     RankRun run(weights, load.tokens[rank.rank()], 5 + static_cast<uint32_t>(rank.rank()));

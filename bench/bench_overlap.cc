@@ -146,7 +146,7 @@ double Measure(const Layer& layer, const Variant& variant) {
     LateFabric fabric(fabrics.rank(rank.rank()), delivery);
     ThreadPool pool("rank", 1);
     exchange::Exchange exchange(shape, fabric, rank, &pool);
-    moe::SlotStore slots(experts, *table, {.rank = rank.rank()});
+    moe::SlotStore slots(experts, *table, {.rank = rank.rank(), .ep_rank = rank.rank()});
     moe::MoeRunner runner(layer.shape, layout,
                           {.exchange = exchange, .group = rank, .slots = slots}, table);
     Workspace workspace;

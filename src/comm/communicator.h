@@ -85,6 +85,18 @@ struct ColumnBlock {
   }
 };
 
+// Ranks of a group: first, first + stride, and so on.
+struct RankPart {
+  int first = 0;
+  int num_ranks = 1;
+  int stride = 1;
+
+  // In the group, of the part's rank r.
+  int RankOf(int r) const { return first + r * stride; }
+  // In the part, of the group's rank.
+  int PlaceOf(int rank) const { return (rank - first) / stride; }
+};
+
 // Every collective is called by all ranks of the group in the same order. Each may throw PeerLost.
 class Communicator {
  public:
@@ -116,14 +128,15 @@ class Communicator {
   // rank order are added, then the sums of neighbours, and so on: ((0+1)+(2+3))+(4+5).
   virtual void AllReduceSum(std::span<float> data) = 0;
 
-  // The ranks [first, first + num_ranks) as a group of their own. Collective: each rank names the
-  // part that it is in. Its waits are waits of this group: they end when it is ended and name its
-  // ranks, and Abort, Beat and progress mean it. This group must outlive the part. Owned by the
-  // rank, and of threads by those that share it. Errors: kResource.
-  virtual std::shared_ptr<Communicator> MakePart(int first, int num_ranks) = 0;
-  // The group that this one is a part of, or null; rank 0 is its rank first_in_whole().
+  // Some ranks as a group of their own. Collective: each rank names the part that it is in, of
+  // parts with different first ranks. Its waits are waits of this group: they end when it is ended
+  // and name its ranks, and Abort, Beat and progress mean it. This group must outlive the part.
+  // Owned by the rank, and of threads by those that share it. Errors: kResource.
+  virtual std::shared_ptr<Communicator> MakePart(const RankPart& part) = 0;
+  // The group that this one is a part of, or null.
   Communicator* whole() const { return whole_; }
-  int first_in_whole() const { return first_in_whole_; }
+  // What a rank of this group is called there; in a group that is no part, what it is called here.
+  int RankInWhole(int rank) const { return part_.RankOf(rank); }
 
   // Ends all waits of all ranks of the group within a wait slice; they throw PeerLost with
   // `reason`. The first caller's reason stays. Not a collective.
@@ -165,14 +178,13 @@ class Communicator {
 
  protected:
   // Of a part.
-  Communicator(Communicator* whole, int first_in_whole)
-      : whole_(whole), first_in_whole_(first_in_whole) {}
+  Communicator(Communicator* whole, const RankPart& part) : whole_(whole), part_(part) {}
 
   WaitStatistics wait_statistics_;
 
  private:
   Communicator* whole_ = nullptr;
-  int first_in_whole_ = 0;
+  RankPart part_;
   std::atomic<int64_t> iteration_{Where{}.iteration};
   std::atomic<int32_t> layer_{Where{}.layer};
   std::vector<std::byte>

@@ -14,7 +14,7 @@ constexpr std::chrono::milliseconds kBeatAge{400};
 
 WaitGuard::WaitGuard(Communicator& group, int peer)
     : group_(group.whole() != nullptr ? *group.whole() : group),
-      peer_(group.first_in_whole() + peer),
+      peer_(group.RankInWhole(peer)),
       start_(steady_clock::now()),
       stall_(group_),
       last_beat_(start_ - kBeatAge),

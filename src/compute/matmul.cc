@@ -140,6 +140,23 @@ std::span<BusyGroup> BusyGroups(const Exec& exec, std::span<const ExpertGroup> g
   return busy.first(num_busy);
 }
 
+int64_t NumRows(std::span<const BusyGroup> busy) {
+  return busy.back().first_row + busy.back().rows;
+}
+
+// One of the two products of all groups, to `columns` of each row.
+template <class ArgsOf>
+void RunExperts(const Exec& exec, std::span<BusyGroup> busy, const PackedShape& matrix,
+                int64_t columns, ArgsOf args_of) {
+  const auto gemm = GemmOf(matrix);
+  const int64_t column_groups = CeilDiv(columns, kGroupColumns);
+  const int64_t num_tasks = CutGroups(busy, column_groups, YGroupBytes(matrix));
+  RunTasks(exec, num_tasks, NumRows(busy) * columns * matrix.k, [&](int64_t task, int) {
+    const BusyGroup& b = GroupOfTask(busy, task);
+    gemm(args_of(b), TileOf(b.cut, task - b.first_task, b.rows, column_groups));
+  });
+}
+
 }  // namespace
 
 void MatMul(const Exec& exec, const TensorView& x, const PackedMatrix& w, const TensorView& y,
@@ -221,50 +238,67 @@ void MatMulGated(const Exec& exec, const TensorView& x, const PackedMatrix& w,
            .activation = activation});
 }
 
-void ExpertMlp(const Exec& exec, std::span<const ExpertGroup> groups,
-               const GatedActivation& activation, Workspace& workspace) {
+void ExpertGateUp(const Exec& exec, std::span<const ExpertGroup> groups,
+                  const GatedActivation& activation, Workspace& workspace,
+                  const TensorView& gated) {
   const std::span<BusyGroup> busy = BusyGroups(exec, groups, workspace);
   if (busy.empty()) return;
-  const int64_t rows = busy.back().first_row + busy.back().rows;
   const ExpertShape& shape = busy[0].group->weights->shape();
   WIDELOAD_CHECK(InputDType(shape.kernels, shape.format) == exec.precision().activations,
-                 "ExpertMlp: experts in {}", WeightFormatName(shape.format));
-  const TensorView activations =
-      workspace.TakeTensor(exec.precision().activations, {rows, shape.inner});
-
-  const auto run = [&](int64_t columns, const PackedShape& matrix, auto args_of) {
-    const auto gemm = GemmOf(matrix);
-    const int64_t column_groups = CeilDiv(columns, kGroupColumns);
-    const int64_t num_tasks = CutGroups(busy, column_groups, YGroupBytes(matrix));
-    RunTasks(exec, num_tasks, rows * shape.hidden * shape.inner, [&](int64_t task, int) {
-      const BusyGroup& b = GroupOfTask(busy, task);
-      gemm(args_of(b), TileOf(b.cut, task - b.first_task, b.rows, column_groups));
-    });
-  };
-  run(shape.inner, shape.gate_up(), [&](const BusyGroup& b) {
+                 "ExpertGateUp: experts in {}", WeightFormatName(shape.format));
+  CheckMatrix("ExpertGateUp", "gated", gated, exec.precision().activations,
+              {NumRows(busy), shape.own_inner()});
+  RunExperts(exec, busy, shape.gate_up(), shape.own_inner(), [&](const BusyGroup& b) {
     const PackedMatrix& w = b.group->weights->gate_up();
     return GemmArgs{.x = {.pointers = b.group->x_rows.data()},
-                    .y = WriteRows(activations.Rows(b.first_row, b.rows)),
+                    .y = WriteRows(gated.Rows(b.first_row, b.rows)),
                     .weights = w.data(),
                     .group_bytes = GroupBytes(w.format(), w.k()),
                     .bias = w.bias(),
-                    .n = shape.inner,
+                    .n = shape.own_inner(),
                     .k = shape.hidden,
                     .epilogue = GemmEpilogue::kGated,
                     .activation = activation};
   });
-  run(shape.hidden, shape.down(), [&](const BusyGroup& b) {
+}
+
+void ExpertDown(const Exec& exec, std::span<const ExpertGroup> groups, Workspace& workspace,
+                const TensorView& gated) {
+  const std::span<BusyGroup> busy = BusyGroups(exec, groups, workspace);
+  if (busy.empty()) return;
+  const ExpertShape& shape = busy[0].group->weights->shape();
+  CheckMatrix("ExpertDown", "gated", gated, exec.precision().activations,
+              {NumRows(busy), shape.inner});
+  RunExperts(exec, busy, shape.down(), shape.own_hidden(), [&](const BusyGroup& b) {
     const PackedMatrix& w = b.group->weights->down();
-    return GemmArgs{.x = ReadRows(activations.Rows(b.first_row, b.rows)),
+    return GemmArgs{.x = ReadRows(gated.Rows(b.first_row, b.rows)),
                     .y = {.pointers = b.group->y_rows.data()},
                     .weights = w.data(),
                     .group_bytes = GroupBytes(w.format(), w.k()),
                     .bias = w.bias(),
-                    .n = shape.hidden,
+                    .n = shape.own_hidden(),
                     .k = shape.inner,
                     .epilogue = GemmEpilogue::kRound,
                     .activation = {}};
   });
+}
+
+void ExpertMlp(const Exec& exec, std::span<const ExpertGroup> groups,
+               const GatedActivation& activation, Workspace& workspace) {
+  int64_t rows = 0;
+  const ExpertWeights* weights = nullptr;
+  for (const ExpertGroup& group : groups) {
+    rows += std::ssize(group.x_rows);
+    if (!group.x_rows.empty()) weights = group.weights;
+  }
+  if (rows == 0) return;
+  WIDELOAD_CHECK(weights != nullptr && weights->shape().own_inner() == weights->shape().inner &&
+                     weights->shape().own_hidden() == weights->shape().hidden,
+                 "ExpertMlp: {} rows for parts of experts, or for none", rows);
+  const TensorView gated =
+      workspace.TakeTensor(exec.precision().activations, {rows, weights->shape().inner});
+  ExpertGateUp(exec, groups, activation, workspace, gated);
+  ExpertDown(exec, groups, workspace, gated);
 }
 
 }  // namespace wideload::compute

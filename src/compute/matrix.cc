@@ -118,14 +118,14 @@ PackedMatrix PackedMatrix::Over(const PackedShape& shape, Buffer packed) {
 PackedShape ExpertShape::gate_up() const {
   return {.kernels = kernels,
           .format = format,
-          .n = 2 * inner,
+          .n = 2 * own_inner(),
           .k = hidden,
           .gate_up = true,
           .bias = bias};
 }
 
 PackedShape ExpertShape::down() const {
-  return {.kernels = kernels, .format = format, .n = hidden, .k = inner, .bias = bias};
+  return {.kernels = kernels, .format = format, .n = own_hidden(), .k = inner, .bias = bias};
 }
 
 int64_t ExpertShape::num_bytes() const { return gate_up().num_bytes() + down().num_bytes(); }

@@ -62,14 +62,19 @@ class PackedMatrix {
   Buffer data_;
 };
 
-// An expert but for its values: gate and up [inner, hidden], down [hidden, inner].
+// An expert but for its values: gate and up [inner, hidden], down [hidden, inner]; or a part of
+// one: some of the output features of each, and of their inputs all.
 struct ExpertShape {
   KernelSet kernels = KernelSet::kReference;
   WeightFormat format = WeightFormat::kF32;
   int64_t hidden = 0;
   int64_t inner = 0;
   bool bias = false;
+  int64_t inner_part = 0;   // output features of gate and of up; 0: all
+  int64_t hidden_part = 0;  // of down; 0: all
 
+  int64_t own_inner() const { return inner_part > 0 ? inner_part : inner; }
+  int64_t own_hidden() const { return hidden_part > 0 ? hidden_part : hidden; }
   PackedShape gate_up() const;
   PackedShape down() const;
   // Both matrices, one after the other.
@@ -77,8 +82,9 @@ struct ExpertShape {
   bool operator==(const ExpertShape&) const = default;
 };
 
-// The weights of one expert or dense gated MLP, y = down(activation(gate x, up x)), as one block of
-// bytes: whoever holds a copy of the block (a slot, another process) can make the weights over it.
+// The weights of one expert, or of a part of one, y = down(activation(gate x, up x)), as one block
+// of bytes: whoever holds a copy of the block (a slot, another process) can make the weights over
+// it.
 class ExpertWeights {
  public:
   ExpertWeights() = default;

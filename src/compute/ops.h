@@ -78,6 +78,14 @@ struct ExpertGroup {
 void ExpertMlp(const Exec& exec, std::span<const ExpertGroup> groups,
                const GatedActivation& activation, Workspace& workspace);
 
+// The two halves of ExpertMlp, for ranks with parts of the same experts: each computes its columns
+// of `gated` and, once it has those of all, its columns of y. gated [rows of all groups, columns]
+// activations, one group's rows after the other's; may be strided.
+void ExpertGateUp(const Exec& exec, std::span<const ExpertGroup> groups,
+                  const GatedActivation& activation, Workspace& workspace, const TensorView& gated);
+void ExpertDown(const Exec& exec, std::span<const ExpertGroup> groups, Workspace& workspace,
+                const TensorView& gated);
+
 // Which elements a rotation pairs: (i, i + rotary_dim / 2), or (2 i, 2 i + 1).
 enum class RopePairs { kHalfSplit, kInterleaved };
 

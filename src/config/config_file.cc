@@ -24,8 +24,11 @@ std::string Canonical(const YamlSetting& setting) {
   return lower == "true" || lower == "false" ? lower : setting.text;
 }
 
+// Also TensorRT-LLM's -1 for sizes of the experts' layout.
 bool IsNothing(const YamlSetting& setting) {
-  return setting.kind == Kind::kNull || setting.kind == Kind::kEmptyMap;
+  return setting.kind == Kind::kNull || setting.kind == Kind::kEmptyMap ||
+         (setting.text == "-1" &&
+          (setting.key == "moe_tensor_parallel_size" || setting.key == "moe_expert_parallel_size"));
 }
 
 std::string Place(std::string_view source, const YamlSetting& setting) {
@@ -106,11 +109,11 @@ void RefuseTwoSpellings(const ConfigFile& file) {
 
 // The number that a key sets, if it does.
 struct Size {
-  JudgedSetting* judged = nullptr;
+  const JudgedSetting* judged = nullptr;
   int64_t value = 1;
 };
-Size SizeOf(ConfigFile& file, std::string_view key) {
-  for (JudgedSetting& judged : file.settings) {
+Size SizeOf(const ConfigFile& file, std::string_view key) {
+  for (const JudgedSetting& judged : file.settings) {
     if (judged.key != key || IsNothing(judged.setting) || judged.setting.text == "-1") continue;
     const Limits limits = {.min = 1, .max = 1 << 20};
     return {&judged,
@@ -121,9 +124,8 @@ Size SizeOf(ConfigFile& file, std::string_view key) {
 
 // TensorRT-LLM's rule: tensor_parallel_size = moe_tensor_parallel_size x moe_expert_parallel_size x
 // moe_cluster_parallel_size, where all ranks of a stage share its attention or, with
-// enable_attention_dp, have their own requests. Here the two of the experts that are not
-// moe_expert_parallel_size are 1.
-void JudgeLayout(ConfigFile& file) {
+// enable_attention_dp, have their own requests.
+void CheckLayout(const ConfigFile& file) {
   const Size tensor = SizeOf(file, "tensor_parallel_size");
   const Size expert = SizeOf(file, "moe_expert_parallel_size");
   const Size moe_tensor = SizeOf(file, "moe_tensor_parallel_size");
@@ -142,10 +144,6 @@ void JudgeLayout(ConfigFile& file) {
           "{} is {}, moe_expert_parallel_size is {} and moe_tensor_parallel_size is {}; the first "
           "must be the product of the others",
           Place(file.source, tensor.judged->setting), tensor.value, expert.value, moe_tensor.value);
-  if (expert.judged == nullptr || expert.value == tensor.value) return;
-  expert.judged->key_class = KeyClass::kUnsupported;
-  expert.judged->reason = "the experts lie whole on all ranks of tensor_parallel_size";
-  expert.judged->row = nullptr;
 }
 
 }  // namespace
@@ -155,7 +153,7 @@ ConfigFile ParseConfigFile(std::string_view text, std::string_view source) {
   for (const YamlSetting& setting : ParseYamlSettings(text, source))
     file.settings.push_back(Judge(source, setting));
   RefuseTwoSpellings(file);
-  JudgeLayout(file);
+  CheckLayout(file);
   return file;
 }
 

@@ -121,12 +121,24 @@ TEST(ConfigFile, SetsTheLayoutOfTensorRtLlmsKeys) {
   EXPECT_TRUE(flags.attention_dp);
 }
 
-TEST(ConfigFile, FewerRanksForTheExpertsThanThereAreIsNotSupportedYet) {
-  const std::string split = "tensor_parallel_size: 8\nmoe_expert_parallel_size: 4\n";
-  EXPECT_EQ(ClassOf(split, "moe_expert_parallel_size"), KeyClass::kUnsupported);
+TEST(ConfigFile, SetsHowExpertsAreDivided) {
   EngineFlags flags;
-  ApplyConfigFile(ParseConfigFile(split, "a"), flags);
+  ApplyConfigFile(ParseConfigFile("tensor_parallel_size: 8\nmoe_tensor_parallel_size: 4\n"
+                                  "moe_expert_parallel_size: 2\n",
+                                  "a"),
+                  flags);
   EXPECT_EQ(flags.tp, 8);
+  EXPECT_EQ(flags.moe_tp, 4);
+  EXPECT_EQ(flags.ep, 2);
+}
+
+TEST(ConfigFile, MinusOneLeavesSizesOfExpertsOpen) {
+  const std::string text =
+      "tensor_parallel_size: 8\nmoe_tensor_parallel_size: -1\nmoe_expert_parallel_size: -1\n";
+  EXPECT_EQ(ClassOf(text, "moe_tensor_parallel_size"), KeyClass::kNoEffect);
+  EngineFlags flags;
+  ApplyConfigFile(ParseConfigFile(text, "a"), flags);
+  EXPECT_EQ(flags.moe_tp, 0);
   EXPECT_EQ(flags.ep, 0);
 }
 

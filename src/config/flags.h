@@ -27,9 +27,10 @@ struct EngineFlags {
   int64_t max_batch_size = 64;
   bool check_weights = false;
   // layout
-  int32_t tp = 0;  // ranks that share attention, with attention_dp all; 0: not said
-  int32_t dp = 0;  // groups of them; 0: not said
-  int32_t ep = 0;  // ranks that the experts lie on; 0: not said
+  int32_t tp = 0;      // ranks that share attention, with attention_dp all; 0: not said
+  int32_t dp = 0;      // groups of them; 0: not said
+  int32_t ep = 0;      // ranks, or groups of moe_tp, that the experts lie on; 0: not said
+  int32_t moe_tp = 0;  // ranks among whom each expert is divided; 0: not said
   bool attention_dp = false;
   int32_t num_slots = 0;  // 0: from the placement file, else one per expert
   std::string placement = "contiguous";

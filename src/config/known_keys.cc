@@ -14,8 +14,8 @@ constexpr KeyClass kNotYet = KeyClass::kUnsupported;
 // Sources: TensorRT-LLM's LLM-API options and what published recipes set.
 constexpr KnownKey kKeys[] = {
     // parallelism
-    {"moe_tensor_parallel_size", kNotYet, "every expert lies whole in its slots", "1,-1"},
-    {"moe_cluster_parallel_size", kNotYet, "every expert lies whole in its slots", "1,-1"},
+    {"moe_cluster_parallel_size", kNotYet, "tokens travel to the ranks of their experts alone",
+     "1,-1"},
     {"pipeline_parallel_size", kNotYet, "every rank has all layers", "1"},
     {"pp_partition", kNotYet, "every rank has all layers"},
     {"context_parallel_size", kNotYet, "a request lies whole on its rank", "1"},

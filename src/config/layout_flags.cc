@@ -37,22 +37,36 @@ Attention AttentionOf(const EngineFlags& flags) {
   return {.tp = 1, .dp = std::max(flags.tp, flags.dp), .said = attention.said};
 }
 
+// What the options say of the experts; "" if nothing.
+std::string SaidOfExperts(const EngineFlags& flags) {
+  std::string said;
+  if (flags.ep > 0) said = Said(flags, "--ep", flags.ep);
+  if (flags.moe_tp > 0)
+    said += (said.empty() ? "" : " and ") + Said(flags, "--moe-tp", flags.moe_tp);
+  return said;
+}
+
 // The number of ranks, which processes settle where there are some.
 int32_t NumRanks(const EngineFlags& flags, const Attention& attention, int32_t num_processes) {
   const bool is_said = !attention.said.empty();
-  const int32_t num_ranks =
-      is_said ? attention.tp * std::max(attention.dp, 1) : std::max(flags.ep, 1);
-  const std::string said = is_said ? attention.said : Said(flags, "--ep", flags.ep);
+  const int32_t num_ranks = is_said ? attention.tp * std::max(attention.dp, 1)
+                                    : std::max(flags.ep, 1) * std::max(flags.moe_tp, 1);
+  const std::string said = is_said ? attention.said : SaidOfExperts(flags);
   if (num_processes == 0) return num_ranks;
   if (attention.dp == 0) {  // as many groups as the processes are
     if (is_said && num_processes % attention.tp == 0) return num_processes;
-    if (!is_said && flags.ep == 0) return num_processes;
+    if (!is_said && flags.ep == 0 && num_processes % num_ranks == 0) return num_processes;
   }
   if (num_ranks == num_processes) return num_ranks;
+  const bool is_one = !is_said && (flags.ep == 0 || flags.moe_tp == 0);
   Throw(ErrorKind::kInvalid,
         "{}; {} processes were started together and each is a rank: leave {} away, or start {} "
         "processes",
-        said, num_processes, is_said ? "it" : "--ep", num_ranks);
+        said, num_processes,
+        is_one && flags.ep > 0 ? "--ep"
+        : is_one               ? "--moe-tp"
+                               : "it",
+        num_ranks);
 }
 
 }  // namespace
@@ -60,11 +74,15 @@ int32_t NumRanks(const EngineFlags& flags, const Attention& attention, int32_t n
 parallel::Layout ResolveLayout(const EngineFlags& flags, int32_t num_processes) {
   const Attention attention = AttentionOf(flags);
   const int32_t num_ranks = NumRanks(flags, attention, num_processes);
-  if (flags.ep > 0 && flags.ep != num_ranks)
-    Throw(num_ranks % flags.ep == 0 ? ErrorKind::kUnsupported : ErrorKind::kInvalid,
-          "{}, but {}: the experts lie whole on all {} ranks", Said(flags, "--ep", flags.ep),
-          attention.said, num_ranks);
-  return {.tp = attention.tp, .dp = num_ranks / attention.tp, .moe_ep = num_ranks};
+  const int32_t moe_tp = flags.moe_tp > 0 ? flags.moe_tp
+                         : flags.ep > 0   ? std::max(num_ranks / flags.ep, 1)
+                                          : 1;
+  const int32_t moe_ep = flags.ep > 0 ? flags.ep : std::max(num_ranks / moe_tp, 1);
+  if (moe_tp * moe_ep != num_ranks)
+    Throw(ErrorKind::kInvalid,
+          "{}, but {}: the experts lie on {} ranks, and --ep x --moe-tp must be as many",
+          SaidOfExperts(flags), attention.said, num_ranks);
+  return {.tp = attention.tp, .dp = num_ranks / attention.tp, .moe_tp = moe_tp, .moe_ep = moe_ep};
 }
 
 }  // namespace wideload::config

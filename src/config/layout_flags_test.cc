@@ -48,9 +48,21 @@ TEST(ResolveLayout, MixesBothOverGroups) {
   EXPECT_EQ(ResolveLayout({.tp = 2}, 8), mixed) << "as many groups as the processes are";
 }
 
+TEST(ResolveLayout, DividesExpertsAsTensorRtLlmDoes) {
+  const Layout hybrid{.tp = 8, .moe_tp = 4, .moe_ep = 2};
+  EXPECT_EQ(ResolveLayout({.tp = 8, .ep = 2, .moe_tp = 4}, 0), hybrid);
+  EXPECT_EQ(ResolveLayout({.tp = 8, .ep = 2}, 0), hybrid);
+  EXPECT_EQ(ResolveLayout({.tp = 8, .moe_tp = 4}, 8), hybrid);
+  EXPECT_EQ(ResolveLayout({.tp = 8, .moe_tp = 8}, 0), (Layout{.tp = 8, .moe_tp = 8}));
+  const Layout own_requests{.dp = 4, .moe_tp = 2, .moe_ep = 2};
+  EXPECT_EQ(ResolveLayout({.ep = 2, .moe_tp = 2}, 0), own_requests);
+  EXPECT_EQ(ResolveLayout({.moe_tp = 2}, 4), own_requests);
+}
+
 TEST(ResolveLayout, RefusesContradictionsNamingBothOptionsAndValues) {
   EXPECT_EQ(Refusal({.tp = 2, .ep = 8}),
-            "--ep is 8, but --tp is 2: the experts lie whole on all 2 ranks");
+            "--ep is 8, but --tp is 2: the experts lie on 2 ranks, and --ep x --moe-tp must be as "
+            "many");
   EXPECT_EQ(Refusal({.tp = 8, .dp = 2, .attention_dp = true}),
             "--tp is 8 and --dp is 2; with --attention-dp (enable_attention_dp) each of the 8 "
             "ranks has requests of its own: leave --dp away");
@@ -60,16 +72,23 @@ TEST(ResolveLayout, RefusesContradictionsNamingBothOptionsAndValues) {
   EXPECT_EQ(Refusal({.tp = 4, .dp = 2}, 4),
             "--tp is 4 and --dp is 2; 4 processes were started together and each is a rank: leave "
             "it away, or start 8 processes");
-  EXPECT_EQ(Refusal({.tp = 8, .ep = 4}),
-            "--ep is 4, but --tp is 8: the experts lie whole on all 8 ranks");
+  EXPECT_EQ(Refusal({.tp = 8, .ep = 4, .moe_tp = 4}),
+            "--ep is 4 and --moe-tp is 4, but --tp is 8: the experts lie on 8 ranks, and --ep x "
+            "--moe-tp must be as many");
+  EXPECT_EQ(Refusal({.moe_tp = 3}, 8),
+            "--moe-tp is 3; 8 processes were started together and each is a rank: leave --moe-tp "
+            "away, or start 3 processes");
+  EXPECT_EQ(Refusal({.ep = 2, .moe_tp = 2}, 8),
+            "--ep is 2 and --moe-tp is 2; 8 processes were started together and each is a rank: "
+            "leave it away, or start 4 processes");
 }
 
 TEST(ResolveLayout, NamesTheKeyOfAFileWhereItSaysTheValue) {
   EngineFlags flags{.tp = 2, .ep = 8};
   flags.sources["--tp"] = "c.yaml:3: tensor_parallel_size";
   EXPECT_EQ(Refusal(flags),
-            "--ep is 8, but c.yaml:3: tensor_parallel_size is 2: the experts lie whole on all 2 "
-            "ranks");
+            "--ep is 8, but c.yaml:3: tensor_parallel_size is 2: the experts lie on 2 ranks, and "
+            "--ep x --moe-tp must be as many");
 }
 
 }  // namespace

@@ -108,11 +108,20 @@ constexpr OptionRow kTable[] = {
      .group = Group::kLayout,
      .agreement = Agreement::kElsewhere,
      .limits = {.min = 1, .max = 1024},
-     .default_text = "all ranks: --tp x --dp, else the processes that mpirun or srun started, else "
-                     "1",
+     .default_text = "all ranks (--tp x --dp, else the processes that mpirun or srun started, else "
+                     "1), divided by --moe-tp",
      .trtllm_key = "moe_expert_parallel_size",
      .help = "ranks, each with its share of the experts and, without --tp, its own requests: "
-             "threads of this process; under mpirun or srun its processes"},
+             "threads of this process; under mpirun or srun its processes; with --moe-tp groups of "
+             "ranks"},
+    {.names = "--moe-tp,--moe-tp-size",
+     .member = &EngineFlags::moe_tp,
+     .group = Group::kLayout,
+     .agreement = Agreement::kElsewhere,
+     .limits = {.min = 1, .max = 1024},
+     .default_text = "what --ep leaves of the ranks, else 1",
+     .trtllm_key = "moe_tensor_parallel_size",
+     .help = "ranks among whom each expert is divided by columns; --moe-tp x --ep are all ranks"},
     {.names = "--attention-dp",
      .member = &EngineFlags::attention_dp,
      .group = Group::kLayout,
@@ -126,7 +135,7 @@ constexpr OptionRow kTable[] = {
      .limits = {.min = 1},
      .default_text = "those of the placement file, else one per expert",
      .trtllm_key = "moe_config.load_balancer.num_slots",
-     .help = "expert slots over all ranks, a multiple of their number"},
+     .help = "expert slots over all ranks of --ep, a multiple of their number"},
     {.names = "--placement",
      .member = &EngineFlags::placement,
      .group = Group::kLayout,

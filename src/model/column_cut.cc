@@ -4,12 +4,8 @@
 
 namespace wideload::model {
 
-ColumnCut::ColumnCut(int64_t size, const TensorRank& rank) : rank_(rank.rank) {
-  // Kernels compute so many columns at once; in activations they fill half a cache line or a whole.
-  constexpr int64_t kStep = 16;
-  for (int32_t r = 0; r < rank.size; ++r)
-    ends_.push_back(parallel::ShardInSteps(size, kStep, rank.size, r).end);
-}
+ColumnCut::ColumnCut(int64_t size, const TensorRank& rank)
+    : ends_(parallel::ColumnEnds(size, rank.size)), rank_(rank.rank) {}
 
 parallel::Shard ColumnCut::Of(int32_t rank) const {
   const auto r = static_cast<size_t>(rank);
@@ -21,10 +17,7 @@ TensorView ColumnCut::Own(const TensorView& rows) const {
   WIDELOAD_CHECK(rows.dim(1) == ends_.back(), "rows of {} columns, cut are {}", rows.dim(1),
                  ends_.back());
   const parallel::Shard own = Of(rank_);
-  return TensorView(
-      rows.dtype(), {rows.dim(0), own.size()},
-      static_cast<const std::byte*>(rows.raw()) + own.begin * DTypeBytes(rows.dtype()),
-      rows.row_stride());
+  return rows.Columns(own.begin, own.size());
 }
 
 void ColumnCut::Gather(const RankContext& rank, const TensorView& rows) const {

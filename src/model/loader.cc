@@ -232,8 +232,10 @@ compute::ExpertShape WeightLoader::ShapeOf(const ExpertSources& sources) const {
   return {.kernels = options_.kernels,
           .format = FormatOf(sources.all()),
           .hidden = sources.gate.k(),
-          .inner = sources.gate.n(),
-          .bias = sources.gate.has_bias()};
+          .inner = sources.down.k(),
+          .bias = sources.gate.has_bias(),
+          .inner_part = options_.expert_parts.size > 1 ? sources.gate.n() : 0,
+          .hidden_part = options_.expert_parts.size > 1 ? sources.down.n() : 0};
 }
 
 compute::ExpertWeights WeightLoader::Fill(const compute::ExpertShape& shape,
@@ -244,14 +246,14 @@ compute::ExpertWeights WeightLoader::Fill(const compute::ExpertShape& shape,
   return weights;
 }
 
-compute::ExpertWeights WeightLoader::Expert(int32_t moe_index, int32_t expert,
+compute::ExpertWeights WeightLoader::Expert(int32_t moe_index, int32_t block,
                                             const ExpertSources& sources) {
   const compute::ExpertShape shape = ShapeOf(sources);
   expert_bytes_ = std::max(expert_bytes_, shape.num_bytes());
   packed_bytes_ += shape.num_bytes();
   PlacedExpert place =
       options_.place_expert
-          ? options_.place_expert(moe_index, expert, shape.num_bytes())
+          ? options_.place_expert(moe_index, block, shape.num_bytes())
           : PlacedExpert{.storage = Store(shape.num_bytes()), .is_read = is_reading()};
   const bool is_measuring = options_.mode == LoadMode::kMeasure;
   CheckScales(sources.all(), place.is_read && !is_measuring);

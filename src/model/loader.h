@@ -43,6 +43,12 @@ struct TensorShards {
   std::vector<int32_t> kept = {0};  // whose parts lie in the arena, own.rank's too; ascending
 };
 
+// What is loaded of experts that ranks divide by columns.
+struct ExpertParts {
+  int32_t size = 1;                 // parts of each expert
+  std::vector<int32_t> kept = {0};  // those that are loaded, ascending
+};
+
 // How weights are packed, and which of them.
 struct LoadOptions {
   compute::KernelSet kernels = compute::KernelSet::kReference;
@@ -51,12 +57,14 @@ struct LoadOptions {
   LoadMode mode = LoadMode::kRead;
   Arena* arena = nullptr;    // where what is kept lies; null with kRead: in memory of its own
   TensorShards shards = {};  // keeping several takes an arena, or measures
+  ExpertParts expert_parts = {};
   // Which experts are kept, by MoE layer (counted from 0) and expert; empty: all. The others take
   // no memory and are not read.
   std::function<bool(int32_t moe_index, int32_t expert)> owns = {};
-  // Where experts are kept, each with its bytes; empty: as everything else. `mode` is then that of
-  // the rest; kMeasure looks at no place.
-  std::function<PlacedExpert(int32_t moe_index, int32_t expert, int64_t num_bytes)> place_expert =
+  // Where blocks of experts are kept, each with its bytes; empty: as everything else. `mode` is
+  // then that of the rest; kMeasure looks at no place. Block e * K + i is the i-th of the K kept
+  // parts of expert e.
+  std::function<PlacedExpert(int32_t moe_index, int32_t block, int64_t num_bytes)> place_expert =
       {};
 };
 
@@ -124,9 +132,10 @@ class WeightLoader {
 
     std::array<compute::WeightSource, 3> all() const { return {gate, up, down}; }
   };
-  // gate and up [inner, hidden] and down [hidden, inner] of the expert as one block of bytes, in
-  // the format they are stored in, where LoadOptions::place_expert says.
-  compute::ExpertWeights Expert(int32_t moe_index, int32_t expert, const ExpertSources& sources);
+  const ExpertParts& expert_parts() const { return options_.expert_parts; }
+  // gate and up [inner, hidden] and down [hidden, inner] of the expert, or some rows of each, as
+  // one block of bytes, in the format they are stored in, where LoadOptions::place_expert says.
+  compute::ExpertWeights Expert(int32_t moe_index, int32_t block, const ExpertSources& sources);
   // A copy of the tensor as it is, and its type.
   struct Table {
     Buffer data;

@@ -55,8 +55,10 @@ class Model {
   virtual const ModelSpec& spec() const = 0;
   // Bytes of packed weights.
   virtual int64_t weight_bytes() const = 0;
-  // The experts of MoE layer `moe_index` [num_experts]; without bytes those that were not loaded.
-  virtual std::span<const compute::ExpertWeights> Experts(int32_t moe_index) const = 0;
+  // A part, of whole experts the only one 0, of the experts of MoE layer `moe_index` [num_experts];
+  // without bytes those that were not loaded.
+  virtual std::span<const compute::ExpertWeights> Experts(int32_t moe_index,
+                                                          int32_t part) const = 0;
 
   // The embedding of the batch's tokens, [T, hidden] F32 in the workspace.
   virtual TensorView Embed(const RankContext& rank, const Batch& batch) const = 0;

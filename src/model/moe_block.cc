@@ -89,6 +89,7 @@ ExpertSources FusedSources(const ExpertPlace& at, int32_t expert) {
 MoeBlock::MoeBlock(const ModelSpec& model, int32_t moe_index, const std::string& prefix,
                    WeightLoader& loader)
     : moe_index_(moe_index),
+      num_experts_(static_cast<size_t>(model.moe.num_experts)),
       activation_(model.moe.activation),
       shared_width_(model.experts.shared_width),
       has_shared_gate_(model.experts.has_shared_gate) {
@@ -105,12 +106,10 @@ MoeBlock::MoeBlock(const ModelSpec& model, int32_t moe_index, const std::string&
   // Newer versions of the library that writes checkpoints fuse the experts of any family.
   const bool is_fused = model.expert_storage != ExpertStorage::kOutputMajor ||
                         loader.Has(place.prefix + "gate_up_proj");
+  routed_.experts.resize(static_cast<size_t>(loader.expert_parts().size) * num_experts_);
   for (int32_t expert = 0; expert < num_experts; ++expert) {
-    routed_.experts.emplace_back();
     if (!loader.Owns(moe_index, expert)) continue;
-    const ExpertSources sources =
-        is_fused ? FusedSources(place, expert) : EachSources(place, expert);
-    routed_.experts.back() = loader.Expert(moe_index, expert, sources);
+    LoadExpert(expert, is_fused ? FusedSources(place, expert) : EachSources(place, expert), loader);
   }
   if (shared_width_ == 0) return;
   shared_ =
@@ -118,6 +117,21 @@ MoeBlock::MoeBlock(const ModelSpec& model, int32_t moe_index, const std::string&
   if (has_shared_gate_)
     shared_gate_ = loader.Matrix(loader.Weight(prefix + names.shared_gate, 1, model.hidden),
                                  WeightFormat::kF32);
+}
+
+void MoeBlock::LoadExpert(int32_t expert, const ExpertSources& sources, WeightLoader& loader) {
+  const ExpertParts& parts = loader.expert_parts();
+  const auto of_part = [&](const WeightSource& source, int32_t part) {
+    if (parts.size == 1) return source;
+    const parallel::Shard own = ColumnCut(source.n(), {.size = parts.size}).Of(part);
+    return source.Rows(own.begin, own.size());
+  };
+  auto block = expert * static_cast<int32_t>(parts.kept.size());
+  for (const int32_t part : parts.kept)
+    routed_.experts[static_cast<size_t>(part) * num_experts_ + static_cast<size_t>(expert)] =
+        loader.Expert(
+            moe_index_, block++,
+            {of_part(sources.gate, part), of_part(sources.up, part), of_part(sources.down, part)});
 }
 
 void MoeBlock::Forward(const RankContext& rank, const TensorView& x, const TensorView& h) const {

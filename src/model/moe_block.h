@@ -23,13 +23,18 @@ class MoeBlock {
   // rank's own tokens: those of a batch that several ranks have are divided among them. Collective.
   void Forward(const RankContext& rank, const TensorView& x, const TensorView& h) const;
 
-  // [num_experts]; without bytes those that were left out.
-  std::span<const compute::ExpertWeights> experts() const { return routed_.experts; }
+  // The experts' part [num_experts]; without bytes those that were left out.
+  std::span<const compute::ExpertWeights> Experts(int32_t part) const {
+    return std::span(routed_.experts)
+        .subspan(static_cast<size_t>(part) * num_experts_, num_experts_);
+  }
 
  private:
+  void LoadExpert(int32_t expert, const WeightLoader::ExpertSources& sources, WeightLoader& loader);
   void AddShared(const RankContext& rank, const TensorView& x, const TensorView& h) const;
 
   int32_t moe_index_ = 0;
+  size_t num_experts_ = 0;
   compute::GatedActivation activation_;
   moe::MoeWeights routed_;
   int64_t shared_width_ = 0;

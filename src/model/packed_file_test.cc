@@ -174,7 +174,7 @@ TEST(PackedBytes, AreThoseOfTheVersionForEveryKernelSetAndFormat) {
                                   .pool = &pool,
                                   .owns = [](int32_t layer, int32_t) { return layer == 0; }});
     const auto model = LoadTransformer(ReadModel(folder).spec, loader);
-    const moe::ExpertSums sums = moe::SumExperts({model->Experts(0)}, pool);
+    const moe::ExpertSums sums = moe::SumExperts({model->Experts(0, 0)}, pool);
     EXPECT_EQ(std::accumulate(sums.begin(), sums.end(), uint64_t{0}), one.sum)
         << one.kernels << ", " << one.model
         << ": packed otherwise than before; count kVersion up in packed_file.cc";

@@ -17,8 +17,8 @@ class ShardedModel final : public Model {
 
   const ModelSpec& spec() const override { return shards_[0]->spec(); }
   int64_t weight_bytes() const override { return shards_[0]->weight_bytes(); }
-  std::span<const compute::ExpertWeights> Experts(int32_t moe_index) const override {
-    return shards_[0]->Experts(moe_index);
+  std::span<const compute::ExpertWeights> Experts(int32_t moe_index, int32_t part) const override {
+    return shards_[0]->Experts(moe_index, part);
   }
   TensorView Embed(const RankContext& rank, const Batch& batch) const override {
     return Of(rank).Embed(rank, batch);
@@ -50,6 +50,13 @@ TensorShards AllShards(int32_t num_ranks) {
                       .kept = std::vector<int32_t>(static_cast<size_t>(num_ranks))};
   std::iota(shards.kept.begin(), shards.kept.end(), 0);
   return shards;
+}
+
+ExpertParts AllParts(int32_t num_parts) {
+  ExpertParts parts{.size = num_parts,
+                    .kept = std::vector<int32_t>(static_cast<size_t>(num_parts))};
+  std::iota(parts.kept.begin(), parts.kept.end(), 0);
+  return parts;
 }
 
 std::unique_ptr<Model> LoadForThreads(const ModelSpec& spec, checkpoint::Checkpoint& checkpoint,

@@ -21,5 +21,7 @@ std::unique_ptr<Model> LoadForThreads(const ModelSpec& spec, checkpoint::Checkpo
 
 // TensorShards of ranks that are all here; own is the first.
 TensorShards AllShards(int32_t num_ranks);
+// All parts of each expert.
+ExpertParts AllParts(int32_t num_parts);
 
 }  // namespace wideload::model

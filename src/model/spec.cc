@@ -71,6 +71,18 @@ void CheckTensorParallel(const ModelSpec& spec, int32_t size) {
   require(spec.vocab_size, "ids in the vocabulary");
 }
 
+void CheckExpertParts(const ModelSpec& spec, int32_t parts) {
+  if (parts == 1) return;
+  const std::string said = fmt::format("moe_tensor_parallel_size is {}", parts);
+  if (spec.moe.num_experts == 0) Throw(ErrorKind::kInvalid, "{}; this model has no experts", said);
+  const int64_t columns = std::min(spec.experts.width, spec.hidden);
+  if (columns < parts)
+    Throw(ErrorKind::kInvalid,
+          "{}; the experts of this model have {} columns, and each rank needs "
+          "one",
+          said, columns);
+}
+
 std::vector<kv::LayerCacheShape> CacheShapes(const ModelSpec& spec, const TensorRank& rank) {
   std::vector<kv::LayerCacheShape> shapes;
   for (const LayerSpec& layer : spec.layers) {
@@ -107,21 +119,23 @@ int64_t AttentionElements(const LayerSpec& layer) {
   return 2 * (gqa.q_heads + gqa.kv_heads) * gqa.head_dim;
 }
 
-int64_t MlpElements(const ModelSpec& spec, const LayerSpec& layer) {
+int64_t MlpElements(const ModelSpec& spec, const LayerSpec& layer, int32_t expert_parts) {
   if (layer.moe_index < 0) return layer.dense_width;
   const ExpertsSpec& experts = spec.experts;
   // Each chosen expert's activations are somewhere, and rows come from other ranks as they go
-  // there.
-  return 2 * spec.hidden + spec.moe.num_experts + spec.moe.top_k() * (experts.width + 2) +
+  // there; of divided experts they are on the ranks of all parts, twice.
+  const int64_t copies = expert_parts == 1 ? 1 : 2 * expert_parts;
+  return 2 * spec.hidden + spec.moe.num_experts + spec.moe.top_k() * (copies * experts.width + 2) +
          experts.shared_width;
 }
 
 }  // namespace
 
-int64_t ScratchBytesPerToken(const ModelSpec& spec) {
+int64_t ScratchBytesPerToken(const ModelSpec& spec, int32_t expert_parts) {
   int64_t most = 0;
   for (const LayerSpec& layer : spec.layers)
-    most = std::max(most, std::max(AttentionElements(layer), MlpElements(spec, layer)));
+    most =
+        std::max(most, std::max(AttentionElements(layer), MlpElements(spec, layer, expert_parts)));
   return (2 * spec.hidden + spec.rotary_dim + most) * DTypeBytes(DType::kF32);
 }
 

@@ -145,14 +145,18 @@ parallel::Shard HeadsOf(const MlaSpec& spec, const TensorRank& rank);
 // Errors: kInvalid when a layer has fewer heads or columns than the group has ranks.
 void CheckTensorParallel(const ModelSpec& spec, int32_t size);
 
+// Errors: kInvalid when the model has no experts, or a matrix of one has fewer columns than parts.
+void CheckExpertParts(const ModelSpec& spec, int32_t parts);
+
 // What a rank's KV cache holds of each layer; that of rank 0 is no smaller than any other's.
 std::vector<kv::LayerCacheShape> CacheShapes(const ModelSpec& spec, const TensorRank& rank = {});
 
 // Of all layers, keys and values.
 int64_t KvBytesPerToken(const ModelSpec& spec, DType dtype);
 
-// Scratch that a forward pass takes for each token of a rank's batch, at most.
-int64_t ScratchBytesPerToken(const ModelSpec& spec);
+// Scratch that a forward pass takes for each token of a rank's batch, at most, with experts in so
+// many parts.
+int64_t ScratchBytesPerToken(const ModelSpec& spec, int32_t expert_parts = 1);
 
 // "model.layers.3." with the family's prefix.
 std::string LayerPrefix(const TensorNames& names, int64_t layer);

@@ -59,7 +59,7 @@ class Transformer final : public Model {
 
   const ModelSpec& spec() const override { return spec_; }
   int64_t weight_bytes() const override { return weight_bytes_; }
-  std::span<const compute::ExpertWeights> Experts(int32_t moe_index) const override;
+  std::span<const compute::ExpertWeights> Experts(int32_t moe_index, int32_t part) const override;
   TensorView Embed(const RankContext& rank, const Batch& batch) const override;
   void Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
               const TensorView& h) const override;
@@ -107,9 +107,10 @@ Transformer::Transformer(const ModelSpec& spec, WeightLoader& loader)
   loader.faults().ThrowIfAny();
 }
 
-std::span<const compute::ExpertWeights> Transformer::Experts(int32_t moe_index) const {
+std::span<const compute::ExpertWeights> Transformer::Experts(int32_t moe_index,
+                                                             int32_t part) const {
   const auto layer = static_cast<size_t>(spec_.moe.layers[static_cast<size_t>(moe_index)]);
-  return std::get<MoeBlock>(layers_[layer].mlp).experts();
+  return std::get<MoeBlock>(layers_[layer].mlp).Experts(part);
 }
 
 TensorView Transformer::Norm(const RankContext& rank, const TensorView& h, const Buffer& weight,

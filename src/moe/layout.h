@@ -42,7 +42,10 @@ MoeMode ParseMoeMode(std::string_view name);
 // The ranks of the experts, and what each layer's slots hold.
 struct MoeLayout {
   int32_t num_ranks = 1;
-  int32_t num_slots = 0;  // of each layer, over all ranks
+  // Each expert is divided among so many ranks (moe_tp): the ranks of a slot's parts are
+  // num_ranks / parts apart.
+  int32_t parts = 1;
+  int32_t num_slots = 0;  // of each layer, for whole experts
   eplb::SplitMode split = eplb::SplitMode::kOptimal;
   MoeMode mode = MoeMode::kBarrier;
   int64_t chunk_tokens = 0;  // tokens a rank sends through a layer at once (C)
@@ -52,7 +55,9 @@ struct MoeLayout {
   int num_buffers = 1;
   bool is_metered = false;  // whether LayerTimes are measured
 
-  int32_t slots_per_rank() const { return num_slots / num_ranks; }
+  // Ranks that hold the first part of all slots.
+  int32_t expert_ranks() const { return num_ranks / parts; }
+  int32_t slots_per_rank() const { return num_slots / expert_ranks(); }
 };
 
 // C for `moe_max_num_tokens` summed over the ranks (0: no limit): at least 1, at most what a rank

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "moe/moe_pass.h"
 #include "trace/trace.h"
 
@@ -25,17 +26,25 @@ MoeRunner::MoeRunner(const MoeShape& shape, const MoeLayout& layout, const Parts
       slots_(static_cast<size_t>(layout.chunk_tokens * shape.top_k())),
       groups_(static_cast<size_t>(layout.slots_per_rank())) {
   for (const eplb::Placement& placement : table_->placements)
-    choosers_.push_back(std::make_unique<eplb::SlotChooser>(placement, layout.split));
+    choosers_.push_back(MakeChooser(placement));
+  WIDELOAD_CHECK((parts.expert_group != nullptr) == (layout.parts > 1) &&
+                     (layout.parts == 1 || layout.mode == MoeMode::kBarrier),
+                 "experts in {} parts", layout.parts);
+  if (parts.expert_group != nullptr) divided_.emplace(shape, layout, *parts.expert_group);
   exchange_.UsePlacement(table_->stamp());
   if (layout.mode != MoeMode::kMicrobatch) return;
   agreed_.assign(choosers_.size() * static_cast<size_t>(layout.num_ranks) * counts_.size(), 1);
   counted_.assign(agreed_.size(), 0);
 }
 
+std::unique_ptr<eplb::SlotChooser> MoeRunner::MakeChooser(const eplb::Placement& placement) const {
+  return std::make_unique<eplb::SlotChooser>(placement, layout_.split, layout_.num_ranks);
+}
+
 void MoeRunner::UsePlacements(SharedPlacements table) {
   for (size_t i = 0; i < choosers_.size(); ++i)
     if (table->placements[i] != table_->placements[i])
-      choosers_[i] = std::make_unique<eplb::SlotChooser>(table->placements[i], layout_.split);
+      choosers_[i] = MakeChooser(table->placements[i]);
   table_ = std::move(table);
   exchange_.UsePlacement(table_->stamp());
 }
@@ -97,12 +106,13 @@ void MoeRunner::RunPart(const Pass& pass, int64_t chunk, Part part) {
 // the results of the one before. What arrived meanwhile is looked at a chunk later: with as many
 // buffers as kOverlappedChunks nobody waits for it unless it takes longer than a computation.
 // At both ends, where there is no other chunk to compute, the rank's own rows take its place:
-// before the rows of others are there, and after the last results have left.
+// before the rows of others are there, and after the last results have left; but for experts that
+// ranks divide, which compute the same rows at the same time.
 void MoeRunner::RunOverlapped(const Pass& pass) {
   Publish(pass, 0);
   bool more = Send(pass, 0);
   if (more) Publish(pass, 1);
-  const bool has_parts = more && group_.size() > 1 && IsMediumSlow();
+  const bool has_parts = more && group_.size() > 1 && !divided_ && IsMediumSlow();
   int64_t longest_chunk_ns = 0;
   int64_t num_combined = 0;
   for (int64_t chunk = 0;; ++chunk) {
@@ -208,7 +218,7 @@ void MoeRunner::SendRows(const Pass& pass, int64_t chunk, std::span<const int32_
   exchange_.Dispatch({.rows = static_cast<const std::byte*>(rows.raw()),
                       .row_stride = rows.row_bytes(),
                       .num_tokens = rows.dim(0),
-                      .slots = slots});
+                      .slots = divided_ ? divided_->SlotsOfParts(slots) : slots});
 }
 
 void MoeRunner::Compute(const Pass& pass, int64_t chunk) {
@@ -222,6 +232,7 @@ void MoeRunner::Compute(const Pass& pass, int64_t chunk) {
   }
   const Span span(SpanKind::kExperts, chunk);
   const Workspace::Scope scope(pass.workspace);
+  if (divided_) return divided_->Compute(pass.exec, groups_, shape_.activation, pass.workspace);
   compute::ExpertMlp(pass.exec, groups_, shape_.activation, pass.workspace);
 }
 
@@ -235,8 +246,10 @@ void MoeRunner::Combine(const Pass& pass, int64_t chunk) {
   const std::span<const std::byte* const> returned = exchange_.WaitReturns();
   const int64_t begin = pass.Begin(chunk);
   const int64_t count = pass.Count(chunk);
-  compute::CombineRows(pass.exec, returned, pass.top_weights.Rows(begin, count),
-                       pass.h.Rows(begin, count));
+  const TensorView weights = pass.top_weights.Rows(begin, count);
+  const TensorView h = pass.h.Rows(begin, count);
+  if (divided_) return divided_->Combine(pass.exec, returned, weights, h);
+  compute::CombineRows(pass.exec, returned, weights, h);
 }
 
 }  // namespace wideload::moe

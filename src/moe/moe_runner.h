@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "compute/ops.h"
 #include "exchange/exchange.h"
+#include "moe/divided_experts.h"
 #include "moe/layout.h"
 #include "moe/placement_table.h"
 #include "moe/slot_store.h"
@@ -18,9 +20,10 @@ namespace wideload::moe {
 
 // One layer's router and experts.
 struct MoeWeights {
-  compute::PackedMatrix router;                 // [E, H], fp32
-  Buffer correction_bias;                       // [E] F32, or none
-  std::vector<compute::ExpertWeights> experts;  // [E]; empty those that this process does not hold
+  compute::PackedMatrix router;  // [E, H], fp32
+  Buffer correction_bias;        // [E] F32, or none
+  // [parts][E]; empty those that this process does not hold.
+  std::vector<compute::ExpertWeights> experts;
 };
 
 // Thread CPU time of a rank's own thread in one MoE layer of the last iteration.
@@ -36,6 +39,8 @@ class MoeRunner {
     exchange::Exchange& exchange;
     comm::Communicator& group;
     SlotStore& slots;
+    comm::Communicator* expert_group =
+        nullptr;  // of the parts of its experts; null: they are whole
   };
   // The table is the one that the slots hold; its placements are valid (ValidatePlacement).
   MoeRunner(const MoeShape& shape, const MoeLayout& layout, const Parts& parts,
@@ -82,6 +87,7 @@ class MoeRunner {
 
  private:
   struct Pass;  // one call of Forward
+  std::unique_ptr<eplb::SlotChooser> MakeChooser(const eplb::Placement& placement) const;
   void Route(const compute::Exec& exec, Workspace& workspace, const MoeWeights& weights,
              const TensorView& x, Pass& pass);
   void CountChunk(const Pass& pass, int64_t chunk);
@@ -110,6 +116,7 @@ class MoeRunner {
   exchange::Exchange& exchange_;
   comm::Communicator& group_;
   SlotStore& store_;
+  std::optional<DividedExperts> divided_;
   SharedPlacements table_;
   int64_t iteration_ = 0;
   std::vector<std::unique_ptr<eplb::SlotChooser>> choosers_;  // [MoE layers]

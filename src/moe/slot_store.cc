@@ -75,7 +75,7 @@ int64_t SlotStore::num_bytes() const { return copier_ ? copier_->num_bytes() : 0
 void SlotStore::NoteHeld(const PlacementTable& table, std::vector<int32_t>& held) const {
   WIDELOAD_CHECK(table.placements.size() == num_layers_, "{} placements for {} MoE layers",
                  table.placements.size(), num_layers_);
-  const size_t first = static_cast<size_t>(options_.rank) * slots_per_rank_;
+  const size_t first = static_cast<size_t>(options_.ep_rank) * slots_per_rank_;
   for (size_t layer = 0; layer < num_layers_; ++layer)
     for (size_t s = 0; s < slots_per_rank_; ++s)
       held[layer * slots_per_rank_ + s] = table.placements[layer].slot_expert[first + s].value;
@@ -191,10 +191,11 @@ void SlotStore::Verify(const ExpertSums& sums, ThreadPool& pool) {
     const size_t num_experts = experts_[layer].size();
     const auto expert = static_cast<size_t>(held_[at]);
     if (SumBytes(weights_[at]->bytes()) == sums[layer * num_experts + expert]) return;
-    Throw(
-        ErrorKind::kCorrupt,
-        "rank {}: slot {} of MoE layer {} does not hold the bytes of its expert {}", options_.rank,
-        static_cast<size_t>(options_.rank) * slots_per_rank_ + at % slots_per_rank_, layer, expert);
+    Throw(ErrorKind::kCorrupt,
+          "rank {}: slot {} of MoE layer {} does not hold the bytes of its expert {}",
+          options_.rank,
+          static_cast<size_t>(options_.ep_rank) * slots_per_rank_ + at % slots_per_rank_, layer,
+          expert);
   });
 }
 

@@ -28,7 +28,8 @@ SlotStorage ParseSlotStorage(std::string_view name);
 // How slots get their weights.
 struct SlotOptions {
   SlotStorage storage = SlotStorage::kView;
-  int32_t rank = 0;
+  int32_t rank = 0;              // of the run
+  int32_t ep_rank = 0;           // of the placements
   int32_t num_spare = 1;         // of kCopy: blocks beside those in use, for all layers together
   int64_t bytes_per_second = 0;  // of kCopy: most that changes copy; 0: no limit
   std::atomic<uint32_t>* progress = nullptr;  // raised as copies get on; may be null

@@ -50,7 +50,7 @@ SharedPlacements RandomTable(int64_t generation) {
 class SlotStoreTest : public testing::TestWithParam<SlotStorage> {
  protected:
   SlotOptions Options(int32_t num_spare) const {
-    return {.storage = GetParam(), .rank = 1, .num_spare = num_spare};
+    return {.storage = GetParam(), .rank = 1, .ep_rank = 1, .num_spare = num_spare};
   }
 
   void ExpectHolds(SlotStore& store, const PlacementTable& table) {

@@ -40,6 +40,12 @@ std::vector<int32_t> ExpertGroup(const Layout& layout, int32_t world_rank) {
   return group;
 }
 
+RankStride ExpertTensorGroup(const Layout& layout, int32_t world_rank) {
+  const int32_t place = CoordinatesOf(layout, world_rank).moe_tp;
+  return {
+      .first = world_rank - place * layout.moe_ep, .count = layout.moe_tp, .stride = layout.moe_ep};
+}
+
 Shard ShardOf(int64_t size, int64_t count, int64_t index) {
   WIDELOAD_CHECK(count >= 1 && index >= 0 && index < count, "piece {} of {}", index, count);
   const int64_t base = size / count;
@@ -53,6 +59,14 @@ Shard ShardInSteps(int64_t size, int64_t unit, int64_t count, int64_t index) {
   if (steps < count) return ShardOf(size, count, index);
   const Shard shard = ShardOf(steps, count, index);
   return {shard.begin * unit, std::min(size, shard.end * unit)};
+}
+
+std::vector<int64_t> ColumnEnds(int64_t size, int32_t num_ranks) {
+  constexpr int64_t kStep = 16;
+  std::vector<int64_t> ends;
+  for (int32_t r = 0; r < num_ranks; ++r)
+    ends.push_back(ShardInSteps(size, kStep, num_ranks, r).end);
+  return ends;
 }
 
 }  // namespace wideload::parallel

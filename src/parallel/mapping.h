@@ -50,6 +50,16 @@ Coordinates CoordinatesOf(const Layout& layout, int32_t world_rank);
 // moe_ep.
 std::vector<int32_t> ExpertGroup(const Layout& layout, int32_t world_rank);
 
+// World ranks that share everything but the moe_tp coordinate with `world_rank`: the first of them,
+// how many they are, and how far they are apart.
+struct RankStride {
+  int32_t first = 0;
+  int32_t count = 1;
+  int32_t stride = 1;
+  bool operator==(const RankStride&) const = default;
+};
+RankStride ExpertTensorGroup(const Layout& layout, int32_t world_rank);
+
 // Half-open part of [0, size) that piece `index` of `count` owns; the first size % count pieces are
 // one longer.
 struct Shard {
@@ -63,5 +73,9 @@ Shard ShardOf(int64_t size, int64_t count, int64_t index);
 // ShardOf in whole steps of `unit`, of which the last may be part of one, where there are as many
 // as pieces; else ShardOf.
 Shard ShardInSteps(int64_t size, int64_t unit, int64_t count, int64_t index);
+
+// How the ranks of a group divide `size` columns: piece r is [ends[r - 1], ends[r]), in steps of
+// the 16 that kernels compute at once; in activations they fill half a cache line or a whole.
+std::vector<int64_t> ColumnEnds(int64_t size, int32_t num_ranks);
 
 }  // namespace wideload::parallel

@@ -15,6 +15,12 @@ TEST(Layout, MatchesTensorRtLlmsExampleOfMoeTp2TimesMoeEp4) {
   EXPECT_EQ(CoordinatesOf(layout, 5), (Coordinates{.tp = 5, .moe_tp = 1, .moe_ep = 1}));
 }
 
+TEST(Layout, RanksThatDivideExpertsAreAsFarApartAsRanksWithWholeOnesAreMany) {
+  const Layout layout{.tp = 8, .moe_tp = 2, .moe_ep = 4};
+  EXPECT_EQ(ExpertTensorGroup(layout, 1), (RankStride{.first = 1, .count = 2, .stride = 4}));
+  EXPECT_EQ(ExpertTensorGroup(layout, 5), (RankStride{.first = 1, .count = 2, .stride = 4}));
+}
+
 TEST(Layout, PutsPipelineStagesOutermost) {
   const Layout layout{.tp = 2, .cp = 2, .pp = 2, .moe_tp = 4};
   EXPECT_EQ(CoordinatesOf(layout, 7), (Coordinates{.tp = 1, .cp = 1, .pp = 1, .moe_tp = 3}));

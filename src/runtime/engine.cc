@@ -66,7 +66,7 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, std::uni
   info_.groups.resize(static_cast<size_t>(options.layout.dp));
   events_.reserve(static_cast<size_t>(options.layout.dp * options.max_batch_size) + 1);
   const moe::MoeShape& moe = model.spec().moe;
-  if (moe.num_experts > 0 && options.num_ranks() > 1 &&
+  if (moe.num_experts > 0 && options.layout.moe_ep > 1 &&
       options.rebalance.mode != rebalance::Mode::kOff) {
     rebalance::OnlineOptions online = options.rebalance;
     online.splits_evenly = options.split == eplb::SplitMode::kRoundRobin;

@@ -25,7 +25,7 @@ struct EngineOptions {
   int64_t max_seq_len = 0;                  // at most the model's context
   int64_t num_kv_blocks = 0;                // per rank
   bool prefix_cache = false;                // SchedulerOptions::prefix_cache
-  int32_t num_slots = 0;                    // over all ranks; 0: one per expert
+  int32_t num_slots = 0;                    // over layout.moe_ep ranks; 0: one per expert
   std::vector<eplb::Placement> placements;  // [MoE layers]; empty: contiguous
   eplb::SplitMode split = eplb::SplitMode::kOptimal;
   moe::MoeMode moe_mode = moe::MoeMode::kBarrier;

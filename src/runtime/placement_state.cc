@@ -13,6 +13,7 @@ moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& op
       moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks(), most_tokens);
   const bool is_chunked = chunk_tokens < most_tokens;
   return {.num_ranks = options.num_ranks(),
+          .parts = options.layout.moe_tp,
           .num_slots =
               options.num_slots > 0 ? options.num_slots : static_cast<int32_t>(shape.num_experts),
           .split = options.split,
@@ -33,7 +34,7 @@ std::vector<eplb::Placement> StartPlacements(const moe::MoeShape& shape,
   if (placements.empty() && shape.num_experts > 0)
     placements.assign(shape.layers.size(),
                       eplb::ContiguousPlacement(static_cast<int32_t>(shape.num_experts),
-                                                layout.num_slots, layout.num_ranks));
+                                                layout.num_slots, layout.expert_ranks()));
   WIDELOAD_CHECK(placements.size() == shape.layers.size(), "{} placements for {} MoE layers",
                  placements.size(), shape.layers.size());
   for (int32_t i = 0; i < shape.num_layers(); ++i)
@@ -45,10 +46,14 @@ PlacementState::PlacementState(const model::Model& model, const EngineOptions& o
     : shape_(model.spec().moe),
       layout_(MakeMoeLayout(shape_, options)),
       newest_(moe::MakePlacementTable(0, StartPlacements(shape_, options))) {
-  for (int32_t i = 0; i < shape_.num_layers(); ++i) experts_.push_back(model.Experts(i));
+  for (int32_t part = 0; part < layout_.parts; ++part) {
+    experts_.emplace_back();
+    for (int32_t i = 0; i < shape_.num_layers(); ++i)
+      experts_.back().push_back(model.Experts(i, part));
+  }
   if (!options.verify_slots) return;
   ThreadPool pool("sums", options.threads_per_rank);
-  sums_ = moe::SumExperts(experts_, pool);
+  for (const moe::HostExperts& experts : experts_) sums_.push_back(moe::SumExperts(experts, pool));
 }
 
 const moe::SharedPlacements& PlacementState::Apply(const rebalance::PlacementChange& change) {

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "model/model.h"
@@ -34,10 +33,14 @@ class PlacementState {
   PlacementState(const model::Model& model, const EngineOptions& options);
 
   const moe::MoeLayout& layout() const { return layout_; }
-  // Empty when the model has no experts.
-  const moe::HostExperts& experts() const { return experts_; }
-  // Null when slots are not verified.
-  const moe::ExpertSums* sums() const { return sums_ ? &*sums_ : nullptr; }
+  // A part of the host's experts; empty when the model has none.
+  const moe::HostExperts& experts(int32_t part) const {
+    return experts_[static_cast<size_t>(part)];
+  }
+  // Of that part; null when slots are not verified.
+  const moe::ExpertSums* sums(int32_t part) const {
+    return sums_.empty() ? nullptr : &sums_[static_cast<size_t>(part)];
+  }
   // After all changes so far.
   const moe::SharedPlacements& newest() const { return newest_; }
 
@@ -47,8 +50,8 @@ class PlacementState {
  private:
   moe::MoeShape shape_;
   moe::MoeLayout layout_;
-  moe::HostExperts experts_;
-  std::optional<moe::ExpertSums> sums_;
+  std::vector<moe::HostExperts> experts_;  // [parts]
+  std::vector<moe::ExpertSums> sums_;      // [parts] or none
   moe::SharedPlacements newest_;
 };
 

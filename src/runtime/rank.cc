@@ -14,6 +14,7 @@ RankOptions MakeRankOptions(const EngineOptions& options, const PlacementState& 
                             comm::Communicator& group, exchange::Fabric* fabric) {
   moe::SlotOptions slots = SlotOptionsOf(options);
   slots.rank = group.rank();
+  slots.ep_rank = parallel::CoordinatesOf(options.layout, group.rank()).moe_ep;
   slots.progress = &group.progress();
   slots.trace = options.trace;
   return {.rank = group.rank(),
@@ -67,20 +68,28 @@ void Rank::Start() {
   // One task per thread is likely but not certain; each task that runs checks the thread it is on.
   pool_.Run(64, [](int64_t, int) { compute::CheckFloatingPointMode(); });
   if (options_.layout.tp > 1)
-    tensor_ =
-        options_.group->MakePart(options_.rank - options_.tensor_rank().rank, options_.layout.tp);
+    tensor_ = options_.group->MakePart(
+        {.first = options_.rank - options_.tensor_rank().rank, .num_ranks = options_.layout.tp});
   if (options_.fabric == nullptr) return;
   const moe::MoeShape& shape = model_.spec().moe;
   const PlacementState& placements = *options_.placements;
-  slots_.emplace(placements.experts(), *placements.newest(), options_.slots);
-  if (placements.sums() != nullptr) slots_->Verify(*placements.sums(), pool_);
+  const int32_t part = options_.place().moe_tp;
+  slots_.emplace(placements.experts(part), *placements.newest(), options_.slots);
+  if (placements.sums(part) != nullptr) slots_->Verify(*placements.sums(part), pool_);
+  if (options_.layout.moe_tp > 1) {
+    const parallel::RankStride ranks = parallel::ExpertTensorGroup(options_.layout, options_.rank);
+    expert_group_ = options_.group->MakePart(
+        {.first = ranks.first, .num_ranks = ranks.count, .stride = ranks.stride});
+  }
   exchange_.emplace(
       moe::MakeExchangeShape(shape, placements.layout(), compute::PrecisionOf(options_.kernels)),
       *options_.fabric, *options_.group, &pool_);
-  moe_.emplace(
-      shape, placements.layout(),
-      moe::MoeRunner::Parts{.exchange = *exchange_, .group = *options_.group, .slots = *slots_},
-      placements.newest());
+  moe_.emplace(shape, placements.layout(),
+               moe::MoeRunner::Parts{.exchange = *exchange_,
+                                     .group = *options_.group,
+                                     .slots = *slots_,
+                                     .expert_group = expert_group_.get()},
+               placements.newest());
 }
 
 // One change at most is announced and not in use.
@@ -99,7 +108,8 @@ void Rank::MovePlacements(const RankStep& step) {
 void Rank::UsePlacements(moe::SharedPlacements table) {
   slots_->Use(*table);
   moe_->UsePlacements(std::move(table));
-  if (options_.placements->sums() != nullptr) slots_->Verify(*options_.placements->sums(), pool_);
+  const moe::ExpertSums* const sums = options_.placements->sums(options_.place().moe_tp);
+  if (sums != nullptr) slots_->Verify(*sums, pool_);
 }
 
 void Rank::SetRecorder(statistics::Recorder* recorder) {

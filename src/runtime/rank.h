@@ -34,9 +34,8 @@ struct RankOptions {
   exchange::Fabric* fabric = nullptr;   // of this rank; null when the model has no experts
   trace::Trace* trace = nullptr;        // gets a track of this rank; may be null
 
-  model::TensorRank tensor_rank() const {
-    return {.rank = parallel::CoordinatesOf(layout, rank).tp, .size = layout.tp};
-  }
+  parallel::Coordinates place() const { return parallel::CoordinatesOf(layout, rank); }
+  model::TensorRank tensor_rank() const { return {.rank = place().tp, .size = layout.tp}; }
 };
 
 // How the options want slots, but for what is a rank's own.
@@ -110,7 +109,8 @@ class Rank {
   kv::PagedCache cache_;
   trace::Track* track_ = nullptr;               // null: nothing is traced
   std::shared_ptr<comm::Communicator> tensor_;  // of its group, made by Start; null: it is alone
-  std::optional<exchange::Exchange> exchange_;  // made by Start, on the rank's thread
+  std::shared_ptr<comm::Communicator> expert_group_;  // of divided experts, likewise; else null
+  std::optional<exchange::Exchange> exchange_;        // made by Start, on the rank's thread
   std::optional<moe::SlotStore> slots_;
   std::optional<moe::MoeRunner> moe_;
   moe::SharedPlacements announced_;  // of the iteration announced_for_ and on; null: none

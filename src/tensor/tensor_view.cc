@@ -56,4 +56,11 @@ TensorView TensorView::Rows(int64_t begin, int64_t count) const {
                     static_cast<const char*>(data_) + begin * row_bytes(), row_stride_);
 }
 
+TensorView TensorView::Columns(int64_t begin, int64_t count) const {
+  WIDELOAD_CHECK(shape_.rank() == 2 && begin >= 0 && count >= 0 && begin + count <= shape_[1],
+                 "columns [{}, {}) of {}", begin, begin + count, shape_.ToString());
+  return TensorView(dtype_, {shape_[0], count},
+                    static_cast<const std::byte*>(data_) + begin * DTypeBytes(dtype_), row_stride_);
+}
+
 }  // namespace wideload

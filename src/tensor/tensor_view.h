@@ -72,6 +72,8 @@ class TensorView {
   }
   // Rows [begin, begin + count) of dimension 0.
   TensorView Rows(int64_t begin, int64_t count) const;
+  // Columns [begin, begin + count) of a matrix.
+  TensorView Columns(int64_t begin, int64_t count) const;
 
  private:
   DType dtype_ = DType::kF32;

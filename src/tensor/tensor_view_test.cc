@@ -33,6 +33,14 @@ TEST(LoadFloat, ReadsF8E4M3) {
   EXPECT_TRUE(std::isnan(LoadFloat(DType::kF8E4M3, bytes, 4)));
 }
 
+TEST(TensorView, ColumnsKeepTheStrideOfTheirRows) {
+  std::vector<float> data(12);
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<float>(i);
+  const TensorView columns = TensorView(DType::kF32, {3, 4}, data.data()).Columns(1, 2);
+  EXPECT_EQ(columns.shape(), (Shape{3, 2}));
+  EXPECT_EQ(columns.row<float>(2)[1], 10.0F);
+}
+
 TEST(TensorView, WalksPaddedRows) {
   std::vector<float> data(12);
   for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<float>(i);

@@ -149,7 +149,7 @@ TEST_P(CommunicatorConformance, AllGatherColumnsGivesEveryRankWholeRows) {
 // Neighbours, the last of them perhaps alone.
 std::shared_ptr<Communicator> MakePairs(Communicator& group) {
   const int first = group.rank() / 2 * 2;
-  return group.MakePart(first, std::min(2, group.size() - first));
+  return group.MakePart({.first = first, .num_ranks = std::min(2, group.size() - first)});
 }
 
 TEST_P(CommunicatorConformance, APartIsAGroupOfItsOwn) {
@@ -163,13 +163,32 @@ TEST_P(CommunicatorConformance, APartIsAGroupOfItsOwn) {
         std::vector<int> all(static_cast<size_t>(part->size()), -1);
         part->AllGatherValue(group.rank(), std::span(all));
         for (size_t r = 0; r < all.size(); ++r)
-          EXPECT_EQ(all[r], part->first_in_whole() + static_cast<int>(r));
+          EXPECT_EQ(all[r], part->RankInWhole(static_cast<int>(r)));
         std::vector<std::byte> data;
         GatherAndCheck(*part, 2, 9, round, data);
         part->Barrier();
       }
       group.Barrier();
     }
+  });
+  EXPECT_TRUE(outcome.ok()) << outcome.error;
+}
+
+TEST_P(CommunicatorConformance, APartMayTakeEveryOtherRank) {
+  const RankOutcome outcome = Run([](Communicator& group) {
+    const int first = group.rank() % 2;
+    const std::shared_ptr<Communicator> part =
+        group.MakePart({.first = first, .num_ranks = (group.size() - first + 1) / 2, .stride = 2});
+    EXPECT_EQ(part->rank(), group.rank() / 2);
+    std::vector<int> all(static_cast<size_t>(part->size()), -1);
+    part->AllGatherValue(group.rank(), std::span(all));
+    for (size_t r = 0; r < all.size(); ++r) {
+      EXPECT_EQ(all[r], first + 2 * static_cast<int>(r));
+      EXPECT_EQ(all[r], part->RankInWhole(static_cast<int>(r)));
+    }
+    std::vector<std::byte> data;
+    GatherAndCheck(*part, 3, 9, 1, data);
+    group.Barrier();
   });
   EXPECT_TRUE(outcome.ok()) << outcome.error;
 }

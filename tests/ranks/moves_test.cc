@@ -164,7 +164,7 @@ TEST_P(MovesOfOneModel, FindAFlippedByteOfAnExpertAtTheNextChange) {
   for (const runtime::Request& request : requests_) engine.Submit(request);
   engine.Step();
   engine.Step();
-  const auto bytes = model_.model->Experts(1)[5].bytes();
+  const auto bytes = model_.model->Experts(1, 0)[5].bytes();
   bytes[bytes.size() / 3] ^= std::byte{1};
   engine.Step();
   try {

@@ -42,7 +42,7 @@ struct Loaded {
 };
 
 std::span<const std::byte> BytesOf(const Loaded& loaded, int32_t moe_index, int32_t expert) {
-  return loaded.model->Experts(moe_index)[static_cast<size_t>(expert)].bytes();
+  return loaded.model->Experts(moe_index, 0)[static_cast<size_t>(expert)].bytes();
 }
 
 class SharedModel : public testing::Test {

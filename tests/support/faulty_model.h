@@ -22,8 +22,8 @@ class FaultyModel : public model::Model {
 
   const model::ModelSpec& spec() const override { return model_.spec(); }
   int64_t weight_bytes() const override { return model_.weight_bytes(); }
-  std::span<const compute::ExpertWeights> Experts(int32_t moe_index) const override {
-    return model_.Experts(moe_index);
+  std::span<const compute::ExpertWeights> Experts(int32_t moe_index, int32_t part) const override {
+    return model_.Experts(moe_index, part);
   }
   TensorView Embed(const model::RankContext& rank, const model::Batch& batch) const override {
     return model_.Embed(rank, batch);

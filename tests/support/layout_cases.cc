@@ -30,8 +30,8 @@ std::vector<std::string> LayoutModels() {
 }
 
 std::string LayoutCase::Describe() const {
-  return fmt::format("{} groups of {}, experts {}, {}", layout.dp, layout.tp,
-                     are_experts_moving ? "moving" : "in place",
+  return fmt::format("{} groups of {}, experts in {} parts, {}, {}", layout.dp, layout.tp,
+                     layout.moe_tp, are_experts_moving ? "moving" : "in place",
                      are_processes ? "processes" : "threads");
 }
 
@@ -41,11 +41,15 @@ std::vector<LayoutCase> LayoutCases(const std::string& folder) {
   for (const int32_t world : {1, 2, 4, 8})
     for (int32_t tp = 1; tp <= std::min<int64_t>(world, reading.config.num_attention_heads);
          tp *= 2)
-      for (const bool is_moving : {false, true})
-        for (const bool are_processes : {false, true})
-          cases.push_back({.layout = {.tp = tp, .dp = world / tp, .moe_ep = world},
-                           .are_experts_moving = is_moving,
-                           .are_processes = are_processes});
+      for (int32_t moe_tp = 1; moe_tp <= world; moe_tp *= 2) {
+        const parallel::Layout layout{
+            .tp = tp, .dp = world / tp, .moe_tp = moe_tp, .moe_ep = world / moe_tp};
+        for (const bool is_moving : {false, true})
+          for (const bool are_processes : {false, true})
+            cases.push_back({.layout = layout,
+                             .are_experts_moving = is_moving,
+                             .are_processes = are_processes});
+      }
   return cases;
 }
 
@@ -53,22 +57,23 @@ std::string LayoutPageBegin() {
   return R"(# Layouts
 
 Every layout of 1, 2, 4 and 8 ranks of three models, and the largest difference of a logit from one rank; 0: no bit of any
-logit and no token differs. Ranks are threads of one process, or processes. `./dev soak layouts --all --write` makes this
+logit and no token differs. Ranks are threads of one process, or processes. `--ep` is the
+number of ranks divided by `--moe-tp`. `./dev soak layouts --all --write` makes this
 page; without `--write` it tries all again and compares; `./dev test` tries a sample. Experts that move have spare slots,
 go through their layer in chunks, and change their places at random while requests run. "random, 8 heads" has 2 KV heads,
 8 layers and 16 experts, made from a seed; the others are in `testdata/models`.
 
-| model | ranks | share attention (`--tp`) | groups (`--dp`) | experts | threads | processes |
-|---|---|---|---|---|---|---|
+| model | ranks | share attention (`--tp`) | groups (`--dp`) | divide an expert (`--moe-tp`) | experts | threads | processes |
+|---|---|---|---|---|---|---|---|
 )";
 }
 
 std::string LayoutRowBegin(const std::string& folder, const LayoutCase& layout) {
   const bool is_random = folder.find(kRandomModel) != std::string::npos;
-  return fmt::format("| {} | {} | {} | {} | {} | ",
+  return fmt::format("| {} | {} | {} | {} | {} | {} | ",
                      is_random ? "random, 8 heads" : folder.substr(folder.find_last_of('/') + 1),
                      layout.layout.world(), layout.layout.tp, layout.layout.dp,
-                     layout.are_experts_moving ? "moving" : "in place");
+                     layout.layout.moe_tp, layout.are_experts_moving ? "moving" : "in place");
 }
 
 std::vector<runtime::Request> ShortRequests(const TestModel& model, size_t count, uint64_t seed) {
@@ -109,17 +114,18 @@ runtime::EngineOptions LayoutRunner::Options(const LayoutCase& layout) const {
   options.deadline = kDeadline;
   options.max_num_tokens = 60;
   const auto experts = static_cast<int32_t>(model_.config.num_experts);
-  const int32_t ranks = options.num_ranks();
-  if (!layout.are_experts_moving || ranks == 1) return options;
+  const int32_t ranks = layout.layout.moe_ep;
+  if (!layout.are_experts_moving || options.num_ranks() == 1) return options;
   options.num_slots = ranks * std::min(experts, (experts + ranks - 1) / ranks + 1);
-  options.moe_max_num_tokens = 3 * ranks;
+  options.moe_max_num_tokens = 3 * options.num_ranks();
   options.rebalance = {.mode = rebalance::Mode::kRandom, .seed = kSeed};
   return options;
 }
 
 std::string LayoutRunner::Run(const LayoutCase& layout) {
-  if (model_.tensor_ranks != layout.layout.tp)
-    model_ = LoadTestModel(folder_, compute::AutoKernelSet(), layout.layout.tp);
+  if (model_.tensor_ranks != layout.layout.tp || model_.expert_parts != layout.layout.moe_tp)
+    model_ =
+        LoadTestModel(folder_, compute::AutoKernelSet(), layout.layout.tp, layout.layout.moe_tp);
   const runtime::EngineOptions options = Options(layout);
   if (!layout.are_processes)
     return Difference(RunRequests(*model_.model, options, requests_), expected_);

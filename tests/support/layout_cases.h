@@ -21,7 +21,7 @@ struct LayoutCase {
   bool are_experts_moving = false;
   bool are_processes = false;
 
-  std::string Describe() const;  // "2 groups of 4, experts in place, threads"
+  std::string Describe() const;  // "2 groups of 4, experts in 2 parts, in place, threads"
 };
 std::vector<LayoutCase> LayoutCases(const std::string& folder);
 
@@ -50,7 +50,7 @@ class LayoutRunner {
   runtime::EngineOptions Options(const LayoutCase& layout) const;
 
   std::string folder_;
-  TestModel model_;  // for groups of model_.tensor_ranks
+  TestModel model_;  // for the last layout
   std::vector<runtime::Request> requests_;
   std::vector<Outcome> expected_;
 };

@@ -11,8 +11,8 @@ namespace wideload::testing_support {
 namespace {
 
 TestModel Load(const std::string& folder, compute::KernelSet kernels,
-               const std::string& config_file, int32_t tensor_ranks) {
-  TestModel loaded{.tensor_ranks = tensor_ranks};
+               const std::string& config_file, int32_t tensor_ranks = 1, int32_t expert_parts = 1) {
+  TestModel loaded{.tensor_ranks = tensor_ranks, .expert_parts = expert_parts};
   const std::string path = folder + "/" + config_file;
   model::ModelReading reading = model::ParseModel(ReadFile(path), path);
   if (!reading.unsupported.empty())
@@ -20,8 +20,10 @@ TestModel Load(const std::string& folder, compute::KernelSet kernels,
   loaded.config = reading.config;
   checkpoint::Checkpoint weights(folder);
   ThreadPool pool("load", 2);
-  loaded.model = model::LoadForThreads(reading.spec, weights, {.kernels = kernels, .pool = &pool},
-                                       tensor_ranks);
+  loaded.model = model::LoadForThreads(
+      reading.spec, weights,
+      {.kernels = kernels, .pool = &pool, .expert_parts = model::AllParts(expert_parts)},
+      tensor_ranks);
   return loaded;
 }
 
@@ -29,12 +31,12 @@ TestModel Load(const std::string& folder, compute::KernelSet kernels,
 
 TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels,
                         const std::string& config_file) {
-  return Load(folder, kernels, config_file, 1);
+  return Load(folder, kernels, config_file);
 }
 
-TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels,
-                        int32_t tensor_ranks) {
-  return Load(folder, kernels, "config.json", tensor_ranks);
+TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels, int32_t tensor_ranks,
+                        int32_t expert_parts) {
+  return Load(folder, kernels, "config.json", tensor_ranks, expert_parts);
 }
 
 runtime::EngineOptions TestOptions(const checkpoint::ModelConfig& config,

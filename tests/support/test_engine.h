@@ -18,13 +18,14 @@ struct TestModel {
   checkpoint::ModelConfig config;
   std::unique_ptr<model::Model> model;
   int32_t tensor_ranks = 1;  // of a group
+  int32_t expert_parts = 1;
 };
 // `config_file` may name another spelling of config.json in the folder.
 TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels,
                         const std::string& config_file = "config.json");
-// For groups of so many ranks, which are threads.
-TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels,
-                        int32_t tensor_ranks);
+// For groups of so many ranks, which are threads, and experts in so many parts.
+TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels, int32_t tensor_ranks,
+                        int32_t expert_parts = 1);
 
 // What came out of one request.
 struct Outcome {

@@ -37,8 +37,8 @@ class LocalGroup::Rank final : public Communicator {
  public:
   Rank(LocalGroup& group, int rank, int num_ranks)
       : group_(group), rank_(rank), num_ranks_(num_ranks) {}
-  Rank(LocalGroup& group, int rank, int num_ranks, Communicator& whole, int first)
-      : Communicator(&whole, first), group_(group), rank_(rank), num_ranks_(num_ranks) {}
+  Rank(LocalGroup& group, int rank, Communicator& whole, const RankPart& part)
+      : Communicator(&whole, part), group_(group), rank_(rank), num_ranks_(part.num_ranks) {}
 
   int rank() const override { return rank_; }
   int size() const override { return num_ranks_; }
@@ -54,20 +54,20 @@ class LocalGroup::Rank final : public Communicator {
     beats_.fetch_add(1, std::memory_order_relaxed);
   }
   uint32_t BeatsOf(int peer) const override {
-    if (whole() != nullptr) return whole()->BeatsOf(first_in_whole() + peer);
+    if (whole() != nullptr) return whole()->BeatsOf(RankInWhole(peer));
     return Peer(peer).beats_.load(std::memory_order_relaxed);
   }
   std::atomic<uint32_t>& progress() override {
     return whole() != nullptr ? whole()->progress() : progress_;
   }
   uint32_t ProgressOf(int peer) const override {
-    if (whole() != nullptr) return whole()->ProgressOf(first_in_whole() + peer);
+    if (whole() != nullptr) return whole()->ProgressOf(RankInWhole(peer));
     return Peer(peer).progress_.load(std::memory_order_relaxed);
   }
 
-  std::shared_ptr<Communicator> MakePart(int first, int num_ranks) override {
-    const std::shared_ptr<LocalGroup> part = group_.PartOf(num_parts_++, first, num_ranks);
-    Communicator* const rank = &part->rank(rank_ - first);
+  std::shared_ptr<Communicator> MakePart(const RankPart& ranks) override {
+    const std::shared_ptr<LocalGroup> part = group_.PartOf(num_parts_++, ranks);
+    Communicator* const rank = &part->rank(ranks.PlaceOf(rank_));
     Barrier();  // nobody lets go of a part before all have it
     return {part, rank};
   }
@@ -217,24 +217,24 @@ LocalGroup::LocalGroup(int num_ranks, GroupOptions options)
   for (int r = 0; r < num_ranks; ++r) ranks_.push_back(std::make_unique<Rank>(*this, r, num_ranks));
 }
 
-LocalGroup::LocalGroup(LocalGroup& whole, int first, int num_ranks)
+LocalGroup::LocalGroup(LocalGroup& whole, const RankPart& part)
     : options_(whole.options_), ladder_(whole.ladder_) {
-  for (int r = 0; r < num_ranks; ++r)
-    ranks_.push_back(std::make_unique<Rank>(*this, r, num_ranks, whole.rank(first + r), first));
+  for (int r = 0; r < part.num_ranks; ++r)
+    ranks_.push_back(std::make_unique<Rank>(*this, r, whole.rank(part.RankOf(r)), part));
 }
 
 LocalGroup::~LocalGroup() = default;
 
-std::shared_ptr<LocalGroup> LocalGroup::PartOf(int64_t call, int first, int num_ranks) {
+std::shared_ptr<LocalGroup> LocalGroup::PartOf(int64_t call, const RankPart& ranks) {
   const std::scoped_lock lock(parts_mutex_);
-  std::weak_ptr<LocalGroup>& known = parts_[{call, first}];
+  std::weak_ptr<LocalGroup>& known = parts_[{call, ranks.first}];
   std::shared_ptr<LocalGroup> part = known.lock();
   if (part == nullptr) {
-    part = std::shared_ptr<LocalGroup>(new LocalGroup(*this, first, num_ranks));
+    part = std::shared_ptr<LocalGroup>(new LocalGroup(*this, ranks));
     known = part;
   }
-  WIDELOAD_CHECK(part->size() == num_ranks, "ranks from {} on: a part of {} and of {}", first,
-                 part->size(), num_ranks);
+  WIDELOAD_CHECK(part->size() == ranks.num_ranks, "ranks from {} on: a part of {} and of {}",
+                 ranks.first, part->size(), ranks.num_ranks);
   return part;
 }
 

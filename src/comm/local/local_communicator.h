@@ -36,9 +36,8 @@ class LocalGroup {
 
  private:
   class Rank;
-  // Ranks [first, first + num_ranks) of `whole`.
-  LocalGroup(LocalGroup& whole, int first, int num_ranks);
-  std::shared_ptr<LocalGroup> PartOf(int64_t call, int first, int num_ranks);
+  LocalGroup(LocalGroup& whole, const RankPart& part);
+  std::shared_ptr<LocalGroup> PartOf(int64_t call, const RankPart& ranks);
 
   GroupOptions options_;
   WaitLadder ladder_;

@@ -58,8 +58,8 @@ void MpiShared::RemovePlace(const Communicator& group) {
 }
 
 MpiCommunicator::MpiCommunicator(MPI_Comm members, GroupOptions group, MpiShared& shared,
-                                 Communicator* whole, int first)
-    : Communicator(whole, first),
+                                 Communicator* whole, const RankPart& part)
+    : Communicator(whole, part),
       data_(members),
       group_(std::move(group)),
       shared_(shared),
@@ -304,14 +304,14 @@ void MpiCommunicator::AllReduceSum(std::span<float> data) {
   AwaitSends("the end of an all-reduce");
 }
 
-std::shared_ptr<Communicator> MpiCommunicator::MakePart(int first, int num_ranks) {
-  WIDELOAD_CHECK(rank_ >= first && rank_ < first + num_ranks, "rank {} makes ranks {} to {}", rank_,
-                 first, first + num_ranks - 1);
+std::shared_ptr<Communicator> MpiCommunicator::MakePart(const RankPart& part) {
+  WIDELOAD_CHECK(part.RankOf(part.PlaceOf(rank_)) == rank_, "rank {} makes a part from {} on",
+                 rank_, part.first);
   Barrier();  // MPI would wait for a dead rank without end
   MPI_Comm members = MPI_COMM_NULL;
-  if (MPI_Comm_split(data_, first, rank_, &members) != MPI_SUCCESS)
+  if (MPI_Comm_split(data_, part.first, rank_, &members) != MPI_SUCCESS)
     Throw(ErrorKind::kRunFailed, "MPI_Comm_split of {} ranks failed", num_ranks_);
-  return std::make_shared<MpiCommunicator>(members, group_, shared_, this, first);
+  return std::make_shared<MpiCommunicator>(members, group_, shared_, this, part);
 }
 
 void MpiCommunicator::Abort(const std::string& reason) {
@@ -380,14 +380,14 @@ void MpiCommunicator::Beat() {
 }
 
 uint32_t MpiCommunicator::BeatsOf(int peer) const {
-  if (whole() != nullptr) return whole()->BeatsOf(first_in_whole() + peer);
+  if (whole() != nullptr) return whole()->BeatsOf(RankInWhole(peer));
   ReadControl();
   const std::scoped_lock lock(control_mutex_);
   return beats_[static_cast<size_t>(peer)];
 }
 
 uint32_t MpiCommunicator::ProgressOf(int peer) const {
-  if (whole() != nullptr) return whole()->ProgressOf(first_in_whole() + peer);
+  if (whole() != nullptr) return whole()->ProgressOf(RankInWhole(peer));
   if (peer == rank_) return own_progress_.load(std::memory_order_relaxed);
   ReadControl();
   const std::scoped_lock lock(control_mutex_);

@@ -37,10 +37,10 @@ struct MpiShared {
 
 class MpiCommunicator final : public Communicator {
  public:
-  // Takes `members`, the first ranks of all, or of `whole` those from `first` on. Collective over
+  // Takes `members`, the first ranks of all, or of `whole` those of `part`. Collective over
   // members.
   MpiCommunicator(MPI_Comm members, GroupOptions group, MpiShared& shared,
-                  Communicator* whole = nullptr, int first = 0);
+                  Communicator* whole = nullptr, const RankPart& part = {});
   ~MpiCommunicator() override;
 
   int rank() const override { return rank_; }
@@ -50,7 +50,7 @@ class MpiCommunicator final : public Communicator {
   void AllGather(std::span<const std::byte> mine, std::span<std::byte> all) override;
   void Broadcast(std::span<std::byte> data, int root) override;
   void AllReduceSum(std::span<float> data) override;
-  std::shared_ptr<Communicator> MakePart(int first, int num_ranks) override;
+  std::shared_ptr<Communicator> MakePart(const RankPart& part) override;
   void Abort(const std::string& reason) override;
   std::optional<AbortReport> Aborted() const override;
   void Beat() override;

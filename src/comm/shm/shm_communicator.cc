@@ -52,11 +52,11 @@ int64_t ShmCommunicator::SegmentBytes(int num_ranks, int64_t mailbox_bytes) {
 }
 
 ShmCommunicator::ShmCommunicator(const ShmGroupOptions& options, GroupOptions group)
-    : ShmCommunicator(options, std::move(group), nullptr, 0) {}
+    : ShmCommunicator(options, std::move(group), nullptr, {}) {}
 
 ShmCommunicator::ShmCommunicator(const ShmGroupOptions& options, GroupOptions group,
-                                 Communicator* whole, int first)
-    : Communicator(whole, first),
+                                 Communicator* whole, const RankPart& part)
+    : Communicator(whole, part),
       options_(options),
       group_(std::move(group)),
       rank_(options.rank),
@@ -258,15 +258,15 @@ void ShmCommunicator::AllGatherColumns(const ColumnBlock& block) {
   }
 }
 
-std::shared_ptr<Communicator> ShmCommunicator::MakePart(int first, int num_ranks) {
+std::shared_ptr<Communicator> ShmCommunicator::MakePart(const RankPart& part) {
   ShmGroupOptions options = options_;
-  options.job = fmt::format("{}-part{}-{}", options_.job, num_parts_++, first);
-  options.rank = rank_ - first;
-  options.num_ranks = num_ranks;
+  options.job = fmt::format("{}-part{}-{}", options_.job, num_parts_++, part.first);
+  options.rank = part.PlaceOf(rank_);
+  options.num_ranks = part.num_ranks;
   options.mailbox_bytes = kPartMailboxBytes;
   GroupOptions group = group_;
-  group.is_alive = [this, first](int r) { return group_.is_alive(first + r); };
-  return std::shared_ptr<Communicator>(new ShmCommunicator(options, std::move(group), this, first));
+  group.is_alive = [this, part](int r) { return group_.is_alive(part.RankOf(r)); };
+  return std::shared_ptr<Communicator>(new ShmCommunicator(options, std::move(group), this, part));
 }
 
 void ShmCommunicator::AllGather(std::span<const std::byte> mine, std::span<std::byte> all) {
@@ -362,7 +362,7 @@ void ShmCommunicator::Beat() {
 }
 
 uint32_t ShmCommunicator::BeatsOf(int peer) const {
-  if (whole() != nullptr) return whole()->BeatsOf(first_in_whole() + peer);
+  if (whole() != nullptr) return whole()->BeatsOf(RankInWhole(peer));
   return place(peer).beats.load(std::memory_order_relaxed);
 }
 
@@ -371,7 +371,7 @@ std::atomic<uint32_t>& ShmCommunicator::progress() {
 }
 
 uint32_t ShmCommunicator::ProgressOf(int peer) const {
-  if (whole() != nullptr) return whole()->ProgressOf(first_in_whole() + peer);
+  if (whole() != nullptr) return whole()->ProgressOf(RankInWhole(peer));
   return place(peer).progress.load(std::memory_order_relaxed);
 }
 

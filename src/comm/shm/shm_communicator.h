@@ -44,7 +44,7 @@ class ShmCommunicator final : public Communicator {
   void AllGatherColumns(const ColumnBlock& block) override;
   void Broadcast(std::span<std::byte> data, int root) override;
   void AllReduceSum(std::span<float> data) override;
-  std::shared_ptr<Communicator> MakePart(int first, int num_ranks) override;
+  std::shared_ptr<Communicator> MakePart(const RankPart& part) override;
   void Abort(const std::string& reason) override;
   std::optional<AbortReport> Aborted() const override;
   void Beat() override;
@@ -62,7 +62,7 @@ class ShmCommunicator final : public Communicator {
   struct Place;    // and of each rank
 
   ShmCommunicator(const ShmGroupOptions& options, GroupOptions group, Communicator* whole,
-                  int first);
+                  const RankPart& part);
   void Make(const ShmGroupOptions& options);
   void AttachTo(const ShmGroupOptions& options);
   void Join();

@@ -16,17 +16,20 @@ SplitMode ParseSplitMode(std::string_view name) {
   Throw(ErrorKind::kInvalid, "split is \"{}\"; allowed: optimal, round_robin, first", name);
 }
 
-SlotChooser::SlotChooser(const Placement& placement, SplitMode mode)
+SlotChooser::SlotChooser(const Placement& placement, SplitMode mode, int32_t num_sources)
     : placement_(placement),
       table_(MakeRoutingTable(placement)),
       mode_(mode),
+      num_sources_(num_sources),
       split_(placement),
       quotas_(placement.slot_expert.size(), 0),
       totals_(Index(placement.num_experts), 0),
       arrivals_(Index(placement.num_experts), 0) {
+  WIDELOAD_CHECK(num_sources >= placement.num_ranks && num_sources % placement.num_ranks == 0,
+                 "{} sources of {} ranks", num_sources, placement.num_ranks);
   const SplitGraph& graph = split_.graph();
   const size_t shared = Index(graph.num_shared());
-  shared_counts_.resize(shared * Index(graph.num_ranks));
+  shared_counts_.resize(shared * Index(num_sources));
   left_quota_.resize(Index(graph.num_edges()));
   runs_.resize(Index(graph.num_edges()) + shared);
   run_cursor_.assign(shared, -1);
@@ -36,14 +39,14 @@ void SlotChooser::Prepare(std::span<const int32_t> counts) {
   if (mode_ != SplitMode::kOptimal) return;
   const SplitGraph& graph = split_.graph();
   const size_t experts = Index(graph.num_experts);
-  WIDELOAD_CHECK(counts.size() == experts * Index(graph.num_ranks),
-                 "{} counts for {} ranks and {} experts", counts.size(), graph.num_ranks, experts);
+  WIDELOAD_CHECK(counts.size() == experts * Index(num_sources_),
+                 "{} counts for {} sources and {} experts", counts.size(), num_sources_, experts);
   std::fill(totals_.begin(), totals_.end(), 0);
-  for (size_t r = 0; r < Index(graph.num_ranks); ++r) {
+  for (size_t r = 0; r < Index(num_sources_); ++r) {
     const std::span<const int32_t> row = counts.subspan(r * experts, experts);
     for (size_t e = 0; e < experts; ++e) totals_[e] += row[e];
     for (size_t i = 0; i < Index(graph.num_shared()); ++i)
-      shared_counts_[i * Index(graph.num_ranks) + r] = row[Index(graph.shared_expert[i])];
+      shared_counts_[i * Index(num_sources_) + r] = row[Index(graph.shared_expert[i])];
   }
   const std::span<const int32_t> quotas = split_.Solve(totals_);
   std::copy(quotas.begin(), quotas.end(), quotas_.begin());
@@ -64,14 +67,14 @@ void SlotChooser::ChooseSlots(EpRank source, std::span<const int32_t> expert_ids
   }
 }
 
-// Every source gives its own rank's replica what the quota allows; what is left of tokens meets
-// what is left of quotas in the order of sources and of slots.
+// Every source gives its home's replica what the quota and earlier sources allow; what is left of
+// tokens meets what is left of quotas in the order of sources and of slots.
 void SlotChooser::MakeRuns(int32_t shared, int32_t source) {
   const SplitGraph& graph = split_.graph();
   const int32_t begin = graph.edge_begin[Index(shared)];
   const int32_t end = graph.edge_begin[Index(shared) + 1];
   const std::span<const int32_t> by_source(
-      shared_counts_.data() + Index(shared) * Index(graph.num_ranks), Index(graph.num_ranks));
+      shared_counts_.data() + Index(shared) * Index(num_sources_), Index(num_sources_));
   const size_t first_run = Index(begin + shared);
   std::fill_n(runs_.begin() + begin + shared, end - begin + 1, Run{});
 
@@ -79,15 +82,16 @@ void SlotChooser::MakeRuns(int32_t shared, int32_t source) {
   for (int32_t r = 0; r < source; ++r) before += by_source[Index(r)];
   int32_t own_local = 0;
   for (int32_t e = begin; e < end; ++e) {
-    const int32_t rank = graph.edge_rank[Index(e)];
-    const int32_t quota = quotas_[Index(graph.edge_slot[Index(e)])];
-    const int32_t local = std::min(quota, by_source[Index(rank)]);
-    left_quota_[Index(e)] = quota - local;
-    if (rank < source) before -= local;
-    if (rank == source) {
+    int32_t left = quotas_[Index(graph.edge_slot[Index(e)])];
+    for (int32_t s = graph.edge_rank[Index(e)]; s < num_sources_; s += graph.num_ranks) {
+      const int32_t local = std::min(left, by_source[Index(s)]);
+      left -= local;
+      if (s < source) before -= local;
+      if (s != source) continue;
       own_local = local;
       runs_[first_run] = {graph.edge_slot[Index(e)], local};
     }
+    left_quota_[Index(e)] = left;
   }
   int32_t left = by_source[Index(source)] - own_local;
   for (int32_t e = begin; e < end && left > 0; ++e) {

@@ -26,10 +26,15 @@ SplitMode ParseSplitMode(std::string_view name);
 
 class SlotChooser {
  public:
-  // For a valid placement, which need not outlive this object.
-  SlotChooser(const Placement& placement, SplitMode mode);
+  // For a valid placement, which need not outlive this object, and as many sources of tokens as it
+  // has ranks.
+  SlotChooser(const Placement& placement, SplitMode mode)
+      : SlotChooser(placement, mode, placement.num_ranks) {}
+  // For more sources, a multiple of the placement's ranks: source s is at home on rank s %
+  // num_ranks.
+  SlotChooser(const Placement& placement, SplitMode mode, int32_t num_sources);
 
-  // counts [num_ranks * num_experts], row r: tokens of source rank r routed to each expert in this
+  // counts [num_sources * num_experts], row r: tokens of source r routed to each expert in this
   // chunk. Every rank passes the same counts. Must be called before ChooseSlots for each chunk (a
   // no-op but for kOptimal).
   void Prepare(std::span<const int32_t> counts);
@@ -61,10 +66,11 @@ class SlotChooser {
   Placement placement_;
   RoutingTable table_;
   SplitMode mode_;
+  int32_t num_sources_;
   IntegerSplit split_;
   std::vector<int32_t> quotas_;
   std::vector<int64_t> totals_;         // [num_experts] tokens of the chunk
-  std::vector<int32_t> shared_counts_;  // [num_shared * num_ranks] tokens by source rank
+  std::vector<int32_t> shared_counts_;  // [num_shared * num_sources] tokens by source
   std::vector<int32_t> left_quota_;     // [num_edges] what local tokens leave of the quotas
   std::vector<Run> runs_;               // by shared expert, one more than its edges
   std::vector<int32_t> run_cursor_;     // [num_shared] -1: runs not made yet for this source

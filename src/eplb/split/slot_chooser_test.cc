@@ -107,6 +107,31 @@ TEST(SlotChooser, SourcesTogetherFillEveryQuotaExactly) {
   }
 }
 
+// Two sources at home on each rank: their counts are those of one source in two parts.
+TEST(SlotChooser, MoreSourcesThanRanksFillTheSameQuotas) {
+  for (uint64_t seed = 0; seed < 300; ++seed) {
+    Case c = RandomCase(seed);
+    SlotChooser one(c.placement, SplitMode::kOptimal);
+    one.Prepare(c.counts);
+    const size_t num_counts = c.counts.size();
+    for (size_t i = 0; i < num_counts; ++i) {
+      c.counts.push_back(c.counts[i] / 3);
+      c.counts[i] -= c.counts.back();
+    }
+    SlotChooser chooser(c.placement, SplitMode::kOptimal, 2 * c.placement.num_ranks);
+    chooser.Prepare(c.counts);
+    ASSERT_TRUE(std::ranges::equal(chooser.quotas(), one.quotas())) << "seed " << seed;
+    std::vector<int32_t> received(static_cast<size_t>(c.placement.num_slots()), 0);
+    for (int32_t source = 0; source < 2 * c.placement.num_ranks; ++source) {
+      const std::vector<int32_t> entries = EntriesOf(c, source, seed);
+      std::vector<int32_t> slots(entries.size());
+      chooser.ChooseSlots(EpRank(source), entries, slots);
+      for (const int32_t slot : slots) ++received[static_cast<size_t>(slot)];
+    }
+    ASSERT_TRUE(std::ranges::equal(received, chooser.quotas())) << "seed " << seed;
+  }
+}
+
 TEST(SlotChooser, ChoosesTheSameWhateverItPreparedBefore) {
   for (uint64_t seed = 0; seed < 200; ++seed) {
     const Case c = RandomCase(seed);

@@ -69,7 +69,7 @@ class ProcessWorld {
   std::unique_ptr<Links> Connect(const EngineOptions& options, int64_t exchange_bytes);
   // Shared memory of this host that Connect and the engine's start take, all ranks together;
   // `tensor_ranks` of a group share attention.
-  int64_t LinkBytes(int64_t exchange_bytes, int32_t tensor_ranks) const;
+  int64_t LinkBytes(int64_t exchange_bytes, const parallel::Layout& layout) const;
   // Names the shared memory of this run: no other run of this host has it.
   const std::string& job() const { return job_; }
 
