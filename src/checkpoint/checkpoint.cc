@@ -66,6 +66,11 @@ void RefuseFile(const std::string& path) {
 
 }  // namespace
 
+bool HasWeights(const std::string& folder) {
+  const std::string single = folder + "/model.safetensors";
+  return FileExists(single) || FileExists(single + ".index.json");
+}
+
 Checkpoint::Checkpoint(const std::string& folder) : folder_(folder) {
   if (!IsDirectory(folder)) {
     if (!FileExists(folder)) Throw(ErrorKind::kNotFound, "{}: no such folder", folder);
