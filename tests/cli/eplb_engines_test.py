@@ -375,6 +375,7 @@ class Engines(unittest.TestCase):
         self.assertRegex(answer, r"6 slots a rank, 20\.0 % more expert weights.* of weights a rank, .* KV cache of \d+ tokens")
         self.assertIn("With 72 slots on 12 ranks", limit)
         self.assertRegex(more, r"60 experts on 12 ranks allow 60, 72, 84")
+        self.assertRegex(more, r"on \d+ ranks with \d+ \([\d.]+ .iB of weights a rank\)")
         for part, whole in re.findall(r"about ([\d.]+) % of ([\d.]+) %", limit):
             self.assertLessEqual(float(part), float(whole))
 
