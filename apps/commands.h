@@ -17,6 +17,7 @@ void AddBench(Command program);
 void AddDemo(Command program);
 void AddEplb(Command program);
 void AddDoctor(Command program);
+void AddPlanLayout(Command program);
 void AddConfig(Command program);
 
 }  // namespace wideload::apps

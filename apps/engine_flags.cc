@@ -260,6 +260,47 @@ int64_t SlotBytes(const model::ModelSpec& spec, const ModelBytes& bytes,
   return moe::SlotStoreBytes(runtime::SlotOptionsOf(options), num_slots, bytes.expert);
 }
 
+std::vector<checkpoint::MemoryPart> MemoryParts(const model::ModelSpec& spec,
+                                                const ModelBytes& bytes, const RankPlaces& places,
+                                                const runtime::EngineOptions& options) {
+  const auto ranks = static_cast<uint64_t>(places.num_ranks_here);
+  // In microbatch mode experts compute in the middle of an attention.
+  const uint64_t scratches = options.moe_mode == moe::MoeMode::kMicrobatch ? 2 : 1;
+  const uint64_t token_bytes =
+      scratches * static_cast<uint64_t>(model::ScratchBytesPerToken(spec, options.layout.moe_tp));
+  const auto vocab_size = static_cast<uint64_t>(spec.vocab_size);
+  const int64_t positions = std::min(options.max_seq_len, options.num_kv_blocks * kv::kBlockTokens);
+  constexpr uint64_t kSamplerBytes = 36;  // per id of the vocabulary, in each thread
+  return {{"weights", static_cast<uint64_t>(bytes.weights), ""},
+          {"copied slots",
+           SaturatingProduct({ranks, static_cast<uint64_t>(SlotBytes(spec, bytes, options))}),
+           "--num-slots"},
+          {"KV cache",
+           SaturatingProduct({ranks, CachePlan(spec, options).BytesOf(options.num_kv_blocks)}),
+           "--kv-cache-memory"},
+          {"tables of positions",
+           SaturatingProduct({places.are_processes ? ranks : 1, static_cast<uint64_t>(positions),
+                              static_cast<uint64_t>(spec.rotary_dim), sizeof(float)}),
+           "--max-seq-len"},
+          {"buffers",
+           SaturatingProduct({ranks, static_cast<uint64_t>(options.max_num_tokens), token_bytes}),
+           "--max-num-tokens"},
+          {"logits",
+           SaturatingProduct({ranks, static_cast<uint64_t>(options.max_batch_size), vocab_size, 4}),
+           "--max-batch-size"},
+          {"samplers",
+           SaturatingProduct(
+               {ranks, static_cast<uint64_t>(options.threads_per_rank), vocab_size, kSamplerBytes}),
+           "--threads"},
+          {"exchange", SaturatingProduct({ranks, ExchangeBytes(spec, options)}),
+           "--moe-max-num-tokens"}};
+}
+
+void CheckLayout(const model::ModelSpec& spec, const parallel::Layout& layout) {
+  model::CheckTensorParallel(spec, layout.tp);
+  model::CheckExpertParts(spec, layout.moe_tp);
+}
+
 int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, const ModelBytes& bytes,
                    const RankPlaces& places, const runtime::EngineOptions& options) {
   const uint64_t available = AvailableMemoryBytes();
@@ -280,39 +321,14 @@ int64_t PlanMemory(const EngineFlags& flags, const model::ModelSpec& spec, const
           "allowed",
           FormatBytes(kv_bytes), kv::kMaxBlocks, kv::kBlockTokens,
           FormatBytes(cache.BytesOf(kv::kMaxBlocks)));
-  // In microbatch mode experts compute in the middle of an attention.
-  const uint64_t scratches = options.moe_mode == moe::MoeMode::kMicrobatch ? 2 : 1;
-  const uint64_t token_bytes =
-      scratches * static_cast<uint64_t>(model::ScratchBytesPerToken(spec, options.layout.moe_tp));
-  const auto vocab_size = static_cast<uint64_t>(spec.vocab_size);
-  const int64_t positions = std::min(options.max_seq_len, num_kv_blocks * kv::kBlockTokens);
-  constexpr uint64_t kSamplerBytes = 36;  // per id of the vocabulary, in each thread
-  const checkpoint::MemoryPart parts[] = {
-      {"weights", weights, ""},
-      {"copied slots", slots, "--num-slots"},
-      {"KV cache", SaturatingProduct({ranks, cache.BytesOf(num_kv_blocks)}), "--kv-cache-memory"},
-      {"tables of positions",
-       SaturatingProduct({places.are_processes ? ranks : 1, static_cast<uint64_t>(positions),
-                          static_cast<uint64_t>(spec.rotary_dim), sizeof(float)}),
-       "--max-seq-len"},
-      {"buffers",
-       SaturatingProduct({ranks, static_cast<uint64_t>(options.max_num_tokens), token_bytes}),
-       "--max-num-tokens"},
-      {"logits",
-       SaturatingProduct({ranks, static_cast<uint64_t>(options.max_batch_size), vocab_size, 4}),
-       "--max-batch-size"},
-      {"samplers",
-       SaturatingProduct(
-           {ranks, static_cast<uint64_t>(options.threads_per_rank), vocab_size, kSamplerBytes}),
-       "--threads"},
-      {"exchange", SaturatingProduct({ranks, ExchangeBytes(spec, options)}),
-       "--moe-max-num-tokens"}};
+  runtime::EngineOptions planned = options;
+  planned.num_kv_blocks = num_kv_blocks;
   // Weights alone may be too much, and then no size of cache is right.
   if (num_kv_blocks < 1 && before_cache < available)
     Throw(ErrorKind::kResource,
           "--kv-cache-memory gives {} per rank; one block of {} tokens needs {}",
           FormatBytes(kv_bytes), kv::kBlockTokens, FormatBytes(cache.BytesOf(1)));
-  checkpoint::CheckMemory(parts, available);
+  checkpoint::CheckMemory(MemoryParts(spec, bytes, places, planned), available);
   return num_kv_blocks;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "checkpoint/memory_plan.h"
 #include "checkpoint/model_config.h"
 #include "command_line.h"
 #include "config/flags.h"
@@ -49,6 +50,14 @@ struct ModelBytes {
 // What a rank's slots take beside the model.
 int64_t SlotBytes(const model::ModelSpec& spec, const ModelBytes& bytes,
                   const runtime::EngineOptions& options);
+
+// What the ranks here take together, with options.num_kv_blocks each.
+std::vector<checkpoint::MemoryPart> MemoryParts(const model::ModelSpec& spec,
+                                                const ModelBytes& bytes, const RankPlaces& places,
+                                                const runtime::EngineOptions& options);
+
+// Errors: kInvalid when the model cannot be divided so.
+void CheckLayout(const model::ModelSpec& spec, const parallel::Layout& layout);
 
 // The number of KV blocks of a rank. Errors: kInvalid; kResource when weights, KV cache and buffers
 // of the ranks here together exceed the machine's memory, with the sum.

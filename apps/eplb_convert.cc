@@ -126,15 +126,15 @@ statistics::ExpertStatistics StatisticsFor(const ConvertFlags& flags, Input inpu
     return ReadFlaggedRouting(loads);
   }
   formats::Recording recording = ReadLoads(flags, input);
-  if (recording.loads.batches.empty()) RefusePair(flags, "iterations");
   ChooseLayers(flags.loads.layers, recording.loads.layers);
   ChooseLayers(flags.loads.layers, recording.loads.batches);
   statistics::ExpertStatistics result = formats::StatisticsOf(recording, recording.loads);
   result.ep_size = 1;
-  LogInfo(
-      "{}: {} steps become iterations 0 to {}, written as one rank's: reports of the folder "
-      "need --ep_size",
-      flags.output, result.num_iterations, result.num_iterations - 1);
+  LogInfo("{}: {}, written as one rank's: reports of the folder need --ep_size", flags.output,
+          recording.loads.batches.empty()
+              ? "a table without steps becomes iteration 0"
+              : fmt::format("{} steps become iterations 0 to {}", result.num_iterations,
+                            result.num_iterations - 1));
   if (recording.top_k == 0)
     LogInfo("{}: {} does not tell num_experts_per_token; 1 is written", flags.output, flags.input);
   return result;
@@ -154,19 +154,36 @@ Written WriteFolder(const ConvertFlags& flags, Input input) {
 
 // Placements -----------------------------------------------------------------------------------
 
+// A file of num_slots alone has its slots contiguous in every layer; other formats list them.
+void ListContiguous(const ConvertFlags& flags, int32_t ep_size, statistics::EplbConfig& config) {
+  const int32_t num_experts = flags.loads.num_experts;
+  if (flags.loads.layers.empty() || num_experts == 0 || ep_size == 0)
+    Throw(ErrorKind::kInvalid,
+          "{} holds no layers: all slots are contiguous; --layers, --num_experts and --ep_size say "
+          "which layers to list, of how many experts and on how many ranks",
+          flags.input);
+  eplb::ValidateSizes(num_experts, config.num_slots, ep_size, flags.input);
+  for (const int32_t layer : ParseLayers(flags.loads.layers))
+    config.SetLayer(layer, eplb::ContiguousPlacement(num_experts, config.num_slots, ep_size));
+}
+
 Written WritePlacement(const ConvertFlags& flags, Output output) {
   formats::PlacementFile file = formats::ReadPlacementFile(flags.input);
   statistics::EplbConfig& config = file.config;
+  if (flags.loads.num_experts != 0 && !config.layers.empty())
+    Throw(ErrorKind::kInvalid,
+          "--num_experts needs a routing file, or a placement without layers, as input; it is {}",
+          flags.input);
   ChooseLayers(flags.loads.layers, config.layers);
   if (file.numbers_rows && flags.loads.layers.empty() && output == Output::kYaml)
     LogInfo("{}: rows of {} are layers 0 to {}; --layers says what the model calls them",
             flags.output, flags.input, config.layers.rbegin()->first);
   const int32_t ep_size = flags.ep_size > 0 ? flags.ep_size : config.KnownEpSize().value_or(0);
+  if (config.layers.empty() && (output != Output::kYaml || flags.loads.num_experts != 0))
+    ListContiguous(flags, ep_size, config);
   if (output == Output::kYaml) {
     if (ep_size > 0) config.planned_ep_size = ep_size;
     statistics::WriteEplbYaml(flags.output, config);
-  } else if (config.layers.empty()) {
-    RefusePair(flags, "layers (all slots are contiguous)");
   } else if (output == Output::kJsonl) {
     if (config.layers.begin()->first != 0)
       LogInfo("{}: layers {} to {} are numbered from 0, as vLLM counts its MoE layers",
@@ -198,7 +215,8 @@ Written WritePlacement(const ConvertFlags& flags, Output output) {
 Written WriteFile(const ConvertFlags& flags, Input input, Output output) {
   const bool can_be_placement = input == Input::kYaml || input == Input::kEngineFile;
   if (output == Output::kYaml) {
-    if (!can_be_placement) RefusePair(flags, "placement");
+    if (!can_be_placement || flags.input.ends_with(".csv"))
+      RefusePair(flags, "placement; wideload eplb plan makes one of loads");
     return WritePlacement(flags, output);
   }
   if (input == Input::kYaml) {
@@ -225,7 +243,8 @@ void CheckFlagsFit(const ConvertFlags& flags, Input input, Output output) {
   if (loads.statistics.eplb_config && (input == Input::kRouting || input == Input::kYaml))
     Throw(ErrorKind::kInvalid, "--eplb_config needs loads per slot as input; it is {}",
           flags.input);
-  if (loads.num_experts != 0 && input != Input::kRouting && !loads.statistics.eplb_config)
+  if (loads.num_experts != 0 && input != Input::kRouting && input != Input::kYaml &&
+      !loads.statistics.eplb_config)
     Throw(ErrorKind::kInvalid, "--num_experts needs a routing file as input; it is {}",
           flags.input);
   if (loads.tokens_per_iteration != 0 && (input != Input::kRouting || output != Output::kFolder))
@@ -301,7 +320,8 @@ void AddEplbConvert(Command group) {
               "placement file the engine ran with, if the input counts slots");
   command
       .Add("--num-experts", flags.loads.num_experts,
-           "experts of a routing file (default: one more than the largest id)")
+           "experts of a routing file (default: one more than the largest id), or of a placement "
+           "without layers")
       .Positive();
   command
       .Add("--tokens-per-iteration", flags.loads.tokens_per_iteration,

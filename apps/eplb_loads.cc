@@ -205,6 +205,22 @@ void CheckLoadFlags(const LoadFlags& flags) {
     Throw(ErrorKind::kInvalid, "--tokens_per_iteration needs --routing");
 }
 
+namespace {
+
+// Figures over prompts and answers together are those of neither.
+void TellPhases(const LoadFlags& flags, const formats::Recording& recording) {
+  std::map<formats::Phase, int64_t> batches;
+  for (const formats::Phase phase : recording.phases) ++batches[phase];
+  if (batches.size() < 2) return;
+  std::vector<std::string> parts;
+  for (const auto& [phase, count] : batches)
+    parts.push_back(fmt::format("{} {}", count, formats::PhaseName(phase)));
+  LogInfo("{}: batches of several phases, taken together: {} (--phase takes one of them)",
+          flags.loads, fmt::join(parts, ", "));
+}
+
+}  // namespace
+
 formats::Recording ReadFlaggedRecording(const LoadFlags& flags) {
   formats::ReadRecordingOptions options{.axes = {}, .placement_path = flags.statistics.eplb_config};
   if (!flags.axes.empty()) options.axes = formats::ParseAxes(flags.axes, "--axes");
@@ -212,6 +228,7 @@ formats::Recording ReadFlaggedRecording(const LoadFlags& flags) {
   if (!flags.phase.empty())
     formats::KeepPhase(formats::ParsePhase(flags.phase, "--phase"), "--phase", recording);
   for (const std::string& note : recording.notes) LogInfo("{}: {}", flags.loads, note);
+  TellPhases(flags, recording);
   return recording;
 }
 

@@ -15,6 +15,7 @@
 #include "eplb_commands.h"
 #include "eplb_engine.h"
 #include "eplb_even_gain.h"
+#include "eplb_held_out.h"
 #include "eplb_plan_report.h"
 #include "statistics/eplb_yaml.h"
 
@@ -126,6 +127,32 @@ std::vector<LayerPlan> PlanLayers(const PlanFlags& flags, const RecordedLoads& r
   return plans;
 }
 
+// Before and after on the same ranks, on iterations that the plan has not seen; null and a word why
+// where there are too few.
+Json TellHeldOut(const PlanFlags& flags, const RecordedLoads& recorded,
+                 const std::vector<LayerPlan>& plans, bool splits_by_counts) {
+  const eplb::Policy& policy = eplb::FindPolicy(flags.policy);
+  const auto held_out =
+      JudgeOnHeldOut(recorded, plans, splits_by_counts,
+                     [&](const LayerPlan& half) { return PlacementOf(flags, policy, half); });
+  if (!held_out) {
+    LogInfo(
+        "figures are of the iterations that the plan was made from: {} recorded ones or more are "
+        "needed to hold some out",
+        kFewestHalves);
+    return nullptr;
+  }
+  const bool has_layout = !plans.empty() && plans.front().has_layout;
+  LogInfo(
+      "held out: planned from the first half of the iterations, --policy {} leaves an imbalance "
+      "ratio of {:.3f} on the second, {} {:.3f} ({} split, {} of {} layers)",
+      flags.policy, held_out->planned, has_layout ? "the layout in use" : "experts in order",
+      held_out->now, splits_by_counts ? "optimal" : "even", held_out->num_layers, plans.size());
+  return {{"imbalance_now", held_out->now},
+          {"imbalance_planned", held_out->planned},
+          {"num_layers", held_out->num_layers}};
+}
+
 void WarnOfLayersWithoutLoad(const std::vector<LayerPlan>& plans) {
   std::vector<int32_t> layers;
   for (const LayerPlan& plan : plans)
@@ -188,6 +215,7 @@ void Plan(PlanFlags flags) {
   document["engine"] = engine.traits ? std::string(engine.traits->name) : "";
   document["split"] = formats::SplitName(engine.split);
   document["ep_size_from"] = ranks.from;
+  document["held_out"] = TellHeldOut(flags, recorded, plans, engine.SplitsByCounts());
   PrintPlacementReport(flags.output,
                        flags.output.json ? DumpJson(document, 2) + "\n" : PlanText(context, plans));
 }

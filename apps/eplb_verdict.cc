@@ -100,7 +100,14 @@ std::string LimitSentence(const DiagnosisFigures& figures, const Diagnosis& diag
   return "";
 }
 
-std::string OtherRanks(const DiagnosisFigures& figures, const Diagnosis& diagnosis) {
+// Of experts whose bytes are known.
+std::string WeightsText(const eplb::Sizes& sizes, const SlotCost& cost) {
+  const auto per_rank = static_cast<uint64_t>(sizes.num_slots / sizes.num_ranks);
+  return FormatBytes(per_rank * *cost.expert_bytes * cost.num_layers) + " of weights a rank";
+}
+
+std::string OtherRanks(const DiagnosisFigures& figures, const Diagnosis& diagnosis,
+                       const SlotCost& cost) {
   std::string text;
   for (const SizeFigures& other : figures.others) {
     if (other.sizes.num_ranks == diagnosis.best.sizes.num_ranks ||
@@ -109,6 +116,7 @@ std::string OtherRanks(const DiagnosisFigures& figures, const Diagnosis& diagnos
     text += fmt::format(
         "{} {:.1f} % on {} ranks with {}", text.empty() ? "; the same batches show" : " and",
         100 * figures.Imbalance(other), other.sizes.num_ranks, other.sizes.num_slots);
+    if (cost.expert_bytes) text += fmt::format(" ({})", WeightsText(other.sizes, cost));
   }
   return text;
 }
@@ -134,7 +142,7 @@ std::string More(const DiagnosisFigures& figures, const Diagnosis& diagnosis,
     text += fmt::format(
         "; all ranks can form one component from {} experts + {} ranks - 1 = {} slots on",
         figures.num_experts, best.num_ranks, figures.num_experts + best.num_ranks - 1);
-  return text + OtherRanks(figures, diagnosis) + ".";
+  return text + OtherRanks(figures, diagnosis, context.cost) + ".";
 }
 
 // What an engine that splits by counts would get, for those that have another.
@@ -159,8 +167,7 @@ std::string CostText(const eplb::Sizes& sizes, int32_t num_experts, const SlotCo
                         100.0 * spare / least);
   if (!cost.expert_bytes) return text;
   const uint64_t slot_bytes = *cost.expert_bytes * cost.num_layers;
-  text += fmt::format(", {} of weights a rank",
-                      FormatBytes(static_cast<uint64_t>(per_rank) * slot_bytes));
+  text += ", " + WeightsText(sizes, cost);
   if (spare <= 0) return text;
   const uint64_t more = static_cast<uint64_t>(spare) * slot_bytes;
   text += fmt::format(", {} more", FormatBytes(more));

@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
   for (const auto add :
        {apps::AddGenerate, apps::AddChat, apps::AddServe, apps::AddLogits, apps::AddTokenize,
         apps::AddApplyTemplate, apps::AddInspect, apps::AddBench, apps::AddDemo, apps::AddEplb,
-        apps::AddDoctor, apps::AddConfig})
+        apps::AddDoctor, apps::AddPlanLayout, apps::AddConfig})
     add(program.command());
   return apps::FinishOutput(program.Run(argc, argv));
 }

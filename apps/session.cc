@@ -112,11 +112,6 @@ void LimitContext(int64_t longest, runtime::EngineOptions& options) {
       1, std::min({options.max_seq_len, longest, options.num_kv_blocks * kv::kBlockTokens}));
 }
 
-void CheckLayout(const model::ModelSpec& spec, const parallel::Layout& layout) {
-  model::CheckTensorParallel(spec, layout.tp);
-  model::CheckExpertParts(spec, layout.moe_tp);
-}
-
 Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
   Session session = OpenFolder(flags);
   const RankPlaces places = ThreadPlaces(flags);

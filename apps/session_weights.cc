@@ -174,26 +174,31 @@ std::string TensorsOf(const std::string& folder) {
   return text;
 }
 
-ModelBytes MeasureModel(const EngineFlags& flags, const Session& session) {
-  RefuseUnlike(flags, session);
-  checkpoint::Checkpoint weights(session.folder);
+ModelBytes MeasureWeights(checkpoint::Checkpoint& weights, const model::ModelSpec& spec,
+                          model::LoadOptions options) {
   ModelBytes bytes;
-  bytes.experts.resize(session.spec.moe.layers.size());
-  model::WeightLoader loader(weights,
-                             {.kernels = session.kernels,
-                              .mode = model::LoadMode::kMeasure,
-                              .shards = session.shards,
-                              .expert_parts = session.expert_parts,
-                              .place_expert = [&](int32_t moe_index, int32_t, int64_t num_bytes) {
-                                bytes.experts[static_cast<size_t>(moe_index)].push_back(num_bytes);
-                                if (flags.weight_file.empty())
-                                  bytes.weights += Arena::PieceBytes(num_bytes);
-                                return model::PlacedExpert{};
-                              }});
-  model::LoadTransformer(session.spec, loader);
+  bytes.experts.resize(spec.moe.layers.size());
+  options.mode = model::LoadMode::kMeasure;
+  options.place_expert = [&](int32_t moe_index, int32_t, int64_t num_bytes) {
+    bytes.experts[static_cast<size_t>(moe_index)].push_back(num_bytes);
+    bytes.weights += Arena::PieceBytes(num_bytes);
+    return model::PlacedExpert{};
+  };
+  model::WeightLoader loader(weights, options);
+  model::LoadTransformer(spec, loader);
   bytes.all_but_experts = loader.stored_bytes();
   bytes.weights += bytes.all_but_experts;
   bytes.expert = loader.expert_bytes();
+  return bytes;
+}
+
+ModelBytes MeasureModel(const EngineFlags& flags, const Session& session) {
+  RefuseUnlike(flags, session);
+  checkpoint::Checkpoint weights(session.folder);
+  ModelBytes bytes = MeasureWeights(
+      weights, session.spec,
+      {.kernels = session.kernels, .shards = session.shards, .expert_parts = session.expert_parts});
+  if (!flags.weight_file.empty()) bytes.weights = bytes.all_but_experts;
   return bytes;
 }
 

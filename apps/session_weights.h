@@ -13,6 +13,11 @@ namespace wideload::apps {
 // loading them.
 std::string TensorsOf(const std::string& folder);
 
+// What the kept parts of the weights take in memory. Of `options` mode and place_expert are set
+// here. Errors: as LoadTransformer.
+ModelBytes MeasureWeights(checkpoint::Checkpoint& weights, const model::ModelSpec& spec,
+                          model::LoadOptions options);
+
 // What the model takes in memory; experts in a file are not counted. Errors: what is wrong with
 // names and shapes; kInvalid for options of weights that do not go together.
 ModelBytes MeasureModel(const EngineFlags& flags, const Session& session);

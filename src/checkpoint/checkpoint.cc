@@ -66,6 +66,11 @@ void RefuseFile(const std::string& path) {
 
 }  // namespace
 
+bool HasWeights(const std::string& folder) {
+  const std::string single = folder + "/model.safetensors";
+  return FileExists(single) || FileExists(single + ".index.json");
+}
+
 Checkpoint::Checkpoint(const std::string& folder) : folder_(folder) {
   if (!IsDirectory(folder)) {
     if (!FileExists(folder)) Throw(ErrorKind::kNotFound, "{}: no such folder", folder);
@@ -142,8 +147,12 @@ const Checkpoint::Entry& Checkpoint::Find(std::string_view name) const {
 std::string Checkpoint::Hint(std::string_view name) const {
   constexpr std::string_view kModel = "model.";
   constexpr std::string_view kExperts = ".experts.";
+  constexpr std::string_view kLanguage = "language_model.";  // at times below "model."
   for (const auto& [other, entry] : tensors_) {
-    const bool has_more = other.size() > name.size() && other.ends_with(fmt::format(".{}", name));
+    const bool has_more =
+        (other.size() > name.size() && other.ends_with(fmt::format(".{}", name))) ||
+        (name.starts_with(kModel) &&
+         other.ends_with(fmt::format("{}{}", kLanguage, name.substr(kModel.size()))));
     const bool has_less = name.size() > other.size() && name.starts_with(kModel) &&
                           name.ends_with(other) && name.size() == other.size() + kModel.size();
     if (has_more || has_less)

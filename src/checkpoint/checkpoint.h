@@ -23,6 +23,9 @@ class Checkpoint {
   // and pickle weights, with what to use instead; kCorrupt when index and shards disagree about
   // where a tensor lies, and for everything SafetensorsFile refuses.
   explicit Checkpoint(const std::string& folder);
+  // Of a folder without weights: no tensor.
+  struct NoWeights {};
+  Checkpoint(const std::string& folder, NoWeights /*tag*/) : folder_(folder) {}
   Checkpoint(const Checkpoint&) = delete;
   Checkpoint& operator=(const Checkpoint&) = delete;
 
@@ -69,6 +72,9 @@ class Checkpoint {
   std::vector<SafetensorsFile> files_;
   std::map<std::string_view, Entry> tensors_;  // names and views are those of the files
 };
+
+// Whether the folder has model.safetensors or an index of shards, whatever they hold.
+bool HasWeights(const std::string& folder);
 
 // Looks at every element of the floating-point tensors `names` (empty: all) and refuses NaN and
 // infinity: kCorrupt naming file, tensor and index, always the first in name order whatever the

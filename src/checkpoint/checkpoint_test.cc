@@ -185,15 +185,18 @@ TEST(CheckWeights, NamesTheFirstBadElement) {
 
 TEST(Checkpoint, HintsAtWhatItHoldsInsteadOfAMissingTensor) {
   const TestFolder folder;
-  WriteTensors(folder, "model.safetensors",
-               {"language_model.model.norm.weight", "layers.0.a.weight",
-                "model.layers.1.mlp.experts.gate_up_proj"});
+  WriteTensors(
+      folder, "model.safetensors",
+      {"language_model.model.norm.weight", "layers.0.a.weight",
+       "model.language_model.layers.0.b.weight", "model.layers.1.mlp.experts.gate_up_proj"});
   const Checkpoint checkpoint(folder.path());
   const auto refusal = [&](const char* name) { return Refusal([&] { checkpoint.Get(name); }); };
   EXPECT_THAT(refusal("model.norm.weight"),
               AllOf(HasSubstr("language_model.model.norm.weight"), HasSubstr("modalities")));
   EXPECT_THAT(refusal("model.layers.0.a.weight"),
               AllOf(HasSubstr("it holds layers.0.a.weight"), HasSubstr("bare model")));
+  EXPECT_THAT(refusal("model.layers.0.b.weight"),
+              AllOf(HasSubstr("model.language_model.layers.0.b.weight"), HasSubstr("modalities")));
   EXPECT_THAT(refusal("model.layers.1.mlp.experts.0.up_proj.weight"),
               HasSubstr("experts.gate_up_proj"));
   EXPECT_THAT(refusal("lm_head.weight"), ::testing::Not(HasSubstr("; ")));

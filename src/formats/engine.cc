@@ -94,8 +94,7 @@ constexpr EngineTraits kEngines[] = {
      .split = Split::kOptimal,
      .split_text = "each batch is split by its own counts so that the busiest rank has least",
      .active_when = "--num-slots or --eplb-config, and more than one expert-parallel rank",
-     .placement_file = "EPLB YAML (--eplb-config)",
-     .places_prediction_layers = true},
+     .placement_file = "EPLB YAML (--eplb-config)"},
 };
 
 std::string FullName(const EngineTraits& traits) {

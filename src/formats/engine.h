@@ -30,7 +30,7 @@ struct EngineTraits {
   std::string_view placement_file;  // what it loads a placement from
   // Unknown keys of the placement file end its start.
   bool refuses_unknown_keys = false;
-  // Prediction layers need a placement of their own when they are used.
+  // Prediction layers that are used need a placement of their own, or the engine does not start.
   bool places_prediction_layers = false;
 };
 // Engines and their variants, what an engine does by default before its variants.

@@ -45,7 +45,7 @@ PlacementFile OfDocument(NamedDocument document) {
   if (map.empty())
     Throw(ErrorKind::kInvalid,
           "{}: holds no placement: {}; allowed: SGLang's physical_to_logical_map, vLLM on Ascend's "
-          "layer_list, an array [layers, slots]",
+          "layer_list, an array [layers, slots] (of loads wideload eplb plan makes one)",
           source, document.content.Describe());
   return {.format = "SGLang's physical_to_logical_map",
           .engine = Engine::kSglang,

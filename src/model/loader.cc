@@ -45,10 +45,36 @@ WeightLoader::WeightLoader(checkpoint::Checkpoint& checkpoint, const LoadOptions
                  "parts of {} ranks without an arena", options.shards.kept.size());
 }
 
+// All that MXFP4 stores is called so.
+bool WeightLoader::Has(const std::string& name) const {
+  return checkpoint_.Has(name) || (options_.assumed && options_.assumed->quantization == "mxfp4" &&
+                                   name.ends_with("_blocks"));
+}
+
+// What stands for a weight that is missing. Published fp8 checkpoints quantise all projections,
+// those of compressed-tensors and MXFP4 the routed experts.
+WeightSource WeightLoader::InsteadOf(const std::string& name, int64_t n, int64_t k) const {
+  if (!options_.assumed) return WeightSource::Plain(name, NoTensor(DType::kBF16, {n, k}));
+  const std::string& method = options_.assumed->quantization;
+  const auto has = [&](std::string_view text) { return name.find(text) != std::string::npos; };
+  const auto blocks = [](int64_t size) { return (size + 127) / 128; };
+  if (method == "fp8" && has("_proj"))
+    return WeightSource::Fp8(name, NoTensor(DType::kF8E4M3, {n, k}),
+                             NoTensor(DType::kF32, {blocks(n), blocks(k)}));
+  if (method == "compressed-tensors" && has(".experts."))
+    return WeightSource::Int4(name, NoTensor(DType::kI32, {n, k / 8}),
+                              NoTensor(DType::kBF16, {n, k / 32}));
+  if (method == "mxfp4" && name.ends_with("_blocks"))
+    return WeightSource::Mxfp4(name, NoTensor(DType::kU8, {n, k / 32, 16}),
+                               NoTensor(DType::kU8, {n, k / 32}));
+  return WeightSource::Plain(name, NoTensor(options_.assumed->dtype, {n, k}));
+}
+
 template <class Value, class Look>
 Value WeightLoader::Noting(const std::string& name, const Look& look, const Value& instead) const {
   if (options_.mode != LoadMode::kMeasure) return look();
-  const bool is_missing = !Has(name) && !Has(name + "_packed");
+  const bool is_missing = !checkpoint_.Has(name) && !checkpoint_.Has(name + "_packed");
+  if (is_missing && options_.assumed) return instead;
   if (is_missing && faults_.AddMissingAlike(name)) return instead;
   try {
     return look();
@@ -66,7 +92,8 @@ TensorView WeightLoader::Tensor(const std::string& name, const Shape& shape) con
             checkpoint_.FileOf(name), name, DTypeName(view.dtype()));
     return view;
   };
-  return Noting(name, look, NoTensor(DType::kBF16, shape));
+  return Noting(name, look,
+                NoTensor(options_.assumed ? options_.assumed->dtype : DType::kBF16, shape));
 }
 
 // int4 as compressed-tensors packs it.
@@ -130,7 +157,7 @@ WeightSource WeightLoader::Weight(const std::string& name, int64_t n, int64_t k)
 
 WeightSource WeightLoader::Source(const std::string& name, int64_t n, int64_t k,
                                   const std::function<WeightSource()>& look) const {
-  return Noting(name, look, WeightSource::Plain(name, NoTensor(DType::kBF16, {n, k})));
+  return Noting(name, look, InsteadOf(name, n, k));
 }
 
 WeightSource WeightLoader::StoredWeight(const std::string& name, int64_t n, int64_t k) const {
@@ -177,6 +204,7 @@ void WeightLoader::CheckScales(std::span<const WeightSource> sources, bool is_re
   // Measuring is to take no time: few scales are looked at, as those of fp8 blocks are.
   constexpr int64_t kMaxMeasured = int64_t{256} << 20;
   const bool is_measuring = options_.mode == LoadMode::kMeasure;
+  if (options_.assumed) return;
   for (const WeightSource& source : sources) {
     if (!compute::IsBlockScaled(source.format())) continue;
     if (is_measuring) scale_bytes_ += source.scale_bytes();

@@ -49,6 +49,12 @@ struct ExpertParts {
   std::vector<int32_t> kept = {0};  // those that are loaded, ascending
 };
 
+// How a checkpoint without weights would store them, as its config.json says.
+struct AssumedWeights {
+  std::string quantization;    // quant_method; "": none
+  DType dtype = DType::kBF16;  // of what is not quantised
+};
+
 // How weights are packed, and which of them.
 struct LoadOptions {
   compute::KernelSet kernels = compute::KernelSet::kReference;
@@ -58,6 +64,8 @@ struct LoadOptions {
   Arena* arena = nullptr;    // where what is kept lies; null with kRead: in memory of its own
   TensorShards shards = {};  // keeping several takes an arena, or measures
   ExpertParts expert_parts = {};
+  // Of kMeasure: what tensors that are missing are taken for, which then is no fault.
+  std::optional<AssumedWeights> assumed = {};
   // Which experts are kept, by MoE layer (counted from 0) and expert; empty: all. The others take
   // no memory and are not read.
   std::function<bool(int32_t moe_index, int32_t expert)> owns = {};
@@ -73,8 +81,8 @@ class WeightLoader {
   // `checkpoint` must outlive this object.
   WeightLoader(checkpoint::Checkpoint& checkpoint, const LoadOptions& options);
 
-  // Whether the checkpoint holds the tensor.
-  bool Has(const std::string& name) const { return checkpoint_.Has(name); }
+  // Whether the checkpoint holds the tensor, or is assumed to.
+  bool Has(const std::string& name) const;
   // Whether this rank keeps the weights of that expert.
   bool Owns(int32_t moe_index, int32_t expert) const {
     return !options_.owns || options_.owns(moe_index, expert);
@@ -157,6 +165,7 @@ class WeightLoader {
  private:
   template <class Value, class Look>
   Value Noting(const std::string& name, const Look& look, const Value& instead) const;
+  compute::WeightSource InsteadOf(const std::string& name, int64_t n, int64_t k) const;
   void CheckScales(std::span<const compute::WeightSource> sources, bool is_read);
   compute::WeightSource StoredWeight(const std::string& name, int64_t n, int64_t k) const;
   compute::WeightSource PackedWeight(const std::string& name, int64_t n, int64_t k) const;

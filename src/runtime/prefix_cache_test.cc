@@ -60,6 +60,29 @@ TEST(PrefixCache, WholeBlocksOfAnEndedRequestAreNotComputedAgain) {
   EXPECT_EQ(scheduler.kv_usage(), 0);
 }
 
+TEST(PrefixCache, RequestsThatComeTogetherComputeTheirBeginningOnce) {
+  SchedulerOptions options = Options();
+  options.max_num_tokens = 512;
+  options.num_kv_blocks = 64;
+  Scheduler scheduler(options);
+  for (RequestId id = 0; id < 5; ++id) scheduler.Add(id, Prompt(70 + id, 1));
+  scheduler.Add(5, Prompt(40, 1, 500));  // begins otherwise: it does not wait
+  int64_t num_tokens = 0;
+  int num_plans = 0;
+  for (; !scheduler.idle(); ++num_plans) {
+    const StepPlan plan = scheduler.Plan();
+    EXPECT_EQ(plan.groups[0].size(), num_plans == 0 ? 2U : 4U);
+    for (const PlanEntry& entry : plan.groups[0]) {
+      num_tokens += entry.count;
+      const RequestId id = entry.sequence->id;
+      if (scheduler.Complete(entry, entry.sample ? 7 : -1) != FinishReason::kNone)
+        scheduler.Retire(id);
+    }
+  }
+  EXPECT_EQ(num_tokens, 64 + (6 + 7 + 8 + 9 + 10) + 40);
+  EXPECT_EQ(num_plans, 2);
+}
+
 TEST(PrefixCache, GeneratedTokensAreFoundInTheNextTurn) {
   Scheduler scheduler(Options());
   EXPECT_EQ(NumComputed(scheduler, 0, Prompt(kBlock - 3, 40)), kBlock - 3 + 39);

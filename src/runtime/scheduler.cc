@@ -230,7 +230,7 @@ bool Scheduler::MayPass(const Sequence& blocked) const {
 }
 
 void Scheduler::AdmitWaiting() {
-  constexpr int kMaxLooks = 64;  // past the blocked ones, so that a plan takes bounded time
+  constexpr int kMaxLooks = 64;  // past those that stay, so that a plan takes bounded time
   Sequence* blocked = nullptr;   // the first
   int num_looks = 0;
   for (auto it = waiting_.begin(); it != waiting_.end();) {
@@ -240,6 +240,10 @@ void Scheduler::AdmitWaiting() {
     if (place.group == nullptr) {
       if (blocked == nullptr) blocked = &sequence;
       if (!MayPass(sequence) || !MayPass(*blocked) || ++num_looks > kMaxLooks) return;
+      continue;
+    }
+    if (IsBeingComputed(*place.group, sequence, place.cached.num_blocks)) {
+      if (++num_looks > kMaxLooks) return;
       continue;
     }
     if (blocked != nullptr) ++blocked->num_passed;
@@ -270,6 +274,20 @@ kv::BlockPool::Match Scheduler::FindCached(const Group& group, const Sequence& s
   if (!has_prefix_cache_ || sequence.request.prompt_logits) return {};
   const auto length = static_cast<int64_t>(sequence.tokens.size());
   return group.blocks.front().Find(PrefixOf(sequence, (length - 1) / kv::kBlockTokens));
+}
+
+// Whether a running request computes the whole block of the sequence, which can share it then. By
+// the hash alone: an error costs time, no bit.
+bool Scheduler::IsBeingComputed(const Group& group, const Sequence& sequence, int64_t index) {
+  const auto at = static_cast<size_t>(index);
+  const int64_t last = std::ssize(sequence.tokens) - 1;
+  if (sequence.request.prompt_logits || index >= last / kv::kBlockTokens ||
+      at >= sequence.block_hashes.size())
+    return false;
+  return std::ranges::any_of(group.running, [&](const Sequence* running) {
+    return at < running->block_hashes.size() && index >= running->num_kept_blocks &&
+           running->block_hashes[at] == sequence.block_hashes[at];
+  });
 }
 
 void Scheduler::UseCached(Group& group, Sequence& sequence, int64_t num_blocks) {

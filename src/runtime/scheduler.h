@@ -115,12 +115,12 @@ class Scheduler {
   // each in order of their turns. A request's turn is that of its arrival, as if it had come
   // kPlansPerPriority plans later for each step that its priority is higher: nobody waits for ever.
   // A waiting request goes to the group where the fewest tokens are to be computed until its own
-  // are: those ahead of it, and those of its own that the group's cache does not hold. Where
-  // decodes have taken a group's whole budget kMaxStarved times while prompts waited, these go
-  // first once. When a group's blocks run out the last of its requests is preempted: it gives its
-  // blocks back and is computed again from its own tokens. Requests behind one for which no group
-  // has the blocks are admitted before it, up to kMaxPassed of them; then they wait for it. Valid
-  // until the next call.
+  // are: those ahead of it, and those of its own that the group's cache does not hold. It waits
+  // while a request computes the next block that it needs and could share there. Where decodes have
+  // taken a group's whole budget kMaxStarved times while prompts waited, these go first once. When
+  // a group's blocks run out the last of its requests is preempted: it gives its blocks back and is
+  // computed again from its own tokens. Requests behind one for which no group has the blocks are
+  // admitted before it, up to kMaxPassed of them; then they wait for it. Valid until the next call.
   const StepPlan& Plan();
   static constexpr int64_t kMaxStarved = 8;
   static constexpr int64_t kMaxPassed = 64;
@@ -179,6 +179,7 @@ class Scheduler {
   bool HasBlocksFor(const Group& group, const Sequence& sequence,
                     const kv::BlockPool::Match& cached) const;
   kv::BlockPool::Match FindCached(const Group& group, const Sequence& sequence) const;
+  static bool IsBeingComputed(const Group& group, const Sequence& sequence, int64_t index);
   void UseCached(Group& group, Sequence& sequence, int64_t num_blocks);
   void KeepFull(Group& group, Sequence& sequence);
   static void HashBlocks(Sequence& sequence);

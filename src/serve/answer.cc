@@ -54,6 +54,11 @@ Answer::Answer(const ServedModel& model, Metrics& metrics, HttpExchange exchange
     choices_[i].prompt = std::move(start_.prompts[i]);
     if (!start_.form.is_plain()) choices_[i].reader.emplace(start_.form);
   }
+  if (start_.operation == kResponses)
+    responses_.emplace(ResponsesWriter::Head{.id = start_.id,
+                                             .created = start_.created,
+                                             .model = model_.name,
+                                             .said = std::move(start_.request.said)});
 }
 
 void Answer::Take(size_t i, runtime::Delta delta) {
@@ -81,6 +86,7 @@ void Answer::Note(size_t i, runtime::Delta delta) {
                          .finish_reason = FinishReasonName(delta.finish)});
   if (has_failed_) return;
   if (delta.finish == runtime::FinishReason::kError) return Fail(delta.error);
+  if (responses_) return WriteResponses(choice, delta);
   if (start_.request.stream) return StreamDelta(i, delta);
   choice.text += delta.text;
   if (delta.token >= 0) choice.all.push_back(std::move(delta.logprobs));
@@ -92,6 +98,7 @@ void Answer::ReadMessage(Choice& choice, runtime::Delta& delta) {
   std::string content;
   const auto take = [&](MessagePart part) {
     choice.thoughts += part.thoughts;
+    if (delta.token >= 0 && !part.thoughts.empty()) ++choice.num_thought_tokens;
     content += part.content;
     std::move(part.calls.begin(), part.calls.end(), std::back_inserter(choice.calls));
   };
@@ -102,9 +109,54 @@ void Answer::ReadMessage(Choice& choice, runtime::Delta& delta) {
   delta.text = std::move(content);
 }
 
+// What came since the last time.
+std::string Answer::NewThoughts(Choice& choice) {
+  std::string thoughts = choice.thoughts.substr(choice.num_thoughts_sent);
+  choice.num_thoughts_sent = choice.thoughts.size();
+  return thoughts;
+}
+
+// The one choice, under the names of /v1/responses.
+void Answer::WriteResponses(Choice& choice, const runtime::Delta& delta) {
+  const auto send = [this](const ResponsesWriter::Events& events) {
+    for (const Json& event : events)
+      exchange_.Write(fmt::format("event: {}\ndata: {}\n\n", event["type"].get<std::string>(),
+                                  DumpJson(event)));
+  };
+  const bool is_streamed = start_.request.stream;
+  if (is_streamed && !std::exchange(is_streaming_, true)) {
+    exchange_.BeginStream("text/event-stream");
+    send(responses_->Begin());
+  }
+  MessagePart part{.thoughts = NewThoughts(choice), .content = delta.text, .calls = {}};
+  for (; choice.num_calls_sent < choice.calls.size(); ++choice.num_calls_sent) {
+    part.calls.push_back(choice.calls[choice.num_calls_sent]);
+    part.calls.back().id = CallId(0, choice.num_calls_sent);
+  }
+  ResponsesWriter::Events events = responses_->Take(part);
+  if (is_streamed) send(events);
+  if (!delta.is_last()) return;
+  const size_t prompt_tokens = choice.prompt.size(), generated_tokens = choice.ids.size();
+  events =
+      responses_->End(choice.finish_reason,
+                      {{"input_tokens", prompt_tokens},
+                       {"input_tokens_details", {{"cached_tokens", choice.num_cached_tokens}}},
+                       {"output_tokens", generated_tokens},
+                       {"output_tokens_details", {{"reasoning_tokens", choice.num_thought_tokens}}},
+                       {"total_tokens", prompt_tokens + generated_tokens}});
+  if (!is_streamed) return exchange_.Respond({.body = DumpJson(responses_->Object())});
+  send(events);
+  exchange_.End();
+}
+
+std::string Answer::CallId(size_t i, size_t call) const {
+  const std::string& id = choices_[i].calls[call].id;
+  return id.empty() ? fmt::format("call_{}_{}_{}", start_.id, i, call) : id;
+}
+
 Json Answer::CallJson(size_t i, size_t call) const {
   const ToolCall& found = choices_[i].calls[call];
-  return {{"id", found.id.empty() ? fmt::format("call_{}_{}_{}", start_.id, i, call) : found.id},
+  return {{"id", CallId(i, call)},
           {"type", "function"},
           {"function", {{"name", found.name}, {"arguments", found.arguments}}}};
 }
@@ -122,7 +174,12 @@ void Answer::Fail(const std::string& message) {
   has_failed_ = true;
   const Refusal refusal{.status = 500, .message = message, .code = "engine_error"};
   if (!is_streaming_) return exchange_.Respond(RefusalResponse(refusal));
-  WriteEvent(RefusalJson(refusal));
+  if (responses_)
+    exchange_.Write("event: error\ndata: " +
+                    DumpJson({{"type", "error"}, {"code", refusal.code}, {"message", message}}) +
+                    "\n\n");
+  else
+    WriteEvent(RefusalJson(refusal));
   exchange_.End();
 }
 
@@ -288,8 +345,7 @@ void Answer::StreamDelta(size_t i, const runtime::Delta& delta) {
   const bool wants_logprobs = request.num_logprobs >= 0 && delta.token >= 0;
   const bool echoes = request.echo && is_first;
   const bool has_calls = choice.num_calls_sent < choice.calls.size();
-  const std::string thoughts = choice.thoughts.substr(choice.num_thoughts_sent);
-  choice.num_thoughts_sent = choice.thoughts.size();
+  const std::string thoughts = NewThoughts(choice);
   const bool is_empty = delta.text.empty() && !wants_logprobs && !echoes && !delta.is_last() &&
                         !request.return_token_ids && !has_calls && thoughts.empty();
   if (!is_empty) {

@@ -14,6 +14,7 @@
 #include "serve/http_server.h"
 #include "serve/message_reader.h"
 #include "serve/metrics.h"
+#include "serve/responses_writer.h"
 #include "serve/served_model.h"
 
 namespace wideload::serve {
@@ -52,7 +53,8 @@ class Answer {
     std::string finish_reason;            // "": none yet
     std::optional<MessageReader> reader;  // of a form that is not plain
     std::string thoughts;
-    size_t num_thoughts_sent = 0;  // bytes, of a stream
+    size_t num_thoughts_sent = 0;    // bytes, of a stream
+    int64_t num_thought_tokens = 0;  // that brought some
     std::vector<ToolCall> calls;
     size_t num_calls_sent = 0;      // of a stream
     int64_t text_offset = 0;        // of the next token, in characters
@@ -63,6 +65,8 @@ class Answer {
 
   void Note(size_t i, runtime::Delta delta);
   void NoteToken(Choice& choice);
+  static std::string NewThoughts(Choice& choice);
+  void WriteResponses(Choice& choice, const runtime::Delta& delta);
   void ReadMessage(Choice& choice, runtime::Delta& delta);
   void Fail(const std::string& message);
   void RespondWhole();
@@ -74,6 +78,7 @@ class Answer {
   Json Envelope(bool is_chunk) const;
   Json WholeChoice(size_t i) const;
   Json Usage() const;
+  std::string CallId(size_t i, size_t call) const;
   Json CallJson(size_t i, size_t call) const;
   Json ChatLogprobs(std::span<const std::vector<runtime::TokenLogprob>> tokens) const;
   Json TextLogprobs(std::span<const std::vector<runtime::TokenLogprob>> tokens,
@@ -84,6 +89,7 @@ class Answer {
   Metrics& metrics_;
   HttpExchange exchange_;
   Start start_;
+  std::optional<ResponsesWriter> responses_;  // of /v1/responses
   std::vector<Choice> choices_;
   size_t num_open_;
   bool is_streaming_ = false;  // its head has been written

@@ -31,6 +31,10 @@ bool IsKey(std::string_view key, std::string_view given) {
   return differs == 0;
 }
 
+const char* IdPrefix(Operation operation) {
+  return operation == kChat ? "chatcmpl-" : operation == kResponses ? "resp_" : "cmpl-";
+}
+
 HttpResponse JsonResponse(const Json& json) { return {.body = DumpJson(json)}; }
 
 Refusal Busy(const std::string& what) {
@@ -52,6 +56,7 @@ std::span<const Api::Route> Api::Routes() {
   static constexpr std::array kRoutes = {
       Route{"POST", "/v1/completions", kCompletion},
       Route{"POST", "/v1/chat/completions", kChat},
+      Route{"POST", "/v1/responses", kResponses},
       Route{"POST", "/tokenize", kTokenize},
       Route{"POST", "/detokenize", kDetokenize},
       Route{"POST", "/apply-template", kApplyTemplate},
@@ -212,7 +217,7 @@ std::optional<Refusal> Api::Carry(const HttpExchange& exchange, Operation operat
     const std::optional<size_t> key = KeyOf(exchange.request().authorization);
     request.cache_salt = fmt::format("{}:{}", key ? std::to_string(*key) : "", request.cache_salt);
   }
-  if (operation == kCompletion || operation == kChat)
+  if (operation == kCompletion || IsChat(operation))
     return Generate(exchange, operation, std::move(request), ticket);
   exchange.Respond(operation == kTokenize     ? Tokenize(request)
                    : operation == kDetokenize ? Detokenize(request)
@@ -264,14 +269,13 @@ std::optional<Refusal> Api::Generate(const HttpExchange& exchange, Operation ope
   Jobs made;
   if (auto refusal = MakeJobs(model_, operation, request, seed, made)) return refusal;
   std::vector<runtime::Job> jobs = std::move(made.jobs);
-  Answer::Start start{
-      .operation = operation,
-      .request = std::move(request),
-      .id = fmt::format("{}-{:016x}", operation == kChat ? "chatcmpl" : "cmpl", seed),
-      .created = Now(),
-      .arrival = ticket->arrival,
-      .prompts = {},
-      .form = std::move(made.form)};
+  Answer::Start start{.operation = operation,
+                      .request = std::move(request),
+                      .id = fmt::format("{}{:016x}", IdPrefix(operation), seed),
+                      .created = Now(),
+                      .arrival = ticket->arrival,
+                      .prompts = {},
+                      .form = std::move(made.form)};
   int64_t num_tokens = 0;
   for (runtime::Job& job : jobs) {
     start.prompts.push_back(job.request.prompt);

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "jinja/json_value.h"
+#include "serve/responses_input.h"
 
 namespace wideload::serve {
 namespace {
@@ -176,18 +177,34 @@ std::string TakeMessage(const jinja::Value& message, ApiRequest& request) {
   return "";
 }
 
+std::optional<Refusal> TakeResponsesInput(const jinja::Dict& fields, ApiRequest& request) {
+  Conversation conversation;
+  std::string field;
+  std::string wrong = ReadResponsesInput(fields, conversation, field);
+  if (!wrong.empty()) return WrongField(field, wrong, "invalid_value");
+  request.tools = std::move(conversation.tools);
+  request.has_messages = true;
+  for (const jinja::Value& message : conversation.messages) {
+    wrong = TakeMessage(message, request);
+    if (!wrong.empty()) return WrongField("input", wrong, "invalid_value");
+  }
+  return std::nullopt;
+}
+
 // What a template sees keeps the order of its keys, which Json does not.
-std::optional<Refusal> TakeConversation(std::string_view body, ApiRequest& request) {
+std::optional<Refusal> TakeConversation(Operation operation, std::string_view body,
+                                        ApiRequest& request) {
   const jinja::Value document = jinja::ParseJsonValue(body, kSource);
   const jinja::Dict& fields = *document.Map();
   const auto given = [&](std::string_view name) {
     const jinja::Value* value = fields.Find(name);
     return value && !value->IsNone() ? value : nullptr;
   };
-  if (const jinja::Value* tools = given("tools"); tools && !tools->Seq()->items.empty())
-    request.tools = *tools;
   if (const jinja::Value* variables = given("chat_template_kwargs"))
     request.template_variables = *variables;
+  if (operation == kResponses) return TakeResponsesInput(fields, request);
+  if (const jinja::Value* tools = given("tools"); tools && !tools->Seq()->items.empty())
+    request.tools = *tools;
   const jinja::Value* messages = given("messages");
   if (messages == nullptr) return std::nullopt;
   request.has_messages = true;
@@ -207,6 +224,10 @@ std::optional<Refusal> Missing(const std::string& name) {
 // What fields say together.
 std::optional<Refusal> CheckTogether(Operation operation, ApiRequest& request) {
   if (operation == kCompletion && request.prompts.empty()) return Missing("prompt");
+  if (operation == kResponses) {
+    if (request.messages.empty()) return Missing("input");
+    request.sampling.max_tokens = request.max_completion_tokens;
+  }
   if (operation == kChat || operation == kApplyTemplate) {
     if (!request.has_messages) return Missing("messages");
     if (request.messages.empty())
@@ -246,8 +267,12 @@ std::optional<Refusal> ParseApiRequest(Operation operation, std::string_view bod
       if (const std::string wrong = row->take(value, request); !wrong.empty())
         return WrongField(name, wrong, "unsupported_value");
     }
-    if ((operation & (kChat | kTokenize | kApplyTemplate)) != 0)
-      if (auto refusal = TakeConversation(body, request)) return refusal;
+    if ((operation & (kChat | kTokenize | kApplyTemplate | kResponses)) != 0)
+      if (auto refusal = TakeConversation(operation, body, request)) return refusal;
+    if (operation == kResponses) {
+      request.said = document;
+      request.said.erase("input");
+    }
     return CheckTogether(operation, request);
   } catch (const Error& error) {
     return Refusal{.message = error.what(), .code = "invalid_json"};

@@ -24,7 +24,10 @@ enum Operation : unsigned {
   kTokenize = 4,
   kDetokenize = 8,
   kApplyTemplate = 16,
+  kResponses = 32,
 };
+// A conversation is answered.
+constexpr bool IsChat(Operation operation) { return operation == kChat || operation == kResponses; }
 
 // A prompt: a text or token ids.
 struct Prompt {
@@ -66,6 +69,7 @@ struct ApiRequest {
   std::string cache_salt;      // requests of different salts share no prefixes
   int32_t priority = 0;        // lower ones go first
   std::vector<int32_t> ids;    // to be made text
+  Json said;                   // of responses: the body's fields but for the input
 };
 
 // What JSON a field takes.

@@ -9,6 +9,7 @@ namespace wideload::serve {
 namespace {
 
 constexpr unsigned kGenerate = kCompletion | kChat;
+constexpr unsigned kSampled = kGenerate | kResponses;
 constexpr unsigned kTemplated = kChat | kTokenize | kApplyTemplate;
 constexpr double kMaxTokens = 1e9;
 constexpr int32_t kMaxChoices = 128;
@@ -180,17 +181,53 @@ Wrong TakeToolChoice(const Json& value, Request& request) {
              : "is neither \"none\" nor \"auto\"; others are not supported";
 }
 
+// {"format": {"type": "text"}}
+Wrong TakeTextFormat(const Json& value, Request& request) {
+  for (const auto& [key, member] : value.items()) {
+    if (key == "verbosity" && (member.is_null() || member == "medium")) continue;
+    if (key != "format" || !member.is_object())
+      return fmt::format("has the member \"{}\", which is not supported", key.substr(0, 64));
+    if (Wrong wrong = TakeResponseFormat(member, request); !wrong.empty()) return wrong;
+  }
+  return "";
+}
+
+Wrong TakeTruncation(const Json& value, Request&) {
+  return value == "disabled" ? "" : "is not \"disabled\"; others are not supported";
+}
+
+Wrong TakeInclude(const Json& value, Request&) {
+  return value.empty() ? "" : "is not empty; nothing of it is supported";
+}
+
 constexpr FieldRow kRows[] = {
-    {"model", kGenerate | kTokenize | kDetokenize | kApplyTemplate, FieldType::kText, 0, 0,
+    {"input", kResponses, FieldType::kAny, 0, 0, "a text, or a list of items of a conversation",
+     [](const Json& value, Request&) -> Wrong {
+       return value.is_string() || value.is_array() ? "" : "is neither a text nor a list of items";
+     }},
+    {"instructions", kResponses, FieldType::kText, 0, 0, "the system message", Ignore},
+    {"max_output_tokens", kResponses, FieldType::kInteger, 0, kMaxTokens,
+     "tokens to generate; what the context holds", SetOptional<&Request::max_completion_tokens>},
+    {"text", kResponses, FieldType::kObject, 0, 0, "only {\"format\": {\"type\": \"text\"}}",
+     TakeTextFormat},
+    {"metadata", kResponses, FieldType::kObject, 0, 0, "given back", Ignore},
+    {"truncation", kResponses, FieldType::kText, 0, 0, "only disabled", TakeTruncation},
+    {"include", kResponses, FieldType::kTexts, 0, 0, "only none", TakeInclude},
+    {"background", kResponses, FieldType::kBool, 0, 0, "only false", OnlyBool<false>},
+    {"previous_response_id", kResponses, FieldType::kText, 0, 0, "not supported: nothing is stored",
+     Unsupported},
+    {"reasoning", kResponses, FieldType::kObject, 0, 0, "not supported: use chat_template_kwargs",
+     Unsupported},
+    {"model", kSampled | kTokenize | kDetokenize | kApplyTemplate, FieldType::kText, 0, 0,
      "the served model's name", Set<&Request::model>},
     {"prompt", kCompletion, FieldType::kPrompt, 0, 0, "what to continue", TakePrompt},
     {"prompt", kTokenize, FieldType::kText, 0, 0, "text to make token ids of", TakeText},
     {"messages", kTemplated, FieldType::kObjects, 0, 0, "the conversation", Ignore},
-    {"tools", kTemplated, FieldType::kObjects, 0, 0,
+    {"tools", kTemplated | kResponses, FieldType::kObjects, 0, 0,
      "functions that the model may call, for its template", Ignore},
-    {"tool_choice", kChat, FieldType::kAny, 0, 0, "none: the model is not shown the tools; auto",
-     TakeToolChoice},
-    {"chat_template_kwargs", kTemplated, FieldType::kObject, 0, 0,
+    {"tool_choice", kChat | kResponses, FieldType::kAny, 0, 0,
+     "none: the model is not shown the tools; auto", TakeToolChoice},
+    {"chat_template_kwargs", kTemplated | kResponses, FieldType::kObject, 0, 0,
      "further variables of the model's template", Ignore},
     {"add_generation_prompt", kTemplated, FieldType::kBool, 0, 0,
      "end the prompt with the opening of the assistant's turn",
@@ -203,31 +240,30 @@ constexpr FieldRow kRows[] = {
      }},
     {"max_completion_tokens", kChat, FieldType::kInteger, 0, kMaxTokens,
      "the same under its new name", SetOptional<&Request::max_completion_tokens>},
-    {"min_tokens", kGenerate, FieldType::kInteger, 0, kMaxTokens,
+    {"min_tokens", kSampled, FieldType::kInteger, 0, kMaxTokens,
      "no end token is chosen before so many tokens", Set<&Request::min_tokens>},
-    {"temperature", kGenerate, FieldType::kNumber, 0, 1e6, "0: the likeliest token",
+    {"temperature", kSampled, FieldType::kNumber, 0, 1e6, "0: the likeliest token",
      SetSampling<&config::SamplingFlags::temperature>},
-    {"top_p", kGenerate, FieldType::kNumber, 0, 1, "share of the likeliest tokens to choose from",
+    {"top_p", kSampled, FieldType::kNumber, 0, 1, "share of the likeliest tokens to choose from",
      SetSampling<&config::SamplingFlags::top_p>},
-    {"top_k", kGenerate, FieldType::kInteger, -1, 1 << 30, "number of them; 0 or -1: all",
-     TakeTopK},
-    {"min_p", kGenerate, FieldType::kNumber, 0, 1, "least probability, as a share of the largest",
+    {"top_k", kSampled, FieldType::kInteger, -1, 1 << 30, "number of them; 0 or -1: all", TakeTopK},
+    {"min_p", kSampled, FieldType::kNumber, 0, 1, "least probability, as a share of the largest",
      SetSampling<&config::SamplingFlags::min_p>},
-    {"repetition_penalty", kGenerate, FieldType::kNumber, 0, 1e6,
+    {"repetition_penalty", kSampled, FieldType::kNumber, 0, 1e6,
      "divides logits of tokens that were there",
      SetSampling<&config::SamplingFlags::repetition_penalty>},
-    {"presence_penalty", kGenerate, FieldType::kNumber, -2, 2,
+    {"presence_penalty", kSampled, FieldType::kNumber, -2, 2,
      "subtracted once from logits of generated tokens",
      SetSampling<&config::SamplingFlags::presence_penalty>},
-    {"frequency_penalty", kGenerate, FieldType::kNumber, -2, 2,
+    {"frequency_penalty", kSampled, FieldType::kNumber, -2, 2,
      "subtracted for each time a token was generated",
      SetSampling<&config::SamplingFlags::frequency_penalty>},
-    {"seed", kGenerate, FieldType::kInteger, -9223372036854775808.0, 18446744073709551615.0,
+    {"seed", kSampled, FieldType::kInteger, -9223372036854775808.0, 18446744073709551615.0,
      "the same seed, the same tokens; else they differ from call to call", TakeSeed},
     {"n", kGenerate, FieldType::kInteger, 1, kMaxChoices, "choices per prompt",
      Set<&Request::num_choices>},
     {"best_of", kCompletion, FieldType::kInteger, 1, 1, "only 1", OnlyOne},
-    {"logit_bias", kGenerate, FieldType::kObject, 0, 0, "token id: what is added to its logit",
+    {"logit_bias", kSampled, FieldType::kObject, 0, 0, "token id: what is added to its logit",
      TakeBias},
     {"logprobs", kCompletion, FieldType::kInteger, 0, 20,
      "log probabilities of the tokens and so many likeliest", TakeLogprobs},
@@ -240,9 +276,9 @@ constexpr FieldRow kRows[] = {
     {"echo", kCompletion, FieldType::kBool, 0, 0, "the prompt comes before what is generated",
      Set<&Request::echo>},
     {"stop", kGenerate, FieldType::kTexts, 0, 0, "texts before which generation ends", TakeStop},
-    {"stop_token_ids", kGenerate, FieldType::kIds, 0, 0, "tokens at which generation ends",
+    {"stop_token_ids", kSampled, FieldType::kIds, 0, 0, "tokens at which generation ends",
      TakeStopIds},
-    {"ignore_eos", kGenerate, FieldType::kBool, 0, 0, "the model's end tokens end nothing",
+    {"ignore_eos", kSampled, FieldType::kBool, 0, 0, "the model's end tokens end nothing",
      [](const Json& value, Request& request) -> Wrong {
        request.sampling.ignore_eos = value.get<bool>();
        return "";
@@ -256,19 +292,20 @@ constexpr FieldRow kRows[] = {
     {"return_token_strs", kTokenize, FieldType::kBool, 0, 0, "the tokens' texts, too",
      Set<&Request::return_token_strings>},
     {"tokens", kDetokenize, FieldType::kIds, 0, 0, "ids to make text of", TakeTokens},
-    {"stream", kGenerate, FieldType::kBool, 0, 0, "server-sent events as tokens come",
+    {"stream", kSampled, FieldType::kBool, 0, 0, "server-sent events as tokens come",
      Set<&Request::stream>},
     {"stream_options", kGenerate, FieldType::kObject, 0, 0, "include_usage, continuous_usage_stats",
      TakeStreamOptions},
-    {"cache_salt", kGenerate, FieldType::kText, 0, 0,
+    {"cache_salt", kSampled, FieldType::kText, 0, 0,
      "the prompt shares cached beginnings with requests of the same salt only", TakeCacheSalt},
-    {"priority", kGenerate, FieldType::kInteger, -2147483648.0, 2147483647.0,
+    {"priority", kSampled, FieldType::kInteger, -2147483648.0, 2147483647.0,
      "lower ones go first; a step counts as 256 iterations of waiting", Set<&Request::priority>},
     {"response_format", kGenerate, FieldType::kObject, 0, 0, "only {\"type\": \"text\"}",
      TakeResponseFormat},
-    {"parallel_tool_calls", kChat, FieldType::kBool, 0, 0, "only true", OnlyBool<true>},
-    {"store", kChat, FieldType::kBool, 0, 0, "only false", OnlyBool<false>},
-    {"user", kGenerate, FieldType::kText, 0, 0, "whom the request is for; not looked at", Ignore},
+    {"parallel_tool_calls", kChat | kResponses, FieldType::kBool, 0, 0, "only true",
+     OnlyBool<true>},
+    {"store", kChat | kResponses, FieldType::kBool, 0, 0, "only false", OnlyBool<false>},
+    {"user", kSampled, FieldType::kText, 0, 0, "whom the request is for; not looked at", Ignore},
     {"suffix", kCompletion, FieldType::kText, 0, 0, "not supported", Unsupported},
 };
 

@@ -8,9 +8,10 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace wideload::serve;
   if (size == 0) return 0;
-  constexpr Operation kOperations[] = {kCompletion, kChat, kTokenize, kDetokenize, kApplyTemplate};
+  constexpr Operation kOperations[] = {kCompletion, kChat,          kTokenize,
+                                       kDetokenize, kApplyTemplate, kResponses};
   const std::string_view body(reinterpret_cast<const char*>(data) + 1, size - 1);
   ApiRequest request;
-  ParseApiRequest(kOperations[data[0] % 5], body, request);
+  ParseApiRequest(kOperations[data[0] % 6], body, request);
   return 0;
 }

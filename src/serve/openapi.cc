@@ -51,6 +51,7 @@ Json BodySchema(unsigned operation) {
   Json schema = {
       {"type", "object"}, {"properties", std::move(properties)}, {"additionalProperties", false}};
   if (operation == kCompletion) schema["required"] = {"prompt"};
+  if (operation == kResponses) schema["required"] = {"input"};
   if (operation == kChat || operation == kApplyTemplate) schema["required"] = {"messages"};
   return schema;
 }
@@ -75,7 +76,7 @@ Json Post(const char* summary, unsigned operation) {
   Json body = Content("application/json", BodySchema(operation));
   body["required"] = true;
   Json responses = Responses("application/json");
-  if (operation == kCompletion || operation == kChat)
+  if ((operation & (kCompletion | kChat | kResponses)) != 0)
     responses["200"]["content"]["text/event-stream"] = {{"schema", Json::object()}};
   return {{"post",
            {{"summary", summary},
@@ -108,6 +109,7 @@ Json ErrorSchema() {
 Json OpenApiDocument(const std::string& version) {
   Json paths = {{"/v1/completions", Post("continue a prompt", kCompletion)},
                 {"/v1/chat/completions", Post("answer a conversation", kChat)},
+                {"/v1/responses", Post("answer the items of a conversation", kResponses)},
                 {"/tokenize", Post("the ids of a text or a conversation", kTokenize)},
                 {"/detokenize", Post("the text of ids", kDetokenize)},
                 {"/apply-template", Post("the prompt of a conversation", kApplyTemplate)},

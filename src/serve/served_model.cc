@@ -18,7 +18,9 @@ Refusal TooLong(const ServedModel& model, const std::string& found, const std::s
           .code = "context_length_exceeded"};
 }
 
-std::string PromptField(Operation operation) { return operation == kChat ? "messages" : "prompt"; }
+std::string PromptField(Operation operation) {
+  return operation == kChat ? "messages" : operation == kResponses ? "input" : "prompt";
+}
 
 runtime::SamplingParams SamplingFor(const ServedModel& model, const ApiRequest& request,
                                     uint64_t seed) {
@@ -48,7 +50,7 @@ std::optional<Refusal> MakeJob(const ServedModel& model, Operation operation,
     return TooLong(model, fmt::format("the prompt has {} tokens", ids.size()),
                    PromptField(operation));
   runtime::Request& r = job.request;
-  const int64_t by_default = operation == kChat ? room : std::min(room, kDefaultCompletionTokens);
+  const int64_t by_default = IsChat(operation) ? room : std::min(room, kDefaultCompletionTokens);
   r.max_tokens = request.sampling.max_tokens.value_or(by_default);
   if (r.max_tokens > room)
     return TooLong(
@@ -117,7 +119,7 @@ std::optional<Refusal> RenderChat(const ServedModel& model, const ApiRequest& re
 std::optional<Refusal> MakeJobs(const ServedModel& model, Operation operation,
                                 const ApiRequest& request, uint64_t seed, Jobs& made) {
   const auto num_choices = static_cast<size_t>(request.num_choices);
-  const size_t num_prompts = operation == kChat ? 1 : request.prompts.size();
+  const size_t num_prompts = IsChat(operation) ? 1 : request.prompts.size();
   if (num_prompts * num_choices > kMaxJobs)
     return Refusal{
         .message = fmt::format("{} prompts x n = {} are {} sequences; at most {} are "
@@ -128,8 +130,8 @@ std::optional<Refusal> MakeJobs(const ServedModel& model, Operation operation,
   const runtime::SamplingParams sampling = SamplingFor(model, request, seed);
   for (size_t p = 0; p < num_prompts; ++p) {
     RenderedChat chat;
-    auto refusal = operation == kChat ? RenderChat(model, request, chat)
-                                      : EncodePrompt(model, request, request.prompts[p], chat.ids);
+    auto refusal = IsChat(operation) ? RenderChat(model, request, chat)
+                                     : EncodePrompt(model, request, request.prompts[p], chat.ids);
     if (refusal) return refusal;
     made.form = chat.form;
     for (size_t i = 0; i < num_choices; ++i) {

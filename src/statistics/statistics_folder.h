@@ -21,9 +21,9 @@ struct ReadStatisticsOptions {
 };
 
 // Reads `folder`. Errors, naming file and tensor, found and allowed: kNotFound for a missing
-// meta_info.json or rank file (ranks must be 0..n-1, n the ep_size of meta_info.json if it has
-// one); kCorrupt for names that are not "{iteration}_{layer}", iterations or pairs of the window
-// that a rank lacks, and ranks that share some of their layers but not all (those of another
+// meta_info.json or rank file (0..n-1, n the ep_size of meta_info.json if it has one; stages have
+// as many ranks each); kCorrupt for names that are not "{iteration}_{layer}", iterations or pairs
+// of the window that a rank lacks, ranks that share some layers but not all (those of another
 // pipeline stage share none); kInvalid for another dtype than I64, I32, U64 and U32, another length
 // than num_experts, negative counts, sums beyond int64, a window outside the recorded one.
 ExpertStatistics ReadStatistics(const std::string& folder, const ReadStatisticsOptions& options);

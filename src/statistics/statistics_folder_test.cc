@@ -145,6 +145,14 @@ TEST_F(StatisticsFolder, AddsPipelineStagesWithLayersOfTheirOwn) {
             (std::vector<int64_t>{1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 5, 6, 7, 8}));
 }
 
+TEST_F(StatisticsFolder, NoticesThatAStageLacksRanks) {
+  WriteRank(0, {{"4_0", {1, 2}}});
+  WriteRank(1, {{"4_0", {3, 4}}});
+  WriteRank(2, {{"4_1", {5, 6}}});
+  EXPECT_THAT(Refusal(), HasSubstr("2 of the rank files beside it have layer 0, but 1 have layer "
+                                   "1; files of a pipeline stage are missing"));
+}
+
 TEST_F(StatisticsFolder, ReadsCountsOf32Bits) {
   WriteRank(0, {{"4_0", {1, 2}}});
   const std::vector<int32_t> counts = {7, 9};

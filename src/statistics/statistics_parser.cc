@@ -165,6 +165,22 @@ int32_t RanksOfLayer(std::span<const RankKeys> ranks, int32_t layer) {
   }));
 }
 
+// Stages have as many ranks each: where one has fewer, rank files are missing, and the loads of its
+// layers would be too small.
+void CheckStageSizes(std::span<const RankKeys> ranks, const std::vector<int32_t>& layers,
+                     const std::string& path) {
+  const int32_t first = layers.front();
+  const int32_t expected = RanksOfLayer(ranks, first);
+  for (const int32_t layer : layers) {
+    const int32_t found = RanksOfLayer(ranks, layer);
+    if (found != expected)
+      Throw(ErrorKind::kNotFound,
+            "{}: {} of the rank files beside it have layer {}, but {} have layer {}; files of a "
+            "pipeline stage are missing",
+            path, expected, first, found, layer);
+  }
+}
+
 // Some recorders note how many ranks there were; then the last ones cannot be missing unseen.
 void CheckRecordedRanks(const JsonFields& meta, std::span<const SafetensorsFile> files) {
   const auto present = std::ssize(files);
@@ -205,6 +221,7 @@ ExpertStatistics ParseStatistics(std::string_view meta_json, const std::string& 
   for (const SafetensorsFile& file : files) CheckTensors(file, statistics.num_experts);
   CheckStages(files, ranks);
   ReadExtent(ranks, statistics);
+  CheckStageSizes(ranks, statistics.layers, meta_path);
   const int32_t recorded = RanksOfLayer(ranks, statistics.layers.front());
   statistics.ranks_per_layer = recorded == statistics.ep_size ? 0 : recorded;
 

@@ -120,6 +120,8 @@ class Engines(unittest.TestCase):
         self.report("--expert_statistic_path", one, "--ep_size", 4)
         three = self.statistics("three", [rows] * 3, EXPERTS)
         self.assertIn("rank3.safetensors", self.run_eplb("report", "--expert_statistic_path", three, code=2).stderr)
+        plan = ["plan", "--expert_statistic_path", one, "--ep_size", 5, "--output_path", "p.yaml"]
+        self.assertIn("35 at the least", self.run_eplb(*plan, code=2).stderr)
         told = self.statistics("told", [rows] * 2, EXPERTS, {"ep_size": 4})
         self.assertIn("rank2.safetensors to rank3", self.run_eplb("report", "--expert_statistic_path", told, code=2).stderr)
 
@@ -147,6 +149,20 @@ class Engines(unittest.TestCase):
         run = self.run_eplb("plan", "--loads", "table.csv", "--num_slots", 40, "--ep_size", 8, "--output_path", "quiet.yaml")
         self.assertNotRegex(run.stderr, line)
         self.assertIn("what --policy even would gain on iterations that it has not seen takes 4 recorded", run.stderr)
+
+    def test_plan_judges_on_iterations_that_it_has_not_seen(self):
+        plan = ["plan", "--expert_statistic_path", SMALL, "--num_slots", 40, "--output_path"]
+        for policy in ("even", "tensorrt_llm"):
+            run = self.run_eplb(*plan, "p.yaml", "--policy", policy, "--json")
+            found = json.loads(run.stdout)["held_out"]
+            self.assertIn(f"--policy {policy} leaves an imbalance ratio of {found['imbalance_planned']:.3f} on the second", run.stderr)
+            self.run_eplb(*plan, "half.yaml", "--policy", policy, "--iter_stop", 103)
+            seen = ["--expert_statistic_path", SMALL, "--iter_start", 103]
+            after = self.report(*seen, "--projection_eplb_config_path", "half.yaml", "--ep_size", 4)["average"]
+            self.assertAlmostEqual(found["imbalance_planned"], after["imbalance_ratio"], 5)
+        run = self.run_eplb(*plan, "p.yaml", "--iter_stop", 103, "--json")
+        self.assertIsNone(json.loads(run.stdout)["held_out"])
+        self.assertIn("figures are of the iterations that the plan was made from", run.stderr)
 
     def test_diagnose_answers_for_the_slots_that_ran(self):
         layout = self.out / "layout.yaml"
@@ -266,6 +282,8 @@ class Engines(unittest.TestCase):
         self.run_eplb("report", "--loads", "stat.pt", "--ep_size", 5, "--projection_eplb_config_path", "five.yaml", "--html",
                       "page.html")
         self.assertIn("Before: experts in order on 4 ranks", (self.out / "page.html").read_text())
+        self.assertIn("several phases, taken together: 3 prefill, 3 decode", self.run_eplb(
+            "report", "--loads", "token.json", "--ep_size", RANKS).stderr)
         phase = self.report("--loads", "token.json", "--ep_size", RANKS, "--phase", "decode")
         self.assertAlmostEqual(phase["average"]["imbalance_ratio"],
                                imbalance([row for step in steps[1::2] for row in step], RANKS), 5)
@@ -331,6 +349,10 @@ class Engines(unittest.TestCase):
         self.assertEqual(json.loads((self.out / "kept.json").read_text()), json.loads(loads.read_text()))
         self.run_eplb("convert", loads, "kept.jsonl")
         self.assertTrue((self.out / "kept.jsonl").is_file())
+        self.write("table.csv", "1,2,3,4\n4,3,2,1\n")
+        self.assertIn("becomes iteration 0", self.run_eplb("convert", "table.csv", "one").stderr)
+        self.assertEqual(self.report("--expert_statistic_path", "one", "--ep_size", 2)["iter_stop"], 1)
+        self.assertIn("holds no placement; wideload eplb plan", self.run_eplb("convert", "table.csv", "p.yaml", code=2).stderr)
         self.assertIn("nowhere.json: no such file", self.run_eplb("convert", "nowhere.json", "x", code=2).stderr)
 
     # Verdicts ---------------------------------------------------------------------------------
@@ -353,6 +375,7 @@ class Engines(unittest.TestCase):
         self.assertRegex(answer, r"6 slots a rank, 20\.0 % more expert weights.* of weights a rank, .* KV cache of \d+ tokens")
         self.assertIn("With 72 slots on 12 ranks", limit)
         self.assertRegex(more, r"60 experts on 12 ranks allow 60, 72, 84")
+        self.assertRegex(more, r"on \d+ ranks with \d+ \([\d.]+ .iB of weights a rank\)")
         for part, whole in re.findall(r"about ([\d.]+) % of ([\d.]+) %", limit):
             self.assertLessEqual(float(part), float(whole))
 
@@ -394,6 +417,7 @@ class Engines(unittest.TestCase):
         self.assertIn("layer 3 is missing: it is a prediction (MTP) layer", self.run_eplb(*check).stdout)
         self.assertIn("KeyError: 3", self.run_eplb(*check, "--engine", "tensorrt_llm", code=2).stderr)
         self.run_eplb(*check, "--engine", "tensorrt_llm", "--mtp_layers", 0)
+        self.assertNotIn("MTP", self.run_eplb(*check, "--engine", "wideload").stdout)  # leaves these layers out
         self.write("bad.yaml", (self.out / "plan.yaml").read_text().replace("  1: [0, 1, 2", "  1: [0, 1, 32"))
         self.assertRegex(self.run_eplb("check", "bad.yaml", "--model", model, code=2).stderr, "no slot for expert 2|expert 32")
         self.write("wide.yaml", (self.out / "plan.yaml").read_text().replace("31, 0, 1", "31, 32, 1"))
@@ -412,6 +436,13 @@ class Engines(unittest.TestCase):
             f"  {l}: {[(r * 8 + j) % 32 for r in range(4) for j in range(10)]}\n" for l in (3, 4, 7)))
         listed = self.report("--expert_statistic_path", SMALL, "--projection_eplb_config_path", layout, "--ep_size", 4)
         self.assertEqual(projected["average"], listed["average"])
+        self.assertIn("--layers, --num_experts and --ep_size say", self.run_eplb("convert", plan, "m.jsonl", code=2).stderr)
+        sizes = ["--layers", "3,4,7", "--num_experts", EXPERTS, "--ep_size", RANKS]
+        for name in ("m.jsonl", "s.json", "back.yaml"):
+            self.run_eplb("convert", plan, name, *sizes)
+            self.assertEqual(self.report("--expert_statistic_path", SMALL, "--projection_eplb_config_path", name, "--ep_size", 4)[
+                "average"], listed["average"])
+        self.assertIn("placement without layers", self.run_eplb("convert", layout, "m.jsonl", *sizes, code=2).stderr)
 
     # The pages --------------------------------------------------------------------------------
 

@@ -57,6 +57,28 @@ class Routes(ServeTest):
                 self.assertEqual("".join(choice["text"] for choice in choices), whole["text"])
             self.assertEqual([c["finish_reason"] for c in choices], [None] * (len(choices) - 1) + ["length"])
 
+    def test_responses_say_what_the_chat_says(self):
+        fields = {"temperature": 0.8, "seed": 5, "ignore_eos": True}
+        chat = self.server.post("/v1/chat/completions", messages=CHAT, max_tokens=20, **fields)[1]
+        asked = {"input": CHAT[0]["content"], "max_output_tokens": 20, "metadata": {"a": "b"}, **fields}
+        status, body = self.server.post("/v1/responses", **asked)
+        self.assertEqual((status, body["object"], body["status"], body["metadata"]), (200, "response", "incomplete", {"a": "b"}))
+        self.assertEqual(body["incomplete_details"], {"reason": "max_output_tokens"})
+        text = chat["choices"][0]["message"]["content"]
+        self.assertEqual([(item["type"], item["content"][0]["text"]) for item in body["output"]], [("message", text)])
+        self.assertEqual((body["usage"]["input_tokens"], body["usage"]["output_tokens"]),
+                         (chat["usage"]["prompt_tokens"], 20))
+        stream = self.server.ask("POST", "/v1/responses", {**asked, "stream": True})[2].decode()
+        events = [event.split("\n") for event in stream.strip().split("\n\n")]
+        named = [name.removeprefix("event: ") for name, _ in events]
+        told = [json.loads(data.removeprefix("data: ")) for _, data in events]
+        self.assertEqual(named, [event["type"] for event in told])
+        self.assertEqual((named[0], named[-1]), ("response.created", "response.incomplete"))
+        self.assertEqual("".join(e["delta"] for e in told if e["type"] == "response.output_text.delta"), text)
+        self.assertEqual([(i["type"], i["content"]) for i in told[-1]["response"]["output"]],
+                         [(i["type"], i["content"]) for i in body["output"]])
+        self.refusal(400, "previous_response_id", "/v1/responses", input="a", previous_response_id="resp_1")
+
     def test_n_choices_and_several_prompts(self):
         body = self.server.post("/v1/completions", prompt=[PROMPT, "The sun"], n=2, max_tokens=6, temperature=1,
                                 seed=1, ignore_eos=True)[1]

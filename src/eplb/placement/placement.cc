@@ -17,14 +17,22 @@ uint64_t NextRandom(uint64_t& state) {
   return z ^ (z >> 31);
 }
 
+// The smallest number of slots that gives every expert one and every rank as many.
+int64_t FewestSlots(int32_t num_experts, int32_t num_ranks) {
+  return (int64_t{num_experts} + num_ranks - 1) / num_ranks * num_ranks;
+}
+
 }  // namespace
 
 void ValidateSizes(int32_t num_experts, int32_t num_slots, int32_t num_ranks,
                    const std::string& where) {
-  if (num_ranks < 1 || num_experts < 1 || num_slots < num_experts || num_slots % num_ranks != 0)
-    Throw(ErrorKind::kInvalid,
-          "{}: num_slots is {}; it must be at least {} (experts) and a multiple of {} (ep_size)",
-          where, num_slots, num_experts, num_ranks);
+  if (num_ranks >= 1 && num_experts >= 1 && num_slots >= num_experts && num_slots % num_ranks == 0)
+    return;
+  const std::string least =
+      num_ranks < 1 ? "" : fmt::format(", {} at the least", FewestSlots(num_experts, num_ranks));
+  Throw(ErrorKind::kInvalid,
+        "{}: num_slots is {}; it must be at least {} (experts) and a multiple of {} (ep_size){}",
+        where, num_slots, num_experts, num_ranks, least);
 }
 
 void ValidatePlacement(const Placement& placement, const std::string& where) {

@@ -1,0 +1,338 @@
+// `wideload plan-layout`: which layouts of so many ranks hold a model, what each takes and sends,
+// and which one to take.
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/memory_plan.h"
+#include "commands.h"
+#include "embedded_model.h"
+#include "engine_flags.h"
+#include "kv/block_classes.h"
+#include "kv/paged_cache.h"
+#include "model/registry.h"
+#include "model/sharded_model.h"
+#include "session_weights.h"
+
+namespace wideload::apps {
+namespace {
+
+struct PlanLayoutFlags {
+  std::string folder;
+  int32_t num_ranks = 1;
+  std::string memory_per_rank;
+  int32_t ranks_per_host = 0;  // 0: all
+  int64_t context = 8192;
+  int64_t concurrency = 256;
+  bool json = false;
+
+  void Run() const;
+};
+
+// What ranks send each other.
+struct Traffic {
+  int64_t messages = 0;  // of a rank in an iteration
+  double bytes = 0;      // of a token, in all layers
+};
+
+struct Candidate {
+  parallel::Layout layout;
+  std::string refusal;                        // why the engine would not run it; empty: it would
+  std::vector<checkpoint::MemoryPart> parts;  // of a host
+  uint64_t bytes_per_rank = 0;
+  bool fits = false;
+  Traffic traffic;
+};
+
+// What is asked, read.
+struct Question {
+  model::ModelReading model;
+  bool has_weights = false;
+  int32_t num_ranks = 1;
+  int32_t ranks_here = 1;
+  uint64_t memory_per_rank = 0;
+  int64_t context = 0;
+  int64_t concurrency = 0;
+  compute::KernelSet kernels = compute::AutoKernelSet();
+
+  RankPlaces PlacesOf(const parallel::Layout& layout) const {
+    return {.layout = layout, .num_ranks_here = ranks_here, .are_processes = true};
+  }
+};
+
+runtime::EngineOptions OptionsOf(const Question& question, const parallel::Layout& layout) {
+  const auto experts = static_cast<int32_t>(question.model.spec.moe.num_experts);
+  runtime::EngineOptions options;
+  options.kernels = question.kernels;
+  options.layout = layout;
+  options.max_batch_size = (question.concurrency + layout.dp - 1) / layout.dp;
+  options.max_seq_len = question.context;
+  options.num_kv_blocks = options.max_batch_size * kv::BlocksFor(question.context);
+  options.num_slots = (experts + layout.moe_ep - 1) / layout.moe_ep * layout.moe_ep;
+  return options;
+}
+
+// Of the host of the first ranks.
+ModelBytes BytesOf(const Question& question, const parallel::Layout& layout,
+                   checkpoint::Checkpoint& weights) {
+  model::LoadOptions options{.kernels = question.kernels, .mode = model::LoadMode::kMeasure};
+  options.shards = model::AllShards(layout.tp);
+  options.expert_parts = model::AllParts(layout.moe_tp);
+  const auto is_elsewhere = [&](auto member) {
+    return [&, member](int32_t place) {
+      for (int32_t rank = 0; rank < question.ranks_here; ++rank)
+        if (parallel::CoordinatesOf(layout, rank).*member == place) return false;
+      return true;
+    };
+  };
+  std::erase_if(options.shards.kept, is_elsewhere(&parallel::Coordinates::tp));
+  std::erase_if(options.expert_parts.kept, is_elsewhere(&parallel::Coordinates::moe_tp));
+  if (!question.has_weights)
+    options.assumed = {.quantization = question.model.config.quantization,
+                       .dtype = question.model.config.dtype};
+  return MeasureWeights(weights, question.model.spec, options);
+}
+
+// Rows that the ranks of a group show each other: of a row of n bytes each has all but its own.
+struct Gathers {
+  int32_t ranks = 1;
+  Traffic traffic;
+
+  void Add(int64_t bytes) {
+    traffic.messages += ranks - 1;
+    traffic.bytes += static_cast<double>(bytes) * (ranks - 1);
+  }
+};
+
+// Experts chosen with equal probability, requests on all groups.
+Traffic TrafficOf(const Question& question, const parallel::Layout& layout) {
+  const model::ModelSpec& spec = question.model.spec;
+  const int64_t element = DTypeBytes(compute::PrecisionOf(question.kernels).activations);
+  const int64_t sum_bytes = spec.hidden * DTypeBytes(DType::kF32);
+  Gathers tensor{.ranks = layout.tp};
+  Gathers parts{.ranks = layout.moe_tp};
+  Traffic exchange;
+  const double top_k = static_cast<double>(spec.moe.top_k());
+  const double ep = layout.moe_ep;
+  const double row_copies = ep * (1 - std::pow(1 - 1 / ep, top_k)) * layout.moe_tp;
+  const double elsewhere = 1 - 1.0 / question.num_ranks;
+  for (const model::LayerSpec& layer : spec.layers) {
+    const auto* const gqa = std::get_if<model::GqaSpec>(&layer.attention);
+    const auto* const mla = std::get_if<model::MlaSpec>(&layer.attention);
+    tensor.Add(element *
+               (gqa != nullptr ? gqa->q_heads * gqa->head_dim : mla->heads * mla->value_dim));
+    tensor.Add(sum_bytes);
+    if (layer.moe_index < 0) {
+      tensor.Add(element * layer.dense_width);
+      tensor.Add(sum_bytes);
+      continue;
+    }
+    tensor.Add(sum_bytes);
+    parts.Add(element * spec.moe.top_k() * spec.experts.width);
+    exchange.messages += 3 * (question.num_ranks - 1);  // counts, rows, results
+    exchange.bytes += elsewhere * static_cast<double>(spec.hidden * element) * (row_copies + top_k);
+  }
+  tensor.Add(spec.vocab_size * DTypeBytes(DType::kF32));
+  return {.messages = tensor.traffic.messages + parts.traffic.messages + exchange.messages,
+          .bytes = tensor.traffic.bytes + parts.traffic.bytes + exchange.bytes};
+}
+
+Candidate Judge(const Question& question, const parallel::Layout& layout,
+                checkpoint::Checkpoint& weights) {
+  Candidate candidate{.layout = layout};
+  const model::ModelSpec& spec = question.model.spec;
+  try {
+    CheckLayout(spec, layout);
+  } catch (const Error& error) {
+    candidate.refusal = error.what();
+    return candidate;
+  }
+  const runtime::EngineOptions options = OptionsOf(question, layout);
+  if (options.num_kv_blocks >= kv::kMaxBlocks) {
+    candidate.refusal = fmt::format(
+        "its groups would have {} KV blocks each; fewer than {} are "
+        "allowed",
+        options.num_kv_blocks, kv::kMaxBlocks);
+    return candidate;
+  }
+  candidate.parts =
+      MemoryParts(spec, BytesOf(question, layout, weights), question.PlacesOf(layout), options);
+  const auto ranks_here = static_cast<uint64_t>(question.ranks_here);
+  candidate.bytes_per_rank = (TotalBytes(candidate.parts) + ranks_here - 1) / ranks_here;
+  candidate.fits = candidate.bytes_per_rank <= question.memory_per_rank;
+  candidate.traffic = TrafficOf(question, layout);
+  return candidate;
+}
+
+std::vector<Candidate> JudgeAll(const Question& question, checkpoint::Checkpoint& weights) {
+  std::vector<Candidate> candidates;
+  const int32_t ranks = question.num_ranks;
+  for (int32_t tp = 1; tp <= ranks; ++tp)
+    for (int32_t moe_tp = 1; moe_tp <= ranks; ++moe_tp) {
+      const bool has_parts = moe_tp > 1 && question.model.spec.moe.num_experts == 0;
+      if (ranks % tp != 0 || ranks % moe_tp != 0 || has_parts) continue;
+      candidates.push_back(
+          Judge(question, {.tp = tp, .dp = ranks / tp, .moe_tp = moe_tp, .moe_ep = ranks / moe_tp},
+                weights));
+    }
+  return candidates;
+}
+
+struct Choice {
+  const Candidate* candidate = nullptr;  // null: nothing fits
+  std::string reason;
+};
+
+// A group without a request computes nothing in attention. Of the rest the one that sends least;
+// of equals the one that takes least.
+Choice Choose(const Question& question, const std::vector<Candidate>& candidates) {
+  const Candidate* best = nullptr;
+  const Candidate* smallest = nullptr;
+  for (const Candidate& candidate : candidates) {
+    if (!candidate.refusal.empty()) continue;
+    if (smallest == nullptr || candidate.bytes_per_rank < smallest->bytes_per_rank)
+      smallest = &candidate;
+    if (!candidate.fits || candidate.layout.dp > question.concurrency) continue;
+    const auto rank = [](const Candidate& c) {
+      return std::pair(c.traffic.bytes, c.bytes_per_rank);
+    };
+    if (best == nullptr || rank(candidate) < rank(*best)) best = &candidate;
+  }
+  if (best != nullptr)
+    return {best,
+            "of the layouts that fit and have a request for every group it sends the fewest "
+            "bytes per token"};
+  if (smallest == nullptr) return {nullptr, "the engine would run none of them"};
+  return {nullptr,
+          fmt::format("none fits with a request for every group; the smallest takes {} per "
+                      "rank of {}: {}",
+                      FormatBytes(smallest->bytes_per_rank), FormatBytes(question.memory_per_rank),
+                      checkpoint::DescribeMemory(smallest->parts))};
+}
+
+std::string FlagsOf(const parallel::Layout& layout) {
+  return fmt::format("--tp {} --dp {} --moe-tp {} --ep {}", layout.tp, layout.dp, layout.moe_tp,
+                     layout.moe_ep);
+}
+
+// Of a rank: the part of that name; of "other" all that are not named here.
+uint64_t PartOf(const Question& question, const Candidate& candidate, std::string_view name) {
+  uint64_t bytes = 0;
+  for (const checkpoint::MemoryPart& part : candidate.parts) {
+    const bool is_named =
+        part.name == "weights" || part.name == "KV cache" || part.name == "exchange";
+    if (part.name == name || (name == "other" && !is_named)) bytes += part.bytes;
+  }
+  return bytes / static_cast<uint64_t>(question.ranks_here);
+}
+
+Json ToJson(const Question& question, const std::vector<Candidate>& candidates,
+            const Choice& choice) {
+  Json list = Json::array();
+  for (const Candidate& candidate : candidates) {
+    const parallel::Layout& layout = candidate.layout;
+    Json entry = {{"flags", FlagsOf(layout)},
+                  {"tp", layout.tp},
+                  {"dp", layout.dp},
+                  {"moe_tp", layout.moe_tp},
+                  {"ep", layout.moe_ep},
+                  {"fits", candidate.fits},
+                  {"refusal", candidate.refusal.empty() ? Json() : Json(candidate.refusal)}};
+    if (candidate.refusal.empty())
+      entry.update({{"bytes_per_rank",
+                     {{"weights", PartOf(question, candidate, "weights")},
+                      {"kv_cache", PartOf(question, candidate, "KV cache")},
+                      {"exchange", PartOf(question, candidate, "exchange")},
+                      {"other", PartOf(question, candidate, "other")},
+                      {"total", candidate.bytes_per_rank}}},
+                    {"messages_per_iteration", candidate.traffic.messages},
+                    {"bytes_per_token", std::llround(candidate.traffic.bytes)}});
+    list.push_back(entry);
+  }
+  return {{"ranks", question.num_ranks},
+          {"ranks_per_host", question.ranks_here},
+          {"memory_per_rank", question.memory_per_rank},
+          {"context", question.context},
+          {"concurrency", question.concurrency},
+          {"are_weights_measured", question.has_weights},
+          {"layouts", list},
+          {"recommended",
+           choice.candidate == nullptr ? Json() : Json(FlagsOf(choice.candidate->layout))},
+          {"reason", choice.reason}};
+}
+
+std::string ToText(const Question& question, const std::vector<Candidate>& candidates,
+                   const Choice& choice) {
+  std::string text = fmt::format("{:<36} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>11}\n",
+                                 "layout, bytes per rank", "weights", "KV cache", "exchange",
+                                 "other", "total", "messages", "bytes/token");
+  for (const Candidate& candidate : candidates) {
+    if (!candidate.refusal.empty()) {
+      text += fmt::format("{:<36} {}\n", FlagsOf(candidate.layout), candidate.refusal);
+      continue;
+    }
+    const auto part = [&](std::string_view name) {
+      return FormatBytes(PartOf(question, candidate, name));
+    };
+    text += fmt::format("{:<36} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>11}{}\n",
+                        FlagsOf(candidate.layout), part("weights"), part("KV cache"),
+                        part("exchange"), part("other"), FormatBytes(candidate.bytes_per_rank),
+                        candidate.traffic.messages,
+                        FormatBytes(static_cast<uint64_t>(candidate.traffic.bytes)),
+                        candidate.fits ? "" : "  does not fit");
+  }
+  if (!question.has_weights)
+    text += "\nweights as config.json says: there are none in the folder\n";
+  if (choice.candidate == nullptr) return text + "\n" + choice.reason + "\n";
+  return text + fmt::format("\n{}: {}\n", FlagsOf(choice.candidate->layout), choice.reason);
+}
+
+void PlanLayoutFlags::Run() const {
+  const std::string path = folder.empty() ? EmbeddedModelFolder() : folder;
+  Question question{.model = model::ReadModel(path), .num_ranks = num_ranks};
+  question.ranks_here = ranks_per_host > 0 ? std::min(ranks_per_host, num_ranks) : num_ranks;
+  question.memory_per_rank = ParseBytes(memory_per_rank, "--memory-per-rank");
+  question.context = std::min(context, question.model.config.max_position_embeddings);
+  question.concurrency = concurrency;
+  question.has_weights = checkpoint::HasWeights(path);
+  std::optional<checkpoint::Checkpoint> weights;
+  if (question.has_weights)
+    weights.emplace(path);
+  else
+    weights.emplace(path, checkpoint::Checkpoint::NoWeights());
+  const std::vector<Candidate> candidates = JudgeAll(question, *weights);
+  const Choice choice = Choose(question, candidates);
+  WriteFileWhole("-", json ? DumpJson(ToJson(question, candidates, choice), 2) + "\n"
+                           : ToText(question, candidates, choice));
+  if (choice.candidate == nullptr) EndSilently(ExitCode(ErrorKind::kResource));
+}
+
+}  // namespace
+
+void AddPlanLayout(Command program) {
+  const Command command = program.Subcommand(
+      "plan-layout", "which layouts of ranks hold a model, what each sends, and which to take");
+  PlanLayoutFlags& flags = command.Runs<PlanLayoutFlags>(&PlanLayoutFlags::Run);
+  command.Add("-m,--model", flags.folder,
+              "Hugging Face folder, of which config.json suffices (default: the embedded model)");
+  command.Add("--ranks", flags.num_ranks, "ranks of the run").Required().Positive();
+  command.Add("--memory-per-rank", flags.memory_per_rank, "a size, 80G").Required();
+  command.Add("--ranks-per-host", flags.ranks_per_host, "ranks that share memory (default: all)")
+      .Positive();
+  command.Add("--context", flags.context, "tokens of a request, at most the model's context")
+      .Positive()
+      .ShowDefault();
+  command.Add("--concurrency", flags.concurrency, "requests that run at once")
+      .Positive()
+      .ShowDefault();
+  command.Add("--json", flags.json, "one JSON document on stdout");
+}
+
+}  // namespace wideload::apps

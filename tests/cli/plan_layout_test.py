@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""`wideload plan-layout`. Usage: plan_layout_test.py [unittest options]."""
+import json
+import pathlib
+import shutil
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from cli_support import EMBEDDED, SOURCE, TINY, CliTest, run  # noqa: E402
+
+ASKED = ["--ranks", "4", "--context", "256", "--memory-per-rank", "1G", "--json"]
+
+
+class PlanLayout(CliTest):
+    def plan(self, model, *flags, concurrency=16):
+        done = self.good("plan-layout", "-m", model, *ASKED, "--concurrency", concurrency, *flags)
+        return json.loads(done.stdout)
+
+    def test_config_json_alone_gives_the_bytes_of_the_weights(self):
+        for folder in sorted((SOURCE / "testdata/models").glob("tiny-*")):
+            if not (folder / "model.safetensors").exists() and not (folder / "model.safetensors.index.json").exists():
+                continue
+            with self.subTest(folder.name):
+                bare = self.folder / folder.name
+                bare.mkdir()
+                shutil.copy(folder / "config.json", bare)
+                measured, told = self.plan(folder), self.plan(bare)
+                self.assertTrue(measured["are_weights_measured"])
+                self.assertFalse(told["are_weights_measured"])
+                self.assertEqual(told["layouts"], measured["layouts"])
+
+    def test_parts_add_up_and_what_a_host_shares_is_shared(self):
+        for layout in self.plan(TINY)["layouts"]:
+            parts = layout["bytes_per_rank"]
+            self.assertAlmostEqual(parts["total"], sum(parts.values()) - parts["total"], delta=8)
+        hosts = self.plan(TINY, "--ranks-per-host", "2")["layouts"]
+        one = {layout["flags"]: layout for layout in self.plan(TINY)["layouts"]}
+        for layout in hosts:
+            self.assertGreaterEqual(layout["bytes_per_rank"]["weights"], one[layout["flags"]]["bytes_per_rank"]["weights"])
+
+    def test_what_is_recommended_runs(self):
+        flags = self.plan(EMBEDDED)["recommended"]
+        done = self.good("generate", "-p", "Once", "-n", "2", *flags.split())
+        self.assertIn("4 ranks", done.stderr)
+
+    def test_ranks_without_requests_are_not_recommended(self):
+        plan = self.plan(TINY, concurrency=1)
+        self.assertIn("--tp 4 --dp 1", plan["recommended"])
+
+    def test_refuses_what_cannot_be(self):
+        args = ["plan-layout", "-m", TINY, "--ranks", "2", "--memory-per-rank"]
+        done = run(*args, "10K", "--json")
+        self.assertNotEqual(done.returncode, 0)
+        plan = json.loads(done.stdout)
+        self.assertIsNone(plan["recommended"])
+        self.assertIn("the smallest takes", plan["reason"])
+        self.refused([*args, "much"], "--memory-per-rank")
+
+
+if __name__ == "__main__":
+    unittest.main()
