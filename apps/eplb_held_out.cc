@@ -8,7 +8,7 @@
 namespace wideload::apps {
 namespace {
 
-constexpr int32_t kMaxLayers = 8;
+constexpr int32_t kMaxHeldOutLayers = 8;
 
 double Imbalance(const eplb::Placement& placement, const eplb::BatchLoads& batches,
                  bool splits_by_counts) {
@@ -21,7 +21,7 @@ double Imbalance(const eplb::Placement& placement, const eplb::BatchLoads& batch
 std::optional<HeldOut> JudgeOnHeldOut(
     const RecordedLoads& recorded, const std::vector<LayerPlan>& plans, bool splits_by_counts,
     const std::function<eplb::Placement(const LayerPlan&)>& place) {
-  const std::vector<int32_t> layers = SampledLayers(recorded, kMaxLayers);
+  const std::vector<int32_t> layers = SampledLayers(recorded, kMaxHeldOutLayers);
   if (!recorded.has_batches || layers.empty()) return std::nullopt;
   std::vector<LayerPlan> halved;
   std::vector<Halves> halves;
