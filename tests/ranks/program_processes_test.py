@@ -260,7 +260,7 @@ class OneVoice(ProcessesTest):
         self.refused_pair(self.bench("--kernels", "reference"), self.bench("--kernels", "avx2"),
                           "rank 1: --kernels is avx2; rank 0 has reference")
         self.refused_pair(self.bench("--tp", "2"), self.bench(),
-                          "rank 1: the layout is --tp 1 --dp 2; rank 0 has --tp 2 --dp 1")
+                          "rank 1: the layout is --tp 1 --dp 2 --moe-tp 1; rank 0 has --tp 2 --dp 1 --moe-tp 1")
         self.refused_pair(self.bench("--split", "first"), self.bench(), "rank 1: --split is optimal; rank 0 has first")
         other = self.model(TINY, rms_norm_eps=1e-5)
         rows = self.dataset()
