@@ -78,15 +78,18 @@ const Api::Route* Api::FindRoute(std::string_view method, std::string_view path)
 }
 
 struct Api::Ticket {
-  explicit Ticket(Api& owner) : api(owner) { ++api.num_open_; }
+  explicit Ticket(std::shared_ptr<Counts> of_all) : counts(std::move(of_all)) {
+    ++counts->num_requests;
+  }
   ~Ticket() {
-    api.num_open_tokens_ -= num_tokens;
-    --api.num_open_;
+    counts->num_tokens -= num_tokens;
+    --counts->num_requests;
   }
   Ticket(const Ticket&) = delete;
   Ticket& operator=(const Ticket&) = delete;
 
-  Api& api;
+  // Shared: what a server did not get to before it ended is destroyed after the Api.
+  std::shared_ptr<Counts> counts;
   const Clock::time_point arrival = Clock::now();
   int64_t num_tokens = 0;
 };
@@ -171,8 +174,8 @@ std::optional<HttpResponse> Api::Check(const HttpRequest& request) {
 void Api::Handle(const HttpExchange& exchange) {
   const Route& route = *FindRoute(exchange.request().method, exchange.request().path);
   if (route.get != nullptr) return exchange.Respond((this->*route.get)(exchange.request()));
-  const auto ticket = std::make_shared<Ticket>(*this);
-  if (num_open_ > options_.max_open_requests) {
+  const auto ticket = std::make_shared<Ticket>(counts_);
+  if (num_open() > options_.max_open_requests) {
     metrics_.CountRejected("requests");
     return exchange.Respond(RefusalResponse(
         Busy(fmt::format("{} requests are under way", options_.max_open_requests))));
@@ -284,9 +287,9 @@ std::optional<Refusal> Api::Generate(const HttpExchange& exchange, Operation ope
       job.deadline = ticket->arrival + options_.request_timeout;
   }
   // One request alone may always come.
-  const int64_t before = num_open_tokens_.fetch_add(num_tokens);
+  const int64_t before = counts_->num_tokens.fetch_add(num_tokens);
   if (before > 0 && before + num_tokens > options_.max_open_tokens) {
-    num_open_tokens_ -= num_tokens;
+    counts_->num_tokens -= num_tokens;
     metrics_.CountRejected("tokens");
     return Busy(fmt::format("requests of {} tokens are under way", before));
   }
@@ -295,14 +298,7 @@ std::optional<Refusal> Api::Generate(const HttpExchange& exchange, Operation ope
       Open{.answer = Answer(model_, metrics_, exchange, std::move(start)), .ticket = ticket});
   exchange.Post([this, open, exchange, jobs = std::move(jobs)]() mutable {
     for (size_t i = 0; i < jobs.size(); ++i) {
-      // The engine does not wait for a client: what came of it goes to the other thread.
-      jobs[i].sink = [this, open, exchange, i](runtime::Delta delta) {
-        exchange.Post([this, open, i, delta = std::move(delta)]() mutable {
-          open->answer.Take(i, std::move(delta));
-          if (open->answer.has_failed()) open->Cancel(loop_);
-          if (open->answer.has_ended()) open->ticket.reset();
-        });
-      };
+      jobs[i].sink = SinkOf(open, exchange, i);
       open->jobs.push_back(loop_.Submit(std::move(jobs[i])));
     }
     exchange.OnGone([this, request = std::weak_ptr(open)] {
@@ -310,6 +306,18 @@ std::optional<Refusal> Api::Generate(const HttpExchange& exchange, Operation ope
     });
   });
   return std::nullopt;
+}
+
+// The engine does not wait for a client: what came of it goes to the HTTP server's thread.
+runtime::DeltaSink Api::SinkOf(const std::shared_ptr<Open>& open, const HttpExchange& exchange,
+                               size_t choice) {
+  return [this, open, exchange, choice](runtime::Delta delta) {
+    exchange.Post([this, open, choice, delta = std::move(delta)]() mutable {
+      open->answer.Take(choice, std::move(delta));
+      if (open->answer.has_failed()) open->Cancel(loop_);
+      if (open->answer.has_ended()) open->ticket.reset();
+    });
+  };
 }
 
 HttpResponse Api::Health(const HttpRequest&) { return {.body = "{}"}; }
@@ -332,9 +340,9 @@ HttpResponse Api::Models(const HttpRequest&) {
 }
 
 HttpResponse Api::MetricsText(const HttpRequest&) {
-  return {
-      .content_type = "text/plain; version=0.0.4; charset=utf-8",
-      .body = metrics_.Text(loop_.figures(), num_open_, num_connections_ ? num_connections_() : 0)};
+  return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
+          .body = metrics_.Text(loop_.figures(), num_open(),
+                                num_connections_ ? num_connections_() : 0)};
 }
 
 HttpResponse Api::OpenApi(const HttpRequest&) {

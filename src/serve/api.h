@@ -51,10 +51,15 @@ class Api {
   // Ends the threads that read requests; what they had not read is not answered.
   void StopReading() { readers_.Stop(); }
   // Any thread. Requests that have come and are not answered.
-  int64_t num_open() const { return num_open_; }
+  int64_t num_open() const { return counts_->num_requests; }
 
  private:
   struct Route;
+  // Of the requests under way.
+  struct Counts {
+    std::atomic<int64_t> num_requests{0};
+    std::atomic<int64_t> num_tokens{0};
+  };
   struct Ticket;  // counts a request as under way for as long as it lives
   struct Open;    // a request under way whose jobs the engine has
   static std::span<const Route> Routes();
@@ -76,6 +81,8 @@ class Api {
   HttpResponse ApplyTemplate(const ApiRequest& request) const;
   std::optional<Refusal> Generate(const HttpExchange& exchange, Operation operation,
                                   ApiRequest request, const std::shared_ptr<Ticket>& ticket);
+  runtime::DeltaSink SinkOf(const std::shared_ptr<Open>& open, const HttpExchange& exchange,
+                            size_t choice);
 
   HttpResponse Health(const HttpRequest& request);
   HttpResponse Ready(const HttpRequest& request);
@@ -92,8 +99,7 @@ class Api {
   const int64_t created_;  // seconds since 1970
   const uint64_t random_;  // of this start: for seeds and ids
   std::atomic<uint64_t> num_requests_{0};
-  std::atomic<int64_t> num_open_{0};
-  std::atomic<int64_t> num_open_tokens_{0};
+  const std::shared_ptr<Counts> counts_ = std::make_shared<Counts>();
   std::atomic<bool> is_draining_{false};
   TaskQueue readers_;  // the last member: its threads use the others
 };
