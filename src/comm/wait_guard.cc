@@ -36,11 +36,12 @@ bool WaitGuard::IsGroupEnded() {
 
 bool WaitGuard::KeepWaiting() {
   group_.Beat();
-  if (IsGroupEnded()) return false;
   const GroupOptions& options = group_.options();
+  // A rank that ends because another one has died, or has ended the group, is not the cause: what
+  // it saw before it went is there when its death is seen first and the reason looked for then.
   const bool is_dead = options.is_alive && !options.is_alive(peer_);
-  // A rank that ends because another one has died is not the cause.
   const int first_dead = options.first_dead ? options.first_dead() : -1;
+  if (IsGroupEnded()) return false;
   if (is_dead || first_dead >= 0) {
     GiveUp(first_dead < 0 || first_dead == peer_ ? "it is dead"
                                                  : fmt::format("rank {} is dead", first_dead),
@@ -60,11 +61,11 @@ bool WaitGuard::KeepWaiting() {
 
 bool WaitGuard::AllLive() {
   group_.Beat();
-  if (IsGroupEnded()) return false;
   const GroupOptions& options = group_.options();
   int dead = options.first_dead ? options.first_dead() : -1;
   for (int r = 0; r < group_.size() && dead < 0 && options.is_alive; ++r)
     if (!options.is_alive(r)) dead = r;
+  if (IsGroupEnded()) return false;
   if (dead < 0) return true;
   GiveUp(dead == peer_ ? "it is dead" : fmt::format("rank {} is dead", dead), false);
   return false;
@@ -83,7 +84,7 @@ void WaitGuard::ThrowPeerLost(const std::string& awaited) {
                        .cause = cause_,
                        .is_told = is_told_});
   if (!is_told_) group_.Abort(lost.what());
-  throw lost;
+  throw PeerLost(lost);
 }
 
 int64_t WaitGuard::ElapsedNs() const {
