@@ -93,6 +93,7 @@ class Engine {
   void DropPrefixes() { scheduler_->DropPrefixes(); }
   // Null when nothing is balanced: it is off, or the model has no experts, or there is one rank.
   const rebalance::OnlineBalancer* balancer() const { return balancer_.get(); }
+  rebalance::OnlineBalancer* balancer() { return balancer_.get(); }
   // Thread CPU time that Step has spent on the balancer: summing counts up, handing them on, taking
   // changes.
   int64_t balancing_ns() const { return balancing_ns_; }
