@@ -10,7 +10,7 @@ namespace wideload::apps {
 namespace {
 
 DatasetRow ReadRow(const JsonFields& fields, const tokenizer::Tokenizer* tokenizer,
-                   int64_t max_bytes) {
+                   int64_t max_bytes, bool keeps_text) {
   DatasetRow row;
   const Json& id = fields.Required("task_id");
   if (!id.is_number_integer() && !id.is_string())
@@ -25,6 +25,11 @@ DatasetRow ReadRow(const JsonFields& fields, const tokenizer::Tokenizer* tokeniz
         fields.Refuse("input_ids", "a list of non-negative integers");
       row.ids.push_back(token.get<int32_t>());
     }
+    return row;
+  }
+  if (keeps_text) {
+    row.text = fields.String("prompt");
+    if (row.text.empty()) fields.Refuse("prompt", "a text that is not empty");
     return row;
   }
   if (tokenizer == nullptr)
@@ -60,7 +65,7 @@ std::vector<DatasetRow> ParseDataset(std::string_view text, const std::string& s
     if (limits.max_rows > 0 && static_cast<int64_t>(rows.size()) == limits.max_rows) break;
     const std::string place = fmt::format("{} line {}", source, number);
     const Json json = ParseJson(line, place);
-    rows.push_back(ReadRow(JsonFields(json, place), tokenizer, max_bytes));
+    rows.push_back(ReadRow(JsonFields(json, place), tokenizer, max_bytes, limits.keeps_texts));
   }
   if (rows.empty())
     Throw(ErrorKind::kInvalid, "{}: has no rows; at least one request is needed", source);

@@ -1,7 +1,7 @@
 // Pictures and tables, made of elements: no text of the server is ever read as HTML.
 const Charts = (() => {
   const SVG = 'http://www.w3.org/2000/svg';
-  const WIDTH = 900, LEFT = 64, TOP = 12, BOTTOM = 44;
+  const LEFT = 56, TOP = 12, BOTTOM = 44, HEIGHT = 220;
 
   function element(name, text, attributes = {}) {
     const made = document.createElement(name);
@@ -73,37 +73,35 @@ const Charts = (() => {
   // lines: [{values, css}], band: {low, high}, marks: [index], bars: values}
   function plot(id, chart) {
     const box = document.getElementById(id);
-    const narrow = box.clientWidth < 480;
-    const height = narrow ? 340 : 220;
-    const left = narrow ? 100 : LEFT;
-    const wide = WIDTH - left - 8;
+    const width = Math.max(240, box.clientWidth);
+    const wide = width - LEFT - 8;
     const finite = [...(chart.band ? chart.band.high : []), ...(chart.bars || []), ...chart.lines.flatMap((line) => line.values)]
       .filter(Number.isFinite);
     const count = chart.xs.length;
     const svg = document.createElementNS(SVG, 'svg');
-    svg.setAttribute('viewBox', `0 0 ${WIDTH} ${TOP + height + BOTTOM}`);
+    svg.setAttribute('viewBox', `0 0 ${width} ${TOP + HEIGHT + BOTTOM}`);
     svg.setAttribute('role', 'img');
     svg.setAttribute('aria-label', chart.label);
     const top = Math.max(...finite, 0) * 1.05 || 1;
-    const y = (value) => TOP + height * (1 - Math.min(value, top) / top);
-    const x = (i) => left + wide * (i + 0.5) / Math.max(count, 1);
+    const y = (value) => TOP + HEIGHT * (1 - Math.min(value, top) / top);
+    const x = (i) => LEFT + wide * (i + 0.5) / Math.max(count, 1);
     for (let value = 0; value <= top * 1.0001; value += step(top)) {
-      shape(svg, 'line', { class: 'grid', x1: left, x2: left + wide, y1: y(value), y2: y(value) });
-      shape(svg, 'text', { x: left - 8, y: y(value) + 4, 'text-anchor': 'end' }, figure(value));
+      shape(svg, 'line', { class: 'grid', x1: LEFT, x2: LEFT + wide, y1: y(value), y2: y(value) });
+      shape(svg, 'text', { x: LEFT - 8, y: y(value) + 4, 'text-anchor': 'end' }, figure(value));
     }
     const points = (values) => values.map((value, i) => [x(i), y(value)]).filter((p) => Number.isFinite(p[1]))
       .map((p) => p.map((c) => c.toFixed(1)).join(',')).join(' ');
     if (chart.band) shape(svg, 'polygon', { class: 'band', points: points(chart.band.high) + ' ' + points(chart.band.low).split(' ').reverse().join(' ') });
-    for (const i of chart.marks || []) shape(svg, 'line', { class: 'commit', x1: x(i), x2: x(i), y1: TOP + height, y2: TOP + height - 14 });
+    for (const i of chart.marks || []) shape(svg, 'line', { class: 'commit', x1: x(i), x2: x(i), y1: TOP + HEIGHT, y2: TOP + HEIGHT - 14 });
     (chart.bars || []).forEach((value, i) => {
       if (value > 0) shape(svg, 'rect', { class: 'fill', x: x(i) - wide / count * 0.4, width: Math.max(0.8, wide / count * 0.8), y: y(value), height: y(0) - y(value) });
     });
     for (const line of chart.lines) shape(svg, 'polyline', { class: line.css, points: points(line.values) });
-    const every = Math.max(1, Math.ceil(count / (narrow ? 4 : 9)));
-    for (let i = 0; i < count; i += every) shape(svg, 'text', { x: x(i), y: TOP + height + 20, 'text-anchor': 'middle' }, chart.ticks[i]);
-    shape(svg, 'text', { x: left + wide / 2, y: TOP + height + BOTTOM - 4, 'text-anchor': 'middle' }, chart.unit);
+    const every = Math.max(1, Math.ceil(count / (wide / 90)));
+    for (let i = 0; i < count; i += every) shape(svg, 'text', { x: x(i), y: TOP + HEIGHT + 20, 'text-anchor': 'middle' }, chart.ticks[i]);
+    shape(svg, 'text', { x: LEFT + wide / 2, y: TOP + HEIGHT + BOTTOM - 4, 'text-anchor': 'middle' }, chart.unit);
     for (let i = 0; i < count; ++i) {
-      const cell = shape(svg, 'rect', { class: 'over', x: x(i) - wide / count / 2, width: wide / count, y: TOP, height });
+      const cell = shape(svg, 'rect', { class: 'over', x: x(i) - wide / count / 2, width: wide / count, y: TOP, height: HEIGHT });
       shape(cell, 'title', {}, chart.xs[i]);
     }
     box.replaceChildren(svg);

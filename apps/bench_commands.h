@@ -1,0 +1,10 @@
+// The commands of `wideload bench` beside throughput, one per file.
+#pragma once
+
+#include "command_line.h"
+
+namespace wideload::apps {
+
+void AddBenchServe(Command bench);
+
+}  // namespace wideload::apps
