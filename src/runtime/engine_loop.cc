@@ -51,12 +51,15 @@ void EngineLoop::Wait(std::chrono::milliseconds longest) { wake_.Sleep(seen_, lo
 void EngineLoop::Step() {
   TakeInbox();
   EndLate();
+  const auto start = std::chrono::steady_clock::now();
   try {
     for (const Event& event : engine_.Step()) Deliver(event);
   } catch (const std::exception&) {
     FailAll("the engine has stopped");  // the cause is not for clients
     throw;
   }
+  if (monitor_)
+    monitor_->Note(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   NoteFigures();
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/wait.h"
 #include "runtime/engine.h"
+#include "runtime/engine_monitor.h"
 #include "runtime/generation.h"
 
 namespace wideload::runtime {
@@ -72,6 +73,11 @@ class EngineLoop {
   // Ends every request, those to come included, with kError and this reason.
   void EndAll(const std::string& reason);
 
+  // Notes from now on what the engine does; before the first Step.
+  void Watch() { monitor_.emplace(engine_); }
+  // Any thread; null when nobody watches.
+  const EngineMonitor* monitor() const { return monitor_ ? &*monitor_ : nullptr; }
+
   // Any thread: of the last Step.
   struct Figures {
     int64_t num_waiting = 0;
@@ -127,6 +133,7 @@ class EngineLoop {
   Jobs jobs_;
   std::map<RequestId, JobId> job_of_;
   std::vector<TokenLogit> scratch_;
+  std::optional<EngineMonitor> monitor_;
   std::string failure_;  // of the engine; empty: none
   mutable std::mutex figures_mutex_;
   Figures figures_;

@@ -7,7 +7,9 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "serve/dashboard_data.h"
 #include "serve/openapi.h"
+#include "serve/web_page.h"
 
 namespace wideload::serve {
 namespace {
@@ -40,6 +42,7 @@ struct Api::Route {
   std::string_view method, path;
   unsigned operation = 0;  // of a POST: read and carried out by the readers
   HttpResponse (Api::*get)(const HttpRequest& request) = nullptr;
+  bool is_public = false;  // needs no key: it tells nothing of the model or its use
 };
 
 std::span<const Api::Route> Api::Routes() {
@@ -51,12 +54,16 @@ std::span<const Api::Route> Api::Routes() {
       Route{"POST", "/detokenize", kDetokenize},
       Route{"POST", "/apply-template", kApplyTemplate},
       Route{"GET", "/v1/models", 0, &Api::Models},
-      Route{"GET", "/health", 0, &Api::Health},
+      Route{"GET", "/health", 0, &Api::Health, true},
       Route{"GET", "/ready", 0, &Api::Ready},
       Route{"GET", "/version", 0, &Api::Version},
       Route{"GET", "/metrics", 0, &Api::MetricsText},
       Route{"GET", "/prometheus/metrics", 0, &Api::MetricsText},
       Route{"GET", "/openapi.json", 0, &Api::OpenApi},
+      Route{"GET", "/", 0, &Api::ChatPage, true},
+      Route{"GET", "/dashboard", 0, &Api::DashboardPage, true},
+      Route{"GET", "/dashboard/data", 0, &Api::DashboardData},
+      Route{"GET", "/dashboard/experts", 0, &Api::DashboardExperts},
   };
   return kRoutes;
 }
@@ -125,9 +132,10 @@ HttpHandlers Api::Handlers() {
 }
 
 std::optional<HttpResponse> Api::Check(const HttpRequest& request) {
-  const bool is_open = keys_.empty() || request.path == "/health";
+  const Route* route = FindRoute(request.method, request.path);
+  const bool is_open = keys_.empty() || (route != nullptr && route->is_public);
   if (!is_open && !keys_.Find(request.authorization)) return RefusalResponse(NoKey());
-  if (const Route* route = FindRoute(request.method, request.path)) {
+  if (route != nullptr) {
     if (route->operation == 0 || !is_draining_) return std::nullopt;
     metrics_.CountRejected("draining");
     return RefusalResponse({.status = 503,
@@ -136,8 +144,8 @@ std::optional<HttpResponse> Api::Check(const HttpRequest& request) {
                             .retry_after_s = 5});
   }
   std::string allowed;
-  for (const Route& route : Routes())
-    if (route.path == request.path) allowed = route.method;
+  for (const Route& other : Routes())
+    if (other.path == request.path) allowed = other.method;
   if (allowed.empty())
     return RefusalResponse(
         {.status = 404, .message = "there is no such route", .code = "unknown_route"});
@@ -320,6 +328,22 @@ HttpResponse Api::MetricsText(const HttpRequest&) {
   return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
           .body = metrics_.Text(loop_.figures(), num_open(),
                                 num_connections_ ? num_connections_() : 0)};
+}
+
+HttpResponse Api::ChatPage(const HttpRequest&) { return WebPage(ChatPageText()); }
+
+HttpResponse Api::DashboardPage(const HttpRequest&) { return WebPage(DashboardPageText()); }
+
+HttpResponse Api::DashboardData(const HttpRequest&) {
+  return {.body = DashboardDataJson({.model = model_,
+                                     .loop = loop_,
+                                     .version = options_.version,
+                                     .num_open = num_open(),
+                                     .is_draining = is_draining_})};
+}
+
+HttpResponse Api::DashboardExperts(const HttpRequest&) {
+  return {.body = DashboardExpertsJson(loop_)};
 }
 
 HttpResponse Api::OpenApi(const HttpRequest&) {

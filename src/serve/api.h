@@ -90,6 +90,10 @@ class Api {
   HttpResponse Models(const HttpRequest& request);
   HttpResponse MetricsText(const HttpRequest& request);
   HttpResponse OpenApi(const HttpRequest& request);
+  HttpResponse ChatPage(const HttpRequest& request);
+  HttpResponse DashboardPage(const HttpRequest& request);
+  HttpResponse DashboardData(const HttpRequest& request);
+  HttpResponse DashboardExperts(const HttpRequest& request);
 
   const ServedModel& model_;
   runtime::EngineLoop& loop_;
