@@ -93,6 +93,7 @@ class Engine {
   void DropPrefixes() { scheduler_->DropPrefixes(); }
   // Null when nothing is balanced: it is off, or the model has no experts, or there is one rank.
   const rebalance::OnlineBalancer* balancer() const { return balancer_.get(); }
+  rebalance::OnlineBalancer* balancer() { return balancer_.get(); }
   // Has every iteration from the next on counted for routed_counts; where it is balanced, it is.
   void CountRouted() {
     is_counting_ = true;

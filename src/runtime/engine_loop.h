@@ -53,6 +53,9 @@ class EngineLoop {
   // Any thread. Ends the request with kCancelled in the next Step; unknown and ended ones are
   // ignored.
   void Cancel(JobId id);
+  // Any thread. Calls `work` on the engine's thread between two iterations, within the next Step,
+  // before requests that come later; it must not throw. Work that no Step follows is dropped.
+  void Post(std::function<void(Engine&)> work);
   // Any thread: Wait returns.
   void Wake();
 
@@ -118,9 +121,10 @@ class EngineLoop {
   Now now_;
 
   std::mutex inbox_mutex_;
-  std::vector<Arrival> arrivals_;      // of the inbox
-  std::vector<JobId> cancellations_;   // of the inbox
-  std::vector<Arrival> new_arrivals_;  // the inbox's, taken
+  std::vector<Arrival> arrivals_;                    // of the inbox
+  std::vector<JobId> cancellations_;                 // of the inbox
+  std::vector<std::function<void(Engine&)>> works_;  // of the inbox
+  std::vector<Arrival> new_arrivals_;                // the inbox's, taken
   std::vector<JobId> new_cancellations_;
   std::atomic<JobId> next_id_{0};
   EventWord wake_;

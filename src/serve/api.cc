@@ -24,16 +24,6 @@ uint64_t RandomNumber() {
   return (uint64_t{device()} << 32) ^ device();
 }
 
-// In a time that depends on the key's length alone.
-bool IsKey(std::string_view key, std::string_view given) {
-  size_t differs = key.size() ^ given.size();
-  for (size_t i = 0; i < key.size(); ++i) {
-    const char c = i < given.size() ? given[i] : '\0';
-    differs |= static_cast<unsigned char>(key[i] ^ c);
-  }
-  return differs == 0;
-}
-
 const char* IdPrefix(Operation operation) {
   return operation == kChat ? "chatcmpl-" : operation == kResponses ? "resp_" : "cmpl-";
 }
@@ -119,6 +109,7 @@ Api::Api(const ServedModel& model, runtime::EngineLoop& loop, ApiOptions options
     : model_(model),
       loop_(loop),
       options_(std::move(options)),
+      keys_(options_.keys),
       metrics_(model.name),
       created_(Now()),
       random_(RandomNumber()),
@@ -141,24 +132,10 @@ HttpHandlers Api::Handlers() {
               }};
 }
 
-// Its place among the keys.
-std::optional<size_t> Api::KeyOf(const std::string& authorization) const {
-  constexpr std::string_view kScheme = "Bearer ";
-  if (!authorization.starts_with(kScheme)) return std::nullopt;
-  const auto given = std::string_view(authorization).substr(kScheme.size());
-  std::optional<size_t> found;
-  for (size_t i = 0; i < options_.keys.size(); ++i)
-    if (IsKey(options_.keys[i], given)) found = i;
-  return found;
-}
-
 std::optional<HttpResponse> Api::Check(const HttpRequest& request) {
   const Route* route = FindRoute(request.method, request.path);
-  const bool is_open = options_.keys.empty() || (route != nullptr && route->is_public);
-  if (!is_open && !KeyOf(request.authorization))
-    return RefusalResponse({.status = 401,
-                            .message = "a valid API key is needed: Authorization: Bearer KEY",
-                            .code = "invalid_api_key"});
+  const bool is_open = keys_.empty() || (route != nullptr && route->is_public);
+  if (!is_open && !keys_.Find(request.authorization)) return RefusalResponse(NoKey());
   if (route != nullptr) {
     if (route->operation == 0 || !is_draining_) return std::nullopt;
     metrics_.CountRejected("draining");
@@ -226,7 +203,7 @@ std::optional<Refusal> Api::Carry(const HttpExchange& exchange, Operation operat
   if (auto refusal = ParseApiRequest(operation, exchange.request().body, request)) return refusal;
   if (auto refusal = CheckModel(request)) return refusal;
   if (options_.salts_by_key) {
-    const std::optional<size_t> key = KeyOf(exchange.request().authorization);
+    const std::optional<size_t> key = keys_.Find(exchange.request().authorization);
     request.cache_salt = fmt::format("{}:{}", key ? std::to_string(*key) : "", request.cache_salt);
   }
   if (operation == kCompletion || IsChat(operation))
