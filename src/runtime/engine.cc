@@ -57,6 +57,7 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, const Ra
 
 Engine::Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team)
     : options_(options),
+      moe_shape_(model.spec().moe),
       vocab_size_(model.spec().vocab_size),
       scheduler_(std::make_unique<Scheduler>(
           MakeSchedulerOptions(options, kv::Windows(model::CacheShapes(model.spec()))))),
@@ -79,7 +80,7 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, std::uni
     LeaveToStuckRanks();
     throw;
   }
-  if (balancer_) team_->CountRouted(true);
+  if (balancer_) CountRouted();
 }
 
 Engine::~Engine() { LeaveToStuckRanks(); }
@@ -150,9 +151,15 @@ std::optional<rebalance::PlacementChange> Engine::NextChange() {
 }
 
 void Engine::TellBalancer() {
-  if (!balancer_) return;
+  if (!balancer_) return is_counting_ ? SumRouted() : void();
   const trace::Span span(trace::SpanKind::kBalance);
   const int64_t start = ThreadCpuNs();
+  SumRouted();
+  balancer_->Observe(info_.iteration, routed_counts_, is_warmup_);
+  balancing_ns_ += ThreadCpuNs() - start;
+}
+
+void Engine::SumRouted() {
   const std::span<const int32_t> first = team_->result(0).routed_counts;
   routed_counts_.assign(first.begin(), first.end());
   for (size_t r = 1; r < team_->size(); ++r) {
@@ -161,8 +168,6 @@ void Engine::TellBalancer() {
                    counts.size(), routed_counts_.size());
     for (size_t i = 0; i < counts.size(); ++i) routed_counts_[i] += counts[i];
   }
-  balancer_->Observe(info_.iteration, routed_counts_, is_warmup_);
-  balancing_ns_ += ThreadCpuNs() - start;
 }
 
 void Engine::Collect(const StepPlan& plan) {

@@ -93,6 +93,15 @@ class Engine {
   void DropPrefixes() { scheduler_->DropPrefixes(); }
   // Null when nothing is balanced: it is off, or the model has no experts, or there is one rank.
   const rebalance::OnlineBalancer* balancer() const { return balancer_.get(); }
+  rebalance::OnlineBalancer* balancer() { return balancer_.get(); }
+  // Has every iteration from the next on counted for routed_counts; where it is balanced, it is.
+  void CountRouted() {
+    is_counting_ = true;
+    team_->CountRouted(true);
+  }
+  // (token, k) pairs that the last iteration routed to each expert, of all ranks [MoE layers *
+  // experts]; empty where nothing is counted.
+  std::span<const int32_t> routed_counts() const { return routed_counts_; }
   // Thread CPU time that Step has spent on the balancer: summing counts up, handing them on, taking
   // changes.
   int64_t balancing_ns() const { return balancing_ns_; }
@@ -111,6 +120,8 @@ class Engine {
   const IterationInfo& last_iteration() const { return info_; }
   const Scheduler& scheduler() const { return *scheduler_; }
   const EngineOptions& options() const { return options_; }
+  // Of the model.
+  const moe::MoeShape& moe_shape() const { return moe_shape_; }
 
  private:
   Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team);
@@ -118,11 +129,13 @@ class Engine {
   void DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output);
   void MeasureImbalance();
   std::optional<rebalance::PlacementChange> NextChange();
+  void SumRouted();
   void TellBalancer();
   void Retire(RequestId id);
   void LeaveToStuckRanks();
 
   EngineOptions options_;
+  moe::MoeShape moe_shape_;
   int64_t vocab_size_;
   // These two are used by the rank threads; a stuck one keeps them (see the destructor).
   std::unique_ptr<Scheduler> scheduler_;
@@ -134,6 +147,7 @@ class Engine {
   std::unique_ptr<rebalance::OnlineBalancer> balancer_;
   trace::Track* track_ = nullptr;       // of the thread that calls Step; null: nothing is traced
   std::vector<int32_t> routed_counts_;  // [MoE layers * experts] of all ranks
+  bool is_counting_ = false;
   bool is_warmup_ = false;
   int64_t balancing_ns_ = 0;
   IterationInfo info_;
