@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "serve/dashboard_data.h"
+#include "serve/engine_metrics.h"
 #include "serve/openapi.h"
 #include "serve/web_page.h"
 
@@ -325,9 +326,11 @@ HttpResponse Api::Models(const HttpRequest&) {
 }
 
 HttpResponse Api::MetricsText(const HttpRequest&) {
+  const runtime::EngineLoop::Figures figures = loop_.figures();
   return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
-          .body = metrics_.Text(loop_.figures(), num_open(),
-                                num_connections_ ? num_connections_() : 0)};
+          .body = metrics_.Text(figures, num_open(), num_connections_ ? num_connections_() : 0) +
+                  EngineMetricsText(loop_.monitor()->course(), model_.engine, figures.kv_usage,
+                                    metrics_.label())};
 }
 
 HttpResponse Api::ChatPage(const HttpRequest&) { return WebPage(ChatPageText()); }
