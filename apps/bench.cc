@@ -372,6 +372,7 @@ void AddBench(Command program) {
   const Command group = program.Subcommand("bench", "measure serving");
   group.RequireSubcommand();
   AddBenchServe(group);
+  AddBenchPrepareDataset(group);
   const Command command =
       group.Subcommand("throughput", "run the requests of a dataset and report tokens per second");
   BenchCommand& bench = RunsOnRanks<BenchCommand>(command);

@@ -6,5 +6,6 @@
 namespace wideload::apps {
 
 void AddBenchServe(Command bench);
+void AddBenchPrepareDataset(Command bench);
 
 }  // namespace wideload::apps

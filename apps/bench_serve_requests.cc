@@ -35,15 +35,6 @@ std::vector<DatasetRow> EmbeddedRows() {
   return rows;
 }
 
-// Tokens that a user's text can be made of.
-std::vector<int32_t> TextIds(const tokenizer::Tokenizer& tokenizer) {
-  std::vector<int32_t> ids;
-  for (int32_t id = 0; id < tokenizer.NumIds(); ++id)
-    if (tokenizer.HasToken(id) && !tokenizer.IsSpecial(id)) ids.push_back(id);
-  if (ids.empty()) Throw(ErrorKind::kInvalid, "--tokenizer has no token but special ones");
-  return ids;
-}
-
 std::vector<DatasetRow> RandomRows(const ServeDataset& dataset,
                                    const tokenizer::Tokenizer& tokenizer) {
   const std::vector<int32_t> allowed = TextIds(tokenizer);

@@ -47,6 +47,14 @@ DatasetRow ReadRow(const JsonFields& fields, const tokenizer::Tokenizer* tokeniz
 
 }  // namespace
 
+std::vector<int32_t> TextIds(const tokenizer::Tokenizer& tokenizer) {
+  std::vector<int32_t> ids;
+  for (int32_t id = 0; id < tokenizer.NumIds(); ++id)
+    if (tokenizer.HasToken(id) && !tokenizer.IsSpecial(id)) ids.push_back(id);
+  if (ids.empty()) Throw(ErrorKind::kInvalid, "the tokenizer has no token but special ones");
+  return ids;
+}
+
 std::vector<DatasetRow> ReadDataset(const std::string& path, const tokenizer::Tokenizer* tokenizer,
                                     const DatasetLimits& limits) {
   return ParseDataset(ReadFile(path, kMaxTableBytes), path, tokenizer, limits);

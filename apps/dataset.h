@@ -33,4 +33,8 @@ std::vector<DatasetRow> ParseDataset(std::string_view text, const std::string& s
                                      const tokenizer::Tokenizer* tokenizer,
                                      const DatasetLimits& limits);
 
+// Tokens that a user's text can be made of, to draw random prompts from. Errors: kInvalid when
+// there is none.
+std::vector<int32_t> TextIds(const tokenizer::Tokenizer& tokenizer);
+
 }  // namespace wideload::apps

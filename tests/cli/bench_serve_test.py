@@ -74,6 +74,34 @@ class OurServer(CliTest):
         self.assertGreater(found["failed"], 0)
 
 
+class PrepareDataset(CliTest):
+    def rows_of(self, *args):
+        return [json.loads(line) for line in self.good("bench", "prepare-dataset", *args).stdout.splitlines()]
+
+    def test_token_norm_dist_has_the_lengths_asked_for(self):
+        args = ("token-norm-dist", "--num-requests", 400, "--input-mean", 50, "--input-stdev", 10, "--output-mean", 20)
+        rows = self.rows_of(*args)
+        self.assertEqual(rows, self.rows_of(*args))
+        self.assertNotEqual(rows, self.rows_of(*args, "--random-seed", 1))
+        self.assertEqual([row["task_id"] for row in rows], list(range(400)))
+        self.assertEqual({row["output_tokens"] for row in rows}, {20})
+        lengths = [len(row["input_ids"]) for row in rows]
+        self.assertAlmostEqual(sum(lengths) / 400, 50, delta=2)  # 4 standard deviations of the mean
+        self.assertGreater(len(set(lengths)), 20)
+
+    def test_conversations_go_through_the_template_up_to_their_last_answer(self):
+        asked = [{"role": "user", "content": "Who are you?"}]
+        rows = self.rows("chats.jsonl", [{"messages": [*asked, {"role": "assistant", "content": "A small model."}]}])
+        self.path("cases.json", [{"messages": asked, "add_generation_prompt": True}])
+        found = self.rows_of("chat", "--input", rows)
+        text = json.loads(self.good("apply-template", "--input", self.path("cases.json")).stdout)[0]["text"]
+        ids = json.loads(self.good("tokenize", "--input", self.path("texts.json", [text, "A small model."])).stdout)
+        self.assertEqual([(row["input_ids"], row["output_tokens"]) for row in found], [(ids[0], len(ids[1]))])
+        self.assertEqual(self.rows_of("chat", "--input", rows, "--output-len", 7)[0]["output_tokens"], 7)
+        for bad, message in (({"messages": asked}, "--output-len"), ({"messages": []}, "messages"), ({}, "messages")):
+            self.refused(("bench", "prepare-dataset", "chat", "--input", self.rows("bad.jsonl", [bad])), "bad.jsonl line 1.*" + message)
+
+
 class Foreign(http.server.BaseHTTPRequestHandler):
     """The first completion streams without usage, the second breaks off, the third has an error, the fourth no end."""
     protocol_version = "HTTP/1.1"
