@@ -19,6 +19,7 @@
 namespace wideload::serve {
 
 namespace http = boost::beast::http;
+// Of the steady clock.
 using Timer = asio::basic_waitable_timer<std::chrono::steady_clock,
                                          asio::wait_traits<std::chrono::steady_clock>, Executor>;
 
@@ -58,12 +59,18 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     });
   }
 
-  // Of the answer to request `number`.
+  // What HttpExchange says, of the answer to request `number`; without effect when that is not the
+  // one under way. The whole answer.
   void Respond(int64_t number, HttpResponse response);
+  // The head of an answer in pieces.
   void BeginStream(int64_t number, const std::string& content_type);
+  // A piece. Ends the connection of a reader that leaves too many bytes lying.
   void Write(int64_t number, std::string_view piece);
+  // The end of an answer in pieces.
   void End(int64_t number);
+  // `gone` is called at once when the request is not the one under way any more.
   void OnGone(int64_t number, std::function<void()> gone);
+  // Breaks the connection.
   void Abort(int64_t number) {
     if (IsAnswering(number)) Close();
   }

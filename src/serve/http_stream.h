@@ -17,11 +17,14 @@ namespace asio = boost::asio;
 using tcp = asio::ip::tcp;
 using boost::system::error_code;
 
+// The library's general types cost a call through a pointer for each operation.
 using Executor = asio::io_context::executor_type;
+// A client's connection below HTTP and TLS.
 using Socket = asio::basic_stream_socket<tcp, Executor>;
 
 class HttpStream {
  public:
+  // The library's name.
   using executor_type = Executor;
 
   // `tls`: what TLS starts from, which must outlive this object; null: bytes are plain.
@@ -33,21 +36,24 @@ class HttpStream {
 
   // The connection below.
   Socket& socket() { return socket_; }
+  // Of the one thread; the library's name.
   executor_type get_executor() { return socket_.get_executor(); }
 
   // The first thing to do where bytes are not plain.
   bool has_handshake() const { return tls_.has_value(); }
+  // handler(error), once both sides have agreed on keys.
   template <class Handler>
   void AsyncHandshake(Handler&& handler) {
     tls_->async_handshake(asio::ssl::stream_base::server, std::forward<Handler>(handler));
   }
 
-  // As the socket's functions of these names.
+  // As the socket's function of this name: some bytes, at least one.
   template <class Buffers, class Handler>
   void async_read_some(const Buffers& buffers, Handler&& handler) {
     if (tls_) return tls_->async_read_some(buffers, std::forward<Handler>(handler));
     socket_.async_read_some(buffers, std::forward<Handler>(handler));
   }
+  // The same for what is sent.
   template <class Buffers, class Handler>
   void async_write_some(const Buffers& buffers, Handler&& handler) {
     if (tls_) return tls_->async_write_some(buffers, std::forward<Handler>(handler));
