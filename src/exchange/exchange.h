@@ -115,8 +115,8 @@ class Exchange {
     std::span<const int> sources;    // whose rows they are
     std::span<const SlotRows> rows;  // [slots_per_rank], valid until Return
   };
-  // Which rows to take when several are here, always of one round, the lowest: all of them, or the
-  // own ones only when no others are here.
+  // Which rows to take when several are here, always of one round: all of the lowest, or the lowest
+  // of others, and the own ones only when no others are here.
   enum class Order { kTogether, kOwnLast };
   // Rows that are here, if any.
   std::optional<FreeRows> TakeRows(Order order);

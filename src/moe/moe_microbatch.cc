@@ -101,7 +101,7 @@ void MoeRunner::RunMicrobatch(const Pass& pass) {
 }
 
 void MoeRunner::Poll(const compute::Exec& exec, Workspace& workspace) {
-  if (layout_.mode != MoeMode::kMicrobatch) return;
+  if (!IsPolled()) return;
   while (Serve(exec, workspace)) {
   }
 }

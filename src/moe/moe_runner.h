@@ -68,6 +68,8 @@ class MoeRunner {
   // rank between its ops, so that nobody waits for the end of its attention. Errors:
   // comm::PeerLost.
   void Poll(const compute::Exec& exec, Workspace& workspace);
+  // Whether Poll does anything.
+  bool IsPolled() const { return layout_.mode == MoeMode::kMicrobatch; }
   // After the last layer: of kMicrobatch, computes what others still send in this iteration. Then
   // nobody has rows for this rank's slots, and they may change. Errors: comm::PeerLost.
   void FinishIteration(const compute::Exec& exec, Workspace& workspace);
