@@ -131,6 +131,8 @@ class Engine {
   std::optional<rebalance::PlacementChange> NextChange();
   void SumRouted();
   void TellBalancer();
+  void NoteAllowedTokens(const StepPlan& plan) const;
+  void Fail(RequestId id, std::string error);
   void Retire(RequestId id);
   void LeaveToStuckRanks();
 
