@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/thread_pool.h"
+#include "runtime/iteration_log.h"
 
 namespace wideload::runtime {
 namespace {
@@ -127,6 +130,7 @@ std::span<const Event> Engine::Step() {
     team_->CheckLives();
     return events_;
   }
+  const auto begin = std::chrono::steady_clock::now();
   ++info_.iteration;
   std::fill(info_.groups.begin(), info_.groups.end(), GroupIteration{});
   const std::optional<rebalance::PlacementChange> change = NextChange();
@@ -137,7 +141,16 @@ std::span<const Event> Engine::Step() {
   Collect(plan);
   MeasureImbalance();
   TellBalancer();
+  if (options_.logs_iterations) LogIteration(begin);
   return events_;
+}
+
+void Engine::LogIteration(std::chrono::steady_clock::time_point begin) const {
+  const auto now = std::chrono::steady_clock::now();
+  const auto seconds = [](auto time) { return std::chrono::duration<double>(time).count(); };
+  std::istringstream lines(
+      IterationLogLines(info_, options_, seconds(now - begin), seconds(now - start_)));
+  for (std::string line; std::getline(lines, line);) LogInfo("{}", line);
 }
 
 std::optional<rebalance::PlacementChange> Engine::NextChange() {
