@@ -120,6 +120,11 @@ class Exchange {
   enum class Order { kTogether, kOwnLast };
   // Rows that are here, if any.
   std::optional<FreeRows> TakeRows(Order order);
+  // Between TakeRows that gave this rank's own rows alone and their Return: lets others' rows be
+  // taken and returned before; the x_rows and y_rows stay as they are, the spans of them do not.
+  // Then TakeUpOwn is called, and Return of the own ones.
+  void PutOwnAside();
+  void TakeUpOwn();
   // The counts that a source published for the round last taken from it [E]; until its Return.
   std::span<const int32_t> CountsOf(int source) const;
   // Whether WaitReturns would not wait.
@@ -139,6 +144,8 @@ class Exchange {
     return wait_statistics_[static_cast<size_t>(kind)];
   }
   const ExchangeTraffic& traffic() const { return traffic_; }
+  // The rows of the traffic by destination rank [R].
+  std::span<const int64_t> rows_to() const { return rows_to_; }
 
  private:
   struct ReturnPlace {  // of the results that come back from a rank
@@ -213,6 +220,7 @@ class Exchange {
   std::vector<Sent> sent_;                // [B]
   std::vector<int32_t> counts_;           // [R * E]
   std::vector<Source> sources_;           // [R]
+  bool is_own_aside_ = false;             // between PutOwnAside and TakeUpOwn
   std::vector<int> received_;             // between Receive or TakeRows and Return: the sources
   std::vector<int64_t> slot_begin_;       // [slots_per_rank + 1] into x_rows_ and y_rows_
   std::vector<const std::byte*> x_rows_;  // [R * C * K]
@@ -220,6 +228,7 @@ class Exchange {
   std::vector<SlotRows> slot_rows_;       // [slots_per_rank]
   std::array<comm::WaitStatistics, kNumWaitKinds> wait_statistics_{};
   ExchangeTraffic traffic_;
+  std::vector<int64_t> rows_to_;  // [R]
 };
 
 }  // namespace wideload::exchange

@@ -66,18 +66,32 @@ std::optional<Exchange::FreeRows> Exchange::TakeRows(Order order) {
   for (int source = 0; source < shape_.num_ranks; ++source)
     if (source != own) consider(source);
   const bool waits_for_others = order == Order::kOwnLast && round >= 0;
-  if (!waits_for_others) consider(own);
+  if (!waits_for_others && !is_own_aside_) consider(own);
   if (round < 0) return std::nullopt;
   BeginReceive();
   for (int source = 0; source < shape_.num_ranks; ++source) {
     if (sources_[static_cast<size_t>(source)].round != round ||
-        (source == own && waits_for_others) || !HasRowsOf(source))
+        (source == own && (waits_for_others || is_own_aside_)) || !HasRowsOf(source))
       continue;
     ReadCounts(source);
     ReceiveFrom(source);
   }
   IndexRows();
   return FreeRows{.round = round, .sources = received_, .rows = slot_rows_};
+}
+
+void Exchange::PutOwnAside() {
+  WIDELOAD_CHECK(shape_.is_free && received_.size() == 1 && received_[0] == group_.rank(),
+                 "PutOwnAside of {} sources", received_.size());
+  received_.clear();
+  is_own_aside_ = true;
+}
+
+void Exchange::TakeUpOwn() {
+  WIDELOAD_CHECK(is_own_aside_ && received_.empty(), "TakeUpOwn before {}",
+                 is_own_aside_ ? "Return" : "PutOwnAside");
+  received_.push_back(group_.rank());
+  is_own_aside_ = false;
 }
 
 bool Exchange::HasReturns() { return num_reduced_ < num_dispatched_ && MissingPeer() < 0; }

@@ -104,6 +104,9 @@ class MoeRunner {
   void SplitByAgreed();
   void DispatchByAgreed(const Pass& pass, int64_t chunk);
   bool Serve(const compute::Exec& exec, Workspace& workspace);
+  void ComputeGroups(const compute::Exec& exec, Workspace& workspace,
+                     std::span<const compute::ExpertGroup> groups, int64_t round);
+  void ComputeOwn(const compute::Exec& exec, Workspace& workspace, int64_t round);
   void RunMicrobatch(const Pass& pass);
 
   bool IsMediumSlow() const;
@@ -132,7 +135,10 @@ class MoeRunner {
   // ranks routed in the iteration before and in this one [MoE layers][R * E].
   int64_t num_rounds_ = 1;
   int64_t first_round_ = 0;
-  int64_t rows_per_slot_ = 0;  // of this rank's last chunk, on average
+  int64_t rows_per_slot_ = 0;                     // of this rank's last chunk, on average
+  std::vector<compute::ExpertGroup> own_groups_;  // this rank's rows while they are computed
+  std::vector<const std::byte*> own_x_rows_;
+  std::vector<std::byte*> own_y_rows_;
   std::vector<int32_t> agreed_;
   std::vector<int32_t> counted_;
   std::vector<double> rank_loads_;  // [R] scratch

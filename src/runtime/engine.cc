@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/thread_pool.h"
 #include "runtime/constraint.h"
+#include "runtime/iteration_log.h"
 
 namespace wideload::runtime {
 namespace {
@@ -131,6 +134,7 @@ std::span<const Event> Engine::Step() {
     team_->CheckLives();
     return events_;
   }
+  const auto begin = std::chrono::steady_clock::now();
   ++info_.iteration;
   std::fill(info_.groups.begin(), info_.groups.end(), GroupIteration{});
   NoteAllowedTokens(plan);
@@ -142,6 +146,7 @@ std::span<const Event> Engine::Step() {
   Collect(plan);
   MeasureImbalance();
   TellBalancer();
+  if (options_.logs_iterations) LogIteration(begin);
   return events_;
 }
 
@@ -149,6 +154,14 @@ void Engine::NoteAllowedTokens(const StepPlan& plan) const {
   for (const auto& entries : plan.groups)
     for (const PlanEntry& entry : entries)
       if (entry.sample) NoteAllowed(*entry.sequence, vocab_size_);
+}
+
+void Engine::LogIteration(std::chrono::steady_clock::time_point begin) const {
+  const auto now = std::chrono::steady_clock::now();
+  const auto seconds = [](auto time) { return std::chrono::duration<double>(time).count(); };
+  std::istringstream lines(
+      IterationLogLines(info_, options_, seconds(now - begin), seconds(now - start_)));
+  for (std::string line; std::getline(lines, line);) LogInfo("{}", line);
 }
 
 std::optional<rebalance::PlacementChange> Engine::NextChange() {

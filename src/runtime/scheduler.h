@@ -127,6 +127,8 @@ class Scheduler {
   // computed again from its own tokens. Requests behind one for which no group has the blocks are
   // admitted before it, up to kMaxPassed of them; then they wait for it. Valid until the next call.
   const StepPlan& Plan();
+  // Requests that the last plan gave a place; some had one before and were preempted.
+  std::span<const RequestId> admitted() const { return admitted_; }
   static constexpr int64_t kMaxStarved = 8;
   static constexpr int64_t kMaxPassed = 64;
   static constexpr int64_t kPlansPerPriority = 256;
@@ -205,6 +207,7 @@ class Scheduler {
   StepPlan plan_;
   int64_t num_plans_ = 0;
   int64_t num_preemptions_ = 0;
+  std::vector<RequestId> admitted_;
 };
 
 }  // namespace wideload::runtime
