@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/thread_pool.h"
+#include "runtime/constraint.h"
+#include "runtime/iteration_log.h"
 
 namespace wideload::runtime {
 namespace {
@@ -46,6 +50,9 @@ std::string RefusalReason(const Request& request, const EngineOptions& options,
     if (!is_id(request.prompt[i]))
       return fmt::format("prompt id {} at position {} is out of range; allowed: 0 to {}",
                          request.prompt[i], i, vocab_size - 1);
+  if (request.grammar != nullptr && request.grammar->trie().vocab_size() != vocab_size)
+    return fmt::format("the grammar is of {} ids; the model has {}",
+                       request.grammar->trie().vocab_size(), vocab_size);
   return RefusalReason(request, MakeSchedulerOptions(options));
 }
 
@@ -127,8 +134,10 @@ std::span<const Event> Engine::Step() {
     team_->CheckLives();
     return events_;
   }
+  const auto begin = std::chrono::steady_clock::now();
   ++info_.iteration;
   std::fill(info_.groups.begin(), info_.groups.end(), GroupIteration{});
+  NoteAllowedTokens(plan);
   const std::optional<rebalance::PlacementChange> change = NextChange();
   {
     const trace::Span span(trace::SpanKind::kStep);
@@ -137,7 +146,22 @@ std::span<const Event> Engine::Step() {
   Collect(plan);
   MeasureImbalance();
   TellBalancer();
+  if (options_.logs_iterations) LogIteration(begin);
   return events_;
+}
+
+void Engine::NoteAllowedTokens(const StepPlan& plan) const {
+  for (const auto& entries : plan.groups)
+    for (const PlanEntry& entry : entries)
+      if (entry.sample) NoteAllowed(*entry.sequence, vocab_size_);
+}
+
+void Engine::LogIteration(std::chrono::steady_clock::time_point begin) const {
+  const auto now = std::chrono::steady_clock::now();
+  const auto seconds = [](auto time) { return std::chrono::duration<double>(time).count(); };
+  std::istringstream lines(
+      IterationLogLines(info_, options_, seconds(now - begin), seconds(now - start_)));
+  for (std::string line; std::getline(lines, line);) LogInfo("{}", line);
 }
 
 std::optional<rebalance::PlacementChange> Engine::NextChange() {
@@ -183,13 +207,19 @@ void Engine::Collect(const StepPlan& plan) {
       CountEntry(info_.groups[g], entry);
       DeliverPromptLogits(entry, output);
       if (entry.sample && output.token < 0) {
-        Retire(id);
-        events_.push_back({.id = id,
-                           .finish = FinishReason::kError,
-                           .error = "the model's logits are not finite (NaN)"});
+        Fail(id, sequence.allowed.empty() ? "the model's logits are not finite (NaN)"
+                                          : "no token that may follow has a finite logit");
         continue;
       }
-      const FinishReason finish = scheduler_->Complete(entry, output.token);
+      FinishReason finish = scheduler_->Complete(entry, output.token);
+      const TextState text = output.token >= 0 && finish != FinishReason::kStop
+                                 ? TakeToken(*entry.sequence, output.token)
+                                 : TextState::kGoesOn;
+      if (text == TextState::kBroken) {
+        Fail(id, "a token was sampled that the grammar does not allow");
+        continue;
+      }
+      if (text == TextState::kComplete) finish = FinishReason::kNone;
       if (output.token >= 0 || finish != FinishReason::kNone)
         events_.push_back({.id = id,
                            .token = output.token,
@@ -197,9 +227,19 @@ void Engine::Collect(const StepPlan& plan) {
                            .error = {},
                            .logprobs = output.logprobs,
                            .num_cached_tokens = sequence.num_cached});
+      // Its last token is text: that nothing follows is an event of its own.
+      if (text == TextState::kComplete) {
+        finish = FinishReason::kStop;
+        events_.push_back({.id = id, .finish = finish});
+      }
       if (finish != FinishReason::kNone) Retire(id);
     }
   }
+}
+
+void Engine::Fail(RequestId id, std::string error) {
+  Retire(id);
+  events_.push_back({.id = id, .finish = FinishReason::kError, .error = std::move(error)});
 }
 
 void Engine::DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output) {

@@ -3,6 +3,7 @@
 // cache and scratch. Submit, Cancel and Step are called from one thread.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -109,6 +110,11 @@ class Engine {
   std::span<const int64_t> ComputedRows(int32_t rank) const {
     return team_->result(static_cast<size_t>(rank)).computed_rows;
   }
+  // Rows of the exchange that a rank has sent to each [ranks], itself included, since the start;
+  // empty when there is none.
+  std::span<const int64_t> SentRows(int32_t rank) const {
+    return team_->result(static_cast<size_t>(rank)).sent_rows;
+  }
   // Of the last iteration, where options.is_metered.
   RankTimes Times(int32_t rank) const { return team_->result(static_cast<size_t>(rank)).times; }
   // Since the start; call between iterations.
@@ -128,9 +134,12 @@ class Engine {
   void Collect(const StepPlan& plan);
   void DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output);
   void MeasureImbalance();
+  void LogIteration(std::chrono::steady_clock::time_point begin) const;
   std::optional<rebalance::PlacementChange> NextChange();
   void SumRouted();
   void TellBalancer();
+  void NoteAllowedTokens(const StepPlan& plan) const;
+  void Fail(RequestId id, std::string error);
   void Retire(RequestId id);
   void LeaveToStuckRanks();
 
@@ -152,6 +161,7 @@ class Engine {
   int64_t balancing_ns_ = 0;
   IterationInfo info_;
   RequestId next_id_ = 0;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   double imbalance_sum_ = 0;
   double balancedness_sum_ = 0;
   int64_t num_imbalances_ = 0;

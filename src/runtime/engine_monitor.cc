@@ -54,6 +54,11 @@ void EngineMonitor::Note(double seconds) {
   const std::lock_guard lock(mutex_);
   course_.now = std::chrono::steady_clock::now();
   course_.exchange = engine_.exchange_figures();
+  course_.sent_rows.clear();
+  for (int32_t r = 0; r < course_.num_ranks; ++r) {
+    const std::span<const int64_t> sent = engine_.SentRows(r);
+    course_.sent_rows.insert(course_.sent_rows.end(), sent.begin(), sent.end());
+  }
   course_.last = {};
   for (const GroupIteration& group : info.groups) {
     course_.last.num_requests += group.num_requests;

@@ -127,6 +127,7 @@ RankResult Rank::result() const {
           .computed_rows = moe_ ? moe_->computed_rows() : std::span<const int64_t>(),
           .routed_counts = routed_counts(),
           .exchange = exchange_ ? &exchange_figures_ : nullptr,
+          .sent_rows = exchange_ ? exchange_->rows_to() : std::span<const int64_t>(),
           .times = {.layers = moe_ ? moe_->layer_times() : std::span<const moe::LayerTimes>(),
                     .moving_ns = moving_ns_}};
 }
@@ -226,7 +227,8 @@ void Rank::SampleAll(std::span<const PlanEntry> entries, const TensorView& logit
          .index = request.index,
          .bias = request.logit_bias,
          .forbidden = generated < request.min_tokens ? std::span<const int32_t>(request.eos_ids)
-                                                     : std::span<const int32_t>()},
+                                                     : std::span<const int32_t>(),
+         .allowed = sequence.allowed},
         request.sampling, output.logprobs);
   };
   pool_.Run(static_cast<int64_t>(entries.size()), sample);

@@ -99,6 +99,7 @@ std::list<Sequence*>::iterator Scheduler::PlaceIn(std::list<Sequence*>& list,
 
 const StepPlan& Scheduler::Plan() {
   ++num_plans_;
+  admitted_.clear();
   plan_.num_tokens = 0;
   for (auto& entries : plan_.groups) entries.clear();
   for (Group& group : groups_) {
@@ -340,6 +341,7 @@ void Scheduler::Admit(Sequence& sequence, const Place& place) {
   }
   group.running.splice(PlaceIn(group.running, sequence), waiting_, sequence.place);
   sequence.group = IndexOf(group);
+  admitted_.push_back(sequence.id);
   group.has_prompts = true;
   WIDELOAD_CHECK(TryPlan(group, sequence), "request {} was admitted without room", sequence.id);
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -72,6 +73,10 @@ struct Sequence {
   int64_t num_cached = 0;          // of the prompt, that were there when it was first admitted
   int32_t group = -1;              // -1: waiting
   int64_t num_preemptions = 0;
+  // Of a request with a grammar (constraint.h): where its generated tokens stand, and the bits of
+  // the tokens that may come next; empty: all.
+  std::optional<grammar::TokenMatcher> matcher;
+  grammar::TokenBits allowed;
   // The scheduler's own.
   std::list<Sequence*>::iterator place;  // in the list of its group, or of those that wait
   int64_t turn = 0;                      // those of lower ones come first, then those of lower ids
@@ -122,6 +127,8 @@ class Scheduler {
   // computed again from its own tokens. Requests behind one for which no group has the blocks are
   // admitted before it, up to kMaxPassed of them; then they wait for it. Valid until the next call.
   const StepPlan& Plan();
+  // Requests that the last plan gave a place; some had one before and were preempted.
+  std::span<const RequestId> admitted() const { return admitted_; }
   static constexpr int64_t kMaxStarved = 8;
   static constexpr int64_t kMaxPassed = 64;
   static constexpr int64_t kPlansPerPriority = 256;
@@ -200,6 +207,7 @@ class Scheduler {
   StepPlan plan_;
   int64_t num_plans_ = 0;
   int64_t num_preemptions_ = 0;
+  std::vector<RequestId> admitted_;
 };
 
 }  // namespace wideload::runtime

@@ -7,8 +7,10 @@
 
 #include "chat/chat_template.h"
 #include "checkpoint/generation_config.h"
+#include "checkpoint/memory_plan.h"
 #include "runtime/engine_loop.h"
 #include "serve/api_request.h"
+#include "serve/grammar_cache.h"
 #include "serve/message_reader.h"
 #include "tokenizer/tokenizer.h"
 
@@ -20,10 +22,13 @@ struct ServedModel {
   int64_t vocab_size = 0;
   runtime::EngineOptions engine;
   const tokenizer::Tokenizer* tokenizer = nullptr;
+  std::shared_ptr<GrammarCache> grammars;             // of its vocabulary
   const chat::ChatTemplate* chat_template = nullptr;  // null: it has none that can be used
   chat::Variables template_variables;                 // special tokens
   checkpoint::GenerationConfig generation;            // what requests do not say
   std::vector<int32_t> eos_ids;
+  std::vector<checkpoint::MemoryPart> memory;  // that the start planned for, on this host
+  int64_t expert_bytes = 0;                    // of the largest expert
   int64_t max_text_bytes = 0;                  // of a text that may fit the context
   std::function<jinja::CivilTime()> now = {};  // for templates
 
