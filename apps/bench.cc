@@ -61,7 +61,7 @@ class BenchRun {
         timings_(rows.size()),
         ids_(rows.size()),
         errors_(rows.size()),
-        series_(session.model->spec().moe.num_layers(), session.engine->options().num_ranks()) {}
+        series_(session.model->spec().moe.num_layers(), session.engine->options().layout.stage()) {}
 
   // False when it was interrupted; what ended by then counts.
   bool Run();
@@ -179,7 +179,7 @@ void BenchRun::LogIteration(double seconds) {
 
 void BenchRun::NoteIteration(double seconds) {
   const runtime::Engine& engine = *session_.engine;
-  const auto num_ranks = static_cast<size_t>(engine.options().num_ranks());
+  const auto num_ranks = static_cast<size_t>(engine.options().layout.stage());
   const int64_t fetched = Balancing().fetched_slots;
   statistics::IterationFigures figures{.iteration = engine.last_iteration().iteration,
                                        .seconds = seconds,

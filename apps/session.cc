@@ -44,7 +44,7 @@ std::string BalancerText(const EngineFlags& flags, const Session& session) {
     return flags.rebalance.empty() || flags.rebalance == "off"
                ? "off"
                : fmt::format("off (num_slots is 0 in {})", flags.placement);
-  if (options.num_ranks() == 1) return "none (one rank)";
+  if (options.layout.stage() == 1) return "none (one rank)";
   if (options.layout.moe_ep == 1) return "none (every rank has a part of every expert)";
   const auto bytes = [&](int64_t num_slots) {
     return FormatBytes(
@@ -59,7 +59,13 @@ std::string BalancerText(const EngineFlags& flags, const Session& session) {
                      bytes(online.max_fetched_slots_per_iter));
 }
 
-std::string RanksText(const parallel::Layout& layout) {
+std::string RanksText(const parallel::Layout& whole) {
+  if (whole.pp > 1) {
+    parallel::Layout stage = whole;
+    stage.pp = 1;
+    return fmt::format("{} stages of {}", whole.pp, RanksText(stage));
+  }
+  const parallel::Layout& layout = whole;
   if (layout.tp == 1) return fmt::format("{} ranks", layout.world());
   if (layout.dp == 1) return fmt::format("{} ranks that share attention", layout.world());
   return fmt::format("{} ranks that share attention by {}", layout.world(), layout.tp);
@@ -75,7 +81,7 @@ void LogStart(const EngineFlags& flags, const Session& session) {
   const checkpoint::ModelConfig& c = session.config;
   const std::string layout =
       c.num_experts == 0 ? "no experts"
-      : options.num_ranks() == 1 && options.num_slots == c.num_experts
+      : options.layout.stage() == 1 && options.num_slots == c.num_experts
           ? "all experts on one rank"
           : fmt::format("{} slots for {} experts{}, placement {}, split {}{}", options.num_slots,
                         c.num_experts, PartsText(options.layout), flags.placement, flags.split,
@@ -89,7 +95,7 @@ void LogStart(const EngineFlags& flags, const Session& session) {
       KernelSetName(session.kernels), session.context,
       FormatBytes(static_cast<uint64_t>(session.model->weight_bytes())),
       session.packed ? fmt::format(" (experts in {})", flags.weight_file) : "",
-      options.num_kv_blocks * kv::kBlockTokens, layout, BalancerText(flags, session));
+      options.num_micro_batches * options.num_kv_blocks * kv::kBlockTokens, layout, BalancerText(flags, session));
   if (options.prefix_cache && !session.engine->scheduler().has_prefix_cache())
     LogInfo("no prefix cache: layers of this model look back a window, and give up what is behind");
 }
@@ -143,7 +149,8 @@ std::vector<runtime::Fact> FactsOf(const EngineFlags& flags, const parallel::Lay
       {"the fingerprint of the model's tensors (names, types, shapes, samples)",
        runtime::Fingerprint(TensorsOf(session.folder))},
       {"the layout",
-       fmt::format("--tp {} --dp {} --moe-tp {}", layout.tp, layout.dp, layout.moe_tp)}};
+       fmt::format("--tp {} --dp {} --moe-tp {} --pp {}", layout.tp, layout.dp, layout.moe_tp,
+                   layout.pp)}};
   const std::vector<runtime::Fact> of_flags = FlagFacts(flags);
   facts.insert(facts.end(), of_flags.begin(), of_flags.end());
   return facts;

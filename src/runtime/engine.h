@@ -54,8 +54,9 @@ class Engine {
   // Ends a request; its event comes with the next Step. Unknown or finished ids are ignored.
   void Cancel(RequestId id);
 
-  // One iteration on all ranks (none when there is nothing to compute). The events are valid until
-  // the next call. Errors: rethrows what ended the first rank that failed (kRunFailed when a rank
+  // One iteration on all ranks (none when there is nothing to compute); of stages, each carries its
+  // micro-batch through its layers, and the events are of the one that comes out of the last. The
+  // events are valid until the next call. Errors: rethrows what ended the first rank that failed (kRunFailed when a rank
   // does not answer within the deadline), now and at every later call with something to compute;
   // comm::PeerLost also with nothing to compute when a rank that is a process has died.
   // What it costs: all requests that have not ended, whose tokens up to the iteration before were
@@ -96,9 +97,11 @@ class Engine {
   // Thread CPU time that Step has spent on the balancer: summing counts up, handing them on, taking
   // changes.
   int64_t balancing_ns() const { return balancing_ns_; }
-  // Rows that a rank computed in each MoE layer of the last iteration [MoE layers].
+  // Rows that a rank of a stage computed in each MoE layer of the last iteration [MoE layers]: each
+  // layer is of another stage's rank, the one with this place among those of its stage.
   std::span<const int64_t> ComputedRows(int32_t rank) const {
-    return team_->result(static_cast<size_t>(rank)).computed_rows;
+    return std::span(computed_rows_)
+        .subspan(static_cast<size_t>(rank) * num_moe_layers_, num_moe_layers_);
   }
   // Of the last iteration, where options.is_metered.
   RankTimes Times(int32_t rank) const { return team_->result(static_cast<size_t>(rank)).times; }
@@ -114,26 +117,31 @@ class Engine {
 
  private:
   Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team);
-  void Collect(const StepPlan& plan);
+  struct Pipeline;
+  bool PlanNext();
+  bool IsOnItsWay(RequestId id) const;
+  void Collect(const MicroBatch& batch);
+  void CountRows(std::span<MicroBatch* const> stages);
   void DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output);
   void MeasureImbalance();
-  std::optional<rebalance::PlacementChange> NextChange();
-  void TellBalancer();
+  std::optional<rebalance::PlacementChange> NextChange(int64_t iteration);
+  void TellBalancer(const MicroBatch& home);
   void Retire(RequestId id);
   void LeaveToStuckRanks();
 
   EngineOptions options_;
   int64_t vocab_size_;
-  // These two are used by the rank threads; a stuck one keeps them (see the destructor).
+  size_t num_moe_layers_;
+  // These are used by the rank threads; a stuck one keeps them (see the destructor).
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<Team> team_;
+  std::unique_ptr<Pipeline> pipeline_;
   std::vector<Event> pending_;  // events known before the next iteration
   std::vector<Event> events_;
   LogitsSink logits_sink_;
   PlacementSource placement_source_;
   std::unique_ptr<rebalance::OnlineBalancer> balancer_;
   trace::Track* track_ = nullptr;       // of the thread that calls Step; null: nothing is traced
-  std::vector<int32_t> routed_counts_;  // [MoE layers * experts] of all ranks
   bool is_warmup_ = false;
   int64_t balancing_ns_ = 0;
   IterationInfo info_;
@@ -141,7 +149,9 @@ class Engine {
   double imbalance_sum_ = 0;
   double balancedness_sum_ = 0;
   int64_t num_imbalances_ = 0;
-  std::vector<double> rank_rows_;  // [ranks] of one layer
+  std::vector<double> rank_rows_;        // [ranks of a stage] of one layer
+  std::vector<int64_t> computed_rows_;   // [ranks of a stage][MoE layers]
+  std::vector<RequestId> cancelled_;     // of those whose micro-batch is on its way
 };
 
 }  // namespace wideload::runtime

@@ -17,6 +17,15 @@ namespace {
 constexpr uint64_t kSeed = 15;
 constexpr const char* kRandomModel = "random_8_heads";
 
+// The first has one layer.
+std::vector<int32_t> UnequalStages(int64_t num_layers, int32_t num_stages) {
+  std::vector<int32_t> layers = {1};
+  for (int32_t s = 1; s < num_stages; ++s)
+    layers.push_back(
+        static_cast<int32_t>(parallel::ShardOf(num_layers - 1, num_stages - 1, s - 1).size()));
+  return layers;
+}
+
 // Ranks are more than cores, and others may use the machine, too.
 constexpr std::chrono::seconds kDeadline{60};
 
@@ -30,8 +39,8 @@ std::vector<std::string> LayoutModels() {
 }
 
 std::string LayoutCase::Describe() const {
-  return fmt::format("{} groups of {}, experts in {} parts, {}, {}", layout.dp, layout.tp,
-                     layout.moe_tp, are_experts_moving ? "moving" : "in place",
+  return fmt::format("{} stages, {} groups of {}, experts in {} parts, {}, {}", layout.pp,
+                     layout.dp, layout.tp, layout.moe_tp, are_experts_moving ? "moving" : "in place",
                      are_processes ? "processes" : "threads");
 }
 
@@ -113,11 +122,14 @@ runtime::EngineOptions LayoutRunner::Options(const LayoutCase& layout) const {
   options.layout = layout.layout;
   options.deadline = kDeadline;
   options.max_num_tokens = 60;
+  options.num_micro_batches = layout.layout.pp;
+  if (layout.are_experts_moving && layout.layout.pp > 1)
+    options.stage_layers = UnequalStages(model_.model->spec().num_layers(), layout.layout.pp);
   const auto experts = static_cast<int32_t>(model_.config.num_experts);
   const int32_t ranks = layout.layout.moe_ep;
   if (!layout.are_experts_moving || options.num_ranks() == 1) return options;
   options.num_slots = ranks * std::min(experts, (experts + ranks - 1) / ranks + 1);
-  options.moe_max_num_tokens = 3 * options.num_ranks();
+  options.moe_max_num_tokens = 3 * options.layout.stage();
   options.rebalance = {.mode = rebalance::Mode::kRandom, .seed = kSeed};
   return options;
 }

@@ -43,6 +43,7 @@ class LayoutRunner {
   // With the best kernels of this machine.
   explicit LayoutRunner(const std::string& folder);
 
+  int64_t num_layers() const { return model_.model->spec().num_layers(); }
   // Difference from one rank.
   std::string Run(const LayoutCase& layout);
 
