@@ -91,12 +91,13 @@ parallel::Layout StageLayout(const EngineFlags& flags, int32_t num_processes) {
 }  // namespace
 
 parallel::Layout ResolveLayout(const EngineFlags& flags, int32_t num_processes) {
-  if (num_processes % flags.pp != 0)
+  const int32_t pp = std::max(flags.pp, 1);
+  if (num_processes % pp != 0)
     Throw(ErrorKind::kInvalid,
           "{}; {} processes were started together, which are to be as many in each stage",
-          Said(flags, "--pp", flags.pp), num_processes);
-  parallel::Layout layout = StageLayout(flags, num_processes / flags.pp);
-  layout.pp = flags.pp;
+          Said(flags, "--pp", pp), num_processes);
+  parallel::Layout layout = StageLayout(flags, num_processes / pp);
+  layout.pp = pp;
   return layout;
 }
 
@@ -113,11 +114,12 @@ std::vector<int32_t> StageSizes(const EngineFlags& flags) {
 }
 
 int32_t NumMicroBatches(const EngineFlags& flags) {
-  if (flags.pp_micro_batches > flags.pp)
+  const int32_t pp = std::max(flags.pp, 1);
+  if (flags.pp_micro_batches > pp)
     Throw(ErrorKind::kInvalid,
           "{} and {}; there are no more micro-batches at the same time than stages",
-          Said(flags, "--pp-micro-batches", flags.pp_micro_batches), Said(flags, "--pp", flags.pp));
-  return flags.pp_micro_batches > 0 ? flags.pp_micro_batches : flags.pp;
+          Said(flags, "--pp-micro-batches", flags.pp_micro_batches), Said(flags, "--pp", pp));
+  return flags.pp_micro_batches > 0 ? flags.pp_micro_batches : pp;
 }
 
 }  // namespace wideload::config

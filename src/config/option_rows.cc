@@ -133,6 +133,7 @@ constexpr OptionRow kTable[] = {
      .group = Group::kLayout,
      .agreement = Agreement::kElsewhere,
      .limits = {.min = 1, .max = 1024},
+     .default_text = "1",
      .trtllm_key = "pipeline_parallel_size",
      .help = "stages, each of --tp x --dp ranks with some of the layers, which requests go through "
              "one after the other"},
