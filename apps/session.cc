@@ -95,7 +95,8 @@ void LogStart(const EngineFlags& flags, const Session& session) {
       KernelSetName(session.kernels), session.context,
       FormatBytes(static_cast<uint64_t>(session.model->weight_bytes())),
       session.packed ? fmt::format(" (experts in {})", flags.weight_file) : "",
-      options.num_micro_batches * options.num_kv_blocks * kv::kBlockTokens, layout, BalancerText(flags, session));
+      options.num_micro_batches * options.num_kv_blocks * kv::kBlockTokens, layout,
+      BalancerText(flags, session));
   if (options.prefix_cache && !session.engine->scheduler().has_prefix_cache())
     LogInfo("no prefix cache: layers of this model look back a window, and give up what is behind");
 }
@@ -148,9 +149,8 @@ std::vector<runtime::Fact> FactsOf(const EngineFlags& flags, const parallel::Lay
        runtime::Fingerprint(ReadFile(session.folder + "/config.json", kMaxSettingsBytes))},
       {"the fingerprint of the model's tensors (names, types, shapes, samples)",
        runtime::Fingerprint(TensorsOf(session.folder))},
-      {"the layout",
-       fmt::format("--tp {} --dp {} --moe-tp {} --pp {}", layout.tp, layout.dp, layout.moe_tp,
-                   layout.pp)}};
+      {"the layout", fmt::format("--tp {} --dp {} --moe-tp {} --pp {}", layout.tp, layout.dp,
+                                 layout.moe_tp, layout.pp)}};
   const std::vector<runtime::Fact> of_flags = FlagFacts(flags);
   facts.insert(facts.end(), of_flags.begin(), of_flags.end());
   return facts;

@@ -34,10 +34,10 @@ SchedulerOptions MakeSchedulerOptions(const EngineOptions& options,
 // Micro-batches on their way: in step t stage s has batches[(t - s) mod stages]. One that comes out
 // of the last stage is planned for again in the next step.
 struct Engine::Pipeline {
-  std::vector<MicroBatch> batches;             // [stages]
-  std::vector<MicroBatch*> stages;             // of each: its batch in this step
-  std::vector<parallel::Shard> moe_layers;     // of each: positions among the MoE layers
-  std::vector<std::vector<int32_t>> counts;    // routed [batches][MoE layers * experts]
+  std::vector<MicroBatch> batches;           // [stages]
+  std::vector<MicroBatch*> stages;           // of each: its batch in this step
+  std::vector<parallel::Shard> moe_layers;   // of each: positions among the MoE layers
+  std::vector<std::vector<int32_t>> counts;  // routed [batches][MoE layers * experts]
   int64_t num_steps = 0;
   int64_t num_planned = 0;
 
@@ -62,8 +62,7 @@ Engine::Pipeline::Pipeline(const model::ModelSpec& spec, const EngineOptions& op
   counts.resize(num_stages);
   for (MicroBatch& batch : batches) {
     batch.groups.resize(static_cast<size_t>(options.layout.dp));
-    for (auto& entries : batch.groups)
-      entries.reserve(static_cast<size_t>(options.max_batch_size));
+    for (auto& entries : batch.groups) entries.reserve(static_cast<size_t>(options.max_batch_size));
   }
   const auto position = [&](int64_t layer) {
     return std::ranges::lower_bound(spec.moe.layers, static_cast<int32_t>(layer)) -

@@ -56,12 +56,12 @@ class Engine {
 
   // One iteration on all ranks (none when there is nothing to compute); of stages, each carries its
   // micro-batch through its layers, and the events are of the one that comes out of the last. The
-  // events are valid until the next call. Errors: rethrows what ended the first rank that failed (kRunFailed when a rank
-  // does not answer within the deadline), now and at every later call with something to compute;
-  // comm::PeerLost also with nothing to compute when a rank that is a process has died.
-  // What it costs: all requests that have not ended, whose tokens up to the iteration before were
-  // delivered, and the events of those refused or cancelled since the call before; those that ended
-  // are not touched. The engine computes nothing any more.
+  // events are valid until the next call. Errors: rethrows what ended the first rank that failed
+  // (kRunFailed when a rank does not answer within the deadline), now and at every later call with
+  // something to compute; comm::PeerLost also with nothing to compute when a rank that is a process
+  // has died. What it costs: all requests that have not ended, whose tokens up to the iteration
+  // before were delivered, and the events of those refused or cancelled since the call before;
+  // those that ended are not touched. The engine computes nothing any more.
   std::span<const Event> Step();
   // After Step has thrown: ranks whose thread never came back. It may go on using the model and the
   // recorder at any time, so write what has to be written and end the process with std::_Exit.
@@ -141,7 +141,7 @@ class Engine {
   LogitsSink logits_sink_;
   PlacementSource placement_source_;
   std::unique_ptr<rebalance::OnlineBalancer> balancer_;
-  trace::Track* track_ = nullptr;       // of the thread that calls Step; null: nothing is traced
+  trace::Track* track_ = nullptr;  // of the thread that calls Step; null: nothing is traced
   bool is_warmup_ = false;
   int64_t balancing_ns_ = 0;
   IterationInfo info_;
@@ -149,9 +149,9 @@ class Engine {
   double imbalance_sum_ = 0;
   double balancedness_sum_ = 0;
   int64_t num_imbalances_ = 0;
-  std::vector<double> rank_rows_;        // [ranks of a stage] of one layer
-  std::vector<int64_t> computed_rows_;   // [ranks of a stage][MoE layers]
-  std::vector<RequestId> cancelled_;     // of those whose micro-batch is on its way
+  std::vector<double> rank_rows_;       // [ranks of a stage] of one layer
+  std::vector<int64_t> computed_rows_;  // [ranks of a stage][MoE layers]
+  std::vector<RequestId> cancelled_;    // of those whose micro-batch is on its way
 };
 
 }  // namespace wideload::runtime

@@ -18,7 +18,7 @@ namespace wideload::runtime {
 
 struct EngineOptions {
   compute::KernelSet kernels = compute::KernelSet::kReference;
-  parallel::Layout layout;  // cp is 1
+  parallel::Layout layout;            // cp is 1
   std::vector<int32_t> stage_layers;  // parallel::StageLayers' sizes
   // Of the requests, each with KV blocks of its own, at most layout.pp: while one is in a stage,
   // others are in the others.

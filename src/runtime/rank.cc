@@ -179,9 +179,9 @@ void Rank::HandOver(int64_t incoming_tokens) {
     if (options_.place().pp % 2 == parity) {
       if (is_last_stage() || pipeline_.num_outgoing == 0) continue;
       const TensorView& rows = pipeline_.outgoing;
-      link.Broadcast({reinterpret_cast<std::byte*>(rows.row<float>(0)),
-                      static_cast<size_t>(rows.num_bytes())},
-                     0);
+      link.Broadcast(
+          {reinterpret_cast<std::byte*>(rows.row<float>(0)), static_cast<size_t>(rows.num_bytes())},
+          0);
     } else if (!is_first_stage() && incoming_tokens > 0) {
       const Buffer& next = pipeline_.rows[1 - pipeline_.current];
       link.Broadcast({next.data(), static_cast<size_t>(incoming_tokens * row_bytes)}, 0);
@@ -219,13 +219,13 @@ void Rank::Compute(const RankStep& step) {
                                    .cache = &caches_[static_cast<size_t>(step.micro_batch)],
                                    .moe = moe_ ? &*moe_ : nullptr,
                                    .tensor = tensor_.get()};
-  const model::Batch batch{.iteration = step.iteration,
-                           .ids = ids_,
-                           .positions = positions_,
-                           .sequences = sequences_,
-                           .num_block_classes =
-                               static_cast<int64_t>(caches_.front().shape().classes.size()),
-                           .logits_rows = logits_rows_};
+  const model::Batch batch{
+      .iteration = step.iteration,
+      .ids = ids_,
+      .positions = positions_,
+      .sequences = sequences_,
+      .num_block_classes = static_cast<int64_t>(caches_.front().shape().classes.size()),
+      .logits_rows = logits_rows_};
   const TensorView h = TakeRows(context, batch);
   model_.Layers(context, batch, options_.layers.begin, options_.layers.end, h);
   if (recorder_) recorder_->RecordIteration(EpRank(options_.rank), step.iteration, routed_counts());

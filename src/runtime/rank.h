@@ -28,8 +28,8 @@ struct RankOptions {
   int64_t max_num_tokens = 0;
   int64_t max_batch_size = 0;
   int64_t num_kv_blocks = 0;
-  int32_t num_micro_batches = 1;  // each with blocks of its own
-  parallel::Shard layers;         // of its stage
+  int32_t num_micro_batches = 1;               // each with blocks of its own
+  parallel::Shard layers;                      // of its stage
   const PlacementState* placements = nullptr;  // of this process
   moe::SlotOptions slots;
   comm::Communicator* group = nullptr;  // of this rank, of all stages
@@ -65,7 +65,7 @@ struct RankTimes {
 // What a rank made of its part of an iteration; valid until the next one.
 struct RankResult {
   std::span<const RankOutput> outputs;     // one per entry, on the first rank of a group in the
-                                         // last stage
+                                           // last stage
   std::span<const int64_t> computed_rows;  // of each MoE layer; empty when there is none
   std::span<const int32_t> routed_counts;  // [MoE layers * experts] when asked for, else empty
   const RankExchange* exchange = nullptr;  // null when there is none
@@ -109,7 +109,7 @@ class Rank {
     // In turns: the rows in one are computed with while the next ones come into the other.
     Buffer rows[2];
     int current = 0;
-    TensorView outgoing;  // [T, hidden], of this step
+    TensorView outgoing;       // [T, hidden], of this step
     int64_t num_outgoing = 0;  // T; 0 also when nothing was computed
   };
   bool is_first_stage() const { return options_.place().pp == 0; }
@@ -129,9 +129,9 @@ class Rank {
   RankOptions options_;
   ThreadPool pool_;
   Workspace workspace_;
-  std::vector<kv::PagedCache> caches_;  // [micro-batches]
-  trace::Track* track_ = nullptr;               // null: nothing is traced
-  std::shared_ptr<comm::Communicator> stage_;   // of its stage, made by Start; null: there is one
+  std::vector<kv::PagedCache> caches_;         // [micro-batches]
+  trace::Track* track_ = nullptr;              // null: nothing is traced
+  std::shared_ptr<comm::Communicator> stage_;  // of its stage, made by Start; null: there is one
   std::unique_ptr<exchange::Fabric> stage_fabric_;  // likewise
   Pipeline pipeline_;
   std::shared_ptr<comm::Communicator> tensor_;  // of its group, made by Start; null: it is alone

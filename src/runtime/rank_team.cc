@@ -116,11 +116,12 @@ std::exception_ptr RankTeam::FirstFailure() const {
     if (failure && (!any || (report && report->rank == static_cast<int>(r)))) any = failure;
   }
   if (any || stuck_ranks_.empty()) return any;
-  return std::make_exception_ptr(Error(
-      ErrorKind::kRunFailed,
-      fmt::format("iteration {}: waited for the end of the iteration of rank {}: no answer "
-                  "for {:.1f} s after the first rank had ended it",
-                  stages_.empty() ? -1 : stages_.front()->iteration, stuck_ranks_[0], std::chrono::duration<double>(deadline_).count())));
+  return std::make_exception_ptr(
+      Error(ErrorKind::kRunFailed,
+            fmt::format("iteration {}: waited for the end of the iteration of rank {}: no answer "
+                        "for {:.1f} s after the first rank had ended it",
+                        stages_.empty() ? -1 : stages_.front()->iteration, stuck_ranks_[0],
+                        std::chrono::duration<double>(deadline_).count())));
 }
 
 void RankTeam::ThreadMain(int32_t r) {

@@ -56,10 +56,10 @@ Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(options),
       classes_(BlockClasses(options)),
       has_prefix_cache_(HasPrefixCache(options)) {
-  WIDELOAD_CHECK(
-      options.num_groups >= 1 && options.num_micro_batches >= 1 && options.max_num_tokens >= 1 && options.max_batch_size >= 1,
-      "{} groups, {} tokens, batch {}", options.num_groups, options.max_num_tokens,
-      options.max_batch_size);
+  WIDELOAD_CHECK(options.num_groups >= 1 && options.num_micro_batches >= 1 &&
+                     options.max_num_tokens >= 1 && options.max_batch_size >= 1,
+                 "{} groups, {} tokens, batch {}", options.num_groups, options.max_num_tokens,
+                 options.max_batch_size);
   for (int32_t g = 0; g < options.num_groups * options.num_micro_batches; ++g) {
     Group& group = groups_.emplace_back();
     for (const kv::BlockClass& blocks : classes_) group.blocks.emplace_back(blocks.num_blocks);
@@ -152,11 +152,10 @@ bool Scheduler::TryPlan(Group& group, Sequence& sequence) {
   group.has_prompts = group.has_prompts || sequence.num_uncomputed() > 1;
   sequence.last_plan = num_plans_;
   const bool last = count == sequence.num_uncomputed();
-  EntriesOf(group).push_back(
-      {.sequence = &sequence,
-       .start = sequence.num_computed,
-       .count = count,
-       .sample = last && sequence.request.max_tokens > 0});
+  EntriesOf(group).push_back({.sequence = &sequence,
+                              .start = sequence.num_computed,
+                              .count = count,
+                              .sample = last && sequence.request.max_tokens > 0});
   return true;
 }
 

@@ -18,7 +18,7 @@ namespace wideload::runtime {
 struct MicroBatch {
   int64_t iteration = -1;  // -1: nothing is computed
   int32_t index = 0;
-  std::vector<std::vector<PlanEntry>> groups;  // [layout.dp]
+  std::vector<std::vector<PlanEntry>> groups;        // [layout.dp]
   std::optional<rebalance::PlacementChange> change;  // that it announces
   moe::SharedPlacements announced;                   // the table after it; of a team of threads
 
@@ -44,7 +44,7 @@ struct TeamStep {
 // Of one rank.
 struct RankStep {
   std::span<const PlanEntry> entries;
-  int64_t iteration = -1;  // -1: nothing is computed
+  int64_t iteration = -1;                // -1: nothing is computed
   int64_t most_tokens = 0;               // that any group computes in it
   moe::SharedPlacements announced = {};  // the table after the change that it announces, or null
   int32_t micro_batch = 0;

@@ -40,7 +40,8 @@ std::vector<std::string> LayoutModels() {
 
 std::string LayoutCase::Describe() const {
   return fmt::format("{} stages, {} groups of {}, experts in {} parts, {}, {}", layout.pp,
-                     layout.dp, layout.tp, layout.moe_tp, are_experts_moving ? "moving" : "in place",
+                     layout.dp, layout.tp, layout.moe_tp,
+                     are_experts_moving ? "moving" : "in place",
                      are_processes ? "processes" : "threads");
 }
 

@@ -21,7 +21,7 @@ enum class OrderKind : int32_t { kStart, kStep, kReadTrace, kStop };
 
 // What a step says beside a rank's entries.
 struct StepHead {
-  int64_t iteration = -1;  // -1: nothing is computed
+  int64_t iteration = -1;   // -1: nothing is computed
   int64_t most_tokens = 0;  // that any rank of its stage computes
   int32_t micro_batch = 0;
   int64_t incoming_tokens = 0;  // RankStep's
