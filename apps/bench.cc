@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "bench_commands.h"
 #include "bench_output.h"
 #include "commands.h"
 #include "dataset.h"
@@ -370,6 +371,8 @@ void BenchCommand::Run(runtime::ProcessWorld* world) {
 void AddBench(Command program) {
   const Command group = program.Subcommand("bench", "measure serving");
   group.RequireSubcommand();
+  AddBenchServe(group);
+  AddBenchPrepareDataset(group);
   const Command command =
       group.Subcommand("throughput", "run the requests of a dataset and report tokens per second");
   BenchCommand& bench = RunsOnRanks<BenchCommand>(command);

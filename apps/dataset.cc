@@ -10,7 +10,7 @@ namespace wideload::apps {
 namespace {
 
 DatasetRow ReadRow(const JsonFields& fields, const tokenizer::Tokenizer* tokenizer,
-                   int64_t max_bytes) {
+                   int64_t max_bytes, bool keeps_text) {
   DatasetRow row;
   const Json& id = fields.Required("task_id");
   if (!id.is_number_integer() && !id.is_string())
@@ -27,6 +27,11 @@ DatasetRow ReadRow(const JsonFields& fields, const tokenizer::Tokenizer* tokeniz
     }
     return row;
   }
+  if (keeps_text) {
+    row.text = fields.String("prompt");
+    if (row.text.empty()) fields.Refuse("prompt", "a text that is not empty");
+    return row;
+  }
   if (tokenizer == nullptr)
     fields.Refuse("input_ids", "present: the model has no tokenizer.json or tiktoken.model");
   row.ids = tokenizer->PrefixIds();
@@ -41,6 +46,14 @@ DatasetRow ReadRow(const JsonFields& fields, const tokenizer::Tokenizer* tokeniz
 }
 
 }  // namespace
+
+std::vector<int32_t> TextIds(const tokenizer::Tokenizer& tokenizer) {
+  std::vector<int32_t> ids;
+  for (int32_t id = 0; id < tokenizer.NumIds(); ++id)
+    if (tokenizer.HasToken(id) && !tokenizer.IsSpecial(id)) ids.push_back(id);
+  if (ids.empty()) Throw(ErrorKind::kInvalid, "the tokenizer has no token but special ones");
+  return ids;
+}
 
 std::vector<DatasetRow> ReadDataset(const std::string& path, const tokenizer::Tokenizer* tokenizer,
                                     const DatasetLimits& limits) {
@@ -60,7 +73,7 @@ std::vector<DatasetRow> ParseDataset(std::string_view text, const std::string& s
     if (limits.max_rows > 0 && static_cast<int64_t>(rows.size()) == limits.max_rows) break;
     const std::string place = fmt::format("{} line {}", source, number);
     const Json json = ParseJson(line, place);
-    rows.push_back(ReadRow(JsonFields(json, place), tokenizer, max_bytes));
+    rows.push_back(ReadRow(JsonFields(json, place), tokenizer, max_bytes, limits.keeps_texts));
   }
   if (rows.empty())
     Throw(ErrorKind::kInvalid, "{}: has no rows; at least one request is needed", source);

@@ -77,14 +77,19 @@ void PrepareOutputs(const EngineFlags& flags, Session& session) {
   PrepareTrace(flags, session);
 }
 
-void StartRecording(Session& session) {
-  if (!session.record) return;
-  session.recorder = std::make_unique<statistics::Recorder>(
+std::unique_ptr<statistics::Recorder> MakeRecorder(const Session& session,
+                                                   const statistics::IterationRange& range) {
+  return std::make_unique<statistics::Recorder>(
       statistics::RecorderOptions{.num_ranks = session.engine->options().num_ranks(),
                                   .layers = session.model->spec().moe.layers,
                                   .num_experts = static_cast<int32_t>(session.config.num_experts),
                                   .experts_per_token = static_cast<int32_t>(session.config.top_k),
-                                  .range = session.record->range});
+                                  .range = range});
+}
+
+void StartRecording(Session& session) {
+  if (!session.record) return;
+  session.recorder = MakeRecorder(session, session.record->range);
   session.engine->SetRecorder(session.recorder.get());
 }
 

@@ -1,4 +1,4 @@
-// What a run writes beside its results: expert statistics and the trace. For session.cc.
+// What a run writes beside its results: expert statistics and the trace.
 #pragma once
 
 #include "session.h"
@@ -8,6 +8,9 @@ namespace wideload::apps {
 // Refuses what cannot be written, before the model is loaded. Of rank 0.
 void PrepareOutputs(const EngineFlags& flags, Session& session);
 
+// Of these iterations of the session's engine, which is there.
+std::unique_ptr<statistics::Recorder> MakeRecorder(const Session& session,
+                                                   const statistics::IterationRange& range);
 // Once the engine is there.
 void StartRecording(Session& session);
 // Before it is made, on every rank: where all threads of this process write what they do.

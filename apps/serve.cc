@@ -13,6 +13,7 @@
 #include "runtime/text_limits.h"
 #include "sampling_flags.h"
 #include "serve/server.h"
+#include "serve_control.h"
 #include "session.h"
 #include "tokenizer/tokenizer.h"
 #include "version.h"
@@ -21,6 +22,9 @@ namespace wideload::apps {
 namespace {
 
 constexpr size_t kMinKeyBytes = 8;
+// Control routes have no other way in than from this machine.
+constexpr const char* kControlHost = "127.0.0.1";
+constexpr serve::HttpLimits kControlLimits{.body_bytes = 4096, .max_connections = 8};
 
 struct ServeCommand {
   EngineFlags engine;
@@ -35,6 +39,8 @@ struct ServeCommand {
   int64_t max_connections = 1024;
   double request_timeout_s = 0;
   double drain_timeout_s = 30;
+  std::optional<int32_t> control_port;
+  std::string record_path;
 
   void Run(runtime::ProcessWorld* world);
 
@@ -102,10 +108,17 @@ std::unique_ptr<const chat::ChatTemplate> OpenTemplate(const std::string& folder
 void ServeCommand::Run(runtime::ProcessWorld* world) {
   CheckFiles(engine,
              {Reads("--api-key-file", api_key_file), Reads("--chat-template", chat_template)});
+  if (!record_path.empty() && !control_port)
+    Throw(ErrorKind::kInvalid,
+          "--record-path needs --control-port, by which recordings are asked for");
+  if (!record_path.empty() && !std::filesystem::is_directory(record_path))
+    Throw(ErrorKind::kInvalid, "--record-path is {}, which is no folder", record_path);
   if (cache_salt_per_key && api_key_file.empty())
     Throw(ErrorKind::kInvalid, "--cache-salt-per-key needs the keys of --api-key-file");
   CatchInterrupts();
   serve::HttpServer http(host, port, {.max_connections = max_connections});
+  std::optional<serve::HttpServer> control_http;
+  if (control_port) control_http.emplace(kControlHost, *control_port, kControlLimits);
   std::unique_ptr<const tokenizer::Tokenizer> tokenizer;
   std::unique_ptr<const chat::ChatTemplate> opened;
   serve::ServedModel model;
@@ -131,12 +144,21 @@ void ServeCommand::Run(runtime::ProcessWorld* world) {
       });
   model.engine = session.engine->options();
   runtime::EngineLoop loop(*session.engine, tokenizer.get());
+  ServeControl control(session, record_path);
+  const serve::ApiKeys keys(options.api.keys);
   const auto started = [&] {
+    if (control_http) {
+      control_http->Start(serve::ControlHandlers(loop, keys, control.Routes()));
+      LogInfo("control routes are on http://{}:{}", kControlHost, control_http->port());
+    }
     LogInfo("serving {} on http://{}:{}{}", model.name, host, http.port(),
             options.api.keys.empty() ? "" : ", for clients with a key");
   };
   RunRecorded(session, [&] {
-    serve::Serve(model, loop, http, options, started, [] { return InterruptSignal() != 0; });
+    serve::Serve(model, loop, http, options, started,
+                 [&] { return InterruptSignal() != 0 || control.is_drain_asked(); });
+    if (control_http) control_http->Stop();
+    control.End(*session.engine);
   });
   LogInfo("all requests are answered; the server has ended");
   ForgetInterrupt();
@@ -183,6 +205,12 @@ void AddServe(Command program) {
            "seconds that requests under way get when the server is asked to end")
       .Range(0, 1e9)
       .ShowDefault();
+  command
+      .Add("--control-port", serve.control_port,
+           "port on this machine alone for record, rebalance and drain; 0: any that is free")
+      .Range(0, 65535);
+  command.Add("--record-path", serve.record_path,
+              "folder for the expert statistics that /dump_expert_distribution_record writes");
 }
 
 }  // namespace wideload::apps

@@ -68,6 +68,7 @@ void OnlineBalancer::Observe(int64_t iteration, std::span<const int32_t> routed_
   if (options_.is_waiting) job_went_.wait(lock, [&] { return !is_full() || failure_; });
   if (failure_) std::rethrow_exception(failure_);
   if (is_full()) {
+    is_asked_ |= jobs_.front().is_asked;
     spare_jobs_.push_back(std::move(jobs_.front()));
     jobs_.pop_front();
     ++figures_.num_skipped;
@@ -79,6 +80,7 @@ void OnlineBalancer::Observe(int64_t iteration, std::span<const int32_t> routed_
   }
   job.iteration = iteration;
   job.is_warmup = is_warmup;
+  job.is_asked = std::exchange(is_asked_, false);
   job.routed_counts.assign(routed_counts.begin(), routed_counts.end());
   jobs_.push_back(std::move(job));
   lock.unlock();
@@ -129,6 +131,11 @@ void OnlineBalancer::Merge(std::vector<LayerChange> layers, std::vector<LayerCha
   }
 }
 
+void OnlineBalancer::PlanNow() {
+  const std::lock_guard lock(mutex_);
+  is_asked_ = true;
+}
+
 BalancerFigures OnlineBalancer::figures() const {
   const std::lock_guard lock(mutex_);
   return figures_;
@@ -166,7 +173,7 @@ void OnlineBalancer::ThreadMain(trace::Track* track) {
     try {
       trace::SetIteration(job.iteration);
       const trace::Span span(trace::SpanKind::kPlan);
-      plan.layers = planner_->Plan({job.iteration, job.is_warmup, job.routed_counts});
+      plan.layers = planner_->Plan({job.iteration, job.is_warmup, job.routed_counts, job.is_asked});
     } catch (...) {
       failure = std::current_exception();
     }

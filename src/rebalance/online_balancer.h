@@ -51,6 +51,10 @@ class OnlineBalancer {
   // carries it out. Errors: rethrows what ended the planner.
   std::optional<PlacementChange> ChangeFor(int64_t iteration);
 
+  // The next iteration that is observed is planned for with every layer looked at
+  // (IterationCounts::is_asked). Any thread.
+  void PlanNow();
+
   // Since the start. Any thread.
   BalancerFigures figures() const;
   // What the slots hold after the last ChangeFor [MoE layers].
@@ -60,6 +64,7 @@ class OnlineBalancer {
   struct Job {
     int64_t iteration = 0;
     bool is_warmup = false;
+    bool is_asked = false;
     std::vector<int32_t> routed_counts;
   };
   struct Plan {
@@ -86,6 +91,7 @@ class OnlineBalancer {
   std::deque<Plan> plans_;          // not taken yet; at most delay_iterations + 1
   std::exception_ptr failure_;
   bool stop_ = false;
+  bool is_asked_ = false;  // PlanNow, for the next job
   BalancerFigures figures_;
   std::jthread thread_;
 };

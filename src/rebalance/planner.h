@@ -18,6 +18,7 @@ struct IterationCounts {
   int64_t iteration = 0;
   bool is_warmup = false;                  // its counts are no load to plan for
   std::span<const int32_t> routed_counts;  // [MoE layers * experts], tokens of all ranks
+  bool is_asked = false;  // look at every layer now, whatever thresholds and turns say
 };
 
 class Planner {

@@ -120,6 +120,15 @@ TEST(RepairPlanner, StopsWhereNothingIsGainedAnyMore) {
 }
 
 // What is best for the optimal split is not for the even one.
+// No load is as uneven as this threshold.
+TEST(RepairPlanner, LooksAtEveryLayerWhenAsked) {
+  const auto planner = MakePlanner({.mode = Mode::kRepair, .threshold = 100}, Start());
+  Text text(7);
+  const std::vector<int32_t> counts = text.Draw();
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(planner->Plan({i, false, counts}).empty());
+  EXPECT_FALSE(planner->Plan({4, false, counts, true}).empty());
+}
+
 TEST(RepairPlanner, BalancesForTheEvenSplitWhereRanksSplitSo) {
   double imbalance[2];
   for (const bool splits_evenly : {false, true}) {
@@ -182,6 +191,13 @@ TEST(UpdateGroups, GoRoundAsTensorRtLlmDoes) {
 
 // Layer 1 of 3 is placed at the second step, from the counts of both, and at the sixth from those
 // after the second.
+TEST(TensorRtLlmPlanner, PlansEveryLayerWhenAsked) {
+  Text text(7);
+  const std::vector<int32_t> counts = text.Draw();
+  EXPECT_EQ(TensorRtLlmPlanner(1, Start()).Plan({0, false, counts}).size(), 1U);
+  EXPECT_EQ(TensorRtLlmPlanner(1, Start()).Plan({0, false, counts, true}).size(), size_t{kLayers});
+}
+
 TEST(TensorRtLlmPlanner, PlansFromDecayedCountsSinceTheLayersLastStep) {
   TensorRtLlmPlanner planner(1, Start());
   Text text(9);

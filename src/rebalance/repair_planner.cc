@@ -152,6 +152,8 @@ std::vector<RepairPlanner::Offer> RepairPlanner::MakeOffers() {
 std::vector<LayerChange> RepairPlanner::Plan(const IterationCounts& counts) {
   if (counts.is_warmup) return {};
   Take(counts);
+  if (counts.is_asked)
+    for (Layer& layer : layers_) layer.is_repaired = !layer.recent.empty();
   int32_t budget = options_.max_fetched_slots_per_iter;
   std::vector<LayerChange> changes;
   for (Offer& offer : MakeOffers()) {

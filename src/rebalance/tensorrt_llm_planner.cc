@@ -1,6 +1,7 @@
 #include "rebalance/tensorrt_llm_planner.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "eplb/policies/tensorrt_llm_policy.h"
@@ -33,7 +34,9 @@ std::vector<LayerChange> TensorRtLlmPlanner::Plan(const IterationCounts& counts)
   for (std::vector<float>& loads : loads_)
     for (float& load : loads) load = kDecay * load + static_cast<float>(*count++);
   std::vector<LayerChange> changes;
-  for (const int32_t layer : groups_[next_group_]) {
+  std::vector<int32_t> all(now_.size());
+  std::iota(all.begin(), all.end(), 0);
+  for (const int32_t layer : counts.is_asked ? all : groups_[next_group_]) {
     std::vector<float>& loads = loads_[static_cast<size_t>(layer)];
     eplb::Placement& now = now_[static_cast<size_t>(layer)];
     eplb::Placement placement = eplb::TensorRtLlmPlacement(loads, now.num_slots(), now.num_ranks);

@@ -101,6 +101,7 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, const Ra
 
 Engine::Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team)
     : options_(options),
+      moe_shape_(model.spec().moe),
       vocab_size_(model.spec().vocab_size),
       num_moe_layers_(model.spec().moe.layers.size()),
       scheduler_(std::make_unique<Scheduler>(
@@ -130,7 +131,7 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, std::uni
     LeaveToStuckRanks();
     throw;
   }
-  if (balancer_) team_->CountRouted(true);
+  if (balancer_) CountRouted();
 }
 
 Engine::~Engine() { LeaveToStuckRanks(); }
@@ -243,12 +244,13 @@ std::optional<rebalance::PlacementChange> Engine::NextChange(int64_t iteration) 
 }
 
 void Engine::TellBalancer(const MicroBatch& home) {
-  if (!balancer_) return;
+  if (!is_counting_) return;
   const trace::Span span(trace::SpanKind::kBalance);
   const int64_t start = ThreadCpuNs();
-  std::vector<int32_t>& counts = pipeline_->counts[static_cast<size_t>(home.index)];
-  balancer_->Observe(home.iteration, counts, is_warmup_);
-  counts.clear();
+  routed_counts_.swap(pipeline_->counts[static_cast<size_t>(home.index)]);
+  pipeline_->counts[static_cast<size_t>(home.index)].clear();
+  if (!balancer_) return;
+  balancer_->Observe(home.iteration, routed_counts_, is_warmup_);
   balancing_ns_ += ThreadCpuNs() - start;
 }
 
@@ -316,7 +318,7 @@ void Engine::CountRows(std::span<MicroBatch* const> stages) {
       balancedness_sum_ += 1 / (1 + imbalance);
     }
     num_imbalances_ += layers.size();
-    if (!balancer_) continue;
+    if (!is_counting_) continue;
     std::vector<int32_t>& sums = pipeline_->counts[static_cast<size_t>(stages[s]->index)];
     sums.resize(team_->result(0).routed_counts.size());
     for (size_t r = s * ranks; r < (s + 1) * ranks; ++r) {

@@ -94,6 +94,15 @@ class Engine {
   void DropPrefixes() { scheduler_->DropPrefixes(); }
   // Null when nothing is balanced: it is off, or the model has no experts, or there is one rank.
   const rebalance::OnlineBalancer* balancer() const { return balancer_.get(); }
+  rebalance::OnlineBalancer* balancer() { return balancer_.get(); }
+  // Has every iteration from the next on counted for routed_counts; where it is balanced, it is.
+  void CountRouted() {
+    is_counting_ = true;
+    team_->CountRouted(true);
+  }
+  // (token, k) pairs that the last iteration routed to each expert, of all ranks [MoE layers *
+  // experts]; empty where nothing is counted.
+  std::span<const int32_t> routed_counts() const { return routed_counts_; }
   // Thread CPU time that Step has spent on the balancer: summing counts up, handing them on, taking
   // changes.
   int64_t balancing_ns() const { return balancing_ns_; }
@@ -114,6 +123,8 @@ class Engine {
   const IterationInfo& last_iteration() const { return info_; }
   const Scheduler& scheduler() const { return *scheduler_; }
   const EngineOptions& options() const { return options_; }
+  // Of the model.
+  const moe::MoeShape& moe_shape() const { return moe_shape_; }
 
  private:
   Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team);
@@ -130,6 +141,7 @@ class Engine {
   void LeaveToStuckRanks();
 
   EngineOptions options_;
+  moe::MoeShape moe_shape_;
   int64_t vocab_size_;
   size_t num_moe_layers_;
   // These are used by the rank threads; a stuck one keeps them (see the destructor).
@@ -141,7 +153,9 @@ class Engine {
   LogitsSink logits_sink_;
   PlacementSource placement_source_;
   std::unique_ptr<rebalance::OnlineBalancer> balancer_;
-  trace::Track* track_ = nullptr;  // of the thread that calls Step; null: nothing is traced
+  trace::Track* track_ = nullptr;       // of the thread that calls Step; null: nothing is traced
+  std::vector<int32_t> routed_counts_;  // [MoE layers * experts] of all ranks
+  bool is_counting_ = false;
   bool is_warmup_ = false;
   int64_t balancing_ns_ = 0;
   IterationInfo info_;

@@ -34,6 +34,14 @@ void EngineLoop::Cancel(JobId id) {
   Wake();
 }
 
+void EngineLoop::Post(std::function<void(Engine&)> work) {
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    works_.push_back(std::move(work));
+  }
+  Wake();
+}
+
 void EngineLoop::Wake() { wake_.Increment(); }
 
 bool EngineLoop::idle() const { return jobs_.empty() && wake_.Load() == seen_; }
@@ -43,22 +51,28 @@ void EngineLoop::Wait(std::chrono::milliseconds longest) { wake_.Sleep(seen_, lo
 void EngineLoop::Step() {
   TakeInbox();
   EndLate();
+  const auto start = std::chrono::steady_clock::now();
   try {
     for (const Event& event : engine_.Step()) Deliver(event);
   } catch (const std::exception&) {
     FailAll("the engine has stopped");  // the cause is not for clients
     throw;
   }
+  if (monitor_)
+    monitor_->Note(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   NoteFigures();
 }
 
 void EngineLoop::TakeInbox() {
   seen_ = wake_.Load();
+  std::vector<std::function<void(Engine&)>> works;
   {
     const std::lock_guard lock(inbox_mutex_);
     std::swap(arrivals_, new_arrivals_);
     std::swap(cancellations_, new_cancellations_);
+    works.swap(works_);
   }
+  for (const auto& work : works) work(engine_);
   for (Arrival& arrival : new_arrivals_) Start(std::move(arrival));
   new_arrivals_.clear();
   for (const JobId id : new_cancellations_) {

@@ -12,6 +12,7 @@
 
 #include "base/wait.h"
 #include "runtime/engine.h"
+#include "runtime/engine_monitor.h"
 #include "runtime/generation.h"
 
 namespace wideload::runtime {
@@ -52,6 +53,9 @@ class EngineLoop {
   // Any thread. Ends the request with kCancelled in the next Step; unknown and ended ones are
   // ignored.
   void Cancel(JobId id);
+  // Any thread. Calls `work` on the engine's thread between two iterations, within the next Step,
+  // before requests that come later; it must not throw. Work that no Step follows is dropped.
+  void Post(std::function<void(Engine&)> work);
   // Any thread: Wait returns.
   void Wake();
 
@@ -68,6 +72,11 @@ class EngineLoop {
 
   // Ends every request, those to come included, with kError and this reason.
   void EndAll(const std::string& reason);
+
+  // Notes from now on what the engine does; before the first Step.
+  void Watch() { monitor_.emplace(engine_); }
+  // Any thread; null when nobody watches.
+  const EngineMonitor* monitor() const { return monitor_ ? &*monitor_ : nullptr; }
 
   // Any thread: of the last Step.
   struct Figures {
@@ -112,9 +121,10 @@ class EngineLoop {
   Now now_;
 
   std::mutex inbox_mutex_;
-  std::vector<Arrival> arrivals_;      // of the inbox
-  std::vector<JobId> cancellations_;   // of the inbox
-  std::vector<Arrival> new_arrivals_;  // the inbox's, taken
+  std::vector<Arrival> arrivals_;                    // of the inbox
+  std::vector<JobId> cancellations_;                 // of the inbox
+  std::vector<std::function<void(Engine&)>> works_;  // of the inbox
+  std::vector<Arrival> new_arrivals_;                // the inbox's, taken
   std::vector<JobId> new_cancellations_;
   std::atomic<JobId> next_id_{0};
   EventWord wake_;
@@ -123,6 +133,7 @@ class EngineLoop {
   Jobs jobs_;
   std::map<RequestId, JobId> job_of_;
   std::vector<TokenLogit> scratch_;
+  std::optional<EngineMonitor> monitor_;
   std::string failure_;  // of the engine; empty: none
   mutable std::mutex figures_mutex_;
   Figures figures_;

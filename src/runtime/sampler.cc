@@ -1,6 +1,7 @@
 #include "runtime/sampler.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -18,16 +19,22 @@ uint64_t Mix(uint64_t z) {
 
 // The largest logit, ties to the lowest id; -1 if there is a NaN or nothing finite.
 int32_t ArgMax(std::span<const float> logits) {
-  int32_t best = -1;
-  float best_logit = -std::numeric_limits<float>::infinity();
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (std::isnan(logits[i])) return -1;
-    if (logits[i] > best_logit) {
-      best_logit = logits[i];
-      best = static_cast<int32_t>(i);
-    }
-  }
-  return std::isfinite(best_logit) ? best : -1;
+  // Lanes that do not wait for each other: a compiler may not reorder a maximum of floats itself.
+  constexpr size_t kLanes = 16;
+  std::array<float, kLanes> best;
+  best.fill(-std::numeric_limits<float>::infinity());
+  std::array<int32_t, kLanes> has_nan{};
+  const auto look = [&](size_t i, size_t lane) {
+    best[lane] = logits[i] > best[lane] ? logits[i] : best[lane];
+    has_nan[lane] |= logits[i] != logits[i] ? 1 : 0;
+  };
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes)
+    for (size_t lane = 0; lane < kLanes; ++lane) look(i + lane, lane);
+  for (; i < logits.size(); ++i) look(i, 0);
+  const float largest = *std::max_element(best.begin(), best.end());
+  if (!std::isfinite(largest) || std::ranges::count(has_nan, 0) != kLanes) return -1;
+  return static_cast<int32_t>(std::ranges::find(logits, largest) - logits.begin());
 }
 
 bool Better(const TokenLogit& a, const TokenLogit& b) {
@@ -108,8 +115,33 @@ void Sampler::ApplyPenalties(const Input& input, const SamplingParams& params) {
   }
 }
 
-// Candidates come off a heap, largest first, until top-k or top-p is met; the prefix sums run in
-// that order.
+// Brings the best of candidates_ to the front, best first, until their weights reach `needed` or
+// all are there. weights_ becomes theirs, of as many as are needed.
+void Sampler::SortHead(double needed) {
+  // A vocabulary is long and the head short: it grows until it is enough, and what lies behind it
+  // stays as it is.
+  constexpr int64_t kFirstHead = 64;
+  constexpr int64_t kGrowth = 8;
+  weights_.clear();
+  const auto size = static_cast<int64_t>(candidates_.size());
+  double sum = 0;
+  int64_t done = 0;
+  for (int64_t head = std::min(kFirstHead, size); done < size;
+       head = std::min(head * kGrowth, size)) {
+    const auto begin = candidates_.begin() + done;
+    const auto end = candidates_.begin() + head;
+    if (head < size) std::nth_element(begin, end, candidates_.end(), Better);
+    std::sort(begin, end, Better);
+    for (; done < head; ++done) {
+      if (sum >= needed) return;
+      weights_.push_back(std::exp(candidates_[static_cast<size_t>(done)].logit));
+      sum += weights_.back();
+    }
+  }
+}
+
+// Without top-p the order does not matter, and candidates stay as they are; with it, the prefix
+// sums run from the largest on.
 int32_t Sampler::Draw(const SamplingParams& params, double uniform) {
   candidates_.clear();
   float largest = -std::numeric_limits<float>::infinity();
@@ -127,8 +159,6 @@ int32_t Sampler::Draw(const SamplingParams& params, double uniform) {
                      candidates_.end(), Better);
     candidates_.resize(keep);
     std::sort(candidates_.begin(), candidates_.end(), Better);
-  } else if (params.top_p < 1) {
-    std::sort(candidates_.begin(), candidates_.end(), Better);
   }
   weights_.clear();
   double total = 0;
@@ -136,11 +166,8 @@ int32_t Sampler::Draw(const SamplingParams& params, double uniform) {
     weights_.push_back(std::exp(c.logit));
     total += weights_.back();
   }
-  size_t kept = weights_.size();
-  if (params.top_p < 1) {  // the smallest prefix that reaches top_p
-    double sum = 0;
-    for (kept = 0; kept < weights_.size() && sum < params.top_p * total;) sum += weights_[kept++];
-  }
+  if (params.top_p < 1) SortHead(params.top_p * total);  // the smallest prefix that reaches top_p
+  const size_t kept = weights_.size();
   double mass = 0;
   for (size_t i = 0; i < kept; ++i) {
     if (weights_[i] < params.min_p) weights_[i] = 0;  // the largest weight is 1

@@ -48,6 +48,7 @@ class Sampler {
 
  private:
   void ApplyPenalties(const Input& input, const SamplingParams& params);
+  void SortHead(double needed);
   int32_t Draw(const SamplingParams& params, double uniform);
 
   std::vector<float> logits_;                        // after penalties

@@ -83,6 +83,7 @@ void Answer::Note(size_t i, runtime::Delta delta) {
     metrics_.NoteChoice({.prompt_tokens = static_cast<int64_t>(choice.prompt.size()),
                          .generated_tokens = static_cast<int64_t>(choice.ids.size()),
                          .latency_s = Seconds(Clock::now() - start_.arrival),
+                         .decode_s = Seconds(choice.last_token - choice.first_token),
                          .finish_reason = FinishReasonName(delta.finish)});
   if (has_failed_) return;
   if (delta.finish == runtime::FinishReason::kError) return Fail(delta.error);
@@ -163,10 +164,12 @@ Json Answer::CallJson(size_t i, size_t call) const {
 
 void Answer::NoteToken(Choice& choice) {
   const auto now = Clock::now();
-  if (choice.ids.empty())
+  if (choice.ids.empty()) {
+    choice.first_token = now;
     metrics_.NoteFirstToken(Seconds(now - start_.arrival));
-  else
+  } else {
     metrics_.NoteNextToken(Seconds(now - choice.last_token));
+  }
   choice.last_token = now;
 }
 

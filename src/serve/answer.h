@@ -60,7 +60,7 @@ class Answer {
     int64_t text_offset = 0;        // of the next token, in characters
     int64_t num_cached_tokens = 0;  // of the prompt
     bool has_begun = false;
-    std::chrono::steady_clock::time_point last_token;
+    std::chrono::steady_clock::time_point first_token, last_token;
   };
 
   void Note(size_t i, runtime::Delta delta);

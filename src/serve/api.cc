@@ -7,7 +7,10 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "serve/dashboard_data.h"
+#include "serve/engine_metrics.h"
 #include "serve/openapi.h"
+#include "serve/web_page.h"
 
 namespace wideload::serve {
 namespace {
@@ -19,16 +22,6 @@ int64_t Now() { return static_cast<int64_t>(std::time(nullptr)); }
 uint64_t RandomNumber() {
   std::random_device device;
   return (uint64_t{device()} << 32) ^ device();
-}
-
-// In a time that depends on the key's length alone.
-bool IsKey(std::string_view key, std::string_view given) {
-  size_t differs = key.size() ^ given.size();
-  for (size_t i = 0; i < key.size(); ++i) {
-    const char c = i < given.size() ? given[i] : '\0';
-    differs |= static_cast<unsigned char>(key[i] ^ c);
-  }
-  return differs == 0;
 }
 
 const char* IdPrefix(Operation operation) {
@@ -50,6 +43,7 @@ struct Api::Route {
   std::string_view method, path;
   unsigned operation = 0;  // of a POST: read and carried out by the readers
   HttpResponse (Api::*get)(const HttpRequest& request) = nullptr;
+  bool is_public = false;  // needs no key: it tells nothing of the model or its use
 };
 
 std::span<const Api::Route> Api::Routes() {
@@ -61,12 +55,16 @@ std::span<const Api::Route> Api::Routes() {
       Route{"POST", "/detokenize", kDetokenize},
       Route{"POST", "/apply-template", kApplyTemplate},
       Route{"GET", "/v1/models", 0, &Api::Models},
-      Route{"GET", "/health", 0, &Api::Health},
+      Route{"GET", "/health", 0, &Api::Health, true},
       Route{"GET", "/ready", 0, &Api::Ready},
       Route{"GET", "/version", 0, &Api::Version},
       Route{"GET", "/metrics", 0, &Api::MetricsText},
       Route{"GET", "/prometheus/metrics", 0, &Api::MetricsText},
       Route{"GET", "/openapi.json", 0, &Api::OpenApi},
+      Route{"GET", "/", 0, &Api::ChatPage, true},
+      Route{"GET", "/dashboard", 0, &Api::DashboardPage, true},
+      Route{"GET", "/dashboard/data", 0, &Api::DashboardData},
+      Route{"GET", "/dashboard/experts", 0, &Api::DashboardExperts},
   };
   return kRoutes;
 }
@@ -111,6 +109,7 @@ Api::Api(const ServedModel& model, runtime::EngineLoop& loop, ApiOptions options
     : model_(model),
       loop_(loop),
       options_(std::move(options)),
+      keys_(options_.keys),
       metrics_(model.name),
       created_(Now()),
       random_(RandomNumber()),
@@ -133,24 +132,11 @@ HttpHandlers Api::Handlers() {
               }};
 }
 
-// Its place among the keys.
-std::optional<size_t> Api::KeyOf(const std::string& authorization) const {
-  constexpr std::string_view kScheme = "Bearer ";
-  if (!authorization.starts_with(kScheme)) return std::nullopt;
-  const auto given = std::string_view(authorization).substr(kScheme.size());
-  std::optional<size_t> found;
-  for (size_t i = 0; i < options_.keys.size(); ++i)
-    if (IsKey(options_.keys[i], given)) found = i;
-  return found;
-}
-
 std::optional<HttpResponse> Api::Check(const HttpRequest& request) {
-  const bool is_open = options_.keys.empty() || request.path == "/health";
-  if (!is_open && !KeyOf(request.authorization))
-    return RefusalResponse({.status = 401,
-                            .message = "a valid API key is needed: Authorization: Bearer KEY",
-                            .code = "invalid_api_key"});
-  if (const Route* route = FindRoute(request.method, request.path)) {
+  const Route* route = FindRoute(request.method, request.path);
+  const bool is_open = keys_.empty() || (route != nullptr && route->is_public);
+  if (!is_open && !keys_.Find(request.authorization)) return RefusalResponse(NoKey());
+  if (route != nullptr) {
     if (route->operation == 0 || !is_draining_) return std::nullopt;
     metrics_.CountRejected("draining");
     return RefusalResponse({.status = 503,
@@ -159,8 +145,8 @@ std::optional<HttpResponse> Api::Check(const HttpRequest& request) {
                             .retry_after_s = 5});
   }
   std::string allowed;
-  for (const Route& route : Routes())
-    if (route.path == request.path) allowed = route.method;
+  for (const Route& other : Routes())
+    if (other.path == request.path) allowed = other.method;
   if (allowed.empty())
     return RefusalResponse(
         {.status = 404, .message = "there is no such route", .code = "unknown_route"});
@@ -217,7 +203,7 @@ std::optional<Refusal> Api::Carry(const HttpExchange& exchange, Operation operat
   if (auto refusal = ParseApiRequest(operation, exchange.request().body, request)) return refusal;
   if (auto refusal = CheckModel(request)) return refusal;
   if (options_.salts_by_key) {
-    const std::optional<size_t> key = KeyOf(exchange.request().authorization);
+    const std::optional<size_t> key = keys_.Find(exchange.request().authorization);
     request.cache_salt = fmt::format("{}:{}", key ? std::to_string(*key) : "", request.cache_salt);
   }
   if (operation == kCompletion || IsChat(operation))
@@ -340,9 +326,27 @@ HttpResponse Api::Models(const HttpRequest&) {
 }
 
 HttpResponse Api::MetricsText(const HttpRequest&) {
+  const runtime::EngineLoop::Figures figures = loop_.figures();
   return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
-          .body = metrics_.Text(loop_.figures(), num_open(),
-                                num_connections_ ? num_connections_() : 0)};
+          .body = metrics_.Text(figures, num_open(), num_connections_ ? num_connections_() : 0) +
+                  EngineMetricsText(loop_.monitor()->course(), model_.engine, figures.kv_usage,
+                                    metrics_.label())};
+}
+
+HttpResponse Api::ChatPage(const HttpRequest&) { return WebPage(ChatPageText()); }
+
+HttpResponse Api::DashboardPage(const HttpRequest&) { return WebPage(DashboardPageText()); }
+
+HttpResponse Api::DashboardData(const HttpRequest&) {
+  return {.body = DashboardDataJson({.model = model_,
+                                     .loop = loop_,
+                                     .version = options_.version,
+                                     .num_open = num_open(),
+                                     .is_draining = is_draining_})};
+}
+
+HttpResponse Api::DashboardExperts(const HttpRequest&) {
+  return {.body = DashboardExpertsJson(loop_)};
 }
 
 HttpResponse Api::OpenApi(const HttpRequest&) {

@@ -13,6 +13,7 @@
 
 #include "runtime/engine_loop.h"
 #include "serve/answer.h"
+#include "serve/api_keys.h"
 #include "serve/http_server.h"
 #include "serve/metrics.h"
 #include "serve/served_model.h"
@@ -67,7 +68,6 @@ class Api {
 
   std::optional<HttpResponse> Check(const HttpRequest& request);
   void Handle(const HttpExchange& exchange);
-  std::optional<size_t> KeyOf(const std::string& authorization) const;
 
   // On a thread that reads requests.
   void Read(const HttpExchange& exchange, Operation operation,
@@ -90,10 +90,15 @@ class Api {
   HttpResponse Models(const HttpRequest& request);
   HttpResponse MetricsText(const HttpRequest& request);
   HttpResponse OpenApi(const HttpRequest& request);
+  HttpResponse ChatPage(const HttpRequest& request);
+  HttpResponse DashboardPage(const HttpRequest& request);
+  HttpResponse DashboardData(const HttpRequest& request);
+  HttpResponse DashboardExperts(const HttpRequest& request);
 
   const ServedModel& model_;
   runtime::EngineLoop& loop_;
   ApiOptions options_;
+  const ApiKeys keys_;
   Metrics metrics_;
   std::function<int64_t()> num_connections_;
   const int64_t created_;  // seconds since 1970

@@ -82,6 +82,7 @@ void HttpConnection::TakeHead(error_code failure) {
   request_.method = std::string(head.method_string());
   request_.path = std::string(target.substr(0, target.find('?')));
   request_.authorization = std::string(head[http::field::authorization]);
+  request_.origin = std::string(head[http::field::origin]);
   keep_alive_ = head.keep_alive();
   is_http_1_0_ = head.version() < 11;
   if (head.version() != 10 && head.version() != 11)

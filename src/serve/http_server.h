@@ -30,7 +30,8 @@ struct HttpLimits {
 struct HttpRequest {
   std::string method;
   std::string path;           // without the query
-  std::string authorization;  // the header's value; "" when absent
+  std::string authorization;  // the header's value; "" when absent; likewise the next one
+  std::string origin;         // set by browsers for scripts of a page
   std::string body;
 };
 

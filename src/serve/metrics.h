@@ -35,6 +35,7 @@ struct ChoiceFigures {
   int64_t prompt_tokens = 0;
   int64_t generated_tokens = 0;
   double latency_s = 0;  // from its arrival to its end
+  double decode_s = 0;   // of these, from its first token to its last
   std::string finish_reason;
 };
 
@@ -42,6 +43,9 @@ class Metrics {
  public:
   // The name is a label of every metric.
   explicit Metrics(std::string model_name);
+
+  // model_name="..."
+  const std::string& label() const { return label_; }
 
   // An answer was sent.
   void CountHttp(const std::string& handler, const std::string& method, int status);
@@ -58,7 +62,8 @@ class Metrics {
  private:
   const std::string label_;  // model_name="..."
   mutable std::mutex mutex_;
-  Histogram first_token_, next_token_, latency_, prompt_tokens_, generated_tokens_;
+  Histogram first_token_, next_token_, latency_, decode_, per_token_, prompt_tokens_,
+      generated_tokens_;
   std::map<std::string, int64_t> finished_;  // by reason
   std::map<std::string, int64_t> rejected_;  // by reason
   std::map<std::string, int64_t> http_;      // by labels

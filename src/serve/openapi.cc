@@ -119,7 +119,11 @@ Json OpenApiDocument(const std::string& version) {
                 {"/version", Get("of the program")},
                 {"/metrics", Get("for Prometheus", "text/plain")},
                 {"/prometheus/metrics", Get("the same", "text/plain")},
-                {"/openapi.json", Get("this document")}};
+                {"/openapi.json", Get("this document")},
+                {"/", Get("a page to talk with the model", "text/html")},
+                {"/dashboard", Get("a page of what the engine does", "text/html")},
+                {"/dashboard/data", Get("what the dashboard shows, but for the experts")},
+                {"/dashboard/experts", Get("how much experts are wanted and where they are")}};
   return {{"openapi", "3.1.0"},
           {"info", {{"title", "wideload"}, {"version", version}}},
           {"paths", std::move(paths)},

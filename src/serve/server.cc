@@ -43,6 +43,7 @@ void Run(Api& api, HttpServer& http, runtime::EngineLoop& loop, const ServerOpti
 void Serve(const ServedModel& model, runtime::EngineLoop& loop, HttpServer& http,
            const ServerOptions& options, const std::function<void()>& started,
            const std::function<bool()>& is_ending) {
+  loop.Watch();
   Api api(model, loop, options.api);
   api.SetConnections([&http] { return http.num_connections(); });
   http.Start(api.Handlers());

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import resource
+import struct
 import subprocess
 import sys
 import unittest
@@ -12,7 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import random_checkpoint  # noqa: E402
 import wide_model  # noqa: E402
-from cli_support import EMBEDDED, PROGRAM, TINY, CliTest, read_safetensors, run, write_safetensors  # noqa: E402
+from cli_support import EMBEDDED, PROGRAM, SOURCE, TINY, CliTest, read_safetensors, run, write_safetensors  # noqa: E402
 
 # What costs time in proportion to the input takes a second or two of these; what is quadratic takes hours.
 MAX_CPU_S = 20
@@ -51,6 +52,16 @@ class ManyTensors(Limits):
 
 
 class LoadedWeights(Limits):
+    def test_checkpoints_of_published_shapes_are_run(self):
+        for shape in ("qwen3-30b-a3b", "gpt-oss-120b"):
+            model, logits = self.folder / shape, self.folder / "logits"
+            subprocess.run([sys.executable, SOURCE / "tools/shaped_checkpoint.py", shape, model, "--layers", "1", "--experts", "8",
+                            "--vocab-size", "64"], check=True, stdout=subprocess.DEVNULL)
+            self.good("logits", "-m", model, "--input-ids", self.path("ids.json", "[[1, 2, 3]]"), "--output", logits,
+                      "--max-seq-len", "64", "--kv-cache-memory", "1M")
+            _, data = read_safetensors(logits)
+            self.assertTrue(all(abs(value) < 100 for value in struct.unpack(f"<{len(data) // 4}f", data)), shape)
+
     def test_pages_of_the_files_are_given_back(self):
         bytes_of_weights = random_checkpoint.make(self.folder / "m", mib=300)
         ids = self.path("ids.json", "[[1, 2, 3]]")

@@ -102,6 +102,18 @@ TEST_F(EngineLoopTest, CancellationAndDeadlineEndARequestOnce) {
   EXPECT_EQ(engine_.num_unfinished(), 0);
 }
 
+TEST_F(EngineLoopTest, WorkOfAnotherThreadRunsOnceBetweenIterations) {
+  int num_calls = 0;
+  StartThread("posts", [&] {
+    loop_.Post([&](runtime::Engine& engine) { num_calls += &engine == &engine_ ? 1 : 100; });
+  }).join();
+  EXPECT_FALSE(loop_.idle());
+  loop_.Step();
+  loop_.Step();
+  EXPECT_EQ(num_calls, 1);
+  EXPECT_TRUE(loop_.idle());
+}
+
 TEST_F(EngineLoopTest, ARequestThatCannotRunLeavesTheOthersAlone) {
   std::string error;
   int64_t num_tokens = 0;

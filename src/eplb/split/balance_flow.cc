@@ -8,9 +8,11 @@
 namespace wideload::eplb {
 namespace {
 
-// Water-filling stops when a sweep changes no rank by more than this share of the total, or after
-// kMaxSweeps; augmenting paths (balance_paths.cc) do the rest.
+// Water-filling stops when a sweep changes no rank by more than this share of the total, for whole
+// tokens by more than kWholeSweepTolerance of one, or after kMaxSweeps; augmenting paths
+// (balance_paths.cc) do the rest. They move single tokens as cheaply as a further sweep does.
 constexpr double kSweepTolerance = 1e-5;
+constexpr double kWholeSweepTolerance = 0.5;
 constexpr int kMaxSweeps = 24;
 // Fractional flow: what is smaller than this share of the total is rounding of doubles.
 constexpr double kFlowTolerance = 1e-12;
@@ -231,11 +233,13 @@ void BalanceFlow<T>::WaterFill() {
   double total = 0;
   for (const double load : level_) total += load;
   total *= static_cast<double>(load_.size()) / static_cast<double>(level_.size());
+  double tolerance = kSweepTolerance * total;
+  if constexpr (std::is_integral_v<T>) tolerance = std::max(tolerance, kWholeSweepTolerance);
   for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {
     double change = 0;
     for (const int32_t i : fill_experts_)
       change = std::max(change, FillExpert(i, static_cast<double>(fill_demand_[Index(i)])));
-    if (change <= kSweepTolerance * total) break;
+    if (change <= tolerance) break;
   }
 }
 

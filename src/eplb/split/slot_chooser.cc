@@ -105,14 +105,17 @@ void SlotChooser::MakeRuns(int32_t shared, int32_t source) {
 }
 
 int32_t SlotChooser::NextSlotOfShared(int32_t shared, int32_t source) {
-  if (run_cursor_[Index(shared)] < 0) MakeRuns(shared, source);
-  const int32_t end = split_.graph().edge_begin[Index(shared) + 1] + shared + 1;
   int32_t& cursor = run_cursor_[Index(shared)];
-  while (cursor < end && runs_[Index(cursor)].tokens == 0) ++cursor;
-  WIDELOAD_CHECK(cursor < end, "rank {} routes more tokens to expert {} than it counted", source,
-                 split_.graph().shared_expert[Index(shared)]);
-  --runs_[Index(cursor)].tokens;
-  return runs_[Index(cursor)].slot;
+  if (cursor < 0) MakeRuns(shared, source);
+  if (runs_[Index(cursor)].tokens == 0) {
+    const int32_t end = split_.graph().edge_begin[Index(shared) + 1] + shared + 1;
+    while (cursor < end && runs_[Index(cursor)].tokens == 0) ++cursor;
+    WIDELOAD_CHECK(cursor < end, "rank {} routes more tokens to expert {} than it counted", source,
+                   split_.graph().shared_expert[Index(shared)]);
+  }
+  Run& run = runs_[Index(cursor)];
+  --run.tokens;
+  return run.slot;
 }
 
 void SlotChooser::ChooseOptimal(EpRank source, std::span<const int32_t> expert_ids,
@@ -125,9 +128,8 @@ void SlotChooser::ChooseOptimal(EpRank source, std::span<const int32_t> expert_i
       slots[i] = -1;
       continue;
     }
-    const int32_t shared = graph.shared_index[Index(expert)];
-    slots[i] =
-        shared < 0 ? graph.single_slot[Index(expert)] : NextSlotOfShared(shared, source.value);
+    const int32_t slot = graph.single_slot[Index(expert)];
+    slots[i] = slot >= 0 ? slot : NextSlotOfShared(graph.shared_index[Index(expert)], source.value);
   }
 }
 

@@ -1,0 +1,153 @@
+#include "serve/dashboard_data.h"
+
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+
+#include "base/json.h"
+#include "rebalance/online_options.h"
+
+namespace wideload::serve {
+namespace {
+
+double SecondsSince(std::chrono::steady_clock::time_point time) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - time).count();
+}
+
+const char* SplitName(eplb::SplitMode split) {
+  switch (split) {
+    case eplb::SplitMode::kOptimal:
+      return "optimal";
+    case eplb::SplitMode::kRoundRobin:
+      return "round_robin";
+    case eplb::SplitMode::kFirst:
+      break;
+  }
+  return "first";
+}
+
+// Of the row `name` of /proc/meminfo; 0 where there is none.
+int64_t MemoryRow(const std::string& name) {
+  std::ifstream file("/proc/meminfo");
+  std::string row;
+  for (int64_t value = 0; file >> row >> value; file.ignore(256, '\n'))
+    if (row == name + ":") return value * 1024;
+  return 0;
+}
+
+int64_t ResidentBytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t size = 0, resident = 0;
+  file >> size >> resident;
+  return resident * ::sysconf(_SC_PAGESIZE);
+}
+
+Json HostJson() {
+  struct statvfs shm {};
+  const bool has_shm = ::statvfs("/dev/shm", &shm) == 0;
+  const auto bytes = [&](fsblkcnt_t blocks) {
+    return has_shm ? static_cast<int64_t>(blocks) * static_cast<int64_t>(shm.f_frsize) : 0;
+  };
+  return {{"memory_bytes", MemoryRow("MemTotal")},
+          {"memory_available_bytes", MemoryRow("MemAvailable")},
+          {"resident_bytes", ResidentBytes()},
+          {"shm_bytes", bytes(shm.f_blocks)},
+          {"shm_used_bytes", bytes(shm.f_blocks - shm.f_bfree)}};
+}
+
+// Rows of a table whose columns the page knows: smaller than an object each.
+Json StretchesJson(const std::vector<statistics::Stretch>& stretches) {
+  Json rows = Json::array();
+  for (const statistics::Stretch& s : stretches)
+    rows.push_back({s.first_iteration, s.num_iterations, s.seconds, s.prompt_tokens,
+                    s.generated_tokens, s.fetched_slots, s.MeanImbalance(), s.highest_imbalance,
+                    s.MeanBalancedness()});
+  return {{"columns",
+           {"first_iteration", "iterations", "seconds", "prompt_tokens", "generated_tokens",
+            "fetched_slots", "imbalance", "highest_imbalance", "balancedness"}},
+          {"rows", std::move(rows)}};
+}
+
+Json BalancerJson(const runtime::EngineCourse& course, const runtime::EngineOptions& options) {
+  const rebalance::BalancerFigures& figures = course.balancer;
+  return {{"mode", rebalance::ModeName(options.rebalance.mode)},
+          {"generation", figures.num_changes},
+          {"changed_iteration", course.changed_iteration},
+          {"seconds_since_change", SecondsSince(course.changed)},
+          {"changed_layers", figures.num_layers},
+          {"fetched_slots", figures.fetched_slots},
+          {"fetched_slots_by_layer", course.fetched_slots},
+          {"late_plans", figures.num_late},
+          {"skipped_iterations", figures.num_skipped},
+          {"planning_seconds", static_cast<double>(figures.planning_ns) * 1e-9}};
+}
+
+Json ExchangeJson(const runtime::ExchangeFigures& exchange) {
+  Json waits = Json::object();
+  for (size_t kind = 0; kind < exchange.waits.size(); ++kind)
+    waits[runtime::WaitKindName(static_cast<exchange::WaitKind>(kind))] = {
+        {"count", exchange.waits[kind].num_waits},
+        {"seconds", static_cast<double>(exchange.waits[kind].total_ns) * 1e-9}};
+  return {{"rounds", exchange.num_rounds},
+          {"rows", exchange.num_rows},
+          {"returns", exchange.num_returns},
+          {"waits", std::move(waits)}};
+}
+
+Json RequestsJson(const DashboardSource& source) {
+  const runtime::EngineLoop::Figures figures = source.loop.figures();
+  return {{"open", source.num_open},        {"running", figures.num_running},
+          {"waiting", figures.num_waiting}, {"preemptions", figures.num_preemptions},
+          {"kv_usage", figures.kv_usage},   {"prefix_hit_rate", figures.prefixes.hit_rate()}};
+}
+
+}  // namespace
+
+std::string DashboardDataJson(const DashboardSource& source) {
+  const runtime::EngineCourse course = source.loop.monitor()->course();
+  const runtime::EngineOptions& options = source.model.engine;
+  const statistics::Stretch& total = course.total;
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return DumpJson({{"schema_version", 1},
+                   {"time", std::chrono::duration<double>(now).count()},
+                   {"model", source.model.name},
+                   {"version", source.version},
+                   {"status", source.is_draining ? "draining" : "serving"},
+                   {"ranks", course.num_ranks},
+                   {"expert_ranks", options.layout.moe_ep},
+                   {"split", SplitName(options.split)},
+                   {"layers", course.layers},
+                   {"iterations", total.num_iterations},
+                   {"prompt_tokens", total.prompt_tokens},
+                   {"generated_tokens", total.generated_tokens},
+                   {"busy_seconds", total.seconds},
+                   {"idle_seconds", SecondsSince(course.now)},
+                   {"rank_rows", course.computed_rows},
+                   {"imbalance_sums", course.imbalance_sums},
+                   {"balancedness_sums", course.balancedness_sums},
+                   {"stretches", StretchesJson(course.stretches)},
+                   {"requests", RequestsJson(source)},
+                   {"balancer", BalancerJson(course, options)},
+                   {"exchange", ExchangeJson(course.exchange)},
+                   {"host", HostJson()}});
+}
+
+std::string DashboardExpertsJson(const runtime::EngineLoop& loop) {
+  const runtime::EngineExperts experts = loop.monitor()->experts();
+  Json slots = Json::array();
+  for (const eplb::Placement& placement : experts.placements) {
+    Json& layer = slots.emplace_back(Json::array());
+    for (const ExpertId expert : placement.slot_expert) layer.push_back(expert.value);
+  }
+  return DumpJson({{"schema_version", 1},
+                   {"generation", experts.generation},
+                   {"experts", experts.num_experts},
+                   {"expert_ranks", experts.num_ranks},
+                   {"routed", experts.routed},
+                   {"slots", std::move(slots)},
+                   {"since", experts.since}});
+}
+
+}  // namespace wideload::serve

@@ -1,0 +1,137 @@
+"""Clients that are not ours against `wideload serve`: ./dev test-clients. One that is not installed is skipped with a line."""
+import json
+import math
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import openai
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "cli"))
+from cli_support import PROGRAM  # noqa: E402
+from serve_support import ServeTest  # noqa: E402
+
+CHAT = [{"role": "user", "content": "Who are you?"}]
+TOOL = {"type": "function", "function": {"name": "look", "description": "looks", "parameters": {
+    "type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]}}}
+TIMEOUT_S = 300
+# Log probabilities are computed in fp32 by the server and in double here.
+MAX_LOGPROB_DIFFERENCE = 1e-4
+
+
+def run(*command, data=None):
+    """In a folder that is gone after it: schemathesis keeps what it has seen."""
+    with tempfile.TemporaryDirectory() as folder:
+        return subprocess.run([str(c) for c in command], input=data, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=folder)
+
+
+class OpenAi(ServeTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.client = openai.OpenAI(base_url=f"http://localhost:{cls.server.port}/v1", api_key="none")
+        cls.addClassCleanup(cls.client.close)
+        cls.model = cls.client.models.list().data[0].id
+
+    def chat(self, **options):
+        return self.client.chat.completions.create(model=self.model, messages=CHAT, max_tokens=20, temperature=0, **options)
+
+    def test_a_stream_has_the_text_of_the_whole_answer(self):
+        whole = self.chat()
+        chunks = list(self.chat(stream=True, stream_options={"include_usage": True}))
+        self.assertEqual("".join(c.choices[0].delta.content or "" for c in chunks if c.choices), whole.choices[0].message.content)
+        self.assertEqual(chunks[-1].usage.completion_tokens, whole.usage.completion_tokens)
+
+    def test_completions_and_responses(self):
+        text = self.client.completions.create(model=self.model, prompt="Once", max_tokens=4, temperature=0).choices[0]
+        self.assertEqual(text.finish_reason, "length")
+        answer = self.client.responses.create(model=self.model, input="Who are you?", max_output_tokens=20, temperature=0)
+        self.assertEqual(answer.output_text, self.chat().choices[0].message.content)
+
+    def test_logprobs(self):
+        content = self.chat(logprobs=True, top_logprobs=2).choices[0].logprobs.content
+        for token in content:
+            self.assertEqual(len(token.top_logprobs), 2)
+            self.assertEqual(token.top_logprobs[0].logprob, token.logprob)
+
+    def test_tools_are_taken_or_refused_by_name(self):
+        try:
+            self.assertIsNotNone(self.chat(tools=[TOOL]).choices[0].finish_reason)
+        except openai.BadRequestError as refusal:
+            self.assertEqual(refusal.param, "tools")
+
+    def test_errors_are_those_of_the_library(self):
+        with self.assertRaises(openai.NotFoundError):
+            self.client.chat.completions.create(model="another", messages=CHAT)
+        with self.assertRaises(openai.BadRequestError) as refusal:
+            self.chat(top_p=7)
+        self.assertEqual(refusal.exception.param, "top_p")
+
+
+class LogLikelihoods(ServeTest):
+    """With the fields that lm-eval's local-completions sends."""
+
+    def test_they_are_those_of_the_logits(self):
+        ids = self.server.post("/tokenize", prompt="Once upon a time there was a cat.")[1]["tokens"]
+        told = self.server.post("/v1/completions", prompt=[ids], echo=True, logprobs=1, max_tokens=1, temperature=0,
+                                seed=1234)[1]["choices"][0]["logprobs"]["token_logprobs"][:len(ids)]
+        with tempfile.TemporaryDirectory() as folder:
+            made = run(PROGRAM, "logits", "--input-ids", "-", "--output", f"{folder}/logits", data=json.dumps([ids]))
+            self.assertEqual(made.returncode, 0, made.stderr)
+            data = pathlib.Path(f"{folder}/logits").read_bytes()
+        size = struct.unpack("<Q", data[:8])[0]
+        tensor = json.loads(data[8:8 + size])["logits.0"]
+        width = tensor["shape"][1]
+        for position, token in enumerate(ids[1:]):
+            begin = 8 + size + tensor["data_offsets"][0] + 4 * width * position
+            row = struct.unpack(f"<{width}f", data[begin:begin + 4 * width])
+            top = max(row)
+            expected = row[token] - top - math.log(sum(math.exp(x - top) for x in row))
+            self.assertLess(abs(told[position + 1] - expected), MAX_LOGPROB_DIFFERENCE, position)
+
+
+class Tools(ServeTest):
+    FLAGS = ("--request-timeout", "1", "--max-seq-len", "64")
+
+    def url(self, path):
+        return f"http://localhost:{self.server.port}{path}"
+
+    def tool(self, name):
+        path = shutil.which(name) or shutil.which(name, path=pathlib.Path(sys.executable).parent)
+        return path or self.skipTest(f"{name} is not here")
+
+    def test_curl_in_every_dialect(self):
+        curl = self.tool("curl")
+        body = json.dumps({"prompt": "Once", "max_tokens": 3, "temperature": 0})
+        texts = set()
+        for options in ([], ["--http1.0"], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]):
+            answer = run(curl, "-sS", "--fail", *options, "-d", body, self.url("/v1/completions"))
+            self.assertEqual(answer.returncode, 0, answer.stderr)
+            texts.add(json.loads(answer.stdout)["choices"][0]["text"])
+        self.assertEqual(len(texts), 1)
+        again = run(curl, "-sSv", self.url("/health"), self.url("/health"))
+        self.assertIn("Re-using existing connection", again.stderr)
+
+    def test_wrk_sees_no_error(self):
+        made = run(self.tool("wrk"), "-t1", "-c16", "-d2s", self.url("/health"))
+        self.assertEqual(made.returncode, 0, made.stderr)
+        self.assertNotRegex(made.stdout, "Socket errors|Non-2xx")
+
+    def test_promtool_has_no_complaint(self):
+        text = self.server.ask("GET", "/metrics")[2].decode()
+        checked = run(self.tool("promtool"), "check", "metrics", data=text)
+        self.assertEqual((checked.returncode, checked.stderr), (0, ""))
+
+    def test_schemathesis_finds_nothing(self):
+        made = run(self.tool("st"), "run", self.url("/openapi.json"), "--max-examples", "5", "--phases", "fuzzing",
+                   "--checks", "not_a_server_error,content_type_conformance,response_schema_conformance", "--seed", "1",
+                   "--exclude-path", "/health", "--no-color")
+        self.assertEqual(made.returncode, 0, made.stdout[-6000:])
+
+
+if __name__ == "__main__":
+    unittest.main()
