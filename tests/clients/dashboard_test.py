@@ -94,7 +94,9 @@ class Pages(unittest.TestCase):
         page.locator("#experts-text", has_text="of 64 experts").wait_for()
         for name in ("time", "spread", "ranks", "experts", "slots", "replicas", "moves"):
             page.locator(f"#{name}-table > summary").click()
-            self.assertEqual(page.locator(f"#{name}-table table caption").count(), 1, name)
+            caption = page.locator(f"#{name}-table table caption")
+            caption.wait_for()  # it is made after the click
+            self.assertEqual(caption.count(), 1, name)
         self.assertGreater(page.locator("#ranks-table td").count(), 8)
         ranks = page.locator("#ranks-table td").all_inner_texts()
         page.get_by_label("Rows").select_option("contiguous")

@@ -199,7 +199,7 @@ function show() {
 
 function take(data) {
   const before = newest();
-  if (before && data.iterations < before.iterations) state.history = state.expertHistory = state.spread = [];  // it was started anew
+  if (before && data.iterations < before.iterations) Object.assign(state, { history: [], expertHistory: [], spread: [] });  // the server was started anew
   else if (before) noteSpread(data, before);
   state.history.push(data);
   // What windows do not need is given up.
