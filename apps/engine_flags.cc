@@ -201,19 +201,6 @@ void RefuseIdleNumbers(const EngineFlags& flags, const rebalance::OnlineOptions&
   refuse("--max-fetched-slots-per-iter", rebalance::Mode::kRepair);
 }
 
-// What stages of a pipeline do not do.
-void RefuseInStages(const EngineFlags& flags, const runtime::EngineOptions& options) {
-  if (options.layout.pp == 1 && flags.pp_partition.empty()) return;
-  const auto refuse = [&](bool is_asked, std::string_view option) {
-    if (is_asked)
-      Throw(ErrorKind::kUnsupported, "{} with --pp {}: stages have no such thing; leave one away",
-            option, options.layout.pp);
-  };
-  refuse(options.moe_mode == moe::MoeMode::kMicrobatch, "--moe-mode microbatch");
-  refuse(options.slot_storage == moe::SlotStorage::kCopy, "--slot-storage copy");
-  refuse(!flags.statistic_path.empty(), "--expert-statistic-path");
-}
-
 }  // namespace
 
 void AddEngineFlags(Command command, EngineFlags& flags) {
@@ -270,7 +257,6 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
           "--moe-mode is microbatch and --moe-tp is {}; ranks that divide experts compute the same "
           "rows at the same time, which --moe-mode barrier gives them",
           options.layout.moe_tp);
-  RefuseInStages(flags, options);
   RefuseIdleNumbers(flags, options.rebalance);
   return options;
 }
@@ -284,8 +270,11 @@ uint64_t ExchangeBytes(const model::ModelSpec& spec, const runtime::EngineOption
 int64_t SlotBytes(const model::ModelSpec& spec, const ModelBytes& bytes,
                   const runtime::EngineOptions& options) {
   if (spec.moe.num_experts == 0) return 0;
-  const int64_t num_slots =
-      int64_t{spec.moe.num_layers()} * (options.num_slots / options.layout.moe_ep);
+  int64_t num_layers = 0;  // of the stage that has most
+  for (int32_t stage = 0; stage < options.layout.pp; ++stage)
+    num_layers =
+        std::max(num_layers, options.MoeLayersOf(stage, spec.num_layers(), spec.moe.layers).size());
+  const int64_t num_slots = num_layers * (options.num_slots / options.layout.moe_ep);
   return moe::SlotStoreBytes(runtime::SlotOptionsOf(options), num_slots, bytes.expert);
 }
 

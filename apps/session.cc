@@ -178,6 +178,14 @@ model::ExpertParts PartsHere(const runtime::ProcessWorld& world, const parallel:
   return {.size = layout.moe_tp, .kept = {kept.begin(), kept.end()}};
 }
 
+// The layers of the stages on this host, and of those between them.
+parallel::Shard LayersHere(const runtime::ProcessWorld& world,
+                           const runtime::EngineOptions& options, int64_t num_layers) {
+  const auto [first, last] = std::ranges::minmax(world.ranks_here());
+  return {options.LayersOf(first / options.layout.stage(), num_layers).begin,
+          options.LayersOf(last / options.layout.stage(), num_layers).end};
+}
+
 // What StartOnProcesses makes step by step.
 struct Start {
   Session session;
@@ -200,6 +208,8 @@ void AgreeOnStart(runtime::ProcessWorld& world, const EngineFlags& flags, Start&
     session.shards = ShardsHere(world, options.layout.tp);
     session.expert_parts = flags.weight_file.empty() ? PartsHere(world, options.layout)
                                                      : model::AllParts(options.layout.moe_tp);
+    if (flags.weight_file.empty() && options.layout.pp > 1)
+      session.layers = LayersHere(world, options, session.spec.num_layers());
     facts = FactsOf(flags, options.layout, session);
   });
   world.Agree(facts);

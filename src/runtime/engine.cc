@@ -38,6 +38,7 @@ struct Engine::Pipeline {
   std::vector<MicroBatch*> stages;           // of each: its batch in this step
   std::vector<parallel::Shard> moe_layers;   // of each: positions among the MoE layers
   std::vector<std::vector<int32_t>> counts;  // routed [batches][MoE layers * experts]
+  std::vector<std::vector<int64_t>> rows;    // computed [batches][ranks of a stage * MoE layers]
   int64_t num_steps = 0;
   int64_t num_planned = 0;
 
@@ -64,14 +65,10 @@ Engine::Pipeline::Pipeline(const model::ModelSpec& spec, const EngineOptions& op
     batch.groups.resize(static_cast<size_t>(options.layout.dp));
     for (auto& entries : batch.groups) entries.reserve(static_cast<size_t>(options.max_batch_size));
   }
-  const auto position = [&](int64_t layer) {
-    return std::ranges::lower_bound(spec.moe.layers, static_cast<int32_t>(layer)) -
-           spec.moe.layers.begin();
-  };
-  for (int32_t s = 0; s < options.layout.pp; ++s) {
-    const parallel::Shard layers = options.LayersOf(s, spec.num_layers());
-    moe_layers.push_back({position(layers.begin), position(layers.end)});
-  }
+  rows.assign(num_stages, std::vector<int64_t>(static_cast<size_t>(options.layout.stage()) *
+                                               spec.moe.layers.size()));
+  for (int32_t s = 0; s < options.layout.pp; ++s)
+    moe_layers.push_back(options.MoeLayersOf(s, spec.num_layers(), spec.moe.layers));
 }
 
 std::string RefusalReason(const Request& request, const EngineOptions& options,
@@ -142,6 +139,12 @@ void Engine::LeaveToStuckRanks() {
   [[maybe_unused]] const auto* team = team_.release();
   [[maybe_unused]] const auto* scheduler = scheduler_.release();
   [[maybe_unused]] const auto* pipeline = pipeline_.release();
+}
+
+int64_t Engine::next_iteration() const { return pipeline_->num_planned; }
+
+parallel::Shard Engine::MoeLayersOf(int32_t stage) const {
+  return pipeline_->moe_layers[static_cast<size_t>(stage)];
 }
 
 void Engine::SetRecorder(statistics::Recorder* recorder) { team_->SetRecorder(recorder); }
@@ -226,6 +229,7 @@ std::span<const Event> Engine::Step() {
   CountRows(pipeline.stages);
   if (!home.is_empty()) {
     Collect(home);
+    computed_rows_.swap(pipeline.rows[static_cast<size_t>(home.index)]);
     TellBalancer(home);
     home.iteration = -1;
   }
@@ -306,11 +310,12 @@ void Engine::CountRows(std::span<MicroBatch* const> stages) {
   for (size_t s = 0; s < stages.size(); ++s) {
     if (stages[s]->is_empty() || team_->result(0).computed_rows.empty()) continue;
     const parallel::Shard layers = pipeline_->moe_layers[s];
+    std::vector<int64_t>& of_batch = pipeline_->rows[static_cast<size_t>(stages[s]->index)];
     for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
       const auto l = static_cast<size_t>(layer);
       for (size_t r = 0; r < ranks; ++r) {
         const int64_t rows = team_->result(s * ranks + r).computed_rows[l];
-        computed_rows_[r * num_moe_layers_ + l] = rows;
+        of_batch[r * num_moe_layers_ + l] = rows;
         rank_rows_[r] = static_cast<double>(rows);
       }
       const double imbalance = eplb::ImbalanceRatio(rank_rows_);
@@ -338,8 +343,10 @@ ExchangeFigures Engine::exchange_figures() const {
   for (size_t r = 0; r < team_->size(); ++r) {
     const RankExchange* exchange = team_->result(r).exchange;
     if (exchange == nullptr) return figures;
-    figures.known_imbalance_sum = exchange->known_imbalance_sum;  // the same on all ranks
-    if (r % rank_rows_.size() == 0) figures.num_rounds += exchange->traffic.num_rounds;
+    if (r % rank_rows_.size() == 0) {  // the same on all ranks of a stage
+      figures.known_imbalance_sum += exchange->known_imbalance_sum;
+      figures.num_rounds += exchange->traffic.num_rounds;
+    }
     figures.num_rows += exchange->traffic.num_rows;
     figures.num_returns += exchange->traffic.num_returns;
     for (size_t kind = 0; kind < figures.waits.size(); ++kind) {

@@ -121,10 +121,15 @@ class Engine {
   std::vector<trace::TrackData> ReadTrace() { return team_->ReadTrace(); }
 
   const IterationInfo& last_iteration() const { return info_; }
+  // The one that is planned next; those before it that are not in last_iteration() yet are in
+  // stages of a pipeline.
+  int64_t next_iteration() const;
   const Scheduler& scheduler() const { return *scheduler_; }
   const EngineOptions& options() const { return options_; }
   // Of the model.
   const moe::MoeShape& moe_shape() const { return moe_shape_; }
+  // Positions among its MoE layers of those of a stage.
+  parallel::Shard MoeLayersOf(int32_t stage) const;
 
  private:
   Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team);
@@ -134,7 +139,6 @@ class Engine {
   void Collect(const MicroBatch& batch);
   void CountRows(std::span<MicroBatch* const> stages);
   void DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output);
-  void MeasureImbalance();
   std::optional<rebalance::PlacementChange> NextChange(int64_t iteration);
   void TellBalancer(const MicroBatch& home);
   void Retire(RequestId id);

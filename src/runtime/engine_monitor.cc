@@ -18,11 +18,16 @@ bool Held(const eplb::Placement& placement, int32_t slot, ExpertId expert) {
 }  // namespace
 
 EngineMonitor::EngineMonitor(Engine& engine)
-    : engine_(engine), series_(engine.moe_shape().num_layers(), engine.options().num_ranks()) {
+    : engine_(engine), series_(engine.moe_shape().num_layers(), engine.options().layout.stage()) {
   const moe::MoeShape& shape = engine.moe_shape();
   const auto layers = static_cast<size_t>(shape.num_layers());
   course_.layers = shape.layers;
-  course_.num_ranks = engine.options().num_ranks();
+  course_.num_ranks = engine.options().layout.stage();
+  course_.num_stages = engine.options().layout.pp;
+  for (int32_t stage = 0; stage < course_.num_stages; ++stage)
+    course_.first_ranks.insert(course_.first_ranks.end(),
+                               static_cast<size_t>(engine.MoeLayersOf(stage).size()),
+                               stage * course_.num_ranks);
   course_.imbalance_sums.resize(layers);
   course_.balancedness_sums.resize(layers);
   course_.fetched_slots.resize(layers);

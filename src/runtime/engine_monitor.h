@@ -19,7 +19,9 @@ namespace wideload::runtime {
 // The course of the run. Layers are those with experts, in the order of `layers`.
 struct EngineCourse {
   std::vector<int32_t> layers;  // model index of each
-  int32_t num_ranks = 1;
+  int32_t num_ranks = 1;        // of a stage: each layer is computed by those of its own
+  int32_t num_stages = 1;
+  std::vector<int32_t> first_ranks;  // [layers]: of the stage that has the layer
   statistics::Stretch total;
   std::vector<statistics::Stretch> stretches;
   // [layers * ranks]: rows that each rank computed.

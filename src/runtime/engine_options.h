@@ -1,8 +1,10 @@
 // How an engine is laid out: plain values.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "compute/exec.h"
@@ -49,6 +51,15 @@ struct EngineOptions {
   int32_t num_ranks() const { return layout.world(); }
   parallel::Shard LayersOf(int32_t stage, int64_t num_layers) const {
     return parallel::StageLayers(num_layers, layout.pp, stage_layers, stage);
+  }
+  // Positions of these among `moe_layers`, the layers with experts.
+  parallel::Shard MoeLayersOf(int32_t stage, int64_t num_layers,
+                              std::span<const int32_t> moe_layers) const {
+    const parallel::Shard layers = LayersOf(stage, num_layers);
+    const auto position = [&](int64_t layer) {
+      return std::ranges::lower_bound(moe_layers, static_cast<int32_t>(layer)) - moe_layers.begin();
+    };
+    return {position(layers.begin), position(layers.end)};
   }
 };
 

@@ -18,6 +18,7 @@ RankOptions MakeRankOptions(const model::Model& model, const EngineOptions& opti
   slots.rank = group.rank();
   const parallel::Coordinates place = parallel::CoordinatesOf(options.layout, group.rank());
   slots.ep_rank = place.moe_ep;
+  slots.layers = options.MoeLayersOf(place.pp, model.spec().num_layers(), model.spec().moe.layers);
   slots.progress = &group.progress();
   slots.trace = options.trace;
   return {.rank = group.rank(),
@@ -33,7 +34,8 @@ RankOptions MakeRankOptions(const model::Model& model, const EngineOptions& opti
           .slots = slots,
           .group = &group,
           .fabric = fabric,
-          .trace = options.trace};
+          .trace = options.trace,
+          .is_metered = options.is_metered};
 }
 
 namespace {
@@ -121,7 +123,8 @@ void Rank::MakeExchange() {
                moe::MoeRunner::Parts{.exchange = *exchange_,
                                      .group = group,
                                      .slots = *slots_,
-                                     .expert_group = expert_group_.get()},
+                                     .expert_group = expert_group_.get(),
+                                     .layers = options_.slots.layers},
                placements.newest());
 }
 
@@ -161,13 +164,16 @@ RankResult Rank::result() const {
           .routed_counts = routed_counts(),
           .exchange = exchange_ ? &exchange_figures_ : nullptr,
           .times = {.layers = moe_ ? moe_->layer_times() : std::span<const moe::LayerTimes>(),
-                    .moving_ns = moving_ns_}};
+                    .moving_ns = moving_ns_,
+                    .computing_ns = computing_ns_}};
 }
 
 void Rank::Run(const RankStep& step) {
   const trace::OnTrack on(track_);
   pipeline_.num_outgoing = 0;
+  const int64_t begin = options_.is_metered ? ThreadCpuNs() : 0;
   if (step.iteration >= 0) Compute(step);
+  if (options_.is_metered) computing_ns_ = ThreadCpuNs() - begin;
   if (options_.layout.pp > 1) HandOver(step.incoming_tokens);
 }
 
@@ -206,10 +212,9 @@ void Rank::Compute(const RankStep& step) {
   BuildBatch(entries);
   const trace::Span span(trace::SpanKind::kIteration, std::ssize(ids_));
   if (moe_) {
-    const bool is_metered = options_.placements->layout().is_metered;
-    const int64_t begin = is_metered ? ThreadCpuNs() : 0;
+    const int64_t begin = options_.is_metered ? ThreadCpuNs() : 0;
     MovePlacements(step);
-    if (is_metered) moving_ns_ = ThreadCpuNs() - begin;
+    if (options_.is_metered) moving_ns_ = ThreadCpuNs() - begin;
     // Ranks that share attention share the tokens of their MoE layers, too.
     const int64_t tp = options_.layout.tp;
     moe_->BeginIteration(step.iteration, (step.most_tokens + tp - 1) / tp);

@@ -35,6 +35,7 @@ struct RankOptions {
   comm::Communicator* group = nullptr;  // of this rank, of all stages
   exchange::Fabric* fabric = nullptr;   // likewise; null when the model has no experts
   trace::Trace* trace = nullptr;        // gets a track of this rank; may be null
+  bool is_metered = false;              // EngineOptions'
 
   parallel::Coordinates place() const { return parallel::CoordinatesOf(layout, rank); }
   model::TensorRank tensor_rank() const { return {.rank = place().tp, .size = layout.tp}; }
@@ -60,6 +61,7 @@ struct RankOutput {
 struct RankTimes {
   std::span<const moe::LayerTimes> layers;  // [MoE layers]
   int64_t moving_ns = 0;                    // to take over a change of placements
+  int64_t computing_ns = 0;                 // for all of its step, but for handing over
 };
 
 // What a rank made of its part of an iteration; valid until the next one.
@@ -142,6 +144,7 @@ class Rank {
   moe::SharedPlacements announced_;  // of the iteration announced_for_ and on; null: none
   int64_t announced_for_ = 0;
   int64_t moving_ns_ = 0;
+  int64_t computing_ns_ = 0;
   statistics::Recorder* recorder_ = nullptr;
   bool counts_are_wanted_ = false;  // by others than the recorder
   std::vector<Sampler> samplers_;   // one per pool thread

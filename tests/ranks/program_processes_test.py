@@ -260,7 +260,7 @@ class OneVoice(ProcessesTest):
         self.refused_pair(self.bench("--kernels", "reference"), self.bench("--kernels", "avx2"),
                           "rank 1: --kernels is avx2; rank 0 has reference")
         self.refused_pair(self.bench("--tp", "2"), self.bench(),
-                          "rank 1: the layout is --tp 1 --dp 2 --moe-tp 1; rank 0 has --tp 2 --dp 1 --moe-tp 1")
+                          "rank 1: the layout is --tp 1 --dp 2 --moe-tp 1 --pp 1; rank 0 has --tp 2 --dp 1 --moe-tp 1 --pp 1")
         self.refused_pair(self.bench("--split", "first"), self.bench(), "rank 1: --split is optimal; rank 0 has first")
         other = self.model(TINY, rms_norm_eps=1e-5)
         rows = self.dataset()
@@ -283,7 +283,7 @@ class OneVoice(ProcessesTest):
         options = [(row[0].split("`")[-2], row[1]) for row in rows if len(row) == 6 and row[3] in ("alike", "file alike")]
         self.assertIn(("--deadline", "FLOAT: 0.1 to 86400"), options)
         texts = {"--kv-cache-memory": "64M", "--placement": "random:3", "--migration-bandwidth": "1G", "--weight-store": "mine",
-                 "--weight-file": "/nowhere/experts"}
+                 "--weight-file": "/nowhere/experts", "--pp-partition": "4", "--pp-micro-batches": "1"}
         for option, kind in options:
             with self.subTest(option):
                 if kind == "no value":
