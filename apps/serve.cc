@@ -21,7 +21,6 @@
 namespace wideload::apps {
 namespace {
 
-constexpr size_t kMinKeyBytes = 8;
 // Control routes have no other way in than from this machine.
 constexpr const char* kControlHost = "127.0.0.1";
 constexpr serve::HttpLimits kControlLimits{.body_bytes = 4096, .max_connections = 8};
@@ -32,6 +31,8 @@ struct ServeCommand {
   int32_t port = 8000;
   std::string served_model_name;
   std::string api_key_file;
+  std::string ssl_keyfile;
+  std::string ssl_certfile;
   bool cache_salt_per_key = false;
   std::string chat_template;
   int64_t max_open_requests = 1024;
@@ -45,32 +46,13 @@ struct ServeCommand {
   void Run(runtime::ProcessWorld* world);
 
  private:
-  std::vector<std::string> Keys() const;
+  void Check();
+  std::optional<serve::TlsFiles> Tls() const;
   serve::ServerOptions Options(const runtime::EngineOptions& engine_options) const;
 };
 
 std::chrono::milliseconds Milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3));
-}
-
-// A key a line; blank lines and those that begin with # are none.
-std::vector<std::string> ServeCommand::Keys() const {
-  std::vector<std::string> keys;
-  if (api_key_file.empty()) return keys;
-  const std::string text = ReadFile(api_key_file, kMaxSettingsBytes);
-  for (size_t begin = 0, line = 1; begin < text.size(); ++line) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    std::string key = text.substr(begin, end - begin);
-    begin = end + 1;
-    while (!key.empty() && (key.back() == '\r' || key.back() == ' ')) key.pop_back();
-    if (key.empty() || key.front() == '#') continue;
-    if (key.size() < kMinKeyBytes)
-      Throw(ErrorKind::kInvalid, "{}: the key of line {} has {} characters; at least {} are needed",
-            api_key_file, line, key.size(), kMinKeyBytes);
-    keys.push_back(std::move(key));
-  }
-  if (keys.empty()) Throw(ErrorKind::kInvalid, "{}: there is no key in it", api_key_file);
-  return keys;
 }
 
 serve::ServerOptions ServeCommand::Options(const runtime::EngineOptions& engine_options) const {
@@ -80,7 +62,8 @@ serve::ServerOptions ServeCommand::Options(const runtime::EngineOptions& engine_
                                engine_options.num_kv_blocks * kv::kBlockTokens;
   return {
       .api = {.version = kVersion,
-              .keys = Keys(),
+              .keys =
+                  api_key_file.empty() ? serve::ApiKeys() : serve::ApiKeys::FromFile(api_key_file),
               .salts_by_key = cache_salt_per_key,
               .max_open_requests = max_open_requests,
               .max_open_tokens = max_open_tokens > 0 ? max_open_tokens : kCachesOpen * cache_tokens,
@@ -105,9 +88,13 @@ std::unique_ptr<const chat::ChatTemplate> OpenTemplate(const std::string& folder
   }
 }
 
-void ServeCommand::Run(runtime::ProcessWorld* world) {
+// What can be said before anything is read.
+void ServeCommand::Check() {
   CheckFiles(engine,
-             {Reads("--api-key-file", api_key_file), Reads("--chat-template", chat_template)});
+             {Reads("--api-key-file", api_key_file), Reads("--ssl-certfile", ssl_certfile),
+              Reads("--ssl-keyfile", ssl_keyfile), Reads("--chat-template", chat_template)});
+  if (ssl_certfile.empty() != ssl_keyfile.empty())
+    Throw(ErrorKind::kInvalid, "--ssl-certfile and --ssl-keyfile need each other");
   if (!record_path.empty() && !control_port)
     Throw(ErrorKind::kInvalid,
           "--record-path needs --control-port, by which recordings are asked for");
@@ -115,8 +102,17 @@ void ServeCommand::Run(runtime::ProcessWorld* world) {
     Throw(ErrorKind::kInvalid, "--record-path is {}, which is no folder", record_path);
   if (cache_salt_per_key && api_key_file.empty())
     Throw(ErrorKind::kInvalid, "--cache-salt-per-key needs the keys of --api-key-file");
+}
+
+std::optional<serve::TlsFiles> ServeCommand::Tls() const {
+  if (ssl_certfile.empty()) return std::nullopt;
+  return serve::TlsFiles{.certificate = ssl_certfile, .key = ssl_keyfile};
+}
+
+void ServeCommand::Run(runtime::ProcessWorld* world) {
+  Check();
   CatchInterrupts();
-  serve::HttpServer http(host, port, {.max_connections = max_connections});
+  serve::HttpServer http(host, port, {.max_connections = max_connections}, Tls());
   std::optional<serve::HttpServer> control_http;
   if (control_port) control_http.emplace(kControlHost, *control_port, kControlLimits);
   std::unique_ptr<const tokenizer::Tokenizer> tokenizer;
@@ -145,13 +141,12 @@ void ServeCommand::Run(runtime::ProcessWorld* world) {
   model.engine = session.engine->options();
   runtime::EngineLoop loop(*session.engine, tokenizer.get());
   ServeControl control(session, record_path);
-  const serve::ApiKeys keys(options.api.keys);
   const auto started = [&] {
     if (control_http) {
-      control_http->Start(serve::ControlHandlers(loop, keys, control.Routes()));
+      control_http->Start(serve::ControlHandlers(loop, options.api.keys, control.Routes()));
       LogInfo("control routes are on http://{}:{}", kControlHost, control_http->port());
     }
-    LogInfo("serving {} on http://{}:{}{}", model.name, host, http.port(),
+    LogInfo("serving {} on {}://{}:{}{}", model.name, Tls() ? "https" : "http", host, http.port(),
             options.api.keys.empty() ? "" : ", for clients with a key");
   };
   RunRecorded(session, [&] {
@@ -179,6 +174,10 @@ void AddServe(Command program) {
               "name under which clients ask for the model (default: its folder's)");
   command.Add("--api-key-file", serve.api_key_file,
               "file with the keys that clients may show, one a line; without it none is asked for");
+  command.Add("--ssl-keyfile", serve.ssl_keyfile,
+              "file with the private key (PEM) of --ssl-certfile; clients then speak TLS");
+  command.Add("--ssl-certfile", serve.ssl_certfile,
+              "file with the certificate (PEM), and those that it is signed by after it");
   command.Add("--cache-salt-per-key", serve.cache_salt_per_key,
               "clients of different keys share no prefixes in the KV cache");
   AddChatTemplateFlag(command, serve.chat_template);

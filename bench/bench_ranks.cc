@@ -190,6 +190,12 @@ void MeasureSlots(const Options& options) {
   Compare(options, rows, replicated, plain).Print("80 slots", "64 slots", "0.965");
 }
 
+double ProcessSeconds() {
+  timespec time{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+}
+
 // One kind of text on slots that were repaired for it before.
 void MeasureBalancer(const Options& options) {
   const LoadedModel loaded = Load(options.model);
@@ -210,9 +216,15 @@ void MeasureBalancer(const Options& options) {
   engine_options.rebalance.mode = rebalance::Mode::kOff;
   runtime::Engine still(*loaded.model, engine_options);
   std::printf("balancer: 8 ranks, 96 slots, a load that they are balanced for\n");
+  const double before = ProcessSeconds();
   Compare(options, rows, balanced, still).Print("repair", "off", "0.97");
-  std::printf("  slots fetched in all passes: %lld\n",
-              static_cast<long long>(balanced.balancer()->figures().fetched_slots));
+  const double both_seconds = ProcessSeconds() - before;
+  const rebalance::BalancerFigures figures = balanced.balancer()->figures();
+  std::printf(
+      "  slots fetched in all passes: %lld; the planner's thread took %.2f %% of %.1f s CPU of "
+      "both\n",
+      static_cast<long long>(figures.fetched_slots),
+      100e-9 * static_cast<double>(figures.planning_ns) / both_seconds, both_seconds);
 }
 
 // "VmHWM" or "RssAnon" of this process, MiB.
@@ -313,12 +325,6 @@ void MeasureMemory(const Options& options) {
 double ThreadSeconds() {
   timespec time{};
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
-}
-
-double ProcessSeconds() {
-  timespec time{};
-  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
   return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
 

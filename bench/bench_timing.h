@@ -19,6 +19,10 @@ struct Clock {
   }
 };
 
+inline Clock ClockFor(int threads) {
+  return {.id = threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC};
+}
+
 inline double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];

@@ -8,8 +8,9 @@
 
 namespace wideload::bench {
 
-LoadedModel Load(const std::string& folder) {
+LoadedModel Load(const std::string& folder, compute::KernelSet kernels) {
   LoadedModel loaded;
+  loaded.kernels = kernels;
   const model::ModelReading reading = model::ReadModel(folder);
   loaded.config = reading.config;
   checkpoint::Checkpoint weights(folder);

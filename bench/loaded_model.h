@@ -16,7 +16,7 @@ struct LoadedModel {
   compute::KernelSet kernels = compute::AutoKernelSet();
 };
 
-// All of the folder, with the kernels of this machine. Errors: as ReadModel and Checkpoint.
-LoadedModel Load(const std::string& folder);
+// All of the folder. Errors: as ReadModel and Checkpoint.
+LoadedModel Load(const std::string& folder, compute::KernelSet kernels = compute::AutoKernelSet());
 
 }  // namespace wideload::bench

@@ -115,11 +115,16 @@ class Exchange {
     std::span<const int> sources;    // whose rows they are
     std::span<const SlotRows> rows;  // [slots_per_rank], valid until Return
   };
-  // Which rows to take when several are here, always of one round, the lowest: all of them, or the
-  // own ones only when no others are here.
+  // Which rows to take when several are here, always of one round: all of the lowest, or the lowest
+  // of others, and the own ones only when no others are here.
   enum class Order { kTogether, kOwnLast };
   // Rows that are here, if any.
   std::optional<FreeRows> TakeRows(Order order);
+  // Between TakeRows that gave this rank's own rows alone and their Return: lets others' rows be
+  // taken and returned before; the x_rows and y_rows stay as they are, the spans of them do not.
+  // Then TakeUpOwn is called, and Return of the own ones.
+  void PutOwnAside();
+  void TakeUpOwn();
   // The counts that a source published for the round last taken from it [E]; until its Return.
   std::span<const int32_t> CountsOf(int source) const;
   // Whether WaitReturns would not wait.
@@ -213,6 +218,7 @@ class Exchange {
   std::vector<Sent> sent_;                // [B]
   std::vector<int32_t> counts_;           // [R * E]
   std::vector<Source> sources_;           // [R]
+  bool is_own_aside_ = false;             // between PutOwnAside and TakeUpOwn
   std::vector<int> received_;             // between Receive or TakeRows and Return: the sources
   std::vector<int64_t> slot_begin_;       // [slots_per_rank + 1] into x_rows_ and y_rows_
   std::vector<const std::byte*> x_rows_;  // [R * C * K]

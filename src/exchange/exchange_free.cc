@@ -57,26 +57,41 @@ std::span<const int32_t> Exchange::CountsOf(int source) const {
 
 std::optional<Exchange::FreeRows> Exchange::TakeRows(Order order) {
   WIDELOAD_CHECK(shape_.is_free && received_.empty(), "TakeRows before Return");
+  const int own = group_.rank();
   int64_t round = -1;  // the lowest: who is behind goes first
-  bool has_others = false;
-  for (int source = 0; source < shape_.num_ranks; ++source) {
+  const auto consider = [&](int source) {
     const int64_t next = sources_[static_cast<size_t>(source)].round;
-    if (!HasRowsOf(source) || (round >= 0 && next > round)) continue;
-    has_others = (has_others && next == round) || source != group_.rank();
-    round = next;
-  }
+    if ((round < 0 || next < round) && HasRowsOf(source)) round = next;
+  };
+  for (int source = 0; source < shape_.num_ranks; ++source)
+    if (source != own) consider(source);
+  const bool waits_for_others = order == Order::kOwnLast && round >= 0;
+  if (!waits_for_others && !is_own_aside_) consider(own);
   if (round < 0) return std::nullopt;
   BeginReceive();
   for (int source = 0; source < shape_.num_ranks; ++source) {
-    const bool waits_for_others = order == Order::kOwnLast && has_others && source == group_.rank();
-    if (sources_[static_cast<size_t>(source)].round != round || waits_for_others ||
-        !HasRowsOf(source))
+    if (sources_[static_cast<size_t>(source)].round != round ||
+        (source == own && (waits_for_others || is_own_aside_)) || !HasRowsOf(source))
       continue;
     ReadCounts(source);
     ReceiveFrom(source);
   }
   IndexRows();
   return FreeRows{.round = round, .sources = received_, .rows = slot_rows_};
+}
+
+void Exchange::PutOwnAside() {
+  WIDELOAD_CHECK(shape_.is_free && received_.size() == 1 && received_[0] == group_.rank(),
+                 "PutOwnAside of {} sources", received_.size());
+  received_.clear();
+  is_own_aside_ = true;
+}
+
+void Exchange::TakeUpOwn() {
+  WIDELOAD_CHECK(is_own_aside_ && received_.empty(), "TakeUpOwn before {}",
+                 is_own_aside_ ? "Return" : "PutOwnAside");
+  received_.push_back(group_.rank());
+  is_own_aside_ = false;
 }
 
 bool Exchange::HasReturns() { return num_reduced_ < num_dispatched_ && MissingPeer() < 0; }

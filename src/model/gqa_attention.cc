@@ -99,8 +99,7 @@ void GqaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   const int64_t tokens = x.dim(0);
   Workspace& ws = *rank.workspace;
   const TensorView qkv = ws.TakeTensor(DType::kF32, {tokens, qkv_.n()});
-  MatMul(rank.exec, x, qkv_, qkv);
-  rank.Poll();
+  rank.MatMul(x, qkv_, qkv);
   const auto columns = [&](int64_t first, const parallel::Shard& heads) {
     return HeadPart{.rows = TensorView(DType::kF32, {tokens, heads.size() * dim},
                                        qkv.data<float>() + first * dim, qkv.row_stride()),
@@ -134,7 +133,7 @@ void GqaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   PagedAttention(rank.exec, attention, q.rows, sequences, cache, y_cut_.Own(y));
   y_cut_.Gather(rank, y);
   rank.Poll();
-  MatMul(rank.exec, y, o_, out_cut_.Own(h), /*accumulate=*/true);
+  rank.MatMul(y, o_, out_cut_.Own(h), /*accumulate=*/true);
   out_cut_.Gather(rank, h);
 }
 

@@ -70,16 +70,16 @@ TensorView MlaAttention::Queries(const RankContext& rank, const TensorView& x) c
   Workspace& ws = *rank.workspace;
   const TensorView q = ws.TakeTensor(DType::kF32, {tokens, q_b_.n()});
   if (spec_.q_lora_rank == 0) {
-    MatMul(rank.exec, x, q_b_, q);
+    rank.MatMul(x, q_b_, q);
     return q;
   }
   const TensorView latent = ws.TakeTensor(DType::kF32, {tokens, spec_.q_lora_rank});
   const TensorView normed =
       ws.TakeTensor(rank.exec.precision().activations, {tokens, spec_.q_lora_rank});
-  MatMul(rank.exec, x, q_a_, latent);
+  rank.MatMul(x, q_a_, latent);
   RmsNorm(rank.exec, latent, q_norm_.View(DType::kF32, {spec_.q_lora_rank}), spec_.norm_eps,
           normed);
-  MatMul(rank.exec, normed, q_b_, q);
+  rank.MatMul(normed, q_b_, q);
   return q;
 }
 
@@ -105,7 +105,7 @@ TensorView MlaAttention::LatentQueries(const RankContext& rank, const TensorView
 TensorView MlaAttention::Latents(const RankContext& rank, const compute::RopeRows& rope,
                                  const TensorView& x) const {
   const TensorView kv = rank.workspace->TakeTensor(DType::kF32, {x.dim(0), spec_.latent_dim()});
-  MatMul(rank.exec, x, kv_a_, kv);
+  rank.MatMul(x, kv_a_, kv);
   RmsNormHeads(rank.exec, {.rows = kv, .first = 0, .width = spec_.kv_lora_rank},
                kv_norm_.View(DType::kF32, {spec_.kv_lora_rank}), spec_.norm_eps);
   Rope(rank.exec, {.rows = kv, .first = spec_.kv_lora_rank, .width = spec_.rope_dim},
@@ -123,9 +123,7 @@ void MlaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   const auto sequences = batch.SequencesOf(rank.cache->block_class(layer));
   StoreKv(rank.exec, Latents(rank, rope, x), {}, sequences, cache);
 
-  rank.Poll();
   const TensorView q = Queries(rank, x);
-  rank.Poll();
   Rope(rank.exec, {.rows = q, .heads = heads_, .first = spec_.nope_dim, .width = spec_.rope_dim},
        compute::RopePairs::kInterleaved, rope);
   const compute::AttentionShape attention{.q_heads = heads_,
@@ -140,7 +138,7 @@ void MlaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   MatMulHeads(rank.exec, {.rows = attended, .heads = heads_}, v_b_,
               {.rows = values_cut_.Own(values), .heads = heads_});
   values_cut_.Gather(rank, values);
-  MatMul(rank.exec, values, o_, out_cut_.Own(h), /*accumulate=*/true);
+  rank.MatMul(values, o_, out_cut_.Own(h), /*accumulate=*/true);
   out_cut_.Gather(rank, h);
 }
 

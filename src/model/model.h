@@ -46,6 +46,10 @@ struct RankContext {
   void Poll() const {
     if (moe != nullptr) moe->Poll(exec, *workspace);
   }
+  // compute::MatMul, with a Poll after every few rows where there is somebody to wait for it:
+  // others do not wait for all rows of a long batch.
+  void MatMul(const TensorView& x, const compute::PackedMatrix& w, const TensorView& y,
+              bool accumulate = false) const;
 };
 
 class Model {

@@ -48,12 +48,11 @@ bool MoeRunner::Serve(const compute::Exec& exec, Workspace& workspace) {
   // they could save others.
   constexpr int64_t kRowsWorthParting = 16;
   using Order = exchange::Exchange::Order;
-  const auto taken =
-      exchange_.TakeRows(rows_per_slot_ >= kRowsWorthParting ? Order::kOwnLast : Order::kTogether);
+  const bool is_parted = rows_per_slot_ >= kRowsWorthParting;
+  const auto taken = exchange_.TakeRows(is_parted ? Order::kOwnLast : Order::kTogether);
   if (!taken) return false;
   const int64_t round = taken->round - first_round_;
-  const auto layer = static_cast<size_t>(layers_.begin + round / num_rounds_);
-  const trace::AtLayer at(shape_.layers[layer]);
+  const size_t layer = LayerOf(round);
   const size_t num_experts = counts_.size();
   int32_t* const counted =
       counted_.data() + layer * static_cast<size_t>(layout_.num_ranks) * num_experts;
@@ -64,19 +63,58 @@ bool MoeRunner::Serve(const compute::Exec& exec, Workspace& workspace) {
   }
   const std::span<const compute::ExpertWeights* const> slots =
       store_.Layer(static_cast<int32_t>(layer));
-  const Meter meter(layout_.is_metered, layer_times_[layer].computing_ns);
   for (size_t s = 0; s < groups_.size(); ++s) {
     groups_[s] = {slots[s], taken->rows[s].x_rows, taken->rows[s].y_rows};
     computed_rows_[layer] += static_cast<int64_t>(groups_[s].x_rows.size());
   }
-  {
-    const Span span(SpanKind::kExperts, round % num_rounds_);
-    const Workspace::Scope scope(workspace);
-    compute::ExpertMlp(exec, groups_, shape_.activation, workspace);
+  if (is_parted && taken->sources.size() == 1 && taken->sources[0] == group_.rank()) {
+    ComputeOwn(exec, workspace, round);
+  } else {
+    ComputeGroups(exec, workspace, groups_, round);
   }
+  const trace::AtLayer at(shape_.layers[layer]);
   const Span span(SpanKind::kReturn, round % num_rounds_);
   exchange_.Return();
   return true;
+}
+
+void MoeRunner::ComputeGroups(const compute::Exec& exec, Workspace& workspace,
+                              std::span<const compute::ExpertGroup> groups, int64_t round) {
+  const size_t layer = LayerOf(round);
+  const trace::AtLayer at(shape_.layers[layer]);
+  const Meter meter(layout_.is_metered, layer_times_[layer].computing_ns);
+  const Span span(SpanKind::kExperts, round % num_rounds_);
+  const Workspace::Scope scope(workspace);
+  compute::ExpertMlp(exec, groups, shape_.activation, workspace);
+}
+
+// The own rows, which nobody else waits for, a few slots at a time: between them others' rows are
+// computed, for which somebody does.
+void MoeRunner::ComputeOwn(const compute::Exec& exec, Workspace& workspace, int64_t round) {
+  constexpr size_t kParts = 8;
+  own_x_rows_.clear();
+  own_y_rows_.clear();
+  for (const compute::ExpertGroup& group : groups_) {
+    own_x_rows_.insert(own_x_rows_.end(), group.x_rows.begin(), group.x_rows.end());
+    own_y_rows_.insert(own_y_rows_.end(), group.y_rows.begin(), group.y_rows.end());
+  }
+  own_groups_ = groups_;
+  size_t row = 0;
+  for (compute::ExpertGroup& group : own_groups_) {
+    const size_t count = group.x_rows.size();
+    group.x_rows = std::span(own_x_rows_).subspan(row, count);
+    group.y_rows = std::span(own_y_rows_).subspan(row, count);
+    row += count;
+  }
+  exchange_.PutOwnAside();
+  const size_t step = (own_groups_.size() + kParts - 1) / kParts;
+  for (size_t begin = 0; begin < own_groups_.size(); begin += step) {
+    while (begin > 0 && Serve(exec, workspace)) {
+    }
+    const size_t count = std::min(step, own_groups_.size() - begin);
+    ComputeGroups(exec, workspace, std::span(own_groups_).subspan(begin, count), round);
+  }
+  exchange_.TakeUpOwn();
 }
 
 // Chunks are sent as far as there are buffers. While its results are awaited, a rank computes for
@@ -102,7 +140,7 @@ void MoeRunner::RunMicrobatch(const Pass& pass) {
 }
 
 void MoeRunner::Poll(const compute::Exec& exec, Workspace& workspace) {
-  if (layout_.mode != MoeMode::kMicrobatch) return;
+  if (!IsPolled()) return;
   while (Serve(exec, workspace)) {
   }
 }

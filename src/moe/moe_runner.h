@@ -69,6 +69,8 @@ class MoeRunner {
   // rank between its ops, so that nobody waits for the end of its attention. Errors:
   // comm::PeerLost.
   void Poll(const compute::Exec& exec, Workspace& workspace);
+  // Whether Poll does anything.
+  bool IsPolled() const { return layout_.mode == MoeMode::kMicrobatch; }
   // After the last layer: of kMicrobatch, computes what others still send in this iteration. Then
   // nobody has rows for this rank's slots, and they may change. Errors: comm::PeerLost.
   void FinishIteration(const compute::Exec& exec, Workspace& workspace);
@@ -102,7 +104,14 @@ class MoeRunner {
   // Out of step.
   void SplitByAgreed();
   void DispatchByAgreed(const Pass& pass, int64_t chunk);
+  // The MoE layer that a round of this iteration belongs to.
+  size_t LayerOf(int64_t round) const {
+    return static_cast<size_t>(layers_.begin + round / num_rounds_);
+  }
   bool Serve(const compute::Exec& exec, Workspace& workspace);
+  void ComputeGroups(const compute::Exec& exec, Workspace& workspace,
+                     std::span<const compute::ExpertGroup> groups, int64_t round);
+  void ComputeOwn(const compute::Exec& exec, Workspace& workspace, int64_t round);
   void RunMicrobatch(const Pass& pass);
 
   bool IsMediumSlow() const;
@@ -132,7 +141,10 @@ class MoeRunner {
   // ranks routed in the iteration before and in this one [MoE layers][R * E].
   int64_t num_rounds_ = 1;
   int64_t first_round_ = 0;
-  int64_t rows_per_slot_ = 0;  // of this rank's last chunk, on average
+  int64_t rows_per_slot_ = 0;                     // of this rank's last chunk, on average
+  std::vector<compute::ExpertGroup> own_groups_;  // this rank's rows while they are computed
+  std::vector<const std::byte*> own_x_rows_;
+  std::vector<std::byte*> own_y_rows_;
   std::vector<int32_t> agreed_;
   std::vector<int32_t> counted_;
   std::vector<double> rank_loads_;  // [R] scratch

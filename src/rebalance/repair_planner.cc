@@ -52,11 +52,13 @@ double Distance(const std::vector<std::vector<double>>& recent, std::span<const 
 
 RepairPlanner::RepairPlanner(const OnlineOptions& options, std::vector<eplb::Placement> start)
     : options_(options) {
-  for (eplb::Placement& placement : start) {
-    Layer& layer = layers_.emplace_back();
-    layer.now = std::move(placement);
-    layer.split = std::make_unique<eplb::WaterFilling>(layer.now);
-  }
+  for (eplb::Placement& placement : start) Place(layers_.emplace_back(), std::move(placement));
+}
+
+void RepairPlanner::Place(Layer& layer, eplb::Placement placement) const {
+  layer.now = std::move(placement);
+  layer.split = std::make_unique<eplb::WaterFilling>(layer.now);
+  layer.imbalances.clear();
 }
 
 void RepairPlanner::Take(const IterationCounts& counts) {
@@ -70,12 +72,17 @@ void RepairPlanner::Take(const IterationCounts& counts) {
   }
   for (size_t l = 0; l < layers_.size(); ++l) {
     std::vector<std::vector<double>>& recent = layers_[l].recent;
+    std::vector<double>& imbalances = layers_[l].imbalances;
     if (distance > kOtherLoad) {
       recent.clear();
+      imbalances.clear();
       layers_[l].settled = 0;
     }
     if (Sum(newest[l]) <= 0) continue;
-    if (recent.size() == kRecent) recent.erase(recent.begin());
+    if (recent.size() == kRecent) {
+      recent.erase(recent.begin());
+      if (!imbalances.empty()) imbalances.erase(imbalances.begin());
+    }
     recent.push_back(std::move(newest[l]));
   }
 }
@@ -87,9 +94,11 @@ double RepairPlanner::Imbalance(Layer& layer, std::span<const double> counts) co
 }
 
 double RepairPlanner::RecentImbalance(Layer& layer) const {
+  while (layer.imbalances.size() < layer.recent.size())
+    layer.imbalances.push_back(Imbalance(layer, layer.recent[layer.imbalances.size()]));
   double sum = 0, weights = 0, weight = 1;
   for (size_t i = layer.recent.size(); i-- > 0; weight *= kDecay) {
-    sum += weight * Imbalance(layer, layer.recent[i]);
+    sum += weight * layer.imbalances[i];
     weights += weight;
   }
   return weights > 0 ? sum / weights : 0;
@@ -162,8 +171,7 @@ std::vector<LayerChange> RepairPlanner::Plan(const IterationCounts& counts) {
     Layer& layer = layers_[offer.layer];
     if (offer.placement == layer.now || offer.gain <= 0) continue;
     budget -= offer.fetched_slots;
-    layer.now = offer.placement;
-    layer.split = std::make_unique<eplb::WaterFilling>(layer.now);
+    Place(layer, offer.placement);
     changes.push_back({static_cast<int32_t>(offer.layer), std::move(offer.placement)});
   }
   std::sort(changes.begin(), changes.end(),

@@ -27,6 +27,7 @@ class RepairPlanner : public Planner {
     eplb::Placement now;                        // what the slots hold once all plans have effect
     std::unique_ptr<eplb::WaterFilling> split;  // the optimal one of `now`
     std::vector<std::vector<double>> recent;    // since the last change of load; the newest last
+    std::vector<double> imbalances;             // of the first of `recent`, split for `now`
     bool is_repaired = false;                   // is over the threshold, not yet below the target
     double settled = 0;  // the imbalance that repair could not bring down any more under this load
   };
@@ -38,6 +39,7 @@ class RepairPlanner : public Planner {
     double gain = 0;
   };
   void Take(const IterationCounts& counts);
+  void Place(Layer& layer, eplb::Placement placement) const;
   double Imbalance(Layer& layer, std::span<const double> counts) const;
   double RecentImbalance(Layer& layer) const;
   std::vector<Offer> MakeOffers();

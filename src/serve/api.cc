@@ -109,7 +109,6 @@ Api::Api(const ServedModel& model, runtime::EngineLoop& loop, ApiOptions options
     : model_(model),
       loop_(loop),
       options_(std::move(options)),
-      keys_(options_.keys),
       metrics_(model.name),
       created_(Now()),
       random_(RandomNumber()),
@@ -134,8 +133,8 @@ HttpHandlers Api::Handlers() {
 
 std::optional<HttpResponse> Api::Check(const HttpRequest& request) {
   const Route* route = FindRoute(request.method, request.path);
-  const bool is_open = keys_.empty() || (route != nullptr && route->is_public);
-  if (!is_open && !keys_.Find(request.authorization)) return RefusalResponse(NoKey());
+  const bool is_open = options_.keys.empty() || (route != nullptr && route->is_public);
+  if (!is_open && !options_.keys.Find(request.authorization)) return RefusalResponse(NoKey());
   if (route != nullptr) {
     if (route->operation == 0 || !is_draining_) return std::nullopt;
     metrics_.CountRejected("draining");
@@ -203,7 +202,7 @@ std::optional<Refusal> Api::Carry(const HttpExchange& exchange, Operation operat
   if (auto refusal = ParseApiRequest(operation, exchange.request().body, request)) return refusal;
   if (auto refusal = CheckModel(request)) return refusal;
   if (options_.salts_by_key) {
-    const std::optional<size_t> key = keys_.Find(exchange.request().authorization);
+    const std::optional<size_t> key = options_.keys.Find(exchange.request().authorization);
     request.cache_salt = fmt::format("{}:{}", key ? std::to_string(*key) : "", request.cache_salt);
   }
   if (operation == kCompletion || IsChat(operation))

@@ -24,7 +24,7 @@ namespace wideload::serve {
 // What the routes depend on beside the model.
 struct ApiOptions {
   std::string version;                           // of the program
-  std::vector<std::string> keys;                 // that clients may show; empty: none is asked for
+  ApiKeys keys;                                  // that clients may show
   bool salts_by_key = false;                     // clients of different keys share no prefixes
   int64_t max_open_requests = 256;               // more are answered with 429
   int64_t max_open_tokens = 1 << 20;             // prompt and max_tokens of those, together
@@ -98,7 +98,6 @@ class Api {
   const ServedModel& model_;
   runtime::EngineLoop& loop_;
   ApiOptions options_;
-  const ApiKeys keys_;
   Metrics metrics_;
   std::function<int64_t()> num_connections_;
   const int64_t created_;  // seconds since 1970

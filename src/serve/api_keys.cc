@@ -1,28 +1,46 @@
 #include "serve/api_keys.h"
 
+#include <algorithm>
 #include <string_view>
+
+#include "base/error.h"
+#include "base/file.h"
 
 namespace wideload::serve {
 namespace {
 
-bool IsKey(std::string_view key, std::string_view given) {
-  size_t differs = key.size() ^ given.size();
-  for (size_t i = 0; i < key.size(); ++i) {
-    const char c = i < given.size() ? given[i] : '\0';
-    differs |= static_cast<unsigned char>(key[i] ^ c);
-  }
-  return differs == 0;
-}
+constexpr size_t kMinKeyBytes = 8;
+constexpr size_t kMaxKeyFileBytes = 1 << 20;
 
 }  // namespace
+
+ApiKeys ApiKeys::FromFile(const std::string& path) {
+  ApiKeys keys;
+  keys.salt_ = RandomBytes();
+  std::string text = ReadFile(path, kMaxKeyFileBytes);
+  for (size_t begin = 0, line = 1; begin < text.size(); ++line) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    std::string_view key(text.data() + begin, end - begin);
+    begin = end + 1;
+    while (!key.empty() && (key.back() == '\r' || key.back() == ' ')) key.remove_suffix(1);
+    if (key.empty() || key.front() == '#') continue;
+    if (key.size() < kMinKeyBytes)
+      Throw(ErrorKind::kInvalid, "{}: the key of line {} has {} characters; at least {} are needed",
+            path, line, key.size(), kMinKeyBytes);
+    keys.hashes_.push_back(SaltedHash(keys.salt_, key));
+  }
+  Erase(text);
+  if (keys.empty()) Throw(ErrorKind::kInvalid, "{}: there is no key in it", path);
+  return keys;
+}
 
 std::optional<size_t> ApiKeys::Find(const std::string& authorization) const {
   constexpr std::string_view kScheme = "Bearer ";
   if (!authorization.starts_with(kScheme)) return std::nullopt;
-  const auto given = std::string_view(authorization).substr(kScheme.size());
+  const Hash given = SaltedHash(salt_, std::string_view(authorization).substr(kScheme.size()));
   std::optional<size_t> found;
-  for (size_t i = 0; i < keys_.size(); ++i)
-    if (IsKey(keys_[i], given)) found = i;
+  for (size_t i = 0; i < hashes_.size(); ++i)
+    if (IsEqual(hashes_[i], given)) found = i;
   return found;
 }
 

@@ -1,4 +1,4 @@
-// The keys that clients may show. Immutable; thread-safe.
+// The keys that clients may show, of which hashes alone are kept. Immutable; thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -7,20 +7,26 @@
 #include <vector>
 
 #include "serve/refusal.h"
+#include "serve/secrets.h"
 
 namespace wideload::serve {
 
 class ApiKeys {
  public:
-  // Of none: none is asked for.
-  explicit ApiKeys(std::vector<std::string> keys) : keys_(std::move(keys)) {}
-  bool empty() const { return keys_.empty(); }
+  // None: none is asked for.
+  ApiKeys() = default;
+  // Those of a file, one a line; blank lines and those that begin with # are none. Errors: as
+  // ReadFile; kInvalid for a file without keys, and for a key of fewer than 8 characters, by line.
+  static ApiKeys FromFile(const std::string& path);
+
+  bool empty() const { return hashes_.empty(); }
   // The place among the keys of that in a header "Bearer KEY"; nothing when there is none. Takes a
-  // time that depends on the lengths of the keys alone.
+  // time that depends on the length of what is shown alone.
   std::optional<size_t> Find(const std::string& authorization) const;
 
  private:
-  std::vector<std::string> keys_;
+  Hash salt_{};  // of this start
+  std::vector<Hash> hashes_;
 };
 
 // What a client without a key is told.

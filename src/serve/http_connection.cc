@@ -19,9 +19,18 @@ std::string StatusLine(int status) {
 
 HttpConnection::HttpConnection(HttpShared& shared, Socket socket)
     : shared_(shared),
-      socket_(std::move(socket)),
+      stream_(std::move(socket), shared.tls.get()),
       timer_(shared.context),
       buffer_(shared.limits.header_bytes + kMaxAheadBytes) {}
+
+void HttpConnection::Start() {
+  error_code ignored;
+  stream_.socket().set_option(tcp::no_delay(true), ignored);
+  if (!stream_.has_handshake()) return ReadNext();
+  LimitTime(shared_.limits.header_time);
+  stream_.AsyncHandshake(
+      Then([this](error_code failure, size_t) { failure ? Close() : ReadNext(); }));
+}
 
 void HttpConnection::LimitTime(std::chrono::milliseconds time) {
   const uint64_t number = ++timer_number_;
@@ -37,7 +46,7 @@ void HttpConnection::Close() {
   ++timer_number_;
   error_code ignored;
   timer_.cancel();
-  socket_.close(ignored);
+  stream_.socket().close(ignored);
   if (const auto gone = std::exchange(gone_, {}); gone && !has_ended_) gone();
   shared_.connections.erase(shared_from_this());
   --shared_.num_connections;
@@ -50,8 +59,12 @@ void HttpConnection::ReadNext() {
   gone_ = {};
   if (buffer_.size() > 0) return ReadHead();
   LimitTime(shared_.limits.idle_time);
-  socket_.async_wait(Socket::wait_read,
-                     Then([this](error_code failure, size_t) { failure ? Close() : ReadHead(); }));
+  // Not a wait for the socket: what TLS has read ahead is no event of it.
+  stream_.async_read_some(buffer_.prepare(kMaxAheadBytes),
+                          Then([this](error_code failure, size_t num_bytes) {
+                            buffer_.commit(num_bytes);
+                            failure ? Close() : ReadHead();
+                          }));
 }
 
 void HttpConnection::ReadHead() {
@@ -63,13 +76,13 @@ void HttpConnection::ReadHead() {
   parser_->header_limit(shared_.limits.header_bytes);
   parser_->body_limit(shared_.limits.body_bytes);
   LimitTime(shared_.limits.header_time);
-  http::async_read_header(socket_, buffer_, *parser_,
+  http::async_read_header(stream_, buffer_, *parser_,
                           Then([this](error_code failure, size_t) { TakeHead(failure); }));
 }
 
 void HttpConnection::TakeHead(error_code failure) {
-  if (failure == http::error::end_of_stream || failure == asio::error::eof ||
-      failure == asio::error::connection_reset || failure == http::error::partial_message)
+  if (HttpStream::IsGone(failure) || failure == http::error::end_of_stream ||
+      failure == http::error::partial_message)
     return Close();
   if (failure == http::error::header_limit || failure == http::error::buffer_overflow)
     return Refuse(431,
@@ -95,8 +108,7 @@ void HttpConnection::TakeHead(error_code failure) {
     // It is short and the first thing sent: a client that does not take it is none.
     error_code unsent;
     const std::string_view go_on = "HTTP/1.1 100 Continue\r\n\r\n";
-    socket_.non_blocking(true, unsent);
-    socket_.write_some(asio::buffer(go_on.data(), go_on.size()), unsent);
+    stream_.SendNow(asio::buffer(go_on.data(), go_on.size()), unsent);
     if (unsent) return Close();
   }
   ReadBody();
@@ -104,16 +116,14 @@ void HttpConnection::TakeHead(error_code failure) {
 
 void HttpConnection::ReadBody() {
   LimitTime(shared_.limits.body_time);
-  http::async_read(socket_, buffer_, *parser_,
+  http::async_read(stream_, buffer_, *parser_,
                    Then([this](error_code failure, size_t) { TakeBody(failure); }));
 }
 
 void HttpConnection::TakeBody(error_code failure) {
   if (failure == http::error::body_limit)
     return Refuse(413, fmt::format("the body has more than {} bytes", shared_.limits.body_bytes));
-  if (failure == http::error::partial_message || failure == asio::error::eof ||
-      failure == asio::error::connection_reset)
-    return Close();
+  if (HttpStream::IsGone(failure) || failure == http::error::partial_message) return Close();
   if (failure) return Refuse(400, "the body is no HTTP: " + failure.message());
   ++timer_number_;
   timer_.cancel();
@@ -131,7 +141,7 @@ void HttpConnection::Watch() {
   if (buffer_.size() >= kMaxAheadBytes) return;
   is_watching_ = true;
   const auto room = kMaxAheadBytes - buffer_.size();
-  socket_.async_read_some(buffer_.prepare(room), Then([this](error_code failure, size_t num_bytes) {
+  stream_.async_read_some(buffer_.prepare(room), Then([this](error_code failure, size_t num_bytes) {
                             is_watching_ = false;
                             buffer_.commit(num_bytes);
                             const bool is_done = has_ended_ && unsent_.empty();
@@ -215,7 +225,7 @@ void HttpConnection::WriteSome() {
   // A copy: more may be added to the text meanwhile.
   const size_t count = std::min<size_t>(unsent_.size() - num_sent_, 64 << 10);
   auto piece = std::make_shared<const std::string>(unsent_.substr(num_sent_, count));
-  socket_.async_write_some(asio::buffer(*piece),
+  stream_.async_write_some(asio::buffer(*piece),
                            Then([this, piece](error_code failure, size_t sent) {
                              is_writing_ = false;
                              if (failure) return Close();
@@ -232,14 +242,13 @@ void HttpConnection::AnswerSent() {
   gone_ = {};
   if (must_linger_) return Linger();
   if (!keep_alive_) {
-    error_code ignored;
-    socket_.shutdown(Socket::shutdown_send, ignored);
+    stream_.EndSending();
     return Close();
   }
   // The watch, if there is one, goes on with the next request once it has ended.
   if (!is_watching_) return ReadNext();
   error_code ignored;
-  socket_.cancel(ignored);
+  stream_.socket().cancel(ignored);
 }
 
 // Closing while a request is still coming in would reset the connection before the client has seen
@@ -247,14 +256,13 @@ void HttpConnection::AnswerSent() {
 void HttpConnection::Linger() {
   if (state_ != State::kLingering) {
     state_ = State::kLingering;
-    error_code ignored;
-    socket_.shutdown(Socket::shutdown_send, ignored);
+    stream_.EndSending();
     LimitTime(std::chrono::seconds(2));
     buffer_.clear();
   }
-  socket_.async_read_some(buffer_.prepare(kMaxAheadBytes), Then([this](error_code failure, size_t) {
-                            failure ? Close() : Linger();
-                          }));
+  stream_.socket().async_read_some(
+      buffer_.prepare(kMaxAheadBytes),
+      Then([this](error_code failure, size_t) { failure ? Close() : Linger(); }));
 }
 
 }  // namespace wideload::serve

@@ -4,8 +4,6 @@
 
 #include <atomic>
 #include <boost/asio/basic_waitable_timer.hpp>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
@@ -16,17 +14,12 @@
 
 #include "base/log.h"
 #include "serve/http_server.h"
+#include "serve/http_stream.h"
 
 namespace wideload::serve {
 
-namespace asio = boost::asio;
 namespace http = boost::beast::http;
-// One name for the library's type, likewise below.
-using tcp = asio::ip::tcp;
-using boost::system::error_code;
-
-using Executor = asio::io_context::executor_type;
-using Socket = asio::basic_stream_socket<tcp, Executor>;
+// Of the steady clock.
 using Timer = asio::basic_waitable_timer<std::chrono::steady_clock,
                                          asio::wait_traits<std::chrono::steady_clock>, Executor>;
 
@@ -36,6 +29,7 @@ std::string StatusLine(int status);
 // What connections share.
 struct HttpShared {
   asio::io_context context{1};
+  std::shared_ptr<asio::ssl::context> tls;  // of this server alone; null: bytes are plain
   HttpLimits limits;
   HttpHandlers handlers;
   std::set<std::shared_ptr<HttpConnection>> connections;  // with the handlers of their operations
@@ -49,11 +43,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   HttpConnection(HttpShared& shared, Socket socket);
 
   // Reads the first request.
-  void Start() {
-    error_code ignored;
-    socket_.set_option(tcp::no_delay(true), ignored);
-    ReadNext();
-  }
+  void Start();
   // Ends it unless an answer is under way.
   void Drain() {
     if (state_ == State::kIdle) Close();
@@ -69,12 +59,18 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     });
   }
 
-  // Of the answer to request `number`.
+  // What HttpExchange says, of the answer to request `number`; without effect when that is not the
+  // one under way. The whole answer.
   void Respond(int64_t number, HttpResponse response);
+  // The head of an answer in pieces.
   void BeginStream(int64_t number, const std::string& content_type);
+  // A piece. Ends the connection of a reader that leaves too many bytes lying.
   void Write(int64_t number, std::string_view piece);
+  // The end of an answer in pieces.
   void End(int64_t number);
+  // `gone` is called at once when the request is not the one under way any more.
   void OnGone(int64_t number, std::function<void()> gone);
+  // Breaks the connection.
   void Abort(int64_t number) {
     if (IsAnswering(number)) Close();
   }
@@ -119,7 +115,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   }
 
   HttpShared& shared_;
-  Socket socket_;
+  HttpStream stream_;
   Timer timer_;
   boost::beast::flat_buffer buffer_;
   std::optional<http::request_parser<http::string_body>> parser_;

@@ -48,9 +48,11 @@ void HttpExchange::Post(std::function<void()> work) const { connection_->Post(st
 
 class HttpServer::Impl {
  public:
-  Impl(const std::string& host, int port, const HttpLimits& limits)
+  Impl(const std::string& host, int port, const HttpLimits& limits,
+       const std::optional<TlsFiles>& tls)
       : acceptor_(shared_.context), retry_(shared_.context) {
     shared_.limits = limits;
+    if (tls) shared_.tls = OpenTls(*tls);
     Bind(host, port);
   }
 
@@ -141,6 +143,7 @@ void HttpServer::Impl::AcceptLater() {
 
 void HttpServer::Impl::TakeClient(Socket socket) {
   if (shared_.num_connections >= shared_.limits.max_connections) {
+    if (shared_.tls != nullptr) return;  // telling it would take a handshake
     error_code ignored;
     socket.non_blocking(true, ignored);
     const std::string text =
@@ -165,8 +168,9 @@ void HttpServer::Impl::Run() {
   }
 }
 
-HttpServer::HttpServer(const std::string& host, int port, const HttpLimits& limits)
-    : impl_(std::make_unique<Impl>(host, port, limits)) {}
+HttpServer::HttpServer(const std::string& host, int port, const HttpLimits& limits,
+                       const std::optional<TlsFiles>& tls)
+    : impl_(std::make_unique<Impl>(host, port, limits, tls)) {}
 HttpServer::~HttpServer() { Stop(); }
 int HttpServer::port() const { return impl_->port(); }
 void HttpServer::Start(HttpHandlers handlers) { impl_->Start(std::move(handlers)); }

@@ -1,5 +1,5 @@
-// HTTP/1.1 over TCP with every limit a server in front of strangers needs. One thread runs all
-// connections; an HttpExchange may be used by any thread.
+// HTTP/1.1 over TCP or TLS with every limit a server in front of strangers needs. One thread runs
+// all connections; an HttpExchange may be used by any thread.
 #pragma once
 
 #include <chrono>
@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "serve/secrets.h"
+
 namespace wideload::serve {
 
 // What a client may take at most.
@@ -19,7 +21,7 @@ struct HttpLimits {
   uint32_t header_bytes = 16 << 10;
   uint64_t body_bytes = 4 << 20;
   int64_t max_connections = 1024;
-  std::chrono::milliseconds header_time{10'000};  // from a request's first byte
+  std::chrono::milliseconds header_time{10'000};  // from a request's first byte; for TLS to begin
   std::chrono::milliseconds body_time{60'000};    // from the end of its header
   std::chrono::milliseconds idle_time{75'000};    // between requests
   std::chrono::milliseconds write_stall{30'000};  // in which a reader takes nothing
@@ -89,9 +91,10 @@ struct HttpHandlers {
 
 class HttpServer {
  public:
-  // Takes the port; 0: any that is free. Errors: kInvalid for a host that is none; kIo when the
-  // port cannot be had.
-  HttpServer(const std::string& host, int port, const HttpLimits& limits);
+  // Takes the port; 0: any that is free. With `tls` clients must speak TLS. Errors: kInvalid for a
+  // host that is none; kIo when the port cannot be had; as OpenTls.
+  HttpServer(const std::string& host, int port, const HttpLimits& limits,
+             const std::optional<TlsFiles>& tls = {});
   // Stop, and takes the connections down. No HttpExchange may be left elsewhere.
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;

@@ -13,13 +13,14 @@ import unittest
 
 from cli_support import PROGRAM, TIMEOUT_S
 
-SERVING = re.compile(r"serving (\S+) on http://localhost:(\d+)")
+SERVING = re.compile(r"serving (\S+) on https?://localhost:(\d+)")
 
 
 class Server:
-    """`command` is what runs the program, with arguments that come before those of serve."""
+    """`command` is what runs the program, with arguments that come before those of serve; `tls` an SSLContext to ask with."""
 
-    def __init__(self, *flags, command=(str(PROGRAM),), env=None):
+    def __init__(self, *flags, command=(str(PROGRAM),), env=None, tls=None):
+        self.tls = tls
         self.err = tempfile.NamedTemporaryFile(prefix="wideload-serve-", suffix=".err")
         self.process = subprocess.Popen([*command, "serve", "--port", "0", "--threads", "1", *map(str, flags)],
                                         stdout=subprocess.DEVNULL, stderr=self.err, stdin=subprocess.DEVNULL, env=env)
@@ -35,6 +36,8 @@ class Server:
         return pathlib.Path(self.err.name).read_text()
 
     def connect(self, timeout=TIMEOUT_S):
+        if self.tls:
+            return http.client.HTTPSConnection("localhost", self.port, timeout=timeout, context=self.tls)
         return http.client.HTTPConnection("localhost", self.port, timeout=timeout)
 
     def ask(self, method, path, body=None, headers=None):

@@ -2,9 +2,12 @@
 import concurrent.futures
 import json
 import os
+import shutil
 import signal
 import socket
+import ssl
 import struct
+import subprocess
 import unittest
 
 from cli_support import EMBEDDED, CliTest, run
@@ -356,6 +359,43 @@ class Keys(CliTest):
             result = run("serve", flag, value)
             self.assertEqual(result.returncode, 2, result.stderr)
             self.assertIn(flag, result.stderr)
+
+
+@unittest.skipUnless(shutil.which("openssl"), "openssl, which makes certificates, is not here")
+class Tls(CliTest):
+    def certificate(self, name):
+        """Flags with a key and a certificate for localhost that it has signed itself."""
+        files = [self.path(f"{name}-key.pem", ""), self.path(f"{name}.pem", "")]
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+                        "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", files[0], "-out", files[1]],
+                       check=True, capture_output=True)
+        return ["--ssl-keyfile", files[0], "--ssl-certfile", files[1]]
+
+    def test_a_client_that_trusts_the_certificate_is_answered(self):
+        flags = self.certificate("own")
+        server = Server(*flags, "--api-key-file", self.path("keys", "first-key-0001\n"), tls=ssl.create_default_context(cafile=flags[3]))
+        self.addCleanup(server.end)
+        self.assertEqual(server.ask("GET", "/v1/models")[0], 401)
+        headers = {"Authorization": "Bearer first-key-0001"}
+        connection = server.connect()
+        for stream in (False, True, False):  # on one connection
+            connection.request("POST", "/v1/completions", json.dumps({"prompt": PROMPT, "max_tokens": 40, "stream": stream}), headers)
+            answer = connection.getresponse()
+            self.assertEqual(answer.status, 200)
+            self.assertIn(b"length" if not stream else b"[DONE]", answer.read())
+        connection.close()
+        with server.raw(b"GET /health HTTP/1.1\r\n\r\n") as plain:
+            self.assertNotIn(b"HTTP", plain.recv(1000))
+        with self.assertRaises(ssl.SSLCertVerificationError):
+            server.tls = ssl.create_default_context()
+            server.ask("GET", "/health")
+
+    def test_files_that_cannot_be_used_are_refused_at_the_start(self):
+        one, other = self.certificate("one"), self.certificate("other")
+        self.refused(["serve", *one[:2]], "--ssl-certfile", "--ssl-keyfile")
+        self.refused(["serve", *one[:2], *other[2:]], "one-key.pem", "not that of the certificate", "other.pem")
+        self.refused(["serve", *one[2:], "--ssl-keyfile", self.path("text", "no key")], "no private key")
+        self.refused(["serve", *one[2:], "--ssl-keyfile", "/nowhere/key.pem"], "/nowhere/key.pem")
 
 
 class Load(unittest.TestCase):

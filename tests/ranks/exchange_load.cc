@@ -282,9 +282,30 @@ class LayerRun {
     const auto taken = exchange_.TakeRows(load_.is_pipelined ? Exchange::Order::kOwnLast
                                                              : Exchange::Order::kTogether);
     if (!taken) return false;
-    Compute(taken->rows);
-    Return(taken->round);
+    const int64_t round = taken->round;
+    if (load_.is_pipelined && taken->sources.size() == 1 && taken->sources[0] == rank_) {
+      ComputeOwnAfterOthers(taken->rows);
+    } else {
+      Compute(taken->rows);
+    }
+    Return(round);
     return true;
+  }
+
+  void ComputeOwnAfterOthers(std::span<const Exchange::SlotRows> taken) {
+    std::vector<std::vector<const std::byte*>> x_rows;
+    std::vector<std::vector<std::byte*>> y_rows;
+    for (const Exchange::SlotRows& slot : taken) {
+      x_rows.emplace_back(slot.x_rows.begin(), slot.x_rows.end());
+      y_rows.emplace_back(slot.y_rows.begin(), slot.y_rows.end());
+    }
+    std::vector<Exchange::SlotRows> own;
+    for (size_t s = 0; s < x_rows.size(); ++s) own.push_back({x_rows[s], y_rows[s]});
+    exchange_.PutOwnAside();
+    while (Serve()) {
+    }
+    exchange_.TakeUpOwn();
+    Compute(own);
   }
 
   void RunFree() {

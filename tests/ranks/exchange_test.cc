@@ -300,6 +300,56 @@ TEST_P(ExchangeContent, IsThatOfAPlainAllToAllAndTouchesNothingElse) {
   EXPECT_TRUE(outcome.ok()) << outcome.error;
 }
 
+// Two ranks out of step: rank 1 is a round ahead when rank 0 dispatches its first rows.
+TEST(Exchange, TakesRowsOfWhoIsAheadBeforeItsOwn) {
+  ExchangeShape shape = ContentRank::Shape(2);
+  shape.is_free = true;
+  for (const auto order : {Exchange::Order::kOwnLast, Exchange::Order::kTogether}) {
+    comm::LocalGroup group(2, {});
+    LocalFabrics fabrics(2, SegmentBytes(shape));
+    const auto outcome = comm::RunRanks(group, [&](comm::Communicator& rank) {
+      Exchange exchange(shape, fabrics.rank(rank.rank()), rank);
+      const std::vector<int32_t> counts(static_cast<size_t>(shape.num_experts), 0);
+      const std::vector<std::byte> row(static_cast<size_t>(shape.row_bytes));
+      const std::vector<int32_t> slots = {0, -1, -1};
+      const auto dispatch = [&] {
+        exchange.PublishCounts(counts, false);
+        exchange.Dispatch(
+            {.rows = row.data(), .row_stride = shape.row_bytes, .num_tokens = 1, .slots = slots});
+      };
+      const auto expect_taken = [&](int64_t round, int source) {
+        const auto taken = exchange.TakeRows(order);
+        ASSERT_TRUE(taken.has_value());
+        EXPECT_EQ(taken->round, round);
+        EXPECT_EQ(std::vector<int>(taken->sources.begin(), taken->sources.end()),
+                  std::vector<int>{source});
+        exchange.Return();
+      };
+      if (rank.rank() == 1) {
+        dispatch();
+        expect_taken(0, 1);
+      }
+      rank.Barrier();
+      if (rank.rank() == 0) expect_taken(0, 1);
+      rank.Barrier();
+      if (rank.rank() == 1) {
+        ASSERT_TRUE(exchange.HasReturns());
+        exchange.WaitReturns();
+        dispatch();
+      }
+      rank.Barrier();
+      if (rank.rank() == 0) {
+        dispatch();
+        const bool is_own_last = order == Exchange::Order::kOwnLast;
+        expect_taken(is_own_last ? 1 : 0, is_own_last ? 1 : 0);
+        expect_taken(is_own_last ? 0 : 1, is_own_last ? 0 : 1);
+      }
+      rank.Barrier();
+    });
+    EXPECT_TRUE(outcome.ok()) << outcome.error;
+  }
+}
+
 TEST(Exchange, SendsARowOncePerRankAndAResultOncePerPair) {
   Load load;
   load.num_ranks = 4;

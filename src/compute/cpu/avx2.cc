@@ -3,17 +3,16 @@
 #include "compute/cpu/vec_avx2.h"
 // The vec header comes first.
 #include "compute/cpu/attention_impl.h"
-#include "compute/cpu/gemm_impl.h"
+#include "compute/cpu/panel_impl.h"
 #include "compute/cpu/row_ops_impl.h"
-#include "compute/cpu/scaled_dot_impl.h"
 #include "compute/kernels.h"
 
 namespace wideload::compute {
 
 const Kernels& Avx2Kernels() {
   static constexpr Kernels kKernels = {
-      .gemm = {RunGemm<F32Dot>, RunGemm<WidenDot>, RunScaledGemm<Fp8Blocks>,
-               RunScaledGemm<Int4Blocks>, RunScaledGemm<Mxfp4Blocks>},
+      .gemm = {RunGemm<F32Dot>, RunWidenedGemm, RunScaledGemm<Fp8Blocks>, RunScaledGemm<Int4Blocks>,
+               RunScaledGemm<Mxfp4Blocks>},
       .norm = Norm,
       .convert = Convert,
       .rope = Rope,

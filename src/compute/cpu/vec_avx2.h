@@ -219,7 +219,9 @@ inline Vec SumEachOf16(const Vec* rows) {
   return Load(sums);
 }
 
-inline void PrefetchLine(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+[[gnu::always_inline]] inline void PrefetchLine(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
 
 // Rows and column groups of a GEMM micro-kernel that fill the 16 registers.
 constexpr int kMaxTileRows = 6;
@@ -232,8 +234,8 @@ constexpr int kScaledStreamRows = 1;
 constexpr int kScaledStreamGroups = 4;
 constexpr int kScaledTileRows = 2;
 constexpr int kScaledTileGroups = 2;
-constexpr int kPanelRows = 3;
-constexpr int kPanelGroups = 2;
+constexpr int kPanelRows = 6;
+constexpr int kPanelGroups = 1;
 constexpr int64_t kKeysAtOnce = 4;  // dot products of attention in registers at once
 
 }  // namespace

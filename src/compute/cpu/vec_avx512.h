@@ -175,7 +175,9 @@ inline Vec SumEachOf16(const Vec* rows) {
                         _mm512_shuffle_f32x4(halves[0], halves[1], 0xdd))};
 }
 
-inline void PrefetchLine(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+[[gnu::always_inline]] inline void PrefetchLine(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
 
 // Rows and column groups of a GEMM micro-kernel that fill the 32 registers.
 constexpr int kMaxTileRows = 6;

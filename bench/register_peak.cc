@@ -1,4 +1,4 @@
-#include "bench_gemm_peak.h"
+#include "register_peak.h"
 
 #include <immintrin.h>
 

@@ -1,23 +1,16 @@
-// Products of few rows with cold weights in every format, as decoding does them: how fast the
-// stored bytes go by, beside plain reading of the same memory in the same moment. Usage:
-// bench_formats [--kernels NAME] [--threads N] [--repetitions N] [--n N] [--k K]
-#include <emmintrin.h>
 #include <fmt/format.h>
-#include <stdlib.h>
 
+#include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <span>
-#include <string>
 #include <vector>
 
-#include "base/cpu_info.h"
-#include "base/error.h"
-#include "bench_timing.h"
 #include "compute/ops.h"
 #include "compute/testing.h"
+#include "core_bounds.h"
+#include "kernels_parts.h"
 
 namespace wideload::bench {
 namespace {
@@ -35,14 +28,6 @@ constexpr std::array<int64_t, 5> kRows = {1, 2, 4, 8, 16};
 constexpr std::array kFormats = {WeightFormat::kBF16, WeightFormat::kFp8, WeightFormat::kInt4,
                                  WeightFormat::kMxfp4};
 
-struct Options {
-  std::string kernels = "auto";
-  int threads = 1;
-  int repetitions = 9;
-  int64_t n = 2048;
-  int64_t k = 7168;
-};
-
 OwnedTensor Bytes(DType dtype, const Shape& shape, uint8_t mask, uint8_t base) {
   OwnedTensor tensor(dtype, shape);
   std::mt19937 random(1);
@@ -53,7 +38,7 @@ OwnedTensor Bytes(DType dtype, const Shape& shape, uint8_t mask, uint8_t base) {
   return tensor;
 }
 
-PackedMatrix PackRandom(KernelSet kernels, WeightFormat format, const Options& options,
+PackedMatrix PackRandom(KernelSet kernels, WeightFormat format, const KernelsOptions& options,
                         ThreadPool& pool) {
   const int64_t n = options.n;
   const int64_t k = options.k;
@@ -77,30 +62,6 @@ PackedMatrix PackRandom(KernelSet kernels, WeightFormat format, const Options& o
   }
 }
 
-// Adds up the arena on all threads, each reading eight streams with prefetches as products do: one
-// stream alone reads about half as fast.
-void ReadAll(std::span<const std::byte> arena, ThreadPool& pool) {
-  constexpr int64_t kPiece = int64_t{1} << 20;
-  constexpr int64_t kStreams = 8;
-  constexpr int64_t kStreamBytes = kPiece / kStreams;
-  static volatile int64_t kept = 0;
-  pool.Run(static_cast<int64_t>(arena.size()) / kPiece, [&](int64_t piece, int) {
-    const std::byte* first = arena.data() + piece * kPiece;
-    __m128i sums[4] = {};
-    for (int64_t at = 0; at < kStreamBytes; at += 64) {
-      for (int64_t stream = 0; stream < kStreams; ++stream) {
-        const std::byte* line = first + stream * kStreamBytes + at;
-        _mm_prefetch(reinterpret_cast<const char*>(line + 1024), _MM_HINT_T0);
-        const auto* parts = reinterpret_cast<const __m128i*>(line);
-        for (int64_t j = 0; j < 4; ++j) sums[j] = _mm_add_epi64(sums[j], _mm_load_si128(parts + j));
-      }
-    }
-    const __m128i sum =
-        _mm_add_epi64(_mm_add_epi64(sums[0], sums[1]), _mm_add_epi64(sums[2], sums[3]));
-    if (_mm_cvtsi128_si64(sum) == 1) kept = kept + 1;
-  });
-}
-
 // One line of the table.
 struct Cell {
   std::vector<double> gbytes;   // stored, a second
@@ -108,13 +69,13 @@ struct Cell {
   std::vector<double> seconds;  // a product
 };
 
-class Bench {
+class FormatsBench {
  public:
-  explicit Bench(const Options& options)
+  FormatsBench(const KernelsOptions& options, KernelSet kernels)
       : options_(options),
-        kernels_(compute::ParseKernelSet(options.kernels)),
+        kernels_(kernels),
         pool_("bench", options.threads),
-        clock_{.id = options.threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC} {
+        clock_(ClockFor(options.threads)) {
     for (const WeightFormat format : kFormats) {
       sources_.push_back(PackRandom(kernels_, format, options, pool_));
     }
@@ -152,22 +113,20 @@ class Bench {
     const double total = static_cast<double>(copies * bytes);
     for (size_t m = 0; m < kRows.size(); ++m) {
       const OwnedTensor y(DType::kF32, {kRows[m], options_.n});
-      const double read = Seconds([&] {
-        ReadAll({arena_.data(), static_cast<size_t>(kArenaBytes)}, pool_);
-      });
+      const double rate =
+          ReadGbytes({arena_.data(), static_cast<size_t>(kArenaBytes)}, pool_, clock_);
       const double seconds = Seconds([&] {
         for (const PackedMatrix& w : matrices) compute::MatMul(exec, x_[m].view(), w, y.view());
       });
-      const double rate = static_cast<double>(kArenaBytes) / read;
-      read_gbytes_.push_back(rate * 1e-9);
+      read_gbytes_.push_back(rate);
       Cell& cell = cells_[f][m];
       cell.gbytes.push_back(total / seconds * 1e-9);
-      cell.share.push_back(total / seconds / rate);
+      cell.share.push_back(cell.gbytes.back() / rate);
       cell.seconds.push_back(seconds / static_cast<double>(copies));
     }
   }
 
-  Options options_;
+  KernelsOptions options_;
   KernelSet kernels_;
   mutable ThreadPool pool_;
   Clock clock_;
@@ -178,19 +137,12 @@ class Bench {
   std::vector<double> read_gbytes_;
 };
 
-void Bench::Print() const {
-  std::array<double, 3> load{};
-  ::getloadavg(load.data(), 3);
-  fmt::print("machine: {}, {} CPUs; {} threads; load {:.2f} {:.2f} {:.2f}\n", ThisCpu().brand,
-             NumAllowedCpus(), options_.threads, load[0], load[1], load[2]);
+void FormatsBench::Print() const {
   const auto [least, most] = std::minmax_element(read_gbytes_.begin(), read_gbytes_.end());
+  fmt::print("\nformats, {}: weights [{}, {}], cold: copies of each fill 1 GiB\n",
+             KernelSetName(kernels_), options_.n, options_.k);
   fmt::print(
-      "{}; weights [{}, {}], cold: copies of each fill 1 GiB; {} interleaved repetitions, {} "
-      "time\n",
-      KernelSetName(kernels_), options_.n, options_.k, options_.repetitions,
-      options_.threads == 1 ? "thread CPU" : "wall clock");
-  fmt::print(
-      "plain reading of that memory, measured before each pass: {:.1f} GB/s [{:.1f}-{:.1f}]\n\n",
+      "plain reading of that memory, measured before each pass: {:.1f} GB/s [{:.1f}-{:.1f}]\n",
       Median(read_gbytes_), *least, *most);
   fmt::print(
       "format  rows  us/product   GB/s stored   share of read rate [min-max]   speed / bf16\n");
@@ -210,45 +162,15 @@ void Bench::Print() const {
   }
 }
 
-// Errors: kInvalid for anything but the flags above with numbers in range.
-Options ParseOptions(std::span<char*> arguments) {
-  Options options;
-  for (size_t i = 1; i < arguments.size(); i += 2) {
-    const std::string flag = arguments[i];
-    const std::string text = i + 1 < arguments.size() ? arguments[i + 1] : "";
-    const int value = std::atoi(text.c_str());
-    if (flag == "--kernels" && !text.empty()) {
-      options.kernels = text;
-    } else if (flag == "--threads" && value >= 1) {
-      options.threads = value;
-    } else if (flag == "--repetitions" && value >= 1) {
-      options.repetitions = value;
-    } else if (flag == "--n" && value >= 1) {
-      options.n = value;
-    } else if (flag == "--k" && value >= 32 && value % 32 == 0) {
-      options.k = value;
-    } else {
-      Throw(ErrorKind::kInvalid,
-            "{}: --kernels NAME, --threads N, --repetitions N, --n N (at least 1) and --k K (a "
-            "multiple of 32) are allowed",
-            flag);
-    }
-  }
-  return options;
-}
-
 }  // namespace
-}  // namespace wideload::bench
 
-int main(int argc, char** argv) {
-  try {
-    wideload::bench::Bench bench(
-        wideload::bench::ParseOptions(std::span<char*>(argv, static_cast<size_t>(argc))));
+void MeasureFormats(const KernelsOptions& options) {
+  for (const KernelSet kernels : options.kernels) {
+    if (kernels == KernelSet::kReference) continue;
+    FormatsBench bench(options, kernels);
     bench.Run();
     bench.Print();
-    return 0;
-  } catch (const wideload::Error& error) {
-    fmt::print(stderr, "bench_formats: {}\n", error.what());
-    return wideload::ExitCode(error.kind());
   }
 }
+
+}  // namespace wideload::bench
