@@ -70,10 +70,6 @@ int32_t NumRanks(const EngineFlags& flags, const Attention& attention, int32_t n
         num_ranks);
 }
 
-}  // namespace
-
-namespace {
-
 parallel::Layout StageLayout(const EngineFlags& flags, int32_t num_processes) {
   const Attention attention = AttentionOf(flags);
   const int32_t num_ranks = NumRanks(flags, attention, num_processes);
@@ -96,9 +92,14 @@ parallel::Layout ResolveLayout(const EngineFlags& flags, int32_t num_processes) 
     Throw(ErrorKind::kInvalid,
           "{}; {} processes were started together, which are to be as many in each stage",
           Said(flags, "--pp", pp), num_processes);
-  parallel::Layout layout = StageLayout(flags, num_processes / pp);
-  layout.pp = pp;
-  return layout;
+  try {
+    parallel::Layout layout = StageLayout(flags, num_processes / pp);
+    layout.pp = pp;
+    return layout;
+  } catch (const Error& error) {
+    if (pp == 1) throw;
+    Throw(error.kind(), "in each of {} stages (--pp): {}", pp, error.what());
+  }
 }
 
 std::vector<int32_t> StageSizes(const EngineFlags& flags) {

@@ -186,6 +186,25 @@ class SameResults(ProcessesTest):
                 for what in ("logits", "bench"):
                     self.assertEqual(self.path(f"{what}-{name}").read_bytes(), self.path(f"{what}-one").read_bytes())
 
+    def test_stages_give_the_same_files_and_a_host_loads_those_of_its_ranks(self):
+        def weights_kib(done):
+            number, unit = re.search(r"weights ([\d.]+) ([KM])iB", done.stderr).groups()
+            return float(number) * (1024 if unit == "M" else 1)
+
+        def bench(name):
+            return self.bench("--output", self.path(name), num_rows=8)
+        flags = ("--kernels", "avx2")
+        whole = self.good(*bench("one"), *flags)
+        stage = ("--pp", "2", "--pp-partition", "1,3", "--rebalance", "random:3", *flags)
+        counts = ("--expert-statistic-path", self.path("counts"))
+        self.good_ranks(4, *bench("processes"), *stage, *counts)
+        two = self.good_hosts(2, 2, *bench("hosts"), *stage, "--slot-storage", "copy")
+        self.assertLess(weights_kib(two), weights_kib(whole) / 2)  # of one layer of four, and the embedding
+        for name in ("processes", "hosts"):
+            self.assertEqual(self.path(name).read_bytes(), self.path("one").read_bytes(), name)
+        self.good("eplb", "plan", "--expert_statistic_path", self.path("counts"), "--num_slots", "18", "--output_path",
+                  self.path("plan"))  # for --ep 2, as it was recorded
+
     def test_hosts_wait_for_a_person(self):
         """For longer than the silence after which a rank of another host is dead."""
         command = self.on_hosts(2, 2, "chat", "-n", "8", "--threads", "1")
