@@ -17,6 +17,7 @@
 #include "file_flags.h"
 #include "interrupt.h"
 #include "runtime/bench_report.h"
+#include "runtime/iteration_log.h"
 #include "sampling_flags.h"
 #include "session.h"
 #include "statistics/run_series.h"
@@ -87,8 +88,8 @@ class BenchRun {
   double Now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
   void SubmitNext();
   void Take(const runtime::Event& event);
-  void LogIteration(double seconds);
   void NoteIteration(double seconds);
+  void NoteRows(double seconds);
   void ReportProgress();
   rebalance::BalancerFigures Balancing() const {
     const rebalance::OnlineBalancer* balancer = session_.engine->balancer();
@@ -161,24 +162,15 @@ void BenchRun::Take(const runtime::Event& event) {
   row_of_.erase(event.id);
 }
 
-void BenchRun::LogIteration(double seconds) {
-  const runtime::IterationInfo& info = session_.engine->last_iteration();
-  const runtime::EngineOptions& options = session_.engine->options();
-  for (int32_t r = 0; r < options.num_ranks(); ++r) {
-    const runtime::GroupIteration& group =
-        info.groups[static_cast<size_t>(parallel::CoordinatesOf(options.layout, r).dp)];
-    iteration_log_ += fmt::format(
-        "iter = {}, global_rank = {}, rank = {}, currank_total_requests = {}/{}, elapsed_time = "
-        "{:.6f}s, timestamp = {:.6f}, "
-        "num_scheduled_requests: {}, states = {{'num_ctx_requests': {}, 'num_ctx_tokens': {}, "
-        "'num_generation_tokens': {}}}\n",
-        info.iteration, r, r, group.num_requests, options.max_batch_size, seconds, Now(),
-        group.num_requests, group.num_prompt_requests, group.num_prompt_tokens,
-        group.num_generated_tokens);
-  }
+void BenchRun::NoteIteration(double seconds) {
+  ++num_iterations_;
+  if (!command_.iteration_log.empty())
+    iteration_log_ += runtime::IterationLogLines(session_.engine->last_iteration(),
+                                                 session_.engine->options(), seconds, Now());
+  if (!command_.report.empty()) NoteRows(seconds);
 }
 
-void BenchRun::NoteIteration(double seconds) {
+void BenchRun::NoteRows(double seconds) {
   const runtime::Engine& engine = *session_.engine;
   const auto num_ranks = static_cast<size_t>(engine.options().layout.stage());
   const int64_t fetched = Balancing().fetched_slots;
@@ -211,11 +203,10 @@ bool BenchRun::Run() {
     while (next_row_ < rows_.size() && static_cast<int64_t>(row_of_.size()) < command_.concurrency)
       SubmitNext();
     const Clock::time_point before = Clock::now();
+    const int64_t last = session_.engine->last_iteration().iteration;
     for (const runtime::Event& event : session_.engine->Step()) Take(event);
-    ++num_iterations_;
-    const double seconds = std::chrono::duration<double>(Clock::now() - before).count();
-    if (!command_.iteration_log.empty()) LogIteration(seconds);
-    if (!command_.report.empty()) NoteIteration(seconds);
+    if (session_.engine->last_iteration().iteration > last)
+      NoteIteration(std::chrono::duration<double>(Clock::now() - before).count());
     if (InterruptSignal() != 0) break;
     ReportProgress();
   }

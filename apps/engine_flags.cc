@@ -237,6 +237,7 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
   options.num_spare_slots = flags.num_spare_slots;
   options.migration_bytes_per_second = MigrationBandwidth(flags);
   options.verify_slots = flags.verify_slots;
+  options.logs_iterations = flags.print_iter_log;
   options.deadline = std::chrono::milliseconds(static_cast<int64_t>(flags.deadline_s * 1e3));
   options.rebalance = RebalanceOptions(flags);
   ResolvePlacement(flags, config, options);

@@ -139,6 +139,8 @@ void ServeCommand::Run(runtime::ProcessWorld* world) {
         return engine_options.max_seq_len;
       });
   model.engine = session.engine->options();
+  model.memory = session.memory;
+  model.expert_bytes = session.bytes.expert;
   runtime::EngineLoop loop(*session.engine, tokenizer.get());
   ServeControl control(session, record_path);
   const auto started = [&] {

@@ -129,6 +129,7 @@ Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
   session.expert_parts = model::AllParts(options.layout.moe_tp);
   session.bytes = MeasureModel(flags, session);
   options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
+  session.memory = MemoryParts(session.spec, session.bytes, places, options);
   PrepareOutputs(flags, session);
   StartTrace(!flags.trace.empty(), session, options);
   session.context = options.max_seq_len;
@@ -221,6 +222,7 @@ void AgreeOnStart(runtime::ProcessWorld& world, const EngineFlags& flags, Start&
     CheckSharedMemoryOf(world, options, session);
   });
   options.num_kv_blocks = std::ranges::min(world.Gather(options.num_kv_blocks));
+  session.memory = MemoryParts(session.spec, session.bytes, places, options);
   session.context = options.max_seq_len;
 }
 

@@ -56,6 +56,7 @@ struct Session {
   int64_t context = 0;  // tokens that a request may have, as the flags or the model say
   double load_seconds = 0;
   ModelBytes bytes;
+  std::vector<checkpoint::MemoryPart> memory;  // that the ranks of this host were planned to take
 };
 
 // A command's own checks: called once flags and config are read and before weights are, with the

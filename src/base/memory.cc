@@ -1,6 +1,7 @@
 #include "base/memory.h"
 
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
@@ -39,6 +40,13 @@ uint64_t CgroupLeft(const char* limit_path, const char* usage_path) {
 }
 
 }  // namespace
+
+int64_t ResidentBytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t size = 0, resident = 0;
+  file >> size >> resident;
+  return resident * ::sysconf(_SC_PAGESIZE);
+}
 
 uint64_t AvailableMemoryBytes() {
   return std::min({MemAvailable(),

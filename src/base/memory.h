@@ -13,6 +13,9 @@ namespace wideload {
 // limit leaves.
 uint64_t AvailableMemoryBytes();
 
+// Bytes of memory that this process has in use, shared ones included; 0 where /proc is not there.
+int64_t ResidentBytes();
+
 // Errors: kResource when this process's stacks may not be as large as the program's functions need.
 void CheckStackLimit();
 

@@ -56,7 +56,8 @@ struct EngineFlags {
   std::string statistic_path;
   std::string statistic_iter_range;
   bool replace_statistics = false;
-  std::string trace;             // file; empty: none
+  std::string trace;  // file; empty: none
+  bool print_iter_log = false;
   bool waits_for_plans = false;  // no option: see rebalance::OnlineOptions::is_waiting
   Sources sources;               // no option
 };

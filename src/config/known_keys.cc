@@ -105,7 +105,6 @@ constexpr KnownKey kKeys[] = {
      "workers,num_ensure_workers,num_copy_streams,max_pages_per_block_host,max_pages_per_block_"
      "device,device_cache_percent,host_cache_size"},
     // what is told and served
-    {"print_iter_log", kNo, "bench throughput --iteration-log FILE writes these lines"},
     {"enable_iter_perf_stats", kNotYet, "no statistics of iterations are kept", "false"},
     {"enable_iter_req_stats", kNotYet, "no statistics of iterations are kept", "false"},
     {"iter_stats_max_iterations", kNo, "no statistics of iterations are kept"},

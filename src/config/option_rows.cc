@@ -309,6 +309,12 @@ constexpr OptionRow kTable[] = {
      .default_text = "none",
      .help = "what every rank did when, written at the end for ui.perfetto.dev; the newest 262144 "
              "spans of each thread"},
+    {.names = "--print-iter-log",
+     .member = &EngineFlags::print_iter_log,
+     .group = Group::kStatistics,
+     .agreement = Agreement::kLeaderOnly,
+     .trtllm_key = "print_iter_log",
+     .help = "a line of the log for each iteration and rank: requests, tokens, time"},
 
     {.names = "--temperature",
      .member = &SamplingFlags::temperature,

@@ -64,7 +64,8 @@ Exchange::Exchange(const ExchangeShape& shape, Fabric& fabric, comm::Communicato
       slot_begin_(static_cast<size_t>(shape.slots_per_rank()) + 1),
       x_rows_(static_cast<size_t>(shape.num_ranks * shape.max_rows * shape.top_k)),
       y_rows_(x_rows_.size()),
-      slot_rows_(static_cast<size_t>(shape.slots_per_rank())) {
+      slot_rows_(static_cast<size_t>(shape.slots_per_rank())),
+      rows_to_(static_cast<size_t>(shape.num_ranks)) {
   for (Sent& sent : sent_) {
     sent.return_places.resize(static_cast<size_t>(shape.num_ranks));
     sent.return_rows.resize(static_cast<size_t>(shape.max_rows * shape.top_k));
@@ -347,6 +348,7 @@ void Exchange::Dispatch(const Chunk& chunk) {
     if (dst != group_.rank()) CopyRowsTo(chunk, dst, is_non_temporal);
     if (dst == group_.rank()) NoteSent(chunk);  // its rows may be taken as soon as they are there
     SignalRows(dst);
+    rows_to_[static_cast<size_t>(dst)] += std::ssize(plan_.TokensTo(dst));
   }
   shape_.is_free ? ExpectReturns(round) : ExpectRows(round);
   ++traffic_.num_rounds;

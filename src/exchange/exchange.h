@@ -144,6 +144,8 @@ class Exchange {
     return wait_statistics_[static_cast<size_t>(kind)];
   }
   const ExchangeTraffic& traffic() const { return traffic_; }
+  // The rows of the traffic by destination rank [R].
+  std::span<const int64_t> rows_to() const { return rows_to_; }
 
  private:
   struct ReturnPlace {  // of the results that come back from a rank
@@ -226,6 +228,7 @@ class Exchange {
   std::vector<SlotRows> slot_rows_;       // [slots_per_rank]
   std::array<comm::WaitStatistics, kNumWaitKinds> wait_statistics_{};
   ExchangeTraffic traffic_;
+  std::vector<int64_t> rows_to_;  // [R]
 };
 
 }  // namespace wideload::exchange

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/thread_pool.h"
+#include "runtime/iteration_log.h"
 
 namespace wideload::runtime {
 namespace {
@@ -216,6 +219,7 @@ std::span<const Event> Engine::Step() {
     team_->CheckLives();
     return events_;
   }
+  const auto begin = std::chrono::steady_clock::now();
   pipeline.Advance();
   MicroBatch& first = *pipeline.stages.front();
   MicroBatch& home = *pipeline.stages.back();
@@ -231,10 +235,19 @@ std::span<const Event> Engine::Step() {
     Collect(home);
     computed_rows_.swap(pipeline.rows[static_cast<size_t>(home.index)]);
     TellBalancer(home);
+    if (options_.logs_iterations) LogIteration(begin);
     home.iteration = -1;
   }
   ++pipeline.num_steps;
   return events_;
+}
+
+void Engine::LogIteration(std::chrono::steady_clock::time_point begin) const {
+  const auto now = std::chrono::steady_clock::now();
+  const auto seconds = [](auto time) { return std::chrono::duration<double>(time).count(); };
+  std::istringstream lines(
+      IterationLogLines(info_, options_, seconds(now - begin), seconds(now - start_)));
+  for (std::string line; std::getline(lines, line);) LogInfo("{}", line);
 }
 
 std::optional<rebalance::PlacementChange> Engine::NextChange(int64_t iteration) {

@@ -3,6 +3,7 @@
 // cache and scratch. Submit, Cancel and Step are called from one thread.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -55,13 +56,14 @@ class Engine {
   void Cancel(RequestId id);
 
   // One iteration on all ranks (none when there is nothing to compute); of stages, each carries its
-  // micro-batch through its layers, and the events are of the one that comes out of the last. The
-  // events are valid until the next call. Errors: rethrows what ended the first rank that failed
-  // (kRunFailed when a rank does not answer within the deadline), now and at every later call with
-  // something to compute; comm::PeerLost also with nothing to compute when a rank that is a process
-  // has died. What it costs: all requests that have not ended, whose tokens up to the iteration
-  // before were delivered, and the events of those refused or cancelled since the call before;
-  // those that ended are not touched. The engine computes nothing any more.
+  // micro-batch through its layers, and the events are of the one that comes out of the last: when
+  // there is none, last_iteration() stays the same one and its groups are empty. The events are
+  // valid until the next call. Errors: rethrows what ended the first rank that failed (kRunFailed
+  // when a rank does not answer within the deadline), now and at every later call with something to
+  // compute; comm::PeerLost also with nothing to compute when a rank that is a process has died.
+  // What it costs: all requests that have not ended, whose tokens up to the iteration before were
+  // delivered, and the events of those refused or cancelled since the call before; those that ended
+  // are not touched. The engine computes nothing any more.
   std::span<const Event> Step();
   // After Step has thrown: ranks whose thread never came back. It may go on using the model and the
   // recorder at any time, so write what has to be written and end the process with std::_Exit.
@@ -112,6 +114,11 @@ class Engine {
     return std::span(computed_rows_)
         .subspan(static_cast<size_t>(rank) * num_moe_layers_, num_moe_layers_);
   }
+  // Rows of the exchange that a rank has sent to each of its stage [ranks of a stage], itself
+  // included, since the start; empty when there is none.
+  std::span<const int64_t> SentRows(int32_t rank) const {
+    return team_->result(static_cast<size_t>(rank)).sent_rows;
+  }
   // Of the last iteration, where options.is_metered.
   RankTimes Times(int32_t rank) const { return team_->result(static_cast<size_t>(rank)).times; }
   // Since the start; call between iterations.
@@ -139,6 +146,7 @@ class Engine {
   void Collect(const MicroBatch& batch);
   void CountRows(std::span<MicroBatch* const> stages);
   void DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output);
+  void LogIteration(std::chrono::steady_clock::time_point begin) const;
   std::optional<rebalance::PlacementChange> NextChange(int64_t iteration);
   void TellBalancer(const MicroBatch& home);
   void Retire(RequestId id);
@@ -164,6 +172,7 @@ class Engine {
   int64_t balancing_ns_ = 0;
   IterationInfo info_;
   RequestId next_id_ = 0;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   double imbalance_sum_ = 0;
   double balancedness_sum_ = 0;
   int64_t num_imbalances_ = 0;

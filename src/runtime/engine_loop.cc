@@ -53,7 +53,9 @@ void EngineLoop::Step() {
   EndLate();
   const auto start = std::chrono::steady_clock::now();
   try {
-    for (const Event& event : engine_.Step()) Deliver(event);
+    const std::span<const Event> events = engine_.Step();
+    NoteBegun(start);
+    for (const Event& event : events) Deliver(event);
   } catch (const std::exception&) {
     FailAll("the engine has stopped");  // the cause is not for clients
     throw;
@@ -94,7 +96,8 @@ void EngineLoop::Start(Arrival arrival) {
                 .deadline = arrival.job.deadline,
                 .num_prompt_logprobs = arrival.job.prompt_logprobs,
                 .prompt = {},
-                .prompt_logprobs = {}};
+                .prompt_logprobs = {},
+                .begun = {}};
   if (active.num_prompt_logprobs >= 0) {
     active.prompt = arrival.job.request.prompt;
     active.prompt_logprobs.resize(active.prompt.size());
@@ -115,6 +118,16 @@ void EngineLoop::EndLate() {
   }
 }
 
+// Requests that the iteration which began at `time` was the first with.
+void EngineLoop::NoteBegun(std::chrono::steady_clock::time_point time) {
+  for (const RequestId id : engine_.scheduler().admitted()) {
+    const auto owner = job_of_.find(id);
+    if (owner == job_of_.end()) continue;
+    Active& active = jobs_.at(owner->second);
+    if (active.begun == std::chrono::steady_clock::time_point()) active.begun = time;
+  }
+}
+
 void EngineLoop::Deliver(const Event& event) {
   const auto owner = job_of_.find(event.id);
   if (owner == job_of_.end()) return;
@@ -122,6 +135,7 @@ void EngineLoop::Deliver(const Event& event) {
   Active& active = job->second;
   Delta delta = active.generation.Take(event);
   delta.prompt_logprobs = std::exchange(active.prompt_logprobs, {});
+  delta.begun = active.begun;
   const bool is_last = delta.is_last();
   active.sink(std::move(delta));
   if (is_last) Finish(job);

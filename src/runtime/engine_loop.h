@@ -99,6 +99,7 @@ class EngineLoop {
     int32_t num_prompt_logprobs = -1;
     std::vector<int32_t> prompt;  // with prompt logprobs
     std::vector<std::vector<TokenLogprob>> prompt_logprobs;
+    std::chrono::steady_clock::time_point begun;  // as Delta
   };
   using Jobs = std::map<JobId, Active>;
   struct Arrival {
@@ -110,6 +111,7 @@ class EngineLoop {
   void TakeInbox();
   void Start(Arrival arrival);
   void EndLate();
+  void NoteBegun(std::chrono::steady_clock::time_point time);
   void Deliver(const Event& event);
   void Finish(Jobs::iterator job);
   void TakePromptLogits(RequestId id, int64_t position, std::span<const float> logits);

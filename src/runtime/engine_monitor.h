@@ -26,6 +26,9 @@ struct EngineCourse {
   std::vector<statistics::Stretch> stretches;
   // [layers * ranks]: rows that each rank computed.
   std::vector<int64_t> computed_rows;
+  // [ranks * ranks]: rows of the exchange that each rank sent to each, of all stages; empty when
+  // there is none.
+  std::vector<int64_t> sent_rows;
   // [layers]: sum over iterations of (busiest - mean) / mean of these rows, and of mean / busiest.
   std::vector<double> imbalance_sums, balancedness_sums;
   // [layers]: slots that got an expert which their rank did not hold before.
@@ -62,6 +65,7 @@ class EngineMonitor {
   EngineExperts experts() const;
 
  private:
+  void NoteSentRows();
   void NoteRows(const statistics::IterationFigures& figures);
   void NotePlacements(const std::vector<eplb::Placement>& placements);
 

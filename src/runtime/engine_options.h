@@ -44,6 +44,7 @@ struct EngineOptions {
   rebalance::OnlineOptions rebalance;      // what changes the placements while serving
   // Whether RankResult::times are measured, which reads a clock six times a layer and chunk.
   bool is_metered = false;
+  bool logs_iterations = false;   // a line of each rank to the log
   trace::Trace* trace = nullptr;  // gets the tracks of all threads; outlives the engine
   // Longest wait for another rank while no rank gets on with its work.
   std::chrono::milliseconds deadline{4'000};

@@ -3,6 +3,7 @@
 // deadline, and what the engine says against the request. Not thread-safe.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <vector>
@@ -30,6 +31,8 @@ struct Delta {
   FinishReason finish = FinishReason::kNone;
   std::string error;              // with kError: why
   int64_t num_cached_tokens = 0;  // as Event; 0 where End made it
+  // When the first iteration with the request began; of an EngineLoop. Its beginning: none did.
+  std::chrono::steady_clock::time_point begun{};
 
   bool is_last() const { return finish != FinishReason::kNone; }
 };

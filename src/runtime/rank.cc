@@ -163,6 +163,7 @@ RankResult Rank::result() const {
           .computed_rows = moe_ ? moe_->computed_rows() : std::span<const int64_t>(),
           .routed_counts = routed_counts(),
           .exchange = exchange_ ? &exchange_figures_ : nullptr,
+          .sent_rows = exchange_ ? exchange_->rows_to() : std::span<const int64_t>(),
           .times = {.layers = moe_ ? moe_->layer_times() : std::span<const moe::LayerTimes>(),
                     .moving_ns = moving_ns_,
                     .computing_ns = computing_ns_}};

@@ -71,7 +71,10 @@ struct RankResult {
   std::span<const int64_t> computed_rows;  // of each MoE layer; empty when there is none
   std::span<const int32_t> routed_counts;  // [MoE layers * experts] when asked for, else empty
   const RankExchange* exchange = nullptr;  // null when there is none
-  RankTimes times = {};                    // none of ranks that are other processes
+  // Rows of the exchange sent to each rank of its stage since the start [ranks]; empty when there
+  // is none.
+  std::span<const int64_t> sent_rows = {};
+  RankTimes times = {};  // none of ranks that are other processes
 };
 
 class Rank {

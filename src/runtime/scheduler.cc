@@ -102,6 +102,7 @@ const StepPlan& Scheduler::Plan(int32_t micro_batch) {
                  "micro-batch {} of {}", micro_batch, options_.num_micro_batches);
   micro_batch_ = micro_batch;
   ++num_plans_;
+  admitted_.clear();
   plan_.num_tokens = 0;
   for (auto& entries : plan_.groups) entries.clear();
   for (Group& group : groups_) group.num_promised = 0;
@@ -349,6 +350,7 @@ void Scheduler::Admit(Sequence& sequence, const Place& place) {
   group.running.splice(PlaceIn(group.running, sequence), waiting_, sequence.place);
   sequence.group = IndexOf(group);
   sequence.num_deferred = 0;
+  admitted_.push_back(sequence.id);
   group.has_prompts = true;
   WIDELOAD_CHECK(TryPlan(group, sequence), "request {} was admitted without room", sequence.id);
 }

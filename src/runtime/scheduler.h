@@ -128,6 +128,8 @@ class Scheduler {
   // no more plans than there are micro-batches. Before a micro-batch is planned for again all
   // entries of its plan are completed. Valid until the next call.
   const StepPlan& Plan(int32_t micro_batch = 0);
+  // Requests that the last plan gave a place; some had one before and were preempted.
+  std::span<const RequestId> admitted() const { return admitted_; }
   static constexpr int64_t kMaxStarved = 8;
   static constexpr int64_t kMaxPassed = 64;
   static constexpr int64_t kPlansPerPriority = 256;
@@ -218,6 +220,7 @@ class Scheduler {
   StepPlan plan_;
   int64_t num_plans_ = 0;
   int64_t num_preemptions_ = 0;
+  std::vector<RequestId> admitted_;
 };
 
 }  // namespace wideload::runtime

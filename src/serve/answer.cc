@@ -73,18 +73,14 @@ void Answer::Take(size_t i, runtime::Delta delta) {
 
 void Answer::Note(size_t i, runtime::Delta delta) {
   Choice& choice = choices_[i];
+  choice.begun = std::max(choice.begun, delta.begun);
   if (delta.token >= 0) NoteToken(choice);
   if (!delta.prompt_logprobs.empty()) choice.prompt_logprobs = std::move(delta.prompt_logprobs);
   if (delta.token >= 0) choice.ids.push_back(delta.token);
   choice.num_cached_tokens = std::max(choice.num_cached_tokens, delta.num_cached_tokens);
   if (delta.is_last()) choice.finish_reason = FinishText(delta.finish);
   if (choice.reader) ReadMessage(choice, delta);
-  if (delta.is_last())
-    metrics_.NoteChoice({.prompt_tokens = static_cast<int64_t>(choice.prompt.size()),
-                         .generated_tokens = static_cast<int64_t>(choice.ids.size()),
-                         .latency_s = Seconds(Clock::now() - start_.arrival),
-                         .decode_s = Seconds(choice.last_token - choice.first_token),
-                         .finish_reason = FinishReasonName(delta.finish)});
+  if (delta.is_last()) NoteEnd(choice, delta.finish);
   if (has_failed_) return;
   if (delta.finish == runtime::FinishReason::kError) return Fail(delta.error);
   if (responses_) return WriteResponses(choice, delta);
@@ -171,6 +167,17 @@ void Answer::NoteToken(Choice& choice) {
     metrics_.NoteNextToken(Seconds(now - choice.last_token));
   }
   choice.last_token = now;
+}
+
+void Answer::NoteEnd(const Choice& choice, runtime::FinishReason reason) {
+  ChoiceFigures figures{.prompt_tokens = static_cast<int64_t>(choice.prompt.size()),
+                        .generated_tokens = static_cast<int64_t>(choice.ids.size()),
+                        .latency_s = Seconds(Clock::now() - start_.arrival),
+                        .decode_s = Seconds(choice.last_token - choice.first_token),
+                        .finish_reason = FinishReasonName(reason)};
+  if (choice.begun != Clock::time_point()) figures.queue_s = Seconds(choice.begun - start_.arrival);
+  if (!choice.ids.empty()) figures.prefill_s = Seconds(choice.first_token - choice.begun);
+  metrics_.NoteChoice(figures);
 }
 
 void Answer::Fail(const std::string& message) {

@@ -60,11 +60,12 @@ class Answer {
     int64_t text_offset = 0;        // of the next token, in characters
     int64_t num_cached_tokens = 0;  // of the prompt
     bool has_begun = false;
-    std::chrono::steady_clock::time_point first_token, last_token;
+    std::chrono::steady_clock::time_point begun, first_token, last_token;  // begun: as Delta
   };
 
   void Note(size_t i, runtime::Delta delta);
   void NoteToken(Choice& choice);
+  void NoteEnd(const Choice& choice, runtime::FinishReason reason);
   static std::string NewThoughts(Choice& choice);
   void WriteResponses(Choice& choice, const runtime::Delta& delta);
   void ReadMessage(Choice& choice, runtime::Delta& delta);

@@ -328,7 +328,7 @@ HttpResponse Api::MetricsText(const HttpRequest&) {
   const runtime::EngineLoop::Figures figures = loop_.figures();
   return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
           .body = metrics_.Text(figures, num_open(), num_connections_ ? num_connections_() : 0) +
-                  EngineMetricsText(loop_.monitor()->course(), model_.engine, figures.kv_usage,
+                  EngineMetricsText(loop_.monitor()->course(), model_, figures.kv_usage,
                                     metrics_.label())};
 }
 

@@ -1,12 +1,12 @@
 #include "serve/dashboard_data.h"
 
 #include <sys/statvfs.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <fstream>
 
 #include "base/json.h"
+#include "base/memory.h"
 #include "rebalance/online_options.h"
 
 namespace wideload::serve {
@@ -37,14 +37,9 @@ int64_t MemoryRow(const std::string& name) {
   return 0;
 }
 
-int64_t ResidentBytes() {
-  std::ifstream file("/proc/self/statm");
-  int64_t size = 0, resident = 0;
-  file >> size >> resident;
-  return resident * ::sysconf(_SC_PAGESIZE);
-}
-
-Json HostJson() {
+Json HostJson(const ServedModel& model) {
+  Json parts = Json::object();
+  for (const checkpoint::MemoryPart& part : model.memory) parts[part.name] = part.bytes;
   struct statvfs shm {};
   const bool has_shm = ::statvfs("/dev/shm", &shm) == 0;
   const auto bytes = [&](fsblkcnt_t blocks) {
@@ -53,6 +48,7 @@ Json HostJson() {
   return {{"memory_bytes", MemoryRow("MemTotal")},
           {"memory_available_bytes", MemoryRow("MemAvailable")},
           {"resident_bytes", ResidentBytes()},
+          {"parts", std::move(parts)},
           {"shm_bytes", bytes(shm.f_blocks)},
           {"shm_used_bytes", bytes(shm.f_blocks - shm.f_bfree)}};
 }
@@ -70,21 +66,23 @@ Json StretchesJson(const std::vector<statistics::Stretch>& stretches) {
           {"rows", std::move(rows)}};
 }
 
-Json BalancerJson(const runtime::EngineCourse& course, const runtime::EngineOptions& options) {
+Json BalancerJson(const runtime::EngineCourse& course, const ServedModel& model) {
   const rebalance::BalancerFigures& figures = course.balancer;
-  return {{"mode", rebalance::ModeName(options.rebalance.mode)},
+  return {{"mode", rebalance::ModeName(model.engine.rebalance.mode)},
           {"generation", figures.num_changes},
           {"changed_iteration", course.changed_iteration},
           {"seconds_since_change", SecondsSince(course.changed)},
           {"changed_layers", figures.num_layers},
           {"fetched_slots", figures.fetched_slots},
+          {"fetched_bytes", figures.fetched_slots * model.expert_bytes},
           {"fetched_slots_by_layer", course.fetched_slots},
           {"late_plans", figures.num_late},
           {"skipped_iterations", figures.num_skipped},
           {"planning_seconds", static_cast<double>(figures.planning_ns) * 1e-9}};
 }
 
-Json ExchangeJson(const runtime::ExchangeFigures& exchange) {
+Json ExchangeJson(const runtime::EngineCourse& course) {
+  const runtime::ExchangeFigures& exchange = course.exchange;
   Json waits = Json::object();
   for (size_t kind = 0; kind < exchange.waits.size(); ++kind)
     waits[runtime::WaitKindName(static_cast<exchange::WaitKind>(kind))] = {
@@ -93,6 +91,7 @@ Json ExchangeJson(const runtime::ExchangeFigures& exchange) {
   return {{"rounds", exchange.num_rounds},
           {"rows", exchange.num_rows},
           {"returns", exchange.num_returns},
+          {"rows_by_rank", course.sent_rows},
           {"waits", std::move(waits)}};
 }
 
@@ -130,9 +129,9 @@ std::string DashboardDataJson(const DashboardSource& source) {
                    {"balancedness_sums", course.balancedness_sums},
                    {"stretches", StretchesJson(course.stretches)},
                    {"requests", RequestsJson(source)},
-                   {"balancer", BalancerJson(course, options)},
-                   {"exchange", ExchangeJson(course.exchange)},
-                   {"host", HostJson()}});
+                   {"balancer", BalancerJson(course, source.model)},
+                   {"exchange", ExchangeJson(course)},
+                   {"host", HostJson(source.model)}});
 }
 
 std::string DashboardExpertsJson(const runtime::EngineLoop& loop) {

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "base/memory.h"
 #include "rebalance/online_options.h"
 
 namespace wideload::serve {
@@ -62,6 +63,14 @@ void WriteIterations(const runtime::EngineCourse& course, const runtime::EngineO
                          options.layout.moe_ep, rebalance::ModeName(options.rebalance.mode)));
 }
 
+void WriteMemory(const ServedModel& model, MetricsWriter& out) {
+  out.Begin("memory_planned_bytes", "gauge", "What the start planned for on this host, by use.");
+  for (const checkpoint::MemoryPart& part : model.memory)
+    out.Add(part.bytes, fmt::format(",part=\"{}\"", part.name));
+  out.One("cpu_memory_usage_bytes", "gauge", "Memory that this process has in use.",
+          ResidentBytes());
+}
+
 void WriteLayers(const runtime::EngineCourse& course, MetricsWriter& out) {
   out.Begin("eplb_rank_tokens_total", "counter", "Rows that a rank computed in a layer.");
   const auto ranks = static_cast<size_t>(course.num_ranks);
@@ -83,13 +92,15 @@ void WriteLayers(const runtime::EngineCourse& course, MetricsWriter& out) {
            course.fetched_slots);
 }
 
-void WriteBalancer(const runtime::EngineCourse& course, MetricsWriter& out) {
+void WriteBalancer(const runtime::EngineCourse& course, int64_t expert_bytes, MetricsWriter& out) {
   const rebalance::BalancerFigures& balancer = course.balancer;
   out.One("eplb_balancedness", "gauge",
           "Mean of mean / max of the rows that ranks computed, over layers and iterations.",
           course.exchange.MeanBalancedness());
   out.One("eplb_fetched_slots_total", "counter",
           "Slots that got an expert which their rank did not hold before.", balancer.fetched_slots);
+  out.One("eplb_move_bytes_total", "counter", "Bytes of the experts that these slots got.",
+          balancer.fetched_slots * expert_bytes);
   out.One("eplb_placement_generation", "gauge", "Changes of placements so far.",
           balancer.num_changes);
   out.One("eplb_late_plans_total", "counter", "Plans that took a later boundary.",
@@ -115,13 +126,13 @@ void WriteExchange(const runtime::ExchangeFigures& exchange, MetricsWriter& out)
 
 }  // namespace
 
-std::string EngineMetricsText(const runtime::EngineCourse& course,
-                              const runtime::EngineOptions& options, double kv_usage,
-                              const std::string& label) {
+std::string EngineMetricsText(const runtime::EngineCourse& course, const ServedModel& model,
+                              double kv_usage, const std::string& label) {
   MetricsWriter out(label);
-  WriteIterations(course, options, kv_usage, out);
+  WriteIterations(course, model.engine, kv_usage, out);
+  WriteMemory(model, out);
   WriteLayers(course, out);
-  WriteBalancer(course, out);
+  WriteBalancer(course, model.expert_bytes, out);
   WriteExchange(course.exchange, out);
   return out.text();
 }

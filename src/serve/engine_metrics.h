@@ -5,14 +5,13 @@
 #include <string>
 
 #include "runtime/engine_monitor.h"
-#include "runtime/engine_options.h"
+#include "serve/served_model.h"
 
 namespace wideload::serve {
 
 // The lines of all metrics; `label` (model_name="...") stands at each. `kv_usage` is the share of
 // the blocks of all KV caches in use.
-std::string EngineMetricsText(const runtime::EngineCourse& course,
-                              const runtime::EngineOptions& options, double kv_usage,
-                              const std::string& label);
+std::string EngineMetricsText(const runtime::EngineCourse& course, const ServedModel& model,
+                              double kv_usage, const std::string& label);
 
 }  // namespace wideload::serve

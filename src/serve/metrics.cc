@@ -57,7 +57,10 @@ Metrics::Metrics(std::string model_name)
       first_token_(kFirstTokenSeconds),
       next_token_(kNextTokenSeconds),
       latency_(kLatencySeconds),
+      queue_(kLatencySeconds),
+      prefill_(kLatencySeconds),
       decode_(kLatencySeconds),
+      inference_(kLatencySeconds),
       per_token_(kNextTokenSeconds),
       prompt_tokens_(kTokens),
       generated_tokens_(kTokens) {}
@@ -86,6 +89,11 @@ void Metrics::NoteChoice(const ChoiceFigures& figures) {
   const std::lock_guard lock(mutex_);
   latency_.Add(figures.latency_s);
   decode_.Add(figures.decode_s);
+  if (figures.queue_s) queue_.Add(*figures.queue_s);
+  if (figures.prefill_s) {
+    prefill_.Add(*figures.prefill_s);
+    inference_.Add(*figures.prefill_s + figures.decode_s);
+  }
   if (figures.generated_tokens > 1)
     per_token_.Add(figures.decode_s / static_cast<double>(figures.generated_tokens - 1));
   prompt_tokens_.Add(static_cast<double>(figures.prompt_tokens));
@@ -152,7 +160,12 @@ std::string Metrics::Text(const runtime::EngineLoop::Figures& engine, int64_t op
             first_token_);
   histogram("inter_token_latency_seconds", "Between two tokens of a sequence.", next_token_);
   histogram("e2e_request_latency_seconds", "From a request's arrival to its end.", latency_);
+  histogram("request_queue_time_seconds",
+            "From a request's arrival to a sequence's first iteration.", queue_);
+  histogram("request_prefill_time_seconds", "From there to the sequence's first token.", prefill_);
   histogram("request_decode_time_seconds", "From a sequence's first token to its last.", decode_);
+  histogram("request_inference_time_seconds", "From its first iteration to its last token.",
+            inference_);
   histogram("time_per_output_token_seconds",
             "That time by the tokens after the first, of each sequence.", per_token_);
   histogram("request_prompt_tokens", "Tokens of a prompt.", prompt_tokens_);

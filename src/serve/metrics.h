@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -34,8 +35,10 @@ class Histogram {
 struct ChoiceFigures {
   int64_t prompt_tokens = 0;
   int64_t generated_tokens = 0;
-  double latency_s = 0;  // from its arrival to its end
-  double decode_s = 0;   // of these, from its first token to its last
+  double latency_s = 0;             // from its arrival to its end
+  double decode_s = 0;              // of these, from its first token to its last
+  std::optional<double> queue_s;    // from its arrival to its first iteration; none: it had none
+  std::optional<double> prefill_s;  // from there to its first token; none: it had none
   std::string finish_reason;
 };
 
@@ -62,8 +65,8 @@ class Metrics {
  private:
   const std::string label_;  // model_name="..."
   mutable std::mutex mutex_;
-  Histogram first_token_, next_token_, latency_, decode_, per_token_, prompt_tokens_,
-      generated_tokens_;
+  Histogram first_token_, next_token_, latency_, queue_, prefill_, decode_, inference_, per_token_,
+      prompt_tokens_, generated_tokens_;
   std::map<std::string, int64_t> finished_;  // by reason
   std::map<std::string, int64_t> rejected_;  // by reason
   std::map<std::string, int64_t> http_;      // by labels

@@ -7,6 +7,7 @@
 
 #include "chat/chat_template.h"
 #include "checkpoint/generation_config.h"
+#include "checkpoint/memory_plan.h"
 #include "runtime/engine_loop.h"
 #include "serve/api_request.h"
 #include "serve/message_reader.h"
@@ -24,6 +25,8 @@ struct ServedModel {
   chat::Variables template_variables;                 // special tokens
   checkpoint::GenerationConfig generation;            // what requests do not say
   std::vector<int32_t> eos_ids;
+  std::vector<checkpoint::MemoryPart> memory;  // that the start planned for, on this host
+  int64_t expert_bytes = 0;                    // of the largest expert
   int64_t max_text_bytes = 0;                  // of a text that may fit the context
   std::function<jinja::CivilTime()> now = {};  // for templates
 

@@ -63,10 +63,10 @@ class ConfigFiles(CliTest):
         self.refused(self.generate("-c", self.folder / "none.yaml"), "none.yaml: no such file")
 
     def test_what_is_not_supported_is_told_when_it_is_allowed(self):
-        file = self.path("a.yaml", "kv_cache_config: {dtype: fp8}\nprint_iter_log: true\nmoe_backend: WIDEEP\n")
+        file = self.path("a.yaml", "kv_cache_config: {dtype: fp8}\nstream_interval: 4\nmoe_backend: WIDEEP\n")
         done = self.good(*self.generate("-c", file, "--allow-unsupported"))
         self.assertRegex(done.stderr, r"a.yaml:1: kv_cache_config.dtype is not supported yet; instead: keys and values")
-        self.assertRegex(done.stderr, r"of no effect here.*: print_iter_log, moe_backend")
+        self.assertRegex(done.stderr, r"of no effect here.*: stream_interval, moe_backend")
         self.assertRegex(done.stderr, "moe_backend is an old spelling of moe_config.backend")
 
     def test_check_tells_the_class_of_every_key_and_looks_at_all_files(self):

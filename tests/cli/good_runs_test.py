@@ -316,6 +316,14 @@ class Bench(CliTest):
         imbalance = report["exchange"]["imbalance_of_computed_rows"]
         self.assertIn(f"<dd>{imbalance:.3f}</dd>", page)
 
+    def test_iterations_are_logged_where_that_is_asked_for(self):
+        made = self.good("generate", "-p", "Once", "--print-iter-log", "--ep", "2", "-n", "5", *GREEDY)
+        lines = [line.split("[info] ")[1] for line in made.stderr.splitlines() if "iter = " in line]
+        self.assertEqual(len(lines), 10)  # a line of each rank
+        for line in lines:
+            self.assertRegex(line, ITERATION)
+        self.assertEqual(sum(field_value(line, "num_generation_tokens") for line in lines), 4)
+
     def check_report(self, report, input_length, output_length):
         keys = {
             "engine": "model model_path version backend dtype kv_cache_dtype quantization",

@@ -45,6 +45,23 @@ class Metrics(ServeTest):
         self.assertEqual(metric("eplb_moves_total"), metric("eplb_fetched_slots_total"))
         self.assertEqual(metric("kv_cache_used_blocks") + metric("kv_cache_free_blocks"), metric("kv_cache_max_blocks"))
         self.assertEqual(metric("num_requests_completed_total"), metric("time_per_output_token_seconds_count"))
+        self.assertEqual(metric("eplb_move_bytes_total") > 0, metric("eplb_fetched_slots_total") > 0)
+
+    def test_times_of_a_request_add_up(self):
+        metric = self.server.metric
+        parts = [metric(f"request_{part}_time_seconds_sum") for part in ("queue", "prefill", "decode")]
+        self.assertEqual(metric("request_queue_time_seconds_count"), metric("num_requests_completed_total"))
+        self.assertTrue(all(part > 0 for part in parts), parts)
+        self.assertAlmostEqual(metric("request_inference_time_seconds_sum"), parts[1] + parts[2], places=4)
+        self.assertAlmostEqual(metric("time_to_first_token_seconds_sum"), parts[0] + parts[1], places=4)
+        # the end is noted a little after the last token
+        self.assertLessEqual(sum(parts), metric("e2e_request_latency_seconds_sum"))
+
+    def test_memory_is_told_by_use(self):
+        parts = dict(re.findall(r'memory_planned_bytes\{.*part="([^"]+)"\} (\d+)', self.text))
+        for part in ("weights", "KV cache", "exchange", "buffers"):
+            self.assertGreater(int(parts[part]), 0, part)
+        self.assertGreater(self.server.metric("cpu_memory_usage_bytes"), int(parts["weights"]))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ class Pages(ServeTest):
         self.assertEqual(sum(row[1] for row in rows), data["iterations"])
         self.assertEqual([len(data[key]) for key in ("imbalance_sums", "balancedness_sums")], [LAYERS] * 2)
         self.assertEqual(sum(data["balancer"]["fetched_slots_by_layer"]), data["balancer"]["fetched_slots"])
+        self.assertEqual(len(data["exchange"]["rows_by_rank"]), 4)
+        self.assertEqual(sum(data["exchange"]["rows_by_rank"]), data["exchange"]["rows"])
 
     def test_slots_hold_every_expert(self):
         experts = json.loads(self.server.ask("GET", "/dashboard/experts")[2])

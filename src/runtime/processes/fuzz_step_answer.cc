@@ -13,7 +13,8 @@ namespace {
 using namespace wideload;           // NOLINT(google-build-using-namespace): a program of one file
 using namespace wideload::runtime;  // NOLINT(google-build-using-namespace)
 
-constexpr AnswerShape kShape{.vocab_size = 6, .num_moe_layers = 2, .num_experts = 3};
+constexpr AnswerShape kShape{
+    .vocab_size = 6, .num_moe_layers = 2, .num_experts = 3, .num_ranks = 2};
 
 // What was asked for: a decode, a part of a prompt, a prompt whose logits are wanted.
 struct Question {
@@ -37,11 +38,15 @@ std::vector<std::byte> RightAnswer(const Question& question) {
   const std::vector<int64_t> rows = {7, 8};
   const std::vector<int32_t> counts(kShape.num_moe_layers * kShape.num_experts, 2);
   const RankExchange exchange;
+  const std::vector<int64_t> sent = {4, 3};
   std::vector<std::byte> bytes;
-  WriteAnswer(
-      question.entries,
-      {.outputs = outputs, .computed_rows = rows, .routed_counts = counts, .exchange = &exchange},
-      {.signal = 0, .routed_counts = counts}, bytes);
+  WriteAnswer(question.entries,
+              {.outputs = outputs,
+               .computed_rows = rows,
+               .routed_counts = counts,
+               .exchange = &exchange,
+               .sent_rows = sent},
+              {.signal = 0, .routed_counts = counts}, bytes);
   return bytes;
 }
 
@@ -57,6 +62,8 @@ void Read(const Question& question, const std::vector<std::byte>& bytes, bool co
                  result.computed_rows.size());
   WIDELOAD_CHECK(!count_routed || result.routed_counts.size() == 6, "{} counts",
                  result.routed_counts.size());
+  WIDELOAD_CHECK(result.sent_rows.size() == (result.exchange == nullptr ? 0 : 2), "{} ranks",
+                 result.sent_rows.size());
   for (size_t i = 0; i < question.entries.size(); ++i) {
     const RankOutput& output = result.outputs[i];
     WIDELOAD_CHECK(output.token >= -1 && output.token < kShape.vocab_size, "token {}",

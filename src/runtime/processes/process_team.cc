@@ -20,7 +20,8 @@ ProcessTeam::ProcessTeam(const model::Model& model, const EngineOptions& options
       layout_(options.layout),
       answers_{.vocab_size = model.spec().vocab_size,
                .num_moe_layers = static_cast<size_t>(model.spec().moe.num_layers()),
-               .num_experts = static_cast<size_t>(model.spec().moe.num_experts)},
+               .num_experts = static_cast<size_t>(model.spec().moe.num_experts),
+               .num_ranks = static_cast<size_t>(options.layout.stage())},
       channel_(*links.orders, *links.group),
       rank_(std::make_unique<Rank>(
           model, MakeRankOptions(model, options, placements_, *links.group, links.exchange))),

@@ -32,6 +32,7 @@ void WriteAnswer(std::span<const PlanEntry> entries, const RankResult& result,
   }
   writer.Put(head);
   writer.PutAll(result.computed_rows);
+  writer.PutAll(result.sent_rows);
   writer.PutAll(extras.routed_counts);
   for (size_t i = 0; i < entries.size(); ++i) {
     const RankOutput& output = result.outputs[i];
@@ -87,6 +88,9 @@ void AnswerReader::Read(std::span<const std::byte> bytes, const Asked& asked,
   Require(computed_rows_.size() == shape.num_moe_layers, "rows of {} layers of {}",
           computed_rows_.size(), shape.num_moe_layers);
   for (const int64_t rows : computed_rows_) Require(rows >= 0, "{} computed rows", rows);
+  sent_rows_ = reader.TakeAll<int64_t>();
+  Require(sent_rows_.size() == (has_exchange_ ? shape.num_ranks : 0), "rows to {} ranks of {}",
+          sent_rows_.size(), shape.num_ranks);
   extras_ = {.signal = head.signal, .routed_counts = reader.TakeAll<int32_t>()};
   const size_t num_counts = extras_.routed_counts.size();
   Require(num_counts == shape.num_moe_layers * shape.num_experts ||
@@ -122,7 +126,8 @@ RankResult AnswerReader::result() const {
   return {.outputs = outputs_,
           .computed_rows = computed_rows_,
           .routed_counts = extras_.routed_counts,
-          .exchange = has_exchange_ ? &exchange_ : nullptr};
+          .exchange = has_exchange_ ? &exchange_ : nullptr,
+          .sent_rows = sent_rows_};
 }
 
 }  // namespace wideload::runtime

@@ -33,6 +33,7 @@ struct AnswerShape {
   int64_t vocab_size = 0;
   size_t num_moe_layers = 0;
   size_t num_experts = 0;
+  size_t num_ranks = 0;  // of its stage
 };
 
 // What was asked for.
@@ -57,6 +58,7 @@ class AnswerReader {
 
   std::vector<RankOutput> outputs_;
   std::span<const int64_t> computed_rows_;
+  std::span<const int64_t> sent_rows_;
   RankExchange exchange_;
   bool has_exchange_ = false;
   AnswerExtras extras_;

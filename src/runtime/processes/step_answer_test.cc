@@ -10,7 +10,8 @@
 namespace wideload::runtime {
 namespace {
 
-constexpr AnswerShape kShape{.vocab_size = 6, .num_moe_layers = 2, .num_experts = 3};
+constexpr AnswerShape kShape{
+    .vocab_size = 6, .num_moe_layers = 2, .num_experts = 3, .num_ranks = 2};
 
 // Answers to a decode and to a prompt whose logits are wanted.
 class Answers : public testing::Test {
@@ -25,7 +26,11 @@ class Answers : public testing::Test {
   }
 
   void Send(AnswerReader& reader) {
-    WriteAnswer(entries_, {.outputs = outputs_, .computed_rows = rows_},
+    WriteAnswer(entries_,
+                {.outputs = outputs_,
+                 .computed_rows = rows_,
+                 .exchange = has_exchange_ ? &exchange_ : nullptr,
+                 .sent_rows = sent_},
                 {.signal = 15, .routed_counts = counts_}, bytes_);
     reader.Read(bytes_, {.entries = entries_, .count_routed = true}, kShape);
   }
@@ -46,6 +51,9 @@ class Answers : public testing::Test {
   std::vector<RankOutput> outputs_ = std::vector<RankOutput>(2);
   std::vector<int64_t> rows_ = {7, 8};
   std::vector<int32_t> counts_ = {1, 2, 3, 4, 5, 6};
+  RankExchange exchange_;
+  bool has_exchange_ = true;
+  std::vector<int64_t> sent_ = {9, 4};
   std::vector<std::byte> bytes_;
 };
 
@@ -57,6 +65,7 @@ TEST_F(Answers, ComeWhole) {
   EXPECT_EQ(reader.result().outputs[1].logits.dim(0), 2);
   EXPECT_EQ(reader.result().computed_rows[1], 8);
   EXPECT_EQ(reader.result().routed_counts[5], 6);
+  EXPECT_EQ(reader.result().sent_rows[1], 4);
   EXPECT_EQ(reader.extras().signal, 15);
 }
 
@@ -85,6 +94,17 @@ TEST_F(Answers, AreRefusedWithOtherLayersOrExperts) {
   ExpectRefused("5 routed counts");
   counts_.clear();
   ExpectRefused("0 routed counts");
+}
+
+TEST_F(Answers, AreRefusedWithRowsToOtherRanks) {
+  sent_.pop_back();
+  ExpectRefused("rows to 1 ranks of 2");
+  has_exchange_ = false;
+  ExpectRefused("rows to 1 ranks");
+  sent_.clear();
+  AnswerReader reader;
+  Send(reader);
+  EXPECT_EQ(reader.result().exchange, nullptr);
 }
 
 TEST_F(Answers, AreRefusedWhereverTheyAreCutOff) {

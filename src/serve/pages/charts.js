@@ -156,9 +156,9 @@ const Charts = (() => {
     };
   }
 
-  function heatTable(caption, column, rows) {
+  function heatTable(caption, column, rows, first = 'layer') {
     const columns = Math.max(0, ...rows.map((row) => row.values.length));
-    return table(caption, ['layer', ...Array.from({ length: columns }, (_, c) => `${column} ${c}`)], rows.map((row) => [row.name, ...row.values]));
+    return table(caption, [first, ...Array.from({ length: columns }, (_, c) => `${column} ${c}`)], rows.map((row) => [row.name, ...row.values]));
   }
 
   return { element, figure, table, details, plot, legend, heatMap, heatTable };

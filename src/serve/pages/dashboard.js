@@ -68,7 +68,7 @@ function showTime(data) {
     bars: rows.map((row) => row[column.fetched_slots]), xs: rows.map((row) => `iterations ${row[0]} to ${last(row)}: ${row[column.fetched_slots]} slots`) });
   const b = data.balancer;
   text('moves-text', b.mode === 'off' ? 'The balancer is off: slots hold what they held at the start.'
-    : `${figure(b.fetched_slots)} slots got an expert that their rank did not hold before, from the experts of their host; ${figure(b.generation)} changes of ${figure(b.changed_layers)} layers. ` +
+    : `${figure(b.fetched_slots)} slots (${bytes(b.fetched_bytes)}) got an expert that their rank did not hold before, from the experts of their host; ${figure(b.generation)} changes of ${figure(b.changed_layers)} layers. ` +
       `Planning took ${figure(b.planning_seconds)} s of a thread; ${figure(b.late_plans)} plans were late, ${figure(b.skipped_iterations)} iterations were not planned for.`);
   details('moves-table', 'By layer', () => table('Slots fetched since the start', ['layer', 'slots'], data.layers.map((layer, l) => [String(layer), b.fetched_slots_by_layer[l]])));
 }
@@ -173,6 +173,20 @@ function showExchange(data) {
   if (!x.rounds) return byId('fan-table').replaceChildren();
   byId('fan-table').replaceChildren(table('Waits that were not over at once, all ranks', ['for', 'times', 'seconds', 'microseconds each'],
     Object.entries(x.waits).map(([name, wait]) => [name, wait.count, wait.seconds, wait.count ? 1e6 * wait.seconds / wait.count : 0])));
+  showPairs(data);
+}
+
+// Who sent how much to whom: a row of the picture for each rank that sent.
+function showPairs(data) {
+  const before = earlier(state.history);
+  const flat = Layers.difference(data.exchange.rows_by_rank, before && before.exchange.rows_by_rank);
+  const middle = Layers.mean(flat);
+  if (!middle) return text('pairs-text', 'No rows from rank to rank in this window.');
+  const rows = Array.from({ length: data.ranks }, (_, from) => ({ name: String(from), values: flat.slice(from * data.ranks, (from + 1) * data.ranks).map((value) => value / middle) }));
+  const own = Layers.sum(rows.map((row, from) => row.values[from])) * middle;
+  text('pairs-text', `Rows from rank to rank, relative to the mean of all pairs, which is ${figure(middle)}; ${percent(own / Layers.sum(flat))} stayed on their rank.`);
+  heatMap('pairs', `Rows from each of ${data.ranks} ranks, one above the other, to each; the table below has every value.`, 'to rank', rows);
+  details('pairs-table', 'As a table', () => heatTable('Rows from rank to rank, 1 is the mean', 'to rank', rows, 'from rank'));
 }
 
 function showHealth(data) {
@@ -181,6 +195,7 @@ function showHealth(data) {
     ['server', data.status], ['ranks that take part', String(data.ranks * data.stages)], ['last iteration', `${figure(data.idle_seconds)} s ago`],
     ['requests open', String(data.requests.open)], ['requests that gave their place up', String(data.requests.preemptions)],
     ['tokens of prompts found in the prefix cache', percent(data.requests.prefix_hit_rate)],
+    ...Object.entries(h.parts).filter(([, size]) => size).map(([name, size]) => [`planned for: ${name}`, bytes(size)]),
     ['memory of this process', bytes(h.resident_bytes)], ['memory of the host, free', `${bytes(h.memory_bytes)}, ${bytes(h.memory_available_bytes)}`],
     ['/dev/shm, in use', `${bytes(h.shm_bytes)}, ${bytes(h.shm_used_bytes)}`]]));
 }
