@@ -124,16 +124,19 @@ void ServeCommand::Run(runtime::ProcessWorld* world) {
         tokenizer = std::make_unique<const tokenizer::Tokenizer>(
             tokenizer::Tokenizer::FromFile(start.folder));
         opened = OpenTemplate(start.folder, chat_template);
-        model = {.name = served_model_name.empty() ? NameOf(start.folder) : served_model_name,
-                 .root = start.folder,
-                 .vocab_size = start.config.vocab_size,
-                 .tokenizer = tokenizer.get(),
-                 .chat_template = opened.get(),
-                 .template_variables = chat::SpecialTokens(start.folder),
-                 .generation = start.generation,
-                 .eos_ids = ResolveEos({}, start, *tokenizer),
-                 .max_text_bytes = runtime::MaxTextBytes(*tokenizer, engine_options.max_seq_len),
-                 .now = LocalTime};
+        model = {
+            .name = served_model_name.empty() ? NameOf(start.folder) : served_model_name,
+            .root = start.folder,
+            .vocab_size = start.config.vocab_size,
+            .tokenizer = tokenizer.get(),
+            .grammars = std::make_shared<serve::GrammarCache>(
+                std::make_shared<const grammar::TokenTrie>(*tokenizer, start.config.vocab_size)),
+            .chat_template = opened.get(),
+            .template_variables = chat::SpecialTokens(start.folder),
+            .generation = start.generation,
+            .eos_ids = ResolveEos({}, start, *tokenizer),
+            .max_text_bytes = runtime::MaxTextBytes(*tokenizer, engine_options.max_seq_len),
+            .now = LocalTime};
         ResolveSampling({}, start);  // refuses a generation_config.json that no request could use
         options = Options(engine_options);
         return engine_options.max_seq_len;

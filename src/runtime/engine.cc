@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread_pool.h"
+#include "runtime/constraint.h"
 #include "runtime/iteration_log.h"
 
 namespace wideload::runtime {
@@ -90,6 +91,9 @@ std::string RefusalReason(const Request& request, const EngineOptions& options,
     if (!is_id(request.prompt[i]))
       return fmt::format("prompt id {} at position {} is out of range; allowed: 0 to {}",
                          request.prompt[i], i, vocab_size - 1);
+  if (request.grammar != nullptr && request.grammar->trie().vocab_size() != vocab_size)
+    return fmt::format("the grammar is of {} ids; the model has {}",
+                       request.grammar->trie().vocab_size(), vocab_size);
   return RefusalReason(request, MakeSchedulerOptions(options));
 }
 
@@ -225,6 +229,7 @@ std::span<const Event> Engine::Step() {
   MicroBatch& home = *pipeline.stages.back();
   if (!home.is_empty()) info_.iteration = home.iteration;
   std::fill(info_.groups.begin(), info_.groups.end(), GroupIteration{});
+  if (!first.is_empty()) NoteAllowedTokens(first);
   first.change = first.is_empty() ? std::nullopt : NextChange(first.iteration);
   {
     const trace::Span span(trace::SpanKind::kStep);
@@ -240,6 +245,12 @@ std::span<const Event> Engine::Step() {
   }
   ++pipeline.num_steps;
   return events_;
+}
+
+void Engine::NoteAllowedTokens(const MicroBatch& batch) const {
+  for (const auto& entries : batch.groups)
+    for (const PlanEntry& entry : entries)
+      if (entry.sample) NoteAllowed(*entry.sequence, vocab_size_);
 }
 
 void Engine::LogIteration(std::chrono::steady_clock::time_point begin) const {
@@ -290,13 +301,19 @@ void Engine::Collect(const MicroBatch& batch) {
       }
       DeliverPromptLogits(entry, output);
       if (entry.sample && output.token < 0) {
-        Retire(id);
-        events_.push_back({.id = id,
-                           .finish = FinishReason::kError,
-                           .error = "the model's logits are not finite (NaN)"});
+        Fail(id, sequence.allowed.empty() ? "the model's logits are not finite (NaN)"
+                                          : "no token that may follow has a finite logit");
         continue;
       }
-      const FinishReason finish = scheduler_->Complete(entry, output.token);
+      FinishReason finish = scheduler_->Complete(entry, output.token);
+      const TextState text = output.token >= 0 && finish != FinishReason::kStop
+                                 ? TakeToken(*entry.sequence, output.token)
+                                 : TextState::kGoesOn;
+      if (text == TextState::kBroken) {
+        Fail(id, "a token was sampled that the grammar does not allow");
+        continue;
+      }
+      if (text == TextState::kComplete) finish = FinishReason::kNone;
       if (output.token >= 0 || finish != FinishReason::kNone)
         events_.push_back({.id = id,
                            .token = output.token,
@@ -304,9 +321,19 @@ void Engine::Collect(const MicroBatch& batch) {
                            .error = {},
                            .logprobs = output.logprobs,
                            .num_cached_tokens = sequence.num_cached});
+      // Its last token is text: that nothing follows is an event of its own.
+      if (text == TextState::kComplete) {
+        finish = FinishReason::kStop;
+        events_.push_back({.id = id, .finish = finish});
+      }
       if (finish != FinishReason::kNone) Retire(id);
     }
   }
+}
+
+void Engine::Fail(RequestId id, std::string error) {
+  Retire(id);
+  events_.push_back({.id = id, .finish = FinishReason::kError, .error = std::move(error)});
 }
 
 void Engine::DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output) {

@@ -149,6 +149,8 @@ class Engine {
   void LogIteration(std::chrono::steady_clock::time_point begin) const;
   std::optional<rebalance::PlacementChange> NextChange(int64_t iteration);
   void TellBalancer(const MicroBatch& home);
+  void NoteAllowedTokens(const MicroBatch& batch) const;
+  void Fail(RequestId id, std::string error);
   void Retire(RequestId id);
   void LeaveToStuckRanks();
 

@@ -304,7 +304,8 @@ void Rank::SampleAll(std::span<const PlanEntry> entries, const TensorView& logit
          .index = request.index,
          .bias = request.logit_bias,
          .forbidden = generated < request.min_tokens ? std::span<const int32_t>(request.eos_ids)
-                                                     : std::span<const int32_t>()},
+                                                     : std::span<const int32_t>(),
+         .allowed = sequence.allowed},
         request.sampling, output.logprobs);
   };
   pool_.Run(static_cast<int64_t>(entries.size()), sample);

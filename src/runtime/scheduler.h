@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -74,6 +75,10 @@ struct Sequence {
   int64_t num_cached = 0;          // of the prompt, that were there when it was first admitted
   int32_t group = -1;              // of all micro-batches; -1: waiting
   int64_t num_preemptions = 0;
+  // Of a request with a grammar (constraint.h): where its generated tokens stand, and the bits of
+  // the tokens that may come next; empty: all.
+  std::optional<grammar::TokenMatcher> matcher;
+  grammar::TokenBits allowed;
   // The scheduler's own.
   std::list<Sequence*>::iterator place;  // in the list of its group, or of those that wait
   int64_t turn = 0;                      // those of lower ones come first, then those of lower ids

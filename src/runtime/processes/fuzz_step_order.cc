@@ -86,6 +86,9 @@ void CheckOrder(Windows windows, const StepOrder& order) {
       WIDELOAD_CHECK(token >= 0 && token < kSmallVocab, "token {}", token);
     WIDELOAD_CHECK(std::ssize(sequence.tokens) <= options.max_seq_len, "{} tokens",
                    sequence.tokens.size());
+    WIDELOAD_CHECK(sequence.allowed.empty() ||
+                       std::ssize(sequence.allowed) == grammar::TokenWords(kSmallVocab),
+                   "{} words of tokens", sequence.allowed.size());
     WIDELOAD_CHECK(InvalidField(sequence.request.sampling, kSmallVocab).empty(), "sampling");
     CheckBlocks(windows, sequence.tables, entry.start + entry.count);
   }
@@ -134,6 +137,10 @@ class ChangedRun {
       if (what % 16 == 1 && next_ > 0) Retire(input_.Next() % next_);
       if (what % 8 == 5) PassStep();
       const StepPlan& plan = scheduler_.Plan();
+      for (const PlanEntry& entry : plan.groups[0])
+        if (entry.sequence->id % 4 == 1)
+          entry.sequence->allowed.assign(static_cast<size_t>(grammar::TokenWords(kSmallVocab)),
+                                         what);
       writer_.WriteStep({.iteration = iteration,
                          .micro_batch = what / 32 % 2,
                          .incoming_tokens = what % 41,
