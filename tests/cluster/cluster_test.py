@@ -117,7 +117,7 @@ class DeadRanks(OnHosts):
 
     def run_dead_rank(self, *arguments):
         code, output = self.cluster.mpirun(self.RANKS, [BIN / "dead_rank", *map(str, arguments)],
-                                           [f"WIDELOAD_SOURCE_DIR={SOURCE}"], ["--enable-recovery"], timeout=60)
+                                           [f"WIDELOAD_SOURCE_DIR={SOURCE}"], ["--enable-recovery"], timeout=200)
         said = {int(rank): (float(at), text) for rank, at, text in re.findall(r"rank (\d) at ([\d.]+): (.*)", output)}
         self.assertEqual(self.cluster.leftovers(), [])
         return code, said, output
