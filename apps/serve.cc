@@ -143,6 +143,9 @@ void ServeCommand::Run(runtime::ProcessWorld* world) {
   model.expert_bytes = session.bytes.expert;
   runtime::EngineLoop loop(*session.engine, tokenizer.get());
   ServeControl control(session, record_path);
+  // Its requests use these two, however the run ends.
+  const std::unique_ptr<serve::HttpServer, void (*)(serve::HttpServer*)> stops_control(
+      control_http ? &*control_http : nullptr, [](serve::HttpServer* server) { server->Stop(); });
   const auto started = [&] {
     if (control_http) {
       control_http->Start(serve::ControlHandlers(loop, options.api.keys, control.Routes()));
@@ -154,7 +157,6 @@ void ServeCommand::Run(runtime::ProcessWorld* world) {
   RunRecorded(session, [&] {
     serve::Serve(model, loop, http, options, started,
                  [&] { return InterruptSignal() != 0 || control.is_drain_asked(); });
-    if (control_http) control_http->Stop();
     control.End(*session.engine);
   });
   LogInfo("all requests are answered; the server has ended");

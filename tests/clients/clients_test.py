@@ -1,6 +1,7 @@
 """Clients that are not ours against `wideload serve`: ./dev test-clients. One that is not installed is skipped with a line."""
 import json
 import math
+import os
 import pathlib
 import shutil
 import struct
@@ -12,7 +13,7 @@ import unittest
 import openai
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "cli"))
-from cli_support import PROGRAM  # noqa: E402
+from cli_support import EMBEDDED, PROGRAM  # noqa: E402
 from serve_support import ServeTest  # noqa: E402
 
 CHAT = [{"role": "user", "content": "Who are you?"}]
@@ -92,6 +93,53 @@ class LogLikelihoods(ServeTest):
             top = max(row)
             expected = row[token] - top - math.log(sum(math.exp(x - top) for x in row))
             self.assertLess(abs(told[position + 1] - expected), MAX_LOGPROB_DIFFERENCE, position)
+
+
+QUESTIONS = [{"context": "The cat sat on the", "choices": ["mat", "moonlight in June"], "gold": 0},
+             {"context": "Once upon a", "choices": ["time", "banana split", "x"], "gold": 0},
+             {"context": "Two and two is", "choices": ["four", "a"], "gold": 1}]
+# A task of lm-eval on a local file.
+TASK = """task: local_choices
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{context}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{gold}}}}"
+metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
+"""
+
+
+class LmEval(ServeTest):
+    def test_its_figures_are_those_of_wideload_eval(self):
+        program = pathlib.Path("build/clients/lm-eval/bin/lm_eval").resolve()
+        if not program.exists():
+            self.skipTest("lm-eval is not here")
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder)
+            (path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+            (path / "task.yaml").write_text(TASK.format(file=path / "task.jsonl"))
+            env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": folder}
+            url = f"http://localhost:{self.server.port}/v1/completions"
+            made = subprocess.run([program, "--model", "local-completions", "--tasks", "local_choices", "--include_path", path,
+                                   "--model_args", f"model={self.server.model},base_url={url},num_concurrent=1,"
+                                   f"tokenizer_backend=huggingface,tokenizer={EMBEDDED}",
+                                   "--output_path", path / "out", "--log_samples"],
+                                  env=env, capture_output=True, text=True, timeout=TIMEOUT_S)
+            self.assertEqual(made.returncode, 0, made.stderr[-4000:])
+            results = json.loads(next((path / "out").rglob("results*.json")).read_text())["results"]["local_choices"]
+            samples = [json.loads(line) for line in next((path / "out").rglob("samples*.jsonl")).read_text().splitlines()]
+            own = run(PROGRAM, "eval", "multiple-choice", "-i", path / "task.jsonl", "--json", "--samples", path / "own.jsonl")
+            self.assertEqual(own.returncode, 0, own.stderr)
+            rows = [json.loads(line) for line in (path / "own.jsonl").read_text().splitlines()]
+        for name in ("acc", "acc_norm"):
+            self.assertAlmostEqual(results[f"{name},none"], json.loads(own.stdout)[name])
+            self.assertAlmostEqual(results[f"{name}_stderr,none"], json.loads(own.stdout)[f"{name}_stderr"])
+        for sample in samples:
+            found = [float(answer[0]) for answer in sample["filtered_resps"]]
+            for value, expected in zip(found, rows[sample["doc_id"]]["loglikelihoods"], strict=True):
+                self.assertLess(abs(value - expected), MAX_LOGPROB_DIFFERENCE * 10)  # of some tokens together
 
 
 class Tools(ServeTest):
