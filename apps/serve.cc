@@ -58,8 +58,8 @@ std::chrono::milliseconds Milliseconds(double seconds) {
 serve::ServerOptions ServeCommand::Options(const runtime::EngineOptions& engine_options) const {
   // As many tokens as fill the caches of all groups so often are waited for: some minutes of work.
   constexpr int64_t kCachesOpen = 16;
-  const int64_t cache_tokens =
-      engine_options.layout.dp * engine_options.num_kv_blocks * kv::kBlockTokens;
+  const int64_t cache_tokens = engine_options.layout.dp * engine_options.num_micro_batches *
+                               engine_options.num_kv_blocks * kv::kBlockTokens;
   return {
       .api = {.version = kVersion,
               .keys =
@@ -124,16 +124,19 @@ void ServeCommand::Run(runtime::ProcessWorld* world) {
         tokenizer = std::make_unique<const tokenizer::Tokenizer>(
             tokenizer::Tokenizer::FromFile(start.folder));
         opened = OpenTemplate(start.folder, chat_template);
-        model = {.name = served_model_name.empty() ? NameOf(start.folder) : served_model_name,
-                 .root = start.folder,
-                 .vocab_size = start.config.vocab_size,
-                 .tokenizer = tokenizer.get(),
-                 .chat_template = opened.get(),
-                 .template_variables = chat::SpecialTokens(start.folder),
-                 .generation = start.generation,
-                 .eos_ids = ResolveEos({}, start, *tokenizer),
-                 .max_text_bytes = runtime::MaxTextBytes(*tokenizer, engine_options.max_seq_len),
-                 .now = LocalTime};
+        model = {
+            .name = served_model_name.empty() ? NameOf(start.folder) : served_model_name,
+            .root = start.folder,
+            .vocab_size = start.config.vocab_size,
+            .tokenizer = tokenizer.get(),
+            .grammars = std::make_shared<serve::GrammarCache>(
+                std::make_shared<const grammar::TokenTrie>(*tokenizer, start.config.vocab_size)),
+            .chat_template = opened.get(),
+            .template_variables = chat::SpecialTokens(start.folder),
+            .generation = start.generation,
+            .eos_ids = ResolveEos({}, start, *tokenizer),
+            .max_text_bytes = runtime::MaxTextBytes(*tokenizer, engine_options.max_seq_len),
+            .now = LocalTime};
         ResolveSampling({}, start);  // refuses a generation_config.json that no request could use
         options = Options(engine_options);
         return engine_options.max_seq_len;

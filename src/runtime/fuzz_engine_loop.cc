@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "grammar/json_schema.h"
 #include "model/registry.h"
 #include "model/transformer.h"
 #include "runtime/engine_loop.h"
@@ -66,6 +67,7 @@ class Run {
  public:
   Run(const LoadedModel& loaded, const tokenizer::Tokenizer& tokenizer, Script script)
       : script_(script),
+        tokenizer_(tokenizer),
         vocab_size_(loaded.config.vocab_size),
         options_(OptionsOf()),
         engine_(*loaded.model, options_),
@@ -134,9 +136,21 @@ class Run {
                         .num_logprobs = script_.Choose({-1, 0, 3, 1 << 20})};
     const int num_eos = script_.Choose({0, 1, 200});
     for (int i = 0; i < num_eos; ++i) request.eos_ids.push_back(i - 1);
+    request.grammar = NextGrammar();
     if (script_.Next(4) == 0)
       request.logit_bias = {{.id = script_.Next(250), .bias = script_.Choose({-100.F, 100.F})}};
     return request;
+  }
+
+  std::shared_ptr<grammar::TokenGrammar> NextGrammar() {
+    const int which = script_.Next(8);
+    if (which > 2) return nullptr;
+    const auto trie = std::make_shared<const grammar::TokenTrie>(
+        tokenizer_, vocab_size_ + (script_.Next(16) == 0 ? 1 : 0));
+    grammar::Grammar chosen = which == 0   ? grammar::ObjectGrammar()
+                              : which == 1 ? grammar::ChoiceGrammar({"ab", "abc", "\xc3\xa9"})
+                                           : grammar::PatternGrammar("a{3}b*", "pattern");
+    return std::make_shared<grammar::TokenGrammar>(std::move(chosen), trie);
   }
 
   void Submit() {
@@ -190,6 +204,7 @@ class Run {
   }
 
   Script script_;
+  const tokenizer::Tokenizer& tokenizer_;
   int64_t vocab_size_;
   EngineOptions options_;
   Clock::time_point now_{};

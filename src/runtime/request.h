@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
+
+#include "grammar/token_grammar.h"
 
 namespace wideload::runtime {
 
@@ -44,6 +47,9 @@ struct Request {
   bool prompt_logits = false;  // deliver the logits of every prompt position
   std::string cache_salt;      // requests of different salts share no prefixes
   int32_t priority = 0;        // lower ones go first: Scheduler::kPlansPerPriority
+  // What is generated stays within it, and ends where nothing can follow; eos_ids can be chosen
+  // where its text may end. Of all ids of the model. Null: none.
+  std::shared_ptr<grammar::TokenGrammar> grammar;
 };
 
 // Ascending in the order of Submit; never used again.

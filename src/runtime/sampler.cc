@@ -84,12 +84,27 @@ int32_t Sampler::Sample(const Input& input, const SamplingParams& params,
   for (const int32_t id : input.forbidden)
     if (id >= 0 && id < vocab_size)
       logits_[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
+  ApplyAllowed(input.allowed);
   int32_t token = ArgMax(logits_);
   if (token >= 0 && params.temperature > 0)
     token = Draw(params, UniformRandom(params.seed, input.index, input.tokens.size()));
   if (params.num_logprobs >= 0 && token >= 0)
     FillLogprobs(input.logits, token, params.num_logprobs, candidates_, logprobs);
   return token;
+}
+
+void Sampler::ApplyAllowed(std::span<const uint64_t> allowed) {
+  if (allowed.empty()) return;
+  WIDELOAD_CHECK(allowed.size() == (logits_.size() + 63) / 64, "{} words for {} logits",
+                 allowed.size(), logits_.size());
+  for (size_t word = 0; word < allowed.size(); ++word) {
+    const uint64_t bits = allowed[word];
+    if (bits == ~uint64_t{0}) continue;
+    const size_t first = word * 64;
+    const size_t end = std::min(first + 64, logits_.size());
+    for (size_t i = first; i < end; ++i)
+      if ((bits >> (i - first) & 1) == 0) logits_[i] = -std::numeric_limits<float>::infinity();
+  }
 }
 
 void Sampler::ApplyPenalties(const Input& input, const SamplingParams& params) {

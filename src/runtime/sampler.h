@@ -40,6 +40,7 @@ class Sampler {
     uint64_t index = 0;                    // of the request
     std::span<const TokenBias> bias{};     // added to the logits first
     std::span<const int32_t> forbidden{};  // cannot be chosen now; any ids
+    std::span<const uint64_t> allowed{};   // grammar::TokenBits: no others can; empty: all can
   };
   // Returns the token, or -1 when the logits hold a NaN or no finite value. Fills `logprobs` as
   // params.num_logprobs asks, from the logits before biases, penalties and temperature.
@@ -47,6 +48,7 @@ class Sampler {
                  std::vector<TokenLogprob>& logprobs);
 
  private:
+  void ApplyAllowed(std::span<const uint64_t> allowed);
   void ApplyPenalties(const Input& input, const SamplingParams& params);
   void SortHead(double needed);
   int32_t Draw(const SamplingParams& params, double uniform);

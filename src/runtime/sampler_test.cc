@@ -114,5 +114,21 @@ TEST(Sampler, BiasesAndForbiddenIdsMoveTheChoice) {
   EXPECT_EQ(choose({}, {0, 1, 2}), -1);
 }
 
+TEST(Sampler, ChoosesAllowedTokensOnly) {
+  std::vector<float> logits(70);
+  for (size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(i);
+  Sampler sampler(70);
+  const std::vector<int32_t> tokens = {0};
+  std::vector<TokenLogprob> logprobs;
+  const auto choose = [&](grammar::TokenBits allowed, double temperature) {
+    return sampler.Sample({.logits = logits, .tokens = tokens, .allowed = allowed},
+                          {.temperature = temperature, .num_logprobs = 0}, logprobs);
+  };
+  EXPECT_EQ(choose({0, 0b110}, 0), 66);
+  EXPECT_EQ(choose({0b1000, 0}, 1), 3);
+  EXPECT_LT(logprobs[0].logprob, -60) << "of the model, not of what is allowed";
+  EXPECT_EQ(choose({0, 0}, 1), -1);
+}
+
 }  // namespace
 }  // namespace wideload::runtime

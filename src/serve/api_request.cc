@@ -246,6 +246,12 @@ std::optional<Refusal> CheckTogether(Operation operation, ApiRequest& request) {
   const bool streams_prompt = request.echo || request.prompt_logprobs >= 0;
   if (request.stream && streams_prompt && request.prompt_logprobs >= 0)
     return WrongField("prompt_logprobs", "is not supported with stream", "unsupported_value");
+  if (request.tool_choice.is_forced() && request.tools.IsNone())
+    return WrongField("tool_choice", "needs tools", "invalid_value");
+  if (request.tool_choice.is_forced() && request.form.kind != TextForm::Kind::kFree)
+    return WrongField(request.form.field,
+                      "is not supported beside a tool_choice that forces a call",
+                      "unsupported_value");
   return std::nullopt;
 }
 
@@ -269,6 +275,8 @@ std::optional<Refusal> ParseApiRequest(Operation operation, std::string_view bod
     }
     if ((operation & (kChat | kTokenize | kApplyTemplate | kResponses)) != 0)
       if (auto refusal = TakeConversation(operation, body, request)) return refusal;
+    if (request.form.kind == TextForm::Kind::kSchema)
+      TakeSchema(jinja::ParseJsonValue(body, kSource), request.form);
     if (operation == kResponses) {
       request.said = document;
       request.said.erase("input");

@@ -14,6 +14,7 @@
 #include "jinja/value.h"
 #include "runtime/request.h"
 #include "serve/refusal.h"
+#include "serve/text_form.h"
 
 namespace wideload::serve {
 
@@ -65,11 +66,12 @@ struct ApiRequest {
   bool stream = false;
   bool include_usage = false;
   bool continuous_usage = false;
-  bool ignores_tools = false;  // tool_choice is none
-  std::string cache_salt;      // requests of different salts share no prefixes
-  int32_t priority = 0;        // lower ones go first
-  std::vector<int32_t> ids;    // to be made text
-  Json said;                   // of responses: the body's fields but for the input
+  ToolChoice tool_choice;
+  TextForm form;
+  std::string cache_salt;    // requests of different salts share no prefixes
+  int32_t priority = 0;      // lower ones go first
+  std::vector<int32_t> ids;  // to be made text
+  Json said;                 // of responses: the body's fields but for the input
 };
 
 // What JSON a field takes.

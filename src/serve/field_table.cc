@@ -159,10 +159,9 @@ Wrong TakeStreamOptions(const Json& value, Request& request) {
   return "";
 }
 
-Wrong TakeResponseFormat(const Json& value, Request&) {
-  return value.contains("type") && value["type"] == "text"
-             ? ""
-             : "asks for something else than {\"type\": \"text\"}, which is not supported";
+template <std::string (*kRead)(const Json& value, TextForm& form)>
+Wrong TakeForm(const Json& value, Request& request) {
+  return kRead(value, request.form);
 }
 
 Wrong TakeCacheSalt(const Json& value, Request& request) {
@@ -175,21 +174,7 @@ Wrong TakeCacheSalt(const Json& value, Request& request) {
 }
 
 Wrong TakeToolChoice(const Json& value, Request& request) {
-  request.ignores_tools = value == "none";
-  return value == "none" || value == "auto"
-             ? ""
-             : "is neither \"none\" nor \"auto\"; others are not supported";
-}
-
-// {"format": {"type": "text"}}
-Wrong TakeTextFormat(const Json& value, Request& request) {
-  for (const auto& [key, member] : value.items()) {
-    if (key == "verbosity" && (member.is_null() || member == "medium")) continue;
-    if (key != "format" || !member.is_object())
-      return fmt::format("has the member \"{}\", which is not supported", key.substr(0, 64));
-    if (Wrong wrong = TakeResponseFormat(member, request); !wrong.empty()) return wrong;
-  }
-  return "";
+  return ReadToolChoice(value, request.tool_choice);
 }
 
 Wrong TakeTruncation(const Json& value, Request&) {
@@ -208,8 +193,8 @@ constexpr FieldRow kRows[] = {
     {"instructions", kResponses, FieldType::kText, 0, 0, "the system message", Ignore},
     {"max_output_tokens", kResponses, FieldType::kInteger, 0, kMaxTokens,
      "tokens to generate; what the context holds", SetOptional<&Request::max_completion_tokens>},
-    {"text", kResponses, FieldType::kObject, 0, 0, "only {\"format\": {\"type\": \"text\"}}",
-     TakeTextFormat},
+    {"text", kResponses, FieldType::kObject, 0, 0, "format: text, json_object or json_schema",
+     TakeForm<ReadTextFormat>},
     {"metadata", kResponses, FieldType::kObject, 0, 0, "given back", Ignore},
     {"truncation", kResponses, FieldType::kText, 0, 0, "only disabled", TakeTruncation},
     {"include", kResponses, FieldType::kTexts, 0, 0, "only none", TakeInclude},
@@ -226,7 +211,8 @@ constexpr FieldRow kRows[] = {
     {"tools", kTemplated | kResponses, FieldType::kObjects, 0, 0,
      "functions that the model may call, for its template", Ignore},
     {"tool_choice", kChat | kResponses, FieldType::kAny, 0, 0,
-     "none: the model is not shown the tools; auto", TakeToolChoice},
+     "none: the model is not shown the tools; auto; required or a function: it has to call one",
+     TakeToolChoice},
     {"chat_template_kwargs", kTemplated | kResponses, FieldType::kObject, 0, 0,
      "further variables of the model's template", Ignore},
     {"add_generation_prompt", kTemplated, FieldType::kBool, 0, 0,
@@ -300,8 +286,17 @@ constexpr FieldRow kRows[] = {
      "the prompt shares cached beginnings with requests of the same salt only", TakeCacheSalt},
     {"priority", kSampled, FieldType::kInteger, -2147483648.0, 2147483647.0,
      "lower ones go first; a step counts as 256 iterations of waiting", Set<&Request::priority>},
-    {"response_format", kGenerate, FieldType::kObject, 0, 0, "only {\"type\": \"text\"}",
-     TakeResponseFormat},
+    {"response_format", kGenerate, FieldType::kObject, 0, 0,
+     "the text's form: text, json_object or json_schema", TakeForm<ReadResponseFormat>},
+    {"structured_outputs", kGenerate, FieldType::kObject, 0, 0,
+     "the same in vLLM's words: json, json_object, choice or regex",
+     TakeForm<ReadStructuredOutputs>},
+    {"guided_json", kGenerate, FieldType::kAny, 0, 0, "the JSON schema of the text",
+     TakeForm<ReadGuidedJson>},
+    {"guided_choice", kGenerate, FieldType::kTexts, 0, 0, "texts of which it is one",
+     TakeForm<ReadGuidedChoice>},
+    {"guided_regex", kGenerate, FieldType::kText, 0, 0, "a regular expression that it matches",
+     TakeForm<ReadGuidedRegex>},
     {"parallel_tool_calls", kChat | kResponses, FieldType::kBool, 0, 0, "only true",
      OnlyBool<true>},
     {"store", kChat | kResponses, FieldType::kBool, 0, 0, "only false", OnlyBool<false>},

@@ -78,7 +78,7 @@ TEST(ResponsesInput, IsRefusedByName) {
       {R"({"input": "a", "tools": [{"type": "web_search"}]})", "tools: tools has a tool of type"},
       {R"({"input": "a", "previous_response_id": "x"})", "previous_response_id: "},
       {R"({"input": "a", "store": true})", "store: "},
-      {R"({"input": "a", "text": {"format": {"type": "json_object"}}})", "text: text asks for"},
+      {R"({"input": "a", "text": {"format": {"type": "ebnf"}}})", "text: text has a type"},
       {R"({"input": "a", "messages": []})", "messages: messages is a field that is not known"},
   };
   for (const auto& [body, expected] : cases)

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "runtime/sampling_choice.h"
 #include "runtime/text_limits.h"
+#include "serve/answer_grammar.h"
 
 namespace wideload::serve {
 namespace {
@@ -100,7 +101,7 @@ std::optional<Refusal> RenderChat(const ServedModel& model, const ApiRequest& re
   chat::ChatInput input{.messages = request.messages,
                         .add_generation_prompt = request.add_generation_prompt,
                         .variables = model.template_variables};
-  if (!request.ignores_tools) input.tools = request.tools;
+  if (request.tool_choice.kind != ToolChoice::Kind::kNone) input.tools = request.tools;
   if (!request.template_variables.IsNone())
     chat::AddVariables(request.template_variables, "chat_template_kwargs", input);
   const auto parts = model.chat_template->Render(input, {.now = model.now()});
@@ -134,10 +135,14 @@ std::optional<Refusal> MakeJobs(const ServedModel& model, Operation operation,
                                      : EncodePrompt(model, request, request.prompts[p], chat.ids);
     if (refusal) return refusal;
     made.form = chat.form;
+    std::shared_ptr<grammar::TokenGrammar> grammar;
+    refusal = AnswerGrammar(model, request, IsChat(operation) ? &chat : nullptr, grammar);
+    if (refusal) return refusal;
     for (size_t i = 0; i < num_choices; ++i) {
       runtime::Job& job = made.jobs.emplace_back();
       job.request.sampling = sampling;
       job.request.index = p * num_choices + i;
+      job.request.grammar = grammar;
       refusal = MakeJob(model, operation, request, chat.ids, job);
       if (refusal) return refusal;
       if (chat.form.needs_special_tokens()) job.text.skip_special = false;

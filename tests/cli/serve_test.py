@@ -181,7 +181,7 @@ class Routes(ServeTest):
         self.refusal(400, "n", completions, prompt=PROMPT, n=0)
         for stop in ([""], ["a"] * 65, ["x" * 5000]):
             self.refusal(400, "stop", completions, prompt=PROMPT, stop=stop)
-        self.refusal(400, "response_format", chat, messages=CHAT, response_format={"type": "json_object"})
+        self.refusal(400, "response_format", chat, messages=CHAT, response_format={"type": "grammar"})
         self.refusal(400, "messages", chat, max_tokens=1)
         error = self.refusal(400, None, chat, messages=[{"role": "user"}])  # the template needs a content
         self.assertTrue(error["message"].startswith("tokenizer_config.json: chat_template"), error)

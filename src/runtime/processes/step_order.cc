@@ -17,7 +17,7 @@ struct EntryHead {
   int64_t count = 0;
   int64_t first_block = 0;  // where the blocks sent now belong
   uint32_t is_new = 0;
-  uint32_t sample = 0;
+  uint32_t sample = 0;  // 1: any token; 2: the bits of those that are allowed follow
 };
 
 struct NewSequence {
@@ -55,6 +55,8 @@ void OrderWriter::WriteStep(const StepHead& head, std::span<const PlanEntry> ent
   writer.Put(static_cast<uint32_t>(head.count_routed));
   writer.Put(head.iteration);
   writer.Put(head.most_tokens);
+  writer.Put(int64_t{head.micro_batch});
+  writer.Put(head.incoming_tokens);
   WriteChange(head.change, writer);
   writer.PutAll(std::span<const RequestId>(forgotten_));
   forgotten_.clear();
@@ -70,7 +72,9 @@ void OrderWriter::WriteStep(const StepHead& head, std::span<const PlanEntry> ent
                          .count = entry.count,
                          .first_block = static_cast<int64_t>(known.num_blocks),
                          .is_new = is_new,
-                         .sample = entry.sample});
+                         .sample = !entry.sample              ? 0U
+                                   : sequence.allowed.empty() ? 1U
+                                                              : 2U});
     if (is_new) {
       writer.Put(NewSequence{.sampling = sequence.request.sampling,
                              .max_tokens = sequence.request.max_tokens,
@@ -84,6 +88,8 @@ void OrderWriter::WriteStep(const StepHead& head, std::span<const PlanEntry> ent
     writer.PutAll(std::span<const int32_t>(sequence.tokens).subspan(known.num_tokens));
     for (const BlockTable& table : sequence.tables)
       writer.PutAll(std::span<const int32_t>(table.blocks).subspan(known.num_blocks));
+    if (entry.sample && !sequence.allowed.empty())
+      writer.PutAll(std::span<const uint64_t>(sequence.allowed));
     known = {.num_tokens = sequence.tokens.size(),
              .num_blocks = sequence.tables.front().blocks.size(),
              .num_preemptions = sequence.num_preemptions};
@@ -112,6 +118,15 @@ class OrderReader::Parser {
       order.most_tokens = reader_.Take<int64_t>();
       Require(order.most_tokens >= 0 && order.most_tokens <= owner_.options_.max_num_tokens,
               "is of {} tokens", order.most_tokens);
+      const auto micro_batch = reader_.Take<int64_t>();
+      Require(micro_batch >= 0 && micro_batch < owner_.options_.num_micro_batches,
+              "is of micro-batch {}", micro_batch);
+      order.micro_batch = static_cast<int32_t>(micro_batch);
+      order.incoming_tokens = reader_.Take<int64_t>();
+      Require(order.incoming_tokens >= 0 &&
+                  order.incoming_tokens <=
+                      (owner_.options_.layout.pp > 1 ? owner_.options_.max_num_tokens : 0),
+              "hands over {} tokens", order.incoming_tokens);
       order.change = TakeChange();
       for (const RequestId id : reader_.TakeAll<RequestId>())
         Require(owner_.sequences_.erase(id) == 1, "forgets sequence {}, which is not there", id);
@@ -120,6 +135,7 @@ class OrderReader::Parser {
               "has {} entries", num_entries);
       for (uint64_t i = 0; i < num_entries; ++i) ParseEntry();
       Require(num_tokens_ <= owner_.options_.max_num_tokens, "computes {} tokens", num_tokens_);
+      Require(order.iteration >= 0 || num_entries == 0, "computes {} entries", num_entries);
     }
     Require(reader_.is_at_end(), "is longer than its {} entries", order.entries.size());
   }
@@ -164,6 +180,7 @@ class OrderReader::Parser {
                 kv::BlocksFor(head.start + head.count) <= static_cast<int64_t>(num_blocks),
             "computes positions {} to {} of sequence {}, which has {} tokens and {} blocks",
             head.start, head.start + head.count, head.id, length, num_blocks);
+    TakeAllowed(sequence, head.sample);
     num_tokens_ += head.count;
     owner_.order_.entries.push_back({.sequence = &sequence,
                                      .start = head.start,
@@ -202,6 +219,16 @@ class OrderReader::Parser {
     const auto [it, is_new] = owner_.sequences_.emplace(id, std::move(sequence));
     Require(is_new, "begins sequence {}, which is there", id);
     return *it->second;
+  }
+
+  void TakeAllowed(Sequence& sequence, uint32_t sample) {
+    Require(sample <= 2, "samples sequence {} as {}", sequence.id, sample);
+    sequence.allowed.clear();
+    if (sample != 2) return;
+    const std::span<const uint64_t> words = reader_.TakeAll<uint64_t>();
+    Require(std::ssize(words) == grammar::TokenWords(owner_.vocab_size_),
+            "allows {} words of tokens to sequence {}", words.size(), sequence.id);
+    sequence.allowed.assign(words.begin(), words.end());
   }
 
   void TakeChoiceLimits(Sequence& sequence) {

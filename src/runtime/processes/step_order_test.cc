@@ -32,6 +32,9 @@ void ExpectSame(const PlanEntry& read, const PlanEntry& wanted) {
   EXPECT_EQ(read.start, wanted.start);
   EXPECT_EQ(read.count, wanted.count);
   EXPECT_EQ(read.sample, wanted.sample);
+  if (read.sample) {
+    EXPECT_EQ(read.sequence->allowed, wanted.sequence->allowed);
+  }
   const Sequence& a = *read.sequence;
   const Sequence& b = *wanted.sequence;
   EXPECT_EQ(a.id, b.id);
@@ -75,6 +78,11 @@ void ExpectEveryPlanIsCarried(std::span<const int64_t> windows) {
     }
     if (random() % 16 == 0 && next > 0) retire(static_cast<RequestId>(random()) % next);
     const StepPlan& plan = scheduler.Plan();
+    for (const auto& entries : plan.groups)
+      for (const PlanEntry& entry : entries)
+        if (entry.sequence->id % 2 == 0)
+          entry.sequence->allowed.assign(static_cast<size_t>(grammar::TokenWords(kSmallVocab)),
+                                         static_cast<uint64_t>(iteration));
     for (size_t r = 0; r < 2; ++r) {
       writers[r].WriteStep({.iteration = iteration, .count_routed = r == 1}, plan.groups[r], bytes);
       const StepOrder& order = readers[r].Read(bytes);
