@@ -63,7 +63,7 @@ class BenchRun {
         timings_(rows.size()),
         ids_(rows.size()),
         errors_(rows.size()),
-        series_(session.model->spec().moe.num_layers(), session.engine->options().num_ranks()) {}
+        series_(session.model->spec().moe.num_layers(), session.engine->options().layout.stage()) {}
 
   // False when it was interrupted; what ended by then counts.
   bool Run();
@@ -89,6 +89,7 @@ class BenchRun {
   void SubmitNext();
   void Take(const runtime::Event& event);
   void NoteIteration(double seconds);
+  void NoteRows(double seconds);
   void ReportProgress();
   rebalance::BalancerFigures Balancing() const {
     const rebalance::OnlineBalancer* balancer = session_.engine->balancer();
@@ -162,8 +163,16 @@ void BenchRun::Take(const runtime::Event& event) {
 }
 
 void BenchRun::NoteIteration(double seconds) {
+  ++num_iterations_;
+  if (!command_.iteration_log.empty())
+    iteration_log_ += runtime::IterationLogLines(session_.engine->last_iteration(),
+                                                 session_.engine->options(), seconds, Now());
+  if (!command_.report.empty()) NoteRows(seconds);
+}
+
+void BenchRun::NoteRows(double seconds) {
   const runtime::Engine& engine = *session_.engine;
-  const auto num_ranks = static_cast<size_t>(engine.options().num_ranks());
+  const auto num_ranks = static_cast<size_t>(engine.options().layout.stage());
   const int64_t fetched = Balancing().fetched_slots;
   statistics::IterationFigures figures{.iteration = engine.last_iteration().iteration,
                                        .seconds = seconds,
@@ -194,13 +203,10 @@ bool BenchRun::Run() {
     while (next_row_ < rows_.size() && static_cast<int64_t>(row_of_.size()) < command_.concurrency)
       SubmitNext();
     const Clock::time_point before = Clock::now();
+    const int64_t last = session_.engine->last_iteration().iteration;
     for (const runtime::Event& event : session_.engine->Step()) Take(event);
-    ++num_iterations_;
-    const double seconds = std::chrono::duration<double>(Clock::now() - before).count();
-    if (!command_.iteration_log.empty())
-      iteration_log_ += runtime::IterationLogLines(session_.engine->last_iteration(),
-                                                   session_.engine->options(), seconds, Now());
-    if (!command_.report.empty()) NoteIteration(seconds);
+    if (session_.engine->last_iteration().iteration > last)
+      NoteIteration(std::chrono::duration<double>(Clock::now() - before).count());
     if (InterruptSignal() != 0) break;
     ReportProgress();
   }

@@ -112,7 +112,7 @@ std::map<runtime::RequestId, size_t> Demo::SubmitAll(const std::vector<DatasetRo
 
 IterationRows Demo::ComputedRows() const {
   IterationRows rows;
-  for (int32_t r = 0; r < session_.engine->options().num_ranks(); ++r) {
+  for (int32_t r = 0; r < session_.engine->options().layout.stage(); ++r) {
     const std::span<const int64_t> computed = session_.engine->ComputedRows(r);
     rows.resize(computed.size());
     for (size_t layer = 0; layer < computed.size(); ++layer)

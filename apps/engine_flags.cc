@@ -16,27 +16,40 @@
 namespace wideload::apps {
 namespace {
 
-// What a rank's KV cache takes.
+// What the KV cache of a rank of the largest stage takes, with all micro-batches; numbers of blocks
+// are of one.
 class CachePlan {
  public:
   CachePlan(const model::ModelSpec& spec, const runtime::EngineOptions& options)
-      : layers_(model::CacheShapes(spec, {.size = options.layout.tp})),
+      : num_micro_batches_(options.num_micro_batches),
         limits_{.max_batch_size = options.max_batch_size, .max_num_tokens = options.max_num_tokens},
-        dtype_(compute::PrecisionOf(options.kernels).kv_cache) {}
+        dtype_(compute::PrecisionOf(options.kernels).kv_cache) {
+    for (int32_t stage = 0; stage < options.layout.pp; ++stage)
+      stages_.push_back(model::CacheShapes(spec, {.size = options.layout.tp},
+                                           options.LayersOf(stage, spec.num_layers())));
+  }
 
   uint64_t BytesOf(int64_t num_blocks) const {
-    const auto classes =
-        kv::BlockClasses(kv::Windows(layers_), std::min(num_blocks, kv::kMaxBlocks), limits_);
-    return static_cast<uint64_t>(kv::CacheBytes(layers_, classes, dtype_));
+    int64_t most = 0;
+    for (const auto& layers : stages_) {
+      const auto classes =
+          kv::BlockClasses(kv::Windows(layers), std::min(num_blocks, kv::kMaxBlocks), limits_);
+      most = std::max(most, kv::CacheBytes(layers, classes, dtype_));
+    }
+    return SaturatingProduct({static_cast<uint64_t>(most), num_micro_batches_});
   }
   int64_t BlocksIn(uint64_t num_bytes) const {
     constexpr uint64_t kMost = std::numeric_limits<int64_t>::max();
-    const auto bytes = static_cast<int64_t>(std::min(num_bytes, kMost));
-    return kv::BlocksThatFit(layers_, limits_, dtype_, bytes);
+    const auto bytes = static_cast<int64_t>(std::min(num_bytes / num_micro_batches_, kMost));
+    int64_t blocks = kv::kMaxBlocks;
+    for (const auto& layers : stages_)
+      blocks = std::min(blocks, kv::BlocksThatFit(layers, limits_, dtype_, bytes));
+    return blocks;
   }
 
  private:
-  std::vector<kv::LayerCacheShape> layers_;
+  std::vector<std::vector<kv::LayerCacheShape>> stages_;
+  uint64_t num_micro_batches_;
   kv::CacheLimits limits_;
   DType dtype_;
 };
@@ -209,6 +222,8 @@ runtime::EngineOptions ResolveOptions(const EngineFlags& flags,
   runtime::EngineOptions options;
   options.kernels = OfFlag("--kernels", [&] { return compute::ParseKernelSet(flags.kernels); });
   options.layout = places.layout;
+  options.stage_layers = config::StageSizes(flags);
+  options.num_micro_batches = config::NumMicroBatches(flags);
   options.threads_per_rank = flags.threads > 0 ? flags.threads : places.cores_per_rank;
   options.max_num_tokens = flags.max_num_tokens;
   options.max_batch_size = flags.max_batch_size;
@@ -256,8 +271,11 @@ uint64_t ExchangeBytes(const model::ModelSpec& spec, const runtime::EngineOption
 int64_t SlotBytes(const model::ModelSpec& spec, const ModelBytes& bytes,
                   const runtime::EngineOptions& options) {
   if (spec.moe.num_experts == 0) return 0;
-  const int64_t num_slots =
-      int64_t{spec.moe.num_layers()} * (options.num_slots / options.layout.moe_ep);
+  int64_t num_layers = 0;  // of the stage that has most
+  for (int32_t stage = 0; stage < options.layout.pp; ++stage)
+    num_layers =
+        std::max(num_layers, options.MoeLayersOf(stage, spec.num_layers(), spec.moe.layers).size());
+  const int64_t num_slots = num_layers * (options.num_slots / options.layout.moe_ep);
   return moe::SlotStoreBytes(runtime::SlotOptionsOf(options), num_slots, bytes.expert);
 }
 
@@ -269,6 +287,9 @@ std::vector<checkpoint::MemoryPart> MemoryParts(const model::ModelSpec& spec,
   const uint64_t scratches = options.moe_mode == moe::MoeMode::kMicrobatch ? 2 : 1;
   const uint64_t token_bytes =
       scratches * static_cast<uint64_t>(model::ScratchBytesPerToken(spec, options.layout.moe_tp));
+  // What comes from the stage before, and what comes meanwhile.
+  const uint64_t stage_bytes =
+      options.layout.pp > 1 ? 2 * sizeof(float) * static_cast<uint64_t>(spec.hidden) : 0;
   const auto vocab_size = static_cast<uint64_t>(spec.vocab_size);
   const int64_t positions = std::min(options.max_seq_len, options.num_kv_blocks * kv::kBlockTokens);
   constexpr uint64_t kSamplerBytes = 36;  // per id of the vocabulary, in each thread
@@ -284,7 +305,8 @@ std::vector<checkpoint::MemoryPart> MemoryParts(const model::ModelSpec& spec,
                               static_cast<uint64_t>(spec.rotary_dim), sizeof(float)}),
            "--max-seq-len"},
           {"buffers",
-           SaturatingProduct({ranks, static_cast<uint64_t>(options.max_num_tokens), token_bytes}),
+           SaturatingProduct(
+               {ranks, static_cast<uint64_t>(options.max_num_tokens), token_bytes + stage_bytes}),
            "--max-num-tokens"},
           {"logits",
            SaturatingProduct({ranks, static_cast<uint64_t>(options.max_batch_size), vocab_size, 4}),

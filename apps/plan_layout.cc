@@ -4,6 +4,8 @@
 #include <cmath>
 #include <optional>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -72,32 +74,52 @@ runtime::EngineOptions OptionsOf(const Question& question, const parallel::Layou
   runtime::EngineOptions options;
   options.kernels = question.kernels;
   options.layout = layout;
-  options.max_batch_size = (question.concurrency + layout.dp - 1) / layout.dp;
+  options.num_micro_batches = layout.pp;
+  const int64_t parts = int64_t{layout.dp} * layout.pp;  // of the requests
+  options.max_batch_size = (question.concurrency + parts - 1) / parts;
   options.max_seq_len = question.context;
   options.num_kv_blocks = options.max_batch_size * kv::BlocksFor(question.context);
   options.num_slots = (experts + layout.moe_ep - 1) / layout.moe_ep * layout.moe_ep;
   return options;
 }
 
-// Of the host of the first ranks.
-ModelBytes BytesOf(const Question& question, const parallel::Layout& layout,
+// Of the host whose first rank is this one.
+ModelBytes BytesOf(const Question& question, const parallel::Layout& layout, int32_t first_rank,
                    checkpoint::Checkpoint& weights) {
+  const int32_t end_rank = std::min(first_rank + question.ranks_here, question.num_ranks);
   model::LoadOptions options{.kernels = question.kernels, .mode = model::LoadMode::kMeasure};
   options.shards = model::AllShards(layout.tp);
   options.expert_parts = model::AllParts(layout.moe_tp);
   const auto is_elsewhere = [&](auto member) {
     return [&, member](int32_t place) {
-      for (int32_t rank = 0; rank < question.ranks_here; ++rank)
+      for (int32_t rank = first_rank; rank < end_rank; ++rank)
         if (parallel::CoordinatesOf(layout, rank).*member == place) return false;
       return true;
     };
   };
   std::erase_if(options.shards.kept, is_elsewhere(&parallel::Coordinates::tp));
   std::erase_if(options.expert_parts.kept, is_elsewhere(&parallel::Coordinates::moe_tp));
+  const auto layers = [&](int32_t rank) {
+    return parallel::StageLayers(question.model.spec.num_layers(), layout.pp, {},
+                                 rank / layout.stage());
+  };
+  options.layers = {layers(first_rank).begin, layers(end_rank - 1).end};
   if (!question.has_weights)
     options.assumed = {.quantization = question.model.config.quantization,
                        .dtype = question.model.config.dtype};
   return MeasureWeights(weights, question.model.spec, options);
+}
+
+// Of the host that has most.
+ModelBytes MostBytes(const Question& question, const parallel::Layout& layout,
+                     checkpoint::Checkpoint& weights) {
+  ModelBytes most = BytesOf(question, layout, 0, weights);
+  if (layout.pp == 1) return most;
+  for (int32_t rank = question.ranks_here; rank < question.num_ranks; rank += question.ranks_here) {
+    ModelBytes bytes = BytesOf(question, layout, rank, weights);
+    if (bytes.weights > most.weights) most = std::move(bytes);
+  }
+  return most;
 }
 
 // Rows that the ranks of a group show each other: of a row of n bytes each has all but its own.
@@ -111,7 +133,8 @@ struct Gathers {
   }
 };
 
-// Experts chosen with equal probability, requests on all groups.
+// Experts chosen with equal probability, requests on all groups. Messages of a stage are its share
+// of those of all layers.
 Traffic TrafficOf(const Question& question, const parallel::Layout& layout) {
   const model::ModelSpec& spec = question.model.spec;
   const int64_t element = DTypeBytes(compute::PrecisionOf(question.kernels).activations);
@@ -122,7 +145,7 @@ Traffic TrafficOf(const Question& question, const parallel::Layout& layout) {
   const double top_k = static_cast<double>(spec.moe.top_k());
   const double ep = layout.moe_ep;
   const double row_copies = ep * (1 - std::pow(1 - 1 / ep, top_k)) * layout.moe_tp;
-  const double elsewhere = 1 - 1.0 / question.num_ranks;
+  const double elsewhere = 1 - 1.0 / layout.stage();
   for (const model::LayerSpec& layer : spec.layers) {
     const auto* const gqa = std::get_if<model::GqaSpec>(&layer.attention);
     const auto* const mla = std::get_if<model::MlaSpec>(&layer.attention);
@@ -136,12 +159,15 @@ Traffic TrafficOf(const Question& question, const parallel::Layout& layout) {
     }
     tensor.Add(sum_bytes);
     parts.Add(element * spec.moe.top_k() * spec.experts.width);
-    exchange.messages += 3 * (question.num_ranks - 1);  // counts, rows, results
+    exchange.messages += 3 * (layout.stage() - 1);  // counts, rows, results
     exchange.bytes += elsewhere * static_cast<double>(spec.hidden * element) * (row_copies + top_k);
   }
   tensor.Add(spec.vocab_size * DTypeBytes(DType::kF32));
-  return {.messages = tensor.traffic.messages + parts.traffic.messages + exchange.messages,
-          .bytes = tensor.traffic.bytes + parts.traffic.bytes + exchange.bytes};
+  const int64_t messages = tensor.traffic.messages + parts.traffic.messages + exchange.messages;
+  const int32_t handovers = layout.pp - 1;  // each rank of a stage hands over all rows of its group
+  return {.messages = (messages + layout.pp - 1) / layout.pp + std::min(handovers, 1),
+          .bytes = tensor.traffic.bytes + parts.traffic.bytes + exchange.bytes +
+                   static_cast<double>(sum_bytes * layout.tp * handovers)};
 }
 
 Candidate Judge(const Question& question, const parallel::Layout& layout,
@@ -163,7 +189,7 @@ Candidate Judge(const Question& question, const parallel::Layout& layout,
     return candidate;
   }
   candidate.parts =
-      MemoryParts(spec, BytesOf(question, layout, weights), question.PlacesOf(layout), options);
+      MemoryParts(spec, MostBytes(question, layout, weights), question.PlacesOf(layout), options);
   const auto ranks_here = static_cast<uint64_t>(question.ranks_here);
   candidate.bytes_per_rank = (TotalBytes(candidate.parts) + ranks_here - 1) / ranks_here;
   candidate.fits = candidate.bytes_per_rank <= question.memory_per_rank;
@@ -171,17 +197,25 @@ Candidate Judge(const Question& question, const parallel::Layout& layout,
   return candidate;
 }
 
-std::vector<Candidate> JudgeAll(const Question& question, checkpoint::Checkpoint& weights) {
-  std::vector<Candidate> candidates;
-  const int32_t ranks = question.num_ranks;
+// Appends the layouts of so many stages.
+void JudgeStages(const Question& question, int32_t pp, checkpoint::Checkpoint& weights,
+                 std::vector<Candidate>& candidates) {
+  const int32_t ranks = question.num_ranks / pp;
   for (int32_t tp = 1; tp <= ranks; ++tp)
     for (int32_t moe_tp = 1; moe_tp <= ranks; ++moe_tp) {
       const bool has_parts = moe_tp > 1 && question.model.spec.moe.num_experts == 0;
       if (ranks % tp != 0 || ranks % moe_tp != 0 || has_parts) continue;
-      candidates.push_back(
-          Judge(question, {.tp = tp, .dp = ranks / tp, .moe_tp = moe_tp, .moe_ep = ranks / moe_tp},
-                weights));
+      const parallel::Layout layout{
+          .tp = tp, .dp = ranks / tp, .pp = pp, .moe_tp = moe_tp, .moe_ep = ranks / moe_tp};
+      candidates.push_back(Judge(question, layout, weights));
     }
+}
+
+std::vector<Candidate> JudgeAll(const Question& question, checkpoint::Checkpoint& weights) {
+  std::vector<Candidate> candidates;
+  for (int32_t pp = 1;
+       pp <= std::min<int64_t>(question.num_ranks, question.model.spec.num_layers()); ++pp)
+    if (question.num_ranks % pp == 0) JudgeStages(question, pp, weights, candidates);
   return candidates;
 }
 
@@ -190,8 +224,8 @@ struct Choice {
   std::string reason;
 };
 
-// A group without a request computes nothing in attention. Of the rest the one that sends least;
-// of equals the one that takes least.
+// A group without a request computes nothing in attention, and stages make no request faster: of
+// the rest the fewest stages, then the one that sends least; of equals the one that takes least.
 Choice Choose(const Question& question, const std::vector<Candidate>& candidates) {
   const Candidate* best = nullptr;
   const Candidate* smallest = nullptr;
@@ -199,16 +233,20 @@ Choice Choose(const Question& question, const std::vector<Candidate>& candidates
     if (!candidate.refusal.empty()) continue;
     if (smallest == nullptr || candidate.bytes_per_rank < smallest->bytes_per_rank)
       smallest = &candidate;
-    if (!candidate.fits || candidate.layout.dp > question.concurrency) continue;
+    if (!candidate.fits || candidate.layout.dp * candidate.layout.pp > question.concurrency)
+      continue;
     const auto rank = [](const Candidate& c) {
-      return std::pair(c.traffic.bytes, c.bytes_per_rank);
+      return std::tuple(c.layout.pp, c.traffic.bytes, c.bytes_per_rank);
     };
     if (best == nullptr || rank(candidate) < rank(*best)) best = &candidate;
   }
   if (best != nullptr)
-    return {best,
-            "of the layouts that fit and have a request for every group it sends the fewest "
-            "bytes per token"};
+    return {best, fmt::format("of the layouts {}that fit and have a request for every group it "
+                              "sends the fewest bytes per token",
+                              best->layout.pp == 1
+                                  ? ""
+                                  : fmt::format("of {} stages, with fewer of which none fits, ",
+                                                best->layout.pp))};
   if (smallest == nullptr) return {nullptr, "the engine would run none of them"};
   return {nullptr,
           fmt::format("none fits with a request for every group; the smallest takes {} per "
@@ -218,8 +256,8 @@ Choice Choose(const Question& question, const std::vector<Candidate>& candidates
 }
 
 std::string FlagsOf(const parallel::Layout& layout) {
-  return fmt::format("--tp {} --dp {} --moe-tp {} --ep {}", layout.tp, layout.dp, layout.moe_tp,
-                     layout.moe_ep);
+  return fmt::format("--tp {} --dp {} --moe-tp {} --ep {}{}", layout.tp, layout.dp, layout.moe_tp,
+                     layout.moe_ep, layout.pp > 1 ? fmt::format(" --pp {}", layout.pp) : "");
 }
 
 // Of a rank: the part of that name; of "other" all that are not named here.
@@ -243,6 +281,7 @@ Json ToJson(const Question& question, const std::vector<Candidate>& candidates,
                   {"dp", layout.dp},
                   {"moe_tp", layout.moe_tp},
                   {"ep", layout.moe_ep},
+                  {"pp", layout.pp},
                   {"fits", candidate.fits},
                   {"refusal", candidate.refusal.empty() ? Json() : Json(candidate.refusal)}};
     if (candidate.refusal.empty())
@@ -270,18 +309,18 @@ Json ToJson(const Question& question, const std::vector<Candidate>& candidates,
 
 std::string ToText(const Question& question, const std::vector<Candidate>& candidates,
                    const Choice& choice) {
-  std::string text = fmt::format("{:<36} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>11}\n",
+  std::string text = fmt::format("{:<40} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>11}\n",
                                  "layout, bytes per rank", "weights", "KV cache", "exchange",
                                  "other", "total", "messages", "bytes/token");
   for (const Candidate& candidate : candidates) {
     if (!candidate.refusal.empty()) {
-      text += fmt::format("{:<36} {}\n", FlagsOf(candidate.layout), candidate.refusal);
+      text += fmt::format("{:<40} {}\n", FlagsOf(candidate.layout), candidate.refusal);
       continue;
     }
     const auto part = [&](std::string_view name) {
       return FormatBytes(PartOf(question, candidate, name));
     };
-    text += fmt::format("{:<36} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>11}{}\n",
+    text += fmt::format("{:<40} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>11}{}\n",
                         FlagsOf(candidate.layout), part("weights"), part("KV cache"),
                         part("exchange"), part("other"), FormatBytes(candidate.bytes_per_rank),
                         candidate.traffic.messages,

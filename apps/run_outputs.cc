@@ -81,6 +81,7 @@ std::unique_ptr<statistics::Recorder> MakeRecorder(const Session& session,
                                                    const statistics::IterationRange& range) {
   return std::make_unique<statistics::Recorder>(
       statistics::RecorderOptions{.num_ranks = session.engine->options().num_ranks(),
+                                  .num_stages = session.engine->options().layout.pp,
                                   .layers = session.model->spec().moe.layers,
                                   .num_experts = static_cast<int32_t>(session.config.num_experts),
                                   .experts_per_token = static_cast<int32_t>(session.config.top_k),

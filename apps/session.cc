@@ -44,7 +44,7 @@ std::string BalancerText(const EngineFlags& flags, const Session& session) {
     return flags.rebalance.empty() || flags.rebalance == "off"
                ? "off"
                : fmt::format("off (num_slots is 0 in {})", flags.placement);
-  if (options.num_ranks() == 1) return "none (one rank)";
+  if (options.layout.stage() == 1) return "none (one rank)";
   if (options.layout.moe_ep == 1) return "none (every rank has a part of every expert)";
   const auto bytes = [&](int64_t num_slots) {
     return FormatBytes(
@@ -59,7 +59,13 @@ std::string BalancerText(const EngineFlags& flags, const Session& session) {
                      bytes(online.max_fetched_slots_per_iter));
 }
 
-std::string RanksText(const parallel::Layout& layout) {
+std::string RanksText(const parallel::Layout& whole) {
+  if (whole.pp > 1) {
+    parallel::Layout stage = whole;
+    stage.pp = 1;
+    return fmt::format("{} stages of {}", whole.pp, RanksText(stage));
+  }
+  const parallel::Layout& layout = whole;
   if (layout.tp == 1) return fmt::format("{} ranks", layout.world());
   if (layout.dp == 1) return fmt::format("{} ranks that share attention", layout.world());
   return fmt::format("{} ranks that share attention by {}", layout.world(), layout.tp);
@@ -75,7 +81,7 @@ void LogStart(const EngineFlags& flags, const Session& session) {
   const checkpoint::ModelConfig& c = session.config;
   const std::string layout =
       c.num_experts == 0 ? "no experts"
-      : options.num_ranks() == 1 && options.num_slots == c.num_experts
+      : options.layout.stage() == 1 && options.num_slots == c.num_experts
           ? "all experts on one rank"
           : fmt::format("{} slots for {} experts{}, placement {}, split {}{}", options.num_slots,
                         c.num_experts, PartsText(options.layout), flags.placement, flags.split,
@@ -89,7 +95,8 @@ void LogStart(const EngineFlags& flags, const Session& session) {
       KernelSetName(session.kernels), session.context,
       FormatBytes(static_cast<uint64_t>(session.model->weight_bytes())),
       session.packed ? fmt::format(" (experts in {})", flags.weight_file) : "",
-      options.num_kv_blocks * kv::kBlockTokens, layout, BalancerText(flags, session));
+      options.num_micro_batches * options.num_kv_blocks * kv::kBlockTokens, layout,
+      BalancerText(flags, session));
   if (options.prefix_cache && !session.engine->scheduler().has_prefix_cache())
     LogInfo("no prefix cache: layers of this model look back a window, and give up what is behind");
 }
@@ -143,8 +150,8 @@ std::vector<runtime::Fact> FactsOf(const EngineFlags& flags, const parallel::Lay
        runtime::Fingerprint(ReadFile(session.folder + "/config.json", kMaxSettingsBytes))},
       {"the fingerprint of the model's tensors (names, types, shapes, samples)",
        runtime::Fingerprint(TensorsOf(session.folder))},
-      {"the layout",
-       fmt::format("--tp {} --dp {} --moe-tp {}", layout.tp, layout.dp, layout.moe_tp)}};
+      {"the layout", fmt::format("--tp {} --dp {} --moe-tp {} --pp {}", layout.tp, layout.dp,
+                                 layout.moe_tp, layout.pp)}};
   const std::vector<runtime::Fact> of_flags = FlagFacts(flags);
   facts.insert(facts.end(), of_flags.begin(), of_flags.end());
   return facts;
@@ -172,6 +179,14 @@ model::ExpertParts PartsHere(const runtime::ProcessWorld& world, const parallel:
   return {.size = layout.moe_tp, .kept = {kept.begin(), kept.end()}};
 }
 
+// The layers of the stages on this host, and of those between them.
+parallel::Shard LayersHere(const runtime::ProcessWorld& world,
+                           const runtime::EngineOptions& options, int64_t num_layers) {
+  const auto [first, last] = std::ranges::minmax(world.ranks_here());
+  return {options.LayersOf(first / options.layout.stage(), num_layers).begin,
+          options.LayersOf(last / options.layout.stage(), num_layers).end};
+}
+
 // What StartOnProcesses makes step by step.
 struct Start {
   Session session;
@@ -194,6 +209,8 @@ void AgreeOnStart(runtime::ProcessWorld& world, const EngineFlags& flags, Start&
     session.shards = ShardsHere(world, options.layout.tp);
     session.expert_parts = flags.weight_file.empty() ? PartsHere(world, options.layout)
                                                      : model::AllParts(options.layout.moe_tp);
+    if (flags.weight_file.empty() && options.layout.pp > 1)
+      session.layers = LayersHere(world, options, session.spec.num_layers());
     facts = FactsOf(flags, options.layout, session);
   });
   world.Agree(facts);

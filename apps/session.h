@@ -43,6 +43,7 @@ struct Session {
   std::unique_ptr<model::PackedFile> packed;  // of experts in a file, else null
   model::TensorShards shards;       // of what ranks divide: the parts that lie on this host
   model::ExpertParts expert_parts;  // likewise, of experts; all of them where they are in a file
+  std::optional<parallel::Shard> layers;  // of the stages on this host, likewise; none: all
   std::unique_ptr<model::Model> model;
   std::optional<statistics::RecordSettings> record;  // what the flags or the environment ask for
   statistics::ExistingFolder existing = statistics::ExistingFolder::kRefuse;

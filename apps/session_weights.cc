@@ -57,7 +57,8 @@ void LoadModel(const EngineFlags& flags, const SharedPlaces& places, Session& se
       .mode = places.is_first ? model::LoadMode::kRead : model::LoadMode::kAttach,
       .arena = places.arena,
       .shards = session.shards,
-      .expert_parts = session.expert_parts};
+      .expert_parts = session.expert_parts,
+      .layers = session.layers};
   if (places.store != nullptr)
     options.place_expert = [&](int32_t moe_index, int32_t block, int64_t) {
       return model::PlacedExpert{.storage = Buffer::Over(places.store->BytesOf(moe_index, block)),
@@ -79,6 +80,7 @@ void LoadModel(const EngineFlags& flags, const SharedPlaces& places, Session& se
   }
   if (!progress) return;
   progress->Finish();
+  if (session.layers && session.layers->size() < session.spec.num_layers()) return;
   for (const std::string& line : model::DescribeUnused(session.spec, weights.UnusedTensors()))
     LogInfo("{}: {}", session.folder, line);
 }
@@ -195,9 +197,11 @@ ModelBytes MeasureWeights(checkpoint::Checkpoint& weights, const model::ModelSpe
 ModelBytes MeasureModel(const EngineFlags& flags, const Session& session) {
   RefuseUnlike(flags, session);
   checkpoint::Checkpoint weights(session.folder);
-  ModelBytes bytes = MeasureWeights(
-      weights, session.spec,
-      {.kernels = session.kernels, .shards = session.shards, .expert_parts = session.expert_parts});
+  ModelBytes bytes = MeasureWeights(weights, session.spec,
+                                    {.kernels = session.kernels,
+                                     .shards = session.shards,
+                                     .expert_parts = session.expert_parts,
+                                     .layers = session.layers});
   if (!flags.weight_file.empty()) bytes.weights = bytes.all_but_experts;
   return bytes;
 }

@@ -35,7 +35,7 @@ runtime::EngineOptions OptionsOf(const OnlineSetup& setup, const LoadedModel& lo
 rebalance::ReplayedIteration LastBalance(const runtime::Engine& engine) {
   rebalance::ReplayedIteration out;
   const size_t num_layers = engine.ComputedRows(0).size();
-  std::vector<double> rows(static_cast<size_t>(engine.options().num_ranks()));
+  std::vector<double> rows(static_cast<size_t>(engine.options().layout.stage()));
   for (size_t layer = 0; layer < num_layers; ++layer) {
     for (size_t r = 0; r < rows.size(); ++r) {
       const int64_t computed = engine.ComputedRows(static_cast<int32_t>(r))[layer];

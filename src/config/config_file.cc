@@ -39,12 +39,14 @@ std::string Place(std::string_view source, const YamlSetting& setting) {
 template <class Flags>
 void Set(const OptionRow& row, std::string_view source, const YamlSetting& setting, Flags& flags) {
   const std::string name = Place(source, setting);
-  if (setting.kind == Kind::kList)
+  if (setting.kind == Kind::kList && !row.is_list)
     Throw(ErrorKind::kInvalid, "{} is a list; one value is allowed", name);
   if (setting.text.size() > kMaxValueLetters)
     Throw(ErrorKind::kInvalid, "{} has {} letters; at most {} are allowed", name,
           setting.text.size(), kMaxValueLetters);
   std::string text = Canonical(setting);
+  if (setting.kind == Kind::kList)
+    std::erase_if(text, [](char c) { return c == '[' || c == ']' || c == ' '; });
   if (row.is_trtllm_fraction) {  // always with a point: without it is a size
     const Limits limits = {.min = 0, .max = 1, .min_excluded = true, .max_excluded = true};
     text = fmt::format("{:f}", ParseNumber<double>(name, text, limits));

@@ -32,7 +32,10 @@ struct EngineFlags {
   int32_t ep = 0;      // ranks, or groups of moe_tp, that the experts lie on; 0: not said
   int32_t moe_tp = 0;  // ranks among whom each expert is divided; 0: not said
   bool attention_dp = false;
-  int32_t num_slots = 0;  // 0: from the placement file, else one per expert
+  int32_t pp = 0;                // stages; 0: not said
+  std::string pp_partition;      // layers of each stage, "3,2,3"; empty: evenly
+  int32_t pp_micro_batches = 0;  // 0: as many as stages
+  int32_t num_slots = 0;         // 0: from the placement file, else one per expert
   std::string placement = "contiguous";
   std::string split = "optimal";
   int64_t moe_max_num_tokens = 0;  // 0: all

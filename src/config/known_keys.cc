@@ -16,8 +16,6 @@ constexpr KnownKey kKeys[] = {
     // parallelism
     {"moe_cluster_parallel_size", kNotYet, "tokens travel to the ranks of their experts alone",
      "1,-1"},
-    {"pipeline_parallel_size", kNotYet, "every rank has all layers", "1"},
-    {"pp_partition", kNotYet, "every rank has all layers"},
     {"context_parallel_size", kNotYet, "a request lies whole on its rank", "1"},
     {"cp_config", kNotYet, "a request lies whole on its rank", "",
      "cp_type,tokens_per_block,use_nccl_for_alltoall,fifo_version,cp_anchor_size,block_size"},

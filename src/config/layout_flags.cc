@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "config/number.h"
 
 namespace wideload::config {
 namespace {
@@ -69,9 +70,7 @@ int32_t NumRanks(const EngineFlags& flags, const Attention& attention, int32_t n
         num_ranks);
 }
 
-}  // namespace
-
-parallel::Layout ResolveLayout(const EngineFlags& flags, int32_t num_processes) {
+parallel::Layout StageLayout(const EngineFlags& flags, int32_t num_processes) {
   const Attention attention = AttentionOf(flags);
   const int32_t num_ranks = NumRanks(flags, attention, num_processes);
   const int32_t moe_tp = flags.moe_tp > 0 ? flags.moe_tp
@@ -83,6 +82,45 @@ parallel::Layout ResolveLayout(const EngineFlags& flags, int32_t num_processes) 
           "{}, but {}: the experts lie on {} ranks, and --ep x --moe-tp must be as many",
           SaidOfExperts(flags), attention.said, num_ranks);
   return {.tp = attention.tp, .dp = num_ranks / attention.tp, .moe_tp = moe_tp, .moe_ep = moe_ep};
+}
+
+}  // namespace
+
+parallel::Layout ResolveLayout(const EngineFlags& flags, int32_t num_processes) {
+  const int32_t pp = std::max(flags.pp, 1);
+  if (num_processes % pp != 0)
+    Throw(ErrorKind::kInvalid,
+          "{}; {} processes were started together, which are to be as many in each stage",
+          Said(flags, "--pp", pp), num_processes);
+  try {
+    parallel::Layout layout = StageLayout(flags, num_processes / pp);
+    layout.pp = pp;
+    return layout;
+  } catch (const Error& error) {
+    if (pp == 1) throw;
+    Throw(error.kind(), "in each of {} stages (--pp): {}", pp, error.what());
+  }
+}
+
+std::vector<int32_t> StageSizes(const EngineFlags& flags) {
+  std::vector<int32_t> sizes;
+  for (std::string_view left = flags.pp_partition; !left.empty();) {
+    const std::string_view number = left.substr(0, left.find(','));
+    sizes.push_back(ParseNumber<int32_t>("--pp-partition", number, {.min = 1, .max = 1 << 20}));
+    left.remove_prefix(std::min(left.size(), number.size() + 1));
+    if (left.empty() && flags.pp_partition.back() == ',')
+      Throw(ErrorKind::kInvalid, "--pp-partition is {}; it ends in a comma", flags.pp_partition);
+  }
+  return sizes;
+}
+
+int32_t NumMicroBatches(const EngineFlags& flags) {
+  const int32_t pp = std::max(flags.pp, 1);
+  if (flags.pp_micro_batches > pp)
+    Throw(ErrorKind::kInvalid,
+          "{} and {}; there are no more micro-batches at the same time than stages",
+          Said(flags, "--pp-micro-batches", flags.pp_micro_batches), Said(flags, "--pp", pp));
+  return flags.pp_micro_batches > 0 ? flags.pp_micro_batches : pp;
 }
 
 }  // namespace wideload::config

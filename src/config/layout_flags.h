@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "config/flags.h"
 #include "parallel/mapping.h"
@@ -13,7 +14,14 @@ namespace wideload::config {
 // of their own instead. What is not given follows from the rest; without --tp and --dp every rank
 // has requests of its own. `num_processes`: that were started together, each a rank; 0 when ranks
 // are threads. Errors: kInvalid naming the options that contradict each other and their values, as
-// the user called them; kUnsupported for what would split experts.
+// the user called them; kUnsupported for what would split experts. All of that in each of --pp
+// stages.
 parallel::Layout ResolveLayout(const EngineFlags& flags, int32_t num_processes);
+
+// What --pp-partition says, for parallel::StageLayers; empty: nothing. Errors: kInvalid.
+std::vector<int32_t> StageSizes(const EngineFlags& flags);
+
+// Micro-batches in flight. Errors: kInvalid when there are more than stages.
+int32_t NumMicroBatches(const EngineFlags& flags);
 
 }  // namespace wideload::config

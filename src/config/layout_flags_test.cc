@@ -83,6 +83,19 @@ TEST(ResolveLayout, RefusesContradictionsNamingBothOptionsAndValues) {
             "leave it away, or start 4 processes");
 }
 
+TEST(ResolveLayout, HasAllOfThatInEachStage) {
+  const Layout stages{.dp = 2, .pp = 2, .moe_ep = 2};
+  EXPECT_EQ(ResolveLayout({.ep = 2, .pp = 2}, 0), stages);
+  EXPECT_EQ(ResolveLayout({.pp = 2}, 4), stages);
+  EXPECT_EQ(Refusal({.pp = 2}, 3),
+            "--pp is 2; 3 processes were started together, which are to be as many in each stage");
+  EXPECT_EQ(Refusal({.ep = 4, .pp = 2}, 4),
+            "in each of 2 stages (--pp): --ep is 4; 2 processes were started together and each is "
+            "a rank: leave --ep away, or start 4 processes");
+  EXPECT_EQ(NumMicroBatches({.pp = 4}), 4);
+  EXPECT_EQ(NumMicroBatches({.pp = 4, .pp_micro_batches = 2}), 2);
+}
+
 TEST(ResolveLayout, NamesTheKeyOfAFileWhereItSaysTheValue) {
   EngineFlags flags{.tp = 2, .ep = 8};
   flags.sources["--tp"] = "c.yaml:3: tensor_parallel_size";

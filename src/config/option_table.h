@@ -65,6 +65,7 @@ struct OptionRow {
   // none.
   std::string_view trtllm_key = "";
   bool is_trtllm_fraction = false;  // of a text: under that key it is a number above 0 and below 1
+  bool is_list = false;             // of a text: under that key it may be a list
   bool is_flag_only = false;        // a configuration file cannot set it
   Stated<std::string_view> help;
 };

@@ -64,6 +64,9 @@ struct LoadOptions {
   Arena* arena = nullptr;    // where what is kept lies; null with kRead: in memory of its own
   TensorShards shards = {};  // keeping several takes an arena, or measures
   ExpertParts expert_parts = {};
+  // Layers that are kept; none: all. The embedding goes with the first of the model, the head with
+  // the last. What is not kept takes no memory and is not read.
+  std::optional<parallel::Shard> layers = {};
   // Of kMeasure: what tensors that are missing are taken for, which then is no fault.
   std::optional<AssumedWeights> assumed = {};
   // Which experts are kept, by MoE layer (counted from 0) and expert; empty: all. The others take
@@ -132,6 +135,10 @@ class WeightLoader {
     return own;
   }
   const TensorRank& tensor_rank() const { return options_.shards.own; }
+  // The layers that are kept, of so many.
+  parallel::Shard LayersOf(int64_t num_layers) const {
+    return options_.layers.value_or(parallel::Shard{0, num_layers});
+  }
   // The three matrices of a routed expert.
   struct ExpertSources {
     compute::WeightSource gate;

@@ -83,7 +83,8 @@ void CheckExpertParts(const ModelSpec& spec, int32_t parts) {
           said, columns);
 }
 
-std::vector<kv::LayerCacheShape> CacheShapes(const ModelSpec& spec, const TensorRank& rank) {
+std::vector<kv::LayerCacheShape> CacheShapes(const ModelSpec& spec, const TensorRank& rank,
+                                             std::optional<parallel::Shard> kept) {
   std::vector<kv::LayerCacheShape> shapes;
   for (const LayerSpec& layer : spec.layers) {
     if (const auto* mla = std::get_if<MlaSpec>(&layer.attention)) {
@@ -98,6 +99,11 @@ std::vector<kv::LayerCacheShape> CacheShapes(const ModelSpec& spec, const Tensor
                       .key_dim = gqa.head_dim,
                       .value_dim = gqa.head_dim,
                       .window = window});
+  }
+  if (!kept) return shapes;
+  for (int64_t layer = 0; layer < spec.num_layers(); ++layer) {
+    kv::LayerCacheShape& shape = shapes[static_cast<size_t>(layer)];
+    if (layer < kept->begin || layer >= kept->end) shape = {.window = shape.window};
   }
   return shapes;
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -148,8 +149,10 @@ void CheckTensorParallel(const ModelSpec& spec, int32_t size);
 // Errors: kInvalid when the model has no experts, or a matrix of one has fewer columns than parts.
 void CheckExpertParts(const ModelSpec& spec, int32_t parts);
 
-// What a rank's KV cache holds of each layer; that of rank 0 is no smaller than any other's.
-std::vector<kv::LayerCacheShape> CacheShapes(const ModelSpec& spec, const TensorRank& rank = {});
+// What a rank's KV cache holds of each layer; that of rank 0 is no smaller than any other's. With
+// `kept` nothing of other layers than these, but for their windows.
+std::vector<kv::LayerCacheShape> CacheShapes(const ModelSpec& spec, const TensorRank& rank = {},
+                                             std::optional<parallel::Shard> kept = {});
 
 // Of all layers, keys and values.
 int64_t KvBytesPerToken(const ModelSpec& spec, DType dtype);

@@ -5,6 +5,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/error.h"
 #include "checkpoint/rope_table.h"
 #include "checkpoint/weight_sums.h"
 #include "model/column_cut.h"
@@ -66,11 +67,13 @@ class Transformer final : public Model {
   TensorView Head(const RankContext& rank, const Batch& batch, const TensorView& h) const override;
 
  private:
+  void LoadHead(const std::string& embedding, WeightLoader& loader);
   TensorView Norm(const RankContext& rank, const TensorView& h, const Buffer& weight,
                   DType dtype) const;
   compute::RopeRows RotaryRows(const RankContext& rank, const Batch& batch) const;
   void RunAttention(const RankContext& rank, const Batch& batch, int64_t index,
                     const compute::RopeRows& rope, const TensorView& h) const;
+  const Layer& LayerAt(int64_t index) const;
   void RunMlp(const RankContext& rank, const Layer& layer, const TensorView& h) const;
   void RunExperts(const RankContext& rank, const Layer& layer, const TensorView& h) const;
 
@@ -78,21 +81,36 @@ class Transformer final : public Model {
   checkpoint::RopeTable rope_;
   Buffer embedding_;  // [V, H] as stored
   DType embedding_dtype_ = DType::kF32;
+  parallel::Shard kept_;  // layers
   std::vector<Layer> layers_;
-  Buffer final_norm_;           // [H]
-  ColumnCut head_cut_;          // of V
-  compute::PackedMatrix head_;  // [own V, H]
+  std::vector<compute::ExpertWeights> left_out_;  // in place of the experts of other layers
+  Buffer final_norm_;                             // [H]
+  ColumnCut head_cut_;                            // of V
+  compute::PackedMatrix head_;                    // [own V, H]
   int64_t weight_bytes_ = 0;
 };
 
 Transformer::Transformer(const ModelSpec& spec, WeightLoader& loader)
     : spec_(spec),
       rope_(spec.rope, spec.rotary_dim, spec.max_positions),
+      kept_(loader.LayersOf(spec.num_layers())),
+      left_out_(static_cast<size_t>(spec.moe.num_experts)),
       head_cut_(spec.vocab_size, loader.tensor_rank()) {
   const std::string embedding = spec.names.prefix + "model.embed_tokens";
-  WeightLoader::Table table = loader.Raw(embedding + ".weight", {spec.vocab_size, spec.hidden});
-  embedding_ = std::move(table.data);
-  embedding_dtype_ = table.dtype;
+  if (kept_.begin == 0) {
+    WeightLoader::Table table = loader.Raw(embedding + ".weight", {spec.vocab_size, spec.hidden});
+    embedding_ = std::move(table.data);
+    embedding_dtype_ = table.dtype;
+  }
+  if (kept_.end == spec.num_layers()) LoadHead(embedding, loader);
+  for (int64_t layer = kept_.begin; layer < kept_.end; ++layer)
+    layers_.push_back(LoadLayer(spec, layer, loader));
+  weight_bytes_ = loader.packed_bytes();
+  loader.faults().ThrowIfAny();
+}
+
+void Transformer::LoadHead(const std::string& embedding, WeightLoader& loader) {
+  const ModelSpec& spec = spec_;
   const compute::WeightSource head =
       loader.Weight(spec.tied_embeddings ? embedding : spec.names.prefix + "lm_head",
                     spec.vocab_size, spec.hidden);
@@ -101,16 +119,19 @@ Transformer::Transformer(const ModelSpec& spec, WeightLoader& loader)
     return loader.Matrix(head.Rows(own.begin, own.size()));
   });
   final_norm_ = loader.Vector(spec.names.prefix + "model.norm.weight", spec.hidden);
-  for (int64_t layer = 0; layer < spec.num_layers(); ++layer)
-    layers_.push_back(LoadLayer(spec, layer, loader));
-  weight_bytes_ = loader.packed_bytes();
-  loader.faults().ThrowIfAny();
+}
+
+const Layer& Transformer::LayerAt(int64_t index) const {
+  WIDELOAD_CHECK(index >= kept_.begin && index < kept_.end, "layer {} of those from {} below {}",
+                 index, kept_.begin, kept_.end);
+  return layers_[static_cast<size_t>(index - kept_.begin)];
 }
 
 std::span<const compute::ExpertWeights> Transformer::Experts(int32_t moe_index,
                                                              int32_t part) const {
-  const auto layer = static_cast<size_t>(spec_.moe.layers[static_cast<size_t>(moe_index)]);
-  return std::get<MoeBlock>(layers_[layer].mlp).Experts(part);
+  const int64_t layer = spec_.moe.layers[static_cast<size_t>(moe_index)];
+  if (layer < kept_.begin || layer >= kept_.end) return left_out_;
+  return std::get<MoeBlock>(LayerAt(layer).mlp).Experts(part);
 }
 
 TensorView Transformer::Norm(const RankContext& rank, const TensorView& h, const Buffer& weight,
@@ -166,7 +187,7 @@ void Transformer::RunExperts(const RankContext& rank, const Layer& layer,
 void Transformer::RunAttention(const RankContext& rank, const Batch& batch, int64_t index,
                                const compute::RopeRows& rope, const TensorView& h) const {
   const trace::Span span(trace::SpanKind::kAttention);
-  const Layer& layer = layers_[static_cast<size_t>(index)];
+  const Layer& layer = LayerAt(index);
   const TensorView x = Norm(rank, h, layer.input_norm, rank.exec.precision().activations);
   std::visit([&](const auto& attention) { attention.Forward(rank, batch, index, rope, x, h); },
              layer.attention);
@@ -181,7 +202,7 @@ void Transformer::Layers(const RankContext& rank, const Batch& batch, int64_t fi
     const Workspace::Scope scope(*rank.workspace);
     RunAttention(rank, batch, index, rope, h);
     rank.Poll();
-    RunMlp(rank, layers_[static_cast<size_t>(index)], h);
+    RunMlp(rank, LayerAt(index), h);
     rank.Poll();
   }
   trace::SetLayer(-1);

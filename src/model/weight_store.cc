@@ -1,5 +1,6 @@
 #include "model/weight_store.h"
 
+#include <algorithm>
 #include <thread>
 #include <utility>
 
@@ -17,8 +18,10 @@ WeightStore::WeightStore(const WeightStorePlace& place, std::span<const int32_t>
       parts_(layers.size() * static_cast<size_t>(place.num_local_ranks)) {
   WIDELOAD_CHECK(expert_bytes_.size() == layers_.size(), "experts of {} layers for {} layers",
                  expert_bytes_.size(), layers_.size());
-  if (!layers_.empty()) num_experts_ = static_cast<int32_t>(expert_bytes_[0].size());
+  for (const auto& experts : expert_bytes_)
+    num_experts_ = std::max(num_experts_, static_cast<int32_t>(experts.size()));
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
+    if (expert_bytes_[layer].empty()) continue;
     int64_t offset = 0;
     for (int32_t e = 0; e < num_experts_; ++e) {
       if (e == FirstOf(ReaderOf(e))) offset = 0;
@@ -46,7 +49,7 @@ SegmentName WeightStore::NameOf(size_t layer, int32_t local_rank) const {
 
 int64_t WeightStore::PartBytes(size_t layer, int32_t local_rank) const {
   const int32_t end = FirstOf(local_rank + 1);
-  if (end == FirstOf(local_rank)) return 0;
+  if (end == FirstOf(local_rank) || expert_bytes_[layer].empty()) return 0;
   const auto last = static_cast<size_t>(end) - 1;
   return offsets_[layer][last] + Arena::PieceBytes(expert_bytes_[layer][last]);
 }

@@ -15,7 +15,8 @@ using trace::SpanKind;
 void MoeRunner::SplitByAgreed() {
   const size_t per_layer = agreed_.size() / choosers_.size();
   std::vector<double>& loads = rank_loads_;
-  for (size_t layer = 0; layer < choosers_.size(); ++layer) {
+  for (auto layer = static_cast<size_t>(layers_.begin); layer < static_cast<size_t>(layers_.end);
+       ++layer) {
     const Meter meter(layout_.is_metered, layer_times_[layer].balancing_ns);
     choosers_[layer]->Prepare(std::span(agreed_).subspan(layer * per_layer, per_layer));
     if (first_round_ == 0 || layout_.split != eplb::SplitMode::kOptimal) continue;
@@ -51,7 +52,7 @@ bool MoeRunner::Serve(const compute::Exec& exec, Workspace& workspace) {
   const auto taken = exchange_.TakeRows(is_parted ? Order::kOwnLast : Order::kTogether);
   if (!taken) return false;
   const int64_t round = taken->round - first_round_;
-  const auto layer = static_cast<size_t>(round / num_rounds_);
+  const size_t layer = LayerOf(round);
   const size_t num_experts = counts_.size();
   int32_t* const counted =
       counted_.data() + layer * static_cast<size_t>(layout_.num_ranks) * num_experts;
@@ -79,7 +80,7 @@ bool MoeRunner::Serve(const compute::Exec& exec, Workspace& workspace) {
 
 void MoeRunner::ComputeGroups(const compute::Exec& exec, Workspace& workspace,
                               std::span<const compute::ExpertGroup> groups, int64_t round) {
-  const auto layer = static_cast<size_t>(round / num_rounds_);
+  const size_t layer = LayerOf(round);
   const trace::AtLayer at(shape_.layers[layer]);
   const Meter meter(layout_.is_metered, layer_times_[layer].computing_ns);
   const Span span(SpanKind::kExperts, round % num_rounds_);
@@ -148,7 +149,7 @@ void MoeRunner::FinishIteration(const compute::Exec& exec, Workspace& workspace)
   if (layout_.mode != MoeMode::kMicrobatch) return;
   while (!exchange_.HasServedAll())
     if (!Serve(exec, workspace)) exchange_.WaitForWork();
-  first_round_ += num_rounds_ * shape_.num_layers();
+  first_round_ += num_rounds_ * layers_.size();
   std::swap(agreed_, counted_);
   std::fill(counted_.begin(), counted_.end(), 0);
 }

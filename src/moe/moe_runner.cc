@@ -20,6 +20,7 @@ MoeRunner::MoeRunner(const MoeShape& shape, const MoeLayout& layout, const Parts
       group_(parts.group),
       store_(parts.slots),
       table_(std::move(table)),
+      layers_(parts.layers.value_or(parallel::Shard{0, shape.num_layers()})),
       counts_(static_cast<size_t>(shape.num_experts)),
       computed_rows_(shape.layers.size()),
       layer_times_(shape.layers.size()),

@@ -41,6 +41,7 @@ class MoeRunner {
     SlotStore& slots;
     comm::Communicator* expert_group =
         nullptr;  // of the parts of its experts; null: they are whole
+    std::optional<parallel::Shard> layers = {};  // MoE layers of this rank; none: all
   };
   // The table is the one that the slots hold; its placements are valid (ValidatePlacement).
   MoeRunner(const MoeShape& shape, const MoeLayout& layout, const Parts& parts,
@@ -57,7 +58,7 @@ class MoeRunner {
   // chunk that takes C >= D: a layer of N chunks waits D for its first counts and twice what D is
   // longer than the rank's own rows of a chunk take, not 3 D for each chunk. moe_index: position of
   // the layer in shape.layers. x [T, H] F32 (normed), h [T, H] F32. Collective: every rank calls
-  // it for every MoE layer of an iteration. Errors: comm::PeerLost.
+  // it for every one of its MoE layers in an iteration. Errors: comm::PeerLost.
   void Forward(const compute::Exec& exec, Workspace& workspace, int32_t moe_index,
                const MoeWeights& weights, const TensorView& x, const TensorView& h);
 
@@ -103,6 +104,10 @@ class MoeRunner {
   // Out of step.
   void SplitByAgreed();
   void DispatchByAgreed(const Pass& pass, int64_t chunk);
+  // The MoE layer that a round of this iteration belongs to.
+  size_t LayerOf(int64_t round) const {
+    return static_cast<size_t>(layers_.begin + round / num_rounds_);
+  }
   bool Serve(const compute::Exec& exec, Workspace& workspace);
   void ComputeGroups(const compute::Exec& exec, Workspace& workspace,
                      std::span<const compute::ExpertGroup> groups, int64_t round);
@@ -123,6 +128,7 @@ class MoeRunner {
   SlotStore& store_;
   std::optional<DividedExperts> divided_;
   SharedPlacements table_;
+  parallel::Shard layers_;  // of this rank
   int64_t iteration_ = 0;
   std::vector<std::unique_ptr<eplb::SlotChooser>> choosers_;  // [MoE layers]
   std::vector<int32_t> counts_;                               // [E] of a chunk

@@ -36,9 +36,12 @@ SlotStore::SlotStore(const HostExperts& experts, const PlacementTable& start,
                      const SlotOptions& options)
     : experts_(experts),
       options_(options),
-      num_layers_(start.placements.size()),
-      slots_per_rank_(
-          num_layers_ == 0 ? 0 : static_cast<size_t>(start.placements.front().slots_per_rank())),
+      first_layer_(options.layers ? static_cast<size_t>(options.layers->begin) : 0),
+      num_layers_(options.layers ? static_cast<size_t>(options.layers->size())
+                                 : start.placements.size()),
+      slots_per_rank_(start.placements.empty()
+                          ? 0
+                          : static_cast<size_t>(start.placements.front().slots_per_rank())),
       weights_(num_layers_ * slots_per_rank_),
       held_(weights_.size()),
       next_held_(weights_.size()) {
@@ -73,20 +76,22 @@ SlotStore::~SlotStore() = default;
 int64_t SlotStore::num_bytes() const { return copier_ ? copier_->num_bytes() : 0; }
 
 void SlotStore::NoteHeld(const PlacementTable& table, std::vector<int32_t>& held) const {
-  WIDELOAD_CHECK(table.placements.size() == num_layers_, "{} placements for {} MoE layers",
-                 table.placements.size(), num_layers_);
+  WIDELOAD_CHECK(
+      table.placements.size() == experts_.size() && first_layer_ + num_layers_ <= experts_.size(),
+      "{} placements for {} MoE layers", table.placements.size(), experts_.size());
   const size_t first = static_cast<size_t>(options_.ep_rank) * slots_per_rank_;
   for (size_t layer = 0; layer < num_layers_; ++layer)
     for (size_t s = 0; s < slots_per_rank_; ++s)
-      held[layer * slots_per_rank_ + s] = table.placements[layer].slot_expert[first + s].value;
+      held[layer * slots_per_rank_ + s] =
+          table.placements[first_layer_ + layer].slot_expert[first + s].value;
 }
 
 const compute::ExpertWeights& SlotStore::HostExpert(size_t index, int32_t expert) const {
-  const compute::ExpertWeights& weights =
-      experts_[index / slots_per_rank_][static_cast<size_t>(expert)];
+  const size_t layer = first_layer_ + index / slots_per_rank_;
+  const compute::ExpertWeights& weights = experts_[layer][static_cast<size_t>(expert)];
   WIDELOAD_CHECK(!weights.bytes().empty(),
                  "expert {} of MoE layer {} has a slot of rank {}, whose host does not hold it",
-                 expert, index / slots_per_rank_, options_.rank);
+                 expert, layer, options_.rank);
   return weights;
 }
 
@@ -171,7 +176,7 @@ void SlotStore::PointAtSlots() {
 }
 
 std::span<const compute::ExpertWeights* const> SlotStore::Layer(int32_t moe_index) {
-  const auto layer = static_cast<size_t>(moe_index);
+  const size_t layer = static_cast<size_t>(moe_index) - first_layer_;
   if (copier_ && !copier_->IsDone(turn_, layer)) {
     const trace::Span span(trace::SpanKind::kWaitCopies, moe_index);
     const auto begin = std::chrono::steady_clock::now();
@@ -187,7 +192,7 @@ void SlotStore::Verify(const ExpertSums& sums, ThreadPool& pool) {
   if (copier_) copier_->WaitAll(turn_);
   pool.Run(static_cast<int64_t>(weights_.size()), [&](int64_t i, int) {
     const auto at = static_cast<size_t>(i);
-    const size_t layer = at / slots_per_rank_;
+    const size_t layer = first_layer_ + at / slots_per_rank_;
     const size_t num_experts = experts_[layer].size();
     const auto expert = static_cast<size_t>(held_[at]);
     if (SumBytes(weights_[at]->bytes()) == sums[layer * num_experts + expert]) return;

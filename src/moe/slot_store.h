@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,6 +18,7 @@
 #include "moe/expert_sums.h"
 #include "moe/placement_table.h"
 #include "moe/slot_copier.h"
+#include "parallel/mapping.h"
 
 namespace wideload::moe {
 
@@ -28,8 +30,9 @@ SlotStorage ParseSlotStorage(std::string_view name);
 // How slots get their weights.
 struct SlotOptions {
   SlotStorage storage = SlotStorage::kView;
-  int32_t rank = 0;              // of the run
-  int32_t ep_rank = 0;           // of the placements
+  int32_t rank = 0;                            // of the run
+  int32_t ep_rank = 0;                         // of the placements
+  std::optional<parallel::Shard> layers = {};  // MoE layers that have slots here; none: all
   int32_t num_spare = 1;         // of kCopy: blocks beside those in use, for all layers together
   int64_t bytes_per_second = 0;  // of kCopy: most that changes copy; 0: no limit
   std::atomic<uint32_t>* progress = nullptr;  // raised as copies get on; may be null
@@ -62,7 +65,8 @@ class SlotStore {
   // table before is under way on this rank; only its own rounds read its slots.
   void Use(const PlacementTable& next);
 
-  // The weights in the slots of a layer [slots per rank], valid until Use. Waits for copies.
+  // The weights in the slots of a layer, one of options.layers, [slots per rank], valid until Use.
+  // Waits for copies.
   std::span<const compute::ExpertWeights* const> Layer(int32_t moe_index);
 
   // Waits for all copies and compares every slot with `sums`. Errors: kCorrupt naming rank, MoE
@@ -84,6 +88,7 @@ class SlotStore {
 
   const HostExperts& experts_;
   SlotOptions options_;
+  size_t first_layer_;
   size_t num_layers_;
   size_t slots_per_rank_;
   std::vector<const compute::ExpertWeights*> weights_;  // [layers * slots per rank]

@@ -1,6 +1,7 @@
 #include "parallel/mapping.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/error.h"
 
@@ -52,6 +53,23 @@ Shard ShardOf(int64_t size, int64_t count, int64_t index) {
   const int64_t longer = size % count;
   const int64_t begin = index * base + std::min(index, longer);
   return {begin, begin + base + (index < longer ? 1 : 0)};
+}
+
+Shard StageLayers(int64_t num_layers, int32_t num_stages, std::span<const int32_t> sizes,
+                  int32_t stage) {
+  if (num_stages > num_layers)
+    Throw(ErrorKind::kInvalid, "--pp is {}; the model has {} layers, and each stage needs one",
+          num_stages, num_layers);
+  if (sizes.empty()) return ShardOf(num_layers, num_stages, stage);
+  const int64_t sum = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+  if (std::ssize(sizes) != num_stages || std::ranges::min(sizes) < 1 || sum != num_layers)
+    Throw(ErrorKind::kInvalid,
+          "--pp-partition is {}; it must be {} numbers (--pp), each at least 1, whose sum is {}, "
+          "the layers of the model",
+          fmt::join(sizes, ","), num_stages, num_layers);
+  const auto before = sizes.first(static_cast<size_t>(stage));
+  const int64_t begin = std::accumulate(before.begin(), before.end(), int64_t{0});
+  return {begin, begin + sizes[static_cast<size_t>(stage)]};
 }
 
 Shard ShardInSteps(int64_t size, int64_t unit, int64_t count, int64_t index) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace wideload::parallel {
@@ -69,6 +70,12 @@ struct Shard {
   bool operator==(const Shard&) const = default;
 };
 Shard ShardOf(int64_t size, int64_t count, int64_t index);
+
+// The layers of one of `num_stages` stages: `sizes` [num_stages] says how many each has; empty:
+// ShardOf. Errors: kInvalid when sizes are not as many, one is below 1, or their sum is another
+// number, naming them; also when there are fewer layers than stages.
+Shard StageLayers(int64_t num_layers, int32_t num_stages, std::span<const int32_t> sizes,
+                  int32_t stage);
 
 // ShardOf in whole steps of `unit`, of which the last may be part of one, where there are as many
 // as pieces; else ShardOf.

@@ -58,5 +58,15 @@ TEST(ShardInSteps, CutsAtWholeStepsWhereThereAreEnough) {
   EXPECT_EQ(ShardInSteps(40, 16, 4, 3), (Shard{30, 40}));
 }
 
+TEST(StageLayers, AreEvenOrAsTheirSizesSay) {
+  EXPECT_EQ(StageLayers(8, 3, {}, 0), (Shard{0, 3}));
+  EXPECT_EQ(StageLayers(8, 3, {}, 2), (Shard{6, 8}));
+  const std::vector<int32_t> sizes = {3, 2, 3};
+  EXPECT_EQ(StageLayers(8, 3, sizes, 1), (Shard{3, 5}));
+  EXPECT_THROW(StageLayers(9, 3, sizes, 1), Error);
+  EXPECT_THROW(StageLayers(8, 2, sizes, 1), Error);
+  EXPECT_THROW(StageLayers(2, 3, {}, 0), Error);
+}
+
 }  // namespace
 }  // namespace wideload::parallel

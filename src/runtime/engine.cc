@@ -24,6 +24,7 @@ void CountEntry(GroupIteration& group, const PlanEntry& entry) {
 SchedulerOptions MakeSchedulerOptions(const EngineOptions& options,
                                       std::vector<int64_t> kv_windows = {0}) {
   return {.num_groups = options.layout.dp,
+          .num_micro_batches = options.num_micro_batches,
           .max_num_tokens = options.max_num_tokens,
           .max_batch_size = options.max_batch_size,
           .num_kv_blocks = options.num_kv_blocks,
@@ -33,6 +34,46 @@ SchedulerOptions MakeSchedulerOptions(const EngineOptions& options,
 }
 
 }  // namespace
+
+// Micro-batches on their way: in step t stage s has batches[(t - s) mod stages]. One that comes out
+// of the last stage is planned for again in the next step.
+struct Engine::Pipeline {
+  std::vector<MicroBatch> batches;           // [stages]
+  std::vector<MicroBatch*> stages;           // of each: its batch in this step
+  std::vector<parallel::Shard> moe_layers;   // of each: positions among the MoE layers
+  std::vector<std::vector<int32_t>> counts;  // routed [batches][MoE layers * experts]
+  std::vector<std::vector<int64_t>> rows;    // computed [batches][ranks of a stage * MoE layers]
+  int64_t num_steps = 0;
+  int64_t num_planned = 0;
+
+  Pipeline(const model::ModelSpec& spec, const EngineOptions& options);
+  size_t IndexOf(int64_t step) const {
+    const std::ptrdiff_t count = std::ssize(batches);
+    return static_cast<size_t>((step % count + count) % count);
+  }
+  bool is_empty() const {
+    return std::ranges::all_of(batches, [](const MicroBatch& batch) { return batch.is_empty(); });
+  }
+  void Advance() {
+    for (size_t s = 0; s < stages.size(); ++s)
+      stages[s] = &batches[IndexOf(num_steps - static_cast<int64_t>(s))];
+  }
+};
+
+Engine::Pipeline::Pipeline(const model::ModelSpec& spec, const EngineOptions& options) {
+  const auto num_stages = static_cast<size_t>(options.layout.pp);
+  batches.resize(num_stages);
+  stages.resize(num_stages);
+  counts.resize(num_stages);
+  for (MicroBatch& batch : batches) {
+    batch.groups.resize(static_cast<size_t>(options.layout.dp));
+    for (auto& entries : batch.groups) entries.reserve(static_cast<size_t>(options.max_batch_size));
+  }
+  rows.assign(num_stages, std::vector<int64_t>(static_cast<size_t>(options.layout.stage()) *
+                                               spec.moe.layers.size()));
+  for (int32_t s = 0; s < options.layout.pp; ++s)
+    moe_layers.push_back(options.MoeLayersOf(s, spec.num_layers(), spec.moe.layers));
+}
 
 std::string RefusalReason(const Request& request, const EngineOptions& options,
                           int64_t vocab_size) {
@@ -66,10 +107,15 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, std::uni
     : options_(options),
       moe_shape_(model.spec().moe),
       vocab_size_(model.spec().vocab_size),
+      num_moe_layers_(model.spec().moe.layers.size()),
       scheduler_(std::make_unique<Scheduler>(
           MakeSchedulerOptions(options, kv::Windows(model::CacheShapes(model.spec()))))),
       team_(std::move(team)),
-      rank_rows_(static_cast<size_t>(options.num_ranks())) {
+      pipeline_(std::make_unique<Pipeline>(model.spec(), options)),
+      rank_rows_(static_cast<size_t>(options.layout.stage())),
+      computed_rows_(rank_rows_.size() * num_moe_layers_) {
+  WIDELOAD_CHECK(options.num_micro_batches <= options.layout.pp, "{} micro-batches in {} stages",
+                 options.num_micro_batches, options.layout.pp);
   if (options.trace != nullptr) track_ = &options.trace->AddTrack(-1, "engine");
   info_.groups.resize(static_cast<size_t>(options.layout.dp));
   events_.reserve(static_cast<size_t>(options.layout.dp * options.max_batch_size) + 1);
@@ -79,6 +125,8 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, std::uni
     rebalance::OnlineOptions online = options.rebalance;
     online.splits_evenly = options.split == eplb::SplitMode::kRoundRobin;
     online.trace = options.trace;
+    // So many iterations are on their way when one begins, and one more may be planned for.
+    online.delay_iterations = std::max(online.delay_iterations, options.num_micro_batches + 1);
     balancer_ = std::make_unique<rebalance::OnlineBalancer>(online, StartPlacements(moe, options));
   }
   try {
@@ -97,6 +145,13 @@ void Engine::LeaveToStuckRanks() {
   if (team_->Stop()) return;
   [[maybe_unused]] const auto* team = team_.release();
   [[maybe_unused]] const auto* scheduler = scheduler_.release();
+  [[maybe_unused]] const auto* pipeline = pipeline_.release();
+}
+
+int64_t Engine::next_iteration() const { return pipeline_->num_planned; }
+
+parallel::Shard Engine::MoeLayersOf(int32_t stage) const {
+  return pipeline_->moe_layers[static_cast<size_t>(stage)];
 }
 
 void Engine::SetRecorder(statistics::Recorder* recorder) { team_->SetRecorder(recorder); }
@@ -115,43 +170,85 @@ void Engine::Retire(RequestId id) {
   team_->Forget(id);
 }
 
+bool Engine::IsOnItsWay(RequestId id) const {
+  for (const MicroBatch& batch : pipeline_->batches) {
+    if (batch.is_empty()) continue;
+    for (const auto& entries : batch.groups)
+      if (std::ranges::any_of(entries, [id](const PlanEntry& e) { return e.sequence->id == id; }))
+        return true;
+  }
+  return false;
+}
+
 void Engine::Cancel(RequestId id) {
-  if (scheduler_->Find(id) == nullptr) return;
-  Retire(id);
+  if (scheduler_->Find(id) == nullptr || std::ranges::count(cancelled_, id) > 0) return;
+  // Stages use what a micro-batch on its way has: Collect retires it.
+  if (IsOnItsWay(id))
+    cancelled_.push_back(id);
+  else
+    Retire(id);
   pending_.push_back({.id = id, .finish = FinishReason::kCancelled});
+}
+
+// Makes the next micro-batch for the first stage, if there is one whose turn it is and which has
+// something to compute. False when all stages are empty.
+bool Engine::PlanNext() {
+  const trace::Span span(trace::SpanKind::kSchedule);
+  Pipeline& pipeline = *pipeline_;
+  for (int32_t i = 0; i < options_.layout.pp; ++i) {
+    MicroBatch& next = pipeline.batches[pipeline.IndexOf(pipeline.num_steps)];
+    next.index = static_cast<int32_t>(pipeline.IndexOf(pipeline.num_steps));
+    if (next.index < options_.num_micro_batches) {
+      const StepPlan& plan = scheduler_->Plan(next.index);
+      if (!plan.empty()) {
+        for (size_t g = 0; g < plan.groups.size(); ++g)
+          next.groups[g].assign(plan.groups[g].begin(), plan.groups[g].end());
+        next.iteration = pipeline.num_planned++;
+        return true;
+      }
+    }
+    if (!pipeline.is_empty()) return true;
+    ++pipeline.num_steps;  // nobody is in a stage
+  }
+  return false;
 }
 
 std::span<const Event> Engine::Step() {
   events_.clear();
   std::swap(events_, pending_);
   const trace::OnTrack on(track_);
-  trace::SetIteration(info_.iteration + 1);
-  const StepPlan& plan = [&]() -> const StepPlan& {
-    const trace::Span span(trace::SpanKind::kSchedule);
-    return scheduler_->Plan();
-  }();
-  if (plan.empty()) {
+  Pipeline& pipeline = *pipeline_;
+  trace::SetIteration(pipeline.num_planned);
+  if (!PlanNext()) {
     team_->CheckLives();
     return events_;
   }
   const auto begin = std::chrono::steady_clock::now();
-  ++info_.iteration;
+  pipeline.Advance();
+  MicroBatch& first = *pipeline.stages.front();
+  MicroBatch& home = *pipeline.stages.back();
+  if (!home.is_empty()) info_.iteration = home.iteration;
   std::fill(info_.groups.begin(), info_.groups.end(), GroupIteration{});
-  NoteAllowedTokens(plan);
-  const std::optional<rebalance::PlacementChange> change = NextChange();
+  if (!first.is_empty()) NoteAllowedTokens(first);
+  first.change = first.is_empty() ? std::nullopt : NextChange(first.iteration);
   {
     const trace::Span span(trace::SpanKind::kStep);
-    team_->Run({.plan = plan, .iteration = info_.iteration, .change = change ? &*change : nullptr});
+    team_->Run({.stages = pipeline.stages});
   }
-  Collect(plan);
-  MeasureImbalance();
-  TellBalancer();
-  if (options_.logs_iterations) LogIteration(begin);
+  CountRows(pipeline.stages);
+  if (!home.is_empty()) {
+    Collect(home);
+    computed_rows_.swap(pipeline.rows[static_cast<size_t>(home.index)]);
+    TellBalancer(home);
+    if (options_.logs_iterations) LogIteration(begin);
+    home.iteration = -1;
+  }
+  ++pipeline.num_steps;
   return events_;
 }
 
-void Engine::NoteAllowedTokens(const StepPlan& plan) const {
-  for (const auto& entries : plan.groups)
+void Engine::NoteAllowedTokens(const MicroBatch& batch) const {
+  for (const auto& entries : batch.groups)
     for (const PlanEntry& entry : entries)
       if (entry.sample) NoteAllowed(*entry.sequence, vocab_size_);
 }
@@ -164,47 +261,44 @@ void Engine::LogIteration(std::chrono::steady_clock::time_point begin) const {
   for (std::string line; std::getline(lines, line);) LogInfo("{}", line);
 }
 
-std::optional<rebalance::PlacementChange> Engine::NextChange() {
-  if (placement_source_) return placement_source_(info_.iteration);
+std::optional<rebalance::PlacementChange> Engine::NextChange(int64_t iteration) {
+  if (placement_source_) return placement_source_(iteration);
   if (!balancer_) return std::nullopt;
   const trace::Span span(trace::SpanKind::kBalance);
   const int64_t start = ThreadCpuNs();
-  std::optional<rebalance::PlacementChange> change = balancer_->ChangeFor(info_.iteration);
+  std::optional<rebalance::PlacementChange> change = balancer_->ChangeFor(iteration);
   balancing_ns_ += ThreadCpuNs() - start;
   return change;
 }
 
-void Engine::TellBalancer() {
-  if (!balancer_) return is_counting_ ? SumRouted() : void();
+void Engine::TellBalancer(const MicroBatch& home) {
+  if (!is_counting_) return;
   const trace::Span span(trace::SpanKind::kBalance);
   const int64_t start = ThreadCpuNs();
-  SumRouted();
-  balancer_->Observe(info_.iteration, routed_counts_, is_warmup_);
+  routed_counts_.swap(pipeline_->counts[static_cast<size_t>(home.index)]);
+  pipeline_->counts[static_cast<size_t>(home.index)].clear();
+  if (!balancer_) return;
+  balancer_->Observe(home.iteration, routed_counts_, is_warmup_);
   balancing_ns_ += ThreadCpuNs() - start;
 }
 
-void Engine::SumRouted() {
-  const std::span<const int32_t> first = team_->result(0).routed_counts;
-  routed_counts_.assign(first.begin(), first.end());
-  for (size_t r = 1; r < team_->size(); ++r) {
-    const std::span<const int32_t> counts = team_->result(r).routed_counts;
-    WIDELOAD_CHECK(counts.size() == routed_counts_.size(), "rank {} has {} counts, rank 0 {}", r,
-                   counts.size(), routed_counts_.size());
-    for (size_t i = 0; i < counts.size(); ++i) routed_counts_[i] += counts[i];
-  }
-}
-
-void Engine::Collect(const StepPlan& plan) {
+void Engine::Collect(const MicroBatch& batch) {
   const trace::Span span(trace::SpanKind::kCollect);
-  for (size_t g = 0; g < plan.groups.size(); ++g) {
+  const int32_t last_stage = options_.layout.world() - options_.layout.stage();
+  for (size_t g = 0; g < batch.groups.size(); ++g) {
     // The first rank of a group samples for it.
-    const RankResult result = team_->result(g * static_cast<size_t>(options_.layout.tp));
-    for (size_t i = 0; i < plan.groups[g].size(); ++i) {
-      const PlanEntry& entry = plan.groups[g][i];
+    const RankResult result = team_->result(static_cast<size_t>(last_stage) +
+                                            g * static_cast<size_t>(options_.layout.tp));
+    for (size_t i = 0; i < batch.groups[g].size(); ++i) {
+      const PlanEntry& entry = batch.groups[g][i];
       const RankOutput& output = result.outputs[i];
       const Sequence& sequence = *entry.sequence;
       const RequestId id = sequence.id;
       CountEntry(info_.groups[g], entry);
+      if (std::erase(cancelled_, id) > 0) {
+        Retire(id);
+        continue;
+      }
       DeliverPromptLogits(entry, output);
       if (entry.sample && output.token < 0) {
         Fail(id, sequence.allowed.empty() ? "the model's logits are not finite (NaN)"
@@ -250,16 +344,35 @@ void Engine::DeliverPromptLogits(const PlanEntry& entry, const RankOutput& outpu
     logits_sink_(entry.sequence->id, entry.start + i, {output.logits.row<float>(i), vocab_size});
 }
 
-void Engine::MeasureImbalance() {
-  const size_t layers = team_->result(0).computed_rows.size();
-  for (size_t layer = 0; layer < layers; ++layer) {
-    for (size_t r = 0; r < rank_rows_.size(); ++r)
-      rank_rows_[r] = static_cast<double>(team_->result(r).computed_rows[layer]);
-    const double imbalance = eplb::ImbalanceRatio(rank_rows_);
-    imbalance_sum_ += imbalance;
-    balancedness_sum_ += 1 / (1 + imbalance);
+// Of each stage the rows and counts of its own MoE layers, which are of its micro-batch.
+void Engine::CountRows(std::span<MicroBatch* const> stages) {
+  const size_t ranks = rank_rows_.size();
+  for (size_t s = 0; s < stages.size(); ++s) {
+    if (stages[s]->is_empty() || team_->result(0).computed_rows.empty()) continue;
+    const parallel::Shard layers = pipeline_->moe_layers[s];
+    std::vector<int64_t>& of_batch = pipeline_->rows[static_cast<size_t>(stages[s]->index)];
+    for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
+      const auto l = static_cast<size_t>(layer);
+      for (size_t r = 0; r < ranks; ++r) {
+        const int64_t rows = team_->result(s * ranks + r).computed_rows[l];
+        of_batch[r * num_moe_layers_ + l] = rows;
+        rank_rows_[r] = static_cast<double>(rows);
+      }
+      const double imbalance = eplb::ImbalanceRatio(rank_rows_);
+      imbalance_sum_ += imbalance;
+      balancedness_sum_ += 1 / (1 + imbalance);
+    }
+    num_imbalances_ += layers.size();
+    if (!is_counting_) continue;
+    std::vector<int32_t>& sums = pipeline_->counts[static_cast<size_t>(stages[s]->index)];
+    sums.resize(team_->result(0).routed_counts.size());
+    for (size_t r = s * ranks; r < (s + 1) * ranks; ++r) {
+      const std::span<const int32_t> counts = team_->result(r).routed_counts;
+      WIDELOAD_CHECK(counts.size() == sums.size(), "rank {} has {} counts, rank 0 {}", r,
+                     counts.size(), sums.size());
+      for (size_t i = 0; i < counts.size(); ++i) sums[i] += counts[i];
+    }
   }
-  num_imbalances_ += static_cast<int64_t>(layers);
 }
 
 ExchangeFigures Engine::exchange_figures() const {
@@ -270,8 +383,10 @@ ExchangeFigures Engine::exchange_figures() const {
   for (size_t r = 0; r < team_->size(); ++r) {
     const RankExchange* exchange = team_->result(r).exchange;
     if (exchange == nullptr) return figures;
-    figures.known_imbalance_sum = exchange->known_imbalance_sum;  // the same on all ranks
-    figures.num_rounds = exchange->traffic.num_rounds;
+    if (r % rank_rows_.size() == 0) {  // the same on all ranks of a stage
+      figures.known_imbalance_sum += exchange->known_imbalance_sum;
+      figures.num_rounds += exchange->traffic.num_rounds;
+    }
     figures.num_rows += exchange->traffic.num_rows;
     figures.num_returns += exchange->traffic.num_returns;
     for (size_t kind = 0; kind < figures.waits.size(); ++kind) {

@@ -55,10 +55,12 @@ class Engine {
   // Ends a request; its event comes with the next Step. Unknown or finished ids are ignored.
   void Cancel(RequestId id);
 
-  // One iteration on all ranks (none when there is nothing to compute). The events are valid until
-  // the next call. Errors: rethrows what ended the first rank that failed (kRunFailed when a rank
-  // does not answer within the deadline), now and at every later call with something to compute;
-  // comm::PeerLost also with nothing to compute when a rank that is a process has died.
+  // One iteration on all ranks (none when there is nothing to compute); of stages, each carries its
+  // micro-batch through its layers, and the events are of the one that comes out of the last: when
+  // there is none, last_iteration() stays the same one and its groups are empty. The events are
+  // valid until the next call. Errors: rethrows what ended the first rank that failed (kRunFailed
+  // when a rank does not answer within the deadline), now and at every later call with something to
+  // compute; comm::PeerLost also with nothing to compute when a rank that is a process has died.
   // What it costs: all requests that have not ended, whose tokens up to the iteration before were
   // delivered, and the events of those refused or cancelled since the call before; those that ended
   // are not touched. The engine computes nothing any more.
@@ -106,12 +108,14 @@ class Engine {
   // Thread CPU time that Step has spent on the balancer: summing counts up, handing them on, taking
   // changes.
   int64_t balancing_ns() const { return balancing_ns_; }
-  // Rows that a rank computed in each MoE layer of the last iteration [MoE layers].
+  // Rows that a rank of a stage computed in each MoE layer of the last iteration [MoE layers]: each
+  // layer is of another stage's rank, the one with this place among those of its stage.
   std::span<const int64_t> ComputedRows(int32_t rank) const {
-    return team_->result(static_cast<size_t>(rank)).computed_rows;
+    return std::span(computed_rows_)
+        .subspan(static_cast<size_t>(rank) * num_moe_layers_, num_moe_layers_);
   }
-  // Rows of the exchange that a rank has sent to each [ranks], itself included, since the start;
-  // empty when there is none.
+  // Rows of the exchange that a rank has sent to each of its stage [ranks of a stage], itself
+  // included, since the start; empty when there is none.
   std::span<const int64_t> SentRows(int32_t rank) const {
     return team_->result(static_cast<size_t>(rank)).sent_rows;
   }
@@ -124,21 +128,28 @@ class Engine {
   std::vector<trace::TrackData> ReadTrace() { return team_->ReadTrace(); }
 
   const IterationInfo& last_iteration() const { return info_; }
+  // The one that is planned next; those before it that are not in last_iteration() yet are in
+  // stages of a pipeline.
+  int64_t next_iteration() const;
   const Scheduler& scheduler() const { return *scheduler_; }
   const EngineOptions& options() const { return options_; }
   // Of the model.
   const moe::MoeShape& moe_shape() const { return moe_shape_; }
+  // Positions among its MoE layers of those of a stage.
+  parallel::Shard MoeLayersOf(int32_t stage) const;
 
  private:
   Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team);
-  void Collect(const StepPlan& plan);
+  struct Pipeline;
+  bool PlanNext();
+  bool IsOnItsWay(RequestId id) const;
+  void Collect(const MicroBatch& batch);
+  void CountRows(std::span<MicroBatch* const> stages);
   void DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output);
-  void MeasureImbalance();
   void LogIteration(std::chrono::steady_clock::time_point begin) const;
-  std::optional<rebalance::PlacementChange> NextChange();
-  void SumRouted();
-  void TellBalancer();
-  void NoteAllowedTokens(const StepPlan& plan) const;
+  std::optional<rebalance::PlacementChange> NextChange(int64_t iteration);
+  void TellBalancer(const MicroBatch& home);
+  void NoteAllowedTokens(const MicroBatch& batch) const;
   void Fail(RequestId id, std::string error);
   void Retire(RequestId id);
   void LeaveToStuckRanks();
@@ -146,9 +157,11 @@ class Engine {
   EngineOptions options_;
   moe::MoeShape moe_shape_;
   int64_t vocab_size_;
-  // These two are used by the rank threads; a stuck one keeps them (see the destructor).
+  size_t num_moe_layers_;
+  // These are used by the rank threads; a stuck one keeps them (see the destructor).
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<Team> team_;
+  std::unique_ptr<Pipeline> pipeline_;
   std::vector<Event> pending_;  // events known before the next iteration
   std::vector<Event> events_;
   LogitsSink logits_sink_;
@@ -165,7 +178,9 @@ class Engine {
   double imbalance_sum_ = 0;
   double balancedness_sum_ = 0;
   int64_t num_imbalances_ = 0;
-  std::vector<double> rank_rows_;  // [ranks] of one layer
+  std::vector<double> rank_rows_;       // [ranks of a stage] of one layer
+  std::vector<int64_t> computed_rows_;  // [ranks of a stage][MoE layers]
+  std::vector<RequestId> cancelled_;    // of those whose micro-batch is on its way
 };
 
 }  // namespace wideload::runtime

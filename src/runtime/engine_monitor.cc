@@ -18,11 +18,16 @@ bool Held(const eplb::Placement& placement, int32_t slot, ExpertId expert) {
 }  // namespace
 
 EngineMonitor::EngineMonitor(Engine& engine)
-    : engine_(engine), series_(engine.moe_shape().num_layers(), engine.options().num_ranks()) {
+    : engine_(engine), series_(engine.moe_shape().num_layers(), engine.options().layout.stage()) {
   const moe::MoeShape& shape = engine.moe_shape();
   const auto layers = static_cast<size_t>(shape.num_layers());
   course_.layers = shape.layers;
-  course_.num_ranks = engine.options().num_ranks();
+  course_.num_ranks = engine.options().layout.stage();
+  course_.num_stages = engine.options().layout.pp;
+  for (int32_t stage = 0; stage < course_.num_stages; ++stage)
+    course_.first_ranks.insert(course_.first_ranks.end(),
+                               static_cast<size_t>(engine.MoeLayersOf(stage).size()),
+                               stage * course_.num_ranks);
   course_.imbalance_sums.resize(layers);
   course_.balancedness_sums.resize(layers);
   course_.fetched_slots.resize(layers);
@@ -54,11 +59,7 @@ void EngineMonitor::Note(double seconds) {
   const std::lock_guard lock(mutex_);
   course_.now = std::chrono::steady_clock::now();
   course_.exchange = engine_.exchange_figures();
-  course_.sent_rows.clear();
-  for (int32_t r = 0; r < course_.num_ranks; ++r) {
-    const std::span<const int64_t> sent = engine_.SentRows(r);
-    course_.sent_rows.insert(course_.sent_rows.end(), sent.begin(), sent.end());
-  }
+  NoteSentRows();
   course_.last = {};
   for (const GroupIteration& group : info.groups) {
     course_.last.num_requests += group.num_requests;
@@ -81,6 +82,18 @@ void EngineMonitor::Note(double seconds) {
   const std::span<const int32_t> routed = engine_.routed_counts();
   for (size_t i = 0; i < std::min(routed.size(), experts_.routed.size()); ++i)
     experts_.routed[i] += routed[i];
+}
+
+void EngineMonitor::NoteSentRows() {
+  course_.sent_rows.clear();
+  if (engine_.SentRows(0).empty()) return;
+  const auto ranks = static_cast<size_t>(course_.num_ranks);
+  course_.sent_rows.resize(ranks * ranks);
+  for (int32_t r = 0; r < engine_.options().num_ranks(); ++r) {
+    const std::span<const int64_t> sent = engine_.SentRows(r);
+    const size_t from = static_cast<size_t>(r) % ranks;
+    for (size_t to = 0; to < sent.size(); ++to) course_.sent_rows[from * ranks + to] += sent[to];
+  }
 }
 
 void EngineMonitor::NoteRows(const statistics::IterationFigures& figures) {

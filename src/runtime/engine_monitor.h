@@ -19,12 +19,15 @@ namespace wideload::runtime {
 // The course of the run. Layers are those with experts, in the order of `layers`.
 struct EngineCourse {
   std::vector<int32_t> layers;  // model index of each
-  int32_t num_ranks = 1;
+  int32_t num_ranks = 1;        // of a stage: each layer is computed by those of its own
+  int32_t num_stages = 1;
+  std::vector<int32_t> first_ranks;  // [layers]: of the stage that has the layer
   statistics::Stretch total;
   std::vector<statistics::Stretch> stretches;
   // [layers * ranks]: rows that each rank computed.
   std::vector<int64_t> computed_rows;
-  // [ranks * ranks]: rows of the exchange that each rank sent to each; empty when there is none.
+  // [ranks * ranks]: rows of the exchange that each rank sent to each, of all stages; empty when
+  // there is none.
   std::vector<int64_t> sent_rows;
   // [layers]: sum over iterations of (busiest - mean) / mean of these rows, and of mean / busiest.
   std::vector<double> imbalance_sums, balancedness_sums;
@@ -62,6 +65,7 @@ class EngineMonitor {
   EngineExperts experts() const;
 
  private:
+  void NoteSentRows();
   void NoteRows(const statistics::IterationFigures& figures);
   void NotePlacements(const std::vector<eplb::Placement>& placements);
 

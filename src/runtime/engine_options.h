@@ -1,8 +1,10 @@
 // How an engine is laid out: plain values.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "compute/exec.h"
@@ -18,12 +20,16 @@ namespace wideload::runtime {
 
 struct EngineOptions {
   compute::KernelSet kernels = compute::KernelSet::kReference;
-  parallel::Layout layout;  // pp and cp are 1
+  parallel::Layout layout;            // cp is 1
+  std::vector<int32_t> stage_layers;  // parallel::StageLayers' sizes
+  // Of the requests, each with KV blocks of its own, at most layout.pp: while one is in a stage,
+  // others are in the others.
+  int32_t num_micro_batches = 1;
   int32_t threads_per_rank = 1;
-  int64_t max_num_tokens = 2048;            // per group of layout.tp ranks, and iteration
-  int64_t max_batch_size = 64;              // per group
+  int64_t max_num_tokens = 2048;            // per group of layout.tp ranks, and micro-batch
+  int64_t max_batch_size = 64;              // likewise
   int64_t max_seq_len = 0;                  // at most the model's context
-  int64_t num_kv_blocks = 0;                // per rank
+  int64_t num_kv_blocks = 0;                // per rank, and micro-batch
   bool prefix_cache = false;                // SchedulerOptions::prefix_cache
   int32_t num_slots = 0;                    // over layout.moe_ep ranks; 0: one per expert
   std::vector<eplb::Placement> placements;  // [MoE layers]; empty: contiguous
@@ -44,6 +50,18 @@ struct EngineOptions {
   std::chrono::milliseconds deadline{4'000};
 
   int32_t num_ranks() const { return layout.world(); }
+  parallel::Shard LayersOf(int32_t stage, int64_t num_layers) const {
+    return parallel::StageLayers(num_layers, layout.pp, stage_layers, stage);
+  }
+  // Positions of these among `moe_layers`, the layers with experts.
+  parallel::Shard MoeLayersOf(int32_t stage, int64_t num_layers,
+                              std::span<const int32_t> moe_layers) const {
+    const parallel::Shard layers = LayersOf(stage, num_layers);
+    const auto position = [&](int64_t layer) {
+      return std::ranges::lower_bound(moe_layers, static_cast<int32_t>(layer)) - moe_layers.begin();
+    };
+    return {position(layers.begin), position(layers.end)};
+  }
 };
 
 }  // namespace wideload::runtime

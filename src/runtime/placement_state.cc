@@ -10,9 +10,9 @@ moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& op
   // The ranks of a group share its tokens.
   const int64_t most_tokens = (options.max_num_tokens + options.layout.tp - 1) / options.layout.tp;
   const int64_t chunk_tokens =
-      moe::ChunkTokens(options.moe_max_num_tokens, options.num_ranks(), most_tokens);
+      moe::ChunkTokens(options.moe_max_num_tokens, options.layout.stage(), most_tokens);
   const bool is_chunked = chunk_tokens < most_tokens;
-  return {.num_ranks = options.num_ranks(),
+  return {.num_ranks = options.layout.stage(),
           .parts = options.layout.moe_tp,
           .num_slots =
               options.num_slots > 0 ? options.num_slots : static_cast<int32_t>(shape.num_experts),

@@ -1,6 +1,7 @@
 #include "runtime/rank.h"
 
 #include "base/error.h"
+#include "exchange/fabric_part.h"
 
 namespace wideload::runtime {
 
@@ -10,11 +11,14 @@ moe::SlotOptions SlotOptionsOf(const EngineOptions& options) {
           .bytes_per_second = options.migration_bytes_per_second};
 }
 
-RankOptions MakeRankOptions(const EngineOptions& options, const PlacementState& placements,
-                            comm::Communicator& group, exchange::Fabric* fabric) {
+RankOptions MakeRankOptions(const model::Model& model, const EngineOptions& options,
+                            const PlacementState& placements, comm::Communicator& group,
+                            exchange::Fabric* fabric) {
   moe::SlotOptions slots = SlotOptionsOf(options);
   slots.rank = group.rank();
-  slots.ep_rank = parallel::CoordinatesOf(options.layout, group.rank()).moe_ep;
+  const parallel::Coordinates place = parallel::CoordinatesOf(options.layout, group.rank());
+  slots.ep_rank = place.moe_ep;
+  slots.layers = options.MoeLayersOf(place.pp, model.spec().num_layers(), model.spec().moe.layers);
   slots.progress = &group.progress();
   slots.trace = options.trace;
   return {.rank = group.rank(),
@@ -24,11 +28,14 @@ RankOptions MakeRankOptions(const EngineOptions& options, const PlacementState& 
           .max_num_tokens = options.max_num_tokens,
           .max_batch_size = options.max_batch_size,
           .num_kv_blocks = options.num_kv_blocks,
+          .num_micro_batches = options.num_micro_batches,
+          .layers = options.LayersOf(place.pp, model.spec().num_layers()),
           .placements = &placements,
           .slots = slots,
           .group = &group,
           .fabric = fabric,
-          .trace = options.trace};
+          .trace = options.trace,
+          .is_metered = options.is_metered};
 }
 
 namespace {
@@ -48,8 +55,10 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
     : model_(model),
       options_(options),
       pool_(fmt::format("rank{}", options.rank), options.threads,
-            options.threads * options.layout.world()),
-      cache_(CacheShapeOf(model::CacheShapes(model.spec(), options.tensor_rank()), options)) {
+            options.threads * options.layout.world()) {
+  const kv::CacheShape shape = CacheShapeOf(
+      model::CacheShapes(model.spec(), options.tensor_rank(), options.layers), options);
+  for (int32_t i = 0; i < options.num_micro_batches; ++i) caches_.emplace_back(shape);
   if (options.group != nullptr) pool_.CountProgress(options.group->progress());
   if (options.trace != nullptr)
     track_ = &options.trace->AddTrack(options.rank, fmt::format("rank {}", options.rank));
@@ -60,7 +69,7 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
   positions_.reserve(max_tokens);
   logits_rows_.reserve(max_tokens);
   first_logit_.reserve(max_batch);
-  sequences_.reserve(max_batch * cache_.shape().classes.size());
+  sequences_.reserve(max_batch * shape.classes.size());
   outputs_.resize(max_batch);
 }
 
@@ -70,7 +79,29 @@ void Rank::Start() {
   if (options_.layout.tp > 1)
     tensor_ = options_.group->MakePart(
         {.first = options_.rank - options_.tensor_rank().rank, .num_ranks = options_.layout.tp});
-  if (options_.fabric == nullptr) return;
+  if (options_.layout.pp > 1) JoinPipeline();
+  if (options_.fabric != nullptr) MakeExchange();
+}
+
+// All ranks make the links of even stages before those of odd ones; who has none is a part alone.
+void Rank::JoinPipeline() {
+  const int32_t size = options_.layout.stage();
+  const int32_t stage = options_.place().pp;
+  stage_ = options_.group->MakePart({.first = stage * size, .num_ranks = size});
+  for (const int32_t parity : {0, 1}) {
+    const bool sends = stage % 2 == parity;
+    const bool is_alone = sends ? is_last_stage() : is_first_stage();
+    pipeline_.links[parity] =
+        options_.group->MakePart({.first = options_.rank - (sends || is_alone ? 0 : size),
+                                  .num_ranks = is_alone ? 1 : 2,
+                                  .stride = size});
+  }
+  if (is_first_stage()) return;
+  for (Buffer& rows : pipeline_.rows)
+    rows = Buffer(options_.max_num_tokens * model_.spec().hidden * DTypeBytes(DType::kF32));
+}
+
+void Rank::MakeExchange() {
   const moe::MoeShape& shape = model_.spec().moe;
   const PlacementState& placements = *options_.placements;
   const int32_t part = options_.place().moe_tp;
@@ -81,14 +112,19 @@ void Rank::Start() {
     expert_group_ = options_.group->MakePart(
         {.first = ranks.first, .num_ranks = ranks.count, .stride = ranks.stride});
   }
+  comm::Communicator& group = stage_ != nullptr ? *stage_ : *options_.group;
+  if (stage_ != nullptr)
+    stage_fabric_ = std::make_unique<exchange::FabricPart>(
+        *options_.fabric, options_.rank - group.rank(), group.size());
   exchange_.emplace(
       moe::MakeExchangeShape(shape, placements.layout(), compute::PrecisionOf(options_.kernels)),
-      *options_.fabric, *options_.group, &pool_);
+      stage_fabric_ != nullptr ? *stage_fabric_ : *options_.fabric, group, &pool_);
   moe_.emplace(shape, placements.layout(),
                moe::MoeRunner::Parts{.exchange = *exchange_,
-                                     .group = *options_.group,
+                                     .group = group,
                                      .slots = *slots_,
-                                     .expert_group = expert_group_.get()},
+                                     .expert_group = expert_group_.get(),
+                                     .layers = options_.slots.layers},
                placements.newest());
 }
 
@@ -129,11 +165,46 @@ RankResult Rank::result() const {
           .exchange = exchange_ ? &exchange_figures_ : nullptr,
           .sent_rows = exchange_ ? exchange_->rows_to() : std::span<const int64_t>(),
           .times = {.layers = moe_ ? moe_->layer_times() : std::span<const moe::LayerTimes>(),
-                    .moving_ns = moving_ns_}};
+                    .moving_ns = moving_ns_,
+                    .computing_ns = computing_ns_}};
 }
 
 void Rank::Run(const RankStep& step) {
   const trace::OnTrack on(track_);
+  pipeline_.num_outgoing = 0;
+  const int64_t begin = options_.is_metered ? ThreadCpuNs() : 0;
+  if (step.iteration >= 0) Compute(step);
+  if (options_.is_metered) computing_ns_ = ThreadCpuNs() - begin;
+  if (options_.layout.pp > 1) HandOver(step.incoming_tokens);
+}
+
+// Both ends of a link know whether there is anything to hand over.
+void Rank::HandOver(int64_t incoming_tokens) {
+  const int64_t row_bytes = model_.spec().hidden * DTypeBytes(DType::kF32);
+  for (const int32_t parity : {0, 1}) {
+    comm::Communicator& link = *pipeline_.links[parity];
+    if (options_.place().pp % 2 == parity) {
+      if (is_last_stage() || pipeline_.num_outgoing == 0) continue;
+      const TensorView& rows = pipeline_.outgoing;
+      link.Broadcast(
+          {reinterpret_cast<std::byte*>(rows.row<float>(0)), static_cast<size_t>(rows.num_bytes())},
+          0);
+    } else if (!is_first_stage() && incoming_tokens > 0) {
+      const Buffer& next = pipeline_.rows[1 - pipeline_.current];
+      link.Broadcast({next.data(), static_cast<size_t>(incoming_tokens * row_bytes)}, 0);
+    }
+  }
+  pipeline_.current = 1 - pipeline_.current;
+}
+
+// The hidden states that the layers of this stage begin with.
+TensorView Rank::TakeRows(const model::RankContext& context, const model::Batch& batch) {
+  if (is_first_stage()) return model_.Embed(context, batch);
+  return pipeline_.rows[pipeline_.current].View(
+      DType::kF32, {static_cast<int64_t>(batch.ids.size()), model_.spec().hidden});
+}
+
+void Rank::Compute(const RankStep& step) {
   trace::SetIteration(step.iteration);
   const std::span<const PlanEntry> entries = step.entries;
   WIDELOAD_CHECK(entries.size() <= outputs_.size(), "{} entries, batch size {}", entries.size(),
@@ -142,28 +213,34 @@ void Rank::Run(const RankStep& step) {
   BuildBatch(entries);
   const trace::Span span(trace::SpanKind::kIteration, std::ssize(ids_));
   if (moe_) {
-    const bool is_metered = options_.placements->layout().is_metered;
-    const int64_t begin = is_metered ? ThreadCpuNs() : 0;
+    const int64_t begin = options_.is_metered ? ThreadCpuNs() : 0;
     MovePlacements(step);
-    if (is_metered) moving_ns_ = ThreadCpuNs() - begin;
+    if (options_.is_metered) moving_ns_ = ThreadCpuNs() - begin;
     // Ranks that share attention share the tokens of their MoE layers, too.
     const int64_t tp = options_.layout.tp;
     moe_->BeginIteration(step.iteration, (step.most_tokens + tp - 1) / tp);
   }
   const model::RankContext context{.exec = {options_.kernels, &pool_},
                                    .workspace = &workspace_,
-                                   .cache = &cache_,
+                                   .cache = &caches_[static_cast<size_t>(step.micro_batch)],
                                    .moe = moe_ ? &*moe_ : nullptr,
                                    .tensor = tensor_.get()};
-  const model::Batch batch{.iteration = step.iteration,
-                           .ids = ids_,
-                           .positions = positions_,
-                           .sequences = sequences_,
-                           .num_block_classes = static_cast<int64_t>(cache_.shape().classes.size()),
-                           .logits_rows = logits_rows_};
-  const TensorView logits = model_.Forward(context, batch);
+  const model::Batch batch{
+      .iteration = step.iteration,
+      .ids = ids_,
+      .positions = positions_,
+      .sequences = sequences_,
+      .num_block_classes = static_cast<int64_t>(caches_.front().shape().classes.size()),
+      .logits_rows = logits_rows_};
+  const TensorView h = TakeRows(context, batch);
+  model_.Layers(context, batch, options_.layers.begin, options_.layers.end, h);
   if (recorder_) recorder_->RecordIteration(EpRank(options_.rank), step.iteration, routed_counts());
-  if (options_.tensor_rank().rank == 0) SampleAll(entries, logits);
+  if (is_last_stage()) {
+    const TensorView logits = model_.Head(context, batch, h);
+    if (options_.tensor_rank().rank == 0) SampleAll(entries, logits);
+  }
+  pipeline_.outgoing = h;
+  pipeline_.num_outgoing = h.dim(0);
   if (moe_) moe_->FinishIteration(context.exec, workspace_);
   ReadExchangeFigures();
 }
@@ -182,7 +259,7 @@ void Rank::BuildBatch(std::span<const PlanEntry> entries) {
   positions_.clear();
   logits_rows_.clear();
   first_logit_.clear();
-  const size_t num_classes = cache_.shape().classes.size();
+  const size_t num_classes = caches_.front().shape().classes.size();
   sequences_.resize(num_classes * entries.size());
   for (size_t e = 0; e < entries.size(); ++e) {
     const PlanEntry& entry = entries[e];

@@ -28,11 +28,14 @@ struct RankOptions {
   int64_t max_num_tokens = 0;
   int64_t max_batch_size = 0;
   int64_t num_kv_blocks = 0;
+  int32_t num_micro_batches = 1;               // each with blocks of its own
+  parallel::Shard layers;                      // of its stage
   const PlacementState* placements = nullptr;  // of this process
   moe::SlotOptions slots;
-  comm::Communicator* group = nullptr;  // of this rank
-  exchange::Fabric* fabric = nullptr;   // of this rank; null when the model has no experts
+  comm::Communicator* group = nullptr;  // of this rank, of all stages
+  exchange::Fabric* fabric = nullptr;   // likewise; null when the model has no experts
   trace::Trace* trace = nullptr;        // gets a track of this rank; may be null
+  bool is_metered = false;              // EngineOptions'
 
   parallel::Coordinates place() const { return parallel::CoordinatesOf(layout, rank); }
   model::TensorRank tensor_rank() const { return {.rank = place().tp, .size = layout.tp}; }
@@ -42,8 +45,9 @@ struct RankOptions {
 moe::SlotOptions SlotOptionsOf(const EngineOptions& options);
 
 // The part of the engine's options that a rank has; `placements` must outlive the rank.
-RankOptions MakeRankOptions(const EngineOptions& options, const PlacementState& placements,
-                            comm::Communicator& group, exchange::Fabric* fabric);
+RankOptions MakeRankOptions(const model::Model& model, const EngineOptions& options,
+                            const PlacementState& placements, comm::Communicator& group,
+                            exchange::Fabric* fabric);
 
 // What came out of one plan entry.
 struct RankOutput {
@@ -57,15 +61,18 @@ struct RankOutput {
 struct RankTimes {
   std::span<const moe::LayerTimes> layers;  // [MoE layers]
   int64_t moving_ns = 0;                    // to take over a change of placements
+  int64_t computing_ns = 0;                 // for all of its step, but for handing over
 };
 
 // What a rank made of its part of an iteration; valid until the next one.
 struct RankResult {
-  std::span<const RankOutput> outputs;     // one per entry, on the first rank of a group
+  std::span<const RankOutput> outputs;     // one per entry, on the first rank of a group in the
+                                           // last stage
   std::span<const int64_t> computed_rows;  // of each MoE layer; empty when there is none
   std::span<const int32_t> routed_counts;  // [MoE layers * experts] when asked for, else empty
   const RankExchange* exchange = nullptr;  // null when there is none
-  // Rows of the exchange sent to each rank since the start [ranks]; empty when there is none.
+  // Rows of the exchange sent to each rank of its stage since the start [ranks]; empty when there
+  // is none.
   std::span<const int64_t> sent_rows = {};
   RankTimes times = {};  // none of ranks that are other processes
 };
@@ -79,8 +86,10 @@ class Rank {
   // the other ranks. Collective. Errors: comm::PeerLost; kInvalid when ranks disagree about the
   // exchange.
   void Start();
-  // Changes placements if it is time, computes the entries (possibly none) of this rank's group and
-  // samples, if it is the first of the group. Fills outputs, valid until the next call. Collective.
+  // Changes placements if it is time, carries the entries (possibly none) of this rank's group
+  // through the layers of its stage, and samples in the last one, if it is the first of the group.
+  // Then hands over to the next stage, and takes what the one before has computed. Fills outputs,
+  // valid until the next call. Collective.
   // Errors: comm::PeerLost; kCorrupt when slots are verified and one does not hold its expert.
   void Run(const RankStep& step);
 
@@ -98,6 +107,23 @@ class Rank {
   const Workspace& workspace() const { return workspace_; }
 
  private:
+  // What links this stage with its neighbours, and what came from the one before.
+  struct Pipeline {
+    // Of two ranks each, the sender first: between an even stage and the next, and an odd one.
+    std::shared_ptr<comm::Communicator> links[2];
+    // In turns: the rows in one are computed with while the next ones come into the other.
+    Buffer rows[2];
+    int current = 0;
+    TensorView outgoing;       // [T, hidden], of this step
+    int64_t num_outgoing = 0;  // T; 0 also when nothing was computed
+  };
+  bool is_first_stage() const { return options_.place().pp == 0; }
+  bool is_last_stage() const { return options_.place().pp + 1 == options_.layout.pp; }
+  void JoinPipeline();
+  void MakeExchange();
+  void Compute(const RankStep& step);
+  void HandOver(int64_t incoming_tokens);
+  TensorView TakeRows(const model::RankContext& context, const model::Batch& batch);
   void MovePlacements(const RankStep& step);
   void UsePlacements(moe::SharedPlacements table);
   void BuildBatch(std::span<const PlanEntry> entries);
@@ -108,8 +134,11 @@ class Rank {
   RankOptions options_;
   ThreadPool pool_;
   Workspace workspace_;
-  kv::PagedCache cache_;
-  trace::Track* track_ = nullptr;               // null: nothing is traced
+  std::vector<kv::PagedCache> caches_;         // [micro-batches]
+  trace::Track* track_ = nullptr;              // null: nothing is traced
+  std::shared_ptr<comm::Communicator> stage_;  // of its stage, made by Start; null: there is one
+  std::unique_ptr<exchange::Fabric> stage_fabric_;  // likewise
+  Pipeline pipeline_;
   std::shared_ptr<comm::Communicator> tensor_;  // of its group, made by Start; null: it is alone
   std::shared_ptr<comm::Communicator> expert_group_;  // of divided experts, likewise; else null
   std::optional<exchange::Exchange> exchange_;        // made by Start, on the rank's thread
@@ -118,6 +147,7 @@ class Rank {
   moe::SharedPlacements announced_;  // of the iteration announced_for_ and on; null: none
   int64_t announced_for_ = 0;
   int64_t moving_ns_ = 0;
+  int64_t computing_ns_ = 0;
   statistics::Recorder* recorder_ = nullptr;
   bool counts_are_wanted_ = false;  // by others than the recorder
   std::vector<Sampler> samplers_;   // one per pool thread

@@ -8,7 +8,7 @@ namespace wideload::runtime {
 
 RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
     : deadline_(options.deadline),
-      tensor_size_(options.layout.tp),
+      layout_(options.layout),
       trace_(options.trace),
       placements_(model, options),
       group_(options.num_ranks(), {.total_threads = options.num_ranks() * options.threads_per_rank,
@@ -24,7 +24,7 @@ RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
   for (int32_t r = 0; r < options.num_ranks(); ++r) {
     members_.push_back(std::make_unique<Member>());
     members_.back()->rank =
-        std::make_unique<Rank>(model, MakeRankOptions(options, placements_, group_.rank(r),
+        std::make_unique<Rank>(model, MakeRankOptions(model, options, placements_, group_.rank(r),
                                                       fabrics_ ? &fabrics_->rank(r) : nullptr));
   }
 }
@@ -42,10 +42,9 @@ void RankTeam::Start() {
 
 void RankTeam::Run(const TeamStep& step) {
   if (failure_) std::rethrow_exception(failure_);
-  announced_ = step.change != nullptr ? placements_.Apply(*step.change) : nullptr;
-  plan_ = &step.plan;
-  iteration_ = step.iteration;
-  most_tokens_ = step.most_tokens();
+  MicroBatch& first = *step.stages.front();
+  first.announced = first.change ? placements_.Apply(*first.change) : nullptr;
+  stages_.assign(step.stages.begin(), step.stages.end());
   RunRound();
 }
 
@@ -117,11 +116,12 @@ std::exception_ptr RankTeam::FirstFailure() const {
     if (failure && (!any || (report && report->rank == static_cast<int>(r)))) any = failure;
   }
   if (any || stuck_ranks_.empty()) return any;
-  return std::make_exception_ptr(Error(
-      ErrorKind::kRunFailed,
-      fmt::format("iteration {}: waited for the end of the iteration of rank {}: no answer "
-                  "for {:.1f} s after the first rank had ended it",
-                  iteration_, stuck_ranks_[0], std::chrono::duration<double>(deadline_).count())));
+  return std::make_exception_ptr(
+      Error(ErrorKind::kRunFailed,
+            fmt::format("iteration {}: waited for the end of the iteration of rank {}: no answer "
+                        "for {:.1f} s after the first rank had ended it",
+                        stages_.empty() ? -1 : stages_.front()->iteration, stuck_ranks_[0],
+                        std::chrono::duration<double>(deadline_).count())));
 }
 
 void RankTeam::ThreadMain(int32_t r) {
@@ -133,13 +133,13 @@ void RankTeam::ThreadMain(int32_t r) {
     ++seen;
     if (stop_.load(std::memory_order_acquire)) return;
     try {
-      if (plan_ == nullptr) {
+      if (stages_.empty()) {
         member.rank->Start();
       } else {
-        member.rank->Run({.entries = plan_->groups[static_cast<size_t>(r / tensor_size_)],
-                          .iteration = iteration_,
-                          .most_tokens = most_tokens_,
-                          .announced = announced_});
+        RankStep step = StepOf({stages_}, layout_, r);
+        if (step.iteration >= 0)
+          step.announced = stages_[static_cast<size_t>(r / layout_.stage())]->announced;
+        member.rank->Run(step);
       }
     } catch (const std::exception& e) {
       member.failure = std::current_exception();

@@ -78,7 +78,7 @@ class RankTeam {
   void ThreadMain(int32_t rank);
 
   std::chrono::milliseconds deadline_;
-  int32_t tensor_size_;        // ranks of a group
+  parallel::Layout layout_;
   const trace::Trace* trace_;  // null: nothing is traced
   PlacementState placements_;
   comm::LocalGroup group_;
@@ -88,10 +88,7 @@ class RankTeam {
   std::vector<int32_t> stuck_ranks_;
 
   // The step, in what stays where it is when a rank is stuck.
-  const StepPlan* plan_ = nullptr;  // null: start
-  moe::SharedPlacements announced_;
-  int64_t iteration_ = -1;
-  int64_t most_tokens_ = 0;
+  std::vector<MicroBatch*> stages_;  // of each stage; none: start
   WaitLadder ladder_;
   EventWord round_;  // raised once per round
   EventWord done_;   // rounds that ranks ended, over all ranks

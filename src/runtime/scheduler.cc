@@ -56,11 +56,11 @@ Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(options),
       classes_(BlockClasses(options)),
       has_prefix_cache_(HasPrefixCache(options)) {
-  WIDELOAD_CHECK(
-      options.num_groups >= 1 && options.max_num_tokens >= 1 && options.max_batch_size >= 1,
-      "{} groups, {} tokens, batch {}", options.num_groups, options.max_num_tokens,
-      options.max_batch_size);
-  for (int32_t g = 0; g < options.num_groups; ++g) {
+  WIDELOAD_CHECK(options.num_groups >= 1 && options.num_micro_batches >= 1 &&
+                     options.max_num_tokens >= 1 && options.max_batch_size >= 1,
+                 "{} groups, {} tokens, batch {}", options.num_groups, options.max_num_tokens,
+                 options.max_batch_size);
+  for (int32_t g = 0; g < options.num_groups * options.num_micro_batches; ++g) {
     Group& group = groups_.emplace_back();
     for (const kv::BlockClass& blocks : classes_) group.blocks.emplace_back(blocks.num_blocks);
   }
@@ -97,31 +97,33 @@ std::list<Sequence*>::iterator Scheduler::PlaceIn(std::list<Sequence*>& list,
   return place;
 }
 
-const StepPlan& Scheduler::Plan() {
+const StepPlan& Scheduler::Plan(int32_t micro_batch) {
+  WIDELOAD_CHECK(micro_batch >= 0 && micro_batch < options_.num_micro_batches,
+                 "micro-batch {} of {}", micro_batch, options_.num_micro_batches);
+  micro_batch_ = micro_batch;
   ++num_plans_;
   admitted_.clear();
   plan_.num_tokens = 0;
   for (auto& entries : plan_.groups) entries.clear();
-  for (Group& group : groups_) {
+  for (Group& group : groups_) group.num_promised = 0;
+  for (Group& group : Planned()) {
     group.budget = options_.max_num_tokens;
     group.has_prompts = false;
   }
-  const auto prompts_first = [this](int32_t g) {
-    return groups_[static_cast<size_t>(g)].num_starved >= kMaxStarved;
-  };
-  for (int32_t g = 0; g < options_.num_groups; ++g)
-    if (!prompts_first(g)) PlanRunning(g, true);
-  for (int32_t g = 0; g < options_.num_groups; ++g) PlanRunning(g, false);
+  const auto prompts_first = [](const Group& group) { return group.num_starved >= kMaxStarved; };
+  for (Group& group : Planned())
+    if (!prompts_first(group)) PlanRunning(group, true);
+  for (Group& group : Planned()) PlanRunning(group, false);
   AdmitWaiting();
-  for (int32_t g = 0; g < options_.num_groups; ++g)
-    if (prompts_first(g)) PlanRunning(g, true);
+  for (Group& group : Planned())
+    if (prompts_first(group)) PlanRunning(group, true);
   for (auto& entries : plan_.groups) {
     std::erase_if(entries, [](const PlanEntry& entry) {
       return entry.count == 0;
     });  // preempted after planning
     for (const PlanEntry& entry : entries) plan_.num_tokens += entry.count;
   }
-  for (Group& group : groups_) NoteStarved(group);
+  for (Group& group : Planned()) NoteStarved(group);
   return plan_;
 }
 
@@ -133,8 +135,7 @@ void Scheduler::NoteStarved(Group& group) {
   group.num_starved = is_starved ? group.num_starved + 1 : 0;
 }
 
-void Scheduler::PlanRunning(int32_t g, bool decodes) {
-  Group& group = groups_[static_cast<size_t>(g)];
+void Scheduler::PlanRunning(Group& group, bool decodes) {
   for (auto it = group.running.begin(); it != group.running.end(); ++it) {
     Sequence& sequence = **it;
     if ((sequence.num_uncomputed() == 1) != decodes || sequence.last_plan == num_plans_) continue;
@@ -152,11 +153,10 @@ bool Scheduler::TryPlan(Group& group, Sequence& sequence) {
   group.has_prompts = group.has_prompts || sequence.num_uncomputed() > 1;
   sequence.last_plan = num_plans_;
   const bool last = count == sequence.num_uncomputed();
-  plan_.groups[static_cast<size_t>(IndexOf(group))].push_back(
-      {.sequence = &sequence,
-       .start = sequence.num_computed,
-       .count = count,
-       .sample = last && sequence.request.max_tokens > 0});
+  EntriesOf(group).push_back({.sequence = &sequence,
+                              .start = sequence.num_computed,
+                              .count = count,
+                              .sample = last && sequence.request.max_tokens > 0});
   return true;
 }
 
@@ -205,7 +205,7 @@ void Scheduler::FreeAll(Group& group, Sequence& sequence) {
 }
 
 void Scheduler::Preempt(Group& group, Sequence& sequence) {
-  for (PlanEntry& entry : plan_.groups[static_cast<size_t>(IndexOf(group))]) {
+  for (PlanEntry& entry : EntriesOf(group)) {
     if (entry.sequence != &sequence) continue;
     group.budget += entry.count;
     entry.count = 0;
@@ -220,14 +220,16 @@ void Scheduler::Preempt(Group& group, Sequence& sequence) {
 }
 
 bool Scheduler::HasRoom(const Group& group) const {
-  return static_cast<int64_t>(group.running.size()) < options_.max_batch_size && group.budget > 0;
+  return static_cast<int64_t>(group.running.size()) < options_.max_batch_size &&
+         (!IsPlanned(group) || group.budget > 0);
 }
 
 // Of one that no group has the blocks for: whether those behind it may go first. One that gave its
 // blocks back has waited enough.
 bool Scheduler::MayPass(const Sequence& blocked) const {
   return blocked.num_preemptions == 0 && blocked.num_passed < kMaxPassed &&
-         std::any_of(groups_.begin(), groups_.end(), [this](const Group& g) { return HasRoom(g); });
+         std::any_of(groups_.begin(), groups_.end(),
+                     [this](const Group& g) { return IsPlanned(g) && HasRoom(g); });
 }
 
 void Scheduler::AdmitWaiting() {
@@ -241,6 +243,12 @@ void Scheduler::AdmitWaiting() {
     if (place.group == nullptr) {
       if (blocked == nullptr) blocked = &sequence;
       if (!MayPass(sequence) || !MayPass(*blocked) || ++num_looks > kMaxLooks) return;
+      continue;
+    }
+    if (!IsPlanned(*place.group)) {
+      ++sequence.num_deferred;
+      place.group->num_promised += 1 + sequence.num_uncomputed();
+      if (++num_looks > kMaxLooks) return;
       continue;
     }
     if (IsBeingComputed(*place.group, sequence, place.cached.num_blocks)) {
@@ -341,6 +349,7 @@ void Scheduler::Admit(Sequence& sequence, const Place& place) {
   }
   group.running.splice(PlaceIn(group.running, sequence), waiting_, sequence.place);
   sequence.group = IndexOf(group);
+  sequence.num_deferred = 0;
   admitted_.push_back(sequence.id);
   group.has_prompts = true;
   WIDELOAD_CHECK(TryPlan(group, sequence), "request {} was admitted without room", sequence.id);
@@ -352,11 +361,12 @@ void Scheduler::Admit(Sequence& sequence, const Place& place) {
 Scheduler::Place Scheduler::ChoosePlace(const Sequence& sequence) {
   Place best;
   int64_t least = 0;
+  const bool may_wait = sequence.num_deferred < options_.num_micro_batches;
   for (Group& group : groups_) {
-    if (!HasRoom(group)) continue;
+    if (!HasRoom(group) || !(may_wait || IsPlanned(group))) continue;
     const kv::BlockPool::Match cached = FindCached(group, sequence);
     if (!HasBlocksFor(group, sequence, cached)) continue;
-    int64_t tokens = -cached.num_blocks * kv::kBlockTokens;
+    int64_t tokens = group.num_promised - cached.num_blocks * kv::kBlockTokens;
     for (const Sequence* running : group.running) tokens += 1 + running->num_uncomputed();
     if (best.group != nullptr && tokens >= least) continue;
     best = {.group = &group, .cached = cached};
@@ -403,7 +413,7 @@ int64_t Scheduler::num_running() const {
 double Scheduler::kv_usage() const {
   int64_t available = 0;
   for (const Group& group : groups_) available += group.blocks.front().num_available();
-  const int64_t total = classes_.front().num_blocks * options_.num_groups;
+  const int64_t total = classes_.front().num_blocks * std::ssize(groups_);
   return total > 0 ? 1 - static_cast<double>(available) / static_cast<double>(total) : 0;
 }
 

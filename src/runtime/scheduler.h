@@ -22,7 +22,9 @@ namespace wideload::runtime {
 // How many ranks there are, and what each can hold and compute.
 struct SchedulerOptions {
   int32_t num_groups = 1;
-  int64_t max_num_tokens = 2048;          // per group and iteration
+  // Of the requests, planned for in turns: each has these groups, with blocks of its own.
+  int32_t num_micro_batches = 1;
+  int64_t max_num_tokens = 2048;          // per group and plan
   int64_t max_batch_size = 64;            // requests running on a group
   int64_t num_kv_blocks = 0;              // per group; of layers without a window
   std::vector<int64_t> kv_windows = {0};  // of the layers, kv::Windows
@@ -71,7 +73,7 @@ struct Sequence {
   std::vector<BlockTable> tables;  // of each block class, equally long; on `group`
   int64_t num_computed = 0;        // positions whose keys and values are in the cache
   int64_t num_cached = 0;          // of the prompt, that were there when it was first admitted
-  int32_t group = -1;              // -1: waiting
+  int32_t group = -1;              // of all micro-batches; -1: waiting
   int64_t num_preemptions = 0;
   // Of a request with a grammar (constraint.h): where its generated tokens stand, and the bits of
   // the tokens that may come next; empty: all.
@@ -82,6 +84,7 @@ struct Sequence {
   int64_t turn = 0;                      // those of lower ones come first, then those of lower ids
   int64_t last_plan = -1;                // that has an entry of it
   int64_t num_passed = 0;                // admitted while this one waited before them
+  int32_t num_deferred = 0;              // plans in which it was to wait for another micro-batch
   // Of the prefix cache: the hashes of whole blocks of `tokens`, and what the last block holds of
   // those whose contents the group's pool knows.
   std::vector<uint64_t> block_hashes;
@@ -102,7 +105,7 @@ struct PlanEntry {
 
 // What all ranks compute in one iteration.
 struct StepPlan {
-  std::vector<std::vector<PlanEntry>> groups;
+  std::vector<std::vector<PlanEntry>> groups;  // of the micro-batch
   int64_t num_tokens = 0;
 
   bool empty() const { return num_tokens == 0; }
@@ -125,8 +128,11 @@ class Scheduler {
   // taken a group's whole budget kMaxStarved times while prompts waited, these go first once. When
   // a group's blocks run out the last of its requests is preempted: it gives its blocks back and is
   // computed again from its own tokens. Requests behind one for which no group has the blocks are
-  // admitted before it, up to kMaxPassed of them; then they wait for it. Valid until the next call.
-  const StepPlan& Plan();
+  // admitted before it, up to kMaxPassed of them; then they wait for it. The plan is of one
+  // micro-batch; a request that is better placed in another one waits for that one's plan, but in
+  // no more plans than there are micro-batches. Before a micro-batch is planned for again all
+  // entries of its plan are completed. Valid until the next call.
+  const StepPlan& Plan(int32_t micro_batch = 0);
   // Requests that the last plan gave a place; some had one before and were preempted.
   std::span<const RequestId> admitted() const { return admitted_; }
   static constexpr int64_t kMaxStarved = 8;
@@ -164,6 +170,7 @@ class Scheduler {
     int64_t budget = 0;                 // tokens left in the plan being made
     int64_t num_starved = 0;            // plans in a row whose decodes left waiting prompts nothing
     bool has_prompts = false;           // in the plan being made
+    int64_t num_promised = 0;           // tokens of requests that wait for its plan
   };
   // Where a waiting request can begin.
   struct Place {
@@ -173,13 +180,23 @@ class Scheduler {
 
   static std::list<Sequence*>::iterator PlaceIn(std::list<Sequence*>& list,
                                                 const Sequence& sequence);
-  void PlanRunning(int32_t group, bool decodes);
+  void PlanRunning(Group& group, bool decodes);
   void AdmitWaiting();
   void Admit(Sequence& sequence, const Place& place);
   bool MayPass(const Sequence& blocked) const;
   bool HasRoom(const Group& group) const;
   void NoteStarved(Group& group);
   Place ChoosePlace(const Sequence& sequence);
+  bool IsPlanned(const Group& group) const {
+    return IndexOf(group) / options_.num_groups == micro_batch_;
+  }
+  std::vector<PlanEntry>& EntriesOf(const Group& group) {
+    return plan_.groups[static_cast<size_t>(IndexOf(group) % options_.num_groups)];
+  }
+  std::span<Group> Planned() {
+    const auto count = static_cast<size_t>(options_.num_groups);
+    return std::span(groups_).subspan(static_cast<size_t>(micro_batch_) * count, count);
+  }
   bool TryPlan(Group& group, Sequence& sequence);
   bool EnsureBlocks(Group& group, Sequence& sequence, int64_t num_positions);
   bool AllocateBlocks(Group& group, Sequence& sequence);
@@ -201,7 +218,8 @@ class Scheduler {
   std::vector<kv::BlockClass> classes_;
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
   std::list<Sequence*> waiting_;  // in order of their turns
-  std::vector<Group> groups_;
+  std::vector<Group> groups_;     // [micro-batches * groups]
+  int32_t micro_batch_ = 0;       // that is planned for
   bool has_prefix_cache_;
   PrefixFigures prefix_figures_;
   StepPlan plan_;

@@ -59,6 +59,35 @@ TEST(Scheduler, RefusesCountsThatWouldOverflow) {
   EXPECT_EQ(scheduler.Add(0, Prompt(3, 509)), "");
 }
 
+std::vector<RequestId> PlannedIds(const StepPlan& plan) {
+  std::vector<RequestId> ids;
+  for (const PlanEntry& entry : plan.groups[0]) ids.push_back(entry.sequence->id);
+  return ids;
+}
+
+TEST(Scheduler, SpreadsRequestsOverMicroBatchesWhichHaveBlocksOfTheirOwn) {
+  SchedulerOptions options = Options();
+  options.num_micro_batches = 2;
+  options.num_kv_blocks = 2;
+  Scheduler scheduler(options);
+  for (RequestId id = 0; id < 4; ++id) EXPECT_EQ(scheduler.Add(id, Prompt(10, 3)), "");
+  EXPECT_EQ(PlannedIds(scheduler.Plan(0)), (std::vector<RequestId>{0, 2}));
+  EXPECT_EQ(PlannedIds(scheduler.Plan(1)), (std::vector<RequestId>{1, 3}));
+  EXPECT_EQ(scheduler.kv_usage(), 1);
+}
+
+TEST(Scheduler, LetsARequestWaitForABetterMicroBatchAsManyPlansAsThereAre) {
+  SchedulerOptions options = Options();
+  options.num_micro_batches = 2;
+  Scheduler scheduler(options);
+  for (RequestId id = 0; id < 2; ++id) EXPECT_EQ(scheduler.Add(id, Prompt(10, 9)), "");
+  for (int plan = 0; plan < 3; ++plan) {
+    const StepPlan first = scheduler.Plan(0);
+    EXPECT_EQ(std::ssize(PlannedIds(first)), plan < 2 ? 1 : 2);
+    for (const PlanEntry& entry : first.groups[0]) scheduler.Complete(entry, 7);
+  }
+}
+
 TEST(Scheduler, CutsALongPromptIntoChunks) {
   Scheduler scheduler(Options());
   EXPECT_EQ(scheduler.Add(0, Prompt(150, 3)), "");

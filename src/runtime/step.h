@@ -1,42 +1,77 @@
-// What the engine asks of its ranks in one iteration: plain values, valid while it lasts.
+// What the engine asks of its ranks at once: plain values, valid while it lasts.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <vector>
 
 #include "moe/placement_table.h"
+#include "parallel/mapping.h"
 #include "rebalance/placement_change.h"
 #include "runtime/scheduler.h"
 
 namespace wideload::runtime {
 
+// An iteration of one micro-batch, which goes through one stage after the other.
+struct MicroBatch {
+  int64_t iteration = -1;  // -1: nothing is computed
+  int32_t index = 0;
+  std::vector<std::vector<PlanEntry>> groups;        // [layout.dp]
+  std::optional<rebalance::PlacementChange> change;  // that it announces
+  moe::SharedPlacements announced;                   // the table after it; of a team of threads
+
+  bool is_empty() const { return iteration < 0; }
+  int64_t NumTokens(size_t group) const {
+    int64_t tokens = 0;
+    for (const PlanEntry& entry : groups[group]) tokens += entry.count;
+    return tokens;
+  }
+  // Of the group of ranks that has most to compute.
+  int64_t most_tokens() const {
+    int64_t most = 0;
+    for (size_t g = 0; g < groups.size(); ++g) most = std::max(most, NumTokens(g));
+    return most;
+  }
+};
+
 // Of all ranks.
 struct TeamStep {
-  const StepPlan& plan;
-  int64_t iteration = 0;
-  const rebalance::PlacementChange* change = nullptr;  // that it announces; null: none
-
-  // Of the group of ranks that has most to compute.
-  int64_t most_tokens() const;
+  std::span<MicroBatch* const> stages;  // what each computes now
 };
 
 // Of one rank.
 struct RankStep {
   std::span<const PlanEntry> entries;
-  int64_t iteration = 0;
+  int64_t iteration = -1;                // -1: nothing is computed
   int64_t most_tokens = 0;               // that any group computes in it
   moe::SharedPlacements announced = {};  // the table after the change that it announces, or null
+  int32_t micro_batch = 0;
+  // That the rank before this one in the pipeline has computed when the step ends.
+  int64_t incoming_tokens = 0;
 };
 
-inline int64_t TeamStep::most_tokens() const {
-  int64_t most = 0;
-  for (const auto& entries : plan.groups) {
-    int64_t tokens = 0;
-    for (const PlanEntry& entry : entries) tokens += entry.count;
-    most = std::max(most, tokens);
-  }
-  return most;
+// Whether the outputs of a group are on this rank: the first of the group in the last stage.
+inline bool HasOutputs(const parallel::Layout& layout, int32_t rank) {
+  const parallel::Coordinates place = parallel::CoordinatesOf(layout, rank);
+  return place.tp == 0 && place.pp + 1 == layout.pp;
+}
+
+// The part of a step that a rank has, but for what it announces.
+inline RankStep StepOf(const TeamStep& step, const parallel::Layout& layout, int32_t rank) {
+  const auto stage = static_cast<size_t>(rank / layout.stage());
+  const auto group = static_cast<size_t>(rank % layout.stage() / layout.tp);
+  RankStep part;
+  if (stage > 0 && !step.stages[stage - 1]->is_empty())
+    part.incoming_tokens = step.stages[stage - 1]->NumTokens(group);
+  const MicroBatch& own = *step.stages[stage];
+  if (own.is_empty()) return part;
+  part.entries = own.groups[group];
+  part.iteration = own.iteration;
+  part.most_tokens = own.most_tokens();
+  part.micro_batch = own.index;
+  return part;
 }
 
 }  // namespace wideload::runtime

@@ -5,11 +5,12 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 
 namespace wideload::serve {
 namespace {
 
-constexpr size_t kMinKeyBytes = 8;
+constexpr size_t kGuessableBytes = 8;
 constexpr size_t kMaxKeyFileBytes = 1 << 20;
 
 }  // namespace
@@ -24,9 +25,9 @@ ApiKeys ApiKeys::FromFile(const std::string& path) {
     begin = end + 1;
     while (!key.empty() && (key.back() == '\r' || key.back() == ' ')) key.remove_suffix(1);
     if (key.empty() || key.front() == '#') continue;
-    if (key.size() < kMinKeyBytes)
-      Throw(ErrorKind::kInvalid, "{}: the key of line {} has {} characters; at least {} are needed",
-            path, line, key.size(), kMinKeyBytes);
+    if (key.size() < kGuessableBytes)
+      LogWarn("{}: the key of line {} has {} characters: it can be guessed", path, line,
+              key.size());
     keys.hashes_.push_back(SaltedHash(keys.salt_, key));
   }
   Erase(text);

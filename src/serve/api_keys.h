@@ -16,7 +16,7 @@ class ApiKeys {
   // None: none is asked for.
   ApiKeys() = default;
   // Those of a file, one a line; blank lines and those that begin with # are none. Errors: as
-  // ReadFile; kInvalid for a file without keys, and for a key of fewer than 8 characters, by line.
+  // ReadFile; kInvalid for a file without keys. Warns of short ones, by line.
   static ApiKeys FromFile(const std::string& path);
 
   bool empty() const { return hashes_.empty(); }

@@ -115,6 +115,7 @@ std::string DashboardDataJson(const DashboardSource& source) {
                    {"version", source.version},
                    {"status", source.is_draining ? "draining" : "serving"},
                    {"ranks", course.num_ranks},
+                   {"stages", course.num_stages},
                    {"expert_ranks", options.layout.moe_ep},
                    {"split", SplitName(options.split)},
                    {"layers", course.layers},

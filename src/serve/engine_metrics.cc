@@ -52,7 +52,7 @@ void WriteIterations(const runtime::EngineCourse& course, const runtime::EngineO
           last.num_requests - last.num_prompt_requests);
   out.One("context_tokens", "gauge", "Tokens of prompts in the last iteration.",
           last.num_prompt_tokens);
-  const int64_t max_blocks = options.layout.dp * options.num_kv_blocks;
+  const int64_t max_blocks = options.layout.dp * options.num_micro_batches * options.num_kv_blocks;
   const auto used = static_cast<int64_t>(std::llround(kv_usage * static_cast<double>(max_blocks)));
   out.One("kv_cache_max_blocks", "gauge", "Blocks of the KV caches of all groups of ranks.",
           max_blocks);
@@ -76,7 +76,9 @@ void WriteLayers(const runtime::EngineCourse& course, MetricsWriter& out) {
   const auto ranks = static_cast<size_t>(course.num_ranks);
   for (size_t i = 0; i < course.computed_rows.size(); ++i)
     out.Add(course.computed_rows[i],
-            LayerLabel(course.layers[i / ranks]) + fmt::format(",rank=\"{}\"", i % ranks));
+            LayerLabel(course.layers[i / ranks]) +
+                fmt::format(",rank=\"{}\"",
+                            static_cast<size_t>(course.first_ranks[i / ranks]) + i % ranks));
   const auto by_layer = [&](const char* name, const char* help, const auto& values) {
     out.Begin(name, "counter", help);
     for (size_t l = 0; l < values.size(); ++l) out.Add(values[l], LayerLabel(course.layers[l]));

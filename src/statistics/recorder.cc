@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <functional>
 
 #include "base/error.h"
 
@@ -49,11 +50,13 @@ std::optional<RecordSettings> ChooseRecordSettings(const RecordSources& sources)
 }
 
 Recorder::Recorder(const RecorderOptions& options) : options_(options) {
-  WIDELOAD_CHECK(options.num_ranks > 0 && options.num_experts > 0 && !options.layers.empty() &&
+  WIDELOAD_CHECK(options.num_ranks > 0 && options.num_stages > 0 &&
+                     options.num_ranks % options.num_stages == 0 && options.num_experts > 0 &&
+                     !options.layers.empty() &&
                      std::is_sorted(options.layers.begin(), options.layers.end()) &&
                      options.layers.front() >= 0,
-                 "{} ranks, {} experts, {} layers", options.num_ranks, options.num_experts,
-                 options.layers.size());
+                 "{} ranks, {} stages, {} experts, {} layers", options.num_ranks,
+                 options.num_stages, options.num_experts, options.layers.size());
   layer_index_.assign(static_cast<size_t>(options.layers.back()) + 1, -1);
   for (size_t i = 0; i < options.layers.size(); ++i)
     layer_index_[static_cast<size_t>(options.layers[i])] = static_cast<int32_t>(i);
@@ -140,13 +143,14 @@ int64_t Recorder::num_dropped() const {
 }
 
 ExpertStatistics Recorder::Statistics() const {
+  const int32_t ranks_of_stage = options_.num_ranks / options_.num_stages;
   ExpertStatistics statistics{.num_experts = options_.num_experts,
                               .experts_per_token = options_.experts_per_token,
-                              .ep_size = options_.num_ranks,
+                              .ep_size = ranks_of_stage,
                               .iter_start = options_.range.start,
                               .num_iterations = max_iterations_,
                               .layers = options_.layers,
-                              .num_ranks = options_.num_ranks};
+                              .num_ranks = ranks_of_stage};
   for (const auto& rank : ranks_)
     statistics.num_iterations =
         std::min(statistics.num_iterations, rank->num_ended.load(std::memory_order_acquire));
@@ -158,12 +162,16 @@ ExpertStatistics Recorder::Statistics() const {
                    rank->first_iteration);
   statistics.counts.resize(statistics.RowOffset(statistics.num_iterations, 0, 0));
   const auto row = static_cast<size_t>(options_.num_experts);
+  const auto sums = [&](int64_t iteration, size_t layer, int32_t rank) {
+    return statistics.counts.begin() +
+           static_cast<int64_t>(statistics.RowOffset(iteration, layer, rank % ranks_of_stage));
+  };
   for (int64_t i = 0; i < statistics.num_iterations; ++i)
     for (int32_t r = 0; r < options_.num_ranks; ++r) {
       const uint32_t* counts = CountsOf(*ranks_[static_cast<size_t>(r)], i);
       for (size_t l = 0; l < statistics.layers.size(); ++l)
-        std::copy_n(counts + l * row, row,
-                    statistics.counts.data() + statistics.RowOffset(i, l, r));
+        std::transform(counts + l * row, counts + (l + 1) * row, sums(i, l, r), sums(i, l, r),
+                       std::plus<>());
     }
   return statistics;
 }

@@ -49,6 +49,9 @@ std::optional<RecordSettings> ChooseRecordSettings(const RecordSources& sources)
 // What a recorder is for, and how much it may hold.
 struct RecorderOptions {
   int32_t num_ranks = 1;
+  // Of a pipeline, a divisor of num_ranks: in the statistics, ranks with the same place in their
+  // stages are one, since each has layers of its own.
+  int32_t num_stages = 1;
   std::vector<int32_t> layers = {};  // MoE layers of the model, ascending
   int32_t num_experts = 0;
   int32_t experts_per_token = 0;

@@ -150,6 +150,17 @@ class BadFlags(CliTest):
             with self.subTest(flag=flag, value=value):
                 self.refused(self.generate(f"{flag}={value}"), *found)
 
+    def test_stages_that_cannot_be(self):
+        for flags, *found in [
+                (("--pp", "6"), "--pp is 6; the model has 5 layers"),
+                (("--pp", "2", "--pp-partition", "3,3"), "--pp-partition is 3,3; it must be 2 numbers \\(--pp\\).*sum is 5"),
+                (("--pp-partition", "2,3"), "--pp-partition is 2,3; it must be 1 numbers \\(--pp\\)"),
+                (("--pp", "2", "--pp-partition", "4,x"), "--pp-partition.*x"),
+                (("--pp", "2", "--pp-partition", "5,"), "--pp-partition is 5,; it ends in a comma"),
+                (("--pp", "2", "--pp-micro-batches", "3"), "--pp-micro-batches is 3 and --pp is 2")]:
+            with self.subTest(flags):
+                self.refused(self.generate(*flags), *found)
+
     def test_empty_stop_text(self):
         self.refused(self.generate("--stop", "a", "--stop", ""), "--stop is empty", "one character")
 

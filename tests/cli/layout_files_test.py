@@ -25,11 +25,11 @@ class LayoutFiles(CliTest):
 
     def test_all_ways_to_divide_attention_and_experts_give_the_logits_of_one_rank(self):
         with unittest.mock.patch.multiple(random_checkpoint, **SIZES):
-            random_checkpoint.make(self.folder / "model", 2)
+            random_checkpoint.make(self.folder / "model", 2)  # several layers, of which each stage has some
         expected, _ = self.logits(self.folder / "model")
         for name, said in [("attention-tp-8", "8 ranks that share attention"), ("attention-dp-8", "8 ranks x"),
                            ("moe-tp-only", "each divided among 8 ranks"), ("moe-ep-only", "16 slots for 16 experts, placement"),
-                           ("moe-tp-4-ep-2", "each divided among 4 ranks")]:
+                           ("moe-tp-4-ep-2", "each divided among 4 ranks"), ("pp-2-ep-4", "2 stages of 4 ranks x")]:
             with self.subTest(name):
                 found, start = self.logits(self.folder / "model", "--config", LAYOUTS / f"{name}.yaml")
                 self.assertIn(said, start)

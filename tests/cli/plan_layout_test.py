@@ -10,12 +10,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from cli_support import EMBEDDED, SOURCE, TINY, CliTest, run  # noqa: E402
 
-ASKED = ["--ranks", "4", "--context", "256", "--memory-per-rank", "1G", "--json"]
+ASKED = ["--ranks", "4", "--context", "256", "--json"]
 
 
 class PlanLayout(CliTest):
-    def plan(self, model, *flags, concurrency=16):
-        done = self.good("plan-layout", "-m", model, *ASKED, "--concurrency", concurrency, *flags)
+    def plan(self, model, *flags, concurrency=16, memory="1G"):
+        done = self.good("plan-layout", "-m", model, *ASKED, "--memory-per-rank", memory, "--concurrency", concurrency, *flags)
         return json.loads(done.stdout)
 
     def test_config_json_alone_gives_the_bytes_of_the_weights(self):
@@ -48,6 +48,19 @@ class PlanLayout(CliTest):
     def test_ranks_without_requests_are_not_recommended(self):
         plan = self.plan(TINY, concurrency=1)
         self.assertIn("--tp 4 --dp 1", plan["recommended"])
+
+    def test_stages_divide_the_weights_between_hosts_and_are_for_what_does_not_fit_without(self):
+        plan = self.plan(EMBEDDED, "--ranks-per-host", "1")
+        by_flags = {layout["flags"]: layout for layout in plan["layouts"]}
+        whole, stage = by_flags["--tp 1 --dp 4 --moe-tp 1 --ep 4"], by_flags["--tp 1 --dp 1 --moe-tp 1 --ep 1 --pp 4"]
+        self.assertLess(stage["bytes_per_rank"]["weights"], whole["bytes_per_rank"]["weights"] / 2)
+        self.assertLess(stage["bytes_per_token"], whole["bytes_per_token"])
+        self.assertNotIn("--pp", plan["recommended"])
+        least = min(layout["bytes_per_rank"]["total"] for layout in plan["layouts"])
+        plan = self.plan(EMBEDDED, "--ranks-per-host", "1", memory=least)
+        self.assertIn("--pp", plan["recommended"])
+        self.assertIn("with fewer of which none fits", plan["reason"])
+        self.good("generate", "-p", "Once", "-n", "2", *plan["recommended"].split())
 
     def test_refuses_what_cannot_be(self):
         args = ["plan-layout", "-m", TINY, "--ranks", "2", "--memory-per-rank"]

@@ -62,7 +62,7 @@ class Pages(ServeTest):
     def test_fields_are_those_of_the_documentation(self):
         data = json.loads(self.server.ask("GET", "/dashboard/data")[2])
         self.assertEqual(set(data), {
-            "schema_version", "time", "model", "version", "status", "ranks", "expert_ranks", "split", "layers", "iterations",
+            "schema_version", "time", "model", "version", "status", "ranks", "stages", "expert_ranks", "split", "layers", "iterations",
             "prompt_tokens", "generated_tokens", "busy_seconds", "idle_seconds", "rank_rows", "imbalance_sums",
             "balancedness_sums", "stretches", "requests", "balancer", "exchange", "host"})
         self.assertEqual((data["schema_version"], data["status"], data["balancer"]["mode"]), (1, "serving", "tensorrt_llm"))

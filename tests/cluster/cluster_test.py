@@ -272,6 +272,37 @@ class UnderSlurm(OnHosts):
         code, output = self.slurm.sbatch(SOURCE / "deploy/slurm/wideload.sbatch")
         self.assertEqual((code, output.strip()), (2, "wideload.sbatch: say what to run, such as: bench throughput --model DIR --dataset FILE"))
 
+    def benchmark(self, logs, *arguments, variables=()):
+        rows = Program(self.folder).rows
+        return self.slurm.sbatch(SOURCE / "deploy/slurm/benchmark.sbatch", arguments, ["--nodes=2", "--ntasks-per-node=2", "--time=10"],
+                                 self.variables(f"WIDELOAD={BIN}/wideload", f"LOGS={logs}", "CONCURRENCIES=1 4", "PORT=8123",
+                                                f"LOAD=--dataset-name custom --dataset-path {rows} --num-prompts 8", *variables))
+
+    def test_a_server_is_measured_and_ended_and_nothing_in_the_folder_is_lost(self):
+        logs = self.folder / "logs"
+        logs.mkdir()
+        (logs / "before.txt").write_text("kept")
+        code, output = self.benchmark(logs, "--threads", "1")
+        self.assertEqual(code, 0, output[-3000:])
+        self.assertEqual((logs / "before.txt").read_text(), "kept")
+        reports = [json.loads(path.read_text()) for path in sorted(logs.glob("*-concurrency-*.json"))]
+        self.assertEqual([(report["max_concurrency"], report["completed"]) for report in reports], [(1, 8), (4, 8)])
+        self.assertIn("MPI between them", next(logs.glob("*-server.log")).read_text())
+        self.assertEqual(self.cluster.leftovers(), [])
+
+    def test_a_server_that_does_not_start_ends_the_benchmark_with_its_words(self):
+        code, output = self.benchmark(self.folder / "failed", "--model", str(self.folder / "none"))
+        self.assertNotEqual(code, 0)
+        self.assertIn("none", output)
+        self.assertIn("the load could not be run", output)
+
+    def test_the_batch_file_says_where_a_server_listens(self):
+        code, output = self.slurm.sbatch(SOURCE / "deploy/slurm/wideload.sbatch",
+                                         ["serve", "--model", str(self.folder / "none"), "--port", "8124", "--host=0.0.0.0"],
+                                         ["--nodes=1", "--ntasks-per-node=1"], self.variables(f"WIDELOAD={BIN}/wideload"))
+        self.assertNotEqual(code, 0)
+        self.assertRegex(output, r"wideload.sbatch: http://[^:]+:8124\n")
+
     def test_a_rank_that_fails_ends_the_job_with_an_error(self):
         code, output = self.slurm.sbatch(SOURCE / "deploy/slurm/wideload.sbatch", ["-c", "test $SLURM_PROCID != 3 || exit 7; sleep 60"],
                                          variables=self.variables("WIDELOAD=/bin/sh"), timeout=40)

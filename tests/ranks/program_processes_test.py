@@ -186,6 +186,25 @@ class SameResults(ProcessesTest):
                 for what in ("logits", "bench"):
                     self.assertEqual(self.path(f"{what}-{name}").read_bytes(), self.path(f"{what}-one").read_bytes())
 
+    def test_stages_give_the_same_files_and_a_host_loads_those_of_its_ranks(self):
+        def weights_kib(done):
+            number, unit = re.search(r"weights ([\d.]+) ([KM])iB", done.stderr).groups()
+            return float(number) * (1024 if unit == "M" else 1)
+
+        def bench(name):
+            return self.bench("--output", self.path(name), num_rows=8)
+        flags = ("--kernels", "avx2")
+        whole = self.good(*bench("one"), *flags)
+        stage = ("--pp", "2", "--pp-partition", "1,3", "--rebalance", "random:3", *flags)
+        counts = ("--expert-statistic-path", self.path("counts"))
+        self.good_ranks(4, *bench("processes"), *stage, *counts)
+        two = self.good_hosts(2, 2, *bench("hosts"), *stage, "--slot-storage", "copy")
+        self.assertLess(weights_kib(two), weights_kib(whole) / 2)  # of one layer of four, and the embedding
+        for name in ("processes", "hosts"):
+            self.assertEqual(self.path(name).read_bytes(), self.path("one").read_bytes(), name)
+        self.good("eplb", "plan", "--expert_statistic_path", self.path("counts"), "--num_slots", "18", "--output_path",
+                  self.path("plan"))  # for --ep 2, as it was recorded
+
     def test_hosts_wait_for_a_person(self):
         """For longer than the silence after which a rank of another host is dead."""
         command = self.on_hosts(2, 2, "chat", "-n", "8", "--threads", "1")
@@ -260,7 +279,7 @@ class OneVoice(ProcessesTest):
         self.refused_pair(self.bench("--kernels", "reference"), self.bench("--kernels", "avx2"),
                           "rank 1: --kernels is avx2; rank 0 has reference")
         self.refused_pair(self.bench("--tp", "2"), self.bench(),
-                          "rank 1: the layout is --tp 1 --dp 2 --moe-tp 1; rank 0 has --tp 2 --dp 1 --moe-tp 1")
+                          "rank 1: the layout is --tp 1 --dp 2 --moe-tp 1 --pp 1; rank 0 has --tp 2 --dp 1 --moe-tp 1 --pp 1")
         self.refused_pair(self.bench("--split", "first"), self.bench(), "rank 1: --split is optimal; rank 0 has first")
         other = self.model(TINY, rms_norm_eps=1e-5)
         rows = self.dataset()
@@ -283,7 +302,7 @@ class OneVoice(ProcessesTest):
         options = [(row[0].split("`")[-2], row[1]) for row in rows if len(row) == 6 and row[3] in ("alike", "file alike")]
         self.assertIn(("--deadline", "FLOAT: 0.1 to 86400"), options)
         texts = {"--kv-cache-memory": "64M", "--placement": "random:3", "--migration-bandwidth": "1G", "--weight-store": "mine",
-                 "--weight-file": "/nowhere/experts"}
+                 "--weight-file": "/nowhere/experts", "--pp-partition": "4", "--pp-micro-batches": "1"}
         for option, kind in options:
             with self.subTest(option):
                 if kind == "no value":

@@ -1,5 +1,7 @@
 #include "support/engine_processes.h"
 
+#include <optional>
+
 #include "exchange/shm_fabric.h"
 #include "runtime/processes/rank_server.h"
 
@@ -10,11 +12,13 @@ ProcessOutcome RunEngineProcesses(const EngineProcesses& run) {
   return RunRankProcesses(
       options.num_ranks(), {.deadline = options.deadline}, run.job, [&](comm::Communicator& group) {
         const model::Model& model = run.model_of(group.rank());
-        exchange::ShmFabric rows(group, runtime::ExchangeSegmentBytes(model, options),
-                                 run.job + "-rows");
+        std::optional<exchange::ShmFabric> rows;
+        if (const int64_t bytes = runtime::ExchangeSegmentBytes(model, options); bytes > 0)
+          rows.emplace(group, bytes, run.job + "-rows");
         exchange::ShmFabric orders(
             group, runtime::MessageChannel::SegmentBytes(options.num_ranks()), run.job + "-orders");
-        const runtime::RankLinks links{.group = &group, .exchange = &rows, .orders = &orders};
+        const runtime::RankLinks links{
+            .group = &group, .exchange = rows ? &*rows : nullptr, .orders = &orders};
         if (group.rank() > 0) return runtime::RankServer(model, options, links).Serve();
         runtime::Engine engine(model, options, links);
         run.lead(engine);

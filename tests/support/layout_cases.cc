@@ -17,6 +17,24 @@ namespace {
 constexpr uint64_t kSeed = 15;
 constexpr const char* kRandomModel = "random_8_heads";
 
+// The first has one layer.
+std::vector<int32_t> UnequalStages(int64_t num_layers, int32_t num_stages) {
+  std::vector<int32_t> layers = {1};
+  for (int32_t s = 1; s < num_stages; ++s)
+    layers.push_back(
+        static_cast<int32_t>(parallel::ShardOf(num_layers - 1, num_stages - 1, s - 1).size()));
+  return layers;
+}
+
+std::vector<parallel::Layout> StageLayouts(int32_t num_ranks, int64_t num_heads) {
+  std::vector<parallel::Layout> layouts;
+  for (int32_t tp = 1; tp <= std::min<int64_t>(num_ranks, num_heads); tp *= 2)
+    for (int32_t moe_tp = 1; moe_tp <= num_ranks; moe_tp *= 2)
+      layouts.push_back(
+          {.tp = tp, .dp = num_ranks / tp, .moe_tp = moe_tp, .moe_ep = num_ranks / moe_tp});
+  return layouts;
+}
+
 // Ranks are more than cores, and others may use the machine, too.
 constexpr std::chrono::seconds kDeadline{60};
 
@@ -30,8 +48,9 @@ std::vector<std::string> LayoutModels() {
 }
 
 std::string LayoutCase::Describe() const {
-  return fmt::format("{} groups of {}, experts in {} parts, {}, {}", layout.dp, layout.tp,
-                     layout.moe_tp, are_experts_moving ? "moving" : "in place",
+  return fmt::format("{} stages, {} groups of {}, experts in {} parts, {}, {}", layout.pp,
+                     layout.dp, layout.tp, layout.moe_tp,
+                     are_experts_moving ? "moving" : "in place",
                      are_processes ? "processes" : "threads");
 }
 
@@ -39,17 +58,16 @@ std::vector<LayoutCase> LayoutCases(const std::string& folder) {
   const model::ModelReading reading = model::ReadModel(folder);
   std::vector<LayoutCase> cases;
   for (const int32_t world : {1, 2, 4, 8})
-    for (int32_t tp = 1; tp <= std::min<int64_t>(world, reading.config.num_attention_heads);
-         tp *= 2)
-      for (int32_t moe_tp = 1; moe_tp <= world; moe_tp *= 2) {
-        const parallel::Layout layout{
-            .tp = tp, .dp = world / tp, .moe_tp = moe_tp, .moe_ep = world / moe_tp};
+    for (int32_t pp = 1; pp <= std::min<int64_t>(world, reading.spec.num_layers()); pp *= 2)
+      for (const parallel::Layout& layout :
+           StageLayouts(world / pp, reading.config.num_attention_heads))
         for (const bool is_moving : {false, true})
-          for (const bool are_processes : {false, true})
+          for (const bool are_processes : {false, true}) {
             cases.push_back({.layout = layout,
                              .are_experts_moving = is_moving,
                              .are_processes = are_processes});
-      }
+            cases.back().layout.pp = pp;
+          }
   return cases;
 }
 
@@ -58,21 +76,22 @@ std::string LayoutPageBegin() {
 
 Every layout of 1, 2, 4 and 8 ranks of three models, and the largest difference of a logit from one rank; 0: no bit of any
 logit and no token differs. Ranks are threads of one process, or processes. `--ep` is the
-number of ranks divided by `--moe-tp`. `./dev soak layouts --all --write` makes this
+number of ranks of a stage divided by `--moe-tp`. `./dev soak layouts --all --write` makes this
 page; without `--write` it tries all again and compares; `./dev test` tries a sample. Experts that move have spare slots,
-go through their layer in chunks, and change their places at random while requests run. "random, 8 heads" has 2 KV heads,
+go through their layer in chunks, and change their places at random while requests run; with them the first of several stages has one
+layer, otherwise stages are equal. As many micro-batches as stages are in flight. "random, 8 heads" has 2 KV heads,
 8 layers and 16 experts, made from a seed; the others are in `testdata/models`.
 
-| model | ranks | share attention (`--tp`) | groups (`--dp`) | divide an expert (`--moe-tp`) | experts | threads | processes |
-|---|---|---|---|---|---|---|---|
+| model | ranks | stages (`--pp`) | share attention (`--tp`) | groups (`--dp`) | divide an expert (`--moe-tp`) | experts | threads | processes |
+|---|---|---|---|---|---|---|---|---|
 )";
 }
 
 std::string LayoutRowBegin(const std::string& folder, const LayoutCase& layout) {
   const bool is_random = folder.find(kRandomModel) != std::string::npos;
-  return fmt::format("| {} | {} | {} | {} | {} | {} | ",
+  return fmt::format("| {} | {} | {} | {} | {} | {} | {} | ",
                      is_random ? "random, 8 heads" : folder.substr(folder.find_last_of('/') + 1),
-                     layout.layout.world(), layout.layout.tp, layout.layout.dp,
+                     layout.layout.world(), layout.layout.pp, layout.layout.tp, layout.layout.dp,
                      layout.layout.moe_tp, layout.are_experts_moving ? "moving" : "in place");
 }
 
@@ -113,11 +132,14 @@ runtime::EngineOptions LayoutRunner::Options(const LayoutCase& layout) const {
   options.layout = layout.layout;
   options.deadline = kDeadline;
   options.max_num_tokens = 60;
+  options.num_micro_batches = layout.layout.pp;
+  if (layout.are_experts_moving && layout.layout.pp > 1)
+    options.stage_layers = UnequalStages(model_.model->spec().num_layers(), layout.layout.pp);
   const auto experts = static_cast<int32_t>(model_.config.num_experts);
   const int32_t ranks = layout.layout.moe_ep;
   if (!layout.are_experts_moving || options.num_ranks() == 1) return options;
   options.num_slots = ranks * std::min(experts, (experts + ranks - 1) / ranks + 1);
-  options.moe_max_num_tokens = 3 * options.num_ranks();
+  options.moe_max_num_tokens = 3 * options.layout.stage();
   options.rebalance = {.mode = rebalance::Mode::kRandom, .seed = kSeed};
   return options;
 }

@@ -21,7 +21,7 @@ struct LayoutCase {
   bool are_experts_moving = false;
   bool are_processes = false;
 
-  std::string Describe() const;  // "2 groups of 4, experts in 2 parts, in place, threads"
+  std::string Describe() const;  // "1 stages, 2 groups of 4, experts in 2 parts, in place, threads"
 };
 std::vector<LayoutCase> LayoutCases(const std::string& folder);
 
@@ -43,6 +43,7 @@ class LayoutRunner {
   // With the best kernels of this machine.
   explicit LayoutRunner(const std::string& folder);
 
+  int64_t num_layers() const { return model_.model->spec().num_layers(); }
   // Difference from one rank.
   std::string Run(const LayoutCase& layout);
 

@@ -1,6 +1,7 @@
 #include "support/random_layout.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstring>
@@ -32,12 +33,14 @@ class Dice {
 
 std::string RandomLayout::Describe() const {
   return fmt::format(
-      "kernels {}, {} groups of {} ranks x {} threads, {} slots, split {}, moe_max_num_tokens {}, "
+      "kernels {}, {} stages ({}) with {} micro-batches, {} groups of {} ranks x {} threads, {} "
+      "slots, split {}, moe_max_num_tokens {}, "
       "max_num_tokens {}, max_batch_size {}, {} KV blocks, {}",
-      KernelSetName(options.kernels), options.layout.dp, options.layout.tp,
-      options.threads_per_rank, options.num_slots, static_cast<int>(options.split),
-      options.moe_max_num_tokens, options.max_num_tokens, options.max_batch_size,
-      options.num_kv_blocks, options.moe_mode == moe::MoeMode::kBarrier ? "barrier" : "microbatch");
+      KernelSetName(options.kernels), options.layout.pp, fmt::join(options.stage_layers, ","),
+      options.num_micro_batches, options.layout.dp, options.layout.tp, options.threads_per_rank,
+      options.num_slots, static_cast<int>(options.split), options.moe_max_num_tokens,
+      options.max_num_tokens, options.max_batch_size, options.num_kv_blocks,
+      options.moe_mode == moe::MoeMode::kBarrier ? "barrier" : "microbatch");
 }
 
 RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size_t num_requests,
@@ -70,6 +73,17 @@ RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size
   std::shuffle(layout.order.begin(), layout.order.end(), dice.random());
   // Ranks that share attention have the barrier mode alone.
   if (tp == 1) o.moe_mode = dice.OneOf({moe::MoeMode::kBarrier, moe::MoeMode::kMicrobatch});
+  // Stages wait for each other in every step: of many ranks that takes long on few cores.
+  const auto stages =
+      static_cast<int32_t>(dice.Between(1, std::min<int64_t>(3, model.model->spec().num_layers())));
+  if (num_ranks > 0 || stages == 1 || ranks > 2) return layout;
+  o.layout.pp = stages;
+  o.num_micro_batches = static_cast<int32_t>(dice.Between(1, stages));
+  if (dice.Between(0, 1) == 1) {
+    o.stage_layers.assign(static_cast<size_t>(stages), 1);
+    o.stage_layers[static_cast<size_t>(dice.Between(0, stages - 1))] +=
+        static_cast<int32_t>(model.model->spec().num_layers()) - stages;
+  }
   return layout;
 }
 

@@ -57,6 +57,7 @@ struct MpiSession::State {
   std::unique_ptr<Pulse> watch;                      // of the dead
   std::unique_ptr<MpiCommunicator> farewell;         // of all ranks, for the end
 
+  void Connect();
   void MeetPeers();
   void Look();
   Where WhereItIs();
@@ -70,6 +71,24 @@ namespace {
 std::atomic<MpiSession::State*> running{nullptr};
 
 }  // namespace
+
+// Of each pair of ranks the lower one speaks first. Ranks that open a connection to each other at
+// the same time, as collectives make them, sometimes end with none on a loaded machine (Open MPI
+// 4.1, "connect() failed"), and the run then hangs.
+void MpiSession::State::Connect() {
+  char byte = 0;
+  const auto send = [&](int peer) { return MPI_Send(&byte, 1, MPI_CHAR, peer, 0, MPI_COMM_WORLD); };
+  const auto receive = [&](int peer) {
+    return MPI_Recv(&byte, 1, MPI_CHAR, peer, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+  };
+  for (int peer = 0; peer < size; ++peer) {
+    if (peer == rank) continue;
+    const bool is_connected = rank < peer
+                                  ? send(peer) == MPI_SUCCESS && receive(peer) == MPI_SUCCESS
+                                  : receive(peer) == MPI_SUCCESS && send(peer) == MPI_SUCCESS;
+    if (!is_connected) Throw(ErrorKind::kRunFailed, "no connection to rank {} by MPI", peer);
+  }
+}
 
 // None of the waits that follow could find a rank dead without this.
 void MpiSession::State::MeetPeers() {
@@ -167,6 +186,7 @@ MpiSession::MpiSession() : state_(std::make_unique<State>()) {
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_rank(MPI_COMM_WORLD, &state_->rank);
   MPI_Comm_size(MPI_COMM_WORLD, &state_->size);
+  state_->Connect();
   state_->MeetPeers();
   state_->farewell = MakeMpiCommunicator({.deadline = std::chrono::hours(24 * 365)}, size());
   running = state_.get();

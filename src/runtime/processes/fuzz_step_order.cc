@@ -67,6 +67,12 @@ void CheckOrder(Windows windows, const StepOrder& order) {
   if (order.kind != OrderKind::kStep) return;
   if (order.change) CheckChange(*order.change);
   const EngineOptions options = SmallOptions();
+  WIDELOAD_CHECK(order.micro_batch >= 0 && order.micro_batch < options.num_micro_batches,
+                 "micro-batch {}", order.micro_batch);
+  WIDELOAD_CHECK(order.incoming_tokens >= 0 && order.incoming_tokens <= options.max_num_tokens,
+                 "{} tokens come in", order.incoming_tokens);
+  WIDELOAD_CHECK(order.iteration >= 0 || order.entries.empty(), "{} entries of no iteration",
+                 order.entries.size());
   WIDELOAD_CHECK(std::ssize(order.entries) <= options.max_batch_size, "{} entries",
                  order.entries.size());
   int64_t num_tokens = 0;
@@ -129,12 +135,16 @@ class ChangedRun {
         scheduler_.Add(id, NextRequest(input_, static_cast<uint64_t>(id)));
       }
       if (what % 16 == 1 && next_ > 0) Retire(input_.Next() % next_);
+      if (what % 8 == 5) PassStep();
       const StepPlan& plan = scheduler_.Plan();
       for (const PlanEntry& entry : plan.groups[0])
         if (entry.sequence->id % 4 == 1)
           entry.sequence->allowed.assign(static_cast<size_t>(grammar::TokenWords(kSmallVocab)),
                                          what);
-      writer_.WriteStep({.iteration = iteration, .change = what % 8 == 3 ? &change_ : nullptr},
+      writer_.WriteStep({.iteration = iteration,
+                         .micro_batch = what / 32 % 2,
+                         .incoming_tokens = what % 41,
+                         .change = what % 8 == 3 ? &change_ : nullptr},
                         plan.groups[0], bytes_);
       if (what >= 128) ChangeOrder();
       CheckOrder(windows_, reader_.Read(bytes_));
@@ -143,6 +153,12 @@ class ChangedRun {
   }
 
  private:
+  // A step in which the rank's stage has no micro-batch, and the one before it may have one.
+  void PassStep() {
+    writer_.WriteStep({.incoming_tokens = input_.Next() % 41}, {}, bytes_);
+    if (input_.Next() >= 128) ChangeOrder();
+    CheckOrder(windows_, reader_.Read(bytes_));
+  }
   void Retire(RequestId id) {
     scheduler_.Retire(id);
     writer_.Forget(id);

@@ -17,14 +17,14 @@ ProcessTeam::ProcessTeam(const model::Model& model, const EngineOptions& options
     : trace_(options.trace),
       placements_(model, options),
       links_(links),
-      tensor_size_(options.layout.tp),
+      layout_(options.layout),
       answers_{.vocab_size = model.spec().vocab_size,
                .num_moe_layers = static_cast<size_t>(model.spec().moe.num_layers()),
                .num_experts = static_cast<size_t>(model.spec().moe.num_experts),
-               .num_ranks = static_cast<size_t>(options.num_ranks())},
+               .num_ranks = static_cast<size_t>(options.layout.stage())},
       channel_(*links.orders, *links.group),
       rank_(std::make_unique<Rank>(
-          model, MakeRankOptions(options, placements_, *links.group, links.exchange))),
+          model, MakeRankOptions(model, options, placements_, *links.group, links.exchange))),
       peers_(static_cast<size_t>(links.group->size()) - 1) {
   WIDELOAD_CHECK(links.group->rank() == 0 && links.group->size() == options.num_ranks(),
                  "rank {} of {} leads {} ranks", links.group->rank(), links.group->size(),
@@ -48,8 +48,8 @@ void ProcessTeam::Start() {
 
 void ProcessTeam::Run(const TeamStep& step) {
   if (failure_) std::rethrow_exception(failure_);
-  const moe::SharedPlacements announced =
-      step.change != nullptr ? placements_.Apply(*step.change) : nullptr;
+  const MicroBatch& first = *step.stages.front();
+  const moe::SharedPlacements announced = first.change ? placements_.Apply(*first.change) : nullptr;
   try {
     RunAll(step, announced);
   } catch (const std::exception& failure) {
@@ -59,34 +59,39 @@ void ProcessTeam::Run(const TeamStep& step) {
 }
 
 void ProcessTeam::RunAll(const TeamStep& step, const moe::SharedPlacements& announced) {
-  const StepPlan& plan = step.plan;
-  const StepHead head{.iteration = step.iteration,
-                      .most_tokens = step.most_tokens(),
-                      .count_routed = counts_are_wanted_ ||
-                                      (recorder_ != nullptr && recorder_->Wants(step.iteration)),
-                      .change = step.change};
   for (Peer& peer : peers_) {
     const int r = PeerRank(peer);
-    peer.orders.WriteStep(head, EntriesOf(plan, r), bytes_);
+    const RankStep part = StepOf(step, layout_, r);
+    peer.orders.WriteStep(HeadOf(step, part, r), part.entries, bytes_);
     channel_.Send(r, bytes_);
   }
-  rank_->Run({.entries = plan.groups[0],
-              .iteration = step.iteration,
-              .most_tokens = head.most_tokens,
-              .announced = announced});
-  for (Peer& peer : peers_) TakeAnswer(peer, plan, head);
+  RankStep own = StepOf(step, layout_, 0);
+  own.announced = announced;
+  rank_->Run(own);
+  for (Peer& peer : peers_) TakeAnswer(peer, step);
 }
 
-void ProcessTeam::TakeAnswer(Peer& peer, const StepPlan& plan, const StepHead& head) {
+StepHead ProcessTeam::HeadOf(const TeamStep& step, const RankStep& part, int rank) const {
+  const MicroBatch& batch = *step.stages[static_cast<size_t>(rank / layout_.stage())];
+  return {.iteration = part.iteration,
+          .most_tokens = part.most_tokens,
+          .micro_batch = part.micro_batch,
+          .incoming_tokens = part.incoming_tokens,
+          .count_routed =
+              counts_are_wanted_ || (recorder_ != nullptr && recorder_->Wants(part.iteration)),
+          .change = batch.change && !batch.is_empty() ? &*batch.change : nullptr};
+}
+
+void ProcessTeam::TakeAnswer(Peer& peer, const TeamStep& step) {
   const int r = PeerRank(peer);
+  const RankStep part = StepOf(step, layout_, r);
+  const StepHead head = HeadOf(step, part, r);
   const std::span<const std::byte> bytes =
       channel_.Receive(r, MessageChannel::Patience::kDeadline, "the outputs of the iteration");
-  // Of a group its first rank has the outputs.
-  peer.answer.Read(
-      bytes,
-      {.entries = r % tensor_size_ == 0 ? EntriesOf(plan, r) : std::span<const PlanEntry>(),
-       .count_routed = head.count_routed},
-      answers_);
+  peer.answer.Read(bytes,
+                   {.entries = HasOutputs(layout_, r) ? part.entries : std::span<const PlanEntry>(),
+                    .count_routed = head.count_routed},
+                   answers_);
   const AnswerExtras& extras = peer.answer.extras();
   if (extras.signal != 0 && links_.on_signal) links_.on_signal(extras.signal);
   if (recorder_ != nullptr)
@@ -109,10 +114,6 @@ std::vector<trace::TrackData> ProcessTeam::ReadTrace() {
     throw;
   }
   return tracks;
-}
-
-std::span<const PlanEntry> ProcessTeam::EntriesOf(const StepPlan& plan, int rank) const {
-  return plan.groups[static_cast<size_t>(rank / tensor_size_)];
 }
 
 void ProcessTeam::EndGroup(const std::exception& failure) {

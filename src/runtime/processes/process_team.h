@@ -78,14 +78,14 @@ class ProcessTeam {
   };
   int PeerRank(const Peer& peer) const { return static_cast<int>(&peer - peers_.data()) + 1; }
   void RunAll(const TeamStep& step, const moe::SharedPlacements& announced);
-  void TakeAnswer(Peer& peer, const StepPlan& plan, const StepHead& head);
-  std::span<const PlanEntry> EntriesOf(const StepPlan& plan, int rank) const;
+  StepHead HeadOf(const TeamStep& step, const RankStep& part, int rank) const;
+  void TakeAnswer(Peer& peer, const TeamStep& step);
   void EndGroup(const std::exception& failure);
 
   const trace::Trace* trace_;  // null: nothing is traced
   PlacementState placements_;
   RankLinks links_;
-  int32_t tensor_size_;  // ranks of a group
+  parallel::Layout layout_;
   AnswerShape answers_;
   MessageChannel channel_;
   std::unique_ptr<Rank> rank_;

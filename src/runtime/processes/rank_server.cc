@@ -9,11 +9,11 @@ RankServer::RankServer(const model::Model& model, const EngineOptions& options,
     : trace_(options.trace),
       placements_(model, options),
       links_(links),
-      is_first_of_group_(parallel::CoordinatesOf(options.layout, links.group->rank()).tp == 0),
+      has_outputs_(HasOutputs(options.layout, links.group->rank())),
       channel_(*links.orders, *links.group),
       orders_(options, model.spec().vocab_size, kv::Windows(model::CacheShapes(model.spec()))),
       rank_(std::make_unique<Rank>(
-          model, MakeRankOptions(options, placements_, *links.group, links.exchange))) {}
+          model, MakeRankOptions(model, options, placements_, *links.group, links.exchange))) {}
 
 void RankServer::Serve() {
   try {
@@ -46,9 +46,11 @@ bool RankServer::ServeOne() {
   rank_->Run({.entries = order.entries,
               .iteration = order.iteration,
               .most_tokens = order.most_tokens,
-              .announced = order.change ? placements_.Apply(*order.change) : nullptr});
+              .announced = order.change ? placements_.Apply(*order.change) : nullptr,
+              .micro_batch = order.micro_batch,
+              .incoming_tokens = order.incoming_tokens});
   const std::span<const PlanEntry> answered =
-      is_first_of_group_ ? order.entries : std::span<const PlanEntry>();
+      has_outputs_ ? order.entries : std::span<const PlanEntry>();
   WriteAnswer(answered, rank_->result(),
               {.signal = links_.pending_signal ? links_.pending_signal() : 0,
                .routed_counts = rank_->routed_counts()},

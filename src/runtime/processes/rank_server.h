@@ -24,7 +24,7 @@ class RankServer {
   const trace::Trace* trace_;  // null: nothing is traced
   PlacementState placements_;
   RankLinks links_;
-  bool is_first_of_group_;  // whose outputs are wanted
+  bool has_outputs_;
   MessageChannel channel_;
   OrderReader orders_;
   std::unique_ptr<Rank> rank_;

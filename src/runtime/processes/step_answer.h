@@ -33,7 +33,7 @@ struct AnswerShape {
   int64_t vocab_size = 0;
   size_t num_moe_layers = 0;
   size_t num_experts = 0;
-  size_t num_ranks = 0;
+  size_t num_ranks = 0;  // of its stage
 };
 
 // What was asked for.

@@ -55,6 +55,8 @@ void OrderWriter::WriteStep(const StepHead& head, std::span<const PlanEntry> ent
   writer.Put(static_cast<uint32_t>(head.count_routed));
   writer.Put(head.iteration);
   writer.Put(head.most_tokens);
+  writer.Put(int64_t{head.micro_batch});
+  writer.Put(head.incoming_tokens);
   WriteChange(head.change, writer);
   writer.PutAll(std::span<const RequestId>(forgotten_));
   forgotten_.clear();
@@ -116,6 +118,15 @@ class OrderReader::Parser {
       order.most_tokens = reader_.Take<int64_t>();
       Require(order.most_tokens >= 0 && order.most_tokens <= owner_.options_.max_num_tokens,
               "is of {} tokens", order.most_tokens);
+      const auto micro_batch = reader_.Take<int64_t>();
+      Require(micro_batch >= 0 && micro_batch < owner_.options_.num_micro_batches,
+              "is of micro-batch {}", micro_batch);
+      order.micro_batch = static_cast<int32_t>(micro_batch);
+      order.incoming_tokens = reader_.Take<int64_t>();
+      Require(order.incoming_tokens >= 0 &&
+                  order.incoming_tokens <=
+                      (owner_.options_.layout.pp > 1 ? owner_.options_.max_num_tokens : 0),
+              "hands over {} tokens", order.incoming_tokens);
       order.change = TakeChange();
       for (const RequestId id : reader_.TakeAll<RequestId>())
         Require(owner_.sequences_.erase(id) == 1, "forgets sequence {}, which is not there", id);
@@ -124,6 +135,7 @@ class OrderReader::Parser {
               "has {} entries", num_entries);
       for (uint64_t i = 0; i < num_entries; ++i) ParseEntry();
       Require(num_tokens_ <= owner_.options_.max_num_tokens, "computes {} tokens", num_tokens_);
+      Require(order.iteration >= 0 || num_entries == 0, "computes {} entries", num_entries);
     }
     Require(reader_.is_at_end(), "is longer than its {} entries", order.entries.size());
   }

@@ -21,8 +21,10 @@ enum class OrderKind : int32_t { kStart, kStep, kReadTrace, kStop };
 
 // What a step says beside a rank's entries.
 struct StepHead {
-  int64_t iteration = -1;
-  int64_t most_tokens = 0;  // that any rank computes
+  int64_t iteration = -1;   // -1: nothing is computed
+  int64_t most_tokens = 0;  // that any rank of its stage computes
+  int32_t micro_batch = 0;
+  int64_t incoming_tokens = 0;  // RankStep's
   bool count_routed = false;
   const rebalance::PlacementChange* change = nullptr;  // null: none
 };
@@ -53,6 +55,8 @@ struct StepOrder {
   OrderKind kind = OrderKind::kStop;
   int64_t iteration = -1;
   int64_t most_tokens = 0;
+  int32_t micro_batch = 0;
+  int64_t incoming_tokens = 0;
   bool count_routed = false;
   // As sent: whether it fits the model is for PlacementState to say.
   std::optional<rebalance::PlacementChange> change;

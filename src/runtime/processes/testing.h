@@ -19,6 +19,8 @@ inline constexpr std::array<int64_t, 1> kNoWindows = {0};
 inline EngineOptions SmallOptions() {
   EngineOptions options;
   options.layout = parallel::DataParallel(2);
+  options.layout.pp = 2;
+  options.num_micro_batches = 2;
   options.max_num_tokens = 40;
   options.max_batch_size = 4;
   options.num_kv_blocks = 8;  // few: requests are preempted

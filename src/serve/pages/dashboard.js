@@ -33,7 +33,7 @@ function showTiles(data) {
     ['Tokens per second: prompts, generated', `${rate('prompt_tokens')}, ${rate('generated_tokens')}`],
     ['Iterations', figure(data.iterations)],
     ['KV cache in use', percent(data.requests.kv_usage)],
-    ['Ranks, layers with experts', `${data.ranks}, ${data.layers.length}`],
+    ['Ranks, layers with experts', `${data.ranks * data.stages}, ${data.layers.length}`],
     ['Experts, slots of a layer', state.experts && state.experts.experts ? `${state.experts.experts}, ${state.experts.slots[0].length}` : 'none'],
     ['Balancer', b.mode === 'off' ? 'off' : b.skipped_iterations > b.generation && b.generation === 0 ? `${b.mode}, behind` : b.mode],
     ['Placement generation', b.generation ? `${b.generation}, ${figure(b.seconds_since_change)} s ago` : '0, as started'],
@@ -113,7 +113,8 @@ function showRanks(data) {
   const iterations = data.iterations - (before ? before.iterations : 0);
   const perIteration = iterations > 0 ? Layers.mean(Layers.difference(data.imbalance_sums, before && before.imbalance_sums)) / iterations : 0;
   text('ranks-text', values.length ? `Relative to the mean of the layer. Of the window's sums ${figure(convention(Layers.mean(values)))} on average over layers` +
-    ` (worst layer ${figure(convention(Math.max(...values)))}); measured per iteration ${figure(convention(perIteration))}.` : 'No tokens in this window.');
+    ` (worst layer ${figure(convention(Math.max(...values)))}); measured per iteration ${figure(convention(perIteration))}.` +
+    (data.stages > 1 ? ` Ranks are counted within the stage (of ${data.stages}) that has the layer.` : '') : 'No tokens in this window.');
   heatMap('ranks', `Load of ${data.ranks} ranks in ${rows.length} layers; the table below has every value.`, 'rank', rows);
   details('ranks-table', 'As a table', () => heatTable('Load of ranks, 1 is the mean', 'rank', rows));
 }
@@ -191,7 +192,7 @@ function showPairs(data) {
 function showHealth(data) {
   const h = data.host;
   byId('health-table').replaceChildren(table('Server and host', ['what', 'value'], [
-    ['server', data.status], ['ranks that take part', String(data.ranks)], ['last iteration', `${figure(data.idle_seconds)} s ago`],
+    ['server', data.status], ['ranks that take part', String(data.ranks * data.stages)], ['last iteration', `${figure(data.idle_seconds)} s ago`],
     ['requests open', String(data.requests.open)], ['requests that gave their place up', String(data.requests.preemptions)],
     ['tokens of prompts found in the prefix cache', percent(data.requests.prefix_hit_rate)],
     ...Object.entries(h.parts).filter(([, size]) => size).map(([name, size]) => [`planned for: ${name}`, bytes(size)]),
