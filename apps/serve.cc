@@ -58,8 +58,9 @@ std::chrono::milliseconds Milliseconds(double seconds) {
 serve::ServerOptions ServeCommand::Options(const runtime::EngineOptions& engine_options) const {
   // As many tokens as fill the caches of all groups so often are waited for: some minutes of work.
   constexpr int64_t kCachesOpen = 16;
-  const int64_t cache_tokens = engine_options.layout.dp * engine_options.num_micro_batches *
-                               engine_options.num_kv_blocks * kv::kBlockTokens;
+  const int64_t cache_tokens = int64_t{engine_options.layout.dp} *
+                               engine_options.num_micro_batches * engine_options.num_kv_blocks *
+                               kv::kBlockTokens;
   return {
       .api = {.version = kVersion,
               .keys =
