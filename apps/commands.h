@@ -10,6 +10,7 @@ void AddGenerate(Command program);
 void AddChat(Command program);
 void AddServe(Command program);
 void AddLogits(Command program);
+void AddEval(Command program);
 void AddTokenize(Command program);
 void AddApplyTemplate(Command program);
 void AddInspect(Command program);

@@ -15,7 +15,9 @@
 #include "checkpoint/memory_plan.h"
 #include "commands.h"
 #include "file_flags.h"
+#include "grammar/json_schema.h"
 #include "interrupt.h"
+#include "jinja/json_value.h"
 #include "option_flags.h"
 #include "runtime/engine_loop.h"
 #include "runtime/text_limits.h"
@@ -34,6 +36,7 @@ struct GenerateCommand {
   std::optional<std::string> prompt;
   std::string prompt_file;
   std::vector<std::string> stop;
+  std::string json_schema;
   bool show_special = false;
   bool json = false;
 
@@ -108,6 +111,13 @@ runtime::Request GenerateCommand::MakeRequest(const std::string& text,
       sampling.max_tokens.value_or(std::clamp<int64_t>(room, 0, kDefaultMaxTokens));
   request.sampling = ResolveSampling(sampling, session);
   request.eos_ids = ResolveEos(sampling, session, tokenizer);
+  if (!json_schema.empty()) {
+    const jinja::Value schema =
+        jinja::ParseJsonValue(ReadFile(json_schema, kMaxSettingsBytes), json_schema);
+    request.grammar = std::make_shared<grammar::TokenGrammar>(
+        grammar::SchemaGrammar(schema, json_schema),
+        std::make_shared<const grammar::TokenTrie>(tokenizer, session.config.vocab_size));
+  }
   RefuseInvalid(request, session, options, place);
   if (json) CheckLogprobMemory(request);
   return request;
@@ -186,7 +196,7 @@ void Output::ShowLogprobs() const {
 }
 
 void GenerateCommand::Run(runtime::ProcessWorld* world) {
-  CheckFiles(engine, {Reads("--prompt-file", prompt_file)});
+  CheckFiles(engine, {Reads("--prompt-file", prompt_file), Reads("--json-schema", json_schema)});
   const std::string prompt_text = Text();
   CatchInterrupts();
   std::unique_ptr<const tokenizer::Tokenizer> tokenizer;
@@ -214,6 +224,8 @@ void AddGenerate(Command program) {
   command.Add("-p,--prompt", generate.prompt, "text to continue");
   command.Add("-f,--prompt-file", generate.prompt_file,
               "file with the text to continue; - is standard input");
+  command.Add("--json-schema", generate.json_schema,
+              "file with a JSON schema: what is generated is JSON that it allows");
   command.Add("--stop", generate.stop, "end before this text; may be given several times")
       .OneValueEach();
   AddOption(command, "--logprobs", generate.sampling);

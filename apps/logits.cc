@@ -8,12 +8,11 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "checkpoint/memory_plan.h"
 #include "commands.h"
 #include "file_flags.h"
 #include "id_lists.h"
 #include "interrupt.h"
-#include "session.h"
+#include "prompt_logits.h"
 #include "tensor/safetensors.h"
 
 namespace wideload::apps {
@@ -25,19 +24,7 @@ struct LogitsCommand {
   std::string output;
 
   void Run(runtime::ProcessWorld* world);
-
- private:
-  int64_t Check(const std::vector<std::vector<int32_t>>& lists, const Session& session,
-                const runtime::EngineOptions& options) const;
 };
-
-runtime::Request MakeRequest(const std::vector<int32_t>& ids) {
-  runtime::Request request;
-  request.prompt = ids;
-  request.max_tokens = 0;
-  request.prompt_logits = true;
-  return request;
-}
 
 // The bytes of all rows.
 uint64_t RowBytes(const std::vector<std::vector<int32_t>>& lists, int64_t vocab_size) {
@@ -97,50 +84,24 @@ class LogitsFile {
   std::string held_;              // the rows of a stream
 };
 
-// Refuses what the engine would refuse, and rows of logits that the memory cannot hold. Returns the
-// tokens of the longest list.
-int64_t LogitsCommand::Check(const std::vector<std::vector<int32_t>>& lists, const Session& session,
-                             const runtime::EngineOptions& options) const {
-  size_t longest = 0;
-  for (size_t i = 0; i < lists.size(); ++i) {
-    RefuseInvalid(MakeRequest(lists[i]), session, options, fmt::format("{}: list {}", input, i));
-    longest = std::max(longest, lists[i].size());
-  }
-  const checkpoint::MemoryPart parts[] = {
-      {"logits of an iteration",
-       SaturatingProduct({static_cast<uint64_t>(options.num_ranks()),
-                          static_cast<uint64_t>(options.max_num_tokens),
-                          static_cast<uint64_t>(session.config.vocab_size), sizeof(float)}),
-       "--max-num-tokens"},
-      {"all rows", OutputPath(output).is_stream() ? RowBytes(lists, session.config.vocab_size) : 0,
-       "--output"}};
-  checkpoint::CheckMemory(parts, AvailableMemoryBytes());
-  return static_cast<int64_t>(longest);
-}
-
 void LogitsCommand::Run(runtime::ProcessWorld* world) {
   CheckFiles(engine, {Reads("--input-ids", input), Writes("--output", output)});
   const std::vector<std::vector<int32_t>> lists = ReadIdLists(input);
   CatchInterrupts();
   CheckWritable(output);
+  const ListName name = [&](size_t i) { return fmt::format("{}: list {}", input, i); };
   Session session =
       StartSession(world, engine, [&](const Session& start, const runtime::EngineOptions& options) {
-        return Check(lists, start, options);
+        const bool holds_rows = OutputPath(output).is_stream();
+        return CheckPromptLogits(
+            lists, name, start, options,
+            {{"all rows", holds_rows ? RowBytes(lists, start.config.vocab_size) : 0, "--output"}});
       });
   LogitsFile file(output, lists, session.config.vocab_size);
-  session.engine->SetLogitsSink(
-      [&](runtime::RequestId id, int64_t position, std::span<const float> row) {
-        file.Write(static_cast<size_t>(id), position, row);
-      });
-  for (const auto& ids : lists) session.engine->Submit(MakeRequest(ids));
-  RunRecorded(session, [&] {
-    while (!session.engine->idle()) {
-      for (const runtime::Event& event : session.engine->Step())
-        if (event.finish == runtime::FinishReason::kError)
-          Throw(ErrorKind::kRunFailed, "{}: list {}: {}", input, event.id, event.error);
-      if (InterruptSignal() != 0) Throw(ErrorKind::kRunFailed, "interrupted; nothing was written");
-    }
-  });
+  RunPromptLogits(session, lists, name,
+                  [&](size_t list, int64_t position, std::span<const float> row) {
+                    file.Write(list, position, row);
+                  });
   file.Commit();
   LogInfo("{}: logits of {} lists", output, lists.size());
 }

@@ -12,9 +12,9 @@ int main(int argc, char** argv) {
       "wideload",
       "wideload serves mixture-of-experts language models with wide expert parallelism.");
   for (const auto add :
-       {apps::AddGenerate, apps::AddChat, apps::AddServe, apps::AddLogits, apps::AddTokenize,
-        apps::AddApplyTemplate, apps::AddInspect, apps::AddBench, apps::AddDemo, apps::AddEplb,
-        apps::AddDoctor, apps::AddPlanLayout, apps::AddConfig})
+       {apps::AddGenerate, apps::AddChat, apps::AddServe, apps::AddLogits, apps::AddEval,
+        apps::AddTokenize, apps::AddApplyTemplate, apps::AddInspect, apps::AddBench, apps::AddDemo,
+        apps::AddEplb, apps::AddDoctor, apps::AddPlanLayout, apps::AddConfig})
     add(program.command());
   return apps::FinishOutput(program.Run(argc, argv));
 }

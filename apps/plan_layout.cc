@@ -159,7 +159,7 @@ Traffic TrafficOf(const Question& question, const parallel::Layout& layout) {
     }
     tensor.Add(sum_bytes);
     parts.Add(element * spec.moe.top_k() * spec.experts.width);
-    exchange.messages += 3 * (layout.stage() - 1);  // counts, rows, results
+    exchange.messages += int64_t{3} * (layout.stage() - 1);  // counts, rows, results
     exchange.bytes += elsewhere * static_cast<double>(spec.hidden * element) * (row_copies + top_k);
   }
   tensor.Add(spec.vocab_size * DTypeBytes(DType::kF32));
@@ -233,7 +233,8 @@ Choice Choose(const Question& question, const std::vector<Candidate>& candidates
     if (!candidate.refusal.empty()) continue;
     if (smallest == nullptr || candidate.bytes_per_rank < smallest->bytes_per_rank)
       smallest = &candidate;
-    if (!candidate.fits || candidate.layout.dp * candidate.layout.pp > question.concurrency)
+    if (!candidate.fits ||
+        int64_t{candidate.layout.dp} * candidate.layout.pp > question.concurrency)
       continue;
     const auto rank = [](const Candidate& c) {
       return std::tuple(c.layout.pp, c.traffic.bytes, c.bytes_per_rank);

@@ -37,7 +37,7 @@ void PrepareTrace(const EngineFlags& flags, Session& session) {
 }
 
 void WriteStatistics(Session& session) {
-  if (!session.recorder) return;
+  if (!session.recorder || !session.record) return;
   session.recorder->Write(session.record->path, session.existing);
   if (session.recorder->num_dropped() > 0)
     LogWarn("{}: {} iterations did not fit into memory and are missing", session.record->path,

@@ -58,8 +58,9 @@ std::chrono::milliseconds Milliseconds(double seconds) {
 serve::ServerOptions ServeCommand::Options(const runtime::EngineOptions& engine_options) const {
   // As many tokens as fill the caches of all groups so often are waited for: some minutes of work.
   constexpr int64_t kCachesOpen = 16;
-  const int64_t cache_tokens = engine_options.layout.dp * engine_options.num_micro_batches *
-                               engine_options.num_kv_blocks * kv::kBlockTokens;
+  const int64_t cache_tokens = int64_t{engine_options.layout.dp} *
+                               engine_options.num_micro_batches * engine_options.num_kv_blocks *
+                               kv::kBlockTokens;
   return {
       .api = {.version = kVersion,
               .keys =
@@ -146,6 +147,9 @@ void ServeCommand::Run(runtime::ProcessWorld* world) {
   model.expert_bytes = session.bytes.expert;
   runtime::EngineLoop loop(*session.engine, tokenizer.get());
   ServeControl control(session, record_path);
+  // Its requests use these two, however the run ends.
+  const std::unique_ptr<serve::HttpServer, void (*)(serve::HttpServer*)> stops_control(
+      control_http ? &*control_http : nullptr, [](serve::HttpServer* server) { server->Stop(); });
   const auto started = [&] {
     if (control_http) {
       control_http->Start(serve::ControlHandlers(loop, options.api.keys, control.Routes()));
@@ -157,7 +161,6 @@ void ServeCommand::Run(runtime::ProcessWorld* world) {
   RunRecorded(session, [&] {
     serve::Serve(model, loop, http, options, started,
                  [&] { return InterruptSignal() != 0 || control.is_drain_asked(); });
-    if (control_http) control_http->Stop();
     control.End(*session.engine);
   });
   LogInfo("all requests are answered; the server has ended");

@@ -1,6 +1,6 @@
 // The cost of ranks: the prompts of the embedded model on 8 ranks x 1 thread against 1 rank x 2
 // threads, in turns on the same machine; the same of replicas and of the online balancer against
-// none; memory; and what recording expert statistics costs.
+// none; memory; and what recording expert statistics and watching an engine cost.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +18,7 @@
 #include "kv/paged_cache.h"
 #include "loaded_model.h"
 #include "runtime/engine.h"
+#include "runtime/engine_monitor.h"
 #include "tokenizer/tokenizer.h"
 
 namespace wideload {
@@ -29,7 +30,8 @@ using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::string model = WIDELOAD_MODELS_DIR "/wideload-14m";
-  std::vector<std::string> parts = {"speed", "slots", "balancer", "memory", "statistics"};
+  std::vector<std::string> parts = {"speed",  "slots",      "balancer",
+                                    "memory", "statistics", "watching"};
   int num_pairs = 9;
   int64_t concurrency = 64;
 };
@@ -78,7 +80,7 @@ struct Pass {
 };
 
 Pass RunPrompts(runtime::Engine& engine, const std::vector<apps::DatasetRow>& rows,
-                int64_t concurrency) {
+                int64_t concurrency, runtime::EngineMonitor* monitor = nullptr) {
   Pass pass;
   const runtime::ExchangeFigures before = engine.exchange_figures();
   const auto start = Clock::now();
@@ -98,6 +100,7 @@ Pass RunPrompts(runtime::Engine& engine, const std::vector<apps::DatasetRow>& ro
       pass.output_tokens += event.token >= 0 ? 1 : 0;
       in_flight -= event.finish != runtime::FinishReason::kNone ? 1 : 0;
     }
+    if (monitor != nullptr) monitor->Note(0);
   }
   pass.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   pass.exchange = engine.exchange_figures() - before;
@@ -381,12 +384,41 @@ void MeasureStatistics(const Options& options) {
               replay * 1e6 / iterations, run * 1e6 / iterations, 100 * replay / run);
 }
 
+// What a server does for its dashboard and metrics: counts of routed tokens, and sums of them.
+void MeasureWatching(const Options& options) {
+  const LoadedModel loaded = Load(options.model);
+  const std::vector<apps::DatasetRow> rows = ReadPrompts(options.model);
+  for (const Layout& layout : {Layout{1, 1}, kEightRanks}) {
+    runtime::Engine plain(*loaded.model, OptionsFor(loaded, layout));
+    runtime::Engine watched(*loaded.model, OptionsFor(loaded, layout));
+    runtime::EngineMonitor monitor(watched);
+    std::vector<double> ratios;
+    for (int pair = 0; pair < options.num_pairs; ++pair) {
+      double seconds[2];
+      for (int i = 0; i < 2; ++i) {
+        const bool is_watched = (pair + i) % 2 == 0;
+        const double before = ProcessSeconds();
+        RunPrompts(is_watched ? watched : plain, rows, options.concurrency,
+                   is_watched ? &monitor : nullptr);
+        seconds[is_watched ? 1 : 0] = ProcessSeconds() - before;
+      }
+      ratios.push_back(seconds[1] / seconds[0]);
+    }
+    std::sort(ratios.begin(), ratios.end());
+    std::printf(
+        "watching, %d ranks, %d interleaved pairs: CPU time over that of an engine that nobody "
+        "watches: median %.4f [%.4f-%.4f]   goal < 1.01\n",
+        layout.num_ranks, options.num_pairs, ratios[ratios.size() / 2], ratios.front(),
+        ratios.back());
+  }
+}
+
 int Main(int argc, char** argv) {
   Options options;
   CLI::App app("cost of ranks: speed, memory, statistics of 8 ranks against 1");
   app.add_option("--part", options.parts,
-                 "speed, slots, balancer, memory, statistics (default: all)")
-      ->check(CLI::IsMember({"speed", "slots", "balancer", "memory", "statistics"}));
+                 "speed, slots, balancer, memory, statistics, watching (default: all)")
+      ->check(CLI::IsMember({"speed", "slots", "balancer", "memory", "statistics", "watching"}));
   app.add_option("--pairs", options.num_pairs, "interleaved pairs of runs")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
@@ -403,6 +435,7 @@ int Main(int argc, char** argv) {
     if (part == "slots") MeasureSlots(options);
     if (part == "balancer") MeasureBalancer(options);
     if (part == "statistics") MeasureStatistics(options);
+    if (part == "watching") MeasureWatching(options);
     std::fflush(stdout);
   }
   std::printf("load average at end: %s\n", LoadAverage().c_str());

@@ -68,6 +68,8 @@ struct GemmTile {
   int64_t row_end = 0;
   int64_t group_begin = 0;
   int64_t group_end = 0;
+  // Weights that this thread reads after this tile, as far as is known: they are on their way then.
+  const std::byte* next = nullptr;
 };
 
 // A part of every head of a row: `heads` runs of `width` elements, `stride` apart.

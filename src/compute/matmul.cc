@@ -39,7 +39,13 @@ GemmTile TileOf(const GemmCut& cut, int64_t task, int64_t rows, int64_t groups) 
   return {.row_begin = row_task * cut.rows_per_task,
           .row_end = std::min(rows, (row_task + 1) * cut.rows_per_task),
           .group_begin = group_task * cut.groups_per_task,
-          .group_end = std::min(groups, (group_task + 1) * cut.groups_per_task)};
+          .group_end = std::min(groups, (group_task + 1) * cut.groups_per_task),
+          .next = nullptr};
+}
+
+// The task that the thread of `task` does next, if all take equally long.
+int64_t TaskAfter(const Exec& exec, int64_t task) {
+  return task + (exec.pool != nullptr ? exec.pool->num_threads() : 1);
 }
 
 static_assert(kNumGemms == kNumWeightFormats && static_cast<int>(WeightFormat::kF32) == kF32Gemm &&
@@ -62,8 +68,14 @@ void RunGemm(const Exec& exec, const PackedMatrix& w, int64_t rows, const GemmAr
   const auto gemm = GemmOf(w.shape());
   const int64_t groups = CeilDiv(args.n, kGroupColumns);
   const GemmCut cut = CutGemm(rows, groups, YGroupBytes(w.shape()));
-  RunTasks(exec, cut.num_tasks(), rows * w.n() * w.k(),
-           [&](int64_t task, int) { gemm(args, TileOf(cut, task, rows, groups)); });
+  const int64_t y_group_bytes = YGroupBytes(w.shape());
+  RunTasks(exec, cut.num_tasks(), rows * w.n() * w.k(), [&](int64_t task, int) {
+    GemmTile tile = TileOf(cut, task, rows, groups);
+    const int64_t after = TaskAfter(exec, task);
+    if (after < cut.num_tasks())
+      tile.next = args.weights + TileOf(cut, after, rows, groups).group_begin * y_group_bytes;
+    gemm(args, tile);
+  });
 }
 
 void CheckKernels(const char* op, const Exec& exec, const PackedMatrix& w) {
@@ -151,8 +163,17 @@ void RunExperts(const Exec& exec, std::span<BusyGroup> busy, const PackedShape& 
   const int64_t column_groups = CeilDiv(columns, kGroupColumns);
   const int64_t num_tasks = CutGroups(busy, column_groups, YGroupBytes(matrix));
   RunTasks(exec, num_tasks, NumRows(busy) * columns * matrix.k, [&](int64_t task, int) {
+    const auto tile_of = [&](const BusyGroup& b, int64_t t) {
+      return TileOf(b.cut, t - b.first_task, b.rows, column_groups);
+    };
     const BusyGroup& b = GroupOfTask(busy, task);
-    gemm(args_of(b), TileOf(b.cut, task - b.first_task, b.rows, column_groups));
+    GemmTile tile = tile_of(b, task);
+    const int64_t after = TaskAfter(exec, task);
+    if (after < num_tasks) {
+      const BusyGroup& next = GroupOfTask(busy, after);
+      tile.next = args_of(next).weights + tile_of(next, after).group_begin * YGroupBytes(matrix);
+    }
+    gemm(args_of(b), tile);
   });
 }
 

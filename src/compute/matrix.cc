@@ -1,6 +1,7 @@
 #include "compute/matrix.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -48,6 +49,21 @@ class ColumnMap {
   bool gate_up_;
   std::span<const WeightSource> parts_;
 };
+
+// The rows of a group's columns if each is bf16 that is packed as it is.
+std::optional<Bf16Rows> PlainRows(const PackedShape& shape, const ColumnMap& map, int64_t group) {
+  if (shape.format != WeightFormat::kBF16) return std::nullopt;
+  Bf16Rows rows = {};
+  for (int64_t c = 0; c < kGroupColumns; ++c) {
+    const Column column = map.Of(group * kGroupColumns + c);
+    if (column.source == nullptr) continue;
+    if (column.source->format() != WeightFormat::kBF16) return std::nullopt;
+    const WeightSource::Run run = column.source->PlainRow(column.row);
+    if (run.stride != 1) return std::nullopt;
+    rows[static_cast<size_t>(c)] = run.data;
+  }
+  return rows;
+}
 
 void CheckParts(const PackedShape& shape, std::span<const WeightSource> parts) {
   int64_t n = 0;
@@ -97,11 +113,14 @@ PackedMatrix PackedMatrix::Pack(const PackedShape& shape, std::span<const Weight
   const int64_t num_groups = NumPackedColumns(shape) / kGroupColumns;
   std::vector<Refusal> refusals(static_cast<size_t>(num_groups));
   pool.Run(num_groups, [&](int64_t g, int) {
+    std::byte* const group = matrix.data_.data() + g * group_bytes;
+    const std::optional<Bf16Rows> rows = PlainRows(shape, map, g);
+    if (rows) PackBf16Group(*rows, shape.k, group);
     for (int64_t c = 0; c < kGroupColumns; ++c) {
       const Column column = map.Of(g * kGroupColumns + c);
       if (column.source == nullptr) continue;
-      const Refusal refusal = PackColumn(shape.format, *column.source, column.row, c,
-                                         matrix.data_.data() + g * group_bytes);
+      Refusal refusal;
+      if (!rows) refusal = PackColumn(shape.format, *column.source, column.row, c, group);
       if (refusal.is_set()) refusals[static_cast<size_t>(g)] = refusal;
       if (bias != nullptr) bias[g * kGroupColumns + c] = column.source->Bias(column.row);
     }

@@ -150,4 +150,19 @@ Refusal PackColumn(WeightFormat format, const WeightSource& source, int64_t row,
   return {};
 }
 
+void PackBf16Group(const Bf16Rows& rows, int64_t k, std::byte* group) {
+  constexpr int64_t kPairBytes = 4;
+  for (int64_t j = 0; j + 2 <= k; j += 2) {
+    for (const std::byte* row : rows) {
+      if (row != nullptr) std::memcpy(group, row + 2 * j, kPairBytes);
+      group += kPairBytes;
+    }
+  }
+  if (k % 2 == 0) return;
+  for (const std::byte* row : rows) {
+    if (row != nullptr) std::memcpy(group, row + 2 * (k - 1), 2);
+    group += kPairBytes;
+  }
+}
+
 }  // namespace wideload::compute

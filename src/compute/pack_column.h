@@ -2,8 +2,10 @@
 // Internal to compute.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
+#include "compute/kernels.h"
 #include "compute/weight_source.h"
 
 namespace wideload::compute {
@@ -24,5 +26,12 @@ struct Refusal {
 // before the first column. Returns the first value that the format cannot hold.
 Refusal PackColumn(WeightFormat format, const WeightSource& source, int64_t row, int64_t c,
                    std::byte* group);
+
+// The first of k bf16 values of each column, in one piece; null: padding.
+using Bf16Rows = std::array<const std::byte*, kGroupColumns>;
+
+// Writes all columns of a kBF16 group at once: the bytes that PackColumn writes one after the
+// other, a line at a time.
+void PackBf16Group(const Bf16Rows& rows, int64_t k, std::byte* group);
 
 }  // namespace wideload::compute

@@ -104,6 +104,10 @@ RuleId SchemaReader::RuleOf(const Value& schema, const std::string& pointer) {
 RuleId SchemaReader::DueRuleOf(const Value& schema, const std::string& pointer) {
   const auto found = rule_of_.find(&schema);
   if (found != rule_of_.end()) return found->second;
+  if (pointer.size() > kMaxPointerBytes)
+    Refuse(pointer.substr(0, 128), fmt::format("begins a place of more than {} bytes, which are "
+                                               "supported",
+                                               kMaxPointerBytes));
   if (rule_of_.size() >= kMaxSchemas)
     Refuse(pointer, fmt::format("is one schema more than {}, which are supported", kMaxSchemas));
   const RuleId rule = builder_.AddRule();
@@ -173,6 +177,9 @@ const Value& SchemaReader::TargetOf(const Dict& schema, std::string& pointer) co
   const Value* reference = schema.Find("$ref");
   const std::string* text = TextIn(*reference);
   if (text == nullptr) Refuse(at, "is no text");
+  if (text->size() > kMaxPointerBytes)
+    Refuse(at,
+           fmt::format("has {} bytes; at most {} are supported", text->size(), kMaxPointerBytes));
   std::string_view rest = *text;
   if (!rest.starts_with('#') || (rest.size() > 1 && rest[1] != '/'))
     Refuse(at, "does not begin with #/: only references within the schema are supported");
@@ -212,7 +219,7 @@ const Value& SchemaReader::Resolved(const Value& schema, std::string& pointer) c
 }
 
 // One of several must hold, not two.
-void SchemaReader::CheckOneOf(const jinja::Sequence& ways, const std::string& pointer) const {
+void SchemaReader::CheckOneOf(const jinja::Sequence& ways, const std::string& pointer) {
   std::vector<const Value*> resolved;
   for (size_t i = 0; i < ways.items.size(); ++i) {
     std::string at = Below(pointer, std::to_string(i));
@@ -220,7 +227,7 @@ void SchemaReader::CheckOneOf(const jinja::Sequence& ways, const std::string& po
   }
   for (size_t i = 0; i < resolved.size(); ++i)
     for (size_t k = 0; k < i; ++k)
-      if (!AreDisjoint(*resolved[k], *resolved[i]))
+      if (!disjointness_.AreDisjoint(*resolved[k], *resolved[i]))
         Refuse(pointer, fmt::format("has the alternatives {} and {}, which one value might satisfy "
                                     "both; supported are those of other types, or with a required "
                                     "property of other const or enum; or use anyOf",

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "grammar/json_rules.h"
+#include "grammar/schema_values.h"
 #include "jinja/value.h"
 
 namespace wideload::grammar {
@@ -16,8 +17,9 @@ namespace wideload::grammar {
 inline constexpr size_t kMaxSchemas = 4000;     // in one document, those within others counted
 inline constexpr size_t kMaxAlternatives = 64;  // of anyOf and oneOf
 inline constexpr size_t kMaxEnumValues = 1024;
-inline constexpr size_t kMaxNameBytes = 256;    // of a property
-inline constexpr size_t kMaxProperties = 1024;  // of one object
+inline constexpr size_t kMaxNameBytes = 256;      // of a property
+inline constexpr size_t kMaxPointerBytes = 4096;  // to a schema
+inline constexpr size_t kMaxProperties = 1024;    // of one object
 
 // Reads schemas of one document. Every value that the grammar allows is allowed by the schema; some
 // that the schema allows are left out: properties come in the schema's order, none beside them
@@ -74,7 +76,7 @@ class SchemaReader {
                             const std::string& pointer);
   ExpressionId Enumeration(const Dict& schema, const std::string& pointer);
   std::vector<std::string> TypesOf(const Dict& schema, const std::string& pointer) const;
-  void CheckOneOf(const jinja::Sequence& ways, const std::string& pointer) const;
+  void CheckOneOf(const jinja::Sequence& ways, const std::string& pointer);
   ExpressionId OfType(const std::string& type, const Dict& schema, const std::string& pointer);
   ExpressionId ObjectOf(const Dict& schema, const std::string& pointer);
   ExpressionId ArrayOf(const Dict& schema, const std::string& pointer);
@@ -85,6 +87,7 @@ class SchemaReader {
   std::optional<double> BoundOf(const Dict& schema, std::string_view keyword,
                                 const std::string& pointer) const;
   ExpressionId CallOf(const jinja::Value* schema, const std::string& pointer);
+  void CheckCount(size_t count, const std::string& pointer) const;
   uint32_t CountOf(const Dict& schema, std::string_view keyword, uint32_t fallback,
                    const std::string& pointer) const;
 
@@ -96,6 +99,7 @@ class SchemaReader {
   std::string where_;
   std::map<const jinja::Value*, RuleId> rule_of_;
   std::vector<Due> due_;  // whose rules are not defined yet
+  Disjointness disjointness_;
 };
 
 // The grammar of the values that `schema` allows. Errors: as SchemaReader and GrammarBuilder.

@@ -171,6 +171,8 @@ TEST(SchemaGrammar, NamesWhatItRefusesAndWhere) {
       {R"({"required": ["a"], "additionalProperties": false})", "/required has \"a\""},
       {R"({"type": "object", "properties": {"a": 1}})", "/properties/a is no schema"},
       {R"([])", "is no schema"},
+      {R"({"oneOf": [{"enum": [1, 2]}, {"enum": [3, {"a": [1]}]}, {"const": {"a": [1.0]}}]})",
+       "/oneOf has the alternatives 1 and 2"},
   };
   for (const auto& [schema, wrong] : cases)
     EXPECT_NE(WhyRefused(schema).find(wrong), std::string::npos)

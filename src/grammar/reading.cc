@@ -99,7 +99,7 @@ int32_t Readings::FindNext(int32_t reading, uint8_t byte) {
   if (r.row == nullptr && ++r.num_asked >= kOften) {
     r.row = std::make_unique<int32_t[]>(256);
     std::fill_n(r.row.get(), 256, kUnknown);
-    size_bytes_ += 256 * 4;
+    size_bytes_ += int64_t{256} * 4;
   }
   if (r.row != nullptr) r.row[byte] = next;
   return next;

@@ -20,7 +20,7 @@ constexpr int64_t kLargestInteger = 999'999'999'999'999'999;  // of JsonRules::k
 constexpr std::string_view kFormats = "date, time, date-time, uuid, ipv4, email";
 
 constexpr std::string_view kDate =
-    R"((?:\d{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|)"
+    R"((?:[12]\d{3}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|)"
     R"(02-(?:0[1-9]|1\d|2[0-8]))))";
 constexpr std::string_view kTime =
     R"((?:(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)))";
@@ -56,6 +56,11 @@ uint32_t SchemaReader::CountOf(const Dict& schema, std::string_view keyword, uin
   return static_cast<uint32_t>(count);
 }
 
+void SchemaReader::CheckCount(size_t count, const std::string& pointer) const {
+  if (count > kMaxProperties)
+    Refuse(pointer, fmt::format("has {} members; at most {} are supported", count, kMaxProperties));
+}
+
 SchemaReader::Members SchemaReader::MembersOf(const Dict& schema,
                                               const std::string& pointer) const {
   Members members;
@@ -63,6 +68,7 @@ SchemaReader::Members SchemaReader::MembersOf(const Dict& schema,
   const std::string at = Below(pointer, "properties");
   if (properties != nullptr) {
     if (properties->Map() == nullptr) Refuse(at, "is no object");
+    CheckCount(properties->Map()->entries().size(), at);
     for (const Dict::Entry& entry : properties->Map()->entries()) {
       const std::string& name = entry.key.Str()->text();
       members.listed.push_back({.name = name, .schema = &entry.value, .pointer = Below(at, name)});
@@ -80,6 +86,7 @@ SchemaReader::Members SchemaReader::MembersOf(const Dict& schema,
   if (required != nullptr) {
     const std::string place = Below(pointer, "required");
     if (required->Seq() == nullptr) Refuse(place, "is no list");
+    CheckCount(required->Seq()->items.size(), place);
     for (const Value& item : required->Seq()->items) {
       if (item.Str() == nullptr) Refuse(place, "has an item that is no text");
       const std::string& name = item.Str()->text();
@@ -97,9 +104,7 @@ SchemaReader::Members SchemaReader::MembersOf(const Dict& schema,
       found->is_required = true;
     }
   }
-  if (members.listed.size() > kMaxProperties)
-    Refuse(at, fmt::format("has {} members; at most {} are supported", members.listed.size(),
-                           kMaxProperties));
+  CheckCount(members.listed.size(), pointer);
   for (const Member& member : members.listed)
     if (member.name.size() > kMaxNameBytes)
       Refuse(at, fmt::format("has a name of {} bytes; at most {} are supported", member.name.size(),

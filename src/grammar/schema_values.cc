@@ -42,19 +42,6 @@ std::vector<std::string_view> ListedTypes(const Value& schema) {
   return types;
 }
 
-bool Requires(const Value& schema, std::string_view name) {
-  const Value* required = MemberOf(schema, "required");
-  return required != nullptr && required->Seq() != nullptr &&
-         std::ranges::any_of(required->Seq()->items,
-                             [&](const Value& one) { return TextOrNothing(&one) == name; });
-}
-
-bool HaveNoCommonValue(const std::vector<const Value*>& a, const std::vector<const Value*>& b) {
-  return !a.empty() && !b.empty() && std::ranges::none_of(a, [&](const Value* x) {
-    return std::ranges::any_of(b, [&](const Value* y) { return AreEqual(*x, *y); });
-  });
-}
-
 }  // namespace
 
 std::string Below(const std::string& pointer, std::string_view step) {
@@ -80,7 +67,23 @@ std::string_view TypeName(const Value& value) {
   return value.Seq() != nullptr ? "array" : "object";
 }
 
-bool AreEqual(const Value& a, const Value& b) {
+bool Disjointness::Requires(const Value& schema, std::string_view name) {
+  const Value* required = MemberOf(schema, "required");
+  if (required == nullptr || required->Seq() == nullptr) return false;
+  num_steps_ += std::ssize(required->Seq()->items);
+  return std::ranges::any_of(required->Seq()->items,
+                             [&](const Value& one) { return TextOrNothing(&one) == name; });
+}
+
+bool Disjointness::HaveNoCommonValue(const Values& a, const Values& b) {
+  return !a.empty() && !b.empty() && std::ranges::none_of(a, [&](const Value* x) {
+    return std::ranges::any_of(b, [&](const Value* y) { return AreEqual(*x, *y); });
+  });
+}
+
+// Beyond the steps all count as equal.
+bool Disjointness::AreEqual(const Value& a, const Value& b) {
+  if (++num_steps_ > kMaxSteps) return true;
   double x = 0, y = 0;
   const bool are_numbers =
       a.Bool() == nullptr && b.Bool() == nullptr && AsDouble(a, &x) && AsDouble(b, &y);
@@ -89,7 +92,9 @@ bool AreEqual(const Value& a, const Value& b) {
   if (a.Bool() != nullptr) return *a.Bool() == *b.Bool();
   if (a.Big() != nullptr) return b.Big() != nullptr && a.Big()->digits == b.Big()->digits;
   if (a.Str() != nullptr) return a.Str()->text() == b.Str()->text();
-  if (a.Seq() != nullptr) return std::ranges::equal(a.Seq()->items, b.Seq()->items, AreEqual);
+  if (a.Seq() != nullptr)
+    return std::ranges::equal(a.Seq()->items, b.Seq()->items,
+                              [this](const Value& v, const Value& w) { return AreEqual(v, w); });
   if (a.Map() == nullptr) return true;
   const auto& entries = a.Map()->entries();
   return entries.size() == b.Map()->entries().size() &&
@@ -99,8 +104,10 @@ bool AreEqual(const Value& a, const Value& b) {
          });
 }
 
-bool AreDisjoint(const Value& a, const Value& b) {
+bool Disjointness::AreDisjoint(const Value& a, const Value& b) {
   const auto types_a = ListedTypes(a), types_b = ListedTypes(b);
+  num_steps_ += 1 + std::ssize(types_a) * std::ssize(types_b);
+  if (num_steps_ > kMaxSteps) return false;
   const bool share_type =
       types_a.empty() || types_b.empty() || std::ranges::any_of(types_a, [&](auto x) {
         return std::ranges::any_of(types_b,
@@ -117,6 +124,7 @@ bool AreDisjoint(const Value& a, const Value& b) {
     return false;
   const Value* others = MemberOf(b, "properties");
   return std::ranges::any_of(properties->Map()->entries(), [&](const jinja::Dict::Entry& entry) {
+    if (++num_steps_ > kMaxSteps) return false;
     const std::string_view name = TextOrNothing(&entry.key);
     const Value* other = others != nullptr ? MemberOf(*others, name) : nullptr;
     return other != nullptr && Requires(a, name) && Requires(b, name) &&

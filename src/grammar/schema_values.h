@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "jinja/value.h"
 
@@ -22,11 +23,24 @@ std::string_view TypeName(const jinja::Value& value);
 inline bool IsOfType(std::string_view is, std::string_view wanted) {
   return is == wanted || (is == "integer" && wanted == "number");
 }
-// As JSON values are equal: 1 is 1.0, and the order of keys is of no matter.
-bool AreEqual(const jinja::Value& a, const jinja::Value& b);
+// Whether schemas can be seen to allow no value both: their types differ, or a property that both
+// require has other values. Values are equal as JSON's are: 1 is 1.0, and the order of keys is of
+// no matter.
+class Disjointness {
+ public:
+  // After so many steps of all comparisons together nothing is seen any more.
+  static constexpr int64_t kMaxSteps = 1'000'000;
 
-// Whether two schemas can be seen to allow no value both: their types differ, or a property that
-// both require has other values.
-bool AreDisjoint(const jinja::Value& a, const jinja::Value& b);
+  // False: it is not seen.
+  bool AreDisjoint(const jinja::Value& a, const jinja::Value& b);
+
+ private:
+  using Values = std::vector<const jinja::Value*>;
+  bool HaveNoCommonValue(const Values& a, const Values& b);
+  bool AreEqual(const jinja::Value& a, const jinja::Value& b);
+  bool Requires(const jinja::Value& schema, std::string_view name);
+
+  int64_t num_steps_ = 0;
+};
 
 }  // namespace wideload::grammar

@@ -13,7 +13,10 @@ EngineLoop::EngineLoop(Engine& engine, const tokenizer::Tokenizer* tokenizer, No
   });
 }
 
-EngineLoop::~EngineLoop() { engine_.SetLogitsSink({}); }
+EngineLoop::~EngineLoop() {
+  EndWorks();
+  engine_.SetLogitsSink({});
+}
 
 JobId EngineLoop::Submit(Job job) {
   Generation generation(tokenizer_, std::move(job.text));
@@ -34,12 +37,23 @@ void EngineLoop::Cancel(JobId id) {
   Wake();
 }
 
-void EngineLoop::Post(std::function<void(Engine&)> work) {
+void EngineLoop::Post(Work work) {
   {
     const std::lock_guard lock(inbox_mutex_);
-    works_.push_back(std::move(work));
+    if (takes_works_) works_.push_back(std::exchange(work, {}));
   }
-  Wake();
+  work ? work(nullptr) : Wake();
+}
+
+// Nothing is left of the works, and those to come are told at once.
+void EngineLoop::EndWorks() {
+  std::vector<Work> works;
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    takes_works_ = false;
+    works.swap(works_);
+  }
+  for (const Work& work : works) work(nullptr);
 }
 
 void EngineLoop::Wake() { wake_.Increment(); }
@@ -67,14 +81,14 @@ void EngineLoop::Step() {
 
 void EngineLoop::TakeInbox() {
   seen_ = wake_.Load();
-  std::vector<std::function<void(Engine&)>> works;
+  std::vector<Work> works;
   {
     const std::lock_guard lock(inbox_mutex_);
     std::swap(arrivals_, new_arrivals_);
     std::swap(cancellations_, new_cancellations_);
     works.swap(works_);
   }
-  for (const auto& work : works) work(engine_);
+  for (const Work& work : works) work(&engine_);
   for (Arrival& arrival : new_arrivals_) Start(std::move(arrival));
   new_arrivals_.clear();
   for (const JobId id : new_cancellations_) {
@@ -168,6 +182,7 @@ void EngineLoop::EndAll(const std::string& reason) {
 // Leaves the engine as it is: a rank that is stuck may still use what it has.
 void EngineLoop::FailAll(const std::string& reason) {
   failure_ = reason;
+  EndWorks();
   while (!jobs_.empty()) {
     const auto job = jobs_.begin();
     job->second.sink(job->second.generation.End(FinishReason::kError, reason));

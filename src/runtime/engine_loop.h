@@ -53,9 +53,11 @@ class EngineLoop {
   // Any thread. Ends the request with kCancelled in the next Step; unknown and ended ones are
   // ignored.
   void Cancel(JobId id);
-  // Any thread. Calls `work` on the engine's thread between two iterations, within the next Step,
-  // before requests that come later; it must not throw. Work that no Step follows is dropped.
-  void Post(std::function<void(Engine&)> work);
+  // Work for the engine between two iterations; must not throw.
+  using Work = std::function<void(Engine* engine)>;
+  // Any thread. Calls `work` once: on the engine's thread within the next Step, before requests
+  // that come later; with null, on any thread, when requests have been ended for good.
+  void Post(Work work);
   // Any thread: Wait returns.
   void Wake();
 
@@ -116,6 +118,7 @@ class EngineLoop {
   void Finish(Jobs::iterator job);
   void TakePromptLogits(RequestId id, int64_t position, std::span<const float> logits);
   void FailAll(const std::string& reason);
+  void EndWorks();
   void NoteFigures();
 
   Engine& engine_;
@@ -123,10 +126,11 @@ class EngineLoop {
   Now now_;
 
   std::mutex inbox_mutex_;
-  std::vector<Arrival> arrivals_;                    // of the inbox
-  std::vector<JobId> cancellations_;                 // of the inbox
-  std::vector<std::function<void(Engine&)>> works_;  // of the inbox
-  std::vector<Arrival> new_arrivals_;                // the inbox's, taken
+  std::vector<Arrival> arrivals_;      // of the inbox
+  std::vector<JobId> cancellations_;   // of the inbox
+  std::vector<Work> works_;            // of the inbox
+  bool takes_works_ = true;            // of the inbox
+  std::vector<Arrival> new_arrivals_;  // the inbox's, taken
   std::vector<JobId> new_cancellations_;
   std::atomic<JobId> next_id_{0};
   EventWord wake_;

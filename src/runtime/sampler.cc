@@ -97,9 +97,13 @@ void Sampler::ApplyAllowed(std::span<const uint64_t> allowed) {
   if (allowed.empty()) return;
   WIDELOAD_CHECK(allowed.size() == (logits_.size() + 63) / 64, "{} words for {} logits",
                  allowed.size(), logits_.size());
-  for (size_t i = 0; i < logits_.size(); ++i) {
-    const uint64_t word = allowed[i / 64];
-    if ((word >> (i % 64) & 1) == 0) logits_[i] = -std::numeric_limits<float>::infinity();
+  for (size_t word = 0; word < allowed.size(); ++word) {
+    const uint64_t bits = allowed[word];
+    if (bits == ~uint64_t{0}) continue;
+    const size_t first = word * 64;
+    const size_t end = std::min(first + 64, logits_.size());
+    for (size_t i = first; i < end; ++i)
+      if ((bits >> (i - first) & 1) == 0) logits_[i] = -std::numeric_limits<float>::infinity();
   }
 }
 

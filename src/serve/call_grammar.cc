@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "grammar/schema_values.h"
 
 namespace wideload::serve {

@@ -32,8 +32,12 @@ class ControlRoutes {
   void Handle(const HttpExchange& exchange) const {
     if (exchange.request().path == kHealthPath) return exchange.Respond({.body = "{}"});
     const ControlRoute& route = *Find(exchange.request().path);
-    loop_.Post(
-        [&route, exchange](runtime::Engine& engine) { exchange.Respond(Act(route, engine)); });
+    loop_.Post([&route, exchange](runtime::Engine* engine) {
+      exchange.Respond(engine != nullptr ? Act(route, *engine)
+                                         : RefusalResponse({.status = 503,
+                                                            .message = "the server is ending",
+                                                            .code = "shutting_down"}));
+    });
   }
 
  private:

@@ -22,7 +22,8 @@ struct ControlRoute {
 
 // Serves `routes`, and GET /health. Where there are keys each request needs one; those that a
 // script of a web page sends (they have an Origin) are refused. `loop` and `keys` must outlive the
-// HTTP server, whose exchanges wait for Steps of the loop: stop it after the last one.
+// HTTP server, whose exchanges wait for Steps of the loop; once its requests have been ended, they
+// get 503.
 HttpHandlers ControlHandlers(runtime::EngineLoop& loop, const ApiKeys& keys,
                              std::vector<ControlRoute> routes);
 

@@ -46,9 +46,9 @@ void Serve(const ServedModel& model, runtime::EngineLoop& loop, HttpServer& http
   loop.Watch();
   Api api(model, loop, options.api);
   api.SetConnections([&http] { return http.num_connections(); });
-  http.Start(api.Handlers());
-  started();
   try {
+    http.Start(api.Handlers());
+    started();
     Run(api, http, loop, options, is_ending);
   } catch (const std::exception&) {
     End(api, http, loop);

@@ -1,10 +1,12 @@
 """`wideload serve` with forms that the text must have: response_format, guided_*, forced tool_choice; over processes, too."""
 import json
 import os
+import pathlib
 import re
+import tempfile
 import unittest
 
-from cli_support import EMBEDDED, PROGRAM, CliTest
+from cli_support import PROGRAM, CliTest, run
 from serve_support import Server, ServeTest
 
 MPIRUN = os.environ.get("WIDELOAD_MPIRUN", "")
@@ -74,6 +76,19 @@ class Forms(ServeTest):
                                         text={"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}})
         self.assertEqual((status, body["status"]), (200, "completed"), body)
         self.check(body["output"][0]["content"][0]["text"], "stop")
+
+    def test_generate_has_the_same(self):
+        schema = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "schema.json"
+        schema.write_text(json.dumps(SCHEMA))
+        done = run("generate", "-p", PROMPT, "-n", 400, "--temperature", 1, "--seed", 6, "--json-schema", schema, "--json")
+        told = json.loads(done.stdout)
+        self.check(told["text"], told["finish_reason"])
+        fields = {"prompt": PROMPT, "max_tokens": 400, "temperature": 1, "seed": 6, **AS_SCHEMA}
+        self.assertEqual(self.server.post("/v1/completions", **fields)[1]["choices"][0]["text"], told["text"])
+        schema.write_text('{"not": {}}')
+        done = run("generate", "-p", PROMPT, "--json-schema", schema)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("/not is not supported", done.stderr)
 
     def test_choices_and_patterns(self):
         fields = {"prompt": PROMPT, "max_tokens": 40, "temperature": 1, "ignore_eos": True, "min_tokens": 30}

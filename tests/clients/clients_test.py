@@ -1,6 +1,7 @@
 """Clients that are not ours against `wideload serve`: ./dev test-clients. One that is not installed is skipped with a line."""
 import json
 import math
+import os
 import pathlib
 import shutil
 import struct
@@ -8,11 +9,14 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from typing import Literal, Optional
 
+import jsonschema
 import openai
+import pydantic
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "cli"))
-from cli_support import PROGRAM  # noqa: E402
+from cli_support import EMBEDDED, PROGRAM  # noqa: E402
 from serve_support import ServeTest  # noqa: E402
 
 CHAT = [{"role": "user", "content": "Who are you?"}]
@@ -72,6 +76,50 @@ class OpenAi(ServeTest):
         self.assertEqual(refusal.exception.param, "top_p")
 
 
+class Pet(pydantic.BaseModel):
+    kind: Literal["cat", "dog"]
+    legs: int = pydantic.Field(ge=0, le=8)
+    names: list[Literal["Tom", "Rex"]] = pydantic.Field(max_length=2)
+    born: Optional[bool]
+
+
+# What ends soon, though a small model writes it.
+SCHEMAS = [
+    Pet.model_json_schema(),
+    {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "string", "maxLength": 5}}, "required": ["b"]},
+    {"type": "object", "additionalProperties": {"type": "integer", "exclusiveMinimum": -3, "maximum": 40},
+     "properties": {"a\"b": {"const": None}}, "required": ["a\"b"]},
+    {"oneOf": [{"type": "string", "pattern": "^[a-f0-9]{1,6}$"}, {"type": "array", "items": {"enum": [1, "x"]}, "maxItems": 3}]},
+    {"$ref": "#/$defs/n", "$defs": {"n": {"type": "object", "properties": {
+        "v": {"type": "boolean"}, "n": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/n"}]}}, "required": ["v", "n"],
+        "additionalProperties": False}}},
+    {"type": "array", "prefixItems": [{"type": "string", "format": "date"}, {"type": "string", "format": "ipv4"}], "items": False,
+     "minItems": 2},
+    {"type": "string", "format": "email"}, {"type": "string", "format": "date-time"}, {"type": ["integer", "null"]},
+]
+
+
+class Schemas(ServeTest):
+    def test_every_text_satisfies_its_schema(self):
+        for schema in SCHEMAS:
+            validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+            num_whole = 0
+            for seed in range(8):
+                choice = self.server.post("/v1/completions", prompt="Once", max_tokens=200, temperature=1 + seed / 2, seed=seed,
+                                          guided_json=schema)[1]["choices"][0]
+                if choice["finish_reason"] == "stop":
+                    num_whole += 1
+                    validator.validate(json.loads(choice["text"]))
+            self.assertGreater(num_whole, 0, schema)
+
+    def test_a_class_of_pydantic_is_filled(self):
+        with openai.OpenAI(base_url=f"http://localhost:{self.server.port}/v1", api_key="none") as client:
+            for seed in range(4):
+                answer = client.chat.completions.parse(model=self.server.model, messages=CHAT, response_format=Pet, max_tokens=300,
+                                                       temperature=1, seed=seed)
+                self.assertIsInstance(answer.choices[0].message.parsed, Pet)
+
+
 class LogLikelihoods(ServeTest):
     """With the fields that lm-eval's local-completions sends."""
 
@@ -92,6 +140,53 @@ class LogLikelihoods(ServeTest):
             top = max(row)
             expected = row[token] - top - math.log(sum(math.exp(x - top) for x in row))
             self.assertLess(abs(told[position + 1] - expected), MAX_LOGPROB_DIFFERENCE, position)
+
+
+QUESTIONS = [{"context": "The cat sat on the", "choices": ["mat", "moonlight in June"], "gold": 0},
+             {"context": "Once upon a", "choices": ["time", "banana split", "x"], "gold": 0},
+             {"context": "Two and two is", "choices": ["four", "a"], "gold": 1}]
+# A task of lm-eval on a local file.
+TASK = """task: local_choices
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{context}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{gold}}}}"
+metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
+"""
+
+
+class LmEval(ServeTest):
+    def test_its_figures_are_those_of_wideload_eval(self):
+        program = pathlib.Path("build/clients/lm-eval/bin/lm_eval").resolve()
+        if not program.exists():
+            self.skipTest("lm-eval is not here")
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder)
+            (path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+            (path / "task.yaml").write_text(TASK.format(file=path / "task.jsonl"))
+            env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": folder}
+            url = f"http://localhost:{self.server.port}/v1/completions"
+            made = subprocess.run([program, "--model", "local-completions", "--tasks", "local_choices", "--include_path", path,
+                                   "--model_args", f"model={self.server.model},base_url={url},num_concurrent=1,"
+                                   f"tokenizer_backend=huggingface,tokenizer={EMBEDDED}",
+                                   "--output_path", path / "out", "--log_samples"],
+                                  env=env, capture_output=True, text=True, timeout=TIMEOUT_S)
+            self.assertEqual(made.returncode, 0, made.stderr[-4000:])
+            results = json.loads(next((path / "out").rglob("results*.json")).read_text())["results"]["local_choices"]
+            samples = [json.loads(line) for line in next((path / "out").rglob("samples*.jsonl")).read_text().splitlines()]
+            own = run(PROGRAM, "eval", "multiple-choice", "-i", path / "task.jsonl", "--json", "--samples", path / "own.jsonl")
+            self.assertEqual(own.returncode, 0, own.stderr)
+            rows = [json.loads(line) for line in (path / "own.jsonl").read_text().splitlines()]
+        for name in ("acc", "acc_norm"):
+            self.assertAlmostEqual(results[f"{name},none"], json.loads(own.stdout)[name])
+            self.assertAlmostEqual(results[f"{name}_stderr,none"], json.loads(own.stdout)[f"{name}_stderr"])
+        for sample in samples:
+            found = [float(answer[0]) for answer in sample["filtered_resps"]]
+            for value, expected in zip(found, rows[sample["doc_id"]]["loglikelihoods"], strict=True):
+                self.assertLess(abs(value - expected), MAX_LOGPROB_DIFFERENCE * 10)  # of some tokens together
 
 
 class Tools(ServeTest):

@@ -105,13 +105,26 @@ TEST_F(EngineLoopTest, CancellationAndDeadlineEndARequestOnce) {
 TEST_F(EngineLoopTest, WorkOfAnotherThreadRunsOnceBetweenIterations) {
   int num_calls = 0;
   StartThread("posts", [&] {
-    loop_.Post([&](runtime::Engine& engine) { num_calls += &engine == &engine_ ? 1 : 100; });
+    loop_.Post([&](runtime::Engine* engine) { num_calls += engine == &engine_ ? 1 : 100; });
   }).join();
   EXPECT_FALSE(loop_.idle());
   loop_.Step();
   loop_.Step();
   EXPECT_EQ(num_calls, 1);
   EXPECT_TRUE(loop_.idle());
+}
+
+TEST_F(EngineLoopTest, WorkThatComesAtTheEndIsToldSo) {
+  std::vector<bool> has_engine;
+  const auto note = [&](runtime::Engine* engine) { has_engine.push_back(engine != nullptr); };
+  loop_.Post(note);
+  loop_.Step();
+  loop_.Post(note);
+  loop_.EndAll("over");
+  loop_.Post(note);
+  EXPECT_EQ(has_engine, (std::vector<bool>{true, false, false}));
+  loop_.Step();
+  EXPECT_EQ(has_engine.size(), 3U);
 }
 
 TEST_F(EngineLoopTest, ARequestThatCannotRunLeavesTheOthersAlone) {

@@ -244,18 +244,20 @@ TEST_F(Pipeline, RecordsTheSameStatisticsAsOneStageAndCountsTheSameRows) {
   for (const int32_t pp : {1, 2}) {
     runtime::Engine engine(*model_.model, Options(pp, 2));
     runtime::EngineMonitor monitor(engine);
-    std::optional<statistics::Recorder> recorder;
+    std::unique_ptr<statistics::Recorder> recorder;
     for (const runtime::Request& request : requests_) engine.Submit(request);
     // From an iteration on that is planned while others are on their way.
     for (int i = 0; !engine.idle(); ++i) {
-      if (i == 0 || (pp > 1 && i == 2))
-        engine.SetRecorder(&recorder.emplace(
+      if (i == 0 || (pp > 1 && i == 2)) {
+        recorder = std::make_unique<statistics::Recorder>(
             statistics::RecorderOptions{.num_ranks = engine.options().num_ranks(),
                                         .num_stages = pp,
                                         .layers = moe.layers,
                                         .num_experts = static_cast<int32_t>(moe.num_experts),
                                         .experts_per_token = static_cast<int32_t>(moe.top_k()),
-                                        .range = {.start = engine.next_iteration()}}));
+                                        .range = {.start = engine.next_iteration()}});
+        engine.SetRecorder(recorder.get());
+      }
       engine.Step();
       monitor.Note(0);
     }

@@ -73,10 +73,10 @@ RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size
   std::shuffle(layout.order.begin(), layout.order.end(), dice.random());
   // Ranks that share attention have the barrier mode alone.
   if (tp == 1) o.moe_mode = dice.OneOf({moe::MoeMode::kBarrier, moe::MoeMode::kMicrobatch});
-  // More threads than those of a dozen ranks take long on few cores.
+  // Stages wait for each other in every step: of many ranks that takes long on few cores.
   const auto stages =
       static_cast<int32_t>(dice.Between(1, std::min<int64_t>(3, model.model->spec().num_layers())));
-  if (num_ranks > 0 || stages == 1 || ranks > 4) return layout;
+  if (num_ranks > 0 || stages == 1 || ranks > 2) return layout;
   o.layout.pp = stages;
   o.num_micro_batches = static_cast<int32_t>(dice.Between(1, stages));
   if (dice.Between(0, 1) == 1) {

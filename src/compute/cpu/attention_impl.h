@@ -44,6 +44,40 @@ struct Seen {
   int64_t end;
 };
 
+// Where the cached rows of a step lie, each part in one piece.
+struct StepBytes {
+  const std::byte* keys;
+  int64_t key_bytes;
+  const std::byte* values;
+  int64_t value_bytes;
+};
+
+inline StepBytes BytesOf(const AttentionArgs& args, int64_t first, int64_t width) {
+  const int64_t block = args.blocks[first / args.block_tokens];
+  const int64_t offset = first % args.block_tokens;
+  const int64_t key = args.key_dim * 2;
+  const int64_t value = args.value_dim * 2;
+  StepBytes bytes = {.keys = args.keys + block * args.key_block_bytes + offset * key,
+                     .key_bytes = width * key,
+                     .values = nullptr,
+                     .value_bytes = 0};
+  if (args.values == nullptr) return bytes;
+  bytes.values = args.values + block * args.value_block_bytes + offset * value;
+  bytes.value_bytes = width * value;
+  return bytes;
+}
+
+// Part i of n of a step's lines is to be fetched: in one go all of them would hold up what is
+// computed meanwhile.
+inline void PrefetchPart(const StepBytes& step, int64_t i, int64_t n) {
+  constexpr int64_t kLine = 64;
+  const int64_t key_lines = (step.key_bytes + kLine - 1) / kLine;
+  const int64_t lines = key_lines + (step.value_bytes + kLine - 1) / kLine;
+  for (int64_t l = lines * i / n; l < lines * (i + 1) / n; ++l) {
+    PrefetchLine(l < key_lines ? step.keys + l * kLine : step.values + (l - key_lines) * kLine);
+  }
+}
+
 void LoadStep(const AttentionArgs& args, int64_t first, Seen seen, KeyStep& step) {
   const int64_t stride = Padded(args.key_dim);
   const int64_t block = args.blocks[first / args.block_tokens];
@@ -166,7 +200,13 @@ void AttendTogether(const AttentionArgs& args, Query* queries, int64_t num_queri
     const int64_t left_in_block = args.block_tokens - first % args.block_tokens;
     const int64_t width = Least(left_in_block, kLanes);
     if (first + width > begin) LoadStep(args, first, SeenOf(begin, last, first, width), step);
+    StepBytes next = {};
+    if (first + width <= last) {
+      const int64_t left = args.block_tokens - (first + width) % args.block_tokens;
+      next = BytesOf(args, first + width, Least(left, kLanes));
+    }
     for (int64_t i = 0; i < num_queries; ++i) {
+      PrefetchPart(next, i, num_queries);
       const Seen seen = SeenOf(queries[i].first, queries[i].last, first, width);
       if (seen.begin < seen.end) TakeStep(args, step, seen, queries[i], out + i * stride);
     }

@@ -15,7 +15,7 @@ inline __m512bh AsBf16(__m512i bits) { return reinterpret_cast<__m512bh>(bits); 
 struct PairDot {
   template <int R, int G>
   static void Run(const GemmArgs& args, int64_t first_row, const std::byte* weights,
-                  Sums<R, G>& result) {
+                  const Ahead& ahead, Sums<R, G>& result) {
     const uint16_t* rows[R];
     for (int r = 0; r < R; ++r) rows[r] = Row<uint16_t>(args.x, first_row + r);
     Sums<R, G> sums;
@@ -27,25 +27,32 @@ struct PairDot {
       uint32_t pairs[R];
       WIDELOAD_UNROLL
       for (int r = 0; r < R; ++r) __builtin_memcpy(&pairs[r], rows[r] + j, 4);
-      Step(pairs, w, group, sums);
+      Step(pairs, {w, ahead.Of(w), group}, sums);
     }
     if (k % 2 != 0) {
       uint32_t pairs[R];
       for (int r = 0; r < R; ++r) pairs[r] = rows[r][k - 1];
-      Step(pairs, w, group, sums);
+      Step(pairs, {w, ahead.Of(w), group}, sums);
     }
     result = sums;
   }
 
  private:
+  // The same line of each group, and what is fetched meanwhile.
+  struct Line {
+    const std::byte* at;
+    const std::byte* ahead;
+    int64_t group;
+  };
+
   template <int R, int G>
-  [[gnu::always_inline]] static void Step(const uint32_t (&pairs)[R], const std::byte* w,
-                                          int64_t group, Sums<R, G>& sums) {
+  [[gnu::always_inline]] static void Step(const uint32_t (&pairs)[R], const Line& line,
+                                          Sums<R, G>& sums) {
     __m512bh columns[G];
     WIDELOAD_UNROLL
     for (int g = 0; g < G; ++g) {
-      PrefetchLine(w + g * group + kPrefetchBytes);
-      columns[g] = AsBf16(_mm512_loadu_si512(w + g * group));
+      PrefetchLine(line.ahead + g * line.group);
+      columns[g] = AsBf16(_mm512_loadu_si512(line.at + g * line.group));
     }
     WIDELOAD_UNROLL
     for (int r = 0; r < R; ++r) {

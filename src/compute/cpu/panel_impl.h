@@ -47,12 +47,14 @@ struct NextPanel {
   const std::byte* lines[G];
 };
 
+// The panel of these groups that begins at a k; null: not known, so nothing is fetched that is not
+// there.
 template <class Blocks, int G>
-NextPanel<G> PanelAt(const GemmArgs& args, int64_t group, int64_t begin) {
+NextPanel<G> PanelAt(const GemmArgs& args, const std::byte* groups, int64_t begin) {
+  if (groups == nullptr) groups = args.weights;
   NextPanel<G> next;
   for (int g = 0; g < G; ++g) {
-    next.lines[g] =
-        Blocks::Lines(args.weights + (group + g) * args.group_bytes, begin / Blocks::kBlockK);
+    next.lines[g] = Blocks::Lines(groups + g * args.group_bytes, begin / Blocks::kBlockK);
   }
   return next;
 }
@@ -176,7 +178,20 @@ struct PanelColumns {
   int64_t num_rows;
   int64_t begin;
   int64_t end;
+  const std::byte* next;  // the weights after these; null: not known
 };
+
+// What is multiplied once the groups before `group` are, which ends all of these in the last panel
+// of a k.
+template <class Blocks, int G>
+NextPanel<G> PanelAfter(const GemmArgs& args, const PanelColumns& columns, int64_t group,
+                        int64_t k_begin) {
+  const auto weights = [&](int64_t g) { return args.weights + g * args.group_bytes; };
+  if (group + G <= columns.end) return PanelAt<Blocks, G>(args, weights(group), k_begin);
+  const int64_t k = k_begin + kWidenedK;
+  if (k < args.k) return PanelAt<Blocks, G>(args, weights(columns.begin), k);
+  return PanelAt<Blocks, G>(args, columns.next, 0);
+}
 
 // Adds k of [k_begin, k_end) to the sums of groups [group, end) in panels of G groups, then of G /
 // 2, ... as TileColumns.
@@ -187,9 +202,7 @@ void AddPanels(const Blocks& blocks, const GemmArgs& args, const PanelColumns& c
   const int64_t num_tiles = (columns.num_rows + kPanelRows - 1) / kPanelRows;
   for (; group + G <= columns.end; group += G) {
     const int64_t count = FillPanel<Blocks, G>(blocks, args, group, k_begin, k_end, scratch);
-    const bool is_last = group + 2 * G > columns.end;
-    const NextPanel<G> next = is_last ? PanelAt<Blocks, G>(args, columns.begin, k_end)
-                                      : PanelAt<Blocks, G>(args, group + G, k_begin);
+    const NextPanel<G> next = PanelAfter<Blocks, G>(args, columns, group + G, k_begin);
     for (int64_t t = 0; t < num_tiles; ++t) {  // of nearly equal height
       const int64_t first = columns.num_rows * t / num_tiles;
       const int64_t rows = columns.num_rows * (t + 1) / num_tiles - first;
@@ -225,9 +238,12 @@ void RunPanels(const GemmArgs& args, const GemmTile& tile, int64_t begin, int64_
   const Blocks blocks;
   PanelScratch scratch;
   for (int64_t first = begin; first < end; first += kSumGroups) {
-    const PanelColumns columns{.num_rows = tile.row_end - tile.row_begin,
-                               .begin = first,
-                               .end = Least(end, first + kSumGroups)};
+    const int64_t last = Least(end, first + kSumGroups);
+    const PanelColumns columns{
+        .num_rows = tile.row_end - tile.row_begin,
+        .begin = first,
+        .end = last,
+        .next = last < end ? args.weights + last * args.group_bytes : tile.next};
     for (int64_t g = 0; g < columns.end - columns.begin; ++g) {
       for (int64_t r = 0; r < columns.num_rows; ++r) scratch.sums[g][r] = Zero();
     }

@@ -77,7 +77,7 @@ template <class Blocks>
 struct ScaledDot {
   template <int R, int G>
   static void Run(const GemmArgs& args, int64_t first_row, const std::byte* weights,
-                  Sums<R, G>& result) {
+                  const Ahead& ahead, Sums<R, G>& result) {
     const Blocks blocks;
     const Vec unit = Set1(blocks.unit());
     const int64_t group = args.group_bytes;
@@ -97,7 +97,8 @@ struct ScaledDot {
         const std::byte* lines = Blocks::Lines(weights, b);
         const int64_t block_end = Least(k, j + Blocks::kBlockK);
         for (int64_t i = j; i < block_end; i += Blocks::kLineK, lines += kLineBytes) {
-          AddLine(blocks, wide, i - begin, lines, group, partial);
+          const Line<G> line(lines, group, ahead);
+          AddLine(blocks, wide, i - begin, line, partial);
         }
         WIDELOAD_UNROLL
         for (int g = 0; g < G; ++g) {
@@ -113,16 +114,25 @@ struct ScaledDot {
   }
 
  private:
+  // The same line of each group, and what is fetched meanwhile.
+  template <int G>
+  struct Line {
+    Line(const std::byte* first, int64_t group_bytes, const Ahead& ahead)
+        : at(first), ahead_at(ahead.Of(first)), group(group_bytes) {}
+    const std::byte* at;
+    const std::byte* ahead_at;
+    int64_t group;
+  };
+
   template <int R, int G>
   [[gnu::always_inline]] static void AddLine(const Blocks& blocks,
                                              const float (&wide)[R][kWidenedK], int64_t at,
-                                             const std::byte* lines, int64_t group,
-                                             Sums<R, G>& partial) {
+                                             const Line<G>& line, Sums<R, G>& partial) {
     WIDELOAD_UNROLL
     for (int g = 0; g < G; ++g) {
       Vec columns[Blocks::kLineK];
-      PrefetchLine(lines + g * group + kPrefetchBytes);
-      blocks.Widen(lines + g * group, columns);
+      PrefetchLine(line.ahead_at + g * line.group);
+      blocks.Widen(line.at + g * line.group, columns);
       WIDELOAD_UNROLL
       for (int64_t i = 0; i < Blocks::kLineK; ++i) {
         WIDELOAD_UNROLL
