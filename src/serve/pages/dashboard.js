@@ -185,7 +185,7 @@ function showPairs(data) {
   const rows = Array.from({ length: data.ranks }, (_, from) => ({ name: String(from), values: flat.slice(from * data.ranks, (from + 1) * data.ranks).map((value) => value / middle) }));
   const own = Layers.sum(rows.map((row, from) => row.values[from])) * middle;
   text('pairs-text', `Rows from rank to rank, relative to the mean of all pairs, which is ${figure(middle)}; ${percent(own / Layers.sum(flat))} stayed on their rank.`);
-  heatMap('pairs', `Rows from each of ${data.ranks} ranks, one above the other, to each; the table below has every value.`, 'to rank', rows);
+  heatMap('pairs', `What each of ${data.ranks} ranks, one above the other, sent to each; the table below has every value.`, 'to rank', rows);
   details('pairs-table', 'As a table', () => heatTable('Rows from rank to rank, 1 is the mean', 'to rank', rows, 'from rank'));
 }
 
