@@ -80,8 +80,9 @@ class Forms(ServeTest):
     def test_generate_has_the_same(self):
         schema = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "schema.json"
         schema.write_text(json.dumps(SCHEMA))
-        done = run("generate", "-p", PROMPT, "-n", 400, "--temperature", 1, "--seed", 6, "--json-schema", schema, "--json")
-        told = json.loads(done.stdout)
+        command = ["generate", "-p", PROMPT, "-n", 400, "--temperature", 1, "--seed", 6, "--json-schema", schema, "--json"]
+        told = json.loads(run(*command).stdout)
+        self.assertEqual(json.loads(run(*command, "--pp", 2, "--ep", 2).stdout)["text"], told["text"])
         self.check(told["text"], told["finish_reason"])
         fields = {"prompt": PROMPT, "max_tokens": 400, "temperature": 1, "seed": 6, **AS_SCHEMA}
         self.assertEqual(self.server.post("/v1/completions", **fields)[1]["choices"][0]["text"], told["text"])
