@@ -81,6 +81,7 @@ void Evaluation::Start(runtime::ProcessWorld* world,
 }
 
 std::vector<double> Evaluation::Run() {
+  WIDELOAD_CHECK(session_.has_value(), "Run of {} predictions before Start", predictions_.size());
   std::vector<std::vector<double>> values;
   for (const Prediction& prediction : predictions_) values.emplace_back(prediction.targets.size());
   RunPromptLogits(

@@ -20,7 +20,7 @@ struct GemmCut {
 // Tasks are small enough that even one row's product feeds several threads, and whole steps of the
 // widest micro-kernel.
 GemmCut CutGemm(int64_t rows, int64_t groups, int64_t group_bytes) {
-  constexpr int64_t kTaskWeightBytes = 64 * 1024;
+  constexpr int64_t kTaskWeightBytes = int64_t{64} << 10;
   constexpr int64_t kGroupStep = 8;
   const auto round_up = [](int64_t n) { return CeilDiv(n, kGroupStep) * kGroupStep; };
   const int64_t most_groups = std::max(kGroupStep, kTaskWeightBytes / group_bytes);

@@ -104,7 +104,7 @@ TEST(TextScore, IsPerTokenWordAndByte) {
 TEST(Accuracy, HasTheStandardErrorOfTheSample) {
   const Accuracy accuracy = AccuracyOf(3, 4);
   EXPECT_DOUBLE_EQ(accuracy.mean, 0.75);
-  EXPECT_DOUBLE_EQ(*accuracy.standard_error, 0.25);  // stdev([1, 1, 1, 0]) / 2
+  EXPECT_DOUBLE_EQ(accuracy.standard_error.value_or(0), 0.25);  // stdev([1, 1, 1, 0]) / 2
   EXPECT_EQ(AccuracyOf(1, 1).standard_error, std::nullopt);
 }
 

@@ -126,7 +126,8 @@ void EngineLoop::EndLate() {
   const auto now = now_();
   for (auto job = jobs_.begin(); job != jobs_.end();) {
     const auto late = job++;
-    if (!late->second.deadline || now < *late->second.deadline) continue;
+    const auto& deadline = late->second.deadline;
+    if (!deadline || now < *deadline) continue;
     late->second.sink(late->second.generation.End(FinishReason::kDeadline));
     Finish(late);
   }

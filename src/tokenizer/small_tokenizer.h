@@ -20,7 +20,9 @@ inline Json SmallTokenizerJson(const std::vector<std::string>& merges = {}) {
     const size_t space = merge.find(' ');
     const std::string left = ToByteAlphabet(merge.substr(0, space));
     const std::string right = ToByteAlphabet(merge.substr(space + 1));
-    list.push_back(left + " " + right);
+    std::string both = left;
+    both.append(" ").append(right);
+    list.push_back(both);
     const size_t id = vocab.size();
     vocab.emplace(left + right, id);
   }

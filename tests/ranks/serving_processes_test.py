@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """`wideload serve` on processes started by mpirun: control routes, and what clients are told when a rank is killed.
-Usage: program_serving_test.py [unittest options]; WIDELOAD_PROGRAM names the program."""
+Usage: serving_processes_test.py [unittest options]; WIDELOAD_PROGRAM names the program."""
 import http.client
 import json
 import os

@@ -68,12 +68,12 @@ struct PairDot {
 }  // namespace
 
 const Kernels& Avx512Bf16Kernels() {
-  static const Kernels kKernels = [] {
-    Kernels kernels = Avx512Kernels();
-    kernels.gemm[kBf16Gemm] = RunGemm<PairDot>;
-    return kernels;
+  static const Kernels kernels = [] {
+    Kernels changed = Avx512Kernels();
+    changed.gemm[kBf16Gemm] = RunGemm<PairDot>;
+    return changed;
   }();
-  return kKernels;
+  return kernels;
 }
 
 }  // namespace wideload::compute

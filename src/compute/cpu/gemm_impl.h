@@ -26,6 +26,7 @@ class Ahead {
   // To be fetched while `line` of the first group is used.
   const std::byte* Of(const void* line) const {
     const auto at = reinterpret_cast<intptr_t>(line);
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): from one allocation into another
     return reinterpret_cast<const std::byte*>(at + (at < near_end_ ? kPrefetchBytes : behind_end_));
   }
 
@@ -78,6 +79,7 @@ struct F32Dot {
 // multiply-adds per pair of k.
 struct WidenDot {
   template <int R, int G>
+  // NOLINTNEXTLINE(readability-function-size): loops over a register tile in loops over k
   static void Run(const GemmArgs& args, int64_t first_row, const std::byte* weights,
                   const Ahead& ahead, Sums<R, G>& result) {
     constexpr int64_t kStep = 256;  // k widened at once: R rows of it stay in L1
@@ -145,6 +147,7 @@ inline void FinishGateUp(const GemmArgs& args, int64_t row, int64_t group, Vec g
 
 // `group` counts groups of weights: for gate and up, two to a group of y's columns.
 template <int R, int G>
+// NOLINTNEXTLINE(readability-function-size): what is known when it is compiled nests, too
 void Finish(const GemmArgs& args, int64_t first_row, int64_t group, const Sums<R, G>& sums) {
   for (int r = 0; r < R; ++r) {
     if (args.epilogue == GemmEpilogue::kGated) {

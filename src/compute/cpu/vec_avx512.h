@@ -153,20 +153,20 @@ inline float MaxLanes(Vec a) {
 // Lane j is the sum over the lanes of rows[j].
 inline Vec SumEachOf16(const Vec* rows) {
   __m512 pairs[8];
-  for (int i = 0; i < 8; ++i) {
+  for (size_t i = 0; i < 8; ++i) {
     const __m512 a = rows[2 * i].v;
     const __m512 b = rows[2 * i + 1].v;
     pairs[i] = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
   }
   // Each 128-bit part of quads[i] holds parts of the sums of rows 4 i .. 4 i + 3.
   __m512 quads[4];
-  for (int i = 0; i < 4; ++i) {
+  for (size_t i = 0; i < 4; ++i) {
     const __m512 a = pairs[2 * i];
     const __m512 b = pairs[2 * i + 1];
     quads[i] = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
   }
   __m512 halves[2];
-  for (int i = 0; i < 2; ++i) {
+  for (size_t i = 0; i < 2; ++i) {
     const __m512 a = quads[2 * i];
     const __m512 b = quads[2 * i + 1];
     halves[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
