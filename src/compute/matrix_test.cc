@@ -73,10 +73,10 @@ TEST_F(Packing, EveryOtherRowIsGateOrUpWithItsBias) {
   }
   const PackedMatrix packed = PackedMatrix::Pack(
       {.format = WeightFormat::kF32, .n = 20, .k = 8, .gate_up = true, .bias = true}, parts, pool);
-  EXPECT_EQ(packed.num_bytes(), int64_t{2 * 8 * 16 * 4} + 2 * 16 * 4);
+  EXPECT_EQ(packed.num_bytes(), int64_t{2} * 8 * 16 * 4 + int64_t{2} * 16 * 4);
   EXPECT_EQ(packed.bias()[3], bias.at(6));
   EXPECT_EQ(packed.bias()[16 + 3], bias.at(7));
-  EXPECT_EQ(reinterpret_cast<const float*>(packed.data())[8 * 16 + 3], w.at(7 * 8));
+  EXPECT_EQ(reinterpret_cast<const float*>(packed.data())[8 * 16 + 3], w.at(int64_t{7} * 8));
 }
 
 TEST_F(Packing, AScaledWeightBecomesPlainAsItsValues) {

@@ -8,9 +8,13 @@ namespace {
 
 std::atomic<int64_t> g_allocations{0};
 
-void* CountedAllocation(std::size_t size) {
+void* CountedOrNull(std::size_t size) noexcept {
   g_allocations.fetch_add(1, std::memory_order_relaxed);
-  void* memory = std::malloc(size == 0 ? 1 : size);
+  return std::malloc(size == 0 ? 1 : size);
+}
+
+void* CountedAllocation(std::size_t size) {
+  void* memory = CountedOrNull(size);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
@@ -19,6 +23,11 @@ void* CountedAllocation(std::size_t size) {
 
 void* operator new(std::size_t size) { return CountedAllocation(size); }
 void* operator new[](std::size_t size) { return CountedAllocation(size); }
+// AddressSanitizer's own would not go with these deletes.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return CountedOrNull(size); }
+void* operator new[](std::size_t size, const std::nothrow_t&) noexcept {
+  return CountedOrNull(size);
+}
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
