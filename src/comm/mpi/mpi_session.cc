@@ -72,9 +72,9 @@ std::atomic<MpiSession::State*> running{nullptr};
 
 }  // namespace
 
-// Of each pair of ranks the lower one speaks first. Ranks that open a connection to each other at
-// the same time, as collectives make them, sometimes end with none on a loaded machine (Open MPI
-// 4.1, "connect() failed"), and the run then hangs.
+// Of each pair of ranks the lower one speaks first, so that no two open a connection to each other
+// at the same time, as collectives make them do. Runs on loaded machines that did not end had
+// messages of Open MPI 4.1 about connections ("connect() failed").
 void MpiSession::State::Connect() {
   char byte = 0;
   const auto send = [&](int peer) { return MPI_Send(&byte, 1, MPI_CHAR, peer, 0, MPI_COMM_WORLD); };
