@@ -2,10 +2,10 @@
 
 #include <emmintrin.h>
 #include <fmt/format.h>
-#include <stdlib.h>
 
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 
 #include "base/cpu_info.h"
 #include "register_peak.h"

@@ -1,9 +1,8 @@
 #include "online_run.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 
 #include "bench_timing.h"
 #include "eplb/placement/even_split.h"

@@ -103,8 +103,8 @@ inline void WidenFp8(const std::byte* line, Vec* out) {
   for (int pair = 0; pair < 2; ++pair) {
     const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line) + pair);
     const __m256i first = _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 1);
-    out[2 * pair] = WidenHalves(_mm256_and_si256(first, fields));
-    out[2 * pair + 1] = WidenHalves(_mm256_and_si256(_mm256_srai_epi16(codes, 1), fields));
+    *out++ = WidenHalves(_mm256_and_si256(first, fields));
+    *out++ = WidenHalves(_mm256_and_si256(_mm256_srai_epi16(codes, 1), fields));
   }
 }
 
