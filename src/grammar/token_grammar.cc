@@ -21,7 +21,8 @@ std::vector<int32_t> WidestStates(const Grammar& grammar, size_t count) {
     int num_bytes = 0;
     const Grammar::State& state = grammar.states[s];
     for (int32_t e = 0; e < state.num_edges; ++e) {
-      const Grammar::Edge& edge = grammar.edges[static_cast<size_t>(state.first_edge) + static_cast<size_t>(e)];
+      const Grammar::Edge& edge =
+          grammar.edges[static_cast<size_t>(state.first_edge) + static_cast<size_t>(e)];
       num_bytes += edge.last - edge.first + 1;
     }
     if (num_bytes >= 64) wide.emplace_back(-num_bytes, static_cast<int32_t>(s));
