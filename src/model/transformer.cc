@@ -68,6 +68,7 @@ class Transformer final : public Model {
 
  private:
   void LoadHead(const std::string& embedding, WeightLoader& loader);
+  TensorView WantedRows(const RankContext& rank, const Batch& batch, const TensorView& h) const;
   TensorView Norm(const RankContext& rank, const TensorView& h, const Buffer& weight,
                   DType dtype) const;
   compute::RopeRows RotaryRows(const RankContext& rank, const Batch& batch) const;
@@ -208,15 +209,33 @@ void Transformer::Layers(const RankContext& rank, const Batch& batch, int64_t fi
   trace::SetLayer(-1);
 }
 
+// The rows of h whose logits are wanted, of all ranks that share a context.
+TensorView Transformer::WantedRows(const RankContext& rank, const Batch& batch,
+                                   const TensorView& h) const {
+  const std::span<const int32_t> wanted = batch.logits_rows;
+  const TensorView rows =
+      rank.workspace->TakeTensor(DType::kF32, {static_cast<int64_t>(wanted.size()), spec_.hidden});
+  const int64_t first = rank.context == nullptr ? 0 : batch.first_row(rank.context->rank());
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const int64_t row = wanted[i] - first;
+    if (row < 0 || row >= h.dim(0)) continue;
+    std::copy_n(h.row<float>(row), spec_.hidden, rows.row<float>(static_cast<int64_t>(i)));
+  }
+  if (rank.context == nullptr) return rows;
+  const std::span<int64_t> ends = rank.workspace->Take<int64_t>(rank.context->size());
+  for (size_t r = 0; r < ends.size(); ++r)
+    ends[r] = std::ranges::lower_bound(wanted, batch.row_ends[r]) - wanted.begin();
+  GatherRows(rank, *rank.context, rows, ends);
+  return rows;
+}
+
 TensorView Transformer::Head(const RankContext& rank, const Batch& batch,
                              const TensorView& h) const {
   const trace::Span span(trace::SpanKind::kHead);
-  const auto wanted = static_cast<int64_t>(batch.logits_rows.size());
   Workspace& ws = *rank.workspace;
-  const TensorView last = ws.TakeTensor(DType::kF32, {wanted, spec_.hidden});
-  for (int64_t i = 0; i < wanted; ++i)
-    std::copy_n(h.row<float>(batch.logits_rows[static_cast<size_t>(i)]), spec_.hidden,
-                last.row<float>(i));
+  const TensorView last = WantedRows(rank, batch, h);
+  if (rank.context != nullptr && rank.context->rank() != 0) return {};
+  const int64_t wanted = last.dim(0);
   const TensorView x = Norm(rank, last, final_norm_, rank.exec.precision().activations);
   const TensorView logits = ws.TakeTensor(DType::kF32, {wanted, spec_.vocab_size});
   MatMul(rank.exec, x, head_, head_cut_.Own(logits));

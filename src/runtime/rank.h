@@ -39,6 +39,10 @@ struct RankOptions {
 
   parallel::Coordinates place() const { return parallel::CoordinatesOf(layout, rank); }
   model::TensorRank tensor_rank() const { return {.rank = place().tp, .size = layout.tp}; }
+  // Tokens that it computes of an iteration of its group's, but those of its blocks in attention.
+  parallel::Shard RowsOf(int64_t num_tokens) const {
+    return runtime::RowsOf(layout, num_tokens, place().cp);
+  }
 };
 
 // How the options want slots, but for what is a rank's own.
@@ -139,7 +143,8 @@ class Rank {
   std::shared_ptr<comm::Communicator> stage_;  // of its stage, made by Start; null: there is one
   std::unique_ptr<exchange::Fabric> stage_fabric_;  // likewise
   Pipeline pipeline_;
-  std::shared_ptr<comm::Communicator> tensor_;  // of its group, made by Start; null: it is alone
+  std::shared_ptr<comm::Communicator> tensor_;   // of its group, made by Start; null: it is alone
+  std::shared_ptr<comm::Communicator> context_;  // of its context, likewise
   std::shared_ptr<comm::Communicator> expert_group_;  // of divided experts, likewise; else null
   std::optional<exchange::Exchange> exchange_;        // made by Start, on the rank's thread
   std::optional<moe::SlotStore> slots_;
@@ -153,6 +158,7 @@ class Rank {
   std::vector<Sampler> samplers_;   // one per pool thread
   std::vector<int32_t> ids_;
   std::vector<int32_t> positions_;
+  std::vector<int64_t> row_ends_;  // of the ranks of its context
   std::vector<int32_t> logits_rows_;
   std::vector<int32_t> first_logit_;            // per entry: its first row in the logits, or -1
   std::vector<compute::KvSequence> sequences_;  // [block classes][entries]
