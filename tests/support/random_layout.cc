@@ -54,7 +54,7 @@ RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size
   int32_t groups = tp == 1 ? dice.OneOf({1, 2, 4, 5, 8, 10, 16}) : dice.OneOf({1, 2, 3});
   int32_t cp = dice.OneOf({1, 1, 2, 4});
   if (num_ranks > 0) cp = std::gcd(cp, num_ranks / tp);
-  groups = num_ranks > 0 ? num_ranks / tp / cp : std::max(1, groups / cp);
+  groups = num_ranks > 0 ? num_ranks / tp / cp : cp == 1 ? groups : std::min(groups, 2);
   const int32_t ranks = tp * cp * groups;
   o.layout = {.tp = tp, .dp = groups, .cp = cp, .moe_ep = ranks};
   o.threads_per_rank = static_cast<int32_t>(dice.Between(1, 2));
