@@ -7,7 +7,8 @@ A file of module m may include "x/..." only when x is m or is named in the DEPS 
 a dependency itself depends on does not count. Test files (*_test.cc) may also use the wideload_x of TEST_LIBS, fuzz_*.cc
 the DEPS of their wideload_fuzzer(). DEPS name no module that the library does not include, and have no cycle; nor have the
 includes between the sub-folders of a module, tests left aside. src includes nothing of apps, tests or bench; every module
-has a README.md and a short CMakeLists.txt.
+has a README.md and a short CMakeLists.txt. The table of modules in docs/architecture.md, where there is one, has a row for
+each, below those of its DEPS.
 """
 import pathlib
 import re
@@ -141,6 +142,19 @@ def check_users(root, modules):
                 yield f"{file}:{line}: includes {path}, which does not exist"
 
 
+def check_table(root, modules):
+    page = root / "docs" / "architecture.md"
+    if not page.exists():
+        return
+    section = page.read_text().partition("\n## Modules\n")[2].partition("\n## ")[0]
+    rows = [name for name in re.findall(r"^\| (\w+) \|", section, re.M) if name != "module"]
+    yield from (f"{page}: the table of modules has no row for {name}" for name in modules if name not in rows)
+    yield from (f"{page}: the table of modules has {name}, which is no module" for name in rows if name not in modules)
+    for place, name in enumerate(rows):
+        for dep in sorted(modules[name].deps.intersection(rows[place:]) if name in modules else ()):
+            yield f"{page}: the table of modules has {name} above {dep}, which it includes"
+
+
 def check(root):
     root = pathlib.Path(root)
     folders = sorted(f for f in (root / "src").iterdir() if f.is_dir())
@@ -157,6 +171,7 @@ def check(root):
             problems.append(f"{module.folder}: includes form a cycle: " + " -> ".join(found))
     if found := cycle({name: module.deps for name, module in modules.items()}):
         problems.append("DEPS form a cycle: " + " -> ".join(found))
+    problems += check_table(root, modules)
     return problems + list(check_users(root, modules))
 
 

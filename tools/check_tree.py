@@ -4,7 +4,8 @@
 usage: check_tree.py [ROOT]    prints one line per violation; exit code 1 if there is one
 
 Sizes of files and functions, the opening comment of headers, strings that belong to somebody's machine, executable
-scripts, line ends, and TODOs that say nothing. Function sizes are found by a brace count that fits clang-format's output;
+scripts, line ends, TODOs that say nothing, links of Markdown pages to files, and pages of docs/ that docs/README.md does
+not name. Function sizes are found by a brace count that fits clang-format's output;
 clang-tidy measures them exactly, but only in changed files.
 """
 import os
@@ -28,6 +29,9 @@ DATA_FOLDERS = ("testdata/", "models/")  # other people's text and binary files:
 FORBIDDEN = ["/wo" "rk/", "/far" "m/", "/tmp/ba" "sh", "/ro" "ot/", "deb.deb" "ian.org",
              "py" "pi.org", "registry.npm" "js"]
 EMPTY_TODO = re.compile(r"\bTO" r"DO\b(?!(\([^)]+\))?:? +\w)")
+
+LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")  # to a file, not to another host
+INDEX = "docs/README.md"
 
 LITERALS = re.compile(
     r'R"(?P<tag>\w*)\(.*?\)(?P=tag)"'  # raw string
@@ -109,10 +113,29 @@ def check_file(path, name):
         yield from check_code(name, text)
 
 
+def linked_files(root, page):
+    """Relative to root: what the page's links name, whether it is there or not."""
+    for match in LINK.finditer((root / page).read_text(errors="replace")):
+        yield os.path.normpath(os.path.join(os.path.dirname(page), match[1]))
+
+
+def check_links(root, names):
+    pages = [name for name in names if name.endswith(".md") and not name.startswith(DATA_FOLDERS)]
+    for page in pages:
+        for target in linked_files(root, page):
+            if not (root / target).exists():
+                yield f"{page}: links to {target}, which does not exist"
+    if INDEX in pages:
+        indexed = {INDEX, *linked_files(root, INDEX)}
+        yield from (f"{INDEX}: does not name {page}" for page in pages
+                    if page.startswith("docs/") and page not in indexed)
+
+
 def check(root):
     root = pathlib.Path(root)
     names = list_files(root)
     problems = [f"{name}: {problem}" for name in names for problem in check_file(root / name, name)]
+    problems += check_links(root, names)
     total = sum((root / name).stat().st_size for name in names)
     if total > MAX_TREE_BYTES:
         problems.append(f"the repository has {total} bytes; at most {MAX_TREE_BYTES} are allowed")

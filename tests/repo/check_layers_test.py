@@ -76,6 +76,16 @@ class CheckLayers(unittest.TestCase):
         self.assert_one({**folders, "src/base/c/z.h": '// Z.\n#include "base/a/x.h"\n'},
                         "src/base: includes form a cycle: a -> b -> c -> a")
 
+    def test_compares_the_table_of_modules_with_the_modules(self):
+        def table(*names):
+            rows = "".join(f"| {name} | what it is |\n" for name in names)
+            return {"docs/architecture.md": f"# A\n\n## Modules\n| module | what |\n|---|---|\n{rows}\n## Words\n| x | y |\n"}
+
+        self.assertEqual(self.problems(files=table("base", "tensor", "model")), [])
+        self.assert_one(table("base", "model"), "has no row for tensor")
+        self.assert_one(table("base", "tensor", "model", "core"), "has core, which is no module")
+        self.assert_one(table("base", "model", "tensor"), "has model above tensor, which it includes")
+
     def test_refuses_a_dependency_that_is_no_module(self):
         self.assert_one({"src/base/CMakeLists.txt": "wideload_library(base SOURCES a.cc DEPS core)\n"},
                         "DEPS names core, which is no module")

@@ -80,6 +80,15 @@ class CheckTree(unittest.TestCase):
             self.assert_one({"src/a/x.cc": f"// {empty}\n"}, "must say what is to be done")
         self.assertEqual(self.problems({"src/a/x.cc": f"// {todo}(name): use the table\n// {todo}: measure\n"}), [])
 
+    def test_refuses_links_to_files_that_are_not_there(self):
+        self.assert_one({"README.md": "[a](docs/b.md)\n"}, "README.md: links to docs/b.md, which does not exist")
+        self.assertEqual(self.problems({"README.md": "[a](docs/b.md#part) [c](https://example.org/c)\n",
+                                        "docs/b.md": "[up](../README.md)\n"}), [])
+
+    def test_refuses_pages_that_the_index_does_not_name(self):
+        files = {"docs/README.md": "[a](a.md)\n", "docs/a.md": "a\n", "docs/adr/1.md": "b\n"}
+        self.assert_one(files, "docs/README.md: does not name docs/adr/1.md")
+
     def test_refuses_a_large_file_and_a_large_tree(self):
         with mock.patch.multiple(check_tree, MAX_FILE_BYTES=100, MAX_TREE_BYTES=250):
             self.assert_one({"models/a.bin": b"\0" * 101}, "models/a.bin: has 101 bytes; at most 100")
