@@ -21,7 +21,7 @@
 #include "kv/paged_cache.h"
 #include "model/registry.h"
 #include "model/sharded_model.h"
-#include "session_weights.h"
+#include "runtime/start/weights.h"
 
 namespace wideload::apps {
 namespace {
@@ -64,7 +64,7 @@ struct Question {
   int64_t concurrency = 0;
   compute::KernelSet kernels = compute::AutoKernelSet();
 
-  RankPlaces PlacesOf(const parallel::Layout& layout) const {
+  runtime::RankPlaces PlacesOf(const parallel::Layout& layout) const {
     return {.layout = layout, .num_ranks_here = ranks_here, .are_processes = true};
   }
 };
@@ -84,8 +84,8 @@ runtime::EngineOptions OptionsOf(const Question& question, const parallel::Layou
 }
 
 // Of the host whose first rank is this one.
-ModelBytes BytesOf(const Question& question, const parallel::Layout& layout, int32_t first_rank,
-                   checkpoint::Checkpoint& weights) {
+runtime::ModelBytes BytesOf(const Question& question, const parallel::Layout& layout,
+                            int32_t first_rank, checkpoint::Checkpoint& weights) {
   const int32_t end_rank = std::min(first_rank + question.ranks_here, question.num_ranks);
   model::LoadOptions options{.kernels = question.kernels, .mode = model::LoadMode::kMeasure};
   options.shards = model::AllShards(layout.tp);
@@ -107,16 +107,16 @@ ModelBytes BytesOf(const Question& question, const parallel::Layout& layout, int
   if (!question.has_weights)
     options.assumed = {.quantization = question.model.config.quantization,
                        .dtype = question.model.config.dtype};
-  return MeasureWeights(weights, question.model.spec, options);
+  return runtime::MeasureWeights(weights, question.model.spec, options);
 }
 
 // Of the host that has most.
-ModelBytes MostBytes(const Question& question, const parallel::Layout& layout,
-                     checkpoint::Checkpoint& weights) {
-  ModelBytes most = BytesOf(question, layout, 0, weights);
+runtime::ModelBytes MostBytes(const Question& question, const parallel::Layout& layout,
+                              checkpoint::Checkpoint& weights) {
+  runtime::ModelBytes most = BytesOf(question, layout, 0, weights);
   if (layout.pp == 1) return most;
   for (int32_t rank = question.ranks_here; rank < question.num_ranks; rank += question.ranks_here) {
-    ModelBytes bytes = BytesOf(question, layout, rank, weights);
+    runtime::ModelBytes bytes = BytesOf(question, layout, rank, weights);
     if (bytes.weights > most.weights) most = std::move(bytes);
   }
   return most;
@@ -180,7 +180,7 @@ Candidate Judge(const Question& question, const parallel::Layout& layout,
   Candidate candidate{.layout = layout};
   const model::ModelSpec& spec = question.model.spec;
   try {
-    CheckLayout(spec, layout);
+    runtime::CheckLayout(spec, layout);
   } catch (const Error& error) {
     candidate.refusal = error.what();
     return candidate;
@@ -193,8 +193,8 @@ Candidate Judge(const Question& question, const parallel::Layout& layout,
         options.num_kv_blocks, kv::kMaxBlocks);
     return candidate;
   }
-  candidate.parts =
-      MemoryParts(spec, MostBytes(question, layout, weights), question.PlacesOf(layout), options);
+  candidate.parts = runtime::MemoryParts(spec, MostBytes(question, layout, weights),
+                                         question.PlacesOf(layout), options);
   const auto ranks_here = static_cast<uint64_t>(question.ranks_here);
   candidate.bytes_per_rank = (TotalBytes(candidate.parts) + ranks_here - 1) / ranks_here;
   candidate.fits = candidate.bytes_per_rank <= question.memory_per_rank;
