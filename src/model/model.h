@@ -16,7 +16,8 @@
 namespace wideload::model {
 
 // One rank's part of an iteration; T tokens of any number of sequences, possibly none. Ranks that
-// share a context have the same sequences and divide their rows: one rank's come after the other's.
+// share a context have the same sequences and divide their rows: one rank's come after the other's,
+// and a sequence may be there in several parts.
 struct Batch {
   int64_t iteration = 0;
   std::span<const int32_t> ids;        // [T]
@@ -25,7 +26,7 @@ struct Batch {
   // cache: [block classes][S].
   std::span<const compute::KvSequence> sequences;
   int64_t num_block_classes = 1;
-  std::span<const int32_t> logits_rows;  // rows whose logits are wanted, ascending
+  std::span<const int32_t> logits_rows;  // of all these rows, those whose logits are wanted
   std::span<const int64_t> row_ends;     // of the ranks that share a context; empty: it is alone
 
   // Of all these ranks.
@@ -84,8 +85,8 @@ class Model {
   // those of rank.tensor with the same batch, those of rank.context with their parts of it.
   virtual void Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
                       const TensorView& h) const = 0;
-  // Logits [logits_rows, vocab_size] F32 in the workspace, on the first rank of rank.context; the
-  // others have none. Collective over rank.tensor and rank.context.
+  // Logits [logits_rows, vocab_size] F32 in the workspace, in the order of these rows, on the first
+  // rank of rank.context; the others have none. Collective over rank.tensor and rank.context.
   virtual TensorView Head(const RankContext& rank, const Batch& batch,
                           const TensorView& h) const = 0;
 

@@ -209,23 +209,40 @@ void Transformer::Layers(const RankContext& rank, const Batch& batch, int64_t fi
   trace::SetLayer(-1);
 }
 
-// The rows of h whose logits are wanted, of all ranks that share a context.
+// The rows of h whose logits are wanted, of all ranks that share a context: what each has is
+// gathered, one rank's rows after the other's, and brought into the order in which they are wanted.
 TensorView Transformer::WantedRows(const RankContext& rank, const Batch& batch,
                                    const TensorView& h) const {
   const std::span<const int32_t> wanted = batch.logits_rows;
-  const TensorView rows =
-      rank.workspace->TakeTensor(DType::kF32, {static_cast<int64_t>(wanted.size()), spec_.hidden});
-  const int64_t first = rank.context == nullptr ? 0 : batch.first_row(rank.context->rank());
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    const int64_t row = wanted[i] - first;
-    if (row < 0 || row >= h.dim(0)) continue;
-    std::copy_n(h.row<float>(row), spec_.hidden, rows.row<float>(static_cast<int64_t>(i)));
+  Workspace& ws = *rank.workspace;
+  const Shape shape{static_cast<int64_t>(wanted.size()), spec_.hidden};
+  const TensorView rows = ws.TakeTensor(DType::kF32, shape);
+  const auto copy = [&](const TensorView& from, int64_t from_row, const TensorView& to,
+                        int64_t row) {
+    std::copy_n(from.row<float>(from_row), spec_.hidden, to.row<float>(row));
+  };
+  if (rank.context == nullptr) {
+    for (size_t i = 0; i < wanted.size(); ++i) copy(h, wanted[i], rows, static_cast<int64_t>(i));
+    return rows;
   }
-  if (rank.context == nullptr) return rows;
-  const std::span<int64_t> ends = rank.workspace->Take<int64_t>(rank.context->size());
-  for (size_t r = 0; r < ends.size(); ++r)
-    ends[r] = std::ranges::lower_bound(wanted, batch.row_ends[r]) - wanted.begin();
-  GatherRows(rank, *rank.context, rows, ends);
+  const auto has = [&](int32_t row, int r) {
+    return row >= batch.first_row(r) && row < batch.row_ends[static_cast<size_t>(r)];
+  };
+  const TensorView gathered = ws.TakeTensor(DType::kF32, shape);
+  const std::span<int64_t> places = ws.Take<int64_t>(shape[0]);
+  const std::span<int64_t> ends = ws.Take<int64_t>(rank.context->size());
+  int64_t num_placed = 0;
+  for (int r = 0; r < rank.context->size(); ++r) {
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      if (!has(wanted[i], r)) continue;
+      if (r == rank.context->rank()) copy(h, wanted[i] - batch.first_row(r), gathered, num_placed);
+      places[i] = num_placed++;
+    }
+    ends[static_cast<size_t>(r)] = num_placed;
+  }
+  GatherRows(rank, *rank.context, gathered, ends);
+  for (size_t i = 0; i < wanted.size(); ++i)
+    copy(gathered, places[i], rows, static_cast<int64_t>(i));
   return rows;
 }
 

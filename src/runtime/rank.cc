@@ -70,7 +70,9 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
   positions_.reserve(max_tokens);
   logits_rows_.reserve(max_tokens);
   first_logit_.reserve(max_batch);
-  sequences_.reserve(max_batch * shape.classes.size());
+  const size_t max_parts = max_batch + ContextRows(0, options.layout.cp).pieces().size();
+  parts_.reserve(max_parts);
+  sequences_.reserve(max_parts * shape.classes.size());
   outputs_.resize(max_batch);
 }
 
@@ -261,37 +263,58 @@ void Rank::ReadExchangeFigures() {
         exchange_->wait_statistics(static_cast<exchange::WaitKind>(kind));
 }
 
+// The entries, in one piece of the rows after the other.
+void Rank::CutEntries(std::span<const PlanEntry> entries, const ContextRows& rows) {
+  parts_.clear();
+  for (const ContextRows::Piece& piece : rows.pieces()) {
+    int64_t first = 0;  // of the entry
+    for (const PlanEntry& entry : entries) {
+      const int64_t begin = std::max(first, piece.rows.begin);
+      const int64_t end = std::min(first + entry.count, piece.rows.end);
+      if (begin < end)
+        parts_.push_back({.entry = &entry,
+                          .first_row = piece.place + begin - piece.rows.begin,
+                          .num_tokens = end - begin,
+                          .start_position = entry.start + begin - first});
+      first += entry.count;
+    }
+  }
+}
+
 void Rank::BuildBatch(std::span<const PlanEntry> entries) {
   ids_.clear();
   positions_.clear();
   row_ends_.clear();
-  int64_t num_rows = 0;  // of the group
-  for (const PlanEntry& entry : entries) num_rows += entry.count;
-  const parallel::Shard own = options_.RowsOf(num_rows);
-  for (int32_t r = 0; r < options_.layout.cp && context_ != nullptr; ++r)
-    row_ends_.push_back(RowsOf(options_.layout, num_rows, r).end);
   logits_rows_.clear();
   first_logit_.clear();
-  const size_t num_classes = caches_.front().shape().classes.size();
-  sequences_.resize(num_classes * entries.size());
+  sequences_.clear();
+  int64_t num_rows = 0;
+  for (const PlanEntry& entry : entries) num_rows += entry.count;
+  const ContextRows rows(num_rows, options_.layout.cp);
+  CutEntries(entries, rows);
+  for (int32_t r = 0; r < options_.layout.cp && context_ != nullptr; ++r)
+    row_ends_.push_back(rows.PlacesOf(r).end);
+  for (size_t c = 0; c < caches_.front().shape().classes.size(); ++c)
+    for (const EntryPart& part : parts_)
+      sequences_.push_back({.first_row = part.first_row,
+                            .num_tokens = part.num_tokens,
+                            .start_position = part.start_position,
+                            .blocks = part.entry->sequence->tables[c].blocks});
+  const parallel::Shard own = rows.PlacesOf(options_.place().cp);
+  for (const EntryPart& part : parts_) {
+    if (part.first_row < own.begin || part.first_row >= own.end) continue;
+    for (int64_t position = part.start_position; position < part.start_position + part.num_tokens;
+         ++position) {
+      ids_.push_back(part.entry->sequence->tokens[static_cast<size_t>(position)]);
+      positions_.push_back(static_cast<int32_t>(position));
+    }
+  }
   int64_t first_row = 0;
-  for (size_t e = 0; e < entries.size(); ++e) {
-    const PlanEntry& entry = entries[e];
-    for (size_t c = 0; c < num_classes; ++c)
-      sequences_[c * entries.size() + e] = {.first_row = first_row,
-                                            .num_tokens = entry.count,
-                                            .start_position = entry.start,
-                                            .blocks = entry.sequence->tables[c].blocks};
+  for (const PlanEntry& entry : entries) {
     const bool all = entry.sequence->request.prompt_logits;
     first_logit_.push_back(all || entry.sample ? static_cast<int32_t>(logits_rows_.size()) : -1);
-    for (int64_t i = 0; i < entry.count; ++i) {
-      if (first_row + i >= own.begin && first_row + i < own.end) {
-        ids_.push_back(entry.sequence->tokens[static_cast<size_t>(entry.start + i)]);
-        positions_.push_back(static_cast<int32_t>(entry.start + i));
-      }
-      if (all || (entry.sample && i + 1 == entry.count))
-        logits_rows_.push_back(static_cast<int32_t>(first_row + i));
-    }
+    for (int64_t i = all ? 0 : entry.count - 1; i < entry.count && (all || entry.sample); ++i)
+      logits_rows_.push_back(static_cast<int32_t>(rows.PlaceOf(first_row + i)));
     first_row += entry.count;
   }
 }

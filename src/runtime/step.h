@@ -10,6 +10,7 @@
 #include "moe/placement_table.h"
 #include "parallel/mapping.h"
 #include "rebalance/placement_change.h"
+#include "runtime/context_rows.h"
 #include "runtime/scheduler.h"
 
 namespace wideload::runtime {
@@ -58,12 +59,6 @@ inline bool HasOutputs(const parallel::Layout& layout, int32_t rank) {
   return place.tp == 0 && place.cp == 0 && place.pp + 1 == layout.pp;
 }
 
-// The rows of a group's iteration that one of the ranks has that share its context.
-inline parallel::Shard RowsOf(const parallel::Layout& layout, int64_t num_tokens,
-                              int32_t context_rank) {
-  return parallel::ShardOf(num_tokens, layout.cp, context_rank);
-}
-
 // The part of a step that a rank has, but for what it announces.
 inline RankStep StepOf(const TeamStep& step, const parallel::Layout& layout, int32_t rank) {
   const parallel::Coordinates place = parallel::CoordinatesOf(layout, rank);
@@ -72,7 +67,7 @@ inline RankStep StepOf(const TeamStep& step, const parallel::Layout& layout, int
   RankStep part;
   if (stage > 0 && !step.stages[stage - 1]->is_empty())
     part.incoming_tokens =
-        RowsOf(layout, step.stages[stage - 1]->NumTokens(group), place.cp).size();
+        ContextRows(step.stages[stage - 1]->NumTokens(group), layout.cp).PlacesOf(place.cp).size();
   const MicroBatch& own = *step.stages[stage];
   if (own.is_empty()) return part;
   part.entries = own.groups[group];
