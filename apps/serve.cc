@@ -73,8 +73,7 @@ serve::ServerOptions ServeCommand::Options(const runtime::EngineOptions& engine_
   // As many tokens as fill the caches of all groups so often are waited for: some minutes of work.
   constexpr int64_t kCachesOpen = 16;
   const int64_t cache_tokens = int64_t{engine_options.layout.dp} *
-                               engine_options.num_micro_batches * engine_options.num_kv_blocks *
-                               kv::kBlockTokens;
+                               engine_options.num_micro_batches * engine_options.KvTokens();
   return {
       .api = {.version = kVersion,
               .keys = Keys(),
