@@ -188,6 +188,8 @@ enum { kF32Gemm, kBf16Gemm, kFp8Gemm, kInt4Gemm, kMxfp4Gemm, kNumGemms };
 // Kernels over rows take [begin, end).
 struct Kernels {
   GemmKernel* gemm[kNumGemms] = {};  // by WeightFormat
+  // Groups of a task's columns up to which its kernels gain by more of them where rows are many.
+  int64_t wide_task_groups = 8;
   void (*norm)(const NormArgs&, int64_t begin, int64_t end) = nullptr;
   void (*convert)(const ConvertArgs&, int64_t begin, int64_t end) = nullptr;
   void (*rope)(const RopeArgs&, int64_t begin, int64_t end) = nullptr;

@@ -7,8 +7,8 @@
 namespace wideload::compute {
 namespace {
 
-// How one product [rows, k] x [k, groups of columns] is cut into tasks. Depends on the shape alone;
-// no cut changes a bit, since every dot product stays whole.
+// How one product [rows, k] x [k, groups of columns] is cut into tasks. No cut changes a bit,
+// since every dot product stays whole.
 struct GemmCut {
   int64_t rows_per_task = 0;
   int64_t groups_per_task = 0;
@@ -17,17 +17,30 @@ struct GemmCut {
   int64_t num_tasks() const { return row_tasks * group_tasks; }
 };
 
+// How many tasks the threads want, so that those that are done first find more.
+int64_t WantedTasks(const Exec& exec) {
+  constexpr int64_t kPerThread = 4;
+  return kPerThread * (exec.pool != nullptr ? exec.pool->num_threads() : 1);
+}
+
 // Tasks are small enough that even one row's product feeds several threads, and whole steps of the
-// widest micro-kernel.
-GemmCut CutGemm(int64_t rows, int64_t groups, int64_t group_bytes) {
+// widest micro-kernel. Those of many rows are wider where tasks stay as many as wanted: a kernel
+// brings rows into its own form once for all columns of a task.
+GemmCut CutGemm(const Kernels& kernels, int64_t rows, int64_t groups, int64_t group_bytes,
+                int64_t wanted_tasks) {
   constexpr int64_t kTaskWeightBytes = int64_t{64} << 10;
   constexpr int64_t kGroupStep = 8;
+  constexpr int64_t kManyRows = 8;
   const auto round_up = [](int64_t n) { return CeilDiv(n, kGroupStep) * kGroupStep; };
-  const int64_t most_groups = std::max(kGroupStep, kTaskWeightBytes / group_bytes);
   GemmCut cut;
-  cut.groups_per_task = round_up(CeilDiv(groups, CeilDiv(groups, most_groups)));
   cut.rows_per_task = kTaskRows;
   cut.row_tasks = CeilDiv(rows, cut.rows_per_task);
+  int64_t most_groups = std::max(kGroupStep, kTaskWeightBytes / group_bytes);
+  if (rows >= kManyRows) {
+    const int64_t wanted_groups = groups / CeilDiv(wanted_tasks, cut.row_tasks);
+    most_groups = std::max(most_groups, std::min(kernels.wide_task_groups, wanted_groups));
+  }
+  cut.groups_per_task = round_up(CeilDiv(groups, CeilDiv(groups, most_groups)));
   cut.group_tasks = CeilDiv(groups, cut.groups_per_task);
   return cut;
 }
@@ -67,7 +80,8 @@ void RunGemm(const Exec& exec, const PackedMatrix& w, int64_t rows, const GemmAr
   if (rows == 0) return;
   const auto gemm = GemmOf(w.shape());
   const int64_t groups = CeilDiv(args.n, kGroupColumns);
-  const GemmCut cut = CutGemm(rows, groups, YGroupBytes(w.shape()));
+  const GemmCut cut =
+      CutGemm(KernelsOf(w.kernels()), rows, groups, YGroupBytes(w.shape()), WantedTasks(exec));
   const int64_t y_group_bytes = YGroupBytes(w.shape());
   RunTasks(exec, cut.num_tasks(), rows * w.n() * w.k(), [&](int64_t task, int) {
     GemmTile tile = TileOf(cut, task, rows, groups);
@@ -111,10 +125,13 @@ const BusyGroup& GroupOfTask(std::span<const BusyGroup> busy, int64_t task) {
 }
 
 // Cuts every busy group's product and returns the number of tasks.
-int64_t CutGroups(std::span<BusyGroup> busy, int64_t groups, int64_t group_bytes) {
+int64_t CutGroups(const Exec& exec, std::span<BusyGroup> busy, int64_t groups,
+                  int64_t group_bytes) {
+  const Kernels& kernels = KernelsOf(exec.kernels);
+  const int64_t wanted_of_each = CeilDiv(WantedTasks(exec), std::ssize(busy));
   int64_t num_tasks = 0;
   for (BusyGroup& b : busy) {
-    b.cut = CutGemm(b.rows, groups, group_bytes);
+    b.cut = CutGemm(kernels, b.rows, groups, group_bytes, wanted_of_each);
     b.first_task = num_tasks;
     num_tasks += b.cut.num_tasks();
   }
@@ -161,7 +178,7 @@ void RunExperts(const Exec& exec, std::span<BusyGroup> busy, const PackedShape& 
                 int64_t columns, ArgsOf args_of) {
   const auto gemm = GemmOf(matrix);
   const int64_t column_groups = CeilDiv(columns, kGroupColumns);
-  const int64_t num_tasks = CutGroups(busy, column_groups, YGroupBytes(matrix));
+  const int64_t num_tasks = CutGroups(exec, busy, column_groups, YGroupBytes(matrix));
   RunTasks(exec, num_tasks, NumRows(busy) * columns * matrix.k, [&](int64_t task, int) {
     const auto tile_of = [&](const BusyGroup& b, int64_t t) {
       return TileOf(b.cut, t - b.first_task, b.rows, column_groups);
@@ -218,7 +235,8 @@ void MatMulHeads(const Exec& exec, const HeadPart& x, std::span<const PackedMatr
   if (rows == 0) return;
   const auto gemm = GemmOf(shape);
   const int64_t groups = CeilDiv(shape.n, kGroupColumns);
-  const GemmCut cut = CutGemm(rows, groups, YGroupBytes(shape));
+  const GemmCut cut = CutGemm(KernelsOf(shape.kernels), rows, groups, YGroupBytes(shape),
+                              CeilDiv(WantedTasks(exec), heads));
   const auto multiply = [&](int64_t h, const GemmTile& tile) {
     InRows head_x = ReadHeads(x);
     OutRows head_y = WriteHeads(y);

@@ -364,6 +364,7 @@ void RunTiles(const GemmArgs& args, const GemmTile& tile) {
 const Kernels& AmxKernels() {
   static const Kernels kKernels = [] {
     Kernels kernels = Avx512Kernels();
+    kernels.wide_task_groups = Kernels().wide_task_groups;
     kernels.gemm[kBf16Gemm] = RunTiles<RunBlock>;
     kernels.gemm[kFp8Gemm] = RunTiles<RunScaledBlock<Fp8Tiles>>;
     kernels.gemm[kInt4Gemm] = RunTiles<RunScaledBlock<Int4Tiles>>;

@@ -13,6 +13,7 @@ const Kernels& Avx512Kernels() {
   static constexpr Kernels kKernels = {
       .gemm = {RunGemm<F32Dot>, RunWidenedGemm, RunScaledGemm<Fp8Blocks>, RunScaledGemm<Int4Blocks>,
                RunScaledGemm<Mxfp4Blocks>},
+      .wide_task_groups = kSumGroups,
       .norm = Norm,
       .convert = Convert,
       .rope = Rope,
