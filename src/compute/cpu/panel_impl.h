@@ -236,6 +236,12 @@ void FinishPanels(const GemmArgs& args, int64_t first_row, const PanelColumns& c
   }
 }
 
+// Has `count` values of a row on their way to L2, where they wait for their turn.
+inline void PrefetchRow(const InRows& x, int64_t row, int64_t begin, int64_t count) {
+  const auto* from = reinterpret_cast<const std::byte*>(Row<uint16_t>(x, row) + begin);
+  for (int64_t at = 0; at < 2 * count; at += kLineBytes) PrefetchLine(from + at);
+}
+
 template <class Blocks>
 void RunPanels(const GemmArgs& args, const GemmTile& tile, int64_t begin, int64_t end) {
   const Blocks blocks;
@@ -253,6 +259,8 @@ void RunPanels(const GemmArgs& args, const GemmTile& tile, int64_t begin, int64_
     for (int64_t k = 0; k < args.k; k += kWidenedK) {
       for (int64_t r = 0; r < columns.num_rows; ++r) {
         WidenRow(args.x, tile.row_begin + r, k, Least(kWidenedK, args.k - k), scratch.rows[r]);
+        PrefetchRow(args.x, tile.row_begin + r, k + kWidenedK,
+                    Least(kWidenedK, args.k - k - kWidenedK));
       }
       AddPanels<Blocks, kPanelGroups>(blocks, args, columns, first, k, scratch);
     }
