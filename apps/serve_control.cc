@@ -3,7 +3,7 @@
 #include <filesystem>
 
 #include "base/error.h"
-#include "run_outputs.h"
+#include "runtime/start/outputs.h"
 
 namespace wideload::apps {
 
@@ -28,7 +28,7 @@ std::string ServeControl::StartRecording(runtime::Engine& engine) {
     Throw(ErrorKind::kUnsupported,
           "--expert-statistic-path records since the start; it is written at the end");
   if (is_recording_) Throw(ErrorKind::kInvalid, "a recording is under way");
-  recorder_ = MakeRecorder(session_, {.start = engine.next_iteration()});
+  recorder_ = runtime::MakeRecorder(session_, {.start = engine.next_iteration()});
   engine.SetRecorder(recorder_.get());
   is_recording_ = true;
   return "recording from the next iteration on";

@@ -1,268 +1,19 @@
 #include "session.h"
 
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
-#include <set>
-#include <utility>
 
-#include "base/cpu_info.h"
 #include "base/error.h"
-#include "base/file.h"
-#include "base/log.h"
-#include "base/memory.h"
 #include "base/temporary.h"
-#include "checkpoint/memory_plan.h"
 #include "comm/mpi/launch.h"
-#include "config/layout_flags.h"
 #include "embedded_model.h"
 #include "interrupt.h"
-#include "kv/paged_cache.h"
-#include "model/registry.h"
-#include "model/sharded_model.h"
-#include "run_outputs.h"
-#include "session_weights.h"
+#include "runtime/start/outputs.h"
 #include "version.h"
 
 namespace wideload::apps {
 namespace {
-
-std::string CopiesText(const Session& session) {
-  const int64_t bytes = SlotBytes(session.spec, session.bytes, session.engine->options());
-  if (bytes == 0) return "";
-  return fmt::format(", each slot a copy ({} per rank)", FormatBytes(static_cast<uint64_t>(bytes)));
-}
-
-// What moves experts while requests run, or why nothing does.
-std::string BalancerText(const EngineFlags& flags, const Session& session) {
-  const runtime::EngineOptions& options = session.engine->options();
-  const rebalance::OnlineOptions& online = options.rebalance;
-  if (session.config.num_experts == 0) return "none (no experts)";
-  if (online.mode == rebalance::Mode::kOff)
-    return flags.rebalance.empty() || flags.rebalance == "off"
-               ? "off"
-               : fmt::format("off (num_slots is 0 in {})", flags.placement);
-  if (options.layout.stage() == 1) return "none (one rank)";
-  if (options.layout.moe_ep == 1) return "none (every rank has a part of every expert)";
-  const auto bytes = [&](int64_t num_slots) {
-    return FormatBytes(
-        static_cast<uint64_t>(num_slots * session.bytes.expert * options.layout.moe_tp));
-  };
-  if (online.mode == rebalance::Mode::kRandom) return flags.rebalance;
-  if (online.mode == rebalance::Mode::kTensorRtLlm)
-    return fmt::format("tensorrt_llm, {} layers at a time (up to {})",
-                       online.layer_updates_per_iter,
-                       bytes(int64_t{online.layer_updates_per_iter} * options.num_slots));
-  return fmt::format("repair, up to {} slots ({}) at a time", online.max_fetched_slots_per_iter,
-                     bytes(online.max_fetched_slots_per_iter));
-}
-
-std::string RanksText(const parallel::Layout& whole) {
-  if (whole.pp > 1) {
-    parallel::Layout stage = whole;
-    stage.pp = 1;
-    return fmt::format("{} stages of {}", whole.pp, RanksText(stage));
-  }
-  const parallel::Layout& layout = whole;
-  if (layout.tp == 1) return fmt::format("{} ranks", layout.world());
-  if (layout.dp == 1) return fmt::format("{} ranks that share attention", layout.world());
-  return fmt::format("{} ranks that share attention by {}", layout.world(), layout.tp);
-}
-
-std::string PartsText(const parallel::Layout& layout) {
-  return layout.moe_tp == 1 ? "" : fmt::format(", each divided among {} ranks", layout.moe_tp);
-}
-
-// One line: what is active.
-void LogStart(const EngineFlags& flags, const Session& session) {
-  const runtime::EngineOptions& options = session.engine->options();
-  const checkpoint::ModelConfig& c = session.config;
-  const std::string layout =
-      c.num_experts == 0 ? "no experts"
-      : options.layout.stage() == 1 && options.num_slots == c.num_experts
-          ? "all experts on one rank"
-          : fmt::format("{} slots for {} experts{}, placement {}, split {}{}", options.num_slots,
-                        c.num_experts, PartsText(options.layout), flags.placement, flags.split,
-                        CopiesText(session));
-  const std::string places =
-      session.links ? fmt::format(" in processes ({})", session.links->text()) : "";
-  LogInfo(
-      "{} ({}): {} x {} threads{}, kernels {}, context {}, weights {}{}, KV for {} tokens per "
-      "rank, {}; online balancer: {}",
-      session.folder, session.family, RanksText(options.layout), options.threads_per_rank, places,
-      KernelSetName(session.kernels), session.context,
-      FormatBytes(static_cast<uint64_t>(session.model->weight_bytes())),
-      session.packed ? fmt::format(" (experts in {})", flags.weight_file) : "",
-      options.num_micro_batches * options.num_kv_blocks * kv::kBlockTokens, layout,
-      BalancerText(flags, session));
-  if (options.prefix_cache && !session.engine->scheduler().has_prefix_cache())
-    LogInfo("no prefix cache: layers of this model look back a window, and give up what is behind");
-}
-
-// What the flags say of the folder, but for the options.
-Session OpenFolder(const EngineFlags& flags) {
-  Session session;
-  session.folder = flags.model.empty() ? EmbeddedModelFolder() : flags.model;
-  model::ModelReading reading = model::ReadModel(session.folder);
-  session.config = std::move(reading.config);
-  session.spec = std::move(reading.spec);
-  session.family = reading.family;
-  session.generation = checkpoint::ReadGenerationConfig(session.folder);
-  return session;
-}
-
-// The engine is made for requests as long as can come.
-void LimitContext(int64_t longest, runtime::EngineOptions& options) {
-  options.max_seq_len = std::max<int64_t>(
-      1, std::min({options.max_seq_len, longest, options.num_kv_blocks * kv::kBlockTokens}));
-}
-
-Session StartOnThreads(const EngineFlags& flags, const CheckBeforeLoad& check) {
-  Session session = OpenFolder(flags);
-  const RankPlaces places = ThreadPlaces(flags);
-  runtime::EngineOptions options = ResolveOptions(flags, session.config, places);
-  session.kernels = options.kernels;
-  CheckLayout(session.spec, options.layout);
-  session.shards = model::AllShards(options.layout.tp);
-  session.expert_parts = model::AllParts(options.layout.moe_tp);
-  session.bytes = MeasureModel(flags, session);
-  options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
-  session.memory = MemoryParts(session.spec, session.bytes, places, options);
-  PrepareOutputs(flags, session);
-  StartTrace(!flags.trace.empty(), session, options);
-  session.context = options.max_seq_len;
-  LimitContext(check ? check(session, options) : options.max_seq_len, options);
-  LoadOnThreads(flags, session);
-  session.engine = std::make_unique<runtime::Engine>(*session.model, options);
-  StartRecording(session);
-  LogStart(flags, session);
-  return session;
-}
-
-// What must be the same on all ranks, and is compared before any work.
-std::vector<runtime::Fact> FactsOf(const EngineFlags& flags, const parallel::Layout& layout,
-                                   const Session& session) {
-  std::vector<runtime::Fact> facts = {
-      {"the version of wideload", kVersion},
-      {"the fingerprint of the model's config.json",
-       runtime::Fingerprint(ReadFile(session.folder + "/config.json", kMaxSettingsBytes))},
-      {"the fingerprint of the model's tensors (names, types, shapes, samples)",
-       runtime::Fingerprint(TensorsOf(session.folder))},
-      {"the layout", fmt::format("--tp {} --dp {} --moe-tp {} --pp {}", layout.tp, layout.dp,
-                                 layout.moe_tp, layout.pp)}};
-  const std::vector<runtime::Fact> of_flags = FlagFacts(flags);
-  facts.insert(facts.end(), of_flags.begin(), of_flags.end());
-  return facts;
-}
-
-// The kernel set of all ranks: what each can run, unless the flags say one.
-compute::KernelSet CommonKernels(runtime::ProcessWorld& world,
-                                 const runtime::EngineOptions& options) {
-  return runtime::CommonKernelSet(world.Gather(options.kernels));
-}
-
-// Those of the ranks of this host.
-model::TensorShards ShardsHere(const runtime::ProcessWorld& world, int32_t tensor_ranks) {
-  std::set<int32_t> kept;
-  for (const int rank : world.ranks_here()) kept.insert(rank % tensor_ranks);
-  return {.own = {.rank = world.rank() % tensor_ranks, .size = tensor_ranks},
-          .kept = {kept.begin(), kept.end()}};
-}
-
-// Those of experts, of the ranks of this host.
-model::ExpertParts PartsHere(const runtime::ProcessWorld& world, const parallel::Layout& layout) {
-  std::set<int32_t> kept;
-  for (const int rank : world.ranks_here())
-    kept.insert(parallel::CoordinatesOf(layout, rank).moe_tp);
-  return {.size = layout.moe_tp, .kept = {kept.begin(), kept.end()}};
-}
-
-// The layers of the stages on this host, and of those between them.
-parallel::Shard LayersHere(const runtime::ProcessWorld& world,
-                           const runtime::EngineOptions& options, int64_t num_layers) {
-  const auto [first, last] = std::ranges::minmax(world.ranks_here());
-  return {options.LayersOf(first / options.layout.stage(), num_layers).begin,
-          options.LayersOf(last / options.layout.stage(), num_layers).end};
-}
-
-// What StartOnProcesses makes step by step.
-struct Start {
-  Session session;
-  runtime::EngineOptions options;
-};
-
-// Reads flags and config, compares them, and settles what the machines decide together.
-void AgreeOnStart(runtime::ProcessWorld& world, const EngineFlags& flags, Start& start) {
-  RankPlaces places{.num_ranks_here = world.local_size(),
-                    .are_processes = true,
-                    .cores_per_rank = world.cores_per_rank()};
-  std::vector<runtime::Fact> facts;
-  Session& session = start.session;
-  runtime::EngineOptions& options = start.options;
-  world.Together([&] {
-    session = OpenFolder(flags);
-    places.layout = config::ResolveLayout(flags, world.size());
-    options = ResolveOptions(flags, session.config, places);
-    CheckLayout(session.spec, options.layout);
-    session.shards = ShardsHere(world, options.layout.tp);
-    session.expert_parts = flags.weight_file.empty() ? PartsHere(world, options.layout)
-                                                     : model::AllParts(options.layout.moe_tp);
-    if (flags.weight_file.empty() && options.layout.pp > 1)
-      session.layers = LayersHere(world, options, session.spec.num_layers());
-    facts = FactsOf(flags, options.layout, session);
-  });
-  world.Agree(facts);
-  options.kernels = session.kernels = CommonKernels(world, options);
-  options.threads_per_rank = std::ranges::min(world.Gather(options.threads_per_rank));
-  world.Together([&] {
-    session.bytes = MeasureModel(flags, session);
-    options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
-    CheckSharedMemoryOf(world, options, session);
-  });
-  options.num_kv_blocks = std::ranges::min(world.Gather(options.num_kv_blocks));
-  session.memory = MemoryParts(session.spec, session.bytes, places, options);
-  session.context = options.max_seq_len;
-}
-
-Session StartOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags,
-                         const CheckBeforeLoad& check) {
-  if (world.is_leader()) world.BeginSession();
-  Start start;
-  AgreeOnStart(world, flags, start);
-  Session& session = start.session;
-  runtime::EngineOptions& options = start.options;
-  int64_t longest = 0;
-  world.Together([&] {
-    if (!world.is_leader()) return;
-    PrepareOutputs(flags, session);
-    longest = check ? check(session, options) : options.max_seq_len;
-  });
-  longest = std::ranges::max(world.Gather(longest));
-  StartTrace(world.Gather(static_cast<int32_t>(!session.trace_path.empty())).front() != 0, session,
-             options);
-  world.Together([&] { LimitContext(longest, options); });
-  LoadOnProcesses(world, flags, session);
-  world.Together([&] {
-    session.links = world.Connect(options, runtime::ExchangeSegmentBytes(*session.model, options));
-    session.links->view.pending_signal = InterruptSignal;
-    session.links->view.on_signal = NoteInterrupt;
-    session.links->view.on_failure = [&world](const std::exception& failure) {
-      world.Fail(FailureText(failure));
-    };
-    if (!world.is_leader())
-      session.server =
-          std::make_unique<runtime::RankServer>(*session.model, options, session.links->view);
-  });
-  if (world.is_leader()) {
-    session.engine =
-        std::make_unique<runtime::Engine>(*session.model, options, session.links->view);
-    StartRecording(session);
-    LogStart(flags, session);
-  }
-  return std::move(session);
-}
 
 // Rank 0's part of a run of processes.
 int Lead(runtime::ProcessWorld& world, const std::function<void(runtime::ProcessWorld*)>& command) {
@@ -306,12 +57,15 @@ void EndIfRankIsStuck(const Session& session, const std::exception& failure) {
 
 Session StartSession(runtime::ProcessWorld* world, const EngineFlags& flags,
                      const CheckBeforeLoad& check) {
-  const auto start = std::chrono::steady_clock::now();
-  Session session =
-      world == nullptr ? StartOnThreads(flags, check) : StartOnProcesses(*world, flags, check);
-  session.load_seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return session;
+  return runtime::StartSession(
+      world, flags,
+      {.find_folder = [&] { return flags.model.empty() ? EmbeddedModelFolder() : flags.model; },
+       .version = kVersion,
+       .check = check,
+       .pending_signal = InterruptSignal,
+       .on_signal = NoteInterrupt,
+       .on_failure =
+           [world](const std::exception& failure) { world->Fail(FailureText(failure)); }});
 }
 
 void RefuseSeveralProcesses() {
@@ -359,14 +113,14 @@ void RunRecorded(Session& session, const std::function<void()>& work) {
       work();
     } catch (const std::exception&) {
       try {
-        WriteOutputs(session);
+        runtime::WriteOutputs(session);
       } catch (const Error& e) {
         LogWarn("{}", e.what());
       }
       throw;
     }
   });
-  WriteOutputs(session);
+  runtime::WriteOutputs(session);
 }
 
 void RefuseInvalid(const runtime::Request& request, const Session& session,

@@ -1,5 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
 #include "kv/block_allocator.h"
 #include "kv/paged_cache.h"
 
@@ -42,6 +46,36 @@ TEST(PagedCache, SeparatesLayersKeysAndValues) {
   EXPECT_EQ(cache.Values(0).shape(), Shape({3, 2, kBlockTokens, 6}));
   EXPECT_EQ(cache.Keys(2).shape(), Shape({3, 1, kBlockTokens, 24}));
   EXPECT_TRUE(cache.Values(2).empty());
+}
+
+// Each layer's part of a block, and nothing else, lies in that block's run of bytes.
+TEST(PagedCache, HoldsABlockOfAllLayersOfAClassTogether) {
+  const LayerCacheShape all = {.kv_heads = 2, .key_dim = 8, .value_dim = 6};
+  const LayerCacheShape near = {.kv_heads = 1, .key_dim = 4, .value_dim = 4, .window = 40};
+  const CacheShape shape = {.layers = {all, near, all},
+                            .classes = {{.num_blocks = 5}, {.window = 40, .num_blocks = 3}},
+                            .dtype = DType::kF32};
+  std::vector<float> memory(static_cast<size_t>(shape.num_bytes()) / 4 + 16);
+  const size_t to_line = (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) / 4 % 16;
+  const PagedCache cache(shape, std::as_writable_bytes(std::span(memory).subspan(to_line)));
+  EXPECT_EQ(cache.Block(0, 0).size(), 2 * 2 * kBlockTokens * 14 * 4);
+  EXPECT_EQ(cache.Block(1, 0).size(), kBlockTokens * 8 * 4);
+  float next = 1;
+  for (const auto& [block_class, block] : {std::pair(0, 4), std::pair(1, 1)}) {
+    std::vector<float> expected;
+    for (int64_t layer = 0; layer < 3; ++layer) {
+      if (cache.block_class(layer) != block_class) continue;
+      for (const TensorView& part : {cache.Keys(layer), cache.Values(layer)}) {
+        const auto size = static_cast<size_t>(part.num_bytes() / part.dim(0)) / 4;
+        for (size_t i = 0; i < size; ++i) expected.push_back(part.row<float>(block)[i] = next++);
+      }
+    }
+    const auto bytes = cache.Block(block_class, block);
+    ASSERT_EQ(bytes.size(), expected.size() * 4);
+    EXPECT_EQ(std::memcmp(bytes.data(), expected.data(), bytes.size()), 0);
+  }
+  EXPECT_EQ(std::ranges::count(memory, 0.0F), std::ssize(memory) - static_cast<int64_t>(next) + 1);
+  EXPECT_DEATH((void)cache.Block(1, 3), "block 3 of 3");
 }
 
 TEST(BlockClasses, LayersOfOneWindowShareBlocksAndNeedNoMoreThanTheirWindows) {

@@ -1,4 +1,4 @@
-#include "session_weights.h"
+#include "runtime/start/weights.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -16,7 +16,7 @@
 #include "model/sharded_model.h"
 #include "model/transformer.h"
 
-namespace wideload::apps {
+namespace wideload::runtime {
 namespace {
 
 // How far a load is, on stderr.
@@ -47,7 +47,7 @@ struct SharedPlaces {
 };
 
 // Reads the weights, or its part of them, with progress.
-void LoadModel(const EngineFlags& flags, const SharedPlaces& places, Session& session) {
+void LoadModel(const config::EngineFlags& flags, const SharedPlaces& places, Session& session) {
   ThreadPool pool("load", places.num_threads);
   checkpoint::Checkpoint weights(session.folder);
   if (flags.check_weights && places.is_first) checkpoint::CheckWeights(weights, {}, pool);
@@ -86,7 +86,7 @@ void LoadModel(const EngineFlags& flags, const SharedPlaces& places, Session& se
 }
 
 // Options of memory mean nothing to a file, and a file nothing to a model without experts.
-void RefuseUnlike(const EngineFlags& flags, const Session& session) {
+void RefuseUnlike(const config::EngineFlags& flags, const Session& session) {
   if (flags.weight_file.empty()) return;
   if (session.spec.moe.layers.empty())
     Throw(ErrorKind::kInvalid, "--weight-file is {}; {} has no experts", flags.weight_file,
@@ -106,13 +106,13 @@ void RefuseUnlike(const EngineFlags& flags, const Session& session) {
 // What a file of experts must have been made from.
 model::PackedKey KeyOf(const Session& session) {
   return {.kernels = std::string(KernelSetName(session.kernels)),
-          .checkpoint = runtime::Fingerprint(TensorsOf(session.folder)),
+          .checkpoint = Fingerprint(TensorsOf(session.folder)),
           .layers = session.spec.moe.layers,
           .expert_bytes = session.bytes.experts};
 }
 
 // Writes the file of experts if there is none, of weights that are right where that is asked for.
-void PackExperts(const EngineFlags& flags, const Session& session) {
+void PackExperts(const config::EngineFlags& flags, const Session& session) {
   if (FileExists(flags.weight_file)) return;
   model::PackedFileWriter writer(flags.weight_file, KeyOf(session));
   ThreadPool pool("pack", NumAllowedCpus());
@@ -132,11 +132,11 @@ void PackExperts(const EngineFlags& flags, const Session& session) {
   progress.Finish();
 }
 
-void OpenExperts(const EngineFlags& flags, Session& session) {
+void OpenExperts(const config::EngineFlags& flags, Session& session) {
   session.packed = std::make_unique<model::PackedFile>(flags.weight_file, KeyOf(session));
 }
 
-void LogNuma(const EngineFlags& flags, const NumaScope& numa) {
+void LogNuma(const config::EngineFlags& flags, const NumaScope& numa) {
   if (numa.note().empty()) return;
   Log(numa.is_denied() ? LogLevel::kWarn : LogLevel::kInfo, "--weight-numa {}: {}",
       flags.weight_numa, numa.note());
@@ -148,7 +148,7 @@ void LogHugePages(const std::string& note) {
 
 // What the experts' parts are called here. Ranks that only seem to be on several hosts share a
 // folder.
-std::string StoreName(const EngineFlags& flags, int host) {
+std::string StoreName(const config::EngineFlags& flags, int host) {
   const char* const variable = std::getenv("TRTLLM_EPLB_SHM_NAME");
   const std::string base = !flags.weight_store.empty() ? flags.weight_store
                            : variable != nullptr       ? variable
@@ -194,7 +194,7 @@ ModelBytes MeasureWeights(checkpoint::Checkpoint& weights, const model::ModelSpe
   return bytes;
 }
 
-ModelBytes MeasureModel(const EngineFlags& flags, const Session& session) {
+ModelBytes MeasureModel(const config::EngineFlags& flags, const Session& session) {
   RefuseUnlike(flags, session);
   checkpoint::Checkpoint weights(session.folder);
   ModelBytes bytes = MeasureWeights(weights, session.spec,
@@ -206,7 +206,7 @@ ModelBytes MeasureModel(const EngineFlags& flags, const Session& session) {
   return bytes;
 }
 
-void CheckSharedMemoryOf(const runtime::ProcessWorld& world, const runtime::EngineOptions& options,
+void CheckSharedMemoryOf(const ProcessWorld& world, const EngineOptions& options,
                          const Session& session) {
   if (world.local_rank() != 0) return;
   const auto exchange_bytes = static_cast<int64_t>(ExchangeBytes(session.spec, options));
@@ -217,7 +217,7 @@ void CheckSharedMemoryOf(const runtime::ProcessWorld& world, const runtime::Engi
   CheckSharedMemory(parts);
 }
 
-void LoadOnThreads(const EngineFlags& flags, Session& session) {
+void LoadOnThreads(const config::EngineFlags& flags, Session& session) {
   const NumaScope numa(ParseNumaPolicy(flags.weight_numa));
   LogNuma(flags, numa);
   if (!flags.weight_file.empty()) {
@@ -234,7 +234,7 @@ void LoadOnThreads(const EngineFlags& flags, Session& session) {
   LogHugePages(UseHugePages(bytes, false));
 }
 
-void LoadOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags, Session& session) {
+void LoadOnProcesses(ProcessWorld& world, const config::EngineFlags& flags, Session& session) {
   const SegmentName name{.job = world.job(), .name = fmt::format("weights-{}", world.host())};
   const bool is_first = world.local_rank() == 0;
   const bool is_in_file = !flags.weight_file.empty();
@@ -290,4 +290,4 @@ void LoadOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags, Ses
   if (is_first) LogHugePages(note);
 }
 
-}  // namespace wideload::apps
+}  // namespace wideload::runtime

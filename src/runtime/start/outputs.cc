@@ -1,4 +1,4 @@
-#include "run_outputs.h"
+#include "runtime/start/outputs.h"
 
 #include <cstdlib>
 #include <set>
@@ -10,10 +10,10 @@
 #include "base/log.h"
 #include "trace/trace_file.h"
 
-namespace wideload::apps {
+namespace wideload::runtime {
 namespace {
 
-void PrepareStatistics(const EngineFlags& flags, Session& session) {
+void PrepareStatistics(const config::EngineFlags& flags, Session& session) {
   session.record = statistics::ChooseRecordSettings(
       {.flag_path = flags.statistic_path,
        .flag_range = flags.statistic_iter_range,
@@ -27,7 +27,7 @@ void PrepareStatistics(const EngineFlags& flags, Session& session) {
   statistics::CheckStatisticsFolder(session.record->path, session.existing);
 }
 
-void PrepareTrace(const EngineFlags& flags, Session& session) {
+void PrepareTrace(const config::EngineFlags& flags, Session& session) {
   session.trace_path = flags.trace;
   if (flags.trace.empty()) return;
   if (flags.trace == "-")
@@ -72,7 +72,7 @@ void WriteTrace(Session& session) {
 
 }  // namespace
 
-void PrepareOutputs(const EngineFlags& flags, Session& session) {
+void PrepareOutputs(const config::EngineFlags& flags, Session& session) {
   PrepareStatistics(flags, session);
   PrepareTrace(flags, session);
 }
@@ -94,7 +94,7 @@ void StartRecording(Session& session) {
   session.engine->SetRecorder(session.recorder.get());
 }
 
-void StartTrace(bool is_tracing, Session& session, runtime::EngineOptions& options) {
+void StartTrace(bool is_tracing, Session& session, EngineOptions& options) {
   if (!is_tracing) return;
   session.trace = std::make_unique<trace::Trace>();
   options.trace = session.trace.get();
@@ -105,4 +105,4 @@ void WriteOutputs(Session& session) {
   WriteTrace(session);
 }
 
-}  // namespace wideload::apps
+}  // namespace wideload::runtime

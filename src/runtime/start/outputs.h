@@ -1,12 +1,12 @@
 // What a run writes beside its results: expert statistics and the trace.
 #pragma once
 
-#include "session.h"
+#include "runtime/start/session.h"
 
-namespace wideload::apps {
+namespace wideload::runtime {
 
 // Refuses what cannot be written, before the model is loaded. Of rank 0.
-void PrepareOutputs(const EngineFlags& flags, Session& session);
+void PrepareOutputs(const config::EngineFlags& flags, Session& session);
 
 // Of these iterations of the session's engine, which is there.
 std::unique_ptr<statistics::Recorder> MakeRecorder(const Session& session,
@@ -14,9 +14,9 @@ std::unique_ptr<statistics::Recorder> MakeRecorder(const Session& session,
 // Once the engine is there.
 void StartRecording(Session& session);
 // Before it is made, on every rank: where all threads of this process write what they do.
-void StartTrace(bool is_tracing, Session& session, runtime::EngineOptions& options);
+void StartTrace(bool is_tracing, Session& session, EngineOptions& options);
 
 // All of it that was asked for. Errors: kIo; comm::PeerLost.
 void WriteOutputs(Session& session);
 
-}  // namespace wideload::apps
+}  // namespace wideload::runtime

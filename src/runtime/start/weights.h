@@ -4,9 +4,9 @@
 
 #include <string>
 
-#include "session.h"
+#include "runtime/start/session.h"
 
-namespace wideload::apps {
+namespace wideload::runtime {
 
 // Names, types and shapes of all tensors of the folder, and bytes from the middle of some: two
 // trainings of one model differ in any of them, and reading all weights would take as long as
@@ -20,17 +20,17 @@ ModelBytes MeasureWeights(checkpoint::Checkpoint& weights, const model::ModelSpe
 
 // What the model takes in memory; experts in a file are not counted. Errors: what is wrong with
 // names and shapes; kInvalid for options of weights that do not go together.
-ModelBytes MeasureModel(const EngineFlags& flags, const Session& session);
+ModelBytes MeasureModel(const config::EngineFlags& flags, const Session& session);
 
 // Refuses before work what this host's shared memory cannot hold.
-void CheckSharedMemoryOf(const runtime::ProcessWorld& world, const runtime::EngineOptions& options,
+void CheckSharedMemoryOf(const ProcessWorld& world, const EngineOptions& options,
                          const Session& session);
 
 // Reads the weights of a process that is alone, with progress.
-void LoadOnThreads(const EngineFlags& flags, Session& session);
+void LoadOnThreads(const config::EngineFlags& flags, Session& session);
 // The ranks of a host read the experts together into shared memory, and the first of them the rest.
 // All of it has lost its names before it is read: whoever is killed meanwhile leaves nothing.
 // Collective.
-void LoadOnProcesses(runtime::ProcessWorld& world, const EngineFlags& flags, Session& session);
+void LoadOnProcesses(ProcessWorld& world, const config::EngineFlags& flags, Session& session);
 
-}  // namespace wideload::apps
+}  // namespace wideload::runtime
