@@ -1,4 +1,5 @@
 // `wideload serve`: answers OpenAI's requests over HTTP.
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 
@@ -6,7 +7,9 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "chat_flags.h"
+#include "comm/mpi/launch.h"
 #include "commands.h"
+#include "embedded_model.h"
 #include "file_flags.h"
 #include "interrupt.h"
 #include "kv/paged_cache.h"
@@ -14,6 +17,7 @@
 #include "sampling_flags.h"
 #include "serve/server.h"
 #include "serve_control.h"
+#include "serve_front.h"
 #include "session.h"
 #include "tokenizer/tokenizer.h"
 #include "version.h"
@@ -42,12 +46,22 @@ struct ServeCommand {
   double drain_timeout_s = 30;
   std::optional<int32_t> control_port;
   std::string record_path;
+  bool restart_on_failure = false;
+  int32_t max_restarts = 5;
+  std::string launcher;
+  std::string engine_socket;  // behind a front: where this process answers
 
   void Run(runtime::ProcessWorld* world);
 
  private:
   void Check();
+  void CheckFront() const;
   std::optional<serve::TlsFiles> Tls() const;
+  serve::ApiKeys Keys() const;
+  serve::HttpServer Listen() const;
+  std::string ModelName(const std::string& folder) const;
+  void LogServing(const std::string& name, const serve::HttpServer& http) const;
+  void RunFrontProcess() const;
   serve::ServerOptions Options(const runtime::EngineOptions& engine_options) const;
 };
 
@@ -62,12 +76,12 @@ serve::ServerOptions ServeCommand::Options(const runtime::EngineOptions& engine_
                                engine_options.num_micro_batches * engine_options.KvTokens();
   return {
       .api = {.version = kVersion,
-              .keys =
-                  api_key_file.empty() ? serve::ApiKeys() : serve::ApiKeys::FromFile(api_key_file),
+              .keys = Keys(),
               .salts_by_key = cache_salt_per_key,
               .max_open_requests = max_open_requests,
               .max_open_tokens = max_open_tokens > 0 ? max_open_tokens : kCachesOpen * cache_tokens,
-              .request_timeout = Milliseconds(request_timeout_s)},
+              .request_timeout = Milliseconds(request_timeout_s),
+              .is_behind_front = !engine_socket.empty()},
       .drain_time = Milliseconds(drain_timeout_s)};
 }
 
@@ -102,6 +116,7 @@ void ServeCommand::Check() {
     Throw(ErrorKind::kInvalid, "--record-path is {}, which is no folder", record_path);
   if (cache_salt_per_key && api_key_file.empty())
     Throw(ErrorKind::kInvalid, "--cache-salt-per-key needs the keys of --api-key-file");
+  if (engine_socket.empty()) CheckFront();
 }
 
 std::optional<serve::TlsFiles> ServeCommand::Tls() const {
@@ -109,10 +124,69 @@ std::optional<serve::TlsFiles> ServeCommand::Tls() const {
   return serve::TlsFiles{.certificate = ssl_certfile, .key = ssl_keyfile};
 }
 
+serve::ApiKeys ServeCommand::Keys() const {
+  return api_key_file.empty() ? serve::ApiKeys() : serve::ApiKeys::FromFile(api_key_file);
+}
+
+// Behind a front: each of its requests on a connection, and some that only look.
+serve::HttpServer ServeCommand::Listen() const {
+  constexpr int64_t kMore = 64;
+  if (engine_socket.empty())
+    return serve::HttpServer(host, port, {.max_connections = max_connections}, Tls());
+  return serve::HttpServer(serve::LocalSocket{engine_socket},
+                           {.max_connections = max_connections + kMore});
+}
+
+std::string ServeCommand::ModelName(const std::string& folder) const {
+  return served_model_name.empty() ? NameOf(folder) : served_model_name;
+}
+
+void ServeCommand::LogServing(const std::string& name, const serve::HttpServer& http) const {
+  LogInfo("serving {} on {}://{}:{}{}", name, Tls() ? "https" : "http", host, http.port(),
+          api_key_file.empty() ? "" : ", for clients with a key");
+}
+
+// What cannot be done again and again.
+void ServeCommand::CheckFront() const {
+  if (!restart_on_failure) {
+    if (!launcher.empty())
+      Throw(ErrorKind::kInvalid, "--launcher starts what --restart-on-failure looks after");
+    return;
+  }
+  if (comm::DetectLaunch(std::getenv) != comm::Launch::kAlone)
+    Throw(ErrorKind::kUnsupported,
+          "--restart-on-failure starts the ranks itself, and mpirun or srun has started this "
+          "process as one of them: start wideload alone, with --launcher \"mpirun -n 4\"");
+  const auto refuse = [](bool is_given, std::string_view option) {
+    if (is_given)
+      Throw(ErrorKind::kUnsupported,
+            "{} writes at the end of a run, and --restart-on-failure may start several: give one "
+            "of the two",
+            option);
+  };
+  refuse(!engine.trace.empty(), "--trace");
+  refuse(!engine.statistic_path.empty(), "--expert-statistic-path");
+  refuse(std::getenv("EXPERT_STATISTIC_PATH") != nullptr, "EXPERT_STATISTIC_PATH");
+}
+
+void ServeCommand::RunFrontProcess() const {
+  serve::HttpServer http = Listen();
+  const serve::LocalSocket socket = NewEngineSocket();
+  RunFront(
+      http, {.engine = socket, .keys = Keys(), .max_waiting = max_open_requests},
+      {.argv = EngineArguments(launcher, socket), .socket = socket, .max_restarts = max_restarts},
+      Milliseconds(drain_timeout_s), [&] {
+        LogServing(ModelName(engine.model.empty() ? EmbeddedModelFolder() : engine.model), http);
+      });
+  LogInfo("all requests are answered; the server has ended");
+  ForgetInterrupt();
+}
+
 void ServeCommand::Run(runtime::ProcessWorld* world) {
   Check();
   CatchInterrupts();
-  serve::HttpServer http(host, port, {.max_connections = max_connections}, Tls());
+  if (restart_on_failure && engine_socket.empty()) return RunFrontProcess();
+  serve::HttpServer http = Listen();
   std::optional<serve::HttpServer> control_http;
   if (control_port) control_http.emplace(kControlHost, *control_port, kControlLimits);
   std::unique_ptr<const tokenizer::Tokenizer> tokenizer;
@@ -125,7 +199,7 @@ void ServeCommand::Run(runtime::ProcessWorld* world) {
             tokenizer::Tokenizer::FromFile(start.folder));
         opened = OpenTemplate(start.folder, chat_template);
         model = {
-            .name = served_model_name.empty() ? NameOf(start.folder) : served_model_name,
+            .name = ModelName(start.folder),
             .root = start.folder,
             .vocab_size = start.config.vocab_size,
             .tokenizer = tokenizer.get(),
@@ -154,15 +228,14 @@ void ServeCommand::Run(runtime::ProcessWorld* world) {
       control_http->Start(serve::ControlHandlers(loop, options.api.keys, control.Routes()));
       LogInfo("control routes are on http://{}:{}", kControlHost, control_http->port());
     }
-    LogInfo("serving {} on {}://{}:{}{}", model.name, Tls() ? "https" : "http", host, http.port(),
-            options.api.keys.empty() ? "" : ", for clients with a key");
+    if (engine_socket.empty()) LogServing(model.name, http);
   };
   RunRecorded(session, [&] {
     serve::Serve(model, loop, http, options, started,
                  [&] { return InterruptSignal() != 0 || control.is_drain_asked(); });
     control.End(*session.engine);
   });
-  LogInfo("all requests are answered; the server has ended");
+  if (engine_socket.empty()) LogInfo("all requests are answered; the server has ended");
   ForgetInterrupt();
 }
 
@@ -217,6 +290,20 @@ void AddServe(Command program) {
       .Range(0, 65535);
   command.Add("--record-path", serve.record_path,
               "folder for the expert statistics that /dump_expert_distribution_record writes");
+  command.Add("--restart-on-failure", serve.restart_on_failure,
+              "run the engine in a process of its own, and start it again when it fails");
+  command
+      .Add("--max-restarts", serve.max_restarts,
+           "restarts within 10 minutes; the server ends when the engine fails once more")
+      .Positive()
+      .ShowDefault();
+  command.Add("--launcher", serve.launcher,
+              "what starts the ranks of --restart-on-failure as processes: \"mpirun -n 4\"");
+  command
+      .Add("--engine-socket", serve.engine_socket,
+           "name of the local socket on which the engine's process answers; set by "
+           "--restart-on-failure")
+      .Group("");
 }
 
 }  // namespace wideload::apps
