@@ -15,8 +15,7 @@ parallel::Shard KvHeadsOf(const model::LayerSpec& layer, const model::TensorRank
 }
 
 model::TensorRank RankOf(const CachedSequence& sequence, size_t rank) {
-  return {.rank = static_cast<int32_t>(rank),
-          .size = static_cast<int32_t>(sequence.caches.size())};
+  return {.rank = static_cast<int32_t>(rank), .size = static_cast<int32_t>(sequence.caches.size())};
 }
 
 // Some blocks of one class.
@@ -83,10 +82,10 @@ int64_t CopySequence(const CachedSequence& from, const CachedSequence& to, int64
     const BlockRange range = {.block_class = static_cast<int64_t>(c),
                               .begin = std::max(first_block, from.tables[c].num_given_back),
                               .end = std::ssize(from.tables[c].blocks)};
-    WIDELOAD_CHECK(std::ssize(to.tables[c].blocks) >= range.end &&
-                       to.tables[c].num_given_back <= range.begin,
-                   "blocks {} to {} for {} of which {} are given back", range.begin, range.end,
-                   to.tables[c].blocks.size(), to.tables[c].num_given_back);
+    WIDELOAD_CHECK(
+        std::ssize(to.tables[c].blocks) >= range.end && to.tables[c].num_given_back <= range.begin,
+        "blocks {} to {} for {} of which {} are given back", range.begin, range.end,
+        to.tables[c].blocks.size(), to.tables[c].num_given_back);
     for (size_t rank = 0; rank < to.caches.size(); ++rank) {
       if (from.caches.size() == to.caches.size()) {
         num_bytes += CopyBlocks(from, to, rank, range);

@@ -180,8 +180,10 @@ RequestId Engine::SubmitComputed(Request request, ComputedPrompt prompt) {
 CachedSequence Engine::Cached(const Sequence& sequence) const {
   CachedSequence cached{.spec = spec_, .caches = {}, .tables = sequence.tables};
   const auto size = static_cast<size_t>(options_.layout.tp);
-  for (size_t i = 0; i < size; ++i)
-    cached.caches.push_back(&team_->cache(static_cast<size_t>(sequence.group) * size + i));
+  for (size_t i = 0; i < size; ++i) {
+    cached.caches.push_back(team_->cache(static_cast<size_t>(sequence.group) * size + i));
+    WIDELOAD_CHECK(cached.caches.back() != nullptr, "the cache of another process is asked for");
+  }
   return cached;
 }
 

@@ -64,8 +64,8 @@ class Engine {
   void DropLeases() { leases_.clear(); }
   const HandOverFigures& hand_over_figures() const { return hand_over_; }
 
-  // What the cache holds of a request with keeps_cache that has ended by its length. None of
-  // others.
+  // What the cache holds of a request with keeps_cache that has ended by its length; of ranks that
+  // are threads. None of others.
   std::optional<CachedSequence> Kept(RequestId id) const;
   // Lets go of that. Unknown ids are ignored.
   void Release(RequestId id);

@@ -155,24 +155,23 @@ void EngineLoop::TakePrompt(ContextDelta prompt) {
   Active& active = job->second;
   active.begun = prompt.delta.begun;
   const bool goes_on = prompt.delta.lease != nullptr;
-  Delta delta = active.generation.Take(
-      {.id = -1,
-       .token = prompt.delta.token,
-       .finish = goes_on ? FinishReason::kNone : prompt.delta.finish,
-       .error = std::move(prompt.delta.error),
-       .logprobs = std::move(prompt.delta.logprobs),
-       .num_cached_tokens = prompt.delta.num_cached_tokens});
+  Delta delta =
+      active.generation.Take({.id = -1,
+                              .token = prompt.delta.token,
+                              .finish = goes_on ? FinishReason::kNone : prompt.delta.finish,
+                              .error = std::move(prompt.delta.error),
+                              .logprobs = std::move(prompt.delta.logprobs),
+                              .num_cached_tokens = prompt.delta.num_cached_tokens});
   delta.prompt_logprobs = std::move(prompt.delta.prompt_logprobs);
   delta.begun = active.begun;
   if (goes_on && !delta.is_last()) {
     active.computed = now_();
     active.cancel_prompt = {};
     --num_elsewhere_;
-    active.request_id =
-        engine_.SubmitComputed(std::move(active.request),
-                               {.lease = std::move(prompt.delta.lease),
-                                .token = prompt.delta.token,
-                                .num_cached_tokens = prompt.delta.num_cached_tokens});
+    active.request_id = engine_.SubmitComputed(
+        std::move(active.request), {.lease = std::move(prompt.delta.lease),
+                                    .token = prompt.delta.token,
+                                    .num_cached_tokens = prompt.delta.num_cached_tokens});
     job_of_.emplace(active.request_id, prompt.id);
   }
   const bool is_last = delta.is_last();

@@ -51,7 +51,7 @@ class RankTeam {
   // Of the last iteration. r < size().
   RankResult result(size_t r) const { return members_[r]->rank->result(); }
   // Of a rank's first micro-batch; read and written between iterations only.
-  const kv::PagedCache& cache(size_t r) const { return members_[r]->rank->cache(); }
+  const kv::PagedCache* cache(size_t r) const { return &members_[r]->rank->cache(); }
   void SetRecorder(statistics::Recorder* recorder);
   // Whether results have routed_counts, from the next iteration on; after Start.
   void CountRouted(bool is_counting);

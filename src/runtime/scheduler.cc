@@ -375,9 +375,8 @@ void Scheduler::AwaitPrompt(Group& group, Sequence& sequence) {
     BlockTable& table = sequence.tables[c];
     table.num_given_back = kv::NumBlocksBehind(classes_[c].window, sequence.num_computed);
     while (std::ssize(table.blocks) < kv::BlocksFor(sequence.prompt_length))
-      table.blocks.push_back(std::ssize(table.blocks) < table.num_given_back
-                                 ? -1
-                                 : group.blocks[c].Allocate());
+      table.blocks.push_back(
+          std::ssize(table.blocks) < table.num_given_back ? -1 : group.blocks[c].Allocate());
   }
 }
 

@@ -235,8 +235,8 @@ class Scheduler {
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
   std::list<Sequence*> waiting_;  // in order of their turns
   std::list<Sequence*> held_;
-  std::vector<Group> groups_;     // [micro-batches * groups]
-  int32_t micro_batch_ = 0;       // that is planned for
+  std::vector<Group> groups_;  // [micro-batches * groups]
+  int32_t micro_batch_ = 0;    // that is planned for
   bool has_prefix_cache_;
   PrefixFigures prefix_figures_;
   StepPlan plan_;

@@ -42,8 +42,8 @@ class Team {
   RankResult result(size_t r) const {
     return Visit([r](auto& team) { return team.result(r); });
   }
-  const kv::PagedCache& cache(size_t r) const {
-    return Visit([r](auto& team) -> const kv::PagedCache& { return team.cache(r); });
+  const kv::PagedCache* cache(size_t r) const {
+    return Visit([r](auto& team) { return team.cache(r); });
   }
   void SetRecorder(statistics::Recorder* recorder) {
     Visit([&](auto& team) { team.SetRecorder(recorder); });

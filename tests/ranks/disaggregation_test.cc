@@ -56,8 +56,7 @@ class Answers {
     Answer& answer = answers_[i];
     ASSERT_EQ(answer.finish, FinishReason::kNone);
     for (const auto& position : delta.prompt_logprobs)
-      for (const runtime::TokenLogprob& p : position)
-        answer.logprobs.emplace_back(p.id, p.logprob);
+      for (const runtime::TokenLogprob& p : position) answer.logprobs.emplace_back(p.id, p.logprob);
     for (const runtime::TokenLogprob& p : delta.logprobs)
       answer.logprobs.emplace_back(p.id, p.logprob);
     if (delta.token >= 0) answer.tokens.push_back(delta.token);
@@ -79,7 +78,7 @@ void RunToEnd(runtime::EngineLoop& loop, const Answers& answers) {
 Answers RunAll(runtime::EngineLoop& loop, const std::vector<runtime::Request>& requests) {
   Answers answers(requests.size());
   for (size_t i = 0; i < requests.size(); ++i)
-    loop.Submit(answers.JobOf(requests[i], i, i % 3 == 0 ? 2 : -1));
+    loop.Submit(answers.JobOf(requests[i], i, i % 3 == 2 ? 2 : -1));
   RunToEnd(loop, answers);
   return answers;
 }
@@ -100,7 +99,8 @@ EngineOptions OptionsOf(const TestModel& model, int32_t groups) {
   options.layout = {.tp = model.tensor_ranks, .dp = groups};
   options.layout.moe_ep = options.layout.stage();
   const auto experts = static_cast<int32_t>(model.config.num_experts);
-  options.num_slots = options.layout.moe_ep * std::min(experts, experts / options.layout.moe_ep + 1);
+  options.num_slots =
+      options.layout.moe_ep * std::min(experts, experts / options.layout.moe_ep + 1);
   return options;
 }
 
@@ -119,12 +119,20 @@ struct Pair {
   // Once all requests have ended.
   void ExpectNothingLeft() {
     loop.Step();
-    contexts.Stop();
-    EXPECT_EQ(context.scheduler().num_held(), 0);
+    StopContext();
     EXPECT_EQ(context.scheduler().kv_usage(), 0);
     EXPECT_TRUE(context.idle());
     EXPECT_EQ(generation.scheduler().kv_usage(), 0);
     EXPECT_TRUE(generation.idle());
+  }
+
+  // Its thread ends leases.
+  void StopContext() {
+    const auto no_later = Clock::now() + std::chrono::seconds(20);
+    while (contexts.loop(0).figures().kv_usage > 0 && Clock::now() < no_later)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    contexts.Stop();
+    EXPECT_EQ(context.scheduler().num_held(), 0);
   }
 
   Clock::time_point now;
@@ -143,7 +151,8 @@ struct Sides {
 TEST(Disaggregation, GivesTheBitsOfOneEngineWhateverTheLayouts) {
   const Sides all_sides[] = {{1, 1, 1, 1}, {2, 1, 1, 2}, {1, 2, 2, 1}, {3, 1, 2, 1}, {2, 1, 2, 1}};
   size_t i = 0;
-  for (const std::string& folder : testing_support::TinyModels()) {
+  for (const std::string name : {"qwen3-moe", "deepseek-v3", "gpt-oss", "llama4-text", "llama"}) {
+    const std::string folder = SourcePath("testdata/models/tiny-" + name);
     const TestModel one = LoadTestModel(folder, compute::AutoKernelSet());
     const std::vector<runtime::Request> requests = Requests(one, 8, i);
     runtime::Engine engine(*one.model, OptionsOf(one, 1));
@@ -171,8 +180,8 @@ TEST(Disaggregation, GivesTheBitsOfOneEngineWhateverTheLayouts) {
 class TinyPair : public testing::Test {
  protected:
   TinyPair()
-      : model_(LoadTestModel(SourcePath("testdata/models/tiny-qwen3-moe"),
-                             compute::AutoKernelSet())),
+      : model_(
+            LoadTestModel(SourcePath("testdata/models/tiny-qwen3-moe"), compute::AutoKernelSet())),
         options_(OptionsOf(model_, 1)) {}
   runtime::Request Prompt(int64_t length, int64_t max_tokens) const {
     runtime::Request request;
@@ -190,6 +199,7 @@ TEST_F(TinyPair, PrefixesAreFoundOnBothSides) {
   options_.prefix_cache = true;
   Pair pair(*model_.model, options_, *model_.model, options_);
   runtime::Request request = Prompt(100, 12);
+  request.sampling.num_logprobs = 0;
   const Answers first = RunAll(pair.loop, {request});
   EXPECT_EQ(first[0].num_cached, 0);
   const int64_t first_bytes = pair.generation.hand_over_figures().num_bytes;
@@ -267,8 +277,7 @@ TEST_F(TinyPair, APromptThatIsNotFetchedInTimeEndsAndGivesItsBlocksBack) {
   EXPECT_EQ(answers[1].finish, FinishReason::kNone);
   pair.now += std::chrono::milliseconds(50);
   pair.loop.Step();
-  EXPECT_EQ(answers[1].error,
-            "the keys and values of the prompt were not fetched within 50 ms");
+  EXPECT_EQ(answers[1].error, "the keys and values of the prompt were not fetched within 50 ms");
   RunToEnd(pair.loop, answers);
   EXPECT_EQ(answers[0].tokens.size(), 100U);
   pair.ExpectNothingLeft();
@@ -277,9 +286,8 @@ TEST_F(TinyPair, APromptThatIsNotFetchedInTimeEndsAndGivesItsBlocksBack) {
 // One of two engines that compute prompts fails in its second iteration.
 TEST_F(TinyPair, ADeadContextCostsThePromptsOnIt) {
   testing_support::FaultyModel faulty(
-      *model_.model, {.iteration = 1, .before = [](const model::Batch&) {
-                        throw std::runtime_error("broken");
-                      }});
+      *model_.model,
+      {.iteration = 1, .before = [](const model::Batch&) { throw std::runtime_error("broken"); }});
   runtime::Engine bad(faulty, options_);
   runtime::Engine good(*model_.model, options_);
   runtime::Engine generation(*model_.model, options_);
@@ -300,7 +308,7 @@ TEST_F(TinyPair, ADeadContextCostsThePromptsOnIt) {
   }
   EXPECT_GE(num_errors, 1U);
   EXPECT_LE(num_errors, 3U);
-  EXPECT_FALSE(contexts.is_running(0));
+  while (contexts.is_running(0)) std::this_thread::yield();  // clients are told first
   const Answers after = RunAll(loop, std::vector(4, Prompt(32, 5)));
   for (const Answer& answer : after.all()) EXPECT_EQ(answer.error, "");
   contexts.Stop();
@@ -311,17 +319,15 @@ TEST_F(TinyPair, ADeadContextCostsThePromptsOnIt) {
 // What the other side has computed meanwhile is let go.
 TEST_F(TinyPair, ADeadGenerationEndsItsRequestsAndLeases) {
   testing_support::FaultyModel faulty(
-      *model_.model, {.iteration = 3, .before = [](const model::Batch&) {
-                        throw std::runtime_error("broken");
-                      }});
+      *model_.model,
+      {.iteration = 3, .before = [](const model::Batch&) { throw std::runtime_error("broken"); }});
   options_.max_batch_size = 2;
   Pair pair(*model_.model, options_, faulty, options_);
   Answers answers(5);
   for (size_t i = 0; i < 5; ++i) pair.loop.Submit(answers.JobOf(Prompt(30, 50), i));
   EXPECT_THROW(RunToEnd(pair.loop, answers), std::exception);
   for (const Answer& answer : answers.all()) EXPECT_EQ(answer.finish, FinishReason::kError);
-  pair.contexts.Stop();
-  EXPECT_EQ(pair.context.scheduler().num_held(), 0);
+  pair.StopContext();
 }
 
 TEST_F(TinyPair, LayoutsAndKernelsThatCannotHandOverAreNamed) {

@@ -152,10 +152,6 @@ RankResult ProcessTeam::result(size_t r) const {
   return r == 0 ? rank_->result() : peers_[r - 1].answer.result();
 }
 
-const kv::PagedCache& ProcessTeam::cache(size_t r) const {
-  WIDELOAD_CHECK(false, "the cache of rank {} is that of another process", r);
-}
-
 void ProcessTeam::SetRecorder(statistics::Recorder* recorder) {
   recorder_ = recorder;
   rank_->SetRecorder(recorder);
