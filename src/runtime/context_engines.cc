@@ -1,5 +1,6 @@
 #include "runtime/context_engines.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
@@ -29,6 +30,10 @@ void ContextEngines::Stop() {
   for (const auto& member : members_) member->loop.Wake();
   for (const auto& member : members_)
     if (member->thread.joinable()) member->thread.join();
+}
+
+bool ContextEngines::is_any_running() const {
+  return std::ranges::any_of(members_, [](const auto& member) { return bool{member->is_running}; });
 }
 
 // Jobs may still come to an engine that has failed: they are told so.

@@ -34,6 +34,7 @@ class ContextEngines final : public PromptComputer {
   // Any thread. i < the number of engines.
   EngineLoop& loop(size_t i) { return members_[i]->loop; }
   bool is_running(size_t i) const { return members_[i]->is_running; }
+  bool is_any_running() const;
   // Ends the threads, as the destructor does.
   void Stop();
   // What ended an engine; null: nothing. After Stop.
