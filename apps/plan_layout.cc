@@ -78,7 +78,7 @@ runtime::EngineOptions OptionsOf(const Question& question, const parallel::Layou
   const int64_t parts = int64_t{layout.dp} * layout.pp;  // of the requests
   options.max_batch_size = (question.concurrency + parts - 1) / parts;
   options.max_seq_len = question.context;
-  options.num_kv_blocks = options.max_batch_size * kv::BlocksFor(question.context);
+  options.num_kv_blocks = options.max_batch_size * kv::BlocksFor(question.context, layout.cp);
   options.num_slots = (experts + layout.moe_ep - 1) / layout.moe_ep * layout.moe_ep;
   return options;
 }
@@ -140,6 +140,7 @@ Traffic TrafficOf(const Question& question, const parallel::Layout& layout) {
   const int64_t element = DTypeBytes(compute::PrecisionOf(question.kernels).activations);
   const int64_t sum_bytes = spec.hidden * DTypeBytes(DType::kF32);
   Gathers tensor{.ranks = layout.tp};
+  Gathers context{.ranks = layout.cp};
   Gathers parts{.ranks = layout.moe_tp};
   Traffic exchange;
   const double top_k = static_cast<double>(spec.moe.top_k());
@@ -149,6 +150,9 @@ Traffic TrafficOf(const Question& question, const parallel::Layout& layout) {
   for (const model::LayerSpec& layer : spec.layers) {
     const auto* const gqa = std::get_if<model::GqaSpec>(&layer.attention);
     const auto* const mla = std::get_if<model::MlaSpec>(&layer.attention);
+    const model::ContextRow row = model::ContextRowOf(layer);
+    context.Add(row.asked * DTypeBytes(DType::kF32));
+    context.Add(row.answered * DTypeBytes(DType::kF32));
     tensor.Add(element *
                (gqa != nullptr ? gqa->q_heads * gqa->head_dim : mla->heads * mla->value_dim));
     tensor.Add(sum_bytes);
@@ -163,11 +167,12 @@ Traffic TrafficOf(const Question& question, const parallel::Layout& layout) {
     exchange.bytes += elsewhere * static_cast<double>(spec.hidden * element) * (row_copies + top_k);
   }
   tensor.Add(spec.vocab_size * DTypeBytes(DType::kF32));
-  const int64_t messages = tensor.traffic.messages + parts.traffic.messages + exchange.messages;
+  const int64_t messages = tensor.traffic.messages + context.traffic.messages +
+                           parts.traffic.messages + exchange.messages;
   const int32_t handovers = layout.pp - 1;  // each rank of a stage hands over all rows of its group
   return {.messages = (messages + layout.pp - 1) / layout.pp + std::min(handovers, 1),
-          .bytes = tensor.traffic.bytes + parts.traffic.bytes + exchange.bytes +
-                   static_cast<double>(sum_bytes * layout.tp * handovers)};
+          .bytes = tensor.traffic.bytes + context.traffic.bytes + parts.traffic.bytes +
+                   exchange.bytes + static_cast<double>(sum_bytes * layout.tp * handovers)};
 }
 
 Candidate Judge(const Question& question, const parallel::Layout& layout,
@@ -202,13 +207,18 @@ void JudgeStages(const Question& question, int32_t pp, checkpoint::Checkpoint& w
                  std::vector<Candidate>& candidates) {
   const int32_t ranks = question.num_ranks / pp;
   for (int32_t tp = 1; tp <= ranks; ++tp)
-    for (int32_t moe_tp = 1; moe_tp <= ranks; ++moe_tp) {
-      const bool has_parts = moe_tp > 1 && question.model.spec.moe.num_experts == 0;
-      if (ranks % tp != 0 || ranks % moe_tp != 0 || has_parts) continue;
-      const parallel::Layout layout{
-          .tp = tp, .dp = ranks / tp, .pp = pp, .moe_tp = moe_tp, .moe_ep = ranks / moe_tp};
-      candidates.push_back(Judge(question, layout, weights));
-    }
+    for (const int32_t cp : {1, 2, 4, 8})
+      for (int32_t moe_tp = 1; moe_tp <= ranks; ++moe_tp) {
+        const bool has_parts = moe_tp > 1 && question.model.spec.moe.num_experts == 0;
+        if (ranks % (tp * cp) != 0 || ranks % moe_tp != 0 || has_parts) continue;
+        const parallel::Layout layout{.tp = tp,
+                                      .dp = ranks / (tp * cp),
+                                      .cp = cp,
+                                      .pp = pp,
+                                      .moe_tp = moe_tp,
+                                      .moe_ep = ranks / moe_tp};
+        candidates.push_back(Judge(question, layout, weights));
+      }
 }
 
 std::vector<Candidate> JudgeAll(const Question& question, checkpoint::Checkpoint& weights) {
@@ -225,7 +235,8 @@ struct Choice {
 };
 
 // A group without a request computes nothing in attention, and stages make no request faster: of
-// the rest the fewest stages, then the one that sends least; of equals the one that takes least.
+// the rest the fewest stages, then the fewest ranks that share a context, which is for contexts
+// that do not fit otherwise, then the one that sends least; of equals the one that takes least.
 Choice Choose(const Question& question, const std::vector<Candidate>& candidates) {
   const Candidate* best = nullptr;
   const Candidate* smallest = nullptr;
@@ -237,17 +248,22 @@ Choice Choose(const Question& question, const std::vector<Candidate>& candidates
         int64_t{candidate.layout.dp} * candidate.layout.pp > question.concurrency)
       continue;
     const auto rank = [](const Candidate& c) {
-      return std::tuple(c.layout.pp, c.traffic.bytes, c.bytes_per_rank);
+      return std::tuple(c.layout.pp, c.layout.cp, c.traffic.bytes, c.bytes_per_rank);
     };
     if (best == nullptr || rank(candidate) < rank(*best)) best = &candidate;
   }
   if (best != nullptr)
-    return {best, fmt::format("of the layouts {}that fit and have a request for every group it "
+    return {best, fmt::format("of the layouts {}{}that fit and have a request for every group it "
                               "sends the fewest bytes per token",
                               best->layout.pp == 1
                                   ? ""
                                   : fmt::format("of {} stages, with fewer of which none fits, ",
-                                                best->layout.pp))};
+                                                best->layout.pp),
+                              best->layout.cp == 1
+                                  ? ""
+                                  : fmt::format("of contexts on {} ranks, with fewer of which none "
+                                                "fits, ",
+                                                best->layout.cp))};
   if (smallest == nullptr) return {nullptr, "the engine would run none of them"};
   return {nullptr,
           fmt::format("none fits with a request for every group; the smallest takes {} per "
@@ -257,8 +273,10 @@ Choice Choose(const Question& question, const std::vector<Candidate>& candidates
 }
 
 std::string FlagsOf(const parallel::Layout& layout) {
-  return fmt::format("--tp {} --dp {} --moe-tp {} --ep {}{}", layout.tp, layout.dp, layout.moe_tp,
-                     layout.moe_ep, layout.pp > 1 ? fmt::format(" --pp {}", layout.pp) : "");
+  return fmt::format("--tp {}{} --dp {} --moe-tp {} --ep {}{}", layout.tp,
+                     layout.cp > 1 ? fmt::format(" --cp {}", layout.cp) : "", layout.dp,
+                     layout.moe_tp, layout.moe_ep,
+                     layout.pp > 1 ? fmt::format(" --pp {}", layout.pp) : "");
 }
 
 // Of a rank: the part of that name; of "other" all that are not named here.
@@ -279,6 +297,7 @@ Json ToJson(const Question& question, const std::vector<Candidate>& candidates,
     const parallel::Layout& layout = candidate.layout;
     Json entry = {{"flags", FlagsOf(layout)},
                   {"tp", layout.tp},
+                  {"cp", layout.cp},
                   {"dp", layout.dp},
                   {"moe_tp", layout.moe_tp},
                   {"ep", layout.moe_ep},

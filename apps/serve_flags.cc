@@ -6,7 +6,6 @@
 #include "base/log.h"
 #include "chat_flags.h"
 #include "file_flags.h"
-#include "kv/block_classes.h"
 #include "runtime/text_limits.h"
 #include "sampling_flags.h"
 #include "version.h"
@@ -41,8 +40,7 @@ serve::ServerOptions ServeFlags::Options(const runtime::EngineOptions& engine_op
   // As many tokens as fill the caches of all groups so often are waited for: some minutes of work.
   constexpr int64_t kCachesOpen = 16;
   const int64_t cache_tokens = int64_t{engine_options.layout.dp} *
-                               engine_options.num_micro_batches * engine_options.num_kv_blocks *
-                               kv::kBlockTokens;
+                               engine_options.num_micro_batches * engine_options.KvTokens();
   return {
       .api = {.version = kVersion,
               .keys =

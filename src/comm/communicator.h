@@ -85,6 +85,16 @@ struct ColumnBlock {
   }
 };
 
+// The bytes for one rank, of those that end at `ends`.
+struct PieceOfRank {
+  size_t begin = 0;
+  size_t size = 0;
+
+  PieceOfRank(std::span<const int64_t> ends, int rank)
+      : begin(rank == 0 ? 0 : static_cast<size_t>(ends[static_cast<size_t>(rank) - 1])),
+        size(static_cast<size_t>(ends[static_cast<size_t>(rank)]) - begin) {}
+};
+
 // Ranks of a group: first, first + stride, and so on.
 struct RankPart {
   int first = 0;
@@ -122,6 +132,11 @@ class Communicator {
   // until its next collective of the group has returned: they stay as they are. Memory: what the
   // medium needs, kept.
   virtual void AllGatherColumns(const ColumnBlock& block);
+  // Every rank has bytes for each: those for rank r are mine[ends[r - 1], ends[r]), the same ends
+  // on every rank. all [size * own piece]: what rank r has for this one at r * own piece.
+  // Afterwards all have read this rank's bytes, and what it has shown before.
+  virtual void AllToAll(std::span<const std::byte> mine, std::span<const int64_t> ends,
+                        std::span<std::byte> all) = 0;
   // Copies root's `data` over everybody's; same size on every rank.
   virtual void Broadcast(std::span<std::byte> data, int root) = 0;
   // data[i] = sum over ranks of their data[i], fp32, on every rank the same bits: neighbours in

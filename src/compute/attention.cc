@@ -23,6 +23,11 @@ struct CacheShape {
   int64_t block_tokens = 0;
   CachePart keys;
   CachePart values;  // width 0: there are none
+  int64_t part = 0;  // PagedKv's
+  int64_t num_parts = 1;
+
+  // Of the first `num_blocks` blocks of a sequence, those of the part.
+  int64_t OwnOf(int64_t blocks) const { return (blocks + num_parts - 1 - part) / num_parts; }
 };
 
 void CheckPart(const char* op, const Exec& exec, const TensorView& part, const Shape& keys) {
@@ -47,7 +52,13 @@ CacheShape CheckCache(const char* op, const Exec& exec, const PagedKv& cache) {
                    .kv_heads = keys[1],
                    .block_tokens = keys[2],
                    .keys = {.width = keys[3], .element_bytes = element_bytes},
-                   .values = {.width = 0, .element_bytes = element_bytes}};
+                   .values = {.width = 0, .element_bytes = element_bytes},
+                   .part = cache.part,
+                   .num_parts = cache.num_parts};
+  WIDELOAD_CHECK(cache.num_parts >= 1 && kStripes % cache.num_parts == 0 && cache.part >= 0 &&
+                     cache.part < cache.num_parts,
+                 "{}: part {} of {}; the number must divide {}", op, cache.part, cache.num_parts,
+                 kStripes);
   if (cache.values.empty()) return shape;
   CheckPart(op, exec, cache.values, keys);
   shape.values.width = cache.values.dim(3);
@@ -63,11 +74,11 @@ void CheckSequence(const char* op, const KvSequence& s, int64_t rows, const Cach
                  rows, s.start_position);
   if (s.num_tokens == 0) return;
   const int64_t end = s.start_position + s.num_tokens;
-  const int64_t needed = (end + shape.block_tokens - 1) / shape.block_tokens;
+  const int64_t needed = shape.OwnOf((end + shape.block_tokens - 1) / shape.block_tokens);
   WIDELOAD_CHECK(static_cast<int64_t>(s.blocks.size()) >= needed,
-                 "{}: {} blocks of {} tokens for {} positions", op, s.blocks.size(),
-                 shape.block_tokens, end);
-  for (int64_t i = first / shape.block_tokens; i < needed; ++i) {
+                 "{}: {} blocks of {} tokens, of {} parts, for {} positions", op, s.blocks.size(),
+                 shape.block_tokens, shape.num_parts, end);
+  for (int64_t i = shape.OwnOf(first / shape.block_tokens); i < needed; ++i) {
     const int32_t block = s.blocks[static_cast<size_t>(i)];
     WIDELOAD_CHECK(block >= 0 && block < shape.num_blocks, "{}: block {} of {}", op, block,
                    shape.num_blocks);
@@ -118,6 +129,7 @@ struct AttentionTask {
   int64_t kv_head = 0;
   int64_t q_head = 0;
   int64_t heads = 0;
+  bool is_partial = false;
 };
 
 void Attend(const Exec& exec, const AttentionShape& shape, const CacheShape& kv,
@@ -125,8 +137,8 @@ void Attend(const Exec& exec, const AttentionShape& shape, const CacheShape& kv,
             const AttentionTask& task) {
   const KvSequence& s = *task.sequence;
   const int64_t row = s.first_row + task.first;
-  const int64_t y_bytes =
-      row * y.row_bytes() + task.q_head * shape.value_dim * DTypeBytes(y.dtype());
+  const int64_t head_width = task.is_partial ? shape.value_dim + 2 : shape.value_dim;
+  const int64_t y_bytes = row * y.row_bytes() + task.q_head * head_width * DTypeBytes(y.dtype());
   KernelsOf(exec.kernels)
       .attention({.q = {.base = reinterpret_cast<const std::byte*>(q.row<float>(row) +
                                                                    task.q_head * shape.key_dim),
@@ -149,7 +161,10 @@ void Attend(const Exec& exec, const AttentionShape& shape, const CacheShape& kv,
                   .key_block_bytes = cache.keys.row_bytes(),
                   .value_block_bytes = cache.values.row_bytes(),
                   .block_tokens = kv.block_tokens,
-                  .blocks = s.blocks.data()});
+                  .blocks = s.blocks.data(),
+                  .part = kv.part,
+                  .num_parts = kv.num_parts,
+                  .is_partial = task.is_partial});
 }
 
 }  // namespace
@@ -191,7 +206,9 @@ void StoreKv(const Exec& exec, const TensorView& k, const TensorView& v,
     const int64_t first = task / num_sequences * kRowsPerTask;
     for (int64_t i = first; i < std::min(s.num_tokens, first + kRowsPerTask); ++i) {
       const int64_t position = s.start_position + i;
-      const int64_t block = s.blocks[static_cast<size_t>(position / shape.block_tokens)];
+      const int64_t index = position / shape.block_tokens;
+      if (index % shape.num_parts != shape.part) continue;
+      const int64_t block = s.blocks[static_cast<size_t>(index / shape.num_parts)];
       const int64_t offset = position % shape.block_tokens;
       store(k.row<float>(s.first_row + i), cache.keys, shape.keys, block, offset);
       if (shape.values.width == 0) continue;
@@ -202,14 +219,15 @@ void StoreKv(const Exec& exec, const TensorView& k, const TensorView& v,
            store_rows);
 }
 
-void PagedAttention(const Exec& exec, const AttentionShape& shape, const TensorView& q,
-                    std::span<const KvSequence> sequences, const PagedKv& cache,
-                    const TensorView& y) {
+namespace {
+
+// Both kinds; `y` has the width of one.
+void AttendAll(const Exec& exec, const AttentionShape& shape, const TensorView& q,
+               std::span<const KvSequence> sequences, const PagedKv& cache, const TensorView& y) {
   const CacheShape kv = CheckCache("PagedAttention", exec, cache);
   CheckAttention(shape, kv);
   CheckMatrix("PagedAttention", "q", q, DType::kF32, {q.dim(0), shape.q_heads * shape.key_dim});
-  CheckMatrix("PagedAttention", "y", y, exec.precision().activations,
-              {q.dim(0), shape.q_heads * shape.value_dim});
+  const bool is_partial = y.dim(1) == PartialWidth(shape);
   int64_t work = 0;
   for (const KvSequence& s : sequences) {
     const int64_t first = shape.FirstVisible(s.start_position);
@@ -235,8 +253,51 @@ void PagedAttention(const Exec& exec, const AttentionShape& shape, const TensorV
             .first = block * kRowsPerTask,
             .kv_head = kv_head,
             .q_head = kv_head * heads + first_head,
-            .heads = std::min(kHeadsPerTask, heads - first_head)});
+            .heads = std::min(kHeadsPerTask, heads - first_head),
+            .is_partial = is_partial});
   });
+}
+
+}  // namespace
+
+void PagedAttention(const Exec& exec, const AttentionShape& shape, const TensorView& q,
+                    std::span<const KvSequence> sequences, const PagedKv& cache,
+                    const TensorView& y) {
+  WIDELOAD_CHECK(cache.num_parts == 1, "PagedAttention: a part of {} of the blocks",
+                 cache.num_parts);
+  CheckMatrix("PagedAttention", "y", y, exec.precision().activations,
+              {q.dim(0), shape.q_heads * shape.value_dim});
+  AttendAll(exec, shape, q, sequences, cache, y);
+}
+
+void PartialAttention(const Exec& exec, const AttentionShape& shape, const TensorView& q,
+                      std::span<const KvSequence> sequences, const PagedKv& cache,
+                      const TensorView& y) {
+  CheckMatrix("PartialAttention", "y", y, DType::kF32, {q.dim(0), PartialWidth(shape)});
+  AttendAll(exec, shape, q, sequences, cache, y);
+}
+
+void MergeAttention(const Exec& exec, const AttentionShape& shape, const TensorView& parts,
+                    const TensorView& y) {
+  const int64_t num_parts = parts.dim(0);
+  const int64_t rows = y.dim(0);
+  const int64_t width = PartialWidth(shape);
+  WIDELOAD_CHECK(parts.dtype() == DType::kF32 && parts.shape() == Shape({num_parts, rows, width}) &&
+                     num_parts >= 1 && kStripes % num_parts == 0,
+                 "MergeAttention: parts are {} {}; [divisor of {}, {}, {}] F32 is expected",
+                 parts.shape().ToString(), DTypeName(parts.dtype()), kStripes, rows, width);
+  CheckMatrix("MergeAttention", "y", y, exec.precision().activations,
+              {rows, shape.q_heads * shape.value_dim});
+  const MergeAttentionArgs args{
+      .parts = {.base = static_cast<const std::byte*>(parts.raw()), .stride_bytes = width * 4},
+      .part_stride = rows * width,
+      .num_parts = num_parts,
+      .heads = shape.q_heads,
+      .value_dim = shape.value_dim,
+      .y = WriteRows(y)};
+  const auto merge = KernelsOf(exec.kernels).merge_attention;
+  RunRows(exec, rows, num_parts * width,
+          [&](int64_t begin, int64_t end) { merge(args, begin, end); });
 }
 
 }  // namespace wideload::compute

@@ -110,10 +110,17 @@ struct RopeArgs {
   int64_t sin_stride = 0;
 };
 
+// Block b of a sequence's cache is in stripe b % kStripes. Each stripe has a softmax of its own,
+// and these are added in the order of fold_order.h: so results depend on neither how many ranks
+// have the stripes nor which.
+inline constexpr int64_t kStripes = 8;
+inline constexpr int64_t kFoldDepth = 4;  // of its tree: 1 + log2
+
 // Query rows of one sequence against one KV head.
 struct AttentionArgs {
   InRows q;   // fp32, at the first of these query heads, key_dim apart
-  OutRows y;  // activations, likewise, value_dim apart
+  OutRows y;  // activations, likewise, value_dim apart; partial results are fp32, value_dim + 2
+              // apart: sum of exp(score - largest) * value, largest, sum of exp(score - largest)
   int64_t num_rows = 0;
   int64_t first_position = 0;  // of row 0
   int64_t heads = 0;           // query heads, all of this KV head
@@ -128,7 +135,22 @@ struct AttentionArgs {
   int64_t key_block_bytes = 0;        // from one block to the next
   int64_t value_block_bytes = 0;
   int64_t block_tokens = 0;
-  const int32_t* blocks = nullptr;  // position p lies in blocks[p / block_tokens]
+  // Position p lies in blocks[p / block_tokens / num_parts], of which only those blocks are looked
+  // at that are `part` modulo num_parts, a divisor of kStripes.
+  const int32_t* blocks = nullptr;
+  int64_t part = 0;
+  int64_t num_parts = 1;
+  bool is_partial = false;  // whether y gets partial results
+};
+
+// y = the softmax that `num_parts` partial results of each row and head are of.
+struct MergeAttentionArgs {
+  InRows parts;             // of part 0, as AttentionArgs writes them
+  int64_t part_stride = 0;  // from one part to the next, in elements
+  int64_t num_parts = 1;
+  int64_t heads = 0;
+  int64_t value_dim = 0;
+  OutRows y;  // activations
 };
 
 // Which experts the rows of one task choose, and with what weights.
@@ -170,6 +192,7 @@ struct Kernels {
   void (*convert)(const ConvertArgs&, int64_t begin, int64_t end) = nullptr;
   void (*rope)(const RopeArgs&, int64_t begin, int64_t end) = nullptr;
   void (*attention)(const AttentionArgs&) = nullptr;
+  void (*merge_attention)(const MergeAttentionArgs&, int64_t begin, int64_t end) = nullptr;
   void (*router)(const RouterArgs&, int64_t begin, int64_t end) = nullptr;
   void (*combine)(const CombineArgs&, int64_t begin, int64_t end) = nullptr;
 };

@@ -102,15 +102,18 @@ void Rope(const Exec& exec, const HeadPart& x, RopePairs pairs, const RopeRows& 
 // One layer's paged KV cache, in exec.precision().kv_cache: keys [num_blocks, kv_heads,
 // block_tokens, key width], values [num_blocks, kv_heads, block_tokens, value width], or empty: a
 // value is the beginning of its key (MLA's latent). block_tokens is at most 256, widths at most
-// 1024.
+// 1024. Of several ranks that divide the blocks of their sequences among themselves, num_parts (a
+// divisor of 8), this one has those that are `part` modulo num_parts.
 struct PagedKv {
   TensorView keys;
   TensorView values;
+  int64_t part = 0;
+  int64_t num_parts = 1;
 };
 
 // One sequence's part of the batch: rows [first_row, first_row + num_tokens) are its positions
-// start .. start + num_tokens - 1; blocks[p / block_tokens] holds position p. Entries of blocks
-// that no row sees (behind a window) are not looked at.
+// start .. start + num_tokens - 1; blocks[p / block_tokens / num_parts] holds position p. Entries
+// of blocks that no row sees (behind a window) are not looked at.
 struct KvSequence {
   int64_t first_row = 0;
   int64_t num_tokens = 0;
@@ -118,7 +121,8 @@ struct KvSequence {
   std::span<const int32_t> blocks;
 };
 
-// Writes keys and values of this batch into the cache, rounded to its dtype. k [T, kv_heads * key
+// Writes keys and values of this batch into the cache, rounded to its dtype; those of blocks that
+// are not in its part are left out. k [T, kv_heads * key
 // width] F32, v [T, kv_heads * value width] F32, or empty where the cache has no values (rows may
 // be strided).
 void StoreKv(const Exec& exec, const TensorView& k, const TensorView& v,
@@ -143,11 +147,28 @@ struct AttentionShape {
 };
 
 // Causal attention over the cache (this batch's keys are already stored): softmax(scale q k^T) v.
-// KV is walked in tiles of block_tokens counted from position 0; places that a position does not
-// see are never touched, and tiles that none of a sequence's rows sees are not read. q [T, q_heads
-// * key_dim] F32 (rows may be strided); y [T, q_heads * value_dim] activations.
+// Blocks are walked in eight stripes, block b in b mod 8, whose softmaxes are added in a fixed
+// tree; places that a position does not see are never touched, and blocks that none of a sequence's
+// rows sees are not read. q [T, q_heads * key_dim] F32 (rows may be strided); y [T, q_heads *
+// value_dim] activations. The cache has all blocks.
 void PagedAttention(const Exec& exec, const AttentionShape& shape, const TensorView& q,
                     std::span<const KvSequence> sequences, const PagedKv& cache,
+                    const TensorView& y);
+
+// What a row of PartialAttention has.
+inline int64_t PartialWidth(const AttentionShape& shape) {
+  return shape.q_heads * (shape.value_dim + 2);
+}
+// The part of PagedAttention that is of the cache's blocks, before the division: y [T,
+// PartialWidth] F32, of each head the weighted sum of values, the largest score and the sum of
+// weights.
+void PartialAttention(const Exec& exec, const AttentionShape& shape, const TensorView& q,
+                      std::span<const KvSequence> sequences, const PagedKv& cache,
+                      const TensorView& y);
+// y = what PagedAttention makes of all blocks, bit for bit. parts [num_parts, T, PartialWidth] F32,
+// what PartialAttention makes of each part; y [T, q_heads * value_dim] activations (rows may be
+// strided).
+void MergeAttention(const Exec& exec, const AttentionShape& shape, const TensorView& parts,
                     const TensorView& y);
 
 // How logits become scores of experts.

@@ -126,26 +126,33 @@ Size SizeOf(const ConfigFile& file, std::string_view key) {
 
 // TensorRT-LLM's rule: tensor_parallel_size = moe_tensor_parallel_size x moe_expert_parallel_size x
 // moe_cluster_parallel_size, where all ranks of a stage share its attention or, with
-// enable_attention_dp, have their own requests.
+// enable_attention_dp, have their own requests. Ranks that share a context have experts, too, so
+// here context_parallel_size counts with tensor_parallel_size.
 void CheckLayout(const ConfigFile& file) {
   const Size tensor = SizeOf(file, "tensor_parallel_size");
   const Size expert = SizeOf(file, "moe_expert_parallel_size");
   const Size moe_tensor = SizeOf(file, "moe_tensor_parallel_size");
   const Size cluster = SizeOf(file, "moe_cluster_parallel_size");
   SizeOf(file, "pipeline_parallel_size");
-  SizeOf(file, "context_parallel_size");
+  const Size context = SizeOf(file, "context_parallel_size");
   if (tensor.judged == nullptr) return;
+  const int64_t ranks = tensor.value * context.value;
+  const std::string said =
+      context.value == 1
+          ? fmt::format("{} is {}", Place(file.source, tensor.judged->setting), tensor.value)
+          : fmt::format("{} is {} and context_parallel_size {}, together {} ranks",
+                        Place(file.source, tensor.judged->setting), tensor.value, context.value,
+                        ranks);
   for (const Size& part : {expert, moe_tensor, cluster})
-    if (part.judged != nullptr && tensor.value % part.value != 0)
-      Throw(ErrorKind::kInvalid, "{} is {}, {} is {}; the first must be a multiple of the second",
-            Place(file.source, tensor.judged->setting), tensor.value, part.judged->setting.key,
-            part.value);
+    if (part.judged != nullptr && ranks % part.value != 0)
+      Throw(ErrorKind::kInvalid, "{}, {} is {}; the first must be a multiple of the second", said,
+            part.judged->setting.key, part.value);
   if (expert.judged != nullptr && moe_tensor.judged != nullptr &&
-      expert.value * moe_tensor.value * cluster.value != tensor.value)
+      expert.value * moe_tensor.value * cluster.value != ranks)
     Throw(ErrorKind::kInvalid,
-          "{} is {}, moe_expert_parallel_size is {} and moe_tensor_parallel_size is {}; the first "
-          "must be the product of the others",
-          Place(file.source, tensor.judged->setting), tensor.value, expert.value, moe_tensor.value);
+          "{}, moe_expert_parallel_size is {} and moe_tensor_parallel_size is {}; the first must "
+          "be the product of the others",
+          said, expert.value, moe_tensor.value);
 }
 
 }  // namespace

@@ -86,14 +86,16 @@ TEST(ConfigFile, TakesNullAndEmptyMapsForNothing) {
 }
 
 TEST(ConfigFile, RefusesWhatIsNotSupportedUnlessItAsksForNothing) {
-  EXPECT_EQ(ClassOf("context_parallel_size: 1", "context_parallel_size"), KeyClass::kNoEffect);
-  EXPECT_EQ(ClassOf("context_parallel_size: 2", "context_parallel_size"), KeyClass::kUnsupported);
+  EXPECT_EQ(ClassOf("moe_cluster_parallel_size: 1", "moe_cluster_parallel_size"),
+            KeyClass::kNoEffect);
+  EXPECT_EQ(ClassOf("moe_cluster_parallel_size: 2", "moe_cluster_parallel_size"),
+            KeyClass::kUnsupported);
   try {
-    RefuseUnsupported(ParseConfigFile("context_parallel_size: 2", "a.yaml"));
+    RefuseUnsupported(ParseConfigFile("moe_cluster_parallel_size: 2", "a.yaml"));
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.kind(), ErrorKind::kUnsupported);
-    EXPECT_THAT(e.what(), HasSubstr("a.yaml:1: context_parallel_size is 2"));
+    EXPECT_THAT(e.what(), HasSubstr("a.yaml:1: moe_cluster_parallel_size is 2"));
     EXPECT_THAT(e.what(), HasSubstr("--allow-unsupported"));
   }
 }

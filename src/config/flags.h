@@ -29,6 +29,7 @@ struct EngineFlags {
   // layout
   int32_t tp = 0;      // ranks that share attention, with attention_dp all; 0: not said
   int32_t dp = 0;      // groups of them; 0: not said
+  int32_t cp = 0;      // such ranks that share a context; 0: not said
   int32_t ep = 0;      // ranks, or groups of moe_tp, that the experts lie on; 0: not said
   int32_t moe_tp = 0;  // ranks among whom each expert is divided; 0: not said
   bool attention_dp = false;

@@ -16,8 +16,7 @@ constexpr KnownKey kKeys[] = {
     // parallelism
     {"moe_cluster_parallel_size", kNotYet, "tokens travel to the ranks of their experts alone",
      "1,-1"},
-    {"context_parallel_size", kNotYet, "a request lies whole on its rank", "1"},
-    {"cp_config", kNotYet, "a request lies whole on its rank", "",
+    {"cp_config", kNo, "the bits are those of one rank whatever is sent; blocks have 32 tokens", "",
      "cp_type,tokens_per_block,use_nccl_for_alltoall,fifo_version,cp_anchor_size,block_size"},
     {"gpus_per_node", kNo, "which ranks share a host is seen when they start"},
     {"enable_lm_head_tp_in_adp", kNotYet, "each rank computes the logits of its own requests",

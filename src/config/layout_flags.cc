@@ -20,22 +20,33 @@ std::string Said(const EngineFlags& flags, std::string_view option, int32_t valu
 // How the ranks divide the attention, and the options that say so.
 struct Attention {
   int32_t tp = 1;
+  int32_t cp = 1;
   int32_t dp = 0;    // 0: as many as there are ranks for
   std::string said;  // empty: nothing
+
+  int32_t group() const { return tp * cp; }  // ranks that share requests
 };
 
 Attention AttentionOf(const EngineFlags& flags) {
-  Attention attention{.tp = std::max(flags.tp, 1), .dp = flags.dp};
-  if (flags.tp > 0) attention.said = Said(flags, "--tp", flags.tp);
-  if (flags.dp > 0)
-    attention.said += (attention.said.empty() ? "" : " and ") + Said(flags, "--dp", flags.dp);
+  Attention attention{.tp = std::max(flags.tp, 1), .cp = std::max(flags.cp, 1), .dp = flags.dp};
+  const auto say = [&](std::string_view option, int32_t value) {
+    if (value > 0)
+      attention.said += (attention.said.empty() ? "" : " and ") + Said(flags, option, value);
+  };
+  say("--tp", flags.tp);
+  say("--cp", flags.cp);
+  say("--dp", flags.dp);
+  if (8 % attention.cp != 0)
+    Throw(ErrorKind::kInvalid, "{}; allowed are 1, 2, 4 and 8", Said(flags, "--cp", flags.cp));
   if (!flags.attention_dp) return attention;
   if (flags.tp > 0 && flags.dp > 0 && flags.tp != flags.dp)
     Throw(ErrorKind::kInvalid,
           "{}; with --attention-dp (enable_attention_dp) each of the {} ranks has requests of its "
           "own: leave --dp away",
           attention.said, flags.tp);
-  return {.tp = 1, .dp = std::max(flags.tp, flags.dp), .said = attention.said};
+  attention.dp = std::max(flags.tp, flags.dp);
+  attention.tp = 1;
+  return attention;
 }
 
 // What the options say of the experts; "" if nothing.
@@ -50,12 +61,12 @@ std::string SaidOfExperts(const EngineFlags& flags) {
 // The number of ranks, which processes settle where there are some.
 int32_t NumRanks(const EngineFlags& flags, const Attention& attention, int32_t num_processes) {
   const bool is_said = !attention.said.empty();
-  const int32_t num_ranks = is_said ? attention.tp * std::max(attention.dp, 1)
+  const int32_t num_ranks = is_said ? attention.group() * std::max(attention.dp, 1)
                                     : std::max(flags.ep, 1) * std::max(flags.moe_tp, 1);
   const std::string said = is_said ? attention.said : SaidOfExperts(flags);
   if (num_processes == 0) return num_ranks;
   if (attention.dp == 0) {  // as many groups as the processes are
-    if (is_said && num_processes % attention.tp == 0) return num_processes;
+    if (is_said && num_processes % attention.group() == 0) return num_processes;
     if (!is_said && flags.ep == 0 && num_processes % num_ranks == 0) return num_processes;
   }
   if (num_ranks == num_processes) return num_ranks;
@@ -81,7 +92,11 @@ parallel::Layout StageLayout(const EngineFlags& flags, int32_t num_processes) {
     Throw(ErrorKind::kInvalid,
           "{}, but {}: the experts lie on {} ranks, and --ep x --moe-tp must be as many",
           SaidOfExperts(flags), attention.said, num_ranks);
-  return {.tp = attention.tp, .dp = num_ranks / attention.tp, .moe_tp = moe_tp, .moe_ep = moe_ep};
+  return {.tp = attention.tp,
+          .dp = num_ranks / attention.group(),
+          .cp = attention.cp,
+          .moe_tp = moe_tp,
+          .moe_ep = moe_ep};
 }
 
 }  // namespace

@@ -48,6 +48,18 @@ TEST(ResolveLayout, MixesBothOverGroups) {
   EXPECT_EQ(ResolveLayout({.tp = 2}, 8), mixed) << "as many groups as the processes are";
 }
 
+TEST(ResolveLayout, SharesContextsAmongGroupsOfTp) {
+  EXPECT_EQ(ResolveLayout({.cp = 2}, 0), (Layout{.cp = 2, .moe_ep = 2}));
+  EXPECT_EQ(ResolveLayout({.tp = 2, .cp = 4}, 8), (Layout{.tp = 2, .cp = 4, .moe_ep = 8}));
+  EXPECT_EQ(ResolveLayout({.cp = 2}, 8), (Layout{.dp = 4, .cp = 2, .moe_ep = 8}));
+  EXPECT_EQ(ResolveLayout({.tp = 4, .cp = 2, .ep = 4, .attention_dp = true}, 0),
+            (Layout{.dp = 4, .cp = 2, .moe_tp = 2, .moe_ep = 4}));
+  EXPECT_EQ(Refusal({.cp = 3}), "--cp is 3; allowed are 1, 2, 4 and 8");
+  EXPECT_EQ(Refusal({.cp = 2, .ep = 8}),
+            "--ep is 8, but --cp is 2: the experts lie on 2 ranks, and --ep x --moe-tp must be as "
+            "many");
+}
+
 TEST(ResolveLayout, DividesExpertsAsTensorRtLlmDoes) {
   const Layout hybrid{.tp = 8, .moe_tp = 4, .moe_ep = 2};
   EXPECT_EQ(ResolveLayout({.tp = 8, .ep = 2, .moe_tp = 4}, 0), hybrid);

@@ -96,24 +96,34 @@ constexpr OptionRow kTable[] = {
      .trtllm_key = "tensor_parallel_size",
      .help = "ranks that share the attention of their requests, each with some of the heads; with "
              "--attention-dp ranks that have requests of their own"},
+    {.names = "--cp,--cp-size",
+     .member = &EngineFlags::cp,
+     .group = Group::kLayout,
+     .agreement = Agreement::kElsewhere,
+     .limits = {.min = 1, .max = 8},
+     .default_text = "1",
+     .trtllm_key = "context_parallel_size",
+     .help = "ranks, or groups of --tp ranks, that share the context of their requests, each with "
+             "its part of the keys and values: 1, 2, 4 or 8"},
     {.names = "--dp",
      .member = &EngineFlags::dp,
      .group = Group::kLayout,
      .agreement = Agreement::kElsewhere,
      .limits = {.min = 1, .max = 1024},
      .default_text = "as many as there are processes for, else 1",
-     .help = "groups of --tp ranks, each group with requests of its own"},
+     .help = "groups of --tp x --cp ranks, each group with requests of its own"},
     {.names = "--ep,--ep-size,--moe-ep",
      .member = &EngineFlags::ep,
      .group = Group::kLayout,
      .agreement = Agreement::kElsewhere,
      .limits = {.min = 1, .max = 1024},
-     .default_text = "all ranks (--tp x --dp, else the processes that mpirun or srun started, else "
-                     "1), divided by --moe-tp",
+     .default_text = "all ranks (--tp x --cp x --dp, else the processes that mpirun or srun "
+                     "started, else 1), divided by --moe-tp",
      .trtllm_key = "moe_expert_parallel_size",
-     .help = "ranks, each with its share of the experts and, without --tp, its own requests: "
-             "threads of this process; under mpirun or srun its processes; with --moe-tp groups of "
-             "ranks"},
+     .help =
+         "ranks, each with its share of the experts and, without --tp and --cp, its own requests: "
+         "threads of this process; under mpirun or srun its processes; with --moe-tp groups of "
+         "ranks"},
     {.names = "--moe-tp,--moe-tp-size",
      .member = &EngineFlags::moe_tp,
      .group = Group::kLayout,
@@ -135,7 +145,8 @@ constexpr OptionRow kTable[] = {
      .limits = {.min = 1, .max = 1024},
      .default_text = "1",
      .trtllm_key = "pipeline_parallel_size",
-     .help = "stages, each of --tp x --dp ranks with some of the layers, which requests go through "
+     .help = "stages, each of --tp x --cp x --dp ranks with some of the layers, which requests go "
+             "through "
              "one after the other"},
     {.names = "--pp-partition",
      .member = &EngineFlags::pp_partition,

@@ -21,17 +21,17 @@ std::vector<BlockClass> BlockClasses(std::span<const int64_t> windows, int64_t n
   for (const int64_t window : windows) {
     // A sequence holds window - 1 old positions and its new ones: they may begin and end inside
     // blocks.
-    const int64_t most =
-        limits.max_batch_size * (BlocksFor(window) + 2) + BlocksFor(limits.max_num_tokens);
+    const int64_t most = limits.max_batch_size * (BlocksFor(window, limits.num_ranks) + 2) +
+                         BlocksFor(limits.max_num_tokens, limits.num_ranks);
     classes.push_back(
         {.window = window, .num_blocks = window == 0 ? num_blocks : std::min(num_blocks, most)});
   }
   return classes;
 }
 
-int64_t NumBlocksBehind(int64_t window, int64_t num_computed) {
+int64_t NumBlocksBehind(int64_t window, int64_t num_computed, int64_t num_ranks) {
   if (window == 0) return 0;
-  return std::max<int64_t>(0, num_computed + 1 - window) / kBlockTokens;
+  return std::max<int64_t>(0, num_computed + 1 - window) / TokensPerBlock(num_ranks);
 }
 
 int64_t CacheBytes(std::span<const LayerCacheShape> layers, std::span<const BlockClass> classes,

@@ -20,9 +20,15 @@ inline constexpr int64_t kBlockTokens = 32;
 // Block numbers are int32.
 inline constexpr int64_t kMaxBlocks = std::numeric_limits<int32_t>::max();
 
-// Blocks that hold so many positions of one sequence.
-inline int64_t BlocksFor(int64_t num_tokens) {
-  return (num_tokens + kBlockTokens - 1) / kBlockTokens;
+// Ranks that share the context of their sequences have every num_ranks-th block of each: block i
+// of a sequence is on rank i mod num_ranks. One number then stands for as many blocks in a row, the
+// same place in the cache of each of these ranks. Tokens that such a number stands for:
+inline int64_t TokensPerBlock(int64_t num_ranks) { return kBlockTokens * num_ranks; }
+
+// Blocks that hold so many positions of one sequence, on each of the ranks that share its context.
+inline int64_t BlocksFor(int64_t num_tokens, int64_t num_ranks = 1) {
+  const int64_t unit = TokensPerBlock(num_ranks);
+  return (num_tokens + unit - 1) / unit;
 }
 
 // What one layer keeps of a position.
@@ -49,6 +55,7 @@ std::vector<int64_t> Windows(std::span<const LayerCacheShape> layers);
 struct CacheLimits {
   int64_t max_batch_size = 0;  // sequences
   int64_t max_num_tokens = 0;  // of an iteration
+  int64_t num_ranks = 1;       // that share the context of the sequences
 };
 
 // `num_blocks` for a class without a window; for others what all sequences can need at once, when
@@ -56,8 +63,9 @@ struct CacheLimits {
 std::vector<BlockClass> BlockClasses(std::span<const int64_t> windows, int64_t num_blocks,
                                      const CacheLimits& limits);
 
-// Blocks of a sequence at its beginning that no position from `num_computed` on looks at.
-int64_t NumBlocksBehind(int64_t window, int64_t num_computed);
+// Blocks of a sequence at its beginning, on each of the ranks that share its context, that no
+// position from `num_computed` on looks at.
+int64_t NumBlocksBehind(int64_t window, int64_t num_computed, int64_t num_ranks = 1);
 
 // Memory of all layers' keys and values with these classes' blocks.
 int64_t CacheBytes(std::span<const LayerCacheShape> layers, std::span<const BlockClass> classes,

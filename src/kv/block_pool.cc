@@ -16,11 +16,6 @@ uint64_t Mixed(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-std::span<const int32_t> TokensOf(const Prefix& prefix, int64_t index) {
-  return prefix.tokens.subspan(static_cast<size_t>(index * kBlockTokens),
-                               static_cast<size_t>(kBlockTokens));
-}
-
 }  // namespace
 
 uint64_t BlockHash(uint64_t before, std::span<const int32_t> tokens) {
@@ -36,8 +31,10 @@ uint64_t SaltHash(std::string_view salt) {
   return hash;
 }
 
-BlockPool::BlockPool(int64_t num_blocks)
-    : blocks_(num_blocks), users_(static_cast<size_t>(num_blocks)) {}
+BlockPool::BlockPool(int64_t num_blocks, int64_t block_tokens)
+    : blocks_(num_blocks),
+      block_tokens_(static_cast<size_t>(block_tokens)),
+      users_(static_cast<size_t>(num_blocks)) {}
 
 int32_t BlockPool::Allocate() {
   if (blocks_.num_free() == 0 && oldest_ >= 0) Forget(oldest_);
@@ -124,7 +121,7 @@ ContentId BlockPool::FindContent(ContentId before, const Prefix& prefix, int64_t
   ContentId id = buckets_[hash & (buckets_.size() - 1)];
   for (; id >= 0; id = content(id).next_of_hash) {
     const Content& held = content(id);
-    if (held.hash == hash && held.before == before && std::ranges::equal(held.tokens, tokens))
+    if (held.hash == hash && held.before == before && std::ranges::equal(HeldTokens(id), tokens))
       return id;
   }
   return -1;
@@ -136,19 +133,21 @@ ContentId BlockPool::AddContent(ContentId before, const Prefix& prefix) {
     constexpr int64_t kMaxReserved = 1 << 16;
     const auto reserved = static_cast<size_t>(std::min(num_blocks(), kMaxReserved));
     contents_.reserve(reserved);
+    held_tokens_.reserve(reserved * block_tokens_);
     free_contents_.reserve(reserved);
     buckets_.assign(std::bit_ceil(static_cast<size_t>(num_blocks())), -1);
   }
   if (free_contents_.empty()) {
     free_contents_.push_back(static_cast<ContentId>(contents_.size()));
     contents_.emplace_back();
+    held_tokens_.resize(contents_.size() * block_tokens_);
   }
   const ContentId id = free_contents_.back();
   free_contents_.pop_back();
   const uint64_t hash = prefix.hashes.back();
   Content& added = content(id);
   added = {.hash = hash, .before = before, .next_of_hash = bucket(hash)};
-  std::ranges::copy(TokensOf(prefix, prefix.num_blocks() - 1), added.tokens.begin());
+  std::ranges::copy(TokensOf(prefix, prefix.num_blocks() - 1), HeldTokens(id).begin());
   bucket(hash) = id;
   if (before >= 0)
     ++content(before).num_children;

@@ -3,7 +3,6 @@
 // several sequences read it and none writes it. Pure and deterministic. Not thread-safe.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <map>
 #include <span>
@@ -24,7 +23,7 @@ uint64_t SaltHash(std::string_view salt);
 // The whole blocks that a sequence begins with, as many as there are hashes.
 struct Prefix {
   std::string_view salt;             // sequences of different salts share nothing
-  std::span<const int32_t> tokens;   // at least kBlockTokens for each hash
+  std::span<const int32_t> tokens;   // at least those of a block for each hash
   std::span<const uint64_t> hashes;  // BlockHash of each block
 
   int64_t num_blocks() const { return static_cast<int64_t>(hashes.size()); }
@@ -36,8 +35,8 @@ using ContentId = int32_t;
 
 class BlockPool {
  public:
-  // Blocks 0 to num_blocks - 1, all free.
-  explicit BlockPool(int64_t num_blocks);
+  // Blocks 0 to num_blocks - 1 of so many tokens, all free.
+  explicit BlockPool(int64_t num_blocks, int64_t block_tokens = kBlockTokens);
 
   int64_t num_blocks() const { return blocks_.num_blocks(); }
   // Blocks that Allocate can give: free ones, and kept ones that nobody uses.
@@ -77,7 +76,6 @@ class BlockPool {
     int32_t first_block = -1;  // of those that hold it; one, or all of them have users
     ContentId next_of_hash = -1;
     ContentId older = -1, newer = -1;  // among those that nobody uses
-    std::array<int32_t, kBlockTokens> tokens = {};
   };
   struct Block {
     int32_t num_users = 0;
@@ -92,6 +90,16 @@ class BlockPool {
 
   Content& content(ContentId id) { return contents_[static_cast<size_t>(id)]; }
   const Content& content(ContentId id) const { return contents_[static_cast<size_t>(id)]; }
+  std::span<int32_t> HeldTokens(ContentId id) {
+    return std::span(held_tokens_).subspan(static_cast<size_t>(id) * block_tokens_, block_tokens_);
+  }
+  std::span<const int32_t> HeldTokens(ContentId id) const {
+    return std::span(held_tokens_).subspan(static_cast<size_t>(id) * block_tokens_, block_tokens_);
+  }
+  // Of block `index` of the prefix.
+  std::span<const int32_t> TokensOf(const Prefix& prefix, int64_t index) const {
+    return prefix.tokens.subspan(static_cast<size_t>(index) * block_tokens_, block_tokens_);
+  }
   Block& block(int32_t number) { return users_[static_cast<size_t>(number)]; }
   const Block& block(int32_t number) const { return users_[static_cast<size_t>(number)]; }
   ContentId& bucket(uint64_t hash) { return buckets_[hash & (buckets_.size() - 1)]; }
@@ -110,8 +118,10 @@ class BlockPool {
   void RemoveUnused(ContentId id);
 
   BlockAllocator blocks_;
+  size_t block_tokens_;
   std::vector<Block> users_;  // of each block
   std::vector<Content> contents_;
+  std::vector<int32_t> held_tokens_;  // of each content
   std::vector<ContentId> free_contents_;
   std::vector<ContentId> buckets_;  // by hash, a power of two of them; lists by next_of_hash
   std::vector<Root> roots_;

@@ -34,12 +34,20 @@ void GatherRows(const RankContext& rank, const TensorView& rows) {
   const int32_t size = rank.tensor->size();
   const std::span<int64_t> ends = rank.workspace->Take<int64_t>(size);
   for (int32_t r = 0; r < size; ++r)
-    ends[static_cast<size_t>(r)] = parallel::ShardOf(rows.dim(0), size, r).end * rows.dim(1);
-  rank.tensor->AllGatherColumns({.data = static_cast<std::byte*>(rows.raw_mutable()),
-                                 .num_rows = 1,
-                                 .row_stride_bytes = 0,
-                                 .element_bytes = DTypeBytes(rows.dtype()),
-                                 .ends = ends});
+    ends[static_cast<size_t>(r)] = parallel::ShardOf(rows.dim(0), size, r).end;
+  GatherRows(rank, *rank.tensor, rows, ends);
+}
+
+void GatherRows(const RankContext& rank, comm::Communicator& group, const TensorView& rows,
+                std::span<const int64_t> row_ends) {
+  if (rows.dim(0) == 0) return;
+  const std::span<int64_t> ends = rank.workspace->Take<int64_t>(group.size());
+  for (size_t r = 0; r < ends.size(); ++r) ends[r] = row_ends[r] * rows.dim(1);
+  group.AllGatherColumns({.data = static_cast<std::byte*>(rows.raw_mutable()),
+                          .num_rows = 1,
+                          .row_stride_bytes = 0,
+                          .element_bytes = DTypeBytes(rows.dtype()),
+                          .ends = ends});
 }
 
 }  // namespace wideload::model

@@ -37,5 +37,9 @@ class ColumnCut {
 // ColumnCut::Gather of rows: rank r has filled ShardOf(T, size of the group, r); these stay as they
 // are, likewise. `rows` is dense.
 void GatherRows(const RankContext& rank, const TensorView& rows);
+// The same of the ranks of any group, of which rank r has filled rows [row_ends[r - 1],
+// row_ends[r]). Collective over the group, but for no rows.
+void GatherRows(const RankContext& rank, comm::Communicator& group, const TensorView& rows,
+                std::span<const int64_t> row_ends);
 
 }  // namespace wideload::model

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "model/context_attention.h"
+
 namespace wideload::model {
 namespace {
 
@@ -117,9 +119,6 @@ void GqaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   if (spec_.temperature.floor > 0)
     ApplyTemperature(rank.exec, spec_.temperature, batch.positions, q.rows);
 
-  const compute::PagedKv cache{rank.cache->Keys(layer), rank.cache->Values(layer)};
-  const auto sequences = batch.SequencesOf(rank.cache->block_class(layer));
-  StoreKv(rank.exec, k.rows, v.rows, sequences, cache);
   const compute::AttentionShape attention{.q_heads = heads_.q.size(),
                                           .kv_heads = heads_.kv.size(),
                                           .key_dim = dim,
@@ -130,7 +129,7 @@ void GqaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
                                           .sinks = OwnSinks()};
   const TensorView y =
       ws.TakeTensor(rank.exec.precision().activations, {tokens, spec_.q_heads * dim});
-  PagedAttention(rank.exec, attention, q.rows, sequences, cache, y_cut_.Own(y));
+  Attend(rank, batch, layer, attention, {.q = q.rows, .k = k.rows, .v = v.rows}, y_cut_.Own(y));
   y_cut_.Gather(rank, y);
   rank.Poll();
   rank.MatMul(y, o_, out_cut_.Own(h), /*accumulate=*/true);

@@ -19,7 +19,8 @@ class GqaAttention {
                WeightLoader& loader);
 
   // h += W_o softmax(scale q k^T) v per head over layer `layer` of the rank's cache, with q, k and
-  // v projections of x. x [T, H] activations, h [T, H] F32. Collective over rank.tensor.
+  // v projections of x. x [T, H] activations, h [T, H] F32. Collective over rank.tensor
+  // and rank.context.
   void Forward(const RankContext& rank, const Batch& batch, int64_t layer,
                const compute::RopeRows& rope, const TensorView& x, const TensorView& h) const;
 

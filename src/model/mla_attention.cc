@@ -3,6 +3,8 @@
 #include <tuple>
 #include <utility>
 
+#include "model/context_attention.h"
+
 namespace wideload::model {
 
 using compute::HeadPart;
@@ -119,10 +121,7 @@ void MlaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
   const int64_t tokens = x.dim(0);
   Workspace& ws = *rank.workspace;
   const DType activations = rank.exec.precision().activations;
-  const compute::PagedKv cache{rank.cache->Keys(layer), {}};
-  const auto sequences = batch.SequencesOf(rank.cache->block_class(layer));
-  StoreKv(rank.exec, Latents(rank, rope, x), {}, sequences, cache);
-
+  const TensorView latents = Latents(rank, rope, x);
   const TensorView q = Queries(rank, x);
   Rope(rank.exec, {.rows = q, .heads = heads_, .first = spec_.nope_dim, .width = spec_.rope_dim},
        compute::RopePairs::kInterleaved, rope);
@@ -132,7 +131,8 @@ void MlaAttention::Forward(const RankContext& rank, const Batch& batch, int64_t 
                                           .value_dim = spec_.kv_lora_rank,
                                           .scale = spec_.scale};
   const TensorView attended = ws.TakeTensor(activations, {tokens, heads_ * spec_.kv_lora_rank});
-  PagedAttention(rank.exec, attention, LatentQueries(rank, q), sequences, cache, attended);
+  Attend(rank, batch, layer, attention, {.q = LatentQueries(rank, q), .k = latents, .v = {}},
+         attended);
   rank.Poll();
   const TensorView values = ws.TakeTensor(activations, {tokens, spec_.heads * spec_.value_dim});
   MatMulHeads(rank.exec, {.rows = attended, .heads = heads_}, v_b_,

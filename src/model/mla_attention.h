@@ -22,7 +22,7 @@ class MlaAttention {
                WeightLoader& loader);
 
   // h += W_o (attended values) over layer `layer` of the rank's cache. x [T, H] activations, h
-  // [T, H] F32. Collective over rank.tensor.
+  // [T, H] F32. Collective over rank.tensor and rank.context.
   void Forward(const RankContext& rank, const Batch& batch, int64_t layer,
                const compute::RopeRows& rope, const TensorView& x, const TensorView& h) const;
 

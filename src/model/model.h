@@ -15,16 +15,28 @@
 
 namespace wideload::model {
 
-// One rank's part of an iteration; T tokens of any number of sequences, possibly none.
+// One rank's part of an iteration; T tokens of any number of sequences, possibly none. Ranks that
+// share a context have the same sequences and divide their rows: one rank's come after the other's,
+// and a sequence may be there in several parts.
 struct Batch {
   int64_t iteration = 0;
   std::span<const int32_t> ids;        // [T]
   std::span<const int32_t> positions;  // [T]
-  // The sequences that cover rows 0 .. T-1, with their blocks of each class of the rank's cache:
-  // [block classes][S].
+  // The sequences that cover all rows of these ranks, with their blocks of each class of the rank's
+  // cache: [block classes][S].
   std::span<const compute::KvSequence> sequences;
   int64_t num_block_classes = 1;
-  std::span<const int32_t> logits_rows;  // rows whose logits are wanted, ascending
+  std::span<const int32_t> logits_rows;  // of all these rows, those whose logits are wanted
+  std::span<const int64_t> row_ends;     // of the ranks that share a context; empty: it is alone
+
+  // Of all these ranks.
+  int64_t num_group_rows() const {
+    return row_ends.empty() ? static_cast<int64_t>(ids.size()) : row_ends.back();
+  }
+  // Of one of them.
+  int64_t first_row(int rank) const {
+    return rank == 0 ? 0 : row_ends[static_cast<size_t>(rank) - 1];
+  }
 
   // With the blocks of one class.
   std::span<const compute::KvSequence> SequencesOf(int64_t block_class) const {
@@ -41,6 +53,8 @@ struct RankContext {
   moe::MoeRunner* moe = nullptr;
   // The ranks that have the same batch and share its attention; null: this rank alone.
   comm::Communicator* tensor = nullptr;
+  // The ranks that share the context of the batch's sequences; null: this rank alone.
+  comm::Communicator* context = nullptr;
 
   // Between two ops: whether others wait for this rank's experts (moe::MoeRunner::Poll).
   void Poll() const {
@@ -68,10 +82,11 @@ class Model {
   virtual TensorView Embed(const RankContext& rank, const Batch& batch) const = 0;
   // Carries h [T, hidden] F32 through layers [first, last) in place; keys and values go to the
   // rank's cache. Collective: all ranks call it for the same iteration and layers, also with T = 0;
-  // those of rank.tensor with the same batch.
+  // those of rank.tensor with the same batch, those of rank.context with their parts of it.
   virtual void Layers(const RankContext& rank, const Batch& batch, int64_t first, int64_t last,
                       const TensorView& h) const = 0;
-  // Logits [logits_rows, vocab_size] F32 in the workspace. Collective over rank.tensor.
+  // Logits [logits_rows, vocab_size] F32 in the workspace, in the order of these rows, on the first
+  // rank of rank.context; the others have none. Collective over rank.tensor and rank.context.
   virtual TensorView Head(const RankContext& rank, const Batch& batch,
                           const TensorView& h) const = 0;
 

@@ -145,6 +145,24 @@ int64_t ScratchBytesPerToken(const ModelSpec& spec, int32_t expert_parts) {
   return (2 * spec.hidden + spec.rotary_dim + most) * DTypeBytes(DType::kF32);
 }
 
+ContextRow ContextRowOf(const LayerSpec& layer) {
+  if (const auto* mla = std::get_if<MlaSpec>(&layer.attention))
+    return {.asked = (mla->heads + 1) * mla->latent_dim(),
+            .answered = mla->heads * (mla->kv_lora_rank + 2)};
+  const auto& gqa = std::get<GqaSpec>(layer.attention);
+  return {.asked = (gqa.q_heads + 2 * gqa.kv_heads) * gqa.head_dim,
+          .answered = gqa.q_heads * (gqa.head_dim + 2)};
+}
+
+int64_t ContextBytesPerToken(const ModelSpec& spec) {
+  int64_t most = 0;
+  for (const LayerSpec& layer : spec.layers) {
+    const ContextRow row = ContextRowOf(layer);
+    most = std::max(most, row.asked + 2 * row.answered);
+  }
+  return most * DTypeBytes(DType::kF32);
+}
+
 std::string LayerPrefix(const TensorNames& names, int64_t layer) {
   return fmt::format("{}model.layers.{}.", names.prefix, layer);
 }

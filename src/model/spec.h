@@ -161,6 +161,18 @@ int64_t KvBytesPerToken(const ModelSpec& spec, DType dtype);
 // many parts.
 int64_t ScratchBytesPerToken(const ModelSpec& spec, int32_t expert_parts = 1);
 
+// Elements that a row of one layer has when ranks that share a context show it to each other:
+// query, key and value; and what one rank's part of the context gives for it.
+struct ContextRow {
+  int64_t asked = 0;
+  int64_t answered = 0;
+};
+ContextRow ContextRowOf(const LayerSpec& layer);
+
+// What ranks that share a context keep for a while of each token of a batch of them all: what its
+// queries ask, and what each rank's part of the context answers.
+int64_t ContextBytesPerToken(const ModelSpec& spec);
+
 // "model.layers.3." with the family's prefix.
 std::string LayerPrefix(const TensorNames& names, int64_t layer);
 

@@ -68,6 +68,7 @@ class Transformer final : public Model {
 
  private:
   void LoadHead(const std::string& embedding, WeightLoader& loader);
+  TensorView WantedRows(const RankContext& rank, const Batch& batch, const TensorView& h) const;
   TensorView Norm(const RankContext& rank, const TensorView& h, const Buffer& weight,
                   DType dtype) const;
   compute::RopeRows RotaryRows(const RankContext& rank, const Batch& batch) const;
@@ -208,15 +209,50 @@ void Transformer::Layers(const RankContext& rank, const Batch& batch, int64_t fi
   trace::SetLayer(-1);
 }
 
+// The rows of h whose logits are wanted, of all ranks that share a context: what each has is
+// gathered, one rank's rows after the other's, and brought into the order in which they are wanted.
+TensorView Transformer::WantedRows(const RankContext& rank, const Batch& batch,
+                                   const TensorView& h) const {
+  const std::span<const int32_t> wanted = batch.logits_rows;
+  Workspace& ws = *rank.workspace;
+  const Shape shape{static_cast<int64_t>(wanted.size()), spec_.hidden};
+  const TensorView rows = ws.TakeTensor(DType::kF32, shape);
+  const auto copy = [&](const TensorView& from, int64_t from_row, const TensorView& to,
+                        int64_t row) {
+    std::copy_n(from.row<float>(from_row), spec_.hidden, to.row<float>(row));
+  };
+  if (rank.context == nullptr) {
+    for (size_t i = 0; i < wanted.size(); ++i) copy(h, wanted[i], rows, static_cast<int64_t>(i));
+    return rows;
+  }
+  const auto has = [&](int32_t row, int r) {
+    return row >= batch.first_row(r) && row < batch.row_ends[static_cast<size_t>(r)];
+  };
+  const TensorView gathered = ws.TakeTensor(DType::kF32, shape);
+  const std::span<int64_t> places = ws.Take<int64_t>(shape[0]);
+  const std::span<int64_t> ends = ws.Take<int64_t>(rank.context->size());
+  int64_t num_placed = 0;
+  for (int r = 0; r < rank.context->size(); ++r) {
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      if (!has(wanted[i], r)) continue;
+      if (r == rank.context->rank()) copy(h, wanted[i] - batch.first_row(r), gathered, num_placed);
+      places[i] = num_placed++;
+    }
+    ends[static_cast<size_t>(r)] = num_placed;
+  }
+  GatherRows(rank, *rank.context, gathered, ends);
+  for (size_t i = 0; i < wanted.size(); ++i)
+    copy(gathered, places[i], rows, static_cast<int64_t>(i));
+  return rows;
+}
+
 TensorView Transformer::Head(const RankContext& rank, const Batch& batch,
                              const TensorView& h) const {
   const trace::Span span(trace::SpanKind::kHead);
-  const auto wanted = static_cast<int64_t>(batch.logits_rows.size());
   Workspace& ws = *rank.workspace;
-  const TensorView last = ws.TakeTensor(DType::kF32, {wanted, spec_.hidden});
-  for (int64_t i = 0; i < wanted; ++i)
-    std::copy_n(h.row<float>(batch.logits_rows[static_cast<size_t>(i)]), spec_.hidden,
-                last.row<float>(i));
+  const TensorView last = WantedRows(rank, batch, h);
+  if (rank.context != nullptr && rank.context->rank() != 0) return {};
+  const int64_t wanted = last.dim(0);
   const TensorView x = Norm(rank, last, final_norm_, rank.exec.precision().activations);
   const TensorView logits = ws.TakeTensor(DType::kF32, {wanted, spec_.vocab_size});
   MatMul(rank.exec, x, head_, head_cut_.Own(logits));

@@ -47,6 +47,12 @@ RankStride ExpertTensorGroup(const Layout& layout, int32_t world_rank) {
       .first = world_rank - place * layout.moe_ep, .count = layout.moe_tp, .stride = layout.moe_ep};
 }
 
+RankStride ContextGroup(const Layout& layout, int32_t world_rank) {
+  const int32_t stride = layout.tp * layout.dp;
+  const int32_t place = CoordinatesOf(layout, world_rank).cp;
+  return {.first = world_rank - place * stride, .count = layout.cp, .stride = stride};
+}
+
 Shard ShardOf(int64_t size, int64_t count, int64_t index) {
   WIDELOAD_CHECK(count >= 1 && index >= 0 && index < count, "piece {} of {}", index, count);
   const int64_t base = size / count;

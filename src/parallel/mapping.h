@@ -15,7 +15,7 @@ namespace wideload::parallel {
 struct Layout {
   int32_t tp = 1;  // ranks that share the attention of their requests
   int32_t dp = 1;  // groups of tp ranks, each with requests of its own
-  int32_t cp = 1;  // ranks that share the context of their requests
+  int32_t cp = 1;  // such ranks that share the context of their requests
   int32_t pp = 1;  // stages
   int32_t moe_tp = 1;
   int32_t moe_ep = 1;
@@ -60,6 +60,8 @@ struct RankStride {
   bool operator==(const RankStride&) const = default;
 };
 RankStride ExpertTensorGroup(const Layout& layout, int32_t world_rank);
+// The same of everything but the cp coordinate.
+RankStride ContextGroup(const Layout& layout, int32_t world_rank);
 
 // Half-open part of [0, size) that piece `index` of `count` owns; the first size % count pieces are
 // one longer.

@@ -100,11 +100,17 @@ int64_t CopySequence(const CachedSequence& from, const CachedSequence& to, int64
 }
 
 std::string HandOverRefusal(const EngineOptions& from, const EngineOptions& to) {
-  for (const EngineOptions* options : {&from, &to})
+  for (const EngineOptions* options : {&from, &to}) {
     if (options->layout.pp > 1)
       return fmt::format(
           "pipeline_parallel_size is {}: stages do not hand prompts over to another engine",
           options->layout.pp);
+    if (options->layout.cp > 1)
+      return fmt::format(
+          "context_parallel_size is {}: ranks that share contexts do not hand prompts over to "
+          "another engine",
+          options->layout.cp);
+  }
   if (from.kernels != to.kernels)
     return fmt::format(
         "kernels are {} and {}: engines that hand prompts over to each other need the same",

@@ -30,6 +30,7 @@ SchedulerOptions MakeSchedulerOptions(const EngineOptions& options,
           .num_kv_blocks = options.num_kv_blocks,
           .kv_windows = std::move(kv_windows),
           .max_seq_len = options.max_seq_len,
+          .num_context_ranks = options.layout.cp,
           .prefix_cache = options.prefix_cache};
 }
 

@@ -10,6 +10,7 @@
 #include "compute/exec.h"
 #include "eplb/placement/placement.h"
 #include "eplb/split/slot_chooser.h"
+#include "kv/block_classes.h"
 #include "moe/layout.h"
 #include "moe/slot_store.h"
 #include "parallel/mapping.h"
@@ -20,13 +21,13 @@ namespace wideload::runtime {
 
 struct EngineOptions {
   compute::KernelSet kernels = compute::KernelSet::kReference;
-  parallel::Layout layout;            // cp is 1
+  parallel::Layout layout;            // cp divides 8
   std::vector<int32_t> stage_layers;  // parallel::StageLayers' sizes
   // Of the requests, each with KV blocks of its own, at most layout.pp: while one is in a stage,
   // others are in the others.
   int32_t num_micro_batches = 1;
   int32_t threads_per_rank = 1;
-  int64_t max_num_tokens = 2048;            // per group of layout.tp ranks, and micro-batch
+  int64_t max_num_tokens = 2048;            // per group of layout.tp x cp ranks, and micro-batch
   int64_t max_batch_size = 64;              // likewise
   int64_t max_seq_len = 0;                  // at most the model's context
   int64_t num_kv_blocks = 0;                // per rank, and micro-batch
@@ -50,6 +51,14 @@ struct EngineOptions {
   std::chrono::milliseconds deadline{4'000};
 
   int32_t num_ranks() const { return layout.world(); }
+  // Tokens of an iteration that a rank sends through the experts at most: the ranks of a group
+  // share them.
+  int64_t TokensPerRank(int64_t num_tokens) const {
+    const int64_t ranks = int64_t{layout.tp} * layout.cp;
+    return (num_tokens + ranks - 1) / ranks;
+  }
+  // Positions of the requests of a group and micro-batch that the caches of its ranks hold.
+  int64_t KvTokens() const { return num_kv_blocks * kv::TokensPerBlock(layout.cp); }
   parallel::Shard LayersOf(int32_t stage, int64_t num_layers) const {
     return parallel::StageLayers(num_layers, layout.pp, stage_layers, stage);
   }

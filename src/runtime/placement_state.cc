@@ -7,8 +7,7 @@
 
 namespace wideload::runtime {
 moe::MoeLayout MakeMoeLayout(const moe::MoeShape& shape, const EngineOptions& options) {
-  // The ranks of a group share its tokens.
-  const int64_t most_tokens = (options.max_num_tokens + options.layout.tp - 1) / options.layout.tp;
+  const int64_t most_tokens = options.TokensPerRank(options.max_num_tokens);
   const int64_t chunk_tokens =
       moe::ChunkTokens(options.moe_max_num_tokens, options.layout.stage(), most_tokens);
   const bool is_chunked = chunk_tokens < most_tokens;

@@ -43,9 +43,10 @@ namespace {
 kv::CacheShape CacheShapeOf(const std::vector<kv::LayerCacheShape>& layers,
                             const RankOptions& options) {
   return {.layers = layers,
-          .classes = kv::BlockClasses(
-              kv::Windows(layers), options.num_kv_blocks,
-              {.max_batch_size = options.max_batch_size, .max_num_tokens = options.max_num_tokens}),
+          .classes = kv::BlockClasses(kv::Windows(layers), options.num_kv_blocks,
+                                      {.max_batch_size = options.max_batch_size,
+                                       .max_num_tokens = options.max_num_tokens,
+                                       .num_ranks = options.layout.cp}),
           .dtype = compute::PrecisionOf(options.kernels).kv_cache};
 }
 
@@ -69,7 +70,9 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
   positions_.reserve(max_tokens);
   logits_rows_.reserve(max_tokens);
   first_logit_.reserve(max_batch);
-  sequences_.reserve(max_batch * shape.classes.size());
+  const size_t max_parts = max_batch + ContextRows(0, options.layout.cp).pieces().size();
+  parts_.reserve(max_parts);
+  sequences_.reserve(max_parts * shape.classes.size());
   outputs_.resize(max_batch);
 }
 
@@ -79,6 +82,11 @@ void Rank::Start() {
   if (options_.layout.tp > 1)
     tensor_ = options_.group->MakePart(
         {.first = options_.rank - options_.tensor_rank().rank, .num_ranks = options_.layout.tp});
+  if (options_.layout.cp > 1) {
+    const parallel::RankStride ranks = parallel::ContextGroup(options_.layout, options_.rank);
+    context_ = options_.group->MakePart(
+        {.first = ranks.first, .num_ranks = ranks.count, .stride = ranks.stride});
+  }
   if (options_.layout.pp > 1) JoinPipeline();
   if (options_.fabric != nullptr) MakeExchange();
 }
@@ -216,28 +224,29 @@ void Rank::Compute(const RankStep& step) {
     const int64_t begin = options_.is_metered ? ThreadCpuNs() : 0;
     MovePlacements(step);
     if (options_.is_metered) moving_ns_ = ThreadCpuNs() - begin;
-    // Ranks that share attention share the tokens of their MoE layers, too.
-    const int64_t tp = options_.layout.tp;
-    moe_->BeginIteration(step.iteration, (step.most_tokens + tp - 1) / tp);
+    const int64_t ranks = int64_t{options_.layout.tp} * options_.layout.cp;
+    moe_->BeginIteration(step.iteration, (step.most_tokens + ranks - 1) / ranks);
   }
   const model::RankContext context{.exec = {options_.kernels, &pool_},
                                    .workspace = &workspace_,
                                    .cache = &caches_[static_cast<size_t>(step.micro_batch)],
                                    .moe = moe_ ? &*moe_ : nullptr,
-                                   .tensor = tensor_.get()};
+                                   .tensor = tensor_.get(),
+                                   .context = context_.get()};
   const model::Batch batch{
       .iteration = step.iteration,
       .ids = ids_,
       .positions = positions_,
       .sequences = sequences_,
       .num_block_classes = static_cast<int64_t>(caches_.front().shape().classes.size()),
-      .logits_rows = logits_rows_};
+      .logits_rows = logits_rows_,
+      .row_ends = row_ends_};
   const TensorView h = TakeRows(context, batch);
   model_.Layers(context, batch, options_.layers.begin, options_.layers.end, h);
   if (recorder_) recorder_->RecordIteration(EpRank(options_.rank), step.iteration, routed_counts());
   if (is_last_stage()) {
     const TensorView logits = model_.Head(context, batch, h);
-    if (options_.tensor_rank().rank == 0) SampleAll(entries, logits);
+    if (HasOutputs(options_.layout, options_.rank)) SampleAll(entries, logits);
   }
   pipeline_.outgoing = h;
   pipeline_.num_outgoing = h.dim(0);
@@ -254,29 +263,59 @@ void Rank::ReadExchangeFigures() {
         exchange_->wait_statistics(static_cast<exchange::WaitKind>(kind));
 }
 
+// The entries, in one piece of the rows after the other.
+void Rank::CutEntries(std::span<const PlanEntry> entries, const ContextRows& rows) {
+  parts_.clear();
+  for (const ContextRows::Piece& piece : rows.pieces()) {
+    int64_t first = 0;  // of the entry
+    for (const PlanEntry& entry : entries) {
+      const int64_t begin = std::max(first, piece.rows.begin);
+      const int64_t end = std::min(first + entry.count, piece.rows.end);
+      if (begin < end)
+        parts_.push_back({.entry = &entry,
+                          .first_row = piece.place + begin - piece.rows.begin,
+                          .num_tokens = end - begin,
+                          .start_position = entry.start + begin - first});
+      first += entry.count;
+    }
+  }
+}
+
 void Rank::BuildBatch(std::span<const PlanEntry> entries) {
   ids_.clear();
   positions_.clear();
+  row_ends_.clear();
   logits_rows_.clear();
   first_logit_.clear();
-  const size_t num_classes = caches_.front().shape().classes.size();
-  sequences_.resize(num_classes * entries.size());
-  for (size_t e = 0; e < entries.size(); ++e) {
-    const PlanEntry& entry = entries[e];
-    const auto first_row = static_cast<int64_t>(ids_.size());
-    for (size_t c = 0; c < num_classes; ++c)
-      sequences_[c * entries.size() + e] = {.first_row = first_row,
-                                            .num_tokens = entry.count,
-                                            .start_position = entry.start,
-                                            .blocks = entry.sequence->tables[c].blocks};
+  sequences_.clear();
+  int64_t num_rows = 0;
+  for (const PlanEntry& entry : entries) num_rows += entry.count;
+  const ContextRows rows(num_rows, options_.layout.cp);
+  CutEntries(entries, rows);
+  for (int32_t r = 0; r < options_.layout.cp && context_ != nullptr; ++r)
+    row_ends_.push_back(rows.PlacesOf(r).end);
+  for (size_t c = 0; c < caches_.front().shape().classes.size(); ++c)
+    for (const EntryPart& part : parts_)
+      sequences_.push_back({.first_row = part.first_row,
+                            .num_tokens = part.num_tokens,
+                            .start_position = part.start_position,
+                            .blocks = part.entry->sequence->tables[c].blocks});
+  const parallel::Shard own = rows.PlacesOf(options_.place().cp);
+  for (const EntryPart& part : parts_) {
+    if (part.first_row < own.begin || part.first_row >= own.end) continue;
+    for (int64_t position = part.start_position; position < part.start_position + part.num_tokens;
+         ++position) {
+      ids_.push_back(part.entry->sequence->tokens[static_cast<size_t>(position)]);
+      positions_.push_back(static_cast<int32_t>(position));
+    }
+  }
+  int64_t first_row = 0;
+  for (const PlanEntry& entry : entries) {
     const bool all = entry.sequence->request.prompt_logits;
     first_logit_.push_back(all || entry.sample ? static_cast<int32_t>(logits_rows_.size()) : -1);
-    for (int64_t i = 0; i < entry.count; ++i) {
-      ids_.push_back(entry.sequence->tokens[static_cast<size_t>(entry.start + i)]);
-      positions_.push_back(static_cast<int32_t>(entry.start + i));
-      if (all || (entry.sample && i + 1 == entry.count))
-        logits_rows_.push_back(static_cast<int32_t>(first_row + i));
-    }
+    for (int64_t i = all ? 0 : entry.count - 1; i < entry.count && (all || entry.sample); ++i)
+      logits_rows_.push_back(static_cast<int32_t>(rows.PlaceOf(first_row + i)));
+    first_row += entry.count;
   }
 }
 

@@ -129,6 +129,7 @@ class Rank {
   void MovePlacements(const RankStep& step);
   void UsePlacements(moe::SharedPlacements table);
   void BuildBatch(std::span<const PlanEntry> entries);
+  void CutEntries(std::span<const PlanEntry> entries, const ContextRows& rows);
   void ReadExchangeFigures();
   void SampleAll(std::span<const PlanEntry> entries, const TensorView& logits);
 
@@ -141,7 +142,8 @@ class Rank {
   std::shared_ptr<comm::Communicator> stage_;  // of its stage, made by Start; null: there is one
   std::unique_ptr<exchange::Fabric> stage_fabric_;  // likewise
   Pipeline pipeline_;
-  std::shared_ptr<comm::Communicator> tensor_;  // of its group, made by Start; null: it is alone
+  std::shared_ptr<comm::Communicator> tensor_;   // of its group, made by Start; null: it is alone
+  std::shared_ptr<comm::Communicator> context_;  // of its context, likewise
   std::shared_ptr<comm::Communicator> expert_group_;  // of divided experts, likewise; else null
   std::optional<exchange::Exchange> exchange_;        // made by Start, on the rank's thread
   std::optional<moe::SlotStore> slots_;
@@ -153,11 +155,20 @@ class Rank {
   statistics::Recorder* recorder_ = nullptr;
   bool counts_are_wanted_ = false;  // by others than the recorder
   std::vector<Sampler> samplers_;   // one per pool thread
+  // Of an entry, its rows in one piece of ContextRows; first_row is their place.
+  struct EntryPart {
+    const PlanEntry* entry = nullptr;
+    int64_t first_row = 0;
+    int64_t num_tokens = 0;
+    int64_t start_position = 0;
+  };
+  std::vector<EntryPart> parts_;
   std::vector<int32_t> ids_;
   std::vector<int32_t> positions_;
+  std::vector<int64_t> row_ends_;  // of the ranks of its context
   std::vector<int32_t> logits_rows_;
   std::vector<int32_t> first_logit_;            // per entry: its first row in the logits, or -1
-  std::vector<compute::KvSequence> sequences_;  // [block classes][entries]
+  std::vector<compute::KvSequence> sequences_;  // [block classes][parts_]
   std::vector<RankOutput> outputs_;
   RankExchange exchange_figures_;
 };

@@ -34,17 +34,22 @@ std::string RefusalReason(const Request& request, const SchedulerOptions& option
         "allowed",
         length, request.max_tokens, options.max_seq_len);
   const int64_t needed = length + request.max_tokens;
-  if (kv::BlocksFor(needed) > options.num_kv_blocks)
+  if (options.BlocksFor(needed) > options.num_kv_blocks)
     return fmt::format(
-        "the request needs KV for {} tokens; the cache of a rank holds {} (raise kv-cache-memory)",
-        needed, options.num_kv_blocks * kv::kBlockTokens);
+        "the request needs KV for {} tokens; the cache of {} holds {} (raise kv-cache-memory)",
+        needed,
+        options.num_context_ranks == 1
+            ? "a rank"
+            : fmt::format("{} ranks that share a context", options.num_context_ranks),
+        options.num_kv_blocks * options.block_tokens());
   return "";
 }
 
 std::vector<kv::BlockClass> BlockClasses(const SchedulerOptions& options) {
-  return kv::BlockClasses(
-      options.kv_windows, options.num_kv_blocks,
-      {.max_batch_size = options.max_batch_size, .max_num_tokens = options.max_num_tokens});
+  return kv::BlockClasses(options.kv_windows, options.num_kv_blocks,
+                          {.max_batch_size = options.max_batch_size,
+                           .max_num_tokens = options.max_num_tokens,
+                           .num_ranks = options.num_context_ranks});
 }
 
 bool HasPrefixCache(const SchedulerOptions& options) {
@@ -62,7 +67,8 @@ Scheduler::Scheduler(const SchedulerOptions& options)
                  options.max_batch_size);
   for (int32_t g = 0; g < options.num_groups * options.num_micro_batches; ++g) {
     Group& group = groups_.emplace_back();
-    for (const kv::BlockClass& blocks : classes_) group.blocks.emplace_back(blocks.num_blocks);
+    for (const kv::BlockClass& blocks : classes_)
+      group.blocks.emplace_back(blocks.num_blocks, options.block_tokens());
   }
   plan_.groups.resize(static_cast<size_t>(options.num_groups));
   for (auto& entries : plan_.groups) entries.reserve(static_cast<size_t>(options.max_batch_size));
@@ -169,7 +175,7 @@ bool Scheduler::TryPlan(Group& group, Sequence& sequence) {
 }
 
 bool Scheduler::EnsureBlocks(Group& group, Sequence& sequence, int64_t num_positions) {
-  const auto needed = static_cast<size_t>(kv::BlocksFor(num_positions));
+  const auto needed = static_cast<size_t>(options_.BlocksFor(num_positions));
   while (sequence.tables.front().blocks.size() < needed) {
     if (AllocateBlocks(group, sequence)) continue;
     Sequence* last = group.running.back();
@@ -191,7 +197,8 @@ bool Scheduler::AllocateBlocks(Group& group, Sequence& sequence) {
 void Scheduler::GiveBack(Group& group, Sequence& sequence) {
   for (size_t c = 0; c < group.blocks.size(); ++c) {
     BlockTable& table = sequence.tables[c];
-    const int64_t behind = kv::NumBlocksBehind(classes_[c].window, sequence.num_computed);
+    const int64_t behind =
+        kv::NumBlocksBehind(classes_[c].window, sequence.num_computed, options_.num_context_ranks);
     if (behind <= table.num_given_back) continue;
     group.blocks[c].Release(std::span(table.blocks)
                                 .first(static_cast<size_t>(behind))
@@ -276,10 +283,11 @@ bool Scheduler::HasBlocksFor(const Group& group, const Sequence& sequence,
                              const kv::BlockPool::Match& cached) const {
   const auto length = static_cast<int64_t>(sequence.tokens.size());
   for (size_t c = 0; c < classes_.size(); ++c) {
-    int64_t needed = kv::BlocksFor(length) - cached.num_blocks + cached.num_unused;
+    int64_t needed = options_.BlocksFor(length) - cached.num_blocks + cached.num_unused;
     if (classes_[c].window > 0) {
       const int64_t at_once = std::min(length, options_.max_num_tokens);
-      needed = std::min(needed, kv::BlocksFor(classes_[c].window) + kv::BlocksFor(at_once) + 1);
+      needed = std::min(needed,
+                        options_.BlocksFor(classes_[c].window) + options_.BlocksFor(at_once) + 1);
     }
     if (group.blocks[c].num_available() < needed) return false;
   }
@@ -291,15 +299,15 @@ bool Scheduler::HasBlocksFor(const Group& group, const Sequence& sequence,
 kv::BlockPool::Match Scheduler::FindCached(const Group& group, const Sequence& sequence) const {
   if (!has_prefix_cache_ || sequence.request.prompt_logits) return {};
   const auto length = static_cast<int64_t>(sequence.tokens.size());
-  return group.blocks.front().Find(PrefixOf(sequence, (length - 1) / kv::kBlockTokens));
+  return group.blocks.front().Find(PrefixOf(sequence, (length - 1) / options_.block_tokens()));
 }
 
 // Whether a running request computes the whole block of the sequence, which can share it then. By
 // the hash alone: an error costs time, no bit.
-bool Scheduler::IsBeingComputed(const Group& group, const Sequence& sequence, int64_t index) {
+bool Scheduler::IsBeingComputed(const Group& group, const Sequence& sequence, int64_t index) const {
   const auto at = static_cast<size_t>(index);
   const int64_t last = std::ssize(sequence.tokens) - 1;
-  if (sequence.request.prompt_logits || index >= last / kv::kBlockTokens ||
+  if (sequence.request.prompt_logits || index >= last / options_.block_tokens() ||
       at >= sequence.block_hashes.size())
     return false;
   return std::ranges::any_of(group.running, [&](const Sequence* running) {
@@ -312,7 +320,7 @@ void Scheduler::UseCached(Group& group, Sequence& sequence, int64_t num_blocks) 
   sequence.kept =
       group.blocks.front().Use(PrefixOf(sequence, num_blocks), sequence.tables.front().blocks);
   sequence.num_kept_blocks = num_blocks;
-  sequence.num_computed = num_blocks * kv::kBlockTokens;
+  sequence.num_computed = num_blocks * options_.block_tokens();
   if (sequence.request.prompt_logits || sequence.num_preemptions > 0 || sequence.is_elsewhere)
     return;
   sequence.num_cached = sequence.num_computed;
@@ -320,9 +328,9 @@ void Scheduler::UseCached(Group& group, Sequence& sequence, int64_t num_blocks) 
   prefix_figures_.num_hits += sequence.num_cached;
 }
 
-void Scheduler::HashBlocks(Sequence& sequence) {
+void Scheduler::HashBlocks(Sequence& sequence) const {
   std::vector<uint64_t>& hashes = sequence.block_hashes;
-  const auto num_tokens = static_cast<size_t>(kv::kBlockTokens);
+  const auto num_tokens = static_cast<size_t>(options_.block_tokens());
   while ((hashes.size() + 1) * num_tokens <= sequence.tokens.size()) {
     const uint64_t before =
         hashes.empty() ? kv::SaltHash(sequence.request.cache_salt) : hashes.back();
@@ -336,7 +344,7 @@ void Scheduler::KeepFull(Group& group, Sequence& sequence) {
   if (!has_prefix_cache_) return;
   HashBlocks(sequence);
   for (int64_t& kept = sequence.num_kept_blocks;
-       (kept + 1) * kv::kBlockTokens <= sequence.num_computed; ++kept)
+       (kept + 1) * options_.block_tokens() <= sequence.num_computed; ++kept)
     sequence.kept =
         group.blocks.front().Keep(PrefixOf(sequence, kept + 1), sequence.kept,
                                   sequence.tables.front().blocks[static_cast<size_t>(kept)]);
@@ -352,9 +360,9 @@ void Scheduler::Admit(Sequence& sequence, const Place& place) {
   sequence.tokens.reserve(static_cast<size_t>(needed));
   sequence.tables.resize(classes_.size());
   for (BlockTable& table : sequence.tables)
-    table.blocks.reserve(static_cast<size_t>(kv::BlocksFor(needed)));
+    table.blocks.reserve(static_cast<size_t>(options_.BlocksFor(needed)));
   if (has_prefix_cache_) {
-    sequence.block_hashes.reserve(static_cast<size_t>(needed / kv::kBlockTokens));
+    sequence.block_hashes.reserve(static_cast<size_t>(needed / options_.block_tokens()));
     UseCached(group, sequence, place.cached.num_blocks);
   }
   if (sequence.is_elsewhere) AwaitPrompt(group, sequence);
@@ -374,7 +382,7 @@ void Scheduler::AwaitPrompt(Group& group, Sequence& sequence) {
   for (size_t c = 0; c < classes_.size(); ++c) {
     BlockTable& table = sequence.tables[c];
     table.num_given_back = kv::NumBlocksBehind(classes_[c].window, sequence.num_computed);
-    while (std::ssize(table.blocks) < kv::BlocksFor(sequence.prompt_length))
+    while (std::ssize(table.blocks) < options_.BlocksFor(sequence.prompt_length))
       table.blocks.push_back(
           std::ssize(table.blocks) < table.num_given_back ? -1 : group.blocks[c].Allocate());
   }
@@ -391,7 +399,7 @@ Scheduler::Place Scheduler::ChoosePlace(const Sequence& sequence) {
     if (!HasRoom(group) || !(may_wait || IsPlanned(group))) continue;
     const kv::BlockPool::Match cached = FindCached(group, sequence);
     if (!HasBlocksFor(group, sequence, cached)) continue;
-    int64_t tokens = group.num_promised - cached.num_blocks * kv::kBlockTokens;
+    int64_t tokens = group.num_promised - cached.num_blocks * options_.block_tokens();
     for (const Sequence* running : group.running) tokens += 1 + running->num_uncomputed();
     if (best.group != nullptr && tokens >= least) continue;
     best = {.group = &group, .cached = cached};

@@ -1,7 +1,7 @@
 // Which tokens each group of ranks computes in the next iteration, and where their keys and values
 // live. Pure: no threads, clocks or devices; the same calls give the same plans. Every group of
 // ranks owns the requests placed on it (attention data parallelism); its ranks share each of them
-// (tensor parallelism), in one plan and with the same numbers of blocks.
+// (tensor and context parallelism), in one plan and with the same numbers of blocks.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,14 @@ struct SchedulerOptions {
   int64_t num_kv_blocks = 0;              // per group; of layers without a window
   std::vector<int64_t> kv_windows = {0};  // of the layers, kv::Windows
   int64_t max_seq_len = 0;                // prompt and generated tokens of one request
+  int32_t num_context_ranks = 1;          // of a group, that divide the blocks of its requests
   bool prefix_cache = false;              // where the layers allow it: HasPrefixCache
+
+  // Blocks on each rank for so many positions of a request, and the positions of one.
+  int64_t BlocksFor(int64_t num_tokens) const {
+    return kv::BlocksFor(num_tokens, num_context_ranks);
+  }
+  int64_t block_tokens() const { return kv::TokensPerBlock(num_context_ranks); }
 };
 
 // Whether blocks of ended requests are found again. Not with layers that look back a window only:
@@ -57,7 +64,8 @@ std::string RefusalReason(const Request& request, const SchedulerOptions& option
 // The blocks of each class that each rank of a group has.
 std::vector<kv::BlockClass> BlockClasses(const SchedulerOptions& options);
 
-// A sequence's blocks of one class: blocks[i] holds positions i * kBlockTokens and on.
+// A sequence's blocks of one class: blocks[i] holds positions i * block_tokens() and on, on each of
+// the ranks that divide them the next kBlockTokens.
 struct BlockTable {
   std::vector<int32_t> blocks;
   int64_t num_given_back = 0;  // at the beginning; their entries mean nothing any more
@@ -219,10 +227,10 @@ class Scheduler {
   bool HasBlocksFor(const Group& group, const Sequence& sequence,
                     const kv::BlockPool::Match& cached) const;
   kv::BlockPool::Match FindCached(const Group& group, const Sequence& sequence) const;
-  static bool IsBeingComputed(const Group& group, const Sequence& sequence, int64_t index);
+  bool IsBeingComputed(const Group& group, const Sequence& sequence, int64_t index) const;
   void UseCached(Group& group, Sequence& sequence, int64_t num_blocks);
   void KeepFull(Group& group, Sequence& sequence);
-  static void HashBlocks(Sequence& sequence);
+  void HashBlocks(Sequence& sequence) const;
   void GiveBack(Group& group, Sequence& sequence);
   void FreeAll(Group& group, Sequence& sequence);
   void Preempt(Group& group, Sequence& sequence);

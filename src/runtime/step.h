@@ -10,6 +10,7 @@
 #include "moe/placement_table.h"
 #include "parallel/mapping.h"
 #include "rebalance/placement_change.h"
+#include "runtime/context_rows.h"
 #include "runtime/scheduler.h"
 
 namespace wideload::runtime {
@@ -48,23 +49,25 @@ struct RankStep {
   int64_t most_tokens = 0;               // that any group computes in it
   moe::SharedPlacements announced = {};  // the table after the change that it announces, or null
   int32_t micro_batch = 0;
-  // That the rank before this one in the pipeline has computed when the step ends.
+  // Of this rank, that the one before it in the pipeline has computed when the step ends.
   int64_t incoming_tokens = 0;
 };
 
 // Whether the outputs of a group are on this rank: the first of the group in the last stage.
 inline bool HasOutputs(const parallel::Layout& layout, int32_t rank) {
   const parallel::Coordinates place = parallel::CoordinatesOf(layout, rank);
-  return place.tp == 0 && place.pp + 1 == layout.pp;
+  return place.tp == 0 && place.cp == 0 && place.pp + 1 == layout.pp;
 }
 
 // The part of a step that a rank has, but for what it announces.
 inline RankStep StepOf(const TeamStep& step, const parallel::Layout& layout, int32_t rank) {
-  const auto stage = static_cast<size_t>(rank / layout.stage());
-  const auto group = static_cast<size_t>(rank % layout.stage() / layout.tp);
+  const parallel::Coordinates place = parallel::CoordinatesOf(layout, rank);
+  const auto stage = static_cast<size_t>(place.pp);
+  const auto group = static_cast<size_t>(place.dp);
   RankStep part;
   if (stage > 0 && !step.stages[stage - 1]->is_empty())
-    part.incoming_tokens = step.stages[stage - 1]->NumTokens(group);
+    part.incoming_tokens =
+        ContextRows(step.stages[stage - 1]->NumTokens(group), layout.cp).PlacesOf(place.cp).size();
   const MicroBatch& own = *step.stages[stage];
   if (own.is_empty()) return part;
   part.entries = own.groups[group];

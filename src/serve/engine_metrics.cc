@@ -52,8 +52,8 @@ void WriteIterations(const runtime::EngineCourse& course, const runtime::EngineO
           last.num_requests - last.num_prompt_requests);
   out.One("context_tokens", "gauge", "Tokens of prompts in the last iteration.",
           last.num_prompt_tokens);
-  const int64_t max_blocks =
-      int64_t{options.layout.dp} * options.num_micro_batches * options.num_kv_blocks;
+  const int64_t max_blocks = int64_t{options.layout.dp} * options.layout.cp *
+                             options.num_micro_batches * options.num_kv_blocks;
   const auto used = static_cast<int64_t>(std::llround(kv_usage * static_cast<double>(max_blocks)));
   out.One("kv_cache_max_blocks", "gauge", "Blocks of the KV caches of all groups of ranks.",
           max_blocks);

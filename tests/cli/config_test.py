@@ -70,7 +70,7 @@ class ConfigFiles(CliTest):
         self.assertRegex(done.stderr, "moe_backend is an old spelling of moe_config.backend")
 
     def test_check_tells_the_class_of_every_key_and_looks_at_all_files(self):
-        good = self.path("good.yaml", "max_seq_len: 99\nstream_interval: 20\ncontext_parallel_size: 2\nmoe_max_num_tokens: 64\n")
+        good = self.path("good.yaml", "max_seq_len: 99\nstream_interval: 20\nmoe_cluster_parallel_size: 2\nmoe_max_num_tokens: 64\n")
         keys = json.loads(self.good("config", "check", "--json", good).stdout)[0]["keys"]
         self.assertEqual([key["class"] for key in keys], ["effective", "no effect", "not supported yet", "effective"])
         self.assertEqual(keys[3]["key_today"], "moe_config.max_num_tokens")

@@ -10,13 +10,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from cli_support import EMBEDDED, SOURCE, TINY, CliTest, run  # noqa: E402
 
-ASKED = ["--ranks", "4", "--context", "256", "--json"]
-
-
 class PlanLayout(CliTest):
-    def plan(self, model, *flags, concurrency=16, memory="1G"):
-        done = self.good("plan-layout", "-m", model, *ASKED, "--memory-per-rank", memory, "--concurrency", concurrency, *flags)
-        return json.loads(done.stdout)
+    def plan(self, model, *flags, ranks=4, context=256, concurrency=16, memory="1G"):
+        asked = ["--ranks", ranks, "--context", context, "--concurrency", concurrency, "--memory-per-rank", memory, "--json"]
+        return json.loads(self.good("plan-layout", "-m", model, *asked, *flags).stdout)
 
     def test_config_json_alone_gives_the_bytes_of_the_weights(self):
         for folder in sorted((SOURCE / "testdata/models").glob("tiny-*")):
@@ -49,6 +46,17 @@ class PlanLayout(CliTest):
         plan = self.plan(TINY, concurrency=1)
         self.assertIn("--tp 4 --dp 1", plan["recommended"])
 
+    def test_contexts_are_shared_where_one_does_not_fit_otherwise(self):
+        long = {"context": 2048, "concurrency": 1}
+        layouts = self.plan(EMBEDDED, **long)["layouts"]
+        by_flags = {layout["flags"]: layout["bytes_per_rank"]["kv_cache"] for layout in layouts}
+        self.assertEqual(by_flags["--tp 1 --dp 4 --moe-tp 1 --ep 4"], 4 * by_flags["--tp 1 --cp 4 --dp 1 --moe-tp 1 --ep 4"])
+        least = min(layout["bytes_per_rank"]["total"] for layout in layouts if layout["cp"] == layout["pp"] == 1)
+        self.assertNotIn("--cp", self.plan(EMBEDDED, **long, memory=least)["recommended"])
+        tight = self.plan(EMBEDDED, **long, memory=least - 1)
+        self.assertIn("--cp", tight["recommended"])
+        self.assertIn("with fewer of which none fits", tight["reason"])
+
     def test_stages_divide_the_weights_between_hosts_and_are_for_what_does_not_fit_without(self):
         plan = self.plan(EMBEDDED, "--ranks-per-host", "1")
         by_flags = {layout["flags"]: layout for layout in plan["layouts"]}
@@ -56,8 +64,10 @@ class PlanLayout(CliTest):
         self.assertLess(stage["bytes_per_rank"]["weights"], whole["bytes_per_rank"]["weights"] / 2)
         self.assertLess(stage["bytes_per_token"], whole["bytes_per_token"])
         self.assertNotIn("--pp", plan["recommended"])
-        least = min(layout["bytes_per_rank"]["total"] for layout in plan["layouts"])
-        plan = self.plan(EMBEDDED, "--ranks-per-host", "1", memory=least)
+        many = {"ranks": 8, "concurrency": 64}
+        layouts = self.plan(EMBEDDED, "--ranks-per-host", "1", **many)["layouts"]
+        least = min(layout["bytes_per_rank"]["total"] for layout in layouts if layout["refusal"] is None)
+        plan = self.plan(EMBEDDED, "--ranks-per-host", "1", **many, memory=least)
         self.assertIn("--pp", plan["recommended"])
         self.assertIn("with fewer of which none fits", plan["reason"])
         self.good("generate", "-p", "Once", "-n", "2", *plan["recommended"].split())

@@ -1,7 +1,9 @@
 // Paged attention of every kernel set: against the reference, and the same bits however a sequence
-// comes in pieces, in company, or in blocks that hold something else behind it.
+// comes in pieces, in company, on ranks that divide its blocks, or in blocks that hold something
+// else behind it.
 #include <cmath>
 #include <limits>
+#include <memory>
 
 #include "ops_conformance.h"
 
@@ -122,6 +124,9 @@ const std::vector<Case> kCases = {
     {{.q_heads = 8, .kv_heads = 4, .key_dim = 16, .value_dim = 16, .scale = 0.25F, .sinks = kSinks},
      45,
      32},
+    {{.q_heads = 8, .kv_heads = 2, .key_dim = 24, .value_dim = 20, .scale = 0.2F, .sinks = kSinks},
+     300,
+     16},
 };
 
 TEST_P(OpsConformance, AttentionAgreesWithTheReference) {
@@ -180,6 +185,46 @@ TEST_P(OpsConformance, AttentionOfASequenceDoesNotDependOnItsCompany) {
   StoreKv(With(3), k_strided.view(), v.view(), batch, cache);
   PagedAttention(With(3), c.shape, q_strided.view(), batch, cache, y.view());
   EXPECT_TRUE(SameBits(y.view().Rows(5, c.tokens), alone.view()));
+}
+
+// What ranks compute that have every num_parts-th block each, in chunks of `chunk` tokens, added.
+OwnedTensor AttendInParts(const Exec& exec, const Case& c, int64_t num_parts, int64_t chunk) {
+  std::vector<std::unique_ptr<Sequence>> ranks;
+  for (int64_t part = 0; part < num_parts; ++part)
+    ranks.push_back(std::make_unique<Sequence>(exec.precision().kv_cache, c));
+  const Sequence& s = *ranks.front();
+  const int64_t width = PartialWidth(c.shape);
+  const OwnedTensor y(exec.precision().activations,
+                      {c.tokens, c.shape.q_heads * c.shape.value_dim});
+  for (int64_t first = 0; first < c.tokens; first += chunk) {
+    const int64_t count = std::min(chunk, c.tokens - first);
+    const std::vector<KvSequence> batch = {
+        {.num_tokens = count, .start_position = first, .blocks = s.blocks}};
+    const OwnedTensor parts(DType::kF32, {num_parts, count, width});
+    for (int64_t part = 0; part < num_parts; ++part) {
+      PagedKv cache = ranks[static_cast<size_t>(part)]->cache();
+      cache.part = part;
+      cache.num_parts = num_parts;
+      StoreKv(exec, s.k.view().Rows(first, count), s.value_rows(first, count), batch, cache);
+      PartialAttention(exec, c.shape, s.q.view().Rows(first, count), batch, cache,
+                       TensorView(DType::kF32, {count, width},
+                                  parts.view().data<float>() + part * count * width));
+    }
+    MergeAttention(exec, c.shape, parts.view(), y.view().Rows(first, count));
+  }
+  return CopyOf(y.view(), exec.precision().activations);
+}
+
+TEST_P(OpsConformance, AttentionOfRanksThatDivideTheBlocksHasTheBitsOfOne) {
+  for (const Case& c : kCases) {
+    Sequence s(compute_dtype(), c);
+    const OwnedTensor whole = Attend(With(1), s, c.tokens);
+    for (const int64_t num_parts : {1, 2, 4, 8}) {
+      const int64_t chunk = num_parts == 2 ? 9 : c.tokens;
+      EXPECT_TRUE(SameBits(AttendInParts(With(2), c, num_parts, chunk).view(), whole.view()))
+          << "head " << c.shape.key_dim << " of " << num_parts << " parts";
+    }
+  }
 }
 
 // Clear() fills the cache with NaN, so every test above would see one that leaks; here also behind

@@ -148,6 +148,44 @@ TEST_P(CommunicatorConformance, AllGatherColumnsGivesEveryRankWholeRows) {
   EXPECT_TRUE(outcome.ok()) << outcome.error;
 }
 
+// Rank r gets (round + 3 r) * scale bytes from each rank: its own are of another length than
+// others'.
+void SwapAndCheck(Communicator& group, int round, int64_t scale) {
+  std::vector<int64_t> ends;
+  for (int r = 0; r < group.size(); ++r)
+    ends.push_back((r == 0 ? 0 : ends.back()) + (round + 3 * r) * scale);
+  const auto byte_of = [&](int from, int to, int64_t i) {
+    return static_cast<std::byte>(31 * from + 7 * to + round + i);
+  };
+  std::vector<std::byte> mine(static_cast<size_t>(ends.back()));
+  for (int to = 0; to < group.size(); ++to) {
+    const PieceOfRank piece(ends, to);
+    for (size_t i = 0; i < piece.size; ++i)
+      mine[piece.begin + i] = byte_of(group.rank(), to, static_cast<int64_t>(i));
+  }
+  const PieceOfRank own(ends, group.rank());
+  std::vector<std::byte> all(own.size * static_cast<size_t>(group.size()));
+  group.AllToAll(mine, ends, all);
+  std::ranges::fill(mine, std::byte{0});  // all have read it
+  for (int from = 0; from < group.size(); ++from)
+    for (size_t i = 0; i < own.size; ++i)
+      ASSERT_EQ(all[static_cast<size_t>(from) * own.size + i],
+                byte_of(from, group.rank(), static_cast<int64_t>(i)))
+          << "byte " << i << " of rank " << from;
+}
+
+TEST_P(CommunicatorConformance, AllToAllGivesEveryRankItsPieceOfEachRanksBytes) {
+  const RankOutcome outcome = Run([](Communicator& group) {
+    std::vector<std::byte> data;
+    for (int round = 0; round < 4; ++round) {
+      SwapAndCheck(group, round, 1);
+      GatherAndCheck(group, round, 3, round, data);
+    }
+    SwapAndCheck(group, 1, 100'000);  // longer than a mailbox
+  });
+  EXPECT_TRUE(outcome.ok()) << outcome.error;
+}
+
 // Neighbours, the last of them perhaps alone.
 std::shared_ptr<Communicator> MakePairs(Communicator& group) {
   const int first = group.rank() / 2 * 2;

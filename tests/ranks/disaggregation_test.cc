@@ -335,6 +335,10 @@ TEST_F(TinyPair, LayoutsAndKernelsThatCannotHandOverAreNamed) {
   stages.layout.pp = 2;
   EXPECT_NE(runtime::HandOverRefusal(options_, stages).find("pipeline_parallel_size is 2"),
             std::string::npos);
+  EngineOptions contexts = options_;
+  contexts.layout.cp = 2;
+  EXPECT_NE(runtime::HandOverRefusal(contexts, options_).find("context_parallel_size is 2"),
+            std::string::npos);
   EngineOptions other = options_;
   other.kernels = compute::KernelSet::kReference;
   EXPECT_NE(runtime::HandOverRefusal(options_, other).find("kernels are"), std::string::npos);

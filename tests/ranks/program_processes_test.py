@@ -156,6 +156,16 @@ class SameResults(ProcessesTest):
         for name in ("threads", "processes", "three", "hosts"):
             self.assertEqual(self.path(name).read_bytes(), self.path("one").read_bytes(), name)
 
+    def test_ranks_that_share_a_context_give_the_same_files(self):
+        ids = self.path("ids.json", [[1 + (i * 29 + j * 3) % 300 for j in range(3 + i * 70)] for i in range(4)])
+        args = ["logits", "-m", TINY, "--input-ids", ids, "--threads", "1", "--output"]
+        self.good(*args, self.path("one"))
+        started = self.good_ranks(4, *args, self.path("processes"), "--cp", "2", "--tp", "2")
+        self.assertIn("4 ranks that share attention by 2 and contexts by 2 x 1 threads in processes", started.stderr)
+        self.good_hosts(2, 2, *args, self.path("hosts"), "--cp", "4")
+        for name in ("processes", "hosts"):
+            self.assertEqual(self.path(name).read_bytes(), self.path("one").read_bytes(), name)
+
     @staticmethod
     def on_hosts(hosts, ranks_per_host, *args):
         """The command of processes of this machine that treat each other as other hosts."""
@@ -279,7 +289,7 @@ class OneVoice(ProcessesTest):
         self.refused_pair(self.bench("--kernels", "reference"), self.bench("--kernels", "avx2"),
                           "rank 1: --kernels is avx2; rank 0 has reference")
         self.refused_pair(self.bench("--tp", "2"), self.bench(),
-                          "rank 1: the layout is --tp 1 --dp 2 --moe-tp 1 --pp 1; rank 0 has --tp 2 --dp 1 --moe-tp 1 --pp 1")
+                          "rank 1: the layout is --tp 1 --cp 1 --dp 2 --moe-tp 1 --pp 1; rank 0 has --tp 2 --cp 1 --dp 1 --moe-tp 1 --pp 1")
         self.refused_pair(self.bench("--split", "first"), self.bench(), "rank 1: --split is optimal; rank 0 has first")
         other = self.model(TINY, rms_norm_eps=1e-5)
         rows = self.dataset()

@@ -69,11 +69,11 @@ TEST(LayoutCases, ASampleGivesTheBitsOfOneRank) {
   size_t index = 0;
   for (const std::string& folder : testing_support::LayoutModels())
     for (const testing_support::LayoutCase& layout : testing_support::LayoutCases(folder))
-      if (++index % (41 * kShare) == 7) {
+      if (++index % (83 * kShare) == 7) {
         testing_support::LayoutRunner runner(folder);
         EXPECT_EQ(runner.Run(layout), "0") << folder << ": " << layout.Describe();
       }
-  EXPECT_GT(index, 300U);
+  EXPECT_GT(index, 600U);
 }
 
 TEST(LayoutCases, AreTheRowsOfTheirPageAndNoneDiffers) {

@@ -29,9 +29,13 @@ std::vector<int32_t> UnequalStages(int64_t num_layers, int32_t num_stages) {
 std::vector<parallel::Layout> StageLayouts(int32_t num_ranks, int64_t num_heads) {
   std::vector<parallel::Layout> layouts;
   for (int32_t tp = 1; tp <= std::min<int64_t>(num_ranks, num_heads); tp *= 2)
-    for (int32_t moe_tp = 1; moe_tp <= num_ranks; moe_tp *= 2)
-      layouts.push_back(
-          {.tp = tp, .dp = num_ranks / tp, .moe_tp = moe_tp, .moe_ep = num_ranks / moe_tp});
+    for (int32_t cp = 1; cp <= num_ranks / tp; cp *= 2)
+      for (int32_t moe_tp = 1; moe_tp <= num_ranks; moe_tp *= 2)
+        layouts.push_back({.tp = tp,
+                           .dp = num_ranks / tp / cp,
+                           .cp = cp,
+                           .moe_tp = moe_tp,
+                           .moe_ep = num_ranks / moe_tp});
   return layouts;
 }
 
@@ -48,8 +52,8 @@ std::vector<std::string> LayoutModels() {
 }
 
 std::string LayoutCase::Describe() const {
-  return fmt::format("{} stages, {} groups of {}, experts in {} parts, {}, {}", layout.pp,
-                     layout.dp, layout.tp, layout.moe_tp,
+  return fmt::format("{} stages, {} groups of {} x {}, experts in {} parts, {}, {}", layout.pp,
+                     layout.dp, layout.tp, layout.cp, layout.moe_tp,
                      are_experts_moving ? "moving" : "in place",
                      are_processes ? "processes" : "threads");
 }
@@ -82,17 +86,18 @@ go through their layer in chunks, and change their places at random while reques
 layer, otherwise stages are equal. As many micro-batches as stages are in flight. "random, 8 heads" has 2 KV heads,
 8 layers and 16 experts, made from a seed; the others are in `testdata/models`.
 
-| model | ranks | stages (`--pp`) | share attention (`--tp`) | groups (`--dp`) | divide an expert (`--moe-tp`) | experts | threads | processes |
-|---|---|---|---|---|---|---|---|---|
+| model | ranks | stages (`--pp`) | share attention (`--tp`) | share a context (`--cp`) | groups (`--dp`) | divide an expert (`--moe-tp`) | experts | threads | processes |
+|---|---|---|---|---|---|---|---|---|---|
 )";
 }
 
 std::string LayoutRowBegin(const std::string& folder, const LayoutCase& layout) {
   const bool is_random = folder.find(kRandomModel) != std::string::npos;
-  return fmt::format("| {} | {} | {} | {} | {} | {} | {} | ",
+  return fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} | ",
                      is_random ? "random, 8 heads" : folder.substr(folder.find_last_of('/') + 1),
-                     layout.layout.world(), layout.layout.pp, layout.layout.tp, layout.layout.dp,
-                     layout.layout.moe_tp, layout.are_experts_moving ? "moving" : "in place");
+                     layout.layout.world(), layout.layout.pp, layout.layout.tp, layout.layout.cp,
+                     layout.layout.dp, layout.layout.moe_tp,
+                     layout.are_experts_moving ? "moving" : "in place");
 }
 
 std::vector<runtime::Request> ShortRequests(const TestModel& model, size_t count, uint64_t seed) {

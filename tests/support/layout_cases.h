@@ -21,7 +21,8 @@ struct LayoutCase {
   bool are_experts_moving = false;
   bool are_processes = false;
 
-  std::string Describe() const;  // "1 stages, 2 groups of 4, experts in 2 parts, in place, threads"
+  std::string Describe()
+      const;  // "1 stages, 2 groups of 4 x 1, experts in 2 parts, in place, threads"
 };
 std::vector<LayoutCase> LayoutCases(const std::string& folder);
 

@@ -33,14 +33,14 @@ class Dice {
 
 std::string RandomLayout::Describe() const {
   return fmt::format(
-      "kernels {}, {} stages ({}) with {} micro-batches, {} groups of {} ranks x {} threads, {} "
-      "slots, split {}, moe_max_num_tokens {}, "
+      "kernels {}, {} stages ({}) with {} micro-batches, {} groups of {} x {} ranks x {} threads, "
+      "{} slots, split {}, moe_max_num_tokens {}, "
       "max_num_tokens {}, max_batch_size {}, {} KV blocks, {}",
       KernelSetName(options.kernels), options.layout.pp, fmt::join(options.stage_layers, ","),
-      options.num_micro_batches, options.layout.dp, options.layout.tp, options.threads_per_rank,
-      options.num_slots, static_cast<int>(options.split), options.moe_max_num_tokens,
-      options.max_num_tokens, options.max_batch_size, options.num_kv_blocks,
-      options.moe_mode == moe::MoeMode::kBarrier ? "barrier" : "microbatch");
+      options.num_micro_batches, options.layout.dp, options.layout.tp, options.layout.cp,
+      options.threads_per_rank, options.num_slots, static_cast<int>(options.split),
+      options.moe_max_num_tokens, options.max_num_tokens, options.max_batch_size,
+      options.num_kv_blocks, options.moe_mode == moe::MoeMode::kBarrier ? "barrier" : "microbatch");
 }
 
 RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size_t num_requests,
@@ -52,9 +52,11 @@ RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size
   const auto experts = static_cast<int32_t>(model.config.num_experts);
   const int32_t tp = model.tensor_ranks;
   int32_t groups = tp == 1 ? dice.OneOf({1, 2, 4, 5, 8, 10, 16}) : dice.OneOf({1, 2, 3});
-  if (num_ranks > 0) groups = num_ranks / tp;
-  const int32_t ranks = tp * groups;
-  o.layout = {.tp = tp, .dp = groups, .moe_ep = ranks};
+  int32_t cp = dice.OneOf({1, 1, 2, 4});
+  if (num_ranks > 0) cp = std::gcd(cp, num_ranks / tp);
+  groups = num_ranks > 0 ? num_ranks / tp / cp : cp == 1 ? groups : std::min(groups, 2);
+  const int32_t ranks = tp * cp * groups;
+  o.layout = {.tp = tp, .dp = groups, .cp = cp, .moe_ep = ranks};
   o.threads_per_rank = static_cast<int32_t>(dice.Between(1, 2));
   const int32_t least = (experts + ranks - 1) / ranks;
   o.num_slots =
@@ -72,7 +74,7 @@ RandomLayout DrawLayout(const TestModel& model, compute::KernelSet kernels, size
   std::iota(layout.order.begin(), layout.order.end(), size_t{0});
   std::shuffle(layout.order.begin(), layout.order.end(), dice.random());
   // Ranks that share attention have the barrier mode alone.
-  if (tp == 1) o.moe_mode = dice.OneOf({moe::MoeMode::kBarrier, moe::MoeMode::kMicrobatch});
+  if (tp * cp == 1) o.moe_mode = dice.OneOf({moe::MoeMode::kBarrier, moe::MoeMode::kMicrobatch});
   // Stages wait for each other in every step: of many ranks that takes long on few cores.
   const auto stages =
       static_cast<int32_t>(dice.Between(1, std::min<int64_t>(3, model.model->spec().num_layers())));

@@ -11,9 +11,9 @@
 namespace wideload::testing_support {
 
 // What varies: stages and micro-batches (unless the number of ranks is given), groups of ranks
-// (each as many as the model is made for), threads, slots, placement, split, chunk of the MoE
-// layer, tokens per iteration, batch size, KV blocks (small enough to preempt), order of arrival,
-// MoE mode.
+// (each as many as the model is made for) and how many of these share a context, threads, slots,
+// placement, split, chunk of the MoE layer, tokens per iteration, batch size, KV blocks (small
+// enough to preempt), order of arrival, MoE mode.
 struct RandomLayout {
   runtime::EngineOptions options;
   std::vector<size_t> order;  // in which the requests are submitted

@@ -14,6 +14,8 @@ namespace {
 const std::string kBarrier = "the barrier";
 const std::string kAllGather = "the bytes of an all-gather";
 const std::string kAllGatherEnd = "the end of an all-gather";
+const std::string kAllToAll = "the bytes of an all-to-all";
+const std::string kAllToAllEnd = "the end of an all-to-all";
 const std::string kColumns = "the columns of an all-gather";
 const std::string kBroadcast = "a broadcast";
 const std::string kBroadcastEnd = "the end of a broadcast";
@@ -122,6 +124,26 @@ class LocalGroup::Rank final : public Communicator {
         to += block.row_stride_bytes;
       }
     }
+  }
+
+  void AllToAll(std::span<const std::byte> mine, std::span<const int64_t> ends,
+                std::span<std::byte> all) override {
+    const PieceOfRank own(ends, rank_);
+    WIDELOAD_CHECK(static_cast<int64_t>(mine.size()) == ends.back() &&
+                       all.size() == own.size * static_cast<size_t>(num_ranks_),
+                   "all-to-all of {} bytes that end at {}: {} bytes from {} ranks into {}",
+                   mine.size(), ends.back(), own.size, num_ranks_, all.size());
+    shown_ = mine;
+    Step();
+    for (int i = 0; i < num_ranks_; ++i) {
+      const int peer = (rank_ + i) % num_ranks_;
+      Await(peer, kAllToAll);
+      if (own.size > 0)
+        std::memcpy(all.data() + own.size * static_cast<size_t>(peer),
+                    Peer(peer).shown_.data() + own.begin, own.size);
+    }
+    Step();
+    AwaitAll(kAllToAllEnd);
   }
 
   void Broadcast(std::span<std::byte> data, int root) override {

@@ -257,6 +257,32 @@ void MpiCommunicator::AllGather(std::span<const std::byte> mine, std::span<std::
   AwaitSends("the end of an all-gather");
 }
 
+void MpiCommunicator::AllToAll(std::span<const std::byte> mine, std::span<const int64_t> ends,
+                               std::span<std::byte> all) {
+  const PieceOfRank own(ends, rank_);
+  WIDELOAD_CHECK(static_cast<int64_t>(mine.size()) == ends.back() &&
+                     all.size() == own.size * static_cast<size_t>(num_ranks_),
+                 "all-to-all of {} bytes that end at {}: {} bytes from {} ranks into {}",
+                 mine.size(), ends.back(), own.size, num_ranks_, all.size());
+  for (int i = 1; i < num_ranks_; ++i) {
+    const int peer = (rank_ + i) % num_ranks_;
+    const PieceOfRank piece(ends, peer);
+    Expect(peer, own.size);
+    Send(peer, mine.subspan(piece.begin, piece.size));
+  }
+  const auto take = [&](int peer, std::span<const std::byte> bytes) {
+    if (own.size > 0)
+      std::memcpy(all.data() + own.size * static_cast<size_t>(peer), bytes.data(), own.size);
+  };
+  take(rank_, mine.subspan(own.begin, own.size));
+  for (int i = 1; i < num_ranks_; ++i) {
+    const int peer = (rank_ + i) % num_ranks_;
+    Await(received_[static_cast<size_t>(peer)], peer, "the bytes of an all-to-all");
+    take(peer, Received(peer));
+  }
+  AwaitSends("the end of an all-to-all");
+}
+
 void MpiCommunicator::Broadcast(std::span<std::byte> data, int root) {
   WIDELOAD_CHECK(root >= 0 && root < num_ranks_, "broadcast from rank {} of {}", root, num_ranks_);
   if (rank_ == root) {

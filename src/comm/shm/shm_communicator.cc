@@ -293,6 +293,36 @@ void ShmCommunicator::AllGather(std::span<const std::byte> mine, std::span<std::
   } while (begin < mine.size());
 }
 
+// Everybody's bytes pass through its mailbox, and each rank takes its own out.
+void ShmCommunicator::AllToAll(std::span<const std::byte> mine, std::span<const int64_t> ends,
+                               std::span<std::byte> all) {
+  const PieceOfRank own(ends, rank_);
+  WIDELOAD_CHECK(static_cast<int64_t>(mine.size()) == ends.back() &&
+                     all.size() == own.size * static_cast<size_t>(num_ranks_),
+                 "all-to-all of {} bytes that end at {}: {} bytes from {} ranks into {}",
+                 mine.size(), ends.back(), own.size, num_ranks_, all.size());
+  Settle();
+  const auto box = static_cast<size_t>(mailbox_bytes_);
+  size_t begin = 0;
+  do {
+    const size_t end = std::min(begin + box, mine.size());
+    if (end > begin) std::memcpy(mailbox(rank_), mine.data() + begin, end - begin);
+    Step();
+    const size_t first = std::max(begin, own.begin);
+    const size_t last = std::min(end, own.begin + own.size);
+    for (int i = 0; i < num_ranks_; ++i) {
+      const int peer = (rank_ + i) % num_ranks_;
+      Await(peer, "the bytes of an all-to-all");
+      if (first < last)
+        std::memcpy(all.data() + own.size * static_cast<size_t>(peer) + first - own.begin,
+                    mailbox(peer) + first - begin, last - first);
+    }
+    Step();
+    AwaitAll("the end of an all-to-all");
+    begin = end;
+  } while (begin < mine.size());
+}
+
 void ShmCommunicator::Broadcast(std::span<std::byte> data, int root) {
   WIDELOAD_CHECK(root >= 0 && root < num_ranks_, "broadcast from rank {} of {}", root, num_ranks_);
   Settle();

@@ -42,6 +42,8 @@ class ShmCommunicator final : public Communicator {
   void Barrier() override;
   void AllGather(std::span<const std::byte> mine, std::span<std::byte> all) override;
   void AllGatherColumns(const ColumnBlock& block) override;
+  void AllToAll(std::span<const std::byte> mine, std::span<const int64_t> ends,
+                std::span<std::byte> all) override;
   void Broadcast(std::span<std::byte> data, int root) override;
   void AllReduceSum(std::span<float> data) override;
   std::shared_ptr<Communicator> MakePart(const RankPart& part) override;

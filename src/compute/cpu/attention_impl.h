@@ -1,9 +1,10 @@
-// Paged attention on sixteen lanes. Keys are walked in steps of up to sixteen within each block,
-// counted from position 0; a query's arithmetic is the same whether it comes alone (decode) or with
+// Paged attention on sixteen lanes. Keys are walked stripe by stripe, in steps of up to sixteen
+// within each block; a query's arithmetic is the same whether it comes alone (decode) or with
 // others (prefill), which only share the widened keys and values. Included after one of the vec
 // headers; internal to the including translation unit.
 #pragma once
 
+#include "compute/cpu/attention_fold_impl.h"
 #include "compute/cpu/rows_impl.h"
 #include "compute/kernels.h"
 
@@ -11,17 +12,14 @@ namespace wideload::compute {
 namespace {
 
 constexpr int64_t kQueriesAtOnce = 32;  // (row, head) pairs that share one pass over the cache
-constexpr int64_t kPaddedHeadDim = kMaxHeadDim + kLanes;
 
-// One (row, head) pair on its way: out is the sum of exp(score - largest) * value so far.
+// One (row, head) pair.
 struct Query {
   const float* q;
-  uint16_t* y;
+  std::byte* y;
   const float* sink;  // null: none
   int64_t first;      // positions it sees
   int64_t last;
-  float largest;
-  float total;
 };
 
 // One step of up to sixteen cached positions in fp32. Places that hold no position of this pass are
@@ -30,9 +28,6 @@ struct KeyStep {
   float keys[kLanes * kPaddedHeadDim];
   float values[kLanes * kPaddedHeadDim];  // unless values are the beginning of their keys
 };
-
-// Elements from one row of a step to the next.
-inline int64_t Padded(int64_t width) { return (width + kLanes - 1) / kLanes * kLanes; }
 
 inline void WidenRow(const uint16_t* row, int64_t width, float* out) {
   for (int64_t d = 0; d < width; d += kLanes) Store(out + d, LoadUpTo(row + d, width - d));
@@ -52,8 +47,13 @@ struct StepBytes {
   int64_t value_bytes;
 };
 
+// The block that a position lies in.
+inline int64_t BlockOf(const AttentionArgs& args, int64_t position) {
+  return args.blocks[position / args.block_tokens / args.num_parts];
+}
+
 inline StepBytes BytesOf(const AttentionArgs& args, int64_t first, int64_t width) {
-  const int64_t block = args.blocks[first / args.block_tokens];
+  const int64_t block = BlockOf(args, first);
   const int64_t offset = first % args.block_tokens;
   const int64_t key = args.key_dim * 2;
   const int64_t value = args.value_dim * 2;
@@ -80,7 +80,7 @@ inline void PrefetchPart(const StepBytes& step, int64_t i, int64_t n) {
 
 void LoadStep(const AttentionArgs& args, int64_t first, Seen seen, KeyStep& step) {
   const int64_t stride = Padded(args.key_dim);
-  const int64_t block = args.blocks[first / args.block_tokens];
+  const int64_t block = BlockOf(args, first);
   const int64_t offset = first % args.block_tokens;
   const auto* keys = reinterpret_cast<const uint16_t*>(args.keys + block * args.key_block_bytes) +
                      offset * args.key_dim;
@@ -146,34 +146,35 @@ void AddValues(float* out, float shrink, const float* weights, StepValues values
 }
 
 // Takes the keys of the step that a query sees into its running softmax.
-void TakeStep(const AttentionArgs& args, const KeyStep& step, Seen seen, Query& query, float* out) {
+void TakeStep(const AttentionArgs& args, const KeyStep& step, Seen seen, const float* q,
+              SoftmaxPart& part) {
   const Vec scores =
-      Mul(Scores(query.q, args.key_dim, step.keys, Padded(args.key_dim)), Set1(args.scale));
+      Mul(Scores(q, args.key_dim, step.keys, Padded(args.key_dim)), Set1(args.scale));
   const Vec lowest = Set1(-__builtin_inff());
   const Vec visible = Select(seen.begin, lowest, Select(seen.end, scores, lowest));
   const float step_largest = MaxLanes(visible);
   float shrink = 1;  // exp of what the largest score grew by, exactly 1 where it did not
-  if (step_largest > query.largest) {
-    shrink = FirstLane(Exp(Set1(query.largest - step_largest)));
-    query.largest = step_largest;
+  if (step_largest > part.largest) {
+    shrink = FirstLane(Exp(Set1(part.largest - step_largest)));
+    part.largest = step_largest;
   }
-  const Vec exps = Exp(Sub(scores, Set1(query.largest)));
+  const Vec exps = Exp(Sub(scores, Set1(part.largest)));
   const Vec terms = Select(seen.begin, Zero(), Select(seen.end, exps, Zero()));
   float weights[kLanes];
   Store(weights, terms);
-  query.total = query.total * shrink + SumLanes(terms);
+  part.total = part.total * shrink + SumLanes(terms);
   const StepValues values = args.values == nullptr
                                 ? StepValues{step.keys, Padded(args.key_dim)}
                                 : StepValues{step.values, Padded(args.value_dim)};
   const int64_t width = Padded(args.value_dim);
   int64_t d = 0;
   for (; d + 8 * kLanes <= width; d += 8 * kLanes) {
-    AddValues<8>(out, shrink, weights, values, seen, d);
+    AddValues<8>(part.out, shrink, weights, values, seen, d);
   }
   for (; d + 4 * kLanes <= width; d += 4 * kLanes) {
-    AddValues<4>(out, shrink, weights, values, seen, d);
+    AddValues<4>(part.out, shrink, weights, values, seen, d);
   }
-  for (; d < width; d += kLanes) AddValues<1>(out, shrink, weights, values, seen, d);
+  for (; d < width; d += kLanes) AddValues<1>(part.out, shrink, weights, values, seen, d);
 }
 
 // The part of the step of `width` positions from `first` on that positions [begin, end] lie in.
@@ -181,42 +182,72 @@ inline Seen SeenOf(int64_t begin, int64_t end, int64_t first, int64_t width) {
   return {begin > first ? begin - first : 0, Least(width, end + 1 - first)};
 }
 
-void AttendTogether(const AttentionArgs& args, Query* queries, int64_t num_queries) {
-  KeyStep step;
-  float out[kQueriesAtOnce * kPaddedHeadDim];
-  const int64_t stride = Padded(args.value_dim);
+// Queries that share a pass over the cache, and the positions that any of them sees.
+struct QueryGroup {
+  Query queries[kQueriesAtOnce];
+  int64_t size = 0;
+  int64_t first = 0;
   int64_t last = 0;
-  int64_t begin = queries[0].first;
-  for (int64_t i = 0; i < num_queries; ++i) {
-    Query& query = queries[i];
-    query.largest = query.sink != nullptr ? *query.sink : -__builtin_inff();
-    query.total = query.sink != nullptr ? 1.0F : 0.0F;
-    if (query.last > last) last = query.last;
-    begin = Least(begin, query.first);
-    for (int64_t d = 0; d < stride; d += kLanes) Store(out + i * stride + d, Zero());
+};
+
+// The first block of a stripe that is not before `block`.
+inline int64_t NextOfStripe(int64_t block, int64_t stripe) {
+  return block + (stripe - block % kStripes + kStripes) % kStripes;
+}
+
+// The first position of the step after the one of `width` positions from `first` on.
+inline int64_t NextStep(const AttentionArgs& args, int64_t first, int64_t width) {
+  const int64_t next = first + width;
+  return next % args.block_tokens == 0 ? next + (kStripes - 1) * args.block_tokens : next;
+}
+
+// Each query's softmax over the keys of one stripe. Steps are counted from the beginning of its
+// blocks, whatever is seen of them.
+void AttendStripe(const AttentionArgs& args, const QueryGroup& group, int64_t stripe, KeyStep& step,
+                  SoftmaxPart* parts) {
+  const int64_t bt = args.block_tokens;
+  const int64_t start = NextOfStripe(group.first / bt, stripe) * bt;
+  const auto width_at = [&](int64_t first) { return Least(bt - first % bt, kLanes); };
+  for (int64_t i = 0; i < group.size; ++i) {
+    const float* sink = stripe == 0 ? group.queries[i].sink : nullptr;
+    StartPart(parts[i], sink, start <= group.last || sink != nullptr ? Padded(args.value_dim) : 0);
   }
-  // Steps are counted from position 0, whatever is seen of them.
-  for (int64_t first = begin / args.block_tokens * args.block_tokens; first <= last;) {
-    const int64_t left_in_block = args.block_tokens - first % args.block_tokens;
-    const int64_t width = Least(left_in_block, kLanes);
-    if (first + width > begin) LoadStep(args, first, SeenOf(begin, last, first, width), step);
-    StepBytes next = {};
-    if (first + width <= last) {
-      const int64_t left = args.block_tokens - (first + width) % args.block_tokens;
-      next = BytesOf(args, first + width, Least(left, kLanes));
+  for (int64_t first = start; first <= group.last;) {
+    const int64_t width = width_at(first);
+    if (first + width > group.first)
+      LoadStep(args, first, SeenOf(group.first, group.last, first, width), step);
+    const int64_t next = NextStep(args, first, width);
+    const StepBytes coming = next <= group.last ? BytesOf(args, next, width_at(next)) : StepBytes{};
+    for (int64_t i = 0; i < group.size; ++i) {
+      const Query& query = group.queries[i];
+      PrefetchPart(coming, i, group.size);
+      const Seen seen = SeenOf(query.first, query.last, first, width);
+      if (seen.begin < seen.end) TakeStep(args, step, seen, query.q, parts[i]);
     }
-    for (int64_t i = 0; i < num_queries; ++i) {
-      PrefetchPart(next, i, num_queries);
-      const Seen seen = SeenOf(queries[i].first, queries[i].last, first, width);
-      if (seen.begin < seen.end) TakeStep(args, step, seen, queries[i], out + i * stride);
-    }
-    first += width;
+    first = next;
   }
-  for (int64_t i = 0; i < num_queries; ++i) {
-    const Vec total = Set1(queries[i].total);
-    for (int64_t d = 0; d < args.value_dim; d += kLanes) {
-      StoreUpTo(queries[i].y + d, Div(Load(out + i * stride + d), total), args.value_dim - d);
-    }
+}
+
+void AttendTogether(const AttentionArgs& args, const QueryGroup& group) {
+  KeyStep step;
+  float out[kFoldDepth * kQueriesAtOnce * kPaddedHeadDim];
+  SoftmaxPart parts[kFoldDepth * kQueriesAtOnce];
+  const int64_t width = Padded(args.value_dim);
+  for (int64_t i = 0; i < kFoldDepth * kQueriesAtOnce; ++i) parts[i].out = out + i * width;
+  const int64_t num_stripes = kStripes / args.num_parts;
+  for (int64_t i = 0; i < num_stripes; ++i) {
+    const int64_t stripe = args.part + args.num_parts * FoldPlace(i, num_stripes);
+    SoftmaxPart* own = parts + FoldLevel(i) * kQueriesAtOnce;
+    AttendStripe(args, group, stripe, step, own);
+    for (int64_t j = i; j % 2 == 1; j /= 2, own -= kQueriesAtOnce)
+      for (int64_t q = 0; q < group.size; ++q) AddPart(own[q - kQueriesAtOnce], own[q], width);
+  }
+  for (int64_t i = 0; i < group.size; ++i) {
+    std::byte* const y = group.queries[i].y;
+    if (args.is_partial)
+      StorePart(parts[i], args.value_dim, reinterpret_cast<float*>(y));
+    else
+      FinishPart(parts[i], args.value_dim, reinterpret_cast<uint16_t*>(y));
   }
 }
 
@@ -227,24 +258,25 @@ inline int64_t FirstVisible(const AttentionArgs& args, int64_t position) {
 }
 
 void Attention(const AttentionArgs& args) {
-  Query queries[kQueriesAtOnce];
-  int64_t waiting = 0;
+  QueryGroup group;
+  const int64_t y_bytes = args.is_partial ? (args.value_dim + 2) * 4 : args.value_dim * 2;
   for (int64_t r = 0; r < args.num_rows; ++r) {
     for (int64_t h = 0; h < args.heads; ++h) {
       const int64_t position = args.first_position + r;
-      queries[waiting] = {.q = Row<float>(args.q, r) + h * args.key_dim,
-                          .y = Row<uint16_t>(args.y, r) + h * args.value_dim,
-                          .sink = args.sinks != nullptr ? args.sinks + h : nullptr,
-                          .first = FirstVisible(args, position),
-                          .last = position,
-                          .largest = 0,
-                          .total = 0};
-      if (++waiting < kQueriesAtOnce) continue;
-      AttendTogether(args, queries, waiting);
-      waiting = 0;
+      const Query query = {.q = Row<float>(args.q, r) + h * args.key_dim,
+                           .y = Row<std::byte>(args.y, r) + h * y_bytes,
+                           .sink = args.sinks != nullptr ? args.sinks + h : nullptr,
+                           .first = FirstVisible(args, position),
+                           .last = position};
+      group.first = group.size == 0 ? query.first : Least(group.first, query.first);
+      group.last = position;
+      group.queries[group.size++] = query;
+      if (group.size < kQueriesAtOnce) continue;
+      AttendTogether(args, group);
+      group.size = 0;
     }
   }
-  if (waiting > 0) AttendTogether(args, queries, waiting);
+  if (group.size > 0) AttendTogether(args, group);
 }
 
 }  // namespace

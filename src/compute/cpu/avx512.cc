@@ -17,6 +17,7 @@ const Kernels& Avx512Kernels() {
       .convert = Convert,
       .rope = Rope,
       .attention = Attention,
+      .merge_attention = MergeAttention,
       .router = Router,
       .combine = Combine};
   return kKernels;

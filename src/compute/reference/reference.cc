@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "compute/fold_order.h"
 #include "compute/kernels.h"
 #include "tensor/dtype.h"
 
@@ -236,7 +237,7 @@ void Rope(const RopeArgs& args, int64_t begin, int64_t end) {
 // A cached row of position p.
 const float* Cached(const AttentionArgs& args, const std::byte* part, int64_t block_bytes,
                     int64_t width, int64_t p) {
-  const int64_t block = args.blocks[p / args.block_tokens];
+  const int64_t block = args.blocks[p / args.block_tokens / args.num_parts];
   return reinterpret_cast<const float*>(part + block * block_bytes) + p % args.block_tokens * width;
 }
 
@@ -247,39 +248,115 @@ int64_t FirstVisible(const AttentionArgs& args, int64_t position) {
   return first;
 }
 
-// Softmax computed as the keys come: `y` holds the sum of exp(score - largest) * value.
-void AttendOne(const AttentionArgs& args, const float* q, const float* sink, int64_t position,
-               float* y) {
-  std::fill_n(y, args.value_dim, 0.0F);
-  float largest = sink != nullptr ? *sink : -std::numeric_limits<float>::infinity();
-  float total = sink != nullptr ? 1.0F : 0.0F;
-  for (int64_t p = FirstVisible(args, position); p <= position; ++p) {
+// A softmax over some keys: the sum of exp(score - largest) * value, which means nothing while
+// total is 0.
+struct SoftmaxPart {
+  std::array<float, kMaxHeadDim> sums;
+  float largest = 0;
+  float total = 0;
+};
+
+// One query at `position`, of one head.
+struct ReferenceQuery {
+  const float* q = nullptr;
+  const float* sink = nullptr;
+  int64_t position = 0;
+};
+
+// Computed as the keys of a stripe come.
+void AttendStripe(const AttentionArgs& args, const ReferenceQuery& query, int64_t stripe,
+                  SoftmaxPart& part) {
+  const float* sink = stripe == 0 ? query.sink : nullptr;
+  part.sums.fill(0);
+  part.largest = sink != nullptr ? *sink : -std::numeric_limits<float>::infinity();
+  part.total = sink != nullptr ? 1.0F : 0.0F;
+  for (int64_t p = FirstVisible(args, query.position); p <= query.position; ++p) {
+    if (p / args.block_tokens % kStripes != stripe) continue;
     const float* key = Cached(args, args.keys, args.key_block_bytes, args.key_dim, p);
     const float* value = args.values == nullptr
                              ? key
                              : Cached(args, args.values, args.value_block_bytes, args.value_dim, p);
     float dot = 0;
-    for (int64_t d = 0; d < args.key_dim; ++d) dot += q[d] * key[d];
+    for (int64_t d = 0; d < args.key_dim; ++d) dot += query.q[d] * key[d];
     const float score = dot * args.scale;
-    if (score > largest) {
-      const float shrink = std::exp(largest - score);
-      total *= shrink;
-      for (int64_t d = 0; d < args.value_dim; ++d) y[d] *= shrink;
-      largest = score;
+    float* sums = part.sums.data();
+    if (score > part.largest) {
+      const float shrink = std::exp(part.largest - score);
+      part.total *= shrink;
+      for (int64_t d = 0; d < args.value_dim; ++d) sums[d] *= shrink;
+      part.largest = score;
     }
-    const float weight = std::exp(score - largest);
-    total += weight;
-    for (int64_t d = 0; d < args.value_dim; ++d) y[d] += weight * value[d];
+    const float weight = std::exp(score - part.largest);
+    part.total += weight;
+    for (int64_t d = 0; d < args.value_dim; ++d) sums[d] += weight * value[d];
   }
-  for (int64_t d = 0; d < args.value_dim; ++d) y[d] /= total;
+}
+
+void AddPart(SoftmaxPart& a, const SoftmaxPart& b, int64_t value_dim) {
+  if (b.total == 0) return;
+  if (a.total == 0) {
+    a = b;
+    return;
+  }
+  const float largest = std::max(a.largest, b.largest);
+  const float of_a = std::exp(a.largest - largest);
+  const float of_b = std::exp(b.largest - largest);
+  for (size_t d = 0; d < static_cast<size_t>(value_dim); ++d)
+    a.sums[d] = a.sums[d] * of_a + b.sums[d] * of_b;
+  a.largest = largest;
+  a.total = a.total * of_a + b.total * of_b;
+}
+
+// One query at a time: `part_of(place, part)` makes the leaves of the tree.
+template <class PartOf>
+void Fold(int64_t num_leaves, int64_t value_dim, SoftmaxPart* parts, PartOf part_of) {
+  for (int64_t i = 0; i < num_leaves; ++i) {
+    int64_t level = FoldLevel(i);
+    part_of(FoldPlace(i, num_leaves), parts[level]);
+    for (int64_t j = i; j % 2 == 1; j /= 2, --level)
+      AddPart(parts[level - 1], parts[level], value_dim);
+  }
+}
+
+void FinishPart(const SoftmaxPart& part, int64_t value_dim, float* y) {
+  for (int64_t d = 0; d < value_dim; ++d) y[d] = part.sums[static_cast<size_t>(d)] / part.total;
 }
 
 void Attention(const AttentionArgs& args) {
+  SoftmaxPart parts[kFoldDepth];
+  const int64_t width = args.is_partial ? args.value_dim + 2 : args.value_dim;
   for (int64_t r = 0; r < args.num_rows; ++r) {
     for (int64_t h = 0; h < args.heads; ++h) {
-      AttendOne(args, Row<float>(args.q, r) + h * args.key_dim,
-                args.sinks != nullptr ? args.sinks + h : nullptr, args.first_position + r,
-                Row<float>(args.y, r) + h * args.value_dim);
+      const ReferenceQuery query = {.q = Row<float>(args.q, r) + h * args.key_dim,
+                                    .sink = args.sinks != nullptr ? args.sinks + h : nullptr,
+                                    .position = args.first_position + r};
+      Fold(kStripes / args.num_parts, args.value_dim, parts, [&](int64_t place, SoftmaxPart& part) {
+        AttendStripe(args, query, args.part + args.num_parts * place, part);
+      });
+      float* y = Row<float>(args.y, r) + h * width;
+      if (!args.is_partial) {
+        FinishPart(parts[0], args.value_dim, y);
+        continue;
+      }
+      std::copy_n(parts[0].sums.data(), args.value_dim, y);
+      y[args.value_dim] = parts[0].largest;
+      y[args.value_dim + 1] = parts[0].total;
+    }
+  }
+}
+
+void MergeAttention(const MergeAttentionArgs& args, int64_t begin, int64_t end) {
+  SoftmaxPart parts[kFoldDepth];
+  for (int64_t r = begin; r < end; ++r) {
+    for (int64_t h = 0; h < args.heads; ++h) {
+      Fold(args.num_parts, args.value_dim, parts, [&](int64_t place, SoftmaxPart& part) {
+        const float* from =
+            Row<float>(args.parts, r) + place * args.part_stride + h * (args.value_dim + 2);
+        std::copy_n(from, args.value_dim, part.sums.data());
+        part.largest = from[args.value_dim];
+        part.total = from[args.value_dim + 1];
+      });
+      FinishPart(parts[0], args.value_dim, Row<float>(args.y, r) + h * args.value_dim);
     }
   }
 }
@@ -390,6 +467,7 @@ const Kernels& ReferenceKernels() {
       .convert = Convert,
       .rope = Rope,
       .attention = Attention,
+      .merge_attention = MergeAttention,
       .router = Router,
       .combine = Combine};
   return kKernels;

@@ -166,8 +166,8 @@ std::vector<int> ProcessWorld::ranks_here() const {
 }
 
 int64_t ProcessWorld::LinkBytes(int64_t exchange_bytes, const parallel::Layout& layout) const {
-  const int64_t num_parts =
-      (layout.tp > 1 ? 1 : 0) + (layout.moe_tp > 1 ? 1 : 0) + (layout.pp > 1 ? 3 : 0);
+  const int64_t num_parts = (layout.tp > 1 ? 1 : 0) + (layout.cp > 1 ? 1 : 0) +
+                            (layout.moe_tp > 1 ? 1 : 0) + (layout.pp > 1 ? 3 : 0);
   const int64_t group_bytes =
       num_parts * comm::ShmCommunicator::SegmentBytes(1, comm::ShmCommunicator::kPartMailboxBytes);
   return local_size() * (exchange_bytes + MessageChannel::SegmentBytes(size()) +

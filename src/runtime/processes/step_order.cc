@@ -177,7 +177,8 @@ class OrderReader::Parser {
     const auto length = static_cast<int64_t>(sequence.tokens.size());
     const size_t num_blocks = sequence.tables.front().blocks.size();
     Require(head.start >= 0 && head.count > 0 && head.start <= length - head.count &&
-                kv::BlocksFor(head.start + head.count) <= static_cast<int64_t>(num_blocks),
+                kv::BlocksFor(head.start + head.count, owner_.options_.layout.cp) <=
+                    static_cast<int64_t>(num_blocks),
             "computes positions {} to {} of sequence {}, which has {} tokens and {} blocks",
             head.start, head.start + head.count, head.id, length, num_blocks);
     TakeAllowed(sequence, head.sample);
@@ -215,7 +216,7 @@ class OrderReader::Parser {
     sequence->tokens.reserve(static_cast<size_t>(length));
     sequence->tables.resize(owner_.classes_.size());
     for (BlockTable& table : sequence->tables)
-      table.blocks.reserve(static_cast<size_t>(kv::BlocksFor(length)));
+      table.blocks.reserve(static_cast<size_t>(kv::BlocksFor(length, owner_.options_.layout.cp)));
     const auto [it, is_new] = owner_.sequences_.emplace(id, std::move(sequence));
     Require(is_new, "begins sequence {}, which is there", id);
     return *it->second;
@@ -284,9 +285,10 @@ OrderReader::OrderReader(const EngineOptions& options, int64_t vocab_size,
                          std::span<const int64_t> windows)
     : options_(options),
       vocab_size_(vocab_size),
-      classes_(kv::BlockClasses(
-          windows, options.num_kv_blocks,
-          {.max_batch_size = options.max_batch_size, .max_num_tokens = options.max_num_tokens})) {
+      classes_(kv::BlockClasses(windows, options.num_kv_blocks,
+                                {.max_batch_size = options.max_batch_size,
+                                 .max_num_tokens = options.max_num_tokens,
+                                 .num_ranks = options.layout.cp})) {
   order_.entries.reserve(static_cast<size_t>(options.max_batch_size));
 }
 

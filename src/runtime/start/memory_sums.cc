@@ -20,7 +20,9 @@ class CachePlan {
  public:
   CachePlan(const model::ModelSpec& spec, const EngineOptions& options)
       : num_micro_batches_(options.num_micro_batches),
-        limits_{.max_batch_size = options.max_batch_size, .max_num_tokens = options.max_num_tokens},
+        limits_{.max_batch_size = options.max_batch_size,
+                .max_num_tokens = options.max_num_tokens,
+                .num_ranks = options.layout.cp},
         dtype_(compute::PrecisionOf(options.kernels).kv_cache) {
     for (int32_t stage = 0; stage < options.layout.pp; ++stage)
       stages_.push_back(model::CacheShapes(spec, {.size = options.layout.tp},
@@ -89,6 +91,16 @@ int64_t SlotBytes(const model::ModelSpec& spec, const ModelBytes& bytes,
   return moe::SlotStoreBytes(SlotOptionsOf(options), num_slots, bytes.expert);
 }
 
+namespace {
+
+// Of the ranks that share a context each has some of the rows of an iteration.
+uint64_t RowsPerRank(const EngineOptions& options) {
+  return static_cast<uint64_t>(
+      parallel::ShardOf(options.max_num_tokens, options.layout.cp, 0).size());
+}
+
+}  // namespace
+
 std::vector<checkpoint::MemoryPart> MemoryParts(const model::ModelSpec& spec,
                                                 const ModelBytes& bytes, const RankPlaces& places,
                                                 const EngineOptions& options) {
@@ -101,32 +113,35 @@ std::vector<checkpoint::MemoryPart> MemoryParts(const model::ModelSpec& spec,
   const uint64_t stage_bytes =
       options.layout.pp > 1 ? 2 * sizeof(float) * static_cast<uint64_t>(spec.hidden) : 0;
   const auto vocab_size = static_cast<uint64_t>(spec.vocab_size);
-  const int64_t positions = std::min(options.max_seq_len, options.num_kv_blocks * kv::kBlockTokens);
+  const int64_t positions = std::min(options.max_seq_len, options.KvTokens());
   constexpr uint64_t kSamplerBytes = 36;  // per id of the vocabulary, in each thread
-  return {{"weights", static_cast<uint64_t>(bytes.weights), ""},
-          {"copied slots",
-           SaturatingProduct({ranks, static_cast<uint64_t>(SlotBytes(spec, bytes, options))}),
-           "--num-slots"},
-          {"KV cache",
-           SaturatingProduct({ranks, CachePlan(spec, options).BytesOf(options.num_kv_blocks)}),
-           "--kv-cache-memory"},
-          {"tables of positions",
-           SaturatingProduct({places.are_processes ? ranks : 1, static_cast<uint64_t>(positions),
-                              static_cast<uint64_t>(spec.rotary_dim), sizeof(float)}),
-           "--max-seq-len"},
-          {"buffers",
+  return {
+      {"weights", static_cast<uint64_t>(bytes.weights), ""},
+      {"copied slots",
+       SaturatingProduct({ranks, static_cast<uint64_t>(SlotBytes(spec, bytes, options))}),
+       "--num-slots"},
+      {"KV cache",
+       SaturatingProduct({ranks, CachePlan(spec, options).BytesOf(options.num_kv_blocks)}),
+       "--kv-cache-memory"},
+      {"tables of positions",
+       SaturatingProduct({places.are_processes ? ranks : 1, static_cast<uint64_t>(positions),
+                          static_cast<uint64_t>(spec.rotary_dim), sizeof(float)}),
+       "--max-seq-len"},
+      {"buffers",
+       SaturatingProduct({ranks, RowsPerRank(options), token_bytes + stage_bytes}) +
            SaturatingProduct(
-               {ranks, static_cast<uint64_t>(options.max_num_tokens), token_bytes + stage_bytes}),
-           "--max-num-tokens"},
-          {"logits",
-           SaturatingProduct({ranks, static_cast<uint64_t>(options.max_batch_size), vocab_size, 4}),
-           "--max-batch-size"},
-          {"samplers",
-           SaturatingProduct(
-               {ranks, static_cast<uint64_t>(options.threads_per_rank), vocab_size, kSamplerBytes}),
-           "--threads"},
-          {"exchange", SaturatingProduct({ranks, ExchangeBytes(spec, options)}),
-           "--moe-max-num-tokens"}};
+               {ranks, options.layout.cp == 1 ? 0 : static_cast<uint64_t>(options.max_num_tokens),
+                static_cast<uint64_t>(model::ContextBytesPerToken(spec))}),
+       "--max-num-tokens"},
+      {"logits",
+       SaturatingProduct({ranks, static_cast<uint64_t>(options.max_batch_size), vocab_size, 4}),
+       "--max-batch-size"},
+      {"samplers",
+       SaturatingProduct(
+           {ranks, static_cast<uint64_t>(options.threads_per_rank), vocab_size, kSamplerBytes}),
+       "--threads"},
+      {"exchange", SaturatingProduct({ranks, ExchangeBytes(spec, options)}),
+       "--moe-max-num-tokens"}};
 }
 
 void CheckLayout(const model::ModelSpec& spec, const parallel::Layout& layout) {
@@ -145,7 +160,7 @@ int64_t PlanMemory(const config::EngineFlags& flags, const model::ModelSpec& spe
   const uint64_t before_cache = weights + std::min(slots, available);
   const CachePlan cache(spec, options);
   const uint64_t wanted =
-      cache.BytesOf(options.max_batch_size * kv::BlocksFor(options.max_seq_len));
+      cache.BytesOf(options.max_batch_size * kv::BlocksFor(options.max_seq_len, options.layout.cp));
   const uint64_t kv_bytes = KvBytes(flags, places.num_ranks_here, wanted,
                                     available > before_cache ? available - before_cache : 0);
   const int64_t num_kv_blocks = cache.BlocksIn(kv_bytes);

@@ -181,12 +181,14 @@ EngineOptions ResolveOptions(const config::EngineFlags& flags,
           "--split is first, which uses no second slot of an expert; --rebalance repair plans for "
           "optimal and round_robin");
   // Ranks that wait for each other in attention serve nobody's rows meanwhile.
-  if (options.moe_mode == moe::MoeMode::kMicrobatch && options.layout.tp > 1)
-    Throw(
-        ErrorKind::kUnsupported,
-        "--moe-mode is microbatch and --tp is {}; ranks that share attention run their MoE layers "
-        "with --moe-mode barrier",
-        options.layout.tp);
+  const bool are_contexts_shared = options.layout.cp > 1;
+  if (options.moe_mode == moe::MoeMode::kMicrobatch &&
+      (options.layout.tp > 1 || are_contexts_shared))
+    Throw(ErrorKind::kUnsupported,
+          "--moe-mode is microbatch and {} is {}; ranks that share attention run their MoE layers "
+          "with --moe-mode barrier",
+          are_contexts_shared ? "--cp" : "--tp",
+          are_contexts_shared ? options.layout.cp : options.layout.tp);
   if (options.moe_mode == moe::MoeMode::kMicrobatch && options.layout.moe_tp > 1)
     Throw(ErrorKind::kUnsupported,
           "--moe-mode is microbatch and --moe-tp is {}; ranks that divide experts compute the same "

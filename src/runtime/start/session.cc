@@ -58,9 +58,16 @@ std::string RanksText(const parallel::Layout& whole) {
     return fmt::format("{} stages of {}", whole.pp, RanksText(stage));
   }
   const parallel::Layout& layout = whole;
-  if (layout.tp == 1) return fmt::format("{} ranks", layout.world());
-  if (layout.dp == 1) return fmt::format("{} ranks that share attention", layout.world());
-  return fmt::format("{} ranks that share attention by {}", layout.world(), layout.tp);
+  std::string text = fmt::format("{} ranks", layout.world());
+  const auto add = [&](std::string_view what, int32_t size) {
+    if (size == 1) return;
+    text += text.ends_with("ranks") ? " that share " : " and ";
+    text += what;
+    if (size < layout.world()) text += fmt::format(" by {}", size);
+  };
+  add("attention", layout.tp);
+  add("contexts", layout.cp);
+  return text;
 }
 
 std::string PartsText(const parallel::Layout& layout) {
@@ -82,13 +89,13 @@ void LogStart(const config::EngineFlags& flags, const Session& session) {
       session.links ? fmt::format(" in processes ({})", session.links->text()) : "";
   LogInfo(
       "{} ({}): {} x {} threads{}, kernels {}, context {}, weights {}{}, KV for {} tokens per "
-      "rank, {}; online balancer: {}",
+      "{}, {}; online balancer: {}",
       session.folder, session.family, RanksText(options.layout), options.threads_per_rank, places,
       KernelSetName(session.kernels), session.context,
       FormatBytes(static_cast<uint64_t>(session.model->weight_bytes())),
       session.packed ? fmt::format(" (experts in {})", flags.weight_file) : "",
-      options.num_micro_batches * options.num_kv_blocks * kv::kBlockTokens, layout,
-      BalancerText(flags, session));
+      options.num_micro_batches * options.KvTokens(),
+      options.layout.cp == 1 ? "rank" : "shared context", layout, BalancerText(flags, session));
   if (options.prefix_cache && !session.engine->scheduler().has_prefix_cache())
     LogInfo("no prefix cache: layers of this model look back a window, and give up what is behind");
 }
@@ -107,8 +114,8 @@ Session OpenFolder(const std::string& folder) {
 
 // The engine is made for requests as long as can come.
 void LimitContext(int64_t longest, EngineOptions& options) {
-  options.max_seq_len = std::max<int64_t>(
-      1, std::min({options.max_seq_len, longest, options.num_kv_blocks * kv::kBlockTokens}));
+  options.max_seq_len =
+      std::max<int64_t>(1, std::min({options.max_seq_len, longest, options.KvTokens()}));
 }
 
 Session StartOnThreads(const config::EngineFlags& flags, const StartSettings& settings) {
@@ -142,8 +149,8 @@ std::vector<Fact> FactsOf(const config::EngineFlags& flags, const std::string& v
        Fingerprint(ReadFile(session.folder + "/config.json", kMaxSettingsBytes))},
       {"the fingerprint of the model's tensors (names, types, shapes, samples)",
        Fingerprint(TensorsOf(session.folder))},
-      {"the layout", fmt::format("--tp {} --dp {} --moe-tp {} --pp {}", layout.tp, layout.dp,
-                                 layout.moe_tp, layout.pp)}};
+      {"the layout", fmt::format("--tp {} --cp {} --dp {} --moe-tp {} --pp {}", layout.tp,
+                                 layout.cp, layout.dp, layout.moe_tp, layout.pp)}};
   const std::vector<Fact> of_flags = FlagFacts(flags);
   facts.insert(facts.end(), of_flags.begin(), of_flags.end());
   return facts;
