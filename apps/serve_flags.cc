@@ -43,13 +43,12 @@ serve::ServerOptions ServeFlags::Options(const runtime::EngineOptions& engine_op
                                engine_options.num_micro_batches * engine_options.KvTokens();
   return {
       .api = {.version = kVersion,
-              .keys =
-                  api_key_file.empty() ? serve::ApiKeys() : serve::ApiKeys::FromFile(api_key_file),
+              .keys = Keys(),
               .salts_by_key = cache_salt_per_key,
               .max_open_requests = max_open_requests,
               .max_open_tokens = max_open_tokens > 0 ? max_open_tokens : kCachesOpen * cache_tokens,
               .request_timeout = Milliseconds(request_timeout_s)},
-      .drain_time = Milliseconds(drain_timeout_s)};
+      .drain_time = DrainTime()};
 }
 
 void ServeFlags::Check(const EngineFlags& engine) const {
@@ -65,6 +64,20 @@ void ServeFlags::Check(const EngineFlags& engine) const {
 std::optional<serve::TlsFiles> ServeFlags::Tls() const {
   if (ssl_certfile.empty()) return std::nullopt;
   return serve::TlsFiles{.certificate = ssl_certfile, .key = ssl_keyfile};
+}
+
+serve::HttpServer ServeFlags::Listen() const {
+  return serve::HttpServer(host, port, {.max_connections = max_connections}, Tls());
+}
+
+serve::ApiKeys ServeFlags::Keys() const {
+  return api_key_file.empty() ? serve::ApiKeys() : serve::ApiKeys::FromFile(api_key_file);
+}
+
+std::chrono::milliseconds ServeFlags::DrainTime() const { return Milliseconds(drain_timeout_s); }
+
+std::string ServeFlags::ModelName(const std::string& folder) const {
+  return served_model_name.empty() ? NameOf(folder) : served_model_name;
 }
 
 std::string ServeFlags::PlaceText(const std::string& name, int32_t open_port) const {
@@ -114,19 +127,18 @@ void FrontDoor::Open(const ServeFlags& flags, const Session& session,
   tokenizer =
       std::make_unique<const tokenizer::Tokenizer>(tokenizer::Tokenizer::FromFile(session.folder));
   chat_template = OpenTemplate(session.folder, flags.chat_template);
-  model = {
-      .name = flags.served_model_name.empty() ? NameOf(session.folder) : flags.served_model_name,
-      .root = session.folder,
-      .vocab_size = session.config.vocab_size,
-      .tokenizer = tokenizer.get(),
-      .grammars = std::make_shared<serve::GrammarCache>(
-          std::make_shared<const grammar::TokenTrie>(*tokenizer, session.config.vocab_size)),
-      .chat_template = chat_template.get(),
-      .template_variables = chat::SpecialTokens(session.folder),
-      .generation = session.generation,
-      .eos_ids = ResolveEos({}, session, *tokenizer),
-      .max_text_bytes = runtime::MaxTextBytes(*tokenizer, engine_options.max_seq_len),
-      .now = LocalTime};
+  model = {.name = flags.ModelName(session.folder),
+           .root = session.folder,
+           .vocab_size = session.config.vocab_size,
+           .tokenizer = tokenizer.get(),
+           .grammars = std::make_shared<serve::GrammarCache>(
+               std::make_shared<const grammar::TokenTrie>(*tokenizer, session.config.vocab_size)),
+           .chat_template = chat_template.get(),
+           .template_variables = chat::SpecialTokens(session.folder),
+           .generation = session.generation,
+           .eos_ids = ResolveEos({}, session, *tokenizer),
+           .max_text_bytes = runtime::MaxTextBytes(*tokenizer, engine_options.max_seq_len),
+           .now = LocalTime};
   ResolveSampling({}, session);  // refuses a generation_config.json that no request could use
   options = flags.Options(engine_options);
 }

@@ -2,6 +2,7 @@
 // requests need to know it.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -30,11 +31,19 @@ struct ServeFlags {
 
   // What can be said before anything is read. Errors: kInvalid; what files are not there.
   void Check(const EngineFlags& engine) const;
-  std::optional<serve::TlsFiles> Tls() const;
+  // Errors: as HttpServer.
+  serve::HttpServer Listen() const;
+  serve::ApiKeys Keys() const;
+  std::chrono::milliseconds DrainTime() const;
+  // Under which clients ask for the model of the folder.
+  std::string ModelName(const std::string& folder) const;
   // Of requests to an engine with these options.
   serve::ServerOptions Options(const runtime::EngineOptions& engine_options) const;
   // "NAME on https://HOST:PORT, for clients with a key"
   std::string PlaceText(const std::string& name, int32_t open_port) const;
+
+ private:
+  std::optional<serve::TlsFiles> Tls() const;
 };
 
 // All but host and port.

@@ -104,7 +104,8 @@ void Measure(const LoadedModel& context_model, const LoadedModel& generation_mod
   const auto [least, most] = std::ranges::minmax_element(shares);
   const runtime::HandOverFigures& figures = generation.hand_over_figures();
   fmt::print(
-      "prompt of {} tokens from 1 rank to {}: prefill {:.1f} ms, hand-over of {:.2f} MiB {:.3f} ms: "
+      "prompt of {} tokens from 1 rank to {}: prefill {:.1f} ms, hand-over of {:.2f} MiB {:.3f} "
+      "ms: "
       "{:.3f} % of the prefill [{:.3f}-{:.3f}]   goal < 5\n",
       num_tokens, generation_ranks, 1e3 * Median(prefills),
       static_cast<double>(figures.num_bytes) / static_cast<double>(figures.num_prompts) / (1 << 20),

@@ -75,7 +75,7 @@ void EngineLoop::Step() {
     NoteBegun(start);
     for (const Event& event : events) Deliver(event);
   } catch (const std::exception&) {
-    FailAll("the engine has stopped");  // the cause is not for clients
+    FailAll(kEngineStopped);
     throw;
   }
   if (monitor_)
@@ -269,6 +269,7 @@ void EngineLoop::EndAll(const std::string& reason) {
 // Leaves the engine as it is: a rank that is stuck may still use what it has.
 void EngineLoop::FailAll(const std::string& reason) {
   failure_ = reason;
+  has_ended_ = true;  // before anybody is told
   EndWorks();
   engine_.DropLeases();
   num_elsewhere_ = 0;

@@ -35,6 +35,9 @@ struct Job {
   DeltaSink sink;
 };
 
+// The error of requests that end because the engine has failed; the cause is not for clients.
+inline constexpr char kEngineStopped[] = "the engine has stopped";
+
 class EngineLoop {
  public:
   // What is now.
@@ -59,6 +62,9 @@ class EngineLoop {
   // Any thread. Calls `work` once: on the engine's thread within the next Step, before requests
   // that come later; with null, on any thread, when requests have been ended for good.
   void Post(Work work);
+  // Any thread. Requests have been ended for good, and later ones end at once: the engine has
+  // failed, or EndAll.
+  bool has_ended() const { return has_ended_; }
   // Any thread: Wait returns.
   void Wake();
 
@@ -167,6 +173,7 @@ class EngineLoop {
   std::vector<TokenLogit> scratch_;
   std::optional<EngineMonitor> monitor_;
   std::string failure_;  // of the engine; empty: none
+  std::atomic<bool> has_ended_{false};
   mutable std::mutex figures_mutex_;
   Figures figures_;
 };

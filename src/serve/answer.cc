@@ -184,12 +184,7 @@ void Answer::Fail(const std::string& message) {
   has_failed_ = true;
   const Refusal refusal{.status = 500, .message = message, .code = "engine_error"};
   if (!is_streaming_) return exchange_.Respond(RefusalResponse(refusal));
-  if (responses_)
-    exchange_.Write("event: error\ndata: " +
-                    DumpJson({{"type", "error"}, {"code", refusal.code}, {"message", message}}) +
-                    "\n\n");
-  else
-    WriteEvent(RefusalJson(refusal));
+  exchange_.Write(ErrorEvent(refusal, responses_.has_value()));
   exchange_.End();
 }
 

@@ -132,17 +132,17 @@ HttpHandlers Api::Handlers() {
 }
 
 std::optional<HttpResponse> Api::Check(const HttpRequest& request) {
+  if (auto refusal = CheckRoute(options_.keys, request)) return refusal;
+  if (!is_draining_ || FindRoute(request.method, request.path)->operation == 0) return std::nullopt;
+  metrics_.CountRejected("draining");
+  return RefusalResponse(ShuttingDown());
+}
+
+std::optional<HttpResponse> Api::CheckRoute(const ApiKeys& keys, const HttpRequest& request) {
   const Route* route = FindRoute(request.method, request.path);
-  const bool is_open = options_.keys.empty() || (route != nullptr && route->is_public);
-  if (!is_open && !options_.keys.Find(request.authorization)) return RefusalResponse(NoKey());
-  if (route != nullptr) {
-    if (route->operation == 0 || !is_draining_) return std::nullopt;
-    metrics_.CountRejected("draining");
-    return RefusalResponse({.status = 503,
-                            .message = "the server is shutting down",
-                            .code = "shutting_down",
-                            .retry_after_s = 5});
-  }
+  const bool is_open = keys.empty() || (route != nullptr && route->is_public);
+  if (!is_open && !keys.Find(request.authorization)) return RefusalResponse(NoKey());
+  if (route != nullptr) return std::nullopt;
   std::string allowed;
   for (const Route& other : Routes())
     if (other.path == request.path) allowed = other.method;
@@ -297,6 +297,7 @@ std::optional<Refusal> Api::Generate(const HttpExchange& exchange, Operation ope
 runtime::DeltaSink Api::SinkOf(const std::shared_ptr<Open>& open, const HttpExchange& exchange,
                                size_t choice) {
   return [this, open, exchange, choice](runtime::Delta delta) {
+    if (options_.is_behind_front && delta.error == runtime::kEngineStopped) return exchange.Abort();
     exchange.Post([this, open, choice, delta = std::move(delta)]() mutable {
       open->answer.Take(choice, std::move(delta));
       if (open->answer.has_failed()) open->Cancel(loop_);
@@ -308,9 +309,8 @@ runtime::DeltaSink Api::SinkOf(const std::shared_ptr<Open>& open, const HttpExch
 HttpResponse Api::Health(const HttpRequest&) { return {.body = "{}"}; }
 
 HttpResponse Api::Ready(const HttpRequest&) {
-  if (!is_draining_) return {.body = R"({"status":"ready"})"};
-  return RefusalResponse(
-      {.status = 503, .message = "the server is shutting down", .code = "shutting_down"});
+  if (!is_draining_ && !loop_.has_ended()) return {.body = R"({"status":"ready"})"};
+  return RefusalResponse(ShuttingDown());
 }
 
 HttpResponse Api::Version(const HttpRequest&) {
@@ -326,7 +326,7 @@ HttpResponse Api::Models(const HttpRequest&) {
 
 HttpResponse Api::MetricsText(const HttpRequest&) {
   const runtime::EngineLoop::Figures figures = loop_.figures();
-  return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
+  return {.content_type = kMetricsType,
           .body = metrics_.Text(figures, num_open(), num_connections_ ? num_connections_() : 0) +
                   EngineMetricsText(loop_.monitor()->course(), model_, figures.kv_usage,
                                     metrics_.label())};

@@ -29,7 +29,9 @@ struct ApiOptions {
   int64_t max_open_requests = 256;               // more are answered with 429
   int64_t max_open_tokens = 1 << 20;             // prompt and max_tokens of those, together
   std::chrono::milliseconds request_timeout{0};  // from arrival; 0: none
-  int num_threads = 2;                           // that read requests
+  // A Front stands before it: when the engine fails connections break, and it tells the clients.
+  bool is_behind_front = false;
+  int num_threads = 2;  // that read requests
 };
 
 class Api {
@@ -39,6 +41,9 @@ class Api {
   ~Api();
   Api(const Api&) = delete;
   Api& operator=(const Api&) = delete;
+
+  // What a client is told that has no key or asks for no route; nothing when it may ask.
+  static std::optional<HttpResponse> CheckRoute(const ApiKeys& keys, const HttpRequest& request);
 
   // For the HTTP server, whose thread calls them; they must not be called once this has ended.
   HttpHandlers Handlers();

@@ -1,6 +1,10 @@
 #include "serve/http_connection.h"
 
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <boost/asio/local/stream_protocol.hpp>
 
 #include "base/error.h"
 
@@ -11,6 +15,18 @@ namespace {
 constexpr size_t kMaxAheadBytes = 4096;
 
 }  // namespace
+
+asio::generic::stream_protocol::endpoint EndpointOf(const LocalSocket& socket) {
+  // Behind a zero byte it is a name of the kernel's and none of a file.
+  return asio::local::stream_protocol::endpoint(std::string(1, '\0') + socket.name);
+}
+
+bool IsOfThisUser(Socket& socket) {
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  return ::getsockopt(socket.native_handle(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+         peer.uid == ::geteuid();
+}
 
 std::string StatusLine(int status) {
   return fmt::format("HTTP/1.1 {} {}\r\n", status,

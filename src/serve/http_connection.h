@@ -23,6 +23,11 @@ namespace http = boost::beast::http;
 using Timer = asio::basic_waitable_timer<std::chrono::steady_clock,
                                          asio::wait_traits<std::chrono::steady_clock>, Executor>;
 
+// Where a local socket is.
+asio::generic::stream_protocol::endpoint EndpointOf(const LocalSocket& socket);
+// Whether the process at the other end of a local socket belongs to the user of this one.
+bool IsOfThisUser(Socket& socket);
+
 // "HTTP/1.1 404 Not Found\r\n"
 std::string StatusLine(int status);
 

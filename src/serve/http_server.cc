@@ -1,5 +1,6 @@
 #include "serve/http_server.h"
 
+#include <cstring>
 #include <thread>
 
 #include "base/error.h"
@@ -10,7 +11,8 @@
 namespace wideload::serve {
 namespace {
 
-using Acceptor = asio::basic_socket_acceptor<tcp, Executor>;
+using Protocol = asio::generic::stream_protocol;
+using Acceptor = asio::basic_socket_acceptor<Protocol, Executor>;
 
 }  // namespace
 
@@ -55,13 +57,23 @@ class HttpServer::Impl {
     if (tls) shared_.tls = OpenTls(*tls);
     Bind(host, port);
   }
+  Impl(const LocalSocket& socket, const HttpLimits& limits)
+      : is_local_(true), acceptor_(shared_.context), retry_(shared_.context) {
+    shared_.limits = limits;
+    error_code failure;
+    const Protocol::endpoint endpoint = EndpointOf(socket);
+    acceptor_.open(endpoint.protocol(), failure);
+    if (!failure) acceptor_.bind(endpoint, failure);
+    if (failure)
+      Throw(ErrorKind::kIo, "the socket {} cannot be taken: {}", socket.name, failure.message());
+  }
 
-  int port() const { return acceptor_.local_endpoint().port(); }
+  int port() const { return port_; }
   void Start(HttpHandlers handlers) {
     shared_.handlers = std::move(handlers);
     error_code failure;
     acceptor_.listen(asio::socket_base::max_listen_connections, failure);
-    if (failure) Throw(ErrorKind::kIo, "cannot listen on port {}: {}", port(), failure.message());
+    if (failure) Throw(ErrorKind::kIo, "cannot listen on port {}: {}", port_, failure.message());
     Accept();
     thread_ = StartThread("http", [this] { Run(); });
   }
@@ -99,6 +111,8 @@ class HttpServer::Impl {
   void Run();
 
   HttpShared shared_;
+  bool is_local_ = false;
+  int port_ = 0;
   Acceptor acceptor_;
   Timer retry_;
   std::jthread thread_;
@@ -111,12 +125,17 @@ void HttpServer::Impl::Bind(const std::string& host, int port) {
   if (failure || found.empty())
     Throw(ErrorKind::kInvalid, "--host is {}, which is no address of this machine: {}", host,
           failure.message());
-  const tcp::endpoint endpoint = found.begin()->endpoint();
+  const Protocol::endpoint endpoint = found.begin()->endpoint();
   acceptor_.open(endpoint.protocol(), failure);
-  if (!failure) acceptor_.set_option(tcp::acceptor::reuse_address(true), failure);
+  if (!failure) acceptor_.set_option(asio::socket_base::reuse_address(true), failure);
   if (!failure) acceptor_.bind(endpoint, failure);
   if (failure)
     Throw(ErrorKind::kIo, "--host {} --port {} cannot be taken: {}", host, port, failure.message());
+  const Protocol::endpoint taken = acceptor_.local_endpoint();
+  tcp::endpoint address;
+  address.resize(taken.size());
+  std::memcpy(address.data(), taken.data(), taken.size());
+  port_ = address.port();
 }
 
 // What taking one client throws, memory that has run out for one, leaves the next ones alone.
@@ -142,6 +161,7 @@ void HttpServer::Impl::AcceptLater() {
 }
 
 void HttpServer::Impl::TakeClient(Socket socket) {
+  if (is_local_ && !IsOfThisUser(socket)) return;
   if (shared_.num_connections >= shared_.limits.max_connections) {
     if (shared_.tls != nullptr) return;  // telling it would take a handshake
     error_code ignored;
@@ -171,6 +191,8 @@ void HttpServer::Impl::Run() {
 HttpServer::HttpServer(const std::string& host, int port, const HttpLimits& limits,
                        const std::optional<TlsFiles>& tls)
     : impl_(std::make_unique<Impl>(host, port, limits, tls)) {}
+HttpServer::HttpServer(const LocalSocket& socket, const HttpLimits& limits)
+    : impl_(std::make_unique<Impl>(socket, limits)) {}
 HttpServer::~HttpServer() { Stop(); }
 int HttpServer::port() const { return impl_->port(); }
 void HttpServer::Start(HttpHandlers handlers) { impl_->Start(std::move(handlers)); }

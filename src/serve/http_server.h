@@ -28,6 +28,12 @@ struct HttpLimits {
   uint64_t unsent_bytes = 1 << 20;                // of a stream, that its reader has not taken
 };
 
+// A place on this machine to listen at instead of a port: a name that is in no folder and goes with
+// its process. Processes of the same user alone are answered there.
+struct LocalSocket {
+  std::string name;  // up to 100 bytes
+};
+
 // A request, as far as anybody looks at it.
 struct HttpRequest {
   std::string method;
@@ -95,12 +101,14 @@ class HttpServer {
   // host that is none; kIo when the port cannot be had; as OpenTls.
   HttpServer(const std::string& host, int port, const HttpLimits& limits,
              const std::optional<TlsFiles>& tls = {});
+  // The same at a local socket. Errors: kIo when it cannot be had.
+  HttpServer(const LocalSocket& socket, const HttpLimits& limits);
   // Stop, and takes the connections down. No HttpExchange may be left elsewhere.
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
-  // The one that was taken.
+  // The one that was taken; 0 of a local socket.
   int port() const;
   // Listens, and starts the thread. Errors: kIo.
   void Start(HttpHandlers handlers);

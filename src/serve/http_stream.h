@@ -3,6 +3,7 @@
 #pragma once
 
 #include <boost/asio/basic_stream_socket.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl/error.hpp>
@@ -19,8 +20,8 @@ using boost::system::error_code;
 
 // The library's general types cost a call through a pointer for each operation.
 using Executor = asio::io_context::executor_type;
-// A client's connection below HTTP and TLS.
-using Socket = asio::basic_stream_socket<tcp, Executor>;
+// A connection below HTTP and TLS, by TCP or within the machine.
+using Socket = asio::basic_stream_socket<asio::generic::stream_protocol, Executor>;
 
 class HttpStream {
  public:

@@ -13,6 +13,9 @@
 
 namespace wideload::serve {
 
+// Of the text format of Prometheus.
+inline constexpr char kMetricsType[] = "text/plain; version=0.0.4; charset=utf-8";
+
 // Counts of values by size.
 class Histogram {
  public:

@@ -1,5 +1,7 @@
 #include "serve/refusal.h"
 
+#include <fmt/format.h>
+
 #include "base/json.h"
 
 namespace wideload::serve {
@@ -38,6 +40,20 @@ HttpResponse RefusalResponse(const Refusal& refusal) {
     response.headers.emplace_back("Retry-After", std::to_string(refusal.retry_after_s));
   if (refusal.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   return response;
+}
+
+std::string ErrorEvent(const Refusal& refusal, bool is_responses) {
+  if (!is_responses) return fmt::format("data: {}\n\n", RefusalJson(refusal));
+  return fmt::format(
+      "event: error\ndata: {}\n\n",
+      DumpJson({{"type", "error"}, {"code", refusal.code}, {"message", refusal.message}}));
+}
+
+Refusal ShuttingDown() {
+  return {.status = 503,
+          .message = "the server is shutting down",
+          .code = "shutting_down",
+          .retry_after_s = 5};
 }
 
 }  // namespace wideload::serve

@@ -19,5 +19,11 @@ struct Refusal {
 std::string RefusalJson(const Refusal& refusal);
 // The same as an answer with its status.
 HttpResponse RefusalResponse(const Refusal& refusal);
+// The same as the last event of a stream that has begun, in the form of /v1/responses or the
+// others'.
+std::string ErrorEvent(const Refusal& refusal, bool is_responses);
+
+// What a client is told while the server ends.
+Refusal ShuttingDown();
 
 }  // namespace wideload::serve

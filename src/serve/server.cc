@@ -51,6 +51,7 @@ void Serve(const ServedModel& model, runtime::EngineLoop& loop, HttpServer& http
     started();
     Run(api, http, loop, options, is_ending);
   } catch (const std::exception&) {
+    if (options.api.is_behind_front) http.Stop();  // nobody is told anything
     End(api, http, loop);
     throw;
   }
