@@ -41,6 +41,11 @@ EngineFlags FlagsOf(const config::ServerSide& side, EngineFlags flags) {
   return flags;
 }
 
+void RefuseHandOver(const runtime::EngineOptions& from, const runtime::EngineOptions& to) {
+  const std::string refusal = runtime::HandOverRefusal(from, to);
+  if (!refusal.empty()) Throw(ErrorKind::kUnsupported, "{}", refusal);
+}
+
 void DisaggregatedCommand::Read() {
   ReadOrRefuse([&] {
     if (common.config_file.empty())
@@ -52,6 +57,11 @@ void DisaggregatedCommand::Read() {
       Throw(ErrorKind::kInvalid,
             "model is \"{}\" of context_servers and \"{}\" of generation_servers; both need one",
             context_.model, generation_.model);
+    runtime::EngineOptions context;  // as far as layouts go, before anything is read
+    runtime::EngineOptions generation;
+    context.layout = runtime::ThreadPlaces(context_).layout;
+    generation.layout = runtime::ThreadPlaces(generation_).layout;
+    RefuseHandOver(context, generation);
   });
   front.host = file_.hostname.value_or(front.host);
   front.port = file_.port.value_or(front.port);
@@ -88,9 +98,7 @@ std::vector<Session> DisaggregatedCommand::StartContexts(const Session& generati
           RefuseOutputs(start);
           return options.max_seq_len;
         }));
-    const std::string refusal =
-        runtime::HandOverRefusal(contexts.back().engine->options(), generation.engine->options());
-    if (!refusal.empty()) Throw(ErrorKind::kUnsupported, "{}", refusal);
+    RefuseHandOver(contexts.back().engine->options(), generation.engine->options());
   }
   return contexts;
 }
@@ -129,8 +137,7 @@ void DisaggregatedCommand::Run() {
   for (const auto* const side : {&file_.context, &file_.generation})
     for (const std::string& note : config::Notes(side->engine)) LogInfo("{}", note);
   CatchInterrupts();
-  serve::HttpServer http(front.host, front.port, {.max_connections = front.max_connections},
-                         front.Tls());
+  serve::HttpServer http = front.Listen();
   FrontDoor door;
   Session generation = StartGeneration(door);
   door.NoteEngine(generation);

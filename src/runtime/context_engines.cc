@@ -11,7 +11,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kContextRest{100};  // a wake-up comes at once
 constexpr std::chrono::milliseconds kLeaseRest{2};
-constexpr const char* kContextHasStopped = "the engine that computes prompts has stopped";
 
 }  // namespace
 
@@ -33,7 +32,8 @@ void ContextEngines::Stop() {
 }
 
 bool ContextEngines::is_any_running() const {
-  return std::ranges::any_of(members_, [](const auto& member) { return bool{member->is_running}; });
+  return std::ranges::any_of(members_,
+                             [](const auto& member) { return !member->loop.has_ended(); });
 }
 
 // Jobs may still come to an engine that has failed: they are told so.
@@ -46,19 +46,18 @@ void ContextEngines::Run(Member& member, size_t index) {
     const bool is_waiting = num_iterations == num_before;
     if (member.loop.idle() || is_waiting)
       member.loop.Wait(member.loop.idle() ? kContextRest : kLeaseRest);
-    if (!member.is_running) {
-      member.loop.EndAll(kContextHasStopped);
+    if (member.loop.has_ended()) {
+      member.loop.EndAll(kEngineStopped);
       continue;
     }
     try {
       member.loop.Step();
     } catch (const std::exception& failure) {
       member.failure = std::current_exception();
-      member.is_running = false;
       LogWarn("context server {} has ended: {}", index, failure.what());
     }
   }
-  member.loop.EndAll(kContextHasStopped);
+  member.loop.EndAll(kEngineStopped);
 }
 
 ContextEngines::Member& ContextEngines::Choose() {
@@ -66,7 +65,7 @@ ContextEngines::Member& ContextEngines::Choose() {
   Member* best = nullptr;
   for (size_t i = 0; i < members_.size(); ++i) {
     Member& member = *members_[(turn + i) % members_.size()];
-    if (!member.is_running) continue;
+    if (member.loop.has_ended()) continue;
     if (best == nullptr ||
         (router_ == ContextRouter::kLoadBalancing && *member.num_open < *best->num_open))
       best = &member;

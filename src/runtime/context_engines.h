@@ -33,7 +33,7 @@ class ContextEngines final : public PromptComputer {
 
   // Any thread. i < the number of engines.
   EngineLoop& loop(size_t i) { return members_[i]->loop; }
-  bool is_running(size_t i) const { return members_[i]->is_running; }
+  bool is_running(size_t i) const { return !members_[i]->loop.has_ended(); }
   bool is_any_running() const;
   // Ends the threads, as the destructor does.
   void Stop();
@@ -44,7 +44,6 @@ class ContextEngines final : public PromptComputer {
   struct Member {
     explicit Member(Engine& engine) : loop(engine, nullptr) {}
     EngineLoop loop;
-    std::atomic<bool> is_running{true};
     std::shared_ptr<std::atomic<int64_t>> num_open = std::make_shared<std::atomic<int64_t>>(0);
     std::exception_ptr failure;
     std::jthread thread;

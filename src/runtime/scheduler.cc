@@ -381,7 +381,8 @@ void Scheduler::AwaitPrompt(Group& group, Sequence& sequence) {
   sequence.num_computed = sequence.prompt_length;
   for (size_t c = 0; c < classes_.size(); ++c) {
     BlockTable& table = sequence.tables[c];
-    table.num_given_back = kv::NumBlocksBehind(classes_[c].window, sequence.num_computed);
+    table.num_given_back =
+        kv::NumBlocksBehind(classes_[c].window, sequence.num_computed, options_.num_context_ranks);
     while (std::ssize(table.blocks) < options_.BlocksFor(sequence.prompt_length))
       table.blocks.push_back(
           std::ssize(table.blocks) < table.num_given_back ? -1 : group.blocks[c].Allocate());
