@@ -22,15 +22,26 @@ struct Query {
   int64_t last;
 };
 
-// One step of up to sixteen cached positions in fp32. Places that hold no position of this pass are
-// zero and were not read.
+// One step of up to sixteen cached positions in fp32: elements d .. d + 15 of position j begin at
+// StepOffset(d, j), so that what a loop reads at once lies together. Places that hold no position
+// of this pass are zero and were not read.
 struct KeyStep {
-  float keys[kLanes * kPaddedHeadDim];
-  float values[kLanes * kPaddedHeadDim];  // unless values are the beginning of their keys
+  alignas(64) float keys[kLanes * kPaddedHeadDim];
+  alignas(
+      64) float values[kLanes * kPaddedHeadDim];  // unless values are the beginning of their keys
 };
 
-inline void WidenRow(const uint16_t* row, int64_t width, float* out) {
-  for (int64_t d = 0; d < width; d += kLanes) Store(out + d, LoadUpTo(row + d, width - d));
+// d: a multiple of kLanes.
+inline int64_t StepOffset(int64_t d, int64_t j) { return (d + j) * kLanes; }
+
+inline void WidenRow(const uint16_t* row, int64_t width, int64_t j, float* step) {
+  int64_t d = 0;
+  for (; d + 4 * kLanes <= width; d += 4 * kLanes) {
+    WIDELOAD_UNROLL
+    for (int c = 0; c < 4; ++c)
+      Store(step + StepOffset(d + c * kLanes, j), LoadBf16(row + d + c * kLanes));
+  }
+  for (; d < width; d += kLanes) Store(step + StepOffset(d, j), LoadUpTo(row + d, width - d));
 }
 
 // Lanes [begin, end) of a step hold positions that a query sees.
@@ -74,107 +85,178 @@ inline void PrefetchPart(const StepBytes& step, int64_t i, int64_t n) {
   const int64_t key_lines = (step.key_bytes + kLine - 1) / kLine;
   const int64_t lines = key_lines + (step.value_bytes + kLine - 1) / kLine;
   for (int64_t l = lines * i / n; l < lines * (i + 1) / n; ++l) {
-    PrefetchLine(l < key_lines ? step.keys + l * kLine : step.values + (l - key_lines) * kLine);
+    PrefetchLineToL2(l < key_lines ? step.keys + l * kLine : step.values + (l - key_lines) * kLine);
   }
 }
 
 void LoadStep(const AttentionArgs& args, int64_t first, Seen seen, KeyStep& step) {
-  const int64_t stride = Padded(args.key_dim);
-  const int64_t block = BlockOf(args, first);
-  const int64_t offset = first % args.block_tokens;
-  const auto* keys = reinterpret_cast<const uint16_t*>(args.keys + block * args.key_block_bytes) +
-                     offset * args.key_dim;
-  for (int64_t j = seen.begin; j < seen.end; ++j) {
-    WidenRow(keys + j * args.key_dim, args.key_dim, step.keys + j * stride);
-  }
+  const StepBytes bytes = BytesOf(args, first, kLanes);
+  const auto* keys = reinterpret_cast<const uint16_t*>(bytes.keys);
+  for (int64_t j = seen.begin; j < seen.end; ++j)
+    WidenRow(keys + j * args.key_dim, args.key_dim, j, step.keys);
   for (int64_t j = 0; j < kLanes; ++j) {
     if (j >= seen.begin && j < seen.end) continue;
-    for (int64_t d = 0; d < stride; d += kLanes) Store(step.keys + j * stride + d, Zero());
+    for (int64_t d = 0; d < args.key_dim; d += kLanes) Store(step.keys + StepOffset(d, j), Zero());
   }
   if (args.values == nullptr) return;
-  const auto* values =
-      reinterpret_cast<const uint16_t*>(args.values + block * args.value_block_bytes) +
-      offset * args.value_dim;
-  for (int64_t j = seen.begin; j < seen.end; ++j) {
-    WidenRow(values + j * args.value_dim, args.value_dim, step.values + j * Padded(args.value_dim));
+  const auto* values = reinterpret_cast<const uint16_t*>(bytes.values);
+  for (int64_t j = seen.begin; j < seen.end; ++j)
+    WidenRow(values + j * args.value_dim, args.value_dim, j, step.values);
+}
+
+// Adds the products of elements [d, d + 16) to `some`, of which `count` count. kQueries share each
+// load of a key; `key` is of the first of kKeys.
+template <int kQueries, int kKeys>
+inline void AddProducts(const float* const* queries, int64_t d, int64_t count, const float* key,
+                        Vec (&some)[kQueries][kKeys]) {
+  Vec a[kQueries];
+  WIDELOAD_UNROLL
+  for (int q = 0; q < kQueries; ++q) a[q] = LoadUpTo(queries[q] + d, count);
+  WIDELOAD_UNROLL
+  for (int j = 0; j < kKeys; ++j) {
+    const Vec b = Load(key + j * kLanes);
+    WIDELOAD_UNROLL
+    for (int q = 0; q < kQueries; ++q) some[q][j] = Fma(a[q], b, some[q][j]);
   }
 }
 
-// Lane j: q . keys[j]; the partial sums of a dot product lie in its elements' index mod 16.
-inline Vec Scores(const float* q, int64_t head_dim, const float* keys, int64_t stride) {
-  Vec sums[kLanes];
-  for (int64_t first = 0; first < kLanes; first += kKeysAtOnce) {
-    Vec some[kKeysAtOnce];
+// sums[q * kLanes + j] = queries[q] . keys[j], each still sixteen partial sums: those of the
+// elements whose index mod 16 is the lane.
+template <int kQueries>
+inline void PartialScores(const float* const* queries, int64_t head_dim, const float* keys,
+                          Vec* sums) {
+  constexpr int kKeys = kDotsAtOnce / kQueries;
+  for (int64_t first = 0; first < kLanes; first += kKeys) {
+    Vec some[kQueries][kKeys];
     WIDELOAD_UNROLL
-    for (int64_t j = 0; j < kKeysAtOnce; ++j) some[j] = Zero();
-    for (int64_t d = 0; d < head_dim; d += kLanes) {
-      const Vec a = LoadUpTo(q + d, head_dim - d);
-      WIDELOAD_UNROLL
-      for (int64_t j = 0; j < kKeysAtOnce; ++j) {
-        some[j] = Fma(a, Load(keys + (first + j) * stride + d), some[j]);
-      }
-    }
+    for (int i = 0; i < kQueries * kKeys; ++i) some[i / kKeys][i % kKeys] = Zero();
+    int64_t d = 0;
+    for (; d + kLanes <= head_dim; d += kLanes)
+      AddProducts<kQueries, kKeys>(queries, d, kLanes, keys + StepOffset(d, first), some);
+    if (d < head_dim)
+      AddProducts<kQueries, kKeys>(queries, d, head_dim - d, keys + StepOffset(d, first), some);
     WIDELOAD_UNROLL
-    for (int64_t j = 0; j < kKeysAtOnce; ++j) sums[first + j] = some[j];
+    for (int i = 0; i < kQueries * kKeys; ++i)
+      sums[i / kKeys * kLanes + first + i % kKeys] = some[i / kKeys][i % kKeys];
   }
-  return SumEachOf16(sums);
 }
 
-// Values of a step: `at` is of its first position, rows `stride` apart.
-struct StepValues {
-  const float* at;
-  int64_t stride;
+// What one query makes of a step.
+struct Taken {
+  alignas(64) float weights[kLanes];  // first the scores, then exp(score - largest), 0 if not seen
+  float shrink;                       // what its sums so far are multiplied by
+  Seen seen;
+  int64_t query;
 };
 
-// out = out * shrink + sum over j of [begin, end), in order, of weights[j] * values[j], for kChunks
-// runs of sixteen elements from d on.
-template <int kChunks>
-void AddValues(float* out, float shrink, const float* weights, StepValues values, Seen seen,
-               int64_t d) {
-  Vec sums[kChunks];
-  WIDELOAD_UNROLL
-  for (int c = 0; c < kChunks; ++c) sums[c] = Mul(Load(out + d + c * kLanes), Set1(shrink));
-  for (int64_t j = seen.begin; j < seen.end; ++j) {
-    const Vec w = Set1(weights[j]);
-    WIDELOAD_UNROLL
-    for (int c = 0; c < kChunks; ++c) {
-      sums[c] = Fma(w, Load(values.at + j * values.stride + d + c * kLanes), sums[c]);
-    }
-  }
-  WIDELOAD_UNROLL
-  for (int c = 0; c < kChunks; ++c) Store(out + d + c * kLanes, sums[c]);
+// weights of kQueries in a row become scores.
+template <int kQueries>
+inline void Score(const AttentionArgs& args, const KeyStep& step, const Query* queries,
+                  Taken* taken) {
+  const float* q[kQueries];
+  for (int i = 0; i < kQueries; ++i) q[i] = queries[taken[i].query].q;
+  Vec sums[kQueries * kLanes];
+  PartialScores<kQueries>(q, args.key_dim, step.keys, sums);
+  for (int i = 0; i < kQueries; ++i)
+    Store(taken[i].weights, Mul(SumEachOf16(sums + i * kLanes), Set1(args.scale)));
 }
 
-// Takes the keys of the step that a query sees into its running softmax.
-void TakeStep(const AttentionArgs& args, const KeyStep& step, Seen seen, const float* q,
-              SoftmaxPart& part) {
-  const Vec scores =
-      Mul(Scores(q, args.key_dim, step.keys, Padded(args.key_dim)), Set1(args.scale));
+// Scores become weights, and the query's running softmax takes them.
+inline void Weigh(SoftmaxPart& part, Taken& taken) {
+  const Vec scores = Load(taken.weights);
   const Vec lowest = Set1(-__builtin_inff());
-  const Vec visible = Select(seen.begin, lowest, Select(seen.end, scores, lowest));
+  const Vec visible = Select(taken.seen.begin, lowest, Select(taken.seen.end, scores, lowest));
   const float step_largest = MaxLanes(visible);
-  float shrink = 1;  // exp of what the largest score grew by, exactly 1 where it did not
+  taken.shrink = 1;  // exp of what the largest score grew by, exactly 1 where it did not
   if (step_largest > part.largest) {
-    shrink = FirstLane(Exp(Set1(part.largest - step_largest)));
+    taken.shrink = FirstLane(Exp(Set1(part.largest - step_largest)));
     part.largest = step_largest;
   }
   const Vec exps = Exp(Sub(scores, Set1(part.largest)));
-  const Vec terms = Select(seen.begin, Zero(), Select(seen.end, exps, Zero()));
-  float weights[kLanes];
-  Store(weights, terms);
-  part.total = part.total * shrink + SumLanes(terms);
-  const StepValues values = args.values == nullptr
-                                ? StepValues{step.keys, Padded(args.key_dim)}
-                                : StepValues{step.values, Padded(args.value_dim)};
-  const int64_t width = Padded(args.value_dim);
+  const Vec terms = Select(taken.seen.begin, Zero(), Select(taken.seen.end, exps, Zero()));
+  Store(taken.weights, terms);
+  part.total = part.total * taken.shrink + SumLanes(terms);
+}
+
+// out = out * shrink + sum over j of what is seen, in order, of weights[j] * values[j], for kChunks
+// runs of sixteen elements from d on, of kQueries in a row that see the same and share each load of
+// a value. `out` is that of its part.
+template <int kQueries, int kChunks>
+inline void AddChunks(const Taken* taken, const float* values, int64_t d, SoftmaxPart* parts) {
+  Vec sums[kQueries][kChunks];
+  float* at[kQueries];
+  WIDELOAD_UNROLL
+  for (int q = 0; q < kQueries; ++q) {
+    at[q] = parts[taken[q].query].out + d;
+    const Vec shrink = Set1(taken[q].shrink);
+    WIDELOAD_UNROLL
+    for (int c = 0; c < kChunks; ++c) sums[q][c] = Mul(Load(at[q] + c * kLanes), shrink);
+  }
+  for (int64_t j = taken[0].seen.begin; j < taken[0].seen.end; ++j) {
+    Vec w[kQueries];
+    WIDELOAD_UNROLL
+    for (int q = 0; q < kQueries; ++q) w[q] = Set1(taken[q].weights[j]);
+    WIDELOAD_UNROLL
+    for (int c = 0; c < kChunks; ++c) {
+      const Vec value = Load(values + StepOffset(d + c * kLanes, j));
+      WIDELOAD_UNROLL
+      for (int q = 0; q < kQueries; ++q) sums[q][c] = Fma(w[q], value, sums[q][c]);
+    }
+  }
+  WIDELOAD_UNROLL
+  for (int q = 0; q < kQueries; ++q) {
+    WIDELOAD_UNROLL
+    for (int c = 0; c < kChunks; ++c) Store(at[q] + c * kLanes, sums[q][c]);
+  }
+}
+
+template <int kQueries>
+void AddValues(const Taken* taken, const float* values, int64_t width, SoftmaxPart* parts) {
+  constexpr int kMost = kSumsAtOnce / kQueries;
   int64_t d = 0;
-  for (; d + 8 * kLanes <= width; d += 8 * kLanes) {
-    AddValues<8>(part.out, shrink, weights, values, seen, d);
+  for (; d + kMost * kLanes <= width; d += kMost * kLanes)
+    AddChunks<kQueries, kMost>(taken, values, d, parts);
+  for (; d < width; d += kLanes) AddChunks<kQueries, 1>(taken, values, d, parts);
+}
+
+// Those of the queries that see any of a step, and the step after it.
+struct StepWork {
+  Taken taken[kQueriesAtOnce];
+  int64_t count;
+  StepBytes next;
+};
+
+inline bool SeeTheSame(const Taken& a, const Taken& b) {
+  return a.seen.begin == b.seen.begin && a.seen.end == b.seen.end;
+}
+
+// Takes the keys of a step into the running softmax of queries: of all of them the scores, then the
+// weights, then the values, so that the chain of one query's weights is not waited for. The next
+// step's lines come meanwhile. parts: of each query.
+void TakeStep(const AttentionArgs& args, const KeyStep& step, StepWork& work, const Query* queries,
+              SoftmaxPart* parts) {
+  const int64_t count = work.count;
+  for (int64_t i = 0; i < count;) {
+    const int64_t taken = Least(count - i, 2);
+    if (taken == 2) {
+      Score<2>(args, step, queries, work.taken + i);
+    } else {
+      Score<1>(args, step, queries, work.taken + i);
+    }
+    for (const int64_t end = i + taken; i < end; ++i) PrefetchPart(work.next, i, 2 * count);
   }
-  for (; d + 4 * kLanes <= width; d += 4 * kLanes) {
-    AddValues<4>(part.out, shrink, weights, values, seen, d);
+  for (int64_t i = 0; i < count; ++i) Weigh(parts[work.taken[i].query], work.taken[i]);
+  const float* values = args.values == nullptr ? step.keys : step.values;
+  const int64_t width = Padded(args.value_dim);
+  for (int64_t i = 0; i < count;) {
+    const int64_t taken = i + 1 < count && SeeTheSame(work.taken[i], work.taken[i + 1]) ? 2 : 1;
+    if (taken == 2) {
+      AddValues<2>(work.taken + i, values, width, parts);
+    } else {
+      AddValues<1>(work.taken + i, values, width, parts);
+    }
+    for (const int64_t end = i + taken; i < end; ++i) PrefetchPart(work.next, count + i, 2 * count);
   }
-  for (; d < width; d += kLanes) AddValues<1>(part.out, shrink, weights, values, seen, d);
 }
 
 // The part of the step of `width` positions from `first` on that positions [begin, end] lie in.
@@ -212,25 +294,28 @@ void AttendStripe(const AttentionArgs& args, const QueryGroup& group, int64_t st
     const float* sink = stripe == 0 ? group.queries[i].sink : nullptr;
     StartPart(parts[i], sink, start <= group.last || sink != nullptr ? Padded(args.value_dim) : 0);
   }
+  StepWork work;
   for (int64_t first = start; first <= group.last;) {
     const int64_t width = width_at(first);
     if (first + width > group.first)
       LoadStep(args, first, SeenOf(group.first, group.last, first, width), step);
     const int64_t next = NextStep(args, first, width);
-    const StepBytes coming = next <= group.last ? BytesOf(args, next, width_at(next)) : StepBytes{};
+    work.next = next <= group.last ? BytesOf(args, next, width_at(next)) : StepBytes{};
+    work.count = 0;
     for (int64_t i = 0; i < group.size; ++i) {
-      const Query& query = group.queries[i];
-      PrefetchPart(coming, i, group.size);
-      const Seen seen = SeenOf(query.first, query.last, first, width);
-      if (seen.begin < seen.end) TakeStep(args, step, seen, query.q, parts[i]);
+      const Seen seen = SeenOf(group.queries[i].first, group.queries[i].last, first, width);
+      if (seen.begin >= seen.end) continue;
+      work.taken[work.count].seen = seen;
+      work.taken[work.count++].query = i;
     }
+    TakeStep(args, step, work, group.queries, parts);
     first = next;
   }
 }
 
 void AttendTogether(const AttentionArgs& args, const QueryGroup& group) {
   KeyStep step;
-  float out[kFoldDepth * kQueriesAtOnce * kPaddedHeadDim];
+  alignas(64) float out[kFoldDepth * kQueriesAtOnce * kPaddedHeadDim];
   SoftmaxPart parts[kFoldDepth * kQueriesAtOnce];
   const int64_t width = Padded(args.value_dim);
   for (int64_t i = 0; i < kFoldDepth * kQueriesAtOnce; ++i) parts[i].out = out + i * width;

@@ -223,6 +223,10 @@ inline Vec SumEachOf16(const Vec* rows) {
 inline void PrefetchLine(const void* p) {
   asm volatile("prefetcht0 %0" : : "m"(*static_cast<const char*>(p)));
 }
+// Into the second cache only: more lines can be under way than into the first.
+inline void PrefetchLineToL2(const void* p) {
+  asm volatile("prefetcht1 %0" : : "m"(*static_cast<const char*>(p)));
+}
 
 // Rows and column groups of a GEMM micro-kernel that fill the 16 registers.
 constexpr int kMaxTileRows = 6;
@@ -237,7 +241,9 @@ constexpr int kScaledTileRows = 2;
 constexpr int kScaledTileGroups = 2;
 constexpr int kPanelRows = 6;
 constexpr int kPanelGroups = 1;
-constexpr int64_t kKeysAtOnce = 4;  // dot products of attention in registers at once
+// What attention keeps in registers at once: dot products, and runs of sums over values.
+constexpr int kDotsAtOnce = 4;
+constexpr int kSumsAtOnce = 8;
 
 }  // namespace
 }  // namespace wideload::compute

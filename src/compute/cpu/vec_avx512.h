@@ -179,6 +179,10 @@ inline Vec SumEachOf16(const Vec* rows) {
 inline void PrefetchLine(const void* p) {
   asm volatile("prefetcht0 %0" : : "m"(*static_cast<const char*>(p)));
 }
+// Into the second cache only: more lines can be under way than into the first.
+inline void PrefetchLineToL2(const void* p) {
+  asm volatile("prefetcht1 %0" : : "m"(*static_cast<const char*>(p)));
+}
 
 // Rows and column groups of a GEMM micro-kernel that fill the 32 registers.
 constexpr int kMaxTileRows = 6;
@@ -194,7 +198,9 @@ constexpr int kScaledTileRows = 4;
 constexpr int kScaledTileGroups = 4;
 constexpr int kPanelRows = 12;
 constexpr int kPanelGroups = 2;
-constexpr int64_t kKeysAtOnce = 16;  // dot products of attention in registers at once
+// What attention keeps in registers at once: dot products, and runs of sums over values.
+constexpr int kDotsAtOnce = 16;
+constexpr int kSumsAtOnce = 16;
 
 }  // namespace
 }  // namespace wideload::compute
