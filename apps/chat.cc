@@ -18,6 +18,7 @@
 #include "runtime/engine_loop.h"
 #include "runtime/text_limits.h"
 #include "sampling_flags.h"
+#include "schema_flag.h"
 #include "session.h"
 
 namespace wideload::apps {
@@ -29,6 +30,8 @@ struct ChatCommand {
   std::string system;
   std::string chat_template;
   std::string chat_template_kwargs;
+  std::string json_schema;
+  std::shared_ptr<grammar::TokenGrammar> grammar;  // of each answer; null: any text
   bool show_prompt = false;
   bool show_special = false;
 
@@ -52,6 +55,7 @@ std::string ChatCommand::Answer(const Session& session, const tokenizer::Tokeniz
   request.max_tokens = std::min(sampling.max_tokens.value_or(room), room);
   request.sampling = ResolveSampling(sampling, session);
   request.eos_ids = ResolveEos(sampling, session, tokenizer);
+  request.grammar = grammar;
   std::string answer;
   const auto show = [&answer](const runtime::Delta& delta) {
     answer += delta.text;
@@ -102,7 +106,8 @@ bool ReadMessage(std::string& line, int64_t max_bytes) {
 }
 
 void ChatCommand::Run(runtime::ProcessWorld* world) {
-  CheckFiles(engine, {Reads("--chat-template", chat_template)});
+  CheckFiles(engine,
+             {Reads("--chat-template", chat_template), Reads("--json-schema", json_schema)});
   CatchInterrupts();
   std::unique_ptr<const tokenizer::Tokenizer> opened;
   std::unique_ptr<const chat::ChatTemplate> chat;
@@ -115,6 +120,7 @@ void ChatCommand::Run(runtime::ProcessWorld* world) {
             OpenChatTemplate(start.folder, chat_template));
         input = Opening(start.folder);
         ResolveSampling(sampling, start);
+        grammar = OpenJsonSchema(json_schema, *opened, start.config.vocab_size);
         return options.max_seq_len;
       });
   const tokenizer::Tokenizer& tokenizer = *opened;
@@ -149,6 +155,7 @@ void AddChat(Command program) {
   AddChatTemplateFlag(command, chat.chat_template);
   command.Add("--chat-template-kwargs", chat.chat_template_kwargs,
               "JSON object of further variables of the template: '{\"enable_thinking\": false}'");
+  AddJsonSchemaFlag(command, chat.json_schema);
   command.Add("--show-prompt", chat.show_prompt,
               "show what the model sees, as text and as token ids, on standard error");
 }

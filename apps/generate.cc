@@ -15,13 +15,12 @@
 #include "checkpoint/memory_plan.h"
 #include "commands.h"
 #include "file_flags.h"
-#include "grammar/json_schema.h"
 #include "interrupt.h"
-#include "jinja/json_value.h"
 #include "option_flags.h"
 #include "runtime/engine_loop.h"
 #include "runtime/text_limits.h"
 #include "sampling_flags.h"
+#include "schema_flag.h"
 #include "session.h"
 #include "tokenizer/tokenizer.h"
 
@@ -111,13 +110,7 @@ runtime::Request GenerateCommand::MakeRequest(const std::string& text,
       sampling.max_tokens.value_or(std::clamp<int64_t>(room, 0, kDefaultMaxTokens));
   request.sampling = ResolveSampling(sampling, session);
   request.eos_ids = ResolveEos(sampling, session, tokenizer);
-  if (!json_schema.empty()) {
-    const jinja::Value schema =
-        jinja::ParseJsonValue(ReadFile(json_schema, kMaxSettingsBytes), json_schema);
-    request.grammar = std::make_shared<grammar::TokenGrammar>(
-        grammar::SchemaGrammar(schema, json_schema),
-        std::make_shared<const grammar::TokenTrie>(tokenizer, session.config.vocab_size));
-  }
+  request.grammar = OpenJsonSchema(json_schema, tokenizer, session.config.vocab_size);
   RefuseInvalid(request, session, options, place);
   if (json) CheckLogprobMemory(request);
   return request;
@@ -224,8 +217,7 @@ void AddGenerate(Command program) {
   command.Add("-p,--prompt", generate.prompt, "text to continue");
   command.Add("-f,--prompt-file", generate.prompt_file,
               "file with the text to continue; - is standard input");
-  command.Add("--json-schema", generate.json_schema,
-              "file with a JSON schema: what is generated is JSON that it allows");
+  AddJsonSchemaFlag(command, generate.json_schema);
   command.Add("--stop", generate.stop, "end before this text; may be given several times")
       .OneValueEach();
   AddOption(command, "--logprobs", generate.sampling);

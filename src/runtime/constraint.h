@@ -8,8 +8,8 @@
 
 namespace wideload::runtime {
 
-// Before an iteration that samples: notes the tokens that may come next, in `sequence.allowed`. Of
-// a request without a grammar nothing.
+// Before ranks sample, which may compute meanwhile: notes the tokens that may come next, in
+// `sequence.allowed`. Of a request without a grammar nothing.
 void NoteAllowed(Sequence& sequence, int64_t vocab_size);
 
 // What a token means for a grammar's text.

@@ -21,6 +21,16 @@ void CountEntry(GroupIteration& group, const PlanEntry& entry) {
   (decode ? group.num_generated_tokens : group.num_prompt_tokens) += entry.count;
 }
 
+// Whether a token is to be sampled within a grammar.
+bool HasGrammar(const MicroBatch& batch) {
+  const auto samples = [](const PlanEntry& entry) {
+    return entry.sample && entry.sequence->request.grammar != nullptr;
+  };
+  return !batch.is_empty() && std::ranges::any_of(batch.groups, [&](const auto& entries) {
+    return std::ranges::any_of(entries, samples);
+  });
+}
+
 SchedulerOptions MakeSchedulerOptions(const EngineOptions& options,
                                       std::vector<int64_t> kv_windows = {0}) {
   return {.num_groups = options.layout.dp,
@@ -230,11 +240,12 @@ std::span<const Event> Engine::Step() {
   MicroBatch& home = *pipeline.stages.back();
   if (!home.is_empty()) info_.iteration = home.iteration;
   std::fill(info_.groups.begin(), info_.groups.end(), GroupIteration{});
-  if (!first.is_empty()) NoteAllowedTokens(first);
   first.change = first.is_empty() ? std::nullopt : NextChange(first.iteration);
   {
     const trace::Span span(trace::SpanKind::kStep);
-    team_->Run({.stages = pipeline.stages});
+    TeamStep step{.stages = pipeline.stages};
+    if (HasGrammar(first)) step.note_allowed = [this, &first] { NoteAllowedTokens(first); };
+    team_->Run(step);
   }
   CountRows(pipeline.stages);
   if (!home.is_empty()) {

@@ -50,6 +50,14 @@ kv::CacheShape CacheShapeOf(const std::vector<kv::LayerCacheShape>& layers,
           .dtype = compute::PrecisionOf(options.kernels).kv_cache};
 }
 
+// The engine's thread finds the tokens that may come next while this rank computes.
+void WaitForAllowed(const RankStep& step) {
+  constexpr std::chrono::milliseconds kSlice{10};
+  if (step.allowed_word == nullptr) return;
+  for (uint32_t seen; (seen = step.allowed_word->Load()) != step.allowed_value;)
+    step.allowed_word->Sleep(seen, kSlice);
+}
+
 }  // namespace
 
 Rank::Rank(const model::Model& model, const RankOptions& options)
@@ -246,7 +254,7 @@ void Rank::Compute(const RankStep& step) {
   if (recorder_) recorder_->RecordIteration(EpRank(options_.rank), step.iteration, routed_counts());
   if (is_last_stage()) {
     const TensorView logits = model_.Head(context, batch, h);
-    if (HasOutputs(options_.layout, options_.rank)) SampleAll(entries, logits);
+    if (HasOutputs(options_.layout, options_.rank)) SampleAll(step, logits);
   }
   pipeline_.outgoing = h;
   pipeline_.num_outgoing = h.dim(0);
@@ -319,8 +327,10 @@ void Rank::BuildBatch(std::span<const PlanEntry> entries) {
   }
 }
 
-void Rank::SampleAll(std::span<const PlanEntry> entries, const TensorView& logits) {
+void Rank::SampleAll(const RankStep& step, const TensorView& logits) {
   const trace::Span span(trace::SpanKind::kSample);
+  const std::span<const PlanEntry> entries = step.entries;
+  WaitForAllowed(step);
   const auto sample = [&](int64_t i, int thread) {
     const PlanEntry& entry = entries[static_cast<size_t>(i)];
     RankOutput& output = outputs_[static_cast<size_t>(i)];

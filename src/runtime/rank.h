@@ -129,7 +129,7 @@ class Rank {
   void BuildBatch(std::span<const PlanEntry> entries);
   void CutEntries(std::span<const PlanEntry> entries, const ContextRows& rows);
   void ReadExchangeFigures();
-  void SampleAll(std::span<const PlanEntry> entries, const TensorView& logits);
+  void SampleAll(const RankStep& step, const TensorView& logits);
 
   const model::Model& model_;
   RankOptions options_;

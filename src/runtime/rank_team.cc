@@ -45,7 +45,7 @@ void RankTeam::Run(const TeamStep& step) {
   MicroBatch& first = *step.stages.front();
   first.announced = first.change ? placements_.Apply(*first.change) : nullptr;
   stages_.assign(step.stages.begin(), step.stages.end());
-  RunRound();
+  RunRound(step.note_allowed);
 }
 
 void RankTeam::SetRecorder(statistics::Recorder* recorder) {
@@ -72,17 +72,27 @@ bool RankTeam::Stop() {
   return stuck_ranks_.empty();
 }
 
-void RankTeam::RunRound() {
+void RankTeam::RunRound(const std::function<void()>& meanwhile) {
   if (failure_) std::rethrow_exception(failure_);
   stall_.reset();
   failing_.reset();
   const uint32_t all_done = ++num_rounds_ * static_cast<uint32_t>(members_.size());
+  has_meanwhile_ = meanwhile != nullptr;
   round_.Increment();
+  std::exception_ptr thrown;
+  if (has_meanwhile_) {
+    try {
+      meanwhile();
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+    allowed_.Publish(num_rounds_);  // whatever came of it: ranks wait
+  }
   const bool all_ended = WaitFor(
       done_, ladder_, [&](uint32_t done) { return done == all_done; },
       [&] { return KeepWaiting(); });
   if (!all_ended) FindStuckRanks();
-  failure_ = FirstFailure();
+  failure_ = thrown ? thrown : FirstFailure();
   if (failure_) std::rethrow_exception(failure_);
 }
 
@@ -136,7 +146,11 @@ void RankTeam::ThreadMain(int32_t r) {
       if (stages_.empty()) {
         member.rank->Start();
       } else {
-        RankStep step = StepOf({stages_}, layout_, r);
+        RankStep step = StepOf({.stages = stages_}, layout_, r);
+        if (has_meanwhile_) {
+          step.allowed_word = &allowed_;
+          step.allowed_value = seen;
+        }
         if (step.iteration >= 0)
           step.announced = stages_[static_cast<size_t>(r / layout_.stage())]->announced;
         member.rank->Run(step);

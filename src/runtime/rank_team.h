@@ -71,7 +71,7 @@ class RankTeam {
     std::jthread thread;
   };
 
-  void RunRound();
+  void RunRound(const std::function<void()>& meanwhile = {});
   bool KeepWaiting();
   void FindStuckRanks();
   std::exception_ptr FirstFailure() const;
@@ -90,8 +90,10 @@ class RankTeam {
   // The step, in what stays where it is when a rank is stuck.
   std::vector<MicroBatch*> stages_;  // of each stage; none: start
   WaitLadder ladder_;
-  EventWord round_;  // raised once per round
-  EventWord done_;   // rounds that ranks ended, over all ranks
+  EventWord round_;    // raised once per round
+  EventWord allowed_;  // has the number of the last round whose `meanwhile` has returned
+  bool has_meanwhile_ = false;
+  EventWord done_;  // rounds that ranks ended, over all ranks
   uint32_t num_rounds_ = 0;
   std::atomic<bool> stop_{false};
   std::optional<comm::StallTimer> stall_;    // since the first rank ended this round

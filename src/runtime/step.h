@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "base/wait.h"
 #include "moe/placement_table.h"
 #include "parallel/mapping.h"
 #include "rebalance/placement_change.h"
@@ -40,6 +42,9 @@ struct MicroBatch {
 // Of all ranks.
 struct TeamStep {
   std::span<MicroBatch* const> stages;  // what each computes now
+  // Fills Sequence::allowed of the first stage's batch; called once, on the engine's thread, and
+  // where ranks are threads while they compute. Empty: nothing is to be filled.
+  std::function<void()> note_allowed = {};
 };
 
 // Of one rank.
@@ -51,6 +56,9 @@ struct RankStep {
   int32_t micro_batch = 0;
   // Of this rank, that the one before it in the pipeline has computed when the step ends.
   int64_t incoming_tokens = 0;
+  // Raised once Sequence::allowed of this step's batches may be read; null: it may.
+  EventWord* allowed_word = nullptr;
+  uint32_t allowed_value = 0;  // that it then has
 };
 
 // Whether the outputs of a group are on this rank: the first of the group in the last stage.

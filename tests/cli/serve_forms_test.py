@@ -86,10 +86,14 @@ class Forms(ServeTest):
         self.check(told["text"], told["finish_reason"])
         fields = {"prompt": PROMPT, "max_tokens": 400, "temperature": 1, "seed": 6, **AS_SCHEMA}
         self.assertEqual(self.server.post("/v1/completions", **fields)[1]["choices"][0]["text"], told["text"])
+        chat = run("chat", "-n", 400, "--temperature", 1, "--seed", 6, "--json-schema", schema, stdin="Hi\nAgain\n")
+        first, end = json.JSONDecoder().raw_decode(chat.stdout)  # there may be line ends in it
+        self.assertTrue(is_good(first) and is_good(json.loads(chat.stdout[end:])), chat.stdout)
         schema.write_text('{"not": {}}')
-        done = run("generate", "-p", PROMPT, "--json-schema", schema)
-        self.assertEqual(done.returncode, 2, done.stderr)
-        self.assertIn("/not is not supported", done.stderr)
+        for command in (["generate", "-p", PROMPT], ["chat"]):
+            done = run(*command, "--json-schema", schema)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("/not is not supported", done.stderr)
 
     def test_choices_and_patterns(self):
         fields = {"prompt": PROMPT, "max_tokens": 40, "temperature": 1, "ignore_eos": True, "min_tokens": 30}

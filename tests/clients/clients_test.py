@@ -189,6 +189,51 @@ class LmEval(ServeTest):
                 self.assertLess(abs(value - expected), MAX_LOGPROB_DIFFERENCE * 10)  # of some tokens together
 
 
+class Loads(ServeTest):
+    """What clients that measure servers count is what the server has counted."""
+    NUM_REQUESTS = 20
+
+    def measure(self, name, *arguments, env=None):
+        """(requests, tokens of prompts, generated tokens) that the server has counted more after a run of the program in its venv."""
+        program = pathlib.Path(f"build/clients/{name}/bin/{name}").resolve()
+        if not program.exists():
+            self.skipTest(f"{name} is not here")
+        names = ("request_success_total", "prompt_tokens_total", "generation_tokens_total")
+        before = [self.server.metric(n) for n in names]
+        made = subprocess.run([program, *map(str, arguments)], env={**os.environ, **(env or {})}, capture_output=True, text=True,
+                              timeout=TIMEOUT_S)
+        self.assertEqual(made.returncode, 0, (made.stdout + made.stderr)[-4000:])
+        self.server.wait_idle()
+        return [self.server.metric(n) - b for n, b in zip(names, before)]
+
+    def url(self):
+        return f"http://localhost:{self.server.port}"
+
+    def test_guidellm(self):
+        with tempfile.TemporaryDirectory() as folder:
+            counted = self.measure(
+                "guidellm", "run", "--backend", f"kind=openai_http,target={self.url()},model={self.server.model}", "--profile",
+                "kind=concurrent,streams=4", "--constraint", f"kind=max_requests,count={self.NUM_REQUESTS}", "--tokenizer",
+                f"kind=huggingface_auto,model={EMBEDDED}", "--data", "kind=synthetic_text,prompt_tokens=16,output_tokens=8", "--output",
+                f"kind=json,path={folder}/report.json", "--disable-console", env={"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
+            metrics = json.loads(pathlib.Path(folder, "report.json").read_text())["benchmarks"][0]["metrics"]
+        self.assertEqual(metrics["request_totals"], {"successful": self.NUM_REQUESTS, "errored": 0, "incomplete": 0,
+                                                     "total": self.NUM_REQUESTS})
+        told = [metrics[f"{kind}_token_count"]["successful"]["total_sum"] for kind in ("prompt", "output")]
+        self.assertEqual([self.NUM_REQUESTS, *told], counted)
+
+    def test_aiperf(self):
+        with tempfile.TemporaryDirectory() as folder:
+            counted = self.measure(
+                "aiperf", "profile", "--model-names", self.server.model, "--url", self.url(), "--endpoint-type", "completions", "--streaming",
+                "--tokenizer", EMBEDDED, "--concurrency", 4, "--request-count", self.NUM_REQUESTS, "--synthetic-input-tokens-mean", 16,
+                "--synthetic-input-tokens-stddev", 0, "--output-tokens-mean", 8, "--extra-inputs", "ignore_eos:true", "--output-artifact-dir",
+                folder, "--use-server-token-count", "--ui", "none")
+            report = json.loads(pathlib.Path(folder, "profile_export_aiperf.json").read_text())
+        told = [report[name]["avg"] for name in ("request_count", "total_usage_prompt_tokens", "total_output_tokens")]
+        self.assertEqual(told, counted)
+
+
 class Tools(ServeTest):
     FLAGS = ("--request-timeout", "1", "--max-seq-len", "64")
 

@@ -50,6 +50,7 @@ void ProcessTeam::Run(const TeamStep& step) {
   if (failure_) std::rethrow_exception(failure_);
   const MicroBatch& first = *step.stages.front();
   const moe::SharedPlacements announced = first.change ? placements_.Apply(*first.change) : nullptr;
+  if (step.note_allowed) step.note_allowed();  // the orders have it
   try {
     RunAll(step, announced);
   } catch (const std::exception& failure) {
