@@ -161,7 +161,7 @@ inline int64_t PartialWidth(const AttentionShape& shape) {
 }
 // The part of PagedAttention that is of the cache's blocks, before the division: y [T,
 // PartialWidth] F32, of each head the weighted sum of values, the largest score and the sum of
-// weights.
+// weights; where that is 0 the part has nothing that the row sees, and the others mean nothing.
 void PartialAttention(const Exec& exec, const AttentionShape& shape, const TensorView& q,
                       std::span<const KvSequence> sequences, const PagedKv& cache,
                       const TensorView& y);

@@ -29,7 +29,8 @@ class LayoutFiles(CliTest):
         expected, _ = self.logits(self.folder / "model")
         for name, said in [("attention-tp-8", "8 ranks that share attention"), ("attention-dp-8", "8 ranks x"),
                            ("moe-tp-only", "each divided among 8 ranks"), ("moe-ep-only", "16 slots for 16 experts, placement"),
-                           ("moe-tp-4-ep-2", "each divided among 4 ranks"), ("pp-2-ep-4", "2 stages of 4 ranks x")]:
+                           ("moe-tp-4-ep-2", "each divided among 4 ranks"), ("pp-2-ep-4", "2 stages of 4 ranks x"),
+                           ("tp-2-cp-4", "8 ranks that share attention by 2 and contexts by 4")]:
             with self.subTest(name):
                 found, start = self.logits(self.folder / "model", "--config", LAYOUTS / f"{name}.yaml")
                 self.assertIn(said, start)

@@ -28,11 +28,10 @@ inline void StartPart(SoftmaxPart& part, const float* sink, int64_t width) {
   for (int64_t d = 0; d < width; d += kLanes) Store(part.out + d, Zero());
 }
 
-// exp(x) of x <= 0, exactly 1 for 0.
-inline float Shrink(float x) { return x < 0 ? FirstLane(Exp(Set1(x))) : 1.0F; }
-
-// a = a and b. `width` is padded.
-void AddPart(SoftmaxPart& a, const SoftmaxPart& b, int64_t width) {
+// a = a and b, of one query. What shrinks is multiplied with exp(its largest - the largest of
+// both), which is exactly 1 for one of them. `width` is padded.
+inline void AddPart(SoftmaxPart& a, const SoftmaxPart& b, float shrink_a, float shrink_b,
+                    int64_t width) {
   if (b.total == 0) return;
   if (a.total == 0) {
     for (int64_t d = 0; d < width; d += kLanes) Store(a.out + d, Load(b.out + d));
@@ -40,15 +39,29 @@ void AddPart(SoftmaxPart& a, const SoftmaxPart& b, int64_t width) {
     a.total = b.total;
     return;
   }
-  const float largest = a.largest > b.largest ? a.largest : b.largest;
-  const float of_a = Shrink(a.largest - largest);
-  const float of_b = Shrink(b.largest - largest);
-  const Vec shrink_a = Set1(of_a);
-  const Vec shrink_b = Set1(of_b);
+  const Vec of_a = Set1(shrink_a);
+  const Vec of_b = Set1(shrink_b);
   for (int64_t d = 0; d < width; d += kLanes)
-    Store(a.out + d, Fma(Load(b.out + d), shrink_b, Mul(Load(a.out + d), shrink_a)));
-  a.largest = largest;
-  a.total = a.total * of_a + b.total * of_b;
+    Store(a.out + d, Fma(Load(b.out + d), of_b, Mul(Load(a.out + d), of_a)));
+  if (b.largest > a.largest) a.largest = b.largest;
+  a.total = a.total * shrink_a + b.total * shrink_b;
+}
+
+// The same of `count` queries, sixteen exponentials at once.
+void AddParts(SoftmaxPart* a, const SoftmaxPart* b, int64_t count, int64_t width) {
+  float of_a[kLanes];
+  float of_b[kLanes];
+  for (int64_t first = 0; first < count; first += kLanes) {
+    const int64_t some = Least(kLanes, count - first);
+    for (int64_t i = 0; i < kLanes; ++i) {
+      of_a[i] = i < some ? a[first + i].largest : 0;
+      of_b[i] = i < some ? b[first + i].largest : 0;
+    }
+    const Vec largest = Max(Load(of_a), Load(of_b));
+    Store(of_a, Exp(Sub(Load(of_a), largest)));
+    Store(of_b, Exp(Sub(Load(of_b), largest)));
+    for (int64_t i = 0; i < some; ++i) AddPart(a[first + i], b[first + i], of_a[i], of_b[i], width);
+  }
 }
 
 // The softmax is over: y = out / total, rounded.
@@ -83,7 +96,7 @@ void MergeAttention(const MergeAttentionArgs& args, int64_t begin, int64_t end) 
         part.largest = from[args.value_dim];
         part.total = from[args.value_dim + 1];
         for (int64_t j = i; j % 2 == 1; j /= 2, --level)
-          AddPart(parts[level - 1], parts[level], Padded(args.value_dim));
+          AddParts(&parts[level - 1], &parts[level], 1, Padded(args.value_dim));
       }
       FinishPart(parts[0], args.value_dim, Row<uint16_t>(args.y, row) + h * args.value_dim);
     }

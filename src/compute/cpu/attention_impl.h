@@ -169,7 +169,7 @@ inline void Weigh(SoftmaxPart& part, Taken& taken) {
   const float step_largest = MaxLanes(visible);
   taken.shrink = 1;  // exp of what the largest score grew by, exactly 1 where it did not
   if (step_largest > part.largest) {
-    taken.shrink = FirstLane(Exp(Set1(part.largest - step_largest)));
+    taken.shrink = part.total == 0 ? 0.0F : FirstLane(Exp(Set1(part.largest - step_largest)));
     part.largest = step_largest;
   }
   const Vec exps = Exp(Sub(scores, Set1(part.largest)));
@@ -283,17 +283,17 @@ inline int64_t NextStep(const AttentionArgs& args, int64_t first, int64_t width)
   return next % args.block_tokens == 0 ? next + (kStripes - 1) * args.block_tokens : next;
 }
 
-// Each query's softmax over the keys of one stripe. Steps are counted from the beginning of its
-// blocks, whatever is seen of them.
-void AttendStripe(const AttentionArgs& args, const QueryGroup& group, int64_t stripe, KeyStep& step,
+// Each query's softmax over the keys of one stripe; returns whether there is anything in any. Steps
+// are counted from the beginning of its blocks, whatever is seen of them.
+bool AttendStripe(const AttentionArgs& args, const QueryGroup& group, int64_t stripe, KeyStep& step,
                   SoftmaxPart* parts) {
   const int64_t bt = args.block_tokens;
   const int64_t start = NextOfStripe(group.first / bt, stripe) * bt;
   const auto width_at = [&](int64_t first) { return Least(bt - first % bt, kLanes); };
-  for (int64_t i = 0; i < group.size; ++i) {
-    const float* sink = stripe == 0 ? group.queries[i].sink : nullptr;
-    StartPart(parts[i], sink, start <= group.last || sink != nullptr ? Padded(args.value_dim) : 0);
-  }
+  const bool is_empty = start > group.last && (stripe != 0 || args.sinks == nullptr);
+  for (int64_t i = 0; i < group.size; ++i)
+    StartPart(parts[i], stripe == 0 ? group.queries[i].sink : nullptr,
+              is_empty ? 0 : Padded(args.value_dim));
   StepWork work;
   for (int64_t first = start; first <= group.last;) {
     const int64_t width = width_at(first);
@@ -311,6 +311,7 @@ void AttendStripe(const AttentionArgs& args, const QueryGroup& group, int64_t st
     TakeStep(args, step, work, group.queries, parts);
     first = next;
   }
+  return !is_empty;
 }
 
 void AttendTogether(const AttentionArgs& args, const QueryGroup& group) {
@@ -320,12 +321,16 @@ void AttendTogether(const AttentionArgs& args, const QueryGroup& group) {
   const int64_t width = Padded(args.value_dim);
   for (int64_t i = 0; i < kFoldDepth * kQueriesAtOnce; ++i) parts[i].out = out + i * width;
   const int64_t num_stripes = kStripes / args.num_parts;
+  bool has_keys[kFoldDepth];
   for (int64_t i = 0; i < num_stripes; ++i) {
     const int64_t stripe = args.part + args.num_parts * FoldPlace(i, num_stripes);
-    SoftmaxPart* own = parts + FoldLevel(i) * kQueriesAtOnce;
-    AttendStripe(args, group, stripe, step, own);
-    for (int64_t j = i; j % 2 == 1; j /= 2, own -= kQueriesAtOnce)
-      for (int64_t q = 0; q < group.size; ++q) AddPart(own[q - kQueriesAtOnce], own[q], width);
+    int64_t level = FoldLevel(i);
+    has_keys[level] = AttendStripe(args, group, stripe, step, parts + level * kQueriesAtOnce);
+    for (int64_t j = i; j % 2 == 1; j /= 2, --level) {
+      SoftmaxPart* const own = parts + level * kQueriesAtOnce;
+      if (has_keys[level]) AddParts(own - kQueriesAtOnce, own, group.size, width);
+      has_keys[level - 1] = has_keys[level - 1] || has_keys[level];
+    }
   }
   for (int64_t i = 0; i < group.size; ++i) {
     std::byte* const y = group.queries[i].y;
