@@ -142,6 +142,7 @@ void EngineLoop::BeginPrompt(JobId id, Job job) {
   job.sink = [this, id](Delta delta) {
     {
       const std::lock_guard lock(inbox_mutex_);
+      if (has_ended_) return;
       prompts_.push_back({.id = id, .delta = std::move(delta)});
     }
     Wake();
@@ -271,6 +272,11 @@ void EngineLoop::FailAll(const std::string& reason) {
   failure_ = reason;
   has_ended_ = true;  // before anybody is told
   EndWorks();
+  std::vector<ContextDelta> late;  // with leases
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    late.swap(prompts_);
+  }
   engine_.DropLeases();
   num_elsewhere_ = 0;
   while (!jobs_.empty()) {
