@@ -176,7 +176,18 @@ Option Command::AddSwitch(const std::string& names, const std::function<void(boo
   return Option(app_->add_flag_function(WithUnderscores(names), take, help), nullptr);
 }
 
-void Command::OnRun(std::function<void()> run) const { app_->callback(std::move(run)); }
+// A command runs when none of its subcommands was named; these do not take its options.
+void Command::OnRun(std::function<void()> run) const {
+  app_->callback([app = app_, run = std::move(run)] {
+    if (!app->get_subcommands().empty()) return;
+    for (const CLI::App* above = app->get_parent(); above != nullptr; above = above->get_parent())
+      for (const CLI::Option* option : above->get_options())
+        if (option->count() > 0)
+          Throw(ErrorKind::kInvalid, "{} is an option of {}, not of {} {}", option->get_name(),
+                above->get_name(), above->get_name(), app->get_name());
+    run();
+  });
+}
 
 Program::Program(const std::string& name, const std::string& summary)
     : app_(std::make_unique<CLI::App>(summary, name)) {

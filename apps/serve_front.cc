@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "interrupt.h"
+#include "runtime/engine_loop.h"
 
 namespace wideload::apps {
 namespace {

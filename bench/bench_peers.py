@@ -35,6 +35,7 @@ BATCHES = (1, 4, 16)
 DECODE_STEPS = 12
 GREEDY = "greedy 40 16 1"
 PRIORITY = 10  # of --real-time
+END_SECONDS = 30
 READY_SECONDS = 900  # vLLM compiles its graphs when it starts
 
 
@@ -90,6 +91,12 @@ class Turns:
                 pass
 
     def end(self):
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)  # so that it removes its shared memory
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
         self.signal(signal.SIGKILL)
         self.process.wait()
 

@@ -75,7 +75,7 @@ def bench_once(rows, options):
     with tempfile.TemporaryDirectory() as folder:
         report = pathlib.Path(folder, "report.json")
         subprocess.run([PROGRAM, "bench", "throughput", "--dataset", rows, "--concurrency", str(options.streams), "--threads", "1",
-                        "--max-batch-size", str(options.streams), "--ignore-eos", "--warmup", "0", "--report-json", report],
+                        "--max-batch-size", str(options.streams), "--ignore-eos", "--temperature", "0", "--warmup", "0", "--report-json", report],
                        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return json.loads(report.read_text())["streaming_metrics"]["avg_tpot_ms"]
 

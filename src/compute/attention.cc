@@ -124,6 +124,7 @@ void CheckAttention(const AttentionShape& shape, const CacheShape& kv) {
 
 // What one task computes: some heads of one KV head for some rows of a sequence.
 struct AttentionTask {
+  const CacheShape& kv;
   const KvSequence* sequence = nullptr;
   int64_t first = 0;  // row of the sequence
   int64_t kv_head = 0;
@@ -132,9 +133,9 @@ struct AttentionTask {
   bool is_partial = false;
 };
 
-void Attend(const Exec& exec, const AttentionShape& shape, const CacheShape& kv,
-            const TensorView& q, const PagedKv& cache, const TensorView& y,
-            const AttentionTask& task) {
+void Attend(const Exec& exec, const AttentionShape& shape, const TensorView& q,
+            const PagedKv& cache, const TensorView& y, const AttentionTask& task) {
+  const CacheShape& kv = task.kv;
   const KvSequence& s = *task.sequence;
   const int64_t row = s.first_row + task.first;
   const int64_t head_width = task.is_partial ? shape.value_dim + 2 : shape.value_dim;
@@ -248,8 +249,9 @@ void AttendAll(const Exec& exec, const AttentionShape& shape, const TensorView& 
     if (block * kRowsPerTask >= s.num_tokens) return;
     const int64_t kv_head = task % per_sequence / head_tasks;
     const int64_t first_head = task % head_tasks * kHeadsPerTask;
-    Attend(exec, shape, kv, q, cache, y,
-           {.sequence = &s,
+    Attend(exec, shape, q, cache, y,
+           {.kv = kv,
+            .sequence = &s,
             .first = block * kRowsPerTask,
             .kv_head = kv_head,
             .q_head = kv_head * heads + first_head,

@@ -158,9 +158,12 @@ void CheckLayout(const ConfigFile& file) {
 }  // namespace
 
 ConfigFile ParseConfigFile(std::string_view text, std::string_view source) {
+  return JudgeSettings(ParseYamlSettings(text, source), source);
+}
+
+ConfigFile JudgeSettings(std::span<const YamlSetting> settings, std::string_view source) {
   ConfigFile file{.source = std::string(source)};
-  for (const YamlSetting& setting : ParseYamlSettings(text, source))
-    file.settings.push_back(Judge(source, setting));
+  for (const YamlSetting& setting : settings) file.settings.push_back(Judge(source, setting));
   RefuseTwoSpellings(file);
   CheckLayout(file);
   return file;

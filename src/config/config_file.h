@@ -2,6 +2,7 @@
 // Pure; any thread.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,6 +30,8 @@ struct ConfigFile {
 // kInvalid for an unknown key, with the nearest known one, for a value that an option does not
 // allow, for two keys that set the same, and for sizes that contradict each other.
 ConfigFile ParseConfigFile(std::string_view text, std::string_view source);
+// The same of values that have been read.
+ConfigFile JudgeSettings(std::span<const YamlSetting> settings, std::string_view source);
 // The same of a file. Errors: those, and of ReadFile.
 ConfigFile ReadConfigFile(const std::string& path);
 

@@ -116,6 +116,7 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, const Ra
 
 Engine::Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team)
     : options_(options),
+      spec_(&model.spec()),
       moe_shape_(model.spec().moe),
       vocab_size_(model.spec().vocab_size),
       num_moe_layers_(model.spec().moe.layers.size()),
@@ -176,7 +177,59 @@ RequestId Engine::Submit(Request request) {
   return id;
 }
 
+RequestId Engine::SubmitComputed(Request request, ComputedPrompt prompt) {
+  WIDELOAD_CHECK(!request.prompt_logits, "a prompt computed elsewhere has no logits here");
+  const RequestId id = Submit(std::move(request));
+  if (scheduler_->Find(id) == nullptr) return id;
+  Sequence& sequence = scheduler_->GoOnWith(id, prompt.token, prompt.num_cached_tokens);
+  NoteAllowed(sequence, vocab_size_);
+  TakeToken(sequence, prompt.token);
+  leases_.emplace(id, std::move(prompt.lease));
+  return id;
+}
+
+CachedSequence Engine::Cached(const Sequence& sequence) const {
+  CachedSequence cached{.spec = spec_, .caches = {}, .tables = sequence.tables};
+  const auto size = static_cast<size_t>(options_.layout.tp);
+  for (size_t i = 0; i < size; ++i) {
+    cached.caches.push_back(team_->cache(static_cast<size_t>(sequence.group) * size + i));
+    WIDELOAD_CHECK(cached.caches.back() != nullptr, "the cache of another process is asked for");
+  }
+  return cached;
+}
+
+std::optional<CachedSequence> Engine::Kept(RequestId id) const {
+  const Sequence* const sequence = scheduler_->Find(id);
+  if (sequence == nullptr || !sequence->is_held) return std::nullopt;
+  return Cached(*sequence);
+}
+
+void Engine::Release(RequestId id) {
+  const Sequence* const sequence = scheduler_->Find(id);
+  if (sequence != nullptr && sequence->is_held) Retire(id);
+}
+
+// While no rank computes.
+void Engine::FetchPrompts(const MicroBatch& batch) {
+  if (leases_.empty()) return;
+  for (const auto& entries : batch.groups)
+    for (const PlanEntry& entry : entries) {
+      const auto lease = leases_.find(entry.sequence->id);
+      if (lease == leases_.end()) continue;
+      const int64_t first_block = std::exchange(entry.sequence->fetch_from, -1);
+      if (first_block >= 0) {  // else it was preempted before it ran, and is computed here
+        const auto begin = std::chrono::steady_clock::now();
+        hand_over_.num_bytes +=
+            CopySequence(lease->second->prompt(), Cached(*entry.sequence), first_block);
+        hand_over_.ns += (std::chrono::steady_clock::now() - begin) / std::chrono::nanoseconds(1);
+        ++hand_over_.num_prompts;
+      }
+      leases_.erase(lease);
+    }
+}
+
 void Engine::Retire(RequestId id) {
+  leases_.erase(id);
   scheduler_->Retire(id);
   team_->Forget(id);
 }
@@ -192,7 +245,8 @@ bool Engine::IsOnItsWay(RequestId id) const {
 }
 
 void Engine::Cancel(RequestId id) {
-  if (scheduler_->Find(id) == nullptr || std::ranges::count(cancelled_, id) > 0) return;
+  const Sequence* const sequence = scheduler_->Find(id);
+  if (sequence == nullptr || sequence->is_held || std::ranges::count(cancelled_, id) > 0) return;
   // Stages use what a micro-batch on its way has: Collect retires it.
   if (IsOnItsWay(id))
     cancelled_.push_back(id);
@@ -214,6 +268,7 @@ bool Engine::PlanNext() {
       if (!plan.empty()) {
         for (size_t g = 0; g < plan.groups.size(); ++g)
           next.groups[g].assign(plan.groups[g].begin(), plan.groups[g].end());
+        FetchPrompts(next);
         next.iteration = pipeline.num_planned++;
         return true;
       }
@@ -338,7 +393,10 @@ void Engine::Collect(const MicroBatch& batch) {
         finish = FinishReason::kStop;
         events_.push_back({.id = id, .finish = finish});
       }
-      if (finish != FinishReason::kNone) Retire(id);
+      if (finish == FinishReason::kLength && sequence.request.keeps_cache)
+        scheduler_->Hold(id);
+      else if (finish != FinishReason::kNone)
+        Retire(id);
     }
   }
 }

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -12,6 +13,7 @@
 
 #include "model/model.h"
 #include "rebalance/online_balancer.h"
+#include "runtime/cached_prompt.h"
 #include "runtime/engine_options.h"
 #include "runtime/exchange_figures.h"
 #include "runtime/scheduler.h"
@@ -52,6 +54,22 @@ class Engine {
 
   // Takes a request. A request that can never run ends with an error event of the next Step.
   RequestId Submit(Request request);
+  // Takes a request whose prompt another engine has computed (HandOverRefusal): goes on behind
+  // `prompt.token`, of which there is no event, with the bits of an engine that has computed it
+  // itself. The lease ends when the keys and values are here. No request with prompt_logits.
+  RequestId SubmitComputed(Request request, ComputedPrompt prompt);
+  // Whether the request still waits for its prompt's keys and values.
+  bool HasLease(RequestId id) const { return leases_.contains(id); }
+  // Ends all leases; their requests must not run any more.
+  void DropLeases() { leases_.clear(); }
+  const HandOverFigures& hand_over_figures() const { return hand_over_; }
+
+  // What the cache holds of a request with keeps_cache that has ended by its length; of ranks that
+  // are threads. None of others.
+  std::optional<CachedSequence> Kept(RequestId id) const;
+  // Lets go of that. Unknown ids are ignored.
+  void Release(RequestId id);
+
   // Ends a request; its event comes with the next Step. Unknown or finished ids are ignored.
   void Cancel(RequestId id);
 
@@ -143,6 +161,8 @@ class Engine {
   struct Pipeline;
   bool PlanNext();
   bool IsOnItsWay(RequestId id) const;
+  CachedSequence Cached(const Sequence& sequence) const;
+  void FetchPrompts(const MicroBatch& batch);
   void Collect(const MicroBatch& batch);
   void CountRows(std::span<MicroBatch* const> stages);
   void DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output);
@@ -155,6 +175,7 @@ class Engine {
   void LeaveToStuckRanks();
 
   EngineOptions options_;
+  const model::ModelSpec* spec_;
   moe::MoeShape moe_shape_;
   int64_t vocab_size_;
   size_t num_moe_layers_;
@@ -181,6 +202,9 @@ class Engine {
   std::vector<double> rank_rows_;       // [ranks of a stage] of one layer
   std::vector<int64_t> computed_rows_;  // [ranks of a stage][MoE layers]
   std::vector<RequestId> cancelled_;    // of those whose micro-batch is on its way
+  // Of requests whose prompts have not been fetched.
+  std::map<RequestId, std::shared_ptr<const PromptLease>> leases_;
+  HandOverFigures hand_over_;
 };
 
 }  // namespace wideload::runtime

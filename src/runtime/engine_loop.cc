@@ -15,6 +15,7 @@ EngineLoop::EngineLoop(Engine& engine, const tokenizer::Tokenizer* tokenizer, No
 
 EngineLoop::~EngineLoop() {
   EndWorks();
+  engine_.DropLeases();
   engine_.SetLogitsSink({});
 }
 
@@ -58,13 +59,16 @@ void EngineLoop::EndWorks() {
 
 void EngineLoop::Wake() { wake_.Increment(); }
 
-bool EngineLoop::idle() const { return jobs_.empty() && wake_.Load() == seen_; }
+bool EngineLoop::idle() const {
+  return std::ssize(jobs_) == num_elsewhere_ && wake_.Load() == seen_;
+}
 
 void EngineLoop::Wait(std::chrono::milliseconds longest) { wake_.Sleep(seen_, longest); }
 
 void EngineLoop::Step() {
   TakeInbox();
   EndLate();
+  EndUnfetched();
   const auto start = std::chrono::steady_clock::now();
   try {
     const std::span<const Event> events = engine_.Step();
@@ -86,6 +90,7 @@ void EngineLoop::TakeInbox() {
     const std::lock_guard lock(inbox_mutex_);
     std::swap(arrivals_, new_arrivals_);
     std::swap(cancellations_, new_cancellations_);
+    std::swap(prompts_, new_prompts_);
     works.swap(works_);
   }
   for (const Work& work : works) work(&engine_);
@@ -98,6 +103,8 @@ void EngineLoop::TakeInbox() {
     Finish(job);
   }
   new_cancellations_.clear();
+  for (ContextDelta& prompt : new_prompts_) TakePrompt(std::move(prompt));
+  new_prompts_.clear();
 }
 
 void EngineLoop::Start(Arrival arrival) {
@@ -111,7 +118,14 @@ void EngineLoop::Start(Arrival arrival) {
                 .num_prompt_logprobs = arrival.job.prompt_logprobs,
                 .prompt = {},
                 .prompt_logprobs = {},
-                .begun = {}};
+                .begun = {},
+                .request = {},
+                .cancel_prompt = {},
+                .computed = {}};
+  if (context_ != nullptr) {
+    jobs_.emplace(arrival.id, std::move(active));
+    return BeginPrompt(arrival.id, std::move(arrival.job));
+  }
   if (active.num_prompt_logprobs >= 0) {
     active.prompt = arrival.job.request.prompt;
     active.prompt_logprobs.resize(active.prompt.size());
@@ -120,6 +134,68 @@ void EngineLoop::Start(Arrival arrival) {
   active.request_id = engine_.Submit(std::move(arrival.job.request));
   job_of_.emplace(active.request_id, arrival.id);
   jobs_.emplace(arrival.id, std::move(active));
+}
+
+void EngineLoop::BeginPrompt(JobId id, Job job) {
+  jobs_.at(id).request = job.request;
+  ++num_elsewhere_;
+  job.sink = [this, id](Delta delta) {
+    {
+      const std::lock_guard lock(inbox_mutex_);
+      if (has_ended_) return;
+      prompts_.push_back({.id = id, .delta = std::move(delta)});
+    }
+    Wake();
+  };
+  jobs_.at(id).cancel_prompt = context_->Begin(std::move(job));
+}
+
+void EngineLoop::TakePrompt(ContextDelta prompt) {
+  const auto job = jobs_.find(prompt.id);
+  if (job == jobs_.end()) return;
+  Active& active = job->second;
+  active.begun = prompt.delta.begun;
+  const bool goes_on = prompt.delta.lease != nullptr;
+  Delta delta =
+      active.generation.Take({.id = -1,
+                              .token = prompt.delta.token,
+                              .finish = goes_on ? FinishReason::kNone : prompt.delta.finish,
+                              .error = std::move(prompt.delta.error),
+                              .logprobs = std::move(prompt.delta.logprobs),
+                              .num_cached_tokens = prompt.delta.num_cached_tokens});
+  delta.prompt_logprobs = std::move(prompt.delta.prompt_logprobs);
+  delta.begun = active.begun;
+  if (goes_on && !delta.is_last()) {
+    active.computed = now_();
+    active.cancel_prompt = {};
+    --num_elsewhere_;
+    active.request_id = engine_.SubmitComputed(
+        std::move(active.request), {.lease = std::move(prompt.delta.lease),
+                                    .token = prompt.delta.token,
+                                    .num_cached_tokens = prompt.delta.num_cached_tokens});
+    job_of_.emplace(active.request_id, prompt.id);
+  }
+  const bool is_last = delta.is_last();
+  active.sink(std::move(delta));
+  if (is_last) Finish(job);
+}
+
+// Of computed prompts that had no place here for too long.
+void EngineLoop::EndUnfetched() {
+  if (context_ == nullptr) return;
+  const auto now = now_();
+  for (auto job = jobs_.begin(); job != jobs_.end();) {
+    const auto late = job++;
+    const Active& active = late->second;
+    if (active.request_id < 0 || now - active.computed < transfer_timeout_ ||
+        !engine_.HasLease(active.request_id))
+      continue;
+    late->second.sink(late->second.generation.End(
+        FinishReason::kError,
+        fmt::format("the keys and values of the prompt were not fetched within {} ms",
+                    transfer_timeout_.count())));
+    Finish(late);
+  }
 }
 
 void EngineLoop::EndLate() {
@@ -151,6 +227,12 @@ void EngineLoop::Deliver(const Event& event) {
   Delta delta = active.generation.Take(event);
   delta.prompt_logprobs = std::exchange(active.prompt_logprobs, {});
   delta.begun = active.begun;
+  if (auto kept = event.finish == FinishReason::kLength ? engine_.Kept(event.id) : std::nullopt)
+    delta.lease = std::make_shared<const PromptLease>(std::move(*kept), [this, id = event.id] {
+      Post([id](Engine* engine) {
+        if (engine != nullptr) engine->Release(id);
+      });
+    });
   const bool is_last = delta.is_last();
   active.sink(std::move(delta));
   if (is_last) Finish(job);
@@ -158,8 +240,13 @@ void EngineLoop::Deliver(const Event& event) {
 
 // The engine may have ended it already.
 void EngineLoop::Finish(Jobs::iterator job) {
-  engine_.Cancel(job->second.request_id);
-  job_of_.erase(job->second.request_id);
+  if (job->second.cancel_prompt) {
+    job->second.cancel_prompt();
+    --num_elsewhere_;
+  } else {
+    engine_.Cancel(job->second.request_id);
+    job_of_.erase(job->second.request_id);
+  }
   jobs_.erase(job);
 }
 
@@ -185,8 +272,16 @@ void EngineLoop::FailAll(const std::string& reason) {
   failure_ = reason;
   has_ended_ = true;  // before anybody is told
   EndWorks();
+  std::vector<ContextDelta> late;  // with leases
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    late.swap(prompts_);
+  }
+  engine_.DropLeases();
+  num_elsewhere_ = 0;
   while (!jobs_.empty()) {
     const auto job = jobs_.begin();
+    if (job->second.cancel_prompt) job->second.cancel_prompt();
     job->second.sink(job->second.generation.End(FinishReason::kError, reason));
     job_of_.erase(job->second.request_id);
     jobs_.erase(job);

@@ -14,6 +14,7 @@
 #include "runtime/engine.h"
 #include "runtime/engine_monitor.h"
 #include "runtime/generation.h"
+#include "runtime/prompt_computer.h"
 
 namespace wideload::runtime {
 
@@ -72,7 +73,8 @@ class EngineLoop {
   // Takes what is in the inbox, runs one iteration, and hands out what came of it. Errors: as
   // Engine::Step; every request has then ended with kError, and no later one runs.
   void Step();
-  // No request is there that has not ended.
+  // Nothing is there for the engine to do: no request that has not ended, but those whose prompts
+  // others compute.
   bool idle() const;
   // Rests until something came into the inbox, Wake was called, or `longest` is over; may return
   // early.
@@ -80,6 +82,14 @@ class EngineLoop {
 
   // Ends every request, those to come included, with kError and this reason.
   void EndAll(const std::string& reason);
+
+  // Has prompts computed by others, whose engines hand them over to this one; before the first
+  // Step. A prompt that has not been fetched so long after its end ends with kError. `computer`
+  // must outlive the loop.
+  void UseContext(PromptComputer& computer, std::chrono::milliseconds transfer_timeout) {
+    context_ = &computer;
+    transfer_timeout_ = transfer_timeout;
+  }
 
   // Notes from now on what the engine does; before the first Step.
   void Watch() { monitor_.emplace(engine_); }
@@ -100,7 +110,7 @@ class EngineLoop {
 
  private:
   struct Active {
-    RequestId request_id = -1;
+    RequestId request_id = -1;  // -1: its prompt is computed elsewhere
     Generation generation;
     DeltaSink sink;
     std::optional<std::chrono::steady_clock::time_point> deadline;
@@ -108,6 +118,14 @@ class EngineLoop {
     std::vector<int32_t> prompt;  // with prompt logprobs
     std::vector<std::vector<TokenLogprob>> prompt_logprobs;
     std::chrono::steady_clock::time_point begun;  // as Delta
+    Request request;                              // that goes on here when its prompt is computed
+    std::function<void()> cancel_prompt;          // of that one; empty: there is none
+    std::chrono::steady_clock::time_point computed;  // when it was
+  };
+  // What came of a prompt that others compute.
+  struct ContextDelta {
+    JobId id = -1;
+    Delta delta;
   };
   using Jobs = std::map<JobId, Active>;
   struct Arrival {
@@ -118,6 +136,9 @@ class EngineLoop {
 
   void TakeInbox();
   void Start(Arrival arrival);
+  void BeginPrompt(JobId id, Job job);
+  void TakePrompt(ContextDelta prompt);
+  void EndUnfetched();
   void EndLate();
   void NoteBegun(std::chrono::steady_clock::time_point time);
   void Deliver(const Event& event);
@@ -134,15 +155,20 @@ class EngineLoop {
   std::mutex inbox_mutex_;
   std::vector<Arrival> arrivals_;      // of the inbox
   std::vector<JobId> cancellations_;   // of the inbox
+  std::vector<ContextDelta> prompts_;  // of the inbox
   std::vector<Work> works_;            // of the inbox
   bool takes_works_ = true;            // of the inbox
   std::vector<Arrival> new_arrivals_;  // the inbox's, taken
   std::vector<JobId> new_cancellations_;
+  std::vector<ContextDelta> new_prompts_;
   std::atomic<JobId> next_id_{0};
   EventWord wake_;
   uint32_t seen_ = 0;  // of wake_, when the inbox was taken last
 
+  PromptComputer* context_ = nullptr;  // null: the engine computes prompts, too
+  std::chrono::milliseconds transfer_timeout_{0};
   Jobs jobs_;
+  int64_t num_elsewhere_ = 0;  // of the jobs: whose prompts others compute
   std::map<RequestId, JobId> job_of_;
   std::vector<TokenLogit> scratch_;
   std::optional<EngineMonitor> monitor_;

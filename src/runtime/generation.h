@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,8 @@
 #include "tokenizer/tokenizer.h"
 
 namespace wideload::runtime {
+
+class PromptLease;
 
 // When a text ends, and what of it is shown.
 struct TextOptions {
@@ -33,6 +36,8 @@ struct Delta {
   int64_t num_cached_tokens = 0;  // as Event; 0 where End made it
   // When the first iteration with the request began; of an EngineLoop. Its beginning: none did.
   std::chrono::steady_clock::time_point begun{};
+  // The last one of a request with keeps_cache that has ended by its length, of an EngineLoop.
+  std::shared_ptr<const PromptLease> lease{};
 
   bool is_last() const { return finish != FinishReason::kNone; }
 };

@@ -103,6 +103,8 @@ class Rank {
   }
   // Of the last iteration; outputs may be more than it had entries.
   RankResult result() const;
+  // Of the first micro-batch.
+  const kv::PagedCache& cache() const { return caches_.front(); }
   const model::Model& model() const { return model_; }
   const Workspace& workspace() const { return workspace_; }
 

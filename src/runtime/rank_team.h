@@ -50,6 +50,8 @@ class RankTeam {
   std::span<const int32_t> stuck_ranks() const { return stuck_ranks_; }
   // Of the last iteration. r < size().
   RankResult result(size_t r) const { return members_[r]->rank->result(); }
+  // Of a rank's first micro-batch; read and written between iterations only.
+  const kv::PagedCache* cache(size_t r) const { return &members_[r]->rank->cache(); }
   void SetRecorder(statistics::Recorder* recorder);
   // Whether results have routed_counts, from the next iteration on; after Start.
   void CountRouted(bool is_counting);

@@ -50,6 +50,8 @@ struct Request {
   // What is generated stays within it, and ends where nothing can follow; eos_ids can be chosen
   // where its text may end. Of all ids of the model. Null: none.
   std::shared_ptr<grammar::TokenGrammar> grammar;
+  // Where it ends by its length, what the cache holds of it stays until Engine::Release.
+  bool keeps_cache = false;
 };
 
 // Ascending in the order of Submit; never used again.

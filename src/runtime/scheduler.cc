@@ -91,6 +91,14 @@ std::string Scheduler::Add(RequestId id, Request request) {
   return "";
 }
 
+Sequence& Scheduler::GoOnWith(RequestId id, int32_t token, int64_t num_cached) {
+  Sequence& sequence = *sequences_.at(id);
+  sequence.tokens.push_back(token);
+  sequence.num_cached = num_cached;
+  sequence.is_elsewhere = true;
+  return sequence;
+}
+
 // Before those that come after it. Most come last.
 std::list<Sequence*>::iterator Scheduler::PlaceIn(std::list<Sequence*>& list,
                                                   const Sequence& sequence) {
@@ -219,6 +227,7 @@ void Scheduler::Preempt(Group& group, Sequence& sequence) {
   }
   FreeAll(group, sequence);
   sequence.num_computed = 0;
+  sequence.fetch_from = -1;
   sequence.group = -1;
   sequence.last_plan = -1;
   ++sequence.num_preemptions;
@@ -312,7 +321,8 @@ void Scheduler::UseCached(Group& group, Sequence& sequence, int64_t num_blocks) 
       group.blocks.front().Use(PrefixOf(sequence, num_blocks), sequence.tables.front().blocks);
   sequence.num_kept_blocks = num_blocks;
   sequence.num_computed = num_blocks * options_.block_tokens();
-  if (sequence.request.prompt_logits || sequence.num_preemptions > 0) return;
+  if (sequence.request.prompt_logits || sequence.num_preemptions > 0 || sequence.is_elsewhere)
+    return;
   sequence.num_cached = sequence.num_computed;
   prefix_figures_.num_queries += sequence.prompt_length;
   prefix_figures_.num_hits += sequence.num_cached;
@@ -355,12 +365,28 @@ void Scheduler::Admit(Sequence& sequence, const Place& place) {
     sequence.block_hashes.reserve(static_cast<size_t>(needed / options_.block_tokens()));
     UseCached(group, sequence, place.cached.num_blocks);
   }
+  if (sequence.is_elsewhere) AwaitPrompt(group, sequence);
   group.running.splice(PlaceIn(group.running, sequence), waiting_, sequence.place);
   sequence.group = IndexOf(group);
   sequence.num_deferred = 0;
   admitted_.push_back(sequence.id);
   group.has_prompts = true;
   WIDELOAD_CHECK(TryPlan(group, sequence), "request {} was admitted without room", sequence.id);
+}
+
+// Blocks for what the other cache has of the prompt, behind those that are here already.
+void Scheduler::AwaitPrompt(Group& group, Sequence& sequence) {
+  sequence.is_elsewhere = false;
+  sequence.fetch_from = std::ssize(sequence.tables.front().blocks);
+  sequence.num_computed = sequence.prompt_length;
+  for (size_t c = 0; c < classes_.size(); ++c) {
+    BlockTable& table = sequence.tables[c];
+    table.num_given_back =
+        kv::NumBlocksBehind(classes_[c].window, sequence.num_computed, options_.num_context_ranks);
+    while (std::ssize(table.blocks) < options_.BlocksFor(sequence.prompt_length))
+      table.blocks.push_back(
+          std::ssize(table.blocks) < table.num_given_back ? -1 : group.blocks[c].Allocate());
+  }
 }
 
 // The group with the fewest tokens to compute until this sequence's are, its own that are not
@@ -397,6 +423,14 @@ FinishReason Scheduler::Complete(const PlanEntry& entry, int32_t token) {
   return done && !prompt_only ? FinishReason::kLength : FinishReason::kNone;
 }
 
+void Scheduler::Hold(RequestId id) {
+  Sequence& sequence = *sequences_.at(id);
+  WIDELOAD_CHECK(sequence.group >= 0 && !sequence.is_held, "request {} has no blocks to hold", id);
+  sequence.is_held = true;
+  Group& group = groups_[static_cast<size_t>(sequence.group)];
+  held_.splice(held_.end(), group.running, sequence.place);
+}
+
 bool Scheduler::Retire(RequestId id) {
   const auto it = sequences_.find(id);
   if (it == sequences_.end()) return false;
@@ -404,7 +438,7 @@ bool Scheduler::Retire(RequestId id) {
   if (sequence->group >= 0) {
     Group& group = groups_[static_cast<size_t>(sequence->group)];
     FreeAll(group, *sequence);
-    group.running.erase(sequence->place);
+    (sequence->is_held ? held_ : group.running).erase(sequence->place);
   } else {
     waiting_.erase(sequence->place);
   }

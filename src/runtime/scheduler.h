@@ -83,11 +83,16 @@ struct Sequence {
   int64_t num_cached = 0;          // of the prompt, that were there when it was first admitted
   int32_t group = -1;              // of all micro-batches; -1: waiting
   int64_t num_preemptions = 0;
+  // Of a prompt that was computed elsewhere: the first block whose contents must come before the
+  // next iteration; -1: none has to.
+  int64_t fetch_from = -1;
+  bool is_held = false;  // ended, but for its blocks
   // Of a request with a grammar (constraint.h): where its generated tokens stand, and the bits of
   // the tokens that may come next; empty: all.
   std::optional<grammar::TokenMatcher> matcher;
   grammar::TokenBits allowed;
   // The scheduler's own.
+  bool is_elsewhere = false;             // its prompt's keys and values, while it waits
   std::list<Sequence*>::iterator place;  // in the list of its group, or of those that wait
   int64_t turn = 0;                      // those of lower ones come first, then those of lower ids
   int64_t last_plan = -1;                // that has an entry of it
@@ -126,6 +131,11 @@ class Scheduler {
 
   // Takes the request. Returns RefusalReason: a request that can never run is not taken. Ids rise.
   std::string Add(RequestId id, Request request);
+  // Says of a request that was added and never planned that its prompt was computed elsewhere, with
+  // so many tokens found in a cache there, and gave `token`. When it is admitted it has blocks for
+  // the prompt and goes on with the token: what Sequence::fetch_from names must be there first.
+  // Preempted, it is computed here from its own tokens.
+  Sequence& GoOnWith(RequestId id, int32_t token, int64_t num_cached);
 
   // Chooses the next iteration's work: decodes first, then prompt chunks, then waiting requests,
   // each in order of their turns. A request's turn is that of its arrival, as if it had come
@@ -152,6 +162,10 @@ class Scheduler {
   // every entry, then Retire.
   FinishReason Complete(const PlanEntry& entry, int32_t token);
 
+  // Takes an admitted request out between iterations, but for its blocks, which stay as they are
+  // until Retire. It is no running one any more.
+  void Hold(RequestId id);
+
   // Takes a request out at any time between Plan's iteration and the next, finished or not; frees
   // its blocks. Takes as long whatever the number of requests. False if unknown.
   bool Retire(RequestId id);
@@ -162,7 +176,8 @@ class Scheduler {
   int64_t num_preemptions() const { return num_preemptions_; }
   // Share of the KV blocks of all groups that requests use; of layers without a window.
   double kv_usage() const;
-  bool idle() const { return sequences_.empty(); }
+  int64_t num_held() const { return std::ssize(held_); }
+  bool idle() const { return std::ssize(sequences_) == num_held(); }
   bool has_prefix_cache() const { return has_prefix_cache_; }
   const PrefixFigures& prefix_figures() const { return prefix_figures_; }
   // Nothing computed so far is found by requests to come, but what running ones hold.
@@ -191,6 +206,7 @@ class Scheduler {
   void PlanRunning(Group& group, bool decodes);
   void AdmitWaiting();
   void Admit(Sequence& sequence, const Place& place);
+  void AwaitPrompt(Group& group, Sequence& sequence);
   bool MayPass(const Sequence& blocked) const;
   bool HasRoom(const Group& group) const;
   void NoteStarved(Group& group);
@@ -226,8 +242,9 @@ class Scheduler {
   std::vector<kv::BlockClass> classes_;
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
   std::list<Sequence*> waiting_;  // in order of their turns
-  std::vector<Group> groups_;     // [micro-batches * groups]
-  int32_t micro_batch_ = 0;       // that is planned for
+  std::list<Sequence*> held_;
+  std::vector<Group> groups_;  // [micro-batches * groups]
+  int32_t micro_batch_ = 0;    // that is planned for
   bool has_prefix_cache_;
   PrefixFigures prefix_figures_;
   StepPlan plan_;

@@ -42,6 +42,9 @@ class Team {
   RankResult result(size_t r) const {
     return Visit([r](auto& team) { return team.result(r); });
   }
+  const kv::PagedCache* cache(size_t r) const {
+    return Visit([r](auto& team) { return team.cache(r); });
+  }
   void SetRecorder(statistics::Recorder* recorder) {
     Visit([&](auto& team) { team.SetRecorder(recorder); });
   }

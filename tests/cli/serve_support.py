@@ -17,12 +17,12 @@ SERVING = re.compile(r"serving (\S+) on https?://localhost:(\d+)")
 
 
 class Server:
-    """`command` is what runs the program, with arguments that come before those of serve; `tls` an SSLContext to ask with."""
+    """`command` is what runs the program, with arguments that come before those of serve; `tls` an SSLContext to ask with; `words` what to run."""
 
-    def __init__(self, *flags, command=(str(PROGRAM),), env=None, tls=None):
+    def __init__(self, *flags, command=(str(PROGRAM),), env=None, tls=None, words=("serve", "--port", "0", "--threads", "1")):
         self.tls = tls
         self.err = tempfile.NamedTemporaryFile(prefix="wideload-serve-", suffix=".err")
-        self.process = subprocess.Popen([*command, "serve", "--port", "0", "--threads", "1", *map(str, flags)],
+        self.process = subprocess.Popen([*command, *words, *map(str, flags)],
                                         stdout=subprocess.DEVNULL, stderr=self.err, stdin=subprocess.DEVNULL, env=env)
         end = time.monotonic() + TIMEOUT_S
         while not (found := SERVING.search(self.stderr())):

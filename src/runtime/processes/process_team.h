@@ -60,6 +60,8 @@ class ProcessTeam {
   std::span<const int32_t> stuck_ranks() const { return {}; }
   // Of rank r in the last Run; valid until the next.
   RankResult result(size_t r) const;
+  // Null: none is in this process's reach.
+  const kv::PagedCache* cache(size_t) const { return nullptr; }
   // As those of RankTeam.
   void SetRecorder(statistics::Recorder* recorder);
   // Likewise.

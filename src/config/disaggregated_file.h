@@ -1,0 +1,36 @@
+// The file of `serve disaggregated`: TensorRT-LLM's keys for servers that compute prompts, servers
+// that generate, and their front door. Pure; any thread.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "config/config_file.h"
+
+namespace wideload::config {
+
+// context_servers or generation_servers.
+struct ServerSide {
+  ConfigFile engine;  // what its engines are told: keys of its own, and those beside both sides
+  int32_t num_instances = 1;
+  bool balances_load = false;  // router.type is load_balancing; else round_robin
+};
+
+struct DisaggregatedFile {
+  std::optional<std::string> hostname;
+  std::optional<int32_t> port;
+  ServerSide context;
+  ServerSide generation;
+  int64_t transfer_timeout_ms = 60'000;  // cache_transceiver_config.kv_transfer_timeout_ms
+};
+
+// Errors, with source, line and key: those of ParseConfigFile for the options of either side;
+// kInvalid for a side that is missing, a value that is not allowed, or two timeouts;
+// kUnsupported for what TensorRT-LLM knows and this program does not do.
+DisaggregatedFile ParseDisaggregatedFile(std::string_view text, std::string_view source);
+// The same of a file. Errors: those, and of ReadFile.
+DisaggregatedFile ReadDisaggregatedFile(const std::string& path);
+
+}  // namespace wideload::config

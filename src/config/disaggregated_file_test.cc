@@ -1,0 +1,116 @@
+#include "config/disaggregated_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace wideload::config {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr std::string_view kSides = "context_servers: {}\ngeneration_servers: {}\n";
+
+std::string Refusal(const std::string& text, ErrorKind kind) {
+  try {
+    ParseDisaggregatedFile(text, "a.yaml");
+    return "";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), kind) << e.what();
+    return e.what();
+  }
+}
+
+EngineFlags FlagsOf(const ServerSide& side) {
+  EngineFlags flags;
+  ApplyConfigFile(side.engine, flags);
+  return flags;
+}
+
+// The keys of TensorRT-LLM's example.
+TEST(DisaggregatedFile, GivesEachSideItsKeysAndThoseBesideBoth) {
+  const DisaggregatedFile file = ParseDisaggregatedFile(
+      "hostname: 0.0.0.0\nport: 8300\nbackend: pytorch\nmax_batch_size: 9\n"
+      "context_servers:\n"
+      "  num_instances: 2\n"
+      "  router: {type: load_balancing}\n"
+      "  tensor_parallel_size: 2\n"
+      "  max_num_tokens: 100\n"
+      "  cache_transceiver_config: {backend: UCX, kv_transfer_timeout_ms: 700}\n"
+      "generation_servers:\n"
+      "  num_instances: 1\n"
+      "  tensor_parallel_size: 4\n"
+      "  enable_attention_dp: true\n"
+      "  max_batch_size: 5\n"
+      "  cache_transceiver_config: {backend: UCX}\n",
+      "a.yaml");
+  EXPECT_EQ(file.hostname, "0.0.0.0");
+  EXPECT_EQ(file.port, 8300);
+  EXPECT_EQ(file.transfer_timeout_ms, 700);
+  EXPECT_EQ(file.context.num_instances, 2);
+  EXPECT_TRUE(file.context.balances_load);
+  const EngineFlags context = FlagsOf(file.context);
+  EXPECT_EQ(context.tp, 2);
+  EXPECT_EQ(context.max_num_tokens, 100);
+  EXPECT_EQ(context.max_batch_size, 9);
+  EXPECT_EQ(context.sources.at("--max-num-tokens"), "a.yaml:9: max_num_tokens");
+  const EngineFlags generation = FlagsOf(file.generation);
+  EXPECT_EQ(generation.tp, 4);
+  EXPECT_TRUE(generation.attention_dp);
+  EXPECT_EQ(generation.max_batch_size, 5);
+  EXPECT_EQ(generation.max_num_tokens, EngineFlags().max_num_tokens);
+}
+
+TEST(DisaggregatedFile, HasDefaultsForWhatIsNotSaid) {
+  const DisaggregatedFile file = ParseDisaggregatedFile(kSides, "a.yaml");
+  EXPECT_EQ(file.hostname, std::nullopt);
+  EXPECT_EQ(file.context.num_instances, 1);
+  EXPECT_FALSE(file.context.balances_load);
+  EXPECT_EQ(file.transfer_timeout_ms, 60'000);
+}
+
+TEST(DisaggregatedFile, RefusesByNameWhatIsWrong) {
+  EXPECT_THAT(Refusal("context_servers: {}\n", ErrorKind::kInvalid),
+              HasSubstr("generation_servers is missing"));
+  EXPECT_THAT(Refusal("context_servers: 3\ngeneration_servers: {}\n", ErrorKind::kInvalid),
+              HasSubstr("a.yaml:1: context_servers is 3; a map is allowed"));
+  const std::string sides(kSides);
+  EXPECT_THAT(Refusal(sides + "port: 70000\n", ErrorKind::kInvalid),
+              HasSubstr("a.yaml:3: port is 70000"));
+  EXPECT_THAT(Refusal(sides + "hostnam: a\n", ErrorKind::kInvalid),
+              HasSubstr("unknown key \"hostnam\""));
+  const auto context = [](const std::string& text) {
+    return "generation_servers: {}\ncontext_servers: {" + text + "}\n";
+  };
+  EXPECT_THAT(Refusal(context("num_instances: 0"), ErrorKind::kInvalid),
+              HasSubstr("a.yaml:2: context_servers.num_instances is 0"));
+  EXPECT_THAT(Refusal(context("tensor_paralel_size: 2"), ErrorKind::kInvalid),
+              HasSubstr("tensor_parallel_size"));
+  EXPECT_THAT(Refusal(context("router: {type: nearest}"), ErrorKind::kInvalid),
+              HasSubstr("context_servers.router.type is nearest; supported: round_robin"));
+  EXPECT_THAT(
+      Refusal("generation_servers: {cache_transceiver_config: {kv_transfer_timeout_ms: 2}}\n"
+              "context_servers: {cache_transceiver_config: {kv_transfer_timeout_ms: 3}}\n",
+              ErrorKind::kInvalid),
+      HasSubstr("one holds for both"));
+}
+
+TEST(DisaggregatedFile, RefusesByNameWhatIsNotSupported) {
+  const std::string sides(kSides);
+  for (const char* const text :
+       {"max_retries: 3\n", "conditional_disagg_config: {max_local_prefill_length: 9}\n"})
+    EXPECT_THAT(Refusal(sides + text, ErrorKind::kUnsupported), HasSubstr("is not supported yet"));
+  EXPECT_THAT(Refusal("generation_servers: {}\ncontext_servers: {urls: [\"a:1\"]}\n",
+                      ErrorKind::kUnsupported),
+              HasSubstr("context_servers.urls: servers of other processes"));
+  EXPECT_THAT(Refusal("generation_servers: {}\ncontext_servers: {router: {type: kv_cache_aware}}\n",
+                      ErrorKind::kUnsupported),
+              HasSubstr("is kv_cache_aware"));
+  EXPECT_THAT(Refusal("generation_servers: {num_instances: 2}\ncontext_servers: {}\n",
+                      ErrorKind::kUnsupported),
+              HasSubstr("generation_servers.num_instances is 2"));
+}
+
+}  // namespace
+}  // namespace wideload::config

@@ -1,0 +1,65 @@
+// Keys and values of a prompt on their way from the engine that has computed them to the one that
+// goes on: where they lie, how long they stay, and how they come into the caches of another layout.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kv/paged_cache.h"
+#include "model/spec.h"
+#include "runtime/engine_options.h"
+#include "runtime/scheduler.h"
+
+namespace wideload::runtime {
+
+// Where a sequence's keys and values lie: in the caches of the ranks of its group.
+struct CachedSequence {
+  const model::ModelSpec* spec = nullptr;
+  std::vector<const kv::PagedCache*> caches;  // [ranks of the group]
+  std::vector<BlockTable> tables;             // of each block class, the same on all of them
+};
+
+// Copies what the blocks of `from` hold, those from `first_block` on that it has not given back,
+// into the blocks of `to`, which has as many and may be of another number of ranks: each gets its
+// heads. Both are of one model and one set of kernels. Returns the bytes written.
+int64_t CopySequence(const CachedSequence& from, const CachedSequence& to, int64_t first_block);
+
+// A prompt that an engine has computed and keeps: its blocks stay as they are while this lives.
+class PromptLease {
+ public:
+  // `release` is called once, at the end, on the thread that lets go last.
+  PromptLease(CachedSequence prompt, std::function<void()> release)
+      : prompt_(std::move(prompt)), release_(std::move(release)) {}
+  ~PromptLease() { release_(); }
+  PromptLease(const PromptLease&) = delete;
+  PromptLease& operator=(const PromptLease&) = delete;
+
+  const CachedSequence& prompt() const { return prompt_; }
+
+ private:
+  CachedSequence prompt_;
+  std::function<void()> release_;
+};
+
+// What an engine that goes on with a request gets.
+struct ComputedPrompt {
+  std::shared_ptr<const PromptLease> lease;
+  int32_t token = -1;             // the first one generated
+  int64_t num_cached_tokens = 0;  // as Event
+};
+
+// What came of prompts that an engine took over.
+struct HandOverFigures {
+  int64_t num_prompts = 0;
+  int64_t num_bytes = 0;
+  int64_t ns = 0;  // while all ranks waited
+};
+
+// Why an engine of the first options cannot hand prompts over to one of the second; "" when it can.
+std::string HandOverRefusal(const EngineOptions& from, const EngineOptions& to);
+
+}  // namespace wideload::runtime

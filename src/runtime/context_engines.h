@@ -1,0 +1,60 @@
+// Engines that compute prompts for another one, each on a thread of its own. One that fails ends
+// what it had under way; the others go on.
+#pragma once
+
+#include <atomic>
+#include <exception>
+#include <memory>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "runtime/engine_loop.h"
+#include "runtime/prompt_computer.h"
+
+namespace wideload::runtime {
+
+// Which engine computes a prompt, of those that run.
+enum class ContextRouter {
+  kRoundRobin,     // the next one in turn
+  kLoadBalancing,  // the one with the fewest prompts under way
+};
+
+class ContextEngines final : public PromptComputer {
+ public:
+  // One or more, which must outlive this; leases of their prompts must not.
+  ContextEngines(std::span<Engine* const> engines, ContextRouter router);
+  // Ends what is under way, with errors, and the threads.
+  ~ContextEngines() override;
+
+  // Where no engine runs the sink gets an error.
+  std::function<void()> Begin(Job job) override;
+
+  // Any thread. i < the number of engines.
+  EngineLoop& loop(size_t i) { return members_[i]->loop; }
+  bool is_running(size_t i) const { return !members_[i]->loop.has_ended(); }
+  bool is_any_running() const;
+  // Ends the threads, as the destructor does.
+  void Stop();
+  // What ended an engine; null: nothing. After Stop.
+  std::exception_ptr failure(size_t i) const { return members_[i]->failure; }
+
+ private:
+  struct Member {
+    explicit Member(Engine& engine) : loop(engine, nullptr) {}
+    EngineLoop loop;
+    std::shared_ptr<std::atomic<int64_t>> num_open = std::make_shared<std::atomic<int64_t>>(0);
+    std::exception_ptr failure;
+    std::jthread thread;
+  };
+  Member& Choose();
+  void Run(Member& member, size_t index);
+
+  ContextRouter router_;
+  std::vector<std::unique_ptr<Member>> members_;
+  std::atomic<uint64_t> num_begun_{0};
+  std::atomic<bool> is_stopping_{false};
+};
+
+}  // namespace wideload::runtime
