@@ -22,6 +22,7 @@ struct ServerAddress {
 // "http://HOST[:PORT][/PATH]". Errors: kInvalid, naming `flag`, found and allowed.
 ServerAddress ParseUrl(const std::string& url, const std::string& flag);
 
+// A request; `path` begins with '/'.
 struct ClientRequest {
   std::string method = "POST";
   std::string path;
@@ -31,6 +32,7 @@ struct ClientRequest {
 
 // Who takes an answer. What one throws ends the request with its text.
 struct AnswerSink {
+  // The status line has come, before any byte of the body.
   std::function<void(int status)> head;
   // The next bytes of the body, without HTTP's framing.
   std::function<void(std::string_view bytes)> body;

@@ -33,7 +33,9 @@ class ContextEngines final : public PromptComputer {
 
   // Any thread. i < the number of engines.
   EngineLoop& loop(size_t i) { return members_[i]->loop; }
+  // Whether an engine takes jobs, likewise.
   bool is_running(size_t i) const { return !members_[i]->loop.has_ended(); }
+  // Whether one of them does.
   bool is_any_running() const;
   // Ends the threads, as the destructor does.
   void Stop();

@@ -21,6 +21,7 @@ class ContextRows {
   };
   static constexpr int32_t kMaxRanks = 8;
 
+  // num_ranks: 1 to kMaxRanks.
   ContextRows(int64_t num_rows, int32_t num_ranks) : num_ranks_(num_ranks) {
     const int32_t count = num_pieces();
     int64_t place = 0;
@@ -42,6 +43,7 @@ class ContextRows {
     const bool is_last = rank + 1 == num_ranks_;
     return {num_ranks_ == 1 ? 0 : pieces_[first].place, is_last ? end_ : pieces_[first + 2].place};
   }
+  // Where a row comes in that order; -1: there is no such row.
   int64_t PlaceOf(int64_t row) const {
     for (const Piece& piece : pieces())
       if (row >= piece.rows.begin && row < piece.rows.end)

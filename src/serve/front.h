@@ -25,6 +25,7 @@ struct FrontOptions {
 // Requests are kept and forwarded on a thread of its own. The other functions: any thread.
 class Front {
  public:
+  // Starts the thread; no engine is up yet.
   explicit Front(FrontOptions options);
   // Once the HTTP server has stopped, and before it is destroyed.
   ~Front();

@@ -16,8 +16,11 @@ namespace wideload::serve {
 // `ended`; `lost` when the connection ends before. Nothing is called after the last of these.
 struct HttpAnswerSink {
   std::function<void(HttpResponse)> whole;
+  // A streamed answer: its head has come,
   std::function<void(const std::string& content_type)> begun;
+  // the next bytes of its body, without HTTP's framing,
   std::function<void(std::string_view)> piece;
+  // and its end.
   std::function<void()> ended;
   // was_taken: the server had the connection; else nobody listened.
   std::function<void(bool was_taken)> lost;

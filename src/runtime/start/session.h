@@ -71,6 +71,7 @@ struct StartSettings {
   // Of ranks that are processes: as in RankLinks.
   std::function<int()> pending_signal = {};
   std::function<void(int)> on_signal = {};
+  // Likewise: told why the run ends.
   std::function<void(const std::exception&)> on_failure = {};
 };
 
