@@ -2,12 +2,12 @@
 // run: multiply-adds in registers alone, and plain reading of the weights that are touched.
 // Usage: bench_model [--model FOLDER...] [--threads N...] [--kernels NAME] [--repetitions N]
 #include <fmt/format.h>
-#include <time.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <map>
 #include <random>
@@ -128,7 +128,7 @@ class ModelBench {
       bytes += work_.Bytes(engine_.routed_counts());
     }
     if (is_warmup_) return;
-    const double keys = static_cast<double>(kDecodePrompt + kDecodeSteps / 2);
+    const double keys = kDecodePrompt + 0.5 * kDecodeSteps;
     bytes += static_cast<double>(kDecodeSteps * batch * work_.kv_bytes_per_token) * keys;
     decode_[batch].Add(seconds / kDecodeSteps, bytes / kDecodeSteps / read_);
   }
