@@ -128,7 +128,7 @@ class ModelBench {
       bytes += work_.Bytes(engine_.routed_counts());
     }
     if (is_warmup_) return;
-    const double keys = static_cast<double>(kDecodePrompt) + kDecodeSteps / 2.0;
+    const double keys = kDecodePrompt + 0.5 * kDecodeSteps;
     bytes += static_cast<double>(kDecodeSteps * batch * work_.kv_bytes_per_token) * keys;
     decode_[batch].Add(seconds / kDecodeSteps, bytes / kDecodeSteps / read_);
   }

@@ -1,12 +1,11 @@
 // The engine of this project as a worker of bench_peers; worker.py says what its lines mean.
 // Usage: peers_worker FOLDER THREADS
 #include <fmt/format.h>
-#include <time.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <cstring>
+#include <ctime>
 #include <iostream>
 #include <sstream>
 #include <string>
