@@ -5,9 +5,11 @@
 #include <string>
 #include <vector>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/generation_config.h"
 #include "commands.h"
+#include "config/disaggregated_file.h"
 #include "config/option_page.h"
 #include "config/option_schema.h"
 #include "embedded_model.h"
@@ -41,7 +43,23 @@ const char* ClassName(config::KeyClass key_class) {
   return "";
 }
 
-Json JsonOf(const config::ConfigFile& file) {
+// What one engine is told: a file, or one side of a file of `serve disaggregated`.
+struct CheckedFile {
+  std::string side;  // "": the whole file
+  config::ConfigFile file;
+};
+
+std::vector<CheckedFile> ReadToCheck(const std::string& path) {
+  const std::string text = ReadFile(path);
+  const std::string source = path == "-" ? "standard input" : path;
+  if (!config::HasServerSides(text, source)) return {{"", config::ParseConfigFile(text, source)}};
+  config::DisaggregatedFile file = config::ParseDisaggregatedFile(text, source);
+  return {{"context_servers", std::move(file.context.engine)},
+          {"generation_servers", std::move(file.generation.engine)}};
+}
+
+Json JsonOf(const CheckedFile& checked) {
+  const config::ConfigFile& file = checked.file;
   Json keys = Json::array();
   for (const config::JudgedSetting& judged : file.settings) {
     Json entry = {{"key", judged.setting.key},
@@ -52,12 +70,14 @@ Json JsonOf(const config::ConfigFile& file) {
     if (!judged.reason.empty()) entry["reason"] = judged.reason;
     keys.push_back(std::move(entry));
   }
-  return {{"file", file.source}, {"keys", keys}};
+  Json json = {{"file", file.source}, {"keys", keys}};
+  if (!checked.side.empty()) json["side"] = checked.side;
+  return json;
 }
 
-void Print(const config::ConfigFile& file) {
-  std::cout << file.source << "\n";
-  for (const config::JudgedSetting& judged : file.settings) {
+void Print(const CheckedFile& checked) {
+  std::cout << checked.file.source << (checked.side.empty() ? "" : ": ") << checked.side << "\n";
+  for (const config::JudgedSetting& judged : checked.file.settings) {
     const std::string why =
         judged.row != nullptr ? std::string(LongName(*judged.row)) : judged.reason;
     const std::string key = judged.key == judged.setting.key
@@ -72,11 +92,12 @@ void Check(const CheckFlags& flags) {
   Json files = Json::array();
   for (const std::string& path : flags.files) {
     try {
-      const config::ConfigFile file = config::ReadConfigFile(path);
-      if (flags.json)
-        files.push_back(JsonOf(file));
-      else
-        Print(file);
+      for (const CheckedFile& checked : ReadToCheck(path)) {
+        if (flags.json)
+          files.push_back(JsonOf(checked));
+        else
+          Print(checked);
+      }
     } catch (const Error& e) {
       code = ReportFailure(e);  // the other files are looked at, too
     }
@@ -142,7 +163,9 @@ void AddConfig(Command program) {
       .Runs<NoFlags>(PrintSchema);
   const Command check = group.Subcommand("check", "what each key of configuration files does");
   CheckFlags& check_flags = check.Runs<CheckFlags>(Check);
-  check.Add("files", check_flags.files, "YAML files as --config takes them; - is standard input")
+  check
+      .Add("files", check_flags.files,
+           "YAML files as --config takes them, of serve disaggregated, too; - is standard input")
       .Required();
   check.Add("--json", check_flags.json, "one JSON document instead of the text");
   const Command show =

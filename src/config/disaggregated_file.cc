@@ -15,6 +15,8 @@ namespace {
 using Settings = std::vector<YamlSetting>;
 
 constexpr std::string_view kTimeout = "cache_transceiver_config.kv_transfer_timeout_ms";
+constexpr std::string_view kContextSide = "context_servers";
+constexpr std::string_view kGenerationSide = "generation_servers";
 constexpr int32_t kMaxInstances = 64;
 
 struct NotDone {
@@ -112,8 +114,7 @@ DisaggregatedFile ParseDisaggregatedFile(std::string_view text, std::string_view
     Settings settings = {};
     bool is_there = false;
   };
-  std::array sides = {Side{"context_servers", &file.context},
-                      Side{"generation_servers", &file.generation}};
+  std::array sides = {Side{kContextSide, &file.context}, Side{kGenerationSide, &file.generation}};
   Settings common;
   for (YamlSetting& setting : ParseYamlSettings(text, source)) {
     for (const NotDone& known : kNotDone)
@@ -156,6 +157,12 @@ DisaggregatedFile ParseDisaggregatedFile(std::string_view text, std::string_view
           "{}: generation_servers.num_instances is {}; one is supported, of any layout", source,
           file.generation.num_instances);
   return file;
+}
+
+bool HasServerSides(std::string_view text, std::string_view source) {
+  return std::ranges::any_of(ParseYamlSettings(text, source), [](const YamlSetting& setting) {
+    return IsOrLiesIn(setting.key, kContextSide) || IsOrLiesIn(setting.key, kGenerationSide);
+  });
 }
 
 DisaggregatedFile ReadDisaggregatedFile(const std::string& path) {

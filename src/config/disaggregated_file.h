@@ -30,7 +30,10 @@ struct DisaggregatedFile {
 // kInvalid for a side that is missing, a value that is not allowed, or two timeouts;
 // kUnsupported for what TensorRT-LLM knows and this program does not do.
 DisaggregatedFile ParseDisaggregatedFile(std::string_view text, std::string_view source);
-// The same of a file. Errors: those, and of ReadFile.
+// Whether a text has servers of either side, so that it is for ParseDisaggregatedFile rather than
+// ParseConfigFile. Errors: kInvalid when it is not YAML.
+bool HasServerSides(std::string_view text, std::string_view source);
+// ParseDisaggregatedFile of a file. Errors: those, and of ReadFile.
 DisaggregatedFile ReadDisaggregatedFile(const std::string& path);
 
 }  // namespace wideload::config

@@ -49,6 +49,17 @@ class ConfigFiles(CliTest):
         self.assertEqual(len(json.loads(done.stdout)["ids"]), 3)
         self.assertIn("3 ranks", self.good(*self.generate("-c", file, "--ep", "3")).stderr)
 
+    def test_check_tells_of_both_sides_of_a_file_for_prefill_and_decode_apart(self):
+        file = self.path("sides.yaml", "hostname: localhost\nmax_seq_len: 64\ncontext_servers: {max_num_tokens: 512}\n"
+                                       "generation_servers: {num_instances: 1, max_batch_size: 8}\n")
+        sides = json.loads(self.good("config", "check", file, "--json").stdout)
+        found = {side["side"]: [key["key"] for key in side["keys"]] for side in sides}
+        self.assertEqual(found, {"context_servers": ["max_num_tokens", "max_seq_len"],
+                                 "generation_servers": ["max_batch_size", "max_seq_len"]})
+        self.assertIn("sides.yaml: generation_servers", self.good("config", "check", file).stdout)
+        one = self.path("one.yaml", "context_servers: {num_instances: 1}\n")
+        self.refused(["config", "check", one], "one.yaml: generation_servers is missing")
+
     def test_what_a_run_refuses_names_file_line_and_key(self):
         for text, *found in [
                 ("max_batch_size: 0\n", r"a.yaml:1: max_batch_size is 0; allowed: 1 to 65536"),
