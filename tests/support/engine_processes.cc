@@ -2,10 +2,24 @@
 
 #include <optional>
 
+#include "base/error.h"
 #include "exchange/shm_fabric.h"
 #include "runtime/processes/rank_server.h"
 
 namespace wideload {
+namespace {
+
+// A rank that has ended before another one has read its last order would be taken for dead; under
+// mpirun the end of MPI keeps them together. After a failure the others need not come.
+void MeetAtTheEnd(comm::Communicator& group) {
+  try {
+    group.Barrier();
+  } catch (const Error&) {
+    // Who has failed has said so: this is no refusal of its own.
+  }
+}
+
+}  // namespace
 
 ProcessOutcome RunEngineProcesses(const EngineProcesses& run) {
   const runtime::EngineOptions& options = run.options;
@@ -19,9 +33,13 @@ ProcessOutcome RunEngineProcesses(const EngineProcesses& run) {
             group, runtime::MessageChannel::SegmentBytes(options.num_ranks()), run.job + "-orders");
         const runtime::RankLinks links{
             .group = &group, .exchange = rows ? &*rows : nullptr, .orders = &orders};
-        if (group.rank() > 0) return runtime::RankServer(model, options, links).Serve();
-        runtime::Engine engine(model, options, links);
-        run.lead(engine);
+        if (group.rank() > 0) {
+          runtime::RankServer(model, options, links).Serve();
+        } else {
+          runtime::Engine engine(model, options, links);
+          run.lead(engine);
+        }
+        MeetAtTheEnd(group);
       });
 }
 
