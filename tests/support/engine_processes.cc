@@ -9,8 +9,8 @@
 namespace wideload {
 namespace {
 
-// A rank that has ended before another one has read its last order would be taken for dead; under
-// mpirun the end of MPI keeps them together. After a failure the others need not come.
+// A rank that has ended before another one has read its last order would be taken for dead. Under
+// mpirun MpiSession meets the others at its end. After a failure they need not come.
 void MeetAtTheEnd(comm::Communicator& group) {
   try {
     group.Barrier();
