@@ -146,6 +146,7 @@ void Rank::MakeExchange() {
 
 // One change at most is announced and not in use.
 void Rank::MovePlacements(const RankStep& step) {
+  WIDELOAD_CHECK(slots_, "placements of a rank without experts");
   if (announced_ && step.iteration >= announced_for_) UsePlacements(std::move(announced_));
   if (!step.announced) return;
   const int64_t ahead = AnnouncedAhead(options_.slots.storage);
@@ -158,6 +159,7 @@ void Rank::MovePlacements(const RankStep& step) {
 }
 
 void Rank::UsePlacements(moe::SharedPlacements table) {
+  WIDELOAD_CHECK(slots_ && moe_, "placements of a rank without experts");
   slots_->Use(*table);
   moe_->UsePlacements(std::move(table));
   const moe::ExpertSums* const sums = options_.placements->sums(options_.place().moe_tp);
@@ -263,7 +265,7 @@ void Rank::Compute(const RankStep& step) {
 }
 
 void Rank::ReadExchangeFigures() {
-  if (!exchange_) return;
+  if (!exchange_ || !moe_) return;
   exchange_figures_.traffic = exchange_->traffic();
   exchange_figures_.known_imbalance_sum = moe_->imbalance_sum_of_known_counts();
   for (size_t kind = 0; kind < exchange_figures_.waits.size(); ++kind)

@@ -29,7 +29,7 @@ const char* FinishText(runtime::FinishReason reason) {
 
 // A key for a token in a mapping: bytes that are no text get one of their own.
 std::string TokenKey(const tokenizer::Tokenizer& tokenizer, int32_t id) {
-  const std::string bytes(tokenizer.TokenBytes(id));
+  std::string bytes(tokenizer.TokenBytes(id));
   if (tokenizer::IsValidUtf8(bytes)) return bytes;
   std::string key = "bytes:";
   for (const char byte : bytes) key += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
@@ -79,11 +79,11 @@ void Answer::Note(size_t i, runtime::Delta delta) {
   if (delta.token >= 0) choice.ids.push_back(delta.token);
   choice.num_cached_tokens = std::max(choice.num_cached_tokens, delta.num_cached_tokens);
   if (delta.is_last()) choice.finish_reason = FinishText(delta.finish);
-  if (choice.reader) ReadMessage(choice, delta);
+  if (choice.reader) ReadMessage(*choice.reader, choice, delta);
   if (delta.is_last()) NoteEnd(choice, delta.finish);
   if (has_failed_) return;
   if (delta.finish == runtime::FinishReason::kError) return Fail(delta.error);
-  if (responses_) return WriteResponses(choice, delta);
+  if (responses_) return WriteResponses(*responses_, choice, delta);
   if (start_.request.stream) return StreamDelta(i, delta);
   choice.text += delta.text;
   if (delta.token >= 0) choice.all.push_back(std::move(delta.logprobs));
@@ -91,7 +91,7 @@ void Answer::Note(size_t i, runtime::Delta delta) {
 }
 
 // Takes thoughts and calls out of the text.
-void Answer::ReadMessage(Choice& choice, runtime::Delta& delta) {
+void Answer::ReadMessage(MessageReader& reader, Choice& choice, runtime::Delta& delta) {
   std::string content;
   const auto take = [&](MessagePart part) {
     choice.thoughts += part.thoughts;
@@ -99,8 +99,8 @@ void Answer::ReadMessage(Choice& choice, runtime::Delta& delta) {
     content += part.content;
     std::move(part.calls.begin(), part.calls.end(), std::back_inserter(choice.calls));
   };
-  take(choice.reader->Feed(delta.text));
-  if (delta.is_last()) take(choice.reader->Flush());
+  take(reader.Feed(delta.text));
+  if (delta.is_last()) take(reader.Flush());
   if (delta.is_last() && !choice.calls.empty() && choice.finish_reason == "stop")
     choice.finish_reason = "tool_calls";
   delta.text = std::move(content);
@@ -114,7 +114,8 @@ std::string Answer::NewThoughts(Choice& choice) {
 }
 
 // The one choice, under the names of /v1/responses.
-void Answer::WriteResponses(Choice& choice, const runtime::Delta& delta) {
+void Answer::WriteResponses(ResponsesWriter& responses, Choice& choice,
+                            const runtime::Delta& delta) {
   const auto send = [this](const ResponsesWriter::Events& events) {
     for (const Json& event : events)
       exchange_.Write(fmt::format("event: {}\ndata: {}\n\n", event["type"].get<std::string>(),
@@ -123,25 +124,25 @@ void Answer::WriteResponses(Choice& choice, const runtime::Delta& delta) {
   const bool is_streamed = start_.request.stream;
   if (is_streamed && !std::exchange(is_streaming_, true)) {
     exchange_.BeginStream("text/event-stream");
-    send(responses_->Begin());
+    send(responses.Begin());
   }
   MessagePart part{.thoughts = NewThoughts(choice), .content = delta.text, .calls = {}};
   for (; choice.num_calls_sent < choice.calls.size(); ++choice.num_calls_sent) {
     part.calls.push_back(choice.calls[choice.num_calls_sent]);
     part.calls.back().id = CallId(0, choice.num_calls_sent);
   }
-  ResponsesWriter::Events events = responses_->Take(part);
+  ResponsesWriter::Events events = responses.Take(part);
   if (is_streamed) send(events);
   if (!delta.is_last()) return;
   const size_t prompt_tokens = choice.prompt.size(), generated_tokens = choice.ids.size();
   events =
-      responses_->End(choice.finish_reason,
-                      {{"input_tokens", prompt_tokens},
-                       {"input_tokens_details", {{"cached_tokens", choice.num_cached_tokens}}},
-                       {"output_tokens", generated_tokens},
-                       {"output_tokens_details", {{"reasoning_tokens", choice.num_thought_tokens}}},
-                       {"total_tokens", prompt_tokens + generated_tokens}});
-  if (!is_streamed) return exchange_.Respond({.body = DumpJson(responses_->Object())});
+      responses.End(choice.finish_reason,
+                    {{"input_tokens", prompt_tokens},
+                     {"input_tokens_details", {{"cached_tokens", choice.num_cached_tokens}}},
+                     {"output_tokens", generated_tokens},
+                     {"output_tokens_details", {{"reasoning_tokens", choice.num_thought_tokens}}},
+                     {"total_tokens", prompt_tokens + generated_tokens}});
+  if (!is_streamed) return exchange_.Respond({.body = DumpJson(responses.Object())});
   send(events);
   exchange_.End();
 }

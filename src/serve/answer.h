@@ -67,8 +67,8 @@ class Answer {
   void NoteToken(Choice& choice);
   void NoteEnd(const Choice& choice, runtime::FinishReason reason);
   static std::string NewThoughts(Choice& choice);
-  void WriteResponses(Choice& choice, const runtime::Delta& delta);
-  void ReadMessage(Choice& choice, runtime::Delta& delta);
+  void WriteResponses(ResponsesWriter& responses, Choice& choice, const runtime::Delta& delta);
+  void ReadMessage(MessageReader& reader, Choice& choice, runtime::Delta& delta);
   void Fail(const std::string& message);
   void RespondWhole();
   void StreamDelta(size_t i, const runtime::Delta& delta);

@@ -41,7 +41,7 @@ HttpConnection::HttpConnection(HttpShared& shared, Socket socket)
 
 void HttpConnection::Start() {
   error_code ignored;
-  stream_.socket().set_option(tcp::no_delay(true), ignored);
+  stream_.socket().set_option(asio::ip::tcp::no_delay(true), ignored);
   if (!stream_.has_handshake()) return ReadNext();
   LimitTime(shared_.limits.header_time);
   stream_.AsyncHandshake(
@@ -106,6 +106,7 @@ void HttpConnection::TakeHead(error_code failure) {
   if (failure == http::error::body_limit)
     return Refuse(413, fmt::format("the body has more than {} bytes", shared_.limits.body_bytes));
   if (failure) return Refuse(400, "this is no HTTP/1.1 request: " + failure.message());
+  WIDELOAD_CHECK(parser_, "nothing is being read");
   const auto& head = parser_->get();
   const std::string_view target(head.target().data(), head.target().size());
   request_.method = std::string(head.method_string());
@@ -120,7 +121,7 @@ void HttpConnection::TakeHead(error_code failure) {
     must_linger_ = !parser_->is_done();
     return RespondAndClose(*refusal);
   }
-  if (head[http::field::expect].size() > 0 && !parser_->is_done()) {
+  if (!head[http::field::expect].empty() && !parser_->is_done()) {
     // It is short and the first thing sent: a client that does not take it is none.
     error_code unsent;
     const std::string_view go_on = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -131,6 +132,7 @@ void HttpConnection::TakeHead(error_code failure) {
 }
 
 void HttpConnection::ReadBody() {
+  WIDELOAD_CHECK(parser_, "nothing is being read");
   LimitTime(shared_.limits.body_time);
   http::async_read(stream_, buffer_, *parser_,
                    Then([this](error_code failure, size_t) { TakeBody(failure); }));
@@ -143,6 +145,7 @@ void HttpConnection::TakeBody(error_code failure) {
   if (failure) return Refuse(400, "the body is no HTTP: " + failure.message());
   ++timer_number_;
   timer_.cancel();
+  WIDELOAD_CHECK(parser_, "nothing is being read");
   HttpRequest request = request_;
   request.body = std::move(parser_->get().body());
   parser_.reset();
@@ -183,7 +186,7 @@ std::string HttpConnection::Head(int status, const std::string& content_type) co
                      StatusLine(status), content_type, keep_alive_ ? "keep-alive" : "close");
 }
 
-void HttpConnection::Respond(int64_t number, HttpResponse response) {
+void HttpConnection::Respond(int64_t number, const HttpResponse& response) {
   if (!IsAnswering(number)) return;
   keep_alive_ = keep_alive_ && !shared_.is_draining;
   shared_.handlers.note(request_, response.status);
@@ -193,7 +196,7 @@ void HttpConnection::Respond(int64_t number, HttpResponse response) {
   bytes += fmt::format("Content-Length: {}\r\n\r\n", response.body.size());
   if (request_.method != "HEAD") bytes += response.body;
   has_ended_ = true;
-  Send(std::move(bytes));
+  Send(bytes);
 }
 
 void HttpConnection::BeginStream(int64_t number, const std::string& content_type) {
@@ -222,7 +225,7 @@ void HttpConnection::OnGone(int64_t number, std::function<void()> gone) {
     gone();
 }
 
-void HttpConnection::Send(std::string bytes) {
+void HttpConnection::Send(std::string_view bytes) {
   unsent_ += bytes;
   if (!is_writing_) WriteSome();
 }

@@ -66,7 +66,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
   // What HttpExchange says, of the answer to request `number`; without effect when that is not the
   // one under way. The whole answer.
-  void Respond(int64_t number, HttpResponse response);
+  void Respond(int64_t number, const HttpResponse& response);
   // The head of an answer in pieces.
   void BeginStream(int64_t number, const std::string& content_type);
   // A piece. Ends the connection of a reader that leaves too many bytes lying.
@@ -91,7 +91,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void Watch();
   void Refuse(int status, const std::string& message);
   void RespondAndClose(const HttpResponse& response);
-  void Send(std::string bytes);
+  void Send(std::string_view bytes);
   void WriteSome();
   void AnswerSent();
   void Linger();

@@ -24,7 +24,7 @@ HttpExchange::HttpExchange(std::shared_ptr<HttpConnection> connection, int64_t n
 
 void HttpExchange::Respond(HttpResponse response) const {
   connection_->Post([c = connection_, n = number_, response = std::move(response)]() mutable {
-    c->Respond(n, std::move(response));
+    c->Respond(n, response);
   });
 }
 void HttpExchange::BeginStream(std::string content_type) const {
@@ -120,7 +120,7 @@ class HttpServer::Impl {
 
 void HttpServer::Impl::Bind(const std::string& host, int port) {
   error_code failure;
-  asio::ip::basic_resolver<tcp, Executor> resolver(shared_.context);
+  asio::ip::basic_resolver<asio::ip::tcp, Executor> resolver(shared_.context);
   const auto found = resolver.resolve(host, std::to_string(port), failure);
   if (failure || found.empty())
     Throw(ErrorKind::kInvalid, "--host is {}, which is no address of this machine: {}", host,
@@ -132,7 +132,7 @@ void HttpServer::Impl::Bind(const std::string& host, int port) {
   if (failure)
     Throw(ErrorKind::kIo, "--host {} --port {} cannot be taken: {}", host, port, failure.message());
   const Protocol::endpoint taken = acceptor_.local_endpoint();
-  tcp::endpoint address;
+  asio::ip::tcp::endpoint address;
   address.resize(taken.size());
   std::memcpy(address.data(), taken.data(), taken.size());
   port_ = address.port();

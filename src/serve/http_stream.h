@@ -11,11 +11,11 @@
 #include <optional>
 #include <utility>
 
+#include "base/error.h"
+
 namespace wideload::serve {
 
 namespace asio = boost::asio;
-// One name for the library's type, likewise below.
-using tcp = asio::ip::tcp;
 using boost::system::error_code;
 
 // The library's general types cost a call through a pointer for each operation.
@@ -25,8 +25,7 @@ using Socket = asio::basic_stream_socket<asio::generic::stream_protocol, Executo
 
 class HttpStream {
  public:
-  // The library's name.
-  using executor_type = Executor;
+  using executor_type = Executor;  // NOLINT(readability-identifier-naming): the library's name
 
   // `tls`: what TLS starts from, which must outlive this object; null: bytes are plain.
   HttpStream(Socket socket, asio::ssl::context* tls) : socket_(std::move(socket)) {
@@ -45,6 +44,7 @@ class HttpStream {
   // handler(error), once both sides have agreed on keys.
   template <class Handler>
   void AsyncHandshake(Handler&& handler) {
+    WIDELOAD_CHECK(tls_, "bytes are plain");
     tls_->async_handshake(asio::ssl::stream_base::server, std::forward<Handler>(handler));
   }
 

@@ -7,7 +7,7 @@
 #include <string_view>
 
 namespace boost::asio::ssl {
-class context;
+class context;  // NOLINT(readability-identifier-naming): the library's name
 }  // namespace boost::asio::ssl
 
 namespace wideload::serve {

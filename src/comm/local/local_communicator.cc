@@ -271,7 +271,8 @@ void LocalGroup::Abort(int rank, const std::string& reason) {
   abort_report_.rank = rank;
   try {
     abort_report_.reason = reason;
-  } catch (const std::bad_alloc&) {  // that it ended matters more than why
+  } catch (const std::bad_alloc&) {
+    abort_report_.reason.clear();  // that it ended matters more than why
   }
   is_aborted_.store(true, std::memory_order_release);
 }

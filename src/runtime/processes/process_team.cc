@@ -143,7 +143,8 @@ bool ProcessTeam::Stop() {
   } catch (const std::exception& failure) {
     try {
       EndGroup(failure);
-    } catch (const std::exception&) {  // the others find out by themselves, at the deadline
+    } catch (const std::exception&) {
+      return true;  // the others find out by themselves, at the deadline
     }
   }
   return true;

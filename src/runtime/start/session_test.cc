@@ -11,9 +11,11 @@ namespace wideload::runtime {
 namespace {
 
 StartSettings Settings(CheckBeforeLoad check = {}) {
-  const std::string folder =
+  std::string folder =
       std::string(std::getenv("WIDELOAD_SOURCE_DIR")) + "/testdata/models/tiny-qwen3-moe";
-  return {.find_folder = [folder] { return folder; }, .version = "0", .check = std::move(check)};
+  return {.find_folder = [folder = std::move(folder)] { return folder; },
+          .version = "0",
+          .check = std::move(check)};
 }
 
 config::EngineFlags TwoRanks() {
