@@ -210,7 +210,9 @@ class SameResults(ProcessesTest):
         self.good_ranks(4, *bench("processes"), *stage, *counts)
         two = self.good_hosts(2, 2, *bench("hosts"), *stage, "--slot-storage", "copy")
         self.assertLess(weights_kib(two), weights_kib(whole) / 2)  # of one layer of four, and the embedding
-        for name in ("processes", "hosts"):
+        in_file = self.good_hosts(2, 2, *bench("file"), *stage, "--weight-file", self.path("experts"))
+        self.assertEqual(weights_kib(in_file), weights_kib(two))
+        for name in ("processes", "hosts", "file"):
             self.assertEqual(self.path(name).read_bytes(), self.path("one").read_bytes(), name)
         self.good("eplb", "plan", "--expert_statistic_path", self.path("counts"), "--num_slots", "18", "--output_path",
                   self.path("plan"))  # for --ep 2, as it was recorded

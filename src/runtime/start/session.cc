@@ -208,7 +208,7 @@ void AgreeOnStart(ProcessWorld& world, const config::EngineFlags& flags,
     session.shards = ShardsHere(world, options.layout.tp);
     session.expert_parts = flags.weight_file.empty() ? PartsHere(world, options.layout)
                                                      : model::AllParts(options.layout.moe_tp);
-    if (flags.weight_file.empty() && options.layout.pp > 1)
+    if (options.layout.pp > 1)
       session.layers = LayersHere(world, options, session.spec.num_layers());
     facts = FactsOf(flags, settings.version, options.layout, session);
   });

@@ -197,12 +197,16 @@ ModelBytes MeasureWeights(checkpoint::Checkpoint& weights, const model::ModelSpe
 ModelBytes MeasureModel(const config::EngineFlags& flags, const Session& session) {
   RefuseUnlike(flags, session);
   checkpoint::Checkpoint weights(session.folder);
-  ModelBytes bytes = MeasureWeights(weights, session.spec,
-                                    {.kernels = session.kernels,
-                                     .shards = session.shards,
-                                     .expert_parts = session.expert_parts,
-                                     .layers = session.layers});
-  if (!flags.weight_file.empty()) bytes.weights = bytes.all_but_experts;
+  model::LoadOptions options{.kernels = session.kernels,
+                             .shards = session.shards,
+                             .expert_parts = session.expert_parts,
+                             .layers = session.layers};
+  ModelBytes bytes = MeasureWeights(weights, session.spec, options);
+  if (flags.weight_file.empty()) return bytes;
+  bytes.weights = bytes.all_but_experts;
+  if (!session.layers) return bytes;
+  options.layers.reset();  // the file has all
+  bytes.experts = MeasureWeights(weights, session.spec, options).experts;
   return bytes;
 }
 
