@@ -234,6 +234,40 @@ struct Choice {
   std::string reason;
 };
 
+// Of a rank: the part of that name; of "other" all that are not named here.
+uint64_t PartOf(const Question& question, const Candidate& candidate, std::string_view name) {
+  uint64_t bytes = 0;
+  for (const checkpoint::MemoryPart& part : candidate.parts) {
+    const bool is_named =
+        part.name == "weights" || part.name == "KV cache" || part.name == "exchange";
+    if (part.name == name || (name == "other" && !is_named)) bytes += part.bytes;
+  }
+  return bytes / static_cast<uint64_t>(question.ranks_here);
+}
+
+bool HasWork(const Question& question, const Candidate& candidate) {
+  return candidate.refusal.empty() &&
+         int64_t{candidate.layout.dp} * candidate.layout.pp <= question.concurrency;
+}
+
+// What the smallest of the layouts takes that are `less` than the chosen one and so do not fit.
+template <class Less>
+std::string SmallestOf(const Question& question, const std::vector<Candidate>& candidates,
+                       const Less& less) {
+  const Candidate* smallest = nullptr;
+  for (const Candidate& candidate : candidates)
+    if (HasWork(question, candidate) && less(candidate.layout) &&
+        (smallest == nullptr || candidate.bytes_per_rank < smallest->bytes_per_rank))
+      smallest = &candidate;
+  if (smallest == nullptr) return "the engine would run none";
+  std::pair<uint64_t, std::string_view> largest;
+  for (const std::string_view name : {"weights", "KV cache", "exchange", "other"})
+    largest = std::max(largest, {PartOf(question, *smallest, name), name});
+  return fmt::format("the smallest takes {} per rank of {} ({} {})",
+                     FormatBytes(smallest->bytes_per_rank), FormatBytes(question.memory_per_rank),
+                     largest.second, FormatBytes(largest.first));
+}
+
 // A group without a request computes nothing in attention, and stages make no request faster: of
 // the rest the fewest stages, then the fewest ranks that share a context, which is for contexts
 // that do not fit otherwise, then the one that sends least; of equals the one that takes least.
@@ -244,26 +278,28 @@ Choice Choose(const Question& question, const std::vector<Candidate>& candidates
     if (!candidate.refusal.empty()) continue;
     if (smallest == nullptr || candidate.bytes_per_rank < smallest->bytes_per_rank)
       smallest = &candidate;
-    if (!candidate.fits ||
-        int64_t{candidate.layout.dp} * candidate.layout.pp > question.concurrency)
-      continue;
+    if (!candidate.fits || !HasWork(question, candidate)) continue;
     const auto rank = [](const Candidate& c) {
       return std::tuple(c.layout.pp, c.layout.cp, c.traffic.bytes, c.bytes_per_rank);
     };
     if (best == nullptr || rank(candidate) < rank(*best)) best = &candidate;
   }
-  if (best != nullptr)
-    return {best, fmt::format("of the layouts {}{}that fit and have a request for every group it "
-                              "sends the fewest bytes per token",
-                              best->layout.pp == 1
-                                  ? ""
-                                  : fmt::format("of {} stages, with fewer of which none fits, ",
-                                                best->layout.pp),
-                              best->layout.cp == 1
-                                  ? ""
-                                  : fmt::format("of contexts on {} ranks, with fewer of which none "
-                                                "fits, ",
-                                                best->layout.cp))};
+  if (best != nullptr) {
+    const parallel::Layout& chosen = best->layout;
+    std::string reason =
+        "it fits, has a request for every group, and of all such layouts that are alike in stages "
+        "and ranks of a context sends the fewest bytes per token";
+    if (chosen.pp > 1)
+      reason += "; with fewer stages " +
+                SmallestOf(question, candidates,
+                           [&](const parallel::Layout& l) { return l.pp < chosen.pp; });
+    if (chosen.cp > 1)
+      reason += "; with contexts on fewer ranks " +
+                SmallestOf(question, candidates, [&](const parallel::Layout& l) {
+                  return l.pp <= chosen.pp && l.cp < chosen.cp;
+                });
+    return {best, reason};
+  }
   if (smallest == nullptr) return {nullptr, "the engine would run none of them"};
   return {nullptr,
           fmt::format("none fits with a request for every group; the smallest takes {} per "
@@ -277,17 +313,6 @@ std::string FlagsOf(const parallel::Layout& layout) {
                      layout.cp > 1 ? fmt::format(" --cp {}", layout.cp) : "", layout.dp,
                      layout.moe_tp, layout.moe_ep,
                      layout.pp > 1 ? fmt::format(" --pp {}", layout.pp) : "");
-}
-
-// Of a rank: the part of that name; of "other" all that are not named here.
-uint64_t PartOf(const Question& question, const Candidate& candidate, std::string_view name) {
-  uint64_t bytes = 0;
-  for (const checkpoint::MemoryPart& part : candidate.parts) {
-    const bool is_named =
-        part.name == "weights" || part.name == "KV cache" || part.name == "exchange";
-    if (part.name == name || (name == "other" && !is_named)) bytes += part.bytes;
-  }
-  return bytes / static_cast<uint64_t>(question.ranks_here);
 }
 
 Json ToJson(const Question& question, const std::vector<Candidate>& candidates,
