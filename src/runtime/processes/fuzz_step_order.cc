@@ -1,6 +1,6 @@
 // Orders of rank 0 as another rank reads them: arbitrary bytes, and the orders of a run whose bytes
-// the input changes, of a model with windows or of requests that share blocks. What is read is what
-// a rank can carry out.
+// the input changes, on any layout, of a model with windows or of requests that share blocks. What
+// is read is what a rank can carry out.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -34,16 +34,40 @@ class Bytes {
   size_t at_ = 0;
 };
 
-// Of the layers: the input says which.
-using Windows = std::span<const int64_t>;
+// What the input chooses: an engine, and the windows of its model's layers.
+struct Setting {
+  EngineOptions options;
+  std::span<const int64_t> windows;
 
-void CheckBlocks(Windows windows, const std::vector<BlockTable>& tables, int64_t end) {
-  const std::vector<kv::BlockClass> classes =
-      BlockClasses(SchedulerOptionsOf(SmallOptions(), windows));
+  SchedulerOptions ForScheduler() const {
+    SchedulerOptions of_scheduler = SchedulerOptionsOf(options, windows);
+    of_scheduler.num_micro_batches = options.num_micro_batches;
+    return of_scheduler;
+  }
+  OrderReader MakeReader() const { return OrderReader(options, kSmallVocab, windows); }
+};
+
+// The small engine with every kind of layout; requests are as much longer as more ranks share them.
+EngineOptions DrawOptions(uint8_t draw) {
+  EngineOptions options = SmallOptions();
+  parallel::Layout& layout = options.layout;
+  layout = {
+      .tp = 1 + draw % 2, .dp = 1 + draw / 2 % 2, .cp = 1 << draw / 4 % 4, .pp = 1 + draw / 16 % 3};
+  layout.moe_tp = layout.tp;
+  layout.moe_ep = layout.dp * layout.cp;
+  parallel::ValidateLayout(layout);
+  options.num_micro_batches = 1 + draw / 48 % layout.pp;
+  options.max_num_tokens *= layout.cp;
+  options.max_seq_len *= layout.cp;
+  return options;
+}
+
+void CheckBlocks(const Setting& setting, const std::vector<BlockTable>& tables, int64_t end) {
+  const std::vector<kv::BlockClass> classes = BlockClasses(setting.ForScheduler());
   WIDELOAD_CHECK(tables.size() == classes.size(), "{} tables", tables.size());
   for (size_t c = 0; c < tables.size(); ++c) {
-    WIDELOAD_CHECK(std::ssize(tables[c].blocks) >= kv::BlocksFor(end), "{} blocks for {} positions",
-                   tables[c].blocks.size(), end);
+    WIDELOAD_CHECK(std::ssize(tables[c].blocks) >= kv::BlocksFor(end, setting.options.layout.cp),
+                   "{} blocks for {} positions", tables[c].blocks.size(), end);
     for (const int32_t block : tables[c].blocks)
       WIDELOAD_CHECK(block >= 0 && block < classes[c].num_blocks, "block {}", block);
   }
@@ -63,10 +87,10 @@ void CheckChange(const rebalance::PlacementChange& change) {
   }
 }
 
-void CheckOrder(Windows windows, const StepOrder& order) {
+void CheckOrder(const Setting& setting, const StepOrder& order) {
   if (order.kind != OrderKind::kStep) return;
   if (order.change) CheckChange(*order.change);
-  const EngineOptions options = SmallOptions();
+  const EngineOptions& options = setting.options;
   WIDELOAD_CHECK(order.micro_batch >= 0 && order.micro_batch < options.num_micro_batches,
                  "micro-batch {}", order.micro_batch);
   WIDELOAD_CHECK(order.incoming_tokens >= 0 && order.incoming_tokens <= options.max_num_tokens,
@@ -90,24 +114,25 @@ void CheckOrder(Windows windows, const StepOrder& order) {
                        std::ssize(sequence.allowed) == grammar::TokenWords(kSmallVocab),
                    "{} words of tokens", sequence.allowed.size());
     WIDELOAD_CHECK(InvalidField(sequence.request.sampling, kSmallVocab).empty(), "sampling");
-    CheckBlocks(windows, sequence.tables, entry.start + entry.count);
+    CheckBlocks(setting, sequence.tables, entry.start + entry.count);
   }
   WIDELOAD_CHECK(num_tokens <= options.max_num_tokens, "{} tokens", num_tokens);
 }
 
-void ReadAnyBytes(Windows windows, const uint8_t* data, size_t size) {
+void ReadAnyBytes(const Setting& setting, const uint8_t* data, size_t size) {
   std::vector<std::byte> bytes(size);  // aligned
   if (size > 0) std::memcpy(bytes.data(), data, size);
   try {
-    CheckOrder(windows, OrderReader(SmallOptions(), kSmallVocab, windows).Read(bytes));
+    CheckOrder(setting, setting.MakeReader().Read(bytes));
   } catch (const Error&) {
     // a refusal is an answer
   }
 }
 
-Request NextRequest(Bytes& input, uint64_t index) {
+Request NextRequest(const Setting& setting, Bytes& input, uint64_t index) {
   Request request;
-  request.prompt.assign(size_t{1} + input.Next() % 48, static_cast<int32_t>(index % 3));
+  const auto ranks = static_cast<size_t>(setting.options.layout.cp);
+  request.prompt.assign(1 + input.Next() % 48 * ranks, static_cast<int32_t>(index % 3));
   request.max_tokens = input.Next() % 40;
   request.index = index;
   request.sampling.num_logprobs = input.Next() % 3 - 1;
@@ -120,11 +145,11 @@ Request NextRequest(Bytes& input, uint64_t index) {
 // A rank that reads all orders of a run, some of which have a wrong byte or end early.
 class ChangedRun {
  public:
-  ChangedRun(Windows windows, const uint8_t* data, size_t size)
-      : windows_(windows),
+  ChangedRun(const Setting& setting, const uint8_t* data, size_t size)
+      : setting_(setting),
         input_(data, size),
-        scheduler_(SchedulerOptionsOf(SmallOptions(), windows)),
-        reader_(SmallOptions(), kSmallVocab, windows) {}
+        scheduler_(setting.ForScheduler()),
+        reader_(setting.MakeReader()) {}
 
   // Errors: Error of the reader, which has seen enough then.
   void Run() {
@@ -132,32 +157,37 @@ class ChangedRun {
       const uint8_t what = input_.Next();
       if (what % 2 == 0) {
         const auto id = static_cast<RequestId>(next_++);
-        scheduler_.Add(id, NextRequest(input_, static_cast<uint64_t>(id)));
+        scheduler_.Add(id, NextRequest(setting_, input_, static_cast<uint64_t>(id)));
       }
       if (what % 16 == 1 && next_ > 0) Retire(input_.Next() % next_);
-      if (what % 8 == 5) PassStep();
-      const StepPlan& plan = scheduler_.Plan();
+      if (what % 8 == 5 && setting_.options.layout.pp > 1) PassStep();
+      const int32_t micro_batch = what / 32 % setting_.options.num_micro_batches;
+      const StepPlan& plan = scheduler_.Plan(micro_batch);
       for (const PlanEntry& entry : plan.groups[0])
         if (entry.sequence->id % 4 == 1)
           entry.sequence->allowed.assign(static_cast<size_t>(grammar::TokenWords(kSmallVocab)),
                                          what);
       writer_.WriteStep({.iteration = iteration,
-                         .micro_batch = what / 32 % 2,
-                         .incoming_tokens = what % 41,
+                         .micro_batch = micro_batch,
+                         .incoming_tokens = IncomingTokens(what),
                          .change = what % 8 == 3 ? &change_ : nullptr},
                         plan.groups[0], bytes_);
       if (what >= 128) ChangeOrder();
-      CheckOrder(windows_, reader_.Read(bytes_));
+      CheckOrder(setting_, reader_.Read(bytes_));
       Complete(plan);
     }
   }
 
  private:
+  // That another stage hands over.
+  int64_t IncomingTokens(uint8_t what) const {
+    return setting_.options.layout.pp > 1 ? what % (setting_.options.max_num_tokens + 1) : 0;
+  }
   // A step in which the rank's stage has no micro-batch, and the one before it may have one.
   void PassStep() {
-    writer_.WriteStep({.incoming_tokens = input_.Next() % 41}, {}, bytes_);
+    writer_.WriteStep({.incoming_tokens = IncomingTokens(input_.Next())}, {}, bytes_);
     if (input_.Next() >= 128) ChangeOrder();
-    CheckOrder(windows_, reader_.Read(bytes_));
+    CheckOrder(setting_, reader_.Read(bytes_));
   }
   void Retire(RequestId id) {
     scheduler_.Retire(id);
@@ -178,7 +208,7 @@ class ChangedRun {
       }
   }
 
-  Windows windows_;
+  const Setting& setting_;
   Bytes input_;
   Scheduler scheduler_;
   OrderWriter writer_;
@@ -193,14 +223,15 @@ class ChangedRun {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  if (size == 0) return 0;
-  const Windows windows = data[0] % 8 < 4 ? Windows(kSmallWindows) : Windows(kNoWindows);
+  if (size < 2) return 0;
+  Setting setting{.options = DrawOptions(data[1]), .windows = kSmallWindows};
+  if (data[0] % 8 >= 4) setting.windows = kNoWindows;
   if (data[0] % 4 == 0) {
-    ReadAnyBytes(windows, data + 1, size - 1);
+    ReadAnyBytes(setting, data + 2, size - 2);
     return 0;
   }
   try {
-    ChangedRun(windows, data + 1, size - 1).Run();
+    ChangedRun(setting, data + 2, size - 2).Run();
   } catch (const Error&) {
     // a refusal is an answer
   }

@@ -37,6 +37,7 @@ inline SchedulerOptions SchedulerOptionsOf(const EngineOptions& options,
           .num_kv_blocks = options.num_kv_blocks,
           .kv_windows = {windows.begin(), windows.end()},
           .max_seq_len = options.max_seq_len,
+          .num_context_ranks = options.layout.cp,
           .prefix_cache = true};
 }
 
