@@ -12,12 +12,9 @@
 #include <vector>
 
 #include "base/cpu_info.h"
-#include "base/thread_pool.h"
-#include "checkpoint/checkpoint.h"
+#include "bench_timing.h"
 #include "kv/block_classes.h"
 #include "loaded_model.h"
-#include "model/registry.h"
-#include "model/sharded_model.h"
 #include "runtime/engine.h"
 
 namespace wideload::bench {
@@ -39,23 +36,6 @@ runtime::EngineOptions OptionsFor(const LoadedModel& loaded, int32_t tensor_rank
   options.max_seq_len = num_tokens + 2;
   options.num_kv_blocks = 2 * kv::BlocksFor(num_tokens + 2);
   return options;
-}
-
-LoadedModel LoadFor(const std::string& folder, int32_t tensor_ranks) {
-  LoadedModel loaded;
-  const model::ModelReading reading = model::ReadModel(folder);
-  loaded.config = reading.config;
-  checkpoint::Checkpoint weights(folder);
-  ThreadPool pool("load", NumAllowedCpus());
-  loaded.model = model::LoadForThreads(
-      reading.spec, weights,
-      {.kernels = loaded.kernels, .pool = &pool, .expert_parts = model::AllParts(1)}, tensor_ranks);
-  return loaded;
-}
-
-double Median(std::vector<double> values) {
-  std::ranges::nth_element(values, values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2));
-  return values[values.size() / 2];
 }
 
 // Computes the prompt and its first token; returns the seconds and what the other engine gets.
@@ -84,12 +64,10 @@ void Measure(const LoadedModel& context_model, const LoadedModel& generation_mod
   runtime::Engine generation(*generation_model.model,
                              OptionsFor(generation_model, generation_ranks, num_tokens));
   std::mt19937 random(16);
-  const auto vocab_size = static_cast<uint32_t>(context_model.model->spec().vocab_size);
   std::vector<double> prefills, hand_overs, shares;
   for (int i = -1; i < options.num_prompts; ++i) {  // the first touches memory
     runtime::Request request;
-    for (int64_t t = 0; t < num_tokens; ++t)
-      request.prompt.push_back(static_cast<int32_t>(random() % vocab_size));
+    request.prompt = RandomPrompt(context_model, num_tokens, random);
     request.max_tokens = 2;
     runtime::ComputedPrompt prompt;
     const double prefill = ComputePrompt(context, request, prompt);
@@ -125,9 +103,9 @@ int main(int argc, char** argv) {
   app.add_option("--prompts", options.num_prompts, "how many")->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
   try {
-    const LoadedModel whole = LoadFor(options.model, 1);
+    const LoadedModel whole = LoadForRanks(options.model, 1);
     Measure(whole, whole, 1, options);
-    Measure(whole, LoadFor(options.model, 2), 2, options);
+    Measure(whole, LoadForRanks(options.model, 2), 2, options);
     return 0;
   } catch (const wideload::Error& error) {
     fmt::print(stderr, "bench_disaggregation: {}\n", error.what());

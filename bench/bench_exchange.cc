@@ -14,12 +14,15 @@
 #include <cstdio>
 #include <fstream>
 
+#include "bench/bench_timing.h"
 #include "bench/exchange_rank.h"
 #include "comm/local/rank_threads.h"
 #include "exchange/local_fabric.h"
 
 namespace wideload {
 namespace {
+
+using bench::Median;
 
 // Our side; segments are made once, as in a server.
 class OwnSide {
@@ -50,11 +53,6 @@ class OwnSide {
   int num_ranks_;
   exchange::LocalFabrics fabrics_;
 };
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 struct Options {
   int num_pairs = 11;

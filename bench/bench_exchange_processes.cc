@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "bench/bench_timing.h"
 #include "bench/exchange_rank.h"
 #include "bench/mpi_alltoall.h"
 #include "comm/mpi/launch.h"
@@ -21,17 +22,14 @@
 namespace wideload {
 namespace {
 
+using bench::Median;
+
 struct Options {
   std::vector<int> ranks = {2, 4, 8};
   std::vector<int64_t> rows = {1, 64};
   int num_pairs = 11;
   double batch_ms = 60;
 };
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 std::string LineOf(const char* path, const std::string& key) {
   std::ifstream in(path);

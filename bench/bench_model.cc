@@ -98,9 +98,7 @@ class ModelBench {
  private:
   void Submit(int64_t tokens, int64_t max_tokens) {
     runtime::Request request;
-    for (int64_t i = 0; i < tokens; ++i)
-      request.prompt.push_back(static_cast<int32_t>(
-          random_() % static_cast<uint32_t>(loaded_.model->spec().vocab_size)));
+    request.prompt = RandomPrompt(loaded_, tokens, random_);
     request.max_tokens = max_tokens;
     engine_.Submit(std::move(request));
   }
