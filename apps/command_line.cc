@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "config/known_keys.h"
 #include "interrupt.h"
 #include "refusal.h"
 #include "version.h"
@@ -43,6 +44,32 @@ const CLI::App& Reached(const CLI::App& app) {
   return parsed.empty() ? app : Reached(*parsed.back());
 }
 
+// The command's option that is spelled most like it; "" when none is near.
+std::string NearestOption(const CLI::App& command, std::string_view option) {
+  std::string nearest;
+  int least = static_cast<int>(option.size()) / 3 + 1;
+  for (const CLI::Option* known : command.get_options())
+    for (const std::string& name : known->get_lnames()) {
+      const int distance = config::EditDistance(option, "--" + name, least);
+      if (distance >= least) continue;
+      least = distance;
+      nearest = "--" + name;
+    }
+  return nearest;
+}
+
+// Of arguments that the command does not take.
+std::string UnexpectedText(const CLI::App& command, const std::vector<std::string>& rest) {
+  for (const std::string& argument : rest) {
+    if (!argument.starts_with("-")) continue;
+    const std::string option = argument.substr(0, argument.find('='));
+    const std::string nearest = NearestOption(command, option);
+    return fmt::format("{} is no option of {}{}", option, command.get_name(),
+                       nearest.empty() ? "" : "; the nearest is " + nearest);
+  }
+  return fmt::format("\"{}\" was not expected", fmt::join(rest, " "));
+}
+
 // What was found and, for a subcommand or a value, what is allowed; then how to get help.
 std::string FailureMessage(const CLI::App& app, const CLI::Error& error) {
   const CLI::App& reached = Reached(app);
@@ -54,6 +81,8 @@ std::string FailureMessage(const CLI::App& app, const CLI::Error& error) {
     std::vector<std::string> names;
     for (const CLI::App* sub : reached.get_subcommands({})) names.push_back(sub->get_name());
     message += fmt::format("; allowed: {}", fmt::join(names, ", "));
+  } else if (error.get_name() == "ExtrasError") {
+    message = UnexpectedText(reached, app.remaining(true));
   } else if (error.get_name() == "ConversionError") {  // of a bool: the others parse by themselves
     message += "; allowed: true, false";
   }
