@@ -33,6 +33,9 @@ struct EngineFlags {
   int32_t ep = 0;      // ranks, or groups of moe_tp, that the experts lie on; 0: not said
   int32_t moe_tp = 0;  // ranks among whom each expert is divided; 0: not said
   bool attention_dp = false;
+  bool attention_dp_balance = false;  // whether prompts wait until every group has one
+  int64_t attention_dp_timeout_iters = 50;
+  int64_t attention_dp_batching_wait_iters = 10;
   int32_t pp = 0;                // stages; 0: not said
   std::string pp_partition;      // layers of each stage, "3,2,3"; empty: evenly
   int32_t pp_micro_batches = 0;  // 0: as many as stages

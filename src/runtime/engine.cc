@@ -41,7 +41,8 @@ SchedulerOptions MakeSchedulerOptions(const EngineOptions& options,
           .kv_windows = std::move(kv_windows),
           .max_seq_len = options.max_seq_len,
           .num_context_ranks = options.layout.cp,
-          .prefix_cache = options.prefix_cache};
+          .prefix_cache = options.prefix_cache,
+          .prompt_balance = options.prompt_balance};
 }
 
 }  // namespace

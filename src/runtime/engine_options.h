@@ -15,6 +15,7 @@
 #include "moe/slot_store.h"
 #include "parallel/mapping.h"
 #include "rebalance/online_options.h"
+#include "runtime/prompt_balance.h"
 #include "trace/trace.h"
 
 namespace wideload::runtime {
@@ -32,6 +33,7 @@ struct EngineOptions {
   int64_t max_seq_len = 0;                  // at most the model's context
   int64_t num_kv_blocks = 0;                // per rank, and micro-batch
   bool prefix_cache = false;                // SchedulerOptions::prefix_cache
+  PromptBalanceOptions prompt_balance;      // likewise
   int32_t num_slots = 0;                    // over layout.moe_ep ranks; 0: one per expert
   std::vector<eplb::Placement> placements;  // [MoE layers]; empty: contiguous
   eplb::SplitMode split = eplb::SplitMode::kOptimal;

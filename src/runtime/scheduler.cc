@@ -70,6 +70,8 @@ Scheduler::Scheduler(const SchedulerOptions& options)
     for (const kv::BlockClass& blocks : classes_)
       group.blocks.emplace_back(blocks.num_blocks, options.block_tokens());
   }
+  prompt_balances_.assign(static_cast<size_t>(options.num_micro_batches),
+                          PromptBalance(options.prompt_balance));
   plan_.groups.resize(static_cast<size_t>(options.num_groups));
   for (auto& entries : plan_.groups) entries.reserve(static_cast<size_t>(options.max_batch_size));
 }
@@ -127,8 +129,10 @@ const StepPlan& Scheduler::Plan(int32_t micro_batch) {
   const auto prompts_first = [](const Group& group) { return group.num_starved >= kMaxStarved; };
   for (Group& group : Planned())
     if (!prompts_first(group)) PlanRunning(group, true);
-  for (Group& group : Planned()) PlanRunning(group, false);
-  AdmitWaiting();
+  if (!HoldsPrompts()) {
+    for (Group& group : Planned()) PlanRunning(group, false);
+    AdmitWaiting();
+  }
   for (Group& group : Planned())
     if (prompts_first(group)) PlanRunning(group, true);
   for (auto& entries : plan_.groups) {
@@ -139,6 +143,23 @@ const StepPlan& Scheduler::Plan(int32_t micro_batch) {
   }
   for (Group& group : Planned()) NoteStarved(group);
   return plan_;
+}
+
+// Of the micro-batch. Requests whose prompts were computed elsewhere wait for nobody.
+bool Scheduler::HoldsPrompts() {
+  if (!options_.prompt_balance.enable_balance) return false;
+  if (!waiting_.empty() && waiting_.front()->is_elsewhere) return false;
+  GroupsWork work{.num_groups = options_.num_groups, .num_waiting = num_waiting()};
+  for (const Group& group : Planned()) {
+    const auto has = [&](bool decodes) {
+      return std::ranges::any_of(
+          group.running, [&](const Sequence* s) { return (s->num_uncomputed() == 1) == decodes; });
+    };
+    work.num_with_prompts += has(false) ? 1 : 0;
+    work.num_with_decodes += has(true) ? 1 : 0;
+    work.num_full += std::ssize(group.running) < options_.max_batch_size ? 0 : 1;
+  }
+  return prompt_balances_[static_cast<size_t>(micro_batch_)].HoldsPrompts(work);
 }
 
 void Scheduler::NoteStarved(Group& group) {

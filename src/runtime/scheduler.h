@@ -15,6 +15,7 @@
 
 #include "kv/block_classes.h"
 #include "kv/block_pool.h"
+#include "runtime/prompt_balance.h"
 #include "runtime/request.h"
 
 namespace wideload::runtime {
@@ -31,6 +32,7 @@ struct SchedulerOptions {
   int64_t max_seq_len = 0;                // prompt and generated tokens of one request
   int32_t num_context_ranks = 1;          // of a group, that divide the blocks of its requests
   bool prefix_cache = false;              // where the layers allow it: HasPrefixCache
+  PromptBalanceOptions prompt_balance;    // of the groups of a micro-batch
 
   // Blocks on each rank for so many positions of a request, and the positions of one.
   int64_t BlocksFor(int64_t num_tokens) const {
@@ -143,7 +145,8 @@ class Scheduler {
   // A waiting request goes to the group where the fewest tokens are to be computed until its own
   // are: those ahead of it, and those of its own that the group's cache does not hold. It waits
   // while a request computes the next block that it needs and could share there. Where decodes have
-  // taken a group's whole budget kMaxStarved times while prompts waited, these go first once. When
+  // taken a group's whole budget kMaxStarved times while prompts waited, these go first once. With
+  // prompt_balance plans are of decodes only while PromptBalance holds prompts. When
   // a group's blocks run out the last of its requests is preempted: it gives its blocks back and is
   // computed again from its own tokens. Requests behind one for which no group has the blocks are
   // admitted before it, up to kMaxPassed of them; then they wait for it. The plan is of one
@@ -203,6 +206,7 @@ class Scheduler {
 
   static std::list<Sequence*>::iterator PlaceIn(std::list<Sequence*>& list,
                                                 const Sequence& sequence);
+  bool HoldsPrompts();
   void PlanRunning(Group& group, bool decodes);
   void AdmitWaiting();
   void Admit(Sequence& sequence, const Place& place);
@@ -243,8 +247,9 @@ class Scheduler {
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
   std::list<Sequence*> waiting_;  // in order of their turns
   std::list<Sequence*> held_;
-  std::vector<Group> groups_;  // [micro-batches * groups]
-  int32_t micro_batch_ = 0;    // that is planned for
+  std::vector<Group> groups_;                   // [micro-batches * groups]
+  std::vector<PromptBalance> prompt_balances_;  // [micro-batches]
+  int32_t micro_batch_ = 0;                     // that is planned for
   bool has_prefix_cache_;
   PrefixFigures prefix_figures_;
   StepPlan plan_;

@@ -59,6 +59,37 @@ TEST(Scheduler, RefusesCountsThatWouldOverflow) {
   EXPECT_EQ(scheduler.Add(0, Prompt(3, 509)), "");
 }
 
+TEST(Scheduler, ComputesPromptsOfAllGroupsInTheSameIterationWhereTheyAreBalanced) {
+  SchedulerOptions options = Options();
+  options.num_groups = 2;
+  options.prompt_balance = {.enable_balance = true, .timeout_iters = 3, .batching_wait_iters = 0};
+  Scheduler scheduler(options);
+  RequestId next = 0;
+  // Tokens of each group in the next plan.
+  const auto plan = [&] {
+    std::vector<int64_t> tokens;
+    const StepPlan& made = scheduler.Plan();
+    for (const auto& entries : made.groups) {
+      tokens.push_back(0);
+      for (const PlanEntry& entry : entries) {
+        tokens.back() += entry.count;
+        scheduler.Complete(entry, entry.sample ? 7 : -1);
+      }
+    }
+    return tokens;
+  };
+  using Tokens = std::vector<int64_t>;
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(scheduler.Add(next++, Prompt(10, 100)), "");
+  EXPECT_EQ(plan(), (Tokens{10, 10}));
+  EXPECT_EQ(scheduler.Add(next++, Prompt(10, 100)), "");
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(plan(), (Tokens{1, 1})) << "the other group has no prompt";
+  EXPECT_EQ(scheduler.Add(next++, Prompt(10, 100)), "");
+  EXPECT_EQ(plan(), (Tokens{11, 11}));
+  EXPECT_EQ(scheduler.Add(next++, Prompt(10, 100)), "");
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(plan(), (Tokens{2, 2}));
+  EXPECT_EQ(plan(), (Tokens{12, 2})) << "the time is over";
+}
+
 std::vector<RequestId> PlannedIds(const StepPlan& plan) {
   std::vector<RequestId> ids;
   for (const PlanEntry& entry : plan.groups[0]) ids.push_back(entry.sequence->id);

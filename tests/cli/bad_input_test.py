@@ -146,7 +146,10 @@ class BadFlags(CliTest):
                 ("--seed", "0x10", "--seed is 0x10"), ("--max-tokens", "-1", "--max-tokens"),
                 ("--max-tokens", "4000", "max_tokens is 4000", "2048"),
                 ("--max-tokens", "9223372036854775807", "max_tokens is 9223372036854775807", "2048"),
-                ("--nonsense", "1", "--nonsense")]:
+                ("--attention-dp-balance", "true", "--attention-dp-balance has an effect with several groups of requests only"),
+                ("--attention-dp-timeout-iters", "3", "--attention-dp-timeout-iters has an effect with --attention-dp-balance only"),
+                ("--nonsense", "1", "--nonsense is no option of generate\n"),
+                ("--temprature", "1", "--temprature is no option of generate; the nearest is --temperature")]:
             with self.subTest(flag=flag, value=value):
                 self.refused(self.generate(f"{flag}={value}"), *found)
 

@@ -128,18 +128,36 @@ rebalance::OnlineOptions RebalanceOptions(const config::EngineFlags& flags) {
   return options;
 }
 
+bool IsOfCommandLine(const config::EngineFlags& flags, const char* option) {
+  const auto source = flags.sources.find(option);
+  return source != flags.sources.end() && source->second == "command line";
+}
+
 // In a file of TensorRT-LLM layer_updates_per_iter switches balancing on, whatever plans it; who
 // gives a number on the command line wants it to count.
 void RefuseIdleNumbers(const config::EngineFlags& flags, const rebalance::OnlineOptions& options) {
   const auto refuse = [&](const char* option, rebalance::Mode mode) {
-    const auto source = flags.sources.find(option);
-    if (options.mode == mode || source == flags.sources.end() || source->second != "command line")
-      return;
+    if (options.mode == mode || !IsOfCommandLine(flags, option)) return;
     Throw(ErrorKind::kInvalid, "{} has an effect with --rebalance {} only; the balancer is {}",
           option, rebalance::ModeName(mode), rebalance::ModeName(options.mode));
   };
   refuse("--layer-updates-per-iter", rebalance::Mode::kTensorRtLlm);
   refuse("--max-fetched-slots-per-iter", rebalance::Mode::kRepair);
+}
+
+// Likewise: a file may say how long prompts wait, and that they do not.
+PromptBalanceOptions PromptBalanceOf(const config::EngineFlags& flags,
+                                     const parallel::Layout& layout) {
+  if (layout.dp == 1 && IsOfCommandLine(flags, "--attention-dp-balance"))
+    Throw(ErrorKind::kInvalid,
+          "--attention-dp-balance has an effect with several groups of requests only; here is one");
+  for (const char* const option :
+       {"--attention-dp-timeout-iters", "--attention-dp-batching-wait-iters"})
+    if (!flags.attention_dp_balance && IsOfCommandLine(flags, option))
+      Throw(ErrorKind::kInvalid, "{} has an effect with --attention-dp-balance only", option);
+  return {.enable_balance = flags.attention_dp_balance,
+          .timeout_iters = flags.attention_dp_timeout_iters,
+          .batching_wait_iters = flags.attention_dp_batching_wait_iters};
 }
 
 }  // namespace
@@ -163,6 +181,7 @@ EngineOptions ResolveOptions(const config::EngineFlags& flags,
   options.max_batch_size = flags.max_batch_size;
   options.max_seq_len = ContextLength(flags, config);
   options.prefix_cache = flags.enable_prefix_caching;
+  options.prompt_balance = PromptBalanceOf(flags, options.layout);
   options.split = OfFlag("--split", [&] { return eplb::ParseSplitMode(flags.split); });
   options.moe_max_num_tokens = flags.moe_max_num_tokens;
   options.moe_mode = OfFlag("--moe-mode", [&] { return moe::ParseMoeMode(flags.moe_mode); });
