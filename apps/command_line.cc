@@ -81,7 +81,7 @@ std::string FailureMessage(const CLI::App& app, const CLI::Error& error) {
     std::vector<std::string> names;
     for (const CLI::App* sub : reached.get_subcommands({})) names.push_back(sub->get_name());
     message += fmt::format("; allowed: {}", fmt::join(names, ", "));
-  } else if (error.get_name() == "ExtrasError") {
+  } else if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {  // named as the command
     message = UnexpectedText(reached, app.remaining(true));
   } else if (error.get_name() == "ConversionError") {  // of a bool: the others parse by themselves
     message += "; allowed: true, false";

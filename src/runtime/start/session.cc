@@ -58,7 +58,7 @@ std::string RanksText(const parallel::Layout& whole) {
     return fmt::format("{} stages of {}", whole.pp, RanksText(stage));
   }
   const parallel::Layout& layout = whole;
-  std::string text = fmt::format("{} ranks", layout.world());
+  std::string text = layout.world() == 1 ? "1 rank" : fmt::format("{} ranks", layout.world());
   const auto add = [&](std::string_view what, int32_t size) {
     if (size == 1) return;
     text += text.ends_with("ranks") ? " that share " : " and ";
