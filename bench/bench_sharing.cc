@@ -72,10 +72,10 @@ class Contest {
         two_(*shared.model, OptionsFor(shared, layout, tokens, MostSteps())) {}
 
   // A prompt, and the first token of its answer.
-  void Prefill() {
+  void Prefill(const char* goal) {
     std::mt19937 random(15);
     std::vector<int32_t> prompt;
-    Compare(fmt::format("prompt {}", tokens_), tokens_, "   goal >= 0.9", [&](auto& engine) {
+    Compare(fmt::format("prompt {}", tokens_), tokens_, goal, [&](auto& engine) {
       if (&engine == first_) prompt = RandomPrompt(whole_, tokens_, random);
       Submit(engine, prompt, 1);
       const double seconds = StepSeconds(engine);
@@ -138,19 +138,19 @@ void Measure(const Options& options) {
     return tokens + int64_t{options.num_pairs + 1} * kDecodeSteps + 1 <
            whole.config.max_position_embeddings;
   };
-  for (const int32_t parts :
-       options.prompts.empty() ? std::vector<int32_t>() : options.expert_parts) {
+  for (const int32_t parts : options.expert_parts) {
     const LoadedModel shared = LoadForRanks(options.model, kCores, parts);
     fmt::print("--tp {} --moe-tp {}\n", kCores, parts);
     const parallel::Layout layout{.tp = kCores, .moe_tp = parts, .moe_ep = kCores / parts};
     for (const int64_t tokens : options.prompts)
-      if (fits(tokens)) Contest(whole, shared, layout, tokens, options.num_pairs).Prefill();
+      if (fits(tokens))
+        Contest(whole, shared, layout, tokens, options.num_pairs).Prefill("   goal >= 0.9");
   }
   fmt::print("--cp {}\n", kCores);
   for (const int64_t tokens : options.contexts) {
     if (!fits(tokens)) continue;
     Contest contest(whole, whole, {.cp = kCores, .moe_ep = kCores}, tokens, options.num_pairs);
-    contest.Prefill();
+    contest.Prefill("");
     contest.Decode();
   }
 }
