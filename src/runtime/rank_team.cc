@@ -134,6 +134,18 @@ std::exception_ptr RankTeam::FirstFailure() const {
                         std::chrono::duration<double>(deadline_).count())));
 }
 
+// What the rank does in the round.
+RankStep RankTeam::StepOfRank(int32_t r, uint32_t round) {
+  RankStep step = StepOf({.stages = stages_}, layout_, r);
+  if (has_meanwhile_) {
+    step.allowed_word = &allowed_;
+    step.allowed_value = round;
+  }
+  if (step.iteration >= 0)
+    step.announced = stages_[static_cast<size_t>(r / layout_.stage())]->announced;
+  return step;
+}
+
 void RankTeam::ThreadMain(int32_t r) {
   Member& member = *members_[static_cast<size_t>(r)];
   uint32_t seen = 0;
@@ -143,18 +155,10 @@ void RankTeam::ThreadMain(int32_t r) {
     ++seen;
     if (stop_.load(std::memory_order_acquire)) return;
     try {
-      if (stages_.empty()) {
+      if (stages_.empty())
         member.rank->Start();
-      } else {
-        RankStep step = StepOf({.stages = stages_}, layout_, r);
-        if (has_meanwhile_) {
-          step.allowed_word = &allowed_;
-          step.allowed_value = seen;
-        }
-        if (step.iteration >= 0)
-          step.announced = stages_[static_cast<size_t>(r / layout_.stage())]->announced;
-        member.rank->Run(step);
-      }
+      else
+        member.rank->Run(StepOfRank(r, seen));
     } catch (const std::exception& e) {
       member.failure = std::current_exception();
       group_.Abort(r, e.what());

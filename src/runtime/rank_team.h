@@ -77,6 +77,7 @@ class RankTeam {
   bool KeepWaiting();
   void FindStuckRanks();
   std::exception_ptr FirstFailure() const;
+  RankStep StepOfRank(int32_t rank, uint32_t round);
   void ThreadMain(int32_t rank);
 
   std::chrono::milliseconds deadline_;
