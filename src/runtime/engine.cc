@@ -113,7 +113,9 @@ Engine::Engine(const model::Model& model, const EngineOptions& options)
     : Engine(model, options, std::make_unique<Team>(model, options)) {}
 
 Engine::Engine(const model::Model& model, const EngineOptions& options, const RankLinks& links)
-    : Engine(model, options, std::make_unique<Team>(model, options, links)) {}
+    : Engine(model, options, std::make_unique<Team>(model, options, links)) {
+  host_of_rank_ = links.host_of_rank;
+}
 
 Engine::Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team)
     : options_(options),
@@ -131,7 +133,8 @@ Engine::Engine(const model::Model& model, const EngineOptions& options, std::uni
                  options.num_micro_batches, options.layout.pp);
   if (options.trace != nullptr) track_ = &options.trace->AddTrack(-1, "engine");
   info_.groups.resize(static_cast<size_t>(options.layout.dp));
-  events_.reserve(static_cast<size_t>(options.layout.dp * options.max_batch_size) + 1);
+  for (std::vector<Event>* events : {&events_, &returned_})
+    events->reserve(static_cast<size_t>(options.layout.dp * options.max_batch_size) + 1);
   const moe::MoeShape& moe = model.spec().moe;
   if (moe.num_experts > 0 && options.layout.moe_ep > 1 &&
       options.rebalance.mode != rebalance::Mode::kOff) {
@@ -280,9 +283,11 @@ bool Engine::PlanNext() {
   return false;
 }
 
-std::span<const Event> Engine::Step() {
+std::span<const Event> Engine::Step(const std::function<void()>& meanwhile) {
+  std::swap(events_, returned_);
   events_.clear();
-  std::swap(events_, pending_);
+  std::ranges::move(pending_, std::back_inserter(events_));
+  pending_.clear();
   const trace::OnTrack on(track_);
   Pipeline& pipeline = *pipeline_;
   trace::SetIteration(pipeline.num_planned);
@@ -299,7 +304,7 @@ std::span<const Event> Engine::Step() {
   first.change = first.is_empty() ? std::nullopt : NextChange(first.iteration);
   {
     const trace::Span span(trace::SpanKind::kStep);
-    TeamStep step{.stages = pipeline.stages};
+    TeamStep step{.stages = pipeline.stages, .meanwhile = meanwhile};
     if (HasGrammar(first)) step.note_allowed = [this, &first] { NoteAllowedTokens(first); };
     team_->Run(step);
   }

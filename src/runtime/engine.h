@@ -76,13 +76,14 @@ class Engine {
   // One iteration on all ranks (none when there is nothing to compute); of stages, each carries its
   // micro-batch through its layers, and the events are of the one that comes out of the last: when
   // there is none, last_iteration() stays the same one and its groups are empty. The events are
-  // valid until the next call. Errors: rethrows what ended the first rank that failed (kRunFailed
-  // when a rank does not answer within the deadline), now and at every later call with something to
-  // compute; comm::PeerLost also with nothing to compute when a rank that is a process has died.
-  // What it costs: all requests that have not ended, whose tokens up to the iteration before were
-  // delivered, and the events of those refused or cancelled since the call before; those that ended
-  // are not touched. The engine computes nothing any more.
-  std::span<const Event> Step();
+  // valid until the next call has returned. While ranks compute, `meanwhile` is called once, by
+  // this thread or another one; it may call Cancel and Kept. Errors: rethrows what ended the first
+  // rank that failed (kRunFailed when a rank does not answer within the deadline), now and at every
+  // later call with something to compute; comm::PeerLost also with nothing to compute when a rank
+  // that is a process has died. What it costs: all requests that have not ended, whose tokens up to
+  // the iteration before were delivered, and the events of those refused or cancelled since the
+  // call before; those that ended are not touched. The engine computes nothing any more.
+  std::span<const Event> Step(const std::function<void()>& meanwhile = {});
   // After Step has thrown: ranks whose thread never came back. It may go on using the model and the
   // recorder at any time, so write what has to be written and end the process with std::_Exit.
   std::span<const int32_t> stuck_ranks() const { return team_->stuck_ranks(); }
@@ -137,6 +138,15 @@ class Engine {
   std::span<const int64_t> SentRows(int32_t rank) const {
     return team_->result(static_cast<size_t>(rank)).sent_rows;
   }
+  // Of a rank: its host, numbered in the order of their first ranks.
+  int32_t HostOf(int32_t rank) const {
+    return host_of_rank_.empty() ? 0 : host_of_rank_[static_cast<size_t>(rank)];
+  }
+  // When the rank had carried out its part of the last iteration; of another process, when that was
+  // heard.
+  std::chrono::steady_clock::time_point EndOf(int32_t rank) const {
+    return team_->result(static_cast<size_t>(rank)).ended;
+  }
   // Of the last iteration, where options.is_metered.
   RankTimes Times(int32_t rank) const { return team_->result(static_cast<size_t>(rank)).times; }
   // Since the start; call between iterations.
@@ -175,6 +185,7 @@ class Engine {
   void LeaveToStuckRanks();
 
   EngineOptions options_;
+  std::vector<int> host_of_rank_;  // empty: all are on one
   const model::ModelSpec* spec_;
   moe::MoeShape moe_shape_;
   int64_t vocab_size_;
@@ -185,6 +196,7 @@ class Engine {
   std::unique_ptr<Pipeline> pipeline_;
   std::vector<Event> pending_;  // events known before the next iteration
   std::vector<Event> events_;
+  std::vector<Event> returned_;  // by the call of Step before
   LogitsSink logits_sink_;
   PlacementSource placement_source_;
   std::unique_ptr<rebalance::OnlineBalancer> balancer_;

@@ -71,10 +71,17 @@ void EngineLoop::Step() {
   EndUnfetched();
   const auto start = std::chrono::steady_clock::now();
   try {
-    const std::span<const Event> events = engine_.Step();
-    NoteBegun(start);
-    for (const Event& event : events) Deliver(event);
+    bool has_next = false;  // that the events of the iteration before could be handed out beside
+    const std::span<const Event> events = engine_.Step([&] {
+      has_next = true;
+      NoteBegun(start);
+      HandOut();
+    });
+    HandOut();
+    events_ = events;
+    if (!has_next || engine_.idle()) HandOut();
   } catch (const std::exception&) {
+    HandOut();
     FailAll(kEngineStopped);
     throw;
   }
@@ -96,6 +103,8 @@ void EngineLoop::TakeInbox() {
   for (const Work& work : works) work(&engine_);
   for (Arrival& arrival : new_arrivals_) Start(std::move(arrival));
   new_arrivals_.clear();
+  // Who cancels gets the tokens that there are.
+  if (!new_cancellations_.empty()) HandOut();
   for (const JobId id : new_cancellations_) {
     const auto job = jobs_.find(id);
     if (job == jobs_.end()) continue;
@@ -204,6 +213,10 @@ void EngineLoop::EndLate() {
     const auto late = job++;
     const auto& deadline = late->second.deadline;
     if (!deadline || now < *deadline) continue;
+    if (!events_.empty()) {
+      HandOut();
+      return EndLate();
+    }
     late->second.sink(late->second.generation.End(FinishReason::kDeadline));
     Finish(late);
   }
@@ -217,6 +230,10 @@ void EngineLoop::NoteBegun(std::chrono::steady_clock::time_point time) {
     Active& active = jobs_.at(owner->second);
     if (active.begun == std::chrono::steady_clock::time_point()) active.begun = time;
   }
+}
+
+void EngineLoop::HandOut() {
+  for (const Event& event : std::exchange(events_, {})) Deliver(event);
 }
 
 void EngineLoop::Deliver(const Event& event) {
@@ -262,6 +279,7 @@ void EngineLoop::TakePromptLogits(RequestId id, int64_t position, std::span<cons
 }
 
 void EngineLoop::EndAll(const std::string& reason) {
+  HandOut();
   for (const auto& [id, job] : jobs_) engine_.Cancel(job.request_id);
   FailAll(reason);
   TakeInbox();

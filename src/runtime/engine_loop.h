@@ -21,8 +21,9 @@ namespace wideload::runtime {
 // Of one loop; never used again.
 using JobId = int64_t;
 
-// Takes what came of a request, in order, on the engine's thread; the last delta says why it ended
-// and nothing follows. It must not wait: all requests wait for it. It may call Submit and Cancel.
+// Takes what came of a request, in order, on the engine's thread or on one that works beside it
+// while it computes (SideThread); the last delta says why it ended and nothing follows. It must not
+// wait: all requests wait for it. It may call Submit and Cancel.
 using DeltaSink = std::function<void(Delta delta)>;
 
 // A request and who is told of its tokens.
@@ -70,8 +71,10 @@ class EngineLoop {
 
   // The following belong to the engine's thread.
 
-  // Takes what is in the inbox, runs one iteration, and hands out what came of it. Errors: as
-  // Engine::Step; every request has then ended with kError, and no later one runs.
+  // Takes what is in the inbox and runs one iteration. What came of it is handed out while the next
+  // one runs (docs/adr/0021-tokens-are-handed-out-behind-the-next-orders.md), or at once where none
+  // follows. Errors: as Engine::Step; every request has then ended with kError, and no later one
+  // runs.
   void Step();
   // Nothing is there for the engine to do: no request that has not ended, but those whose prompts
   // others compute.
@@ -141,6 +144,7 @@ class EngineLoop {
   void EndUnfetched();
   void EndLate();
   void NoteBegun(std::chrono::steady_clock::time_point time);
+  void HandOut();
   void Deliver(const Event& event);
   void Finish(Jobs::iterator job);
   void TakePromptLogits(RequestId id, int64_t position, std::span<const float> logits);
@@ -171,6 +175,7 @@ class EngineLoop {
   int64_t num_elsewhere_ = 0;  // of the jobs: whose prompts others compute
   std::map<RequestId, JobId> job_of_;
   std::vector<TokenLogit> scratch_;
+  std::span<const Event> events_;  // of the last iteration, that have not been handed out
   std::optional<EngineMonitor> monitor_;
   std::string failure_;  // of the engine; empty: none
   std::atomic<bool> has_ended_{false};

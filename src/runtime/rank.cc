@@ -184,7 +184,8 @@ RankResult Rank::result() const {
           .sent_rows = exchange_ ? exchange_->rows_to() : std::span<const int64_t>(),
           .times = {.layers = moe_ ? moe_->layer_times() : std::span<const moe::LayerTimes>(),
                     .moving_ns = moving_ns_,
-                    .computing_ns = computing_ns_}};
+                    .computing_ns = computing_ns_},
+          .ended = ended_};
 }
 
 void Rank::Run(const RankStep& step) {
@@ -194,6 +195,7 @@ void Rank::Run(const RankStep& step) {
   if (step.iteration >= 0) Compute(step);
   if (options_.is_metered) computing_ns_ = ThreadCpuNs() - begin;
   if (options_.layout.pp > 1) HandOver(step.incoming_tokens);
+  ended_ = std::chrono::steady_clock::now();
 }
 
 // Both ends of a link know whether there is anything to hand over.
@@ -256,6 +258,7 @@ void Rank::Compute(const RankStep& step) {
   if (recorder_) recorder_->RecordIteration(EpRank(options_.rank), step.iteration, routed_counts());
   if (is_last_stage()) {
     const TensorView logits = model_.Head(context, batch, h);
+    if (step.ending_word != nullptr) step.ending_word->Publish(step.ending_value);
     if (HasOutputs(options_.layout, options_.rank)) SampleAll(step, logits);
   }
   pipeline_.outgoing = h;

@@ -75,6 +75,8 @@ struct RankResult {
   // is none.
   std::span<const int64_t> sent_rows = {};
   RankTimes times = {};  // none of ranks that are other processes
+  // When it had carried out its part; of another process, when that was heard.
+  std::chrono::steady_clock::time_point ended = {};
 };
 
 class Rank {
@@ -152,6 +154,7 @@ class Rank {
   int64_t announced_for_ = 0;
   int64_t moving_ns_ = 0;
   int64_t computing_ns_ = 0;
+  std::chrono::steady_clock::time_point ended_;
   statistics::Recorder* recorder_ = nullptr;
   bool counts_are_wanted_ = false;  // by others than the recorder
   std::vector<Sampler> samplers_;   // one per pool thread

@@ -9,6 +9,7 @@ namespace wideload::runtime {
 RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
     : deadline_(options.deadline),
       layout_(options.layout),
+      announcer_(options.layout.world() - options.layout.stage()),
       trace_(options.trace),
       placements_(model, options),
       group_(options.num_ranks(), {.total_threads = options.num_ranks() * options.threads_per_rank,
@@ -45,7 +46,7 @@ void RankTeam::Run(const TeamStep& step) {
   MicroBatch& first = *step.stages.front();
   first.announced = first.change ? placements_.Apply(*first.change) : nullptr;
   stages_.assign(step.stages.begin(), step.stages.end());
-  RunRound(step.note_allowed);
+  RunRound(step);
 }
 
 void RankTeam::SetRecorder(statistics::Recorder* recorder) {
@@ -72,25 +73,37 @@ bool RankTeam::Stop() {
   return stuck_ranks_.empty();
 }
 
-void RankTeam::RunRound(const std::function<void()>& meanwhile) {
+// What the engine's thread does while ranks compute; whatever comes of it, they end their round.
+std::exception_ptr RankTeam::Accompany(const TeamStep& step) {
+  std::exception_ptr thrown;
+  const auto call = [&](const std::function<void()>& work) {
+    if (!work || thrown) return;
+    try {
+      work();
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+  };
+  call(step.note_allowed);
+  if (notes_allowed_) allowed_.Publish(num_rounds_);
+  call(step.meanwhile);
+  return thrown;
+}
+
+void RankTeam::RunRound(const TeamStep& step) {
   if (failure_) std::rethrow_exception(failure_);
   stall_.reset();
   failing_.reset();
   const uint32_t all_done = ++num_rounds_ * static_cast<uint32_t>(members_.size());
-  has_meanwhile_ = meanwhile != nullptr;
+  notes_allowed_ = step.note_allowed != nullptr;
   round_.Increment();
-  std::exception_ptr thrown;
-  if (has_meanwhile_) {
-    try {
-      meanwhile();
-    } catch (...) {
-      thrown = std::current_exception();
-    }
-    allowed_.Publish(num_rounds_);  // whatever came of it: ranks wait
-  }
-  const bool all_ended = WaitFor(
-      done_, ladder_, [&](uint32_t done) { return done == all_done; },
-      [&] { return KeepWaiting(); });
+  const std::exception_ptr thrown = Accompany(step);
+  const auto keep_waiting = [&] { return KeepWaiting(); };
+  const bool all_ended =
+      WaitFor(
+          ending_, ladder_, [&](uint32_t ending) { return ending == num_rounds_; }, keep_waiting) &&
+      WaitFor(
+          done_, ladder_, [&](uint32_t done) { return done == all_done; }, keep_waiting);
   if (!all_ended) FindStuckRanks();
   failure_ = thrown ? thrown : FirstFailure();
   if (failure_) std::rethrow_exception(failure_);
@@ -137,12 +150,16 @@ std::exception_ptr RankTeam::FirstFailure() const {
 // What the rank does in the round.
 RankStep RankTeam::StepOfRank(int32_t r, uint32_t round) {
   RankStep step = StepOf({.stages = stages_}, layout_, r);
-  if (has_meanwhile_) {
+  if (notes_allowed_) {
     step.allowed_word = &allowed_;
     step.allowed_value = round;
   }
   if (step.iteration >= 0)
     step.announced = stages_[static_cast<size_t>(r / layout_.stage())]->announced;
+  if (r == announcer_) {
+    step.ending_word = &ending_;
+    step.ending_value = round;
+  }
   return step;
 }
 
@@ -163,6 +180,7 @@ void RankTeam::ThreadMain(int32_t r) {
       member.failure = std::current_exception();
       group_.Abort(r, e.what());
     }
+    if (r == announcer_) ending_.Publish(seen);  // where it has not yet
     member.num_ended.fetch_add(1, std::memory_order_release);
     done_.Increment();
   }

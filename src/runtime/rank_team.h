@@ -73,7 +73,8 @@ class RankTeam {
     std::jthread thread;
   };
 
-  void RunRound(const std::function<void()>& meanwhile = {});
+  void RunRound(const TeamStep& step = {});
+  std::exception_ptr Accompany(const TeamStep& step);
   bool KeepWaiting();
   void FindStuckRanks();
   std::exception_ptr FirstFailure() const;
@@ -82,6 +83,7 @@ class RankTeam {
 
   std::chrono::milliseconds deadline_;
   parallel::Layout layout_;
+  int32_t announcer_;          // the rank that raises ending_: the first of the last stage
   const trace::Trace* trace_;  // null: nothing is traced
   PlacementState placements_;
   comm::LocalGroup group_;
@@ -94,9 +96,10 @@ class RankTeam {
   std::vector<MicroBatch*> stages_;  // of each stage; none: start
   WaitLadder ladder_;
   EventWord round_;    // raised once per round
-  EventWord allowed_;  // has the number of the last round whose `meanwhile` has returned
-  bool has_meanwhile_ = false;
-  EventWord done_;  // rounds that ranks ended, over all ranks
+  EventWord allowed_;  // has the number of the last round whose `note_allowed` has returned
+  bool notes_allowed_ = false;
+  EventWord ending_;  // has the number of the last round of which a rank says that it is to end
+  EventWord done_;    // rounds that ranks ended, over all ranks
   uint32_t num_rounds_ = 0;
   std::atomic<bool> stop_{false};
   std::optional<comm::StallTimer> stall_;    // since the first rank ended this round

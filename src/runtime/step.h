@@ -45,6 +45,10 @@ struct TeamStep {
   // Fills Sequence::allowed of the first stage's batch; called once, on the engine's thread, and
   // where ranks are threads while they compute. Empty: nothing is to be filled.
   std::function<void()> note_allowed = {};
+  // What is to be done beside the iteration; called once, after note_allowed, when ranks have what
+  // they need to compute: on the engine's thread, or on another one while that computes. Empty:
+  // nothing.
+  std::function<void()> meanwhile = {};
 };
 
 // Of one rank.
@@ -59,6 +63,10 @@ struct RankStep {
   // Raised once Sequence::allowed of this step's batches may be read; null: it may.
   EventWord* allowed_word = nullptr;
   uint32_t allowed_value = 0;  // that it then has
+  // Raised when little is left of the step: whoever waits for its end wakes up meanwhile. May be
+  // null.
+  EventWord* ending_word = nullptr;
+  uint32_t ending_value = 0;  // that it then has
 };
 
 // Whether the outputs of a group are on this rank: the first of the group in the last stage.

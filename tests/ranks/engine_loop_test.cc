@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/thread_pool.h"
+#include "support/faulty_model.h"
 #include "support/test_data.h"
 #include "support/test_engine.h"
 
@@ -99,6 +100,67 @@ TEST_F(EngineLoopTest, CancellationAndDeadlineEndARequestOnce) {
   loop_.Step();
   EXPECT_EQ(ends.size(), 2U);
   EXPECT_TRUE(loop_.idle());
+  EXPECT_EQ(engine_.num_unfinished(), 0);
+}
+
+// The second iteration waits for what the sink gets of the first.
+TEST_F(EngineLoopTest, TokensAreHandedOutWhileTheNextIterationRuns) {
+  std::atomic<int> num_tokens{0};
+  std::atomic<int> num_before_layers{-1};
+  const auto wait_for_token = [&](const model::Batch&) {
+    const auto no_later = Clock::now() + std::chrono::seconds(20);
+    while (num_tokens == 0 && Clock::now() < no_later) YieldThread();
+    num_before_layers = num_tokens.load();
+  };
+  testing_support::FaultyModel model(*model_.model, {.iteration = 1, .before = wait_for_token});
+  runtime::Engine engine(model, Options());
+  runtime::EngineLoop loop(engine, nullptr);
+  loop.Submit(MakeJob(Prompt(5, 3), [&](const Delta& delta) { num_tokens += delta.token >= 0; }));
+  loop.Step();
+  EXPECT_EQ(num_tokens, 0);
+  loop.Step();
+  EXPECT_EQ(num_before_layers, 1);
+  EXPECT_EQ(num_tokens, 1);
+  loop.Step();  // none follows
+  EXPECT_EQ(num_tokens, 3);
+  EXPECT_TRUE(loop.idle());
+}
+
+TEST_F(EngineLoopTest, ARequestThatIsEndedFromOutsideGetsTheTokensThatThereAre) {
+  for (const FinishReason reason : {FinishReason::kCancelled, FinishReason::kDeadline}) {
+    std::vector<FinishReason> deltas;
+    runtime::Job job =
+        MakeJob(Prompt(5, 100), [&](const Delta& delta) { deltas.push_back(delta.finish); });
+    if (reason == FinishReason::kDeadline) job.deadline = now_ + std::chrono::seconds(3);
+    const runtime::JobId id = loop_.Submit(std::move(job));
+    loop_.Step();
+    EXPECT_TRUE(deltas.empty());
+    now_ += std::chrono::seconds(3);
+    if (reason == FinishReason::kCancelled) loop_.Cancel(id);
+    loop_.Step();
+    EXPECT_EQ(deltas, (std::vector{FinishReason::kNone, reason}));
+    EXPECT_EQ(engine_.num_unfinished(), 0);
+  }
+}
+
+TEST_F(EngineLoopTest, ASinkThatEndsARequestWhileItIsComputedLeavesTheOthersAlone) {
+  std::vector<int32_t> tokens;
+  int num_of_cancelled = 0;
+  bool has_ended = false;
+  runtime::JobId id = -1;
+  loop_.Submit(MakeJob(Prompt(9, 12), [&](const Delta& delta) {
+    if (delta.token >= 0) tokens.push_back(delta.token);
+  }));
+  id = loop_.Submit(MakeJob(Prompt(7, 50), [&](const Delta& delta) {
+    EXPECT_FALSE(has_ended);
+    has_ended = delta.is_last();
+    num_of_cancelled += delta.token >= 0 ? 1 : 0;
+    if (num_of_cancelled == 4) loop_.Cancel(id);
+  }));
+  while (!loop_.idle()) loop_.Step();
+  EXPECT_TRUE(has_ended);
+  EXPECT_EQ(num_of_cancelled, 5);  // the one that was computed meanwhile, too
+  EXPECT_EQ(tokens, testing_support::RunRequests(engine_, {Prompt(9, 12)})[0].tokens);
   EXPECT_EQ(engine_.num_unfinished(), 0);
 }
 

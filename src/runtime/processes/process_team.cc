@@ -68,7 +68,14 @@ void ProcessTeam::RunAll(const TeamStep& step, const moe::SharedPlacements& anno
   }
   RankStep own = StepOf(step, layout_, 0);
   own.announced = announced;
-  rank_->Run(own);
+  if (step.meanwhile) beside_.Begin(step.meanwhile);
+  try {
+    rank_->Run(own);
+  } catch (...) {
+    beside_.Finish();
+    throw;
+  }
+  beside_.Join();
   for (Peer& peer : peers_) TakeAnswer(peer, step);
 }
 
@@ -93,6 +100,7 @@ void ProcessTeam::TakeAnswer(Peer& peer, const TeamStep& step) {
                    {.entries = HasOutputs(layout_, r) ? part.entries : std::span<const PlanEntry>(),
                     .count_routed = head.count_routed},
                    answers_);
+  peer.ended = std::chrono::steady_clock::now();
   const AnswerExtras& extras = peer.answer.extras();
   if (extras.signal != 0 && links_.on_signal) links_.on_signal(extras.signal);
   if (recorder_ != nullptr)
@@ -151,7 +159,10 @@ bool ProcessTeam::Stop() {
 }
 
 RankResult ProcessTeam::result(size_t r) const {
-  return r == 0 ? rank_->result() : peers_[r - 1].answer.result();
+  if (r == 0) return rank_->result();
+  RankResult result = peers_[r - 1].answer.result();
+  result.ended = peers_[r - 1].ended;
+  return result;
 }
 
 void ProcessTeam::SetRecorder(statistics::Recorder* recorder) {

@@ -16,6 +16,7 @@
 #include "runtime/processes/step_answer.h"
 #include "runtime/processes/step_order.h"
 #include "runtime/rank.h"
+#include "runtime/side_thread.h"
 
 namespace wideload::runtime {
 
@@ -25,6 +26,7 @@ struct RankLinks {
   comm::Communicator* group = nullptr;
   exchange::Fabric* exchange = nullptr;  // of ExchangeSegmentBytes; null when there are no experts
   exchange::Fabric* orders = nullptr;    // of MessageChannel::SegmentBytes
+  std::vector<int> host_of_rank = {};    // comm::Hosts'; empty: all are on one
   // Of the other ranks: the signal that has asked this process to end, or 0. May be empty.
   std::function<int()> pending_signal = {};
   // Of rank 0: told when another rank says that a signal has asked it to end. May be empty.
@@ -77,6 +79,7 @@ class ProcessTeam {
   struct Peer {  // a rank other than 0
     OrderWriter orders;
     AnswerReader answer;
+    std::chrono::steady_clock::time_point ended;  // when it came
   };
   int PeerRank(const Peer& peer) const { return static_cast<int>(&peer - peers_.data()) + 1; }
   void RunAll(const TeamStep& step, const moe::SharedPlacements& announced);
@@ -90,6 +93,7 @@ class ProcessTeam {
   parallel::Layout layout_;
   AnswerShape answers_;
   MessageChannel channel_;
+  SideThread beside_{"beside 0"};  // for what goes on while rank 0 computes
   std::unique_ptr<Rank> rank_;
   std::vector<Peer> peers_;
   std::vector<std::byte> bytes_;

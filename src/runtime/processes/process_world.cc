@@ -205,7 +205,10 @@ ProcessWorld::Links::Links(ProcessWorld& world, const EngineOptions& options,
     text_ = std::move(made.text);
   }
   world_.mpi_.AddPlace(*group_);
-  view = {.group = group_.get(), .exchange = exchange_.get(), .orders = orders_.get()};
+  view = {.group = group_.get(),
+          .exchange = exchange_.get(),
+          .orders = orders_.get(),
+          .host_of_rank = world_.hosts_.host_of_rank};
   ::malloc_trim(0);  // what the start has freed: megabytes, of each process
 }
 
