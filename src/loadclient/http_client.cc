@@ -1,22 +1,23 @@
 #include "loadclient/http_client.h"
 
+#include <array>
 #include <boost/asio/basic_waitable_timer.hpp>
 #include <boost/asio/connect.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
 #include <optional>
 
 #include "base/error.h"
 #include "config/number.h"
+#include "http/response_reader.h"
 
 namespace wideload::loadclient {
 namespace {
 
 namespace asio = boost::asio;
-namespace http = boost::beast::http;
+namespace beast = boost::beast::http;
 using tcp = asio::ip::tcp;
 using boost::system::error_code;
 
@@ -27,7 +28,6 @@ using Timer = asio::basic_waitable_timer<std::chrono::steady_clock,
                                          asio::wait_traits<std::chrono::steady_clock>, Executor>;
 
 constexpr std::chrono::milliseconds kRest{100};  // between looks at what interrupts
-constexpr uint32_t kMaxHeaderBytes = 64 << 10;
 
 std::string Lowered(std::string text) {
   for (char& c : text)
@@ -37,11 +37,11 @@ std::string Lowered(std::string text) {
 
 }  // namespace
 
-// A connection with what of it has been read ahead.
+// A connection and where its bytes come in.
 struct ClientConnection {
   explicit ClientConnection(asio::io_context& context) : socket(context) {}
   Socket socket;
-  boost::beast::flat_buffer buffer;
+  std::array<char, 16384> bytes{};
 };
 
 // What the requests of a client share.
@@ -59,7 +59,7 @@ class ClientCall : public std::enable_shared_from_this<ClientCall> {
     request_.method_string(request.method);
     request_.target(request.path);
     request_.version(11);
-    request_.set(http::field::host, host);
+    request_.set(beast::field::host, host);
     for (const auto& [name, value] : request.headers) request_.set(name, value);
     request_.body() = std::move(request.body);
     request_.prepare_payload();
@@ -84,76 +84,63 @@ class ClientCall : public std::enable_shared_from_this<ClientCall> {
     connection_ = std::make_unique<ClientConnection>(shared_.context);
     asio::async_connect(connection_->socket, shared_.endpoints,
                         Then([this](const error_code& failure) {
-                          if (failure) return Fail(failure);
+                          if (failure) return Fail(failure.message());
                           error_code ignored;
                           connection_->socket.set_option(tcp::no_delay(true), ignored);
                           Write();
                         }));
   }
   void Write() {
-    parser_.emplace();
-    parser_->header_limit(kMaxHeaderBytes);
-    parser_->body_limit(boost::none);
-    http::async_write(connection_->socket, request_, Then([this](const error_code& failure) {
-                        failure ? Fail(failure) : ReadHead();
-                      }));
+    reader_.emplace();
+    beast::async_write(connection_->socket, request_, Then([this](const error_code& failure) {
+                         failure ? Fail(failure.message()) : Read();
+                       }));
   }
-  void ReadHead() {
-    http::async_read_header(connection_->socket, connection_->buffer, *parser_,
-                            Then([this](const error_code& failure) {
-                              if (failure) return Fail(failure);
-                              has_head_ = true;
-                              const int status = static_cast<int>(parser_->get().result_int());
-                              if (Told([&] { sink_.head(status); })) ReadBody();
-                            }));
+  void Read() {
+    connection_->socket.async_read_some(
+        asio::buffer(connection_->bytes),
+        [self = shared_from_this()](const error_code& failure, size_t num_bytes) {
+          failure ? self->TakeEnd(failure) : self->Take(num_bytes);
+        });
   }
-  void ReadBody() {
-    if (parser_->is_done()) return Finish();
-    http::async_read_some(connection_->socket, connection_->buffer, *parser_,
-                          Then([this](const error_code& failure) {
-                            std::string& body = parser_->get().body();
-                            const bool goes_on = body.empty() || Told([&] { sink_.body(body); });
-                            body.clear();
-                            if (!goes_on) return;
-                            failure ? Fail(failure) : ReadBody();
-                          }));
+  // What a sink throws ends the request.
+  void Take(size_t num_bytes) {
+    bool is_right = false;
+    try {
+      is_right = reader_->Feed({connection_->bytes.data(), num_bytes},
+                               {[this](const http::ResponseHead& head) { sink_.head(head.status); },
+                                [this](std::string_view bytes) { sink_.body(bytes); }});
+    } catch (const std::exception& thrown) {
+      return End(thrown.what());
+    }
+    if (!is_right) return Fail(reader_->error());
+    reader_->is_done() ? Finish() : Read();
+  }
+  void TakeEnd(const error_code& failure) {
+    if (failure != asio::error::eof) return Fail(failure.message());
+    reader_->End() ? Finish() : Fail("connection ended early");
   }
   void Finish() {
-    if (parser_->get().keep_alive()) shared_.idle.push_back(std::move(connection_));
+    if (reader_->keeps_alive()) shared_.idle.push_back(std::move(connection_));
     sink_.end("");
   }
   // A server may end a connection while the next request on it is being sent: that one has not
   // been read, and goes out again.
-  void Fail(const error_code& failure) {
-    if (is_reused_ && !has_head_) return Connect();
-    End(failure == http::error::end_of_stream || failure == asio::error::eof ||
-                failure == http::error::partial_message
-            ? "connection ended early"
-            : Lowered(failure.message()));
+  void Fail(const std::string& failure) {
+    if (is_reused_ && !reader_->has_head()) return Connect();
+    End(Lowered(failure));
   }
   void End(const std::string& error) {
     connection_.reset();
     sink_.end(error);
   }
-  // False when the sink has thrown, and the request is at its end.
-  template <class Tell>
-  bool Told(Tell tell) {
-    try {
-      tell();
-      return true;
-    } catch (const std::exception& thrown) {
-      End(thrown.what());
-      return false;
-    }
-  }
 
   ClientShared& shared_;
-  http::request<http::string_body> request_;
+  beast::request<beast::string_body> request_;
   AnswerSink sink_;
   std::unique_ptr<ClientConnection> connection_;
-  std::optional<http::response_parser<http::string_body>> parser_;
+  std::optional<http::ResponseReader> reader_;  // from the first write on
   bool is_reused_ = false;
-  bool has_head_ = false;
 };
 
 ServerAddress ParseUrl(const std::string& url, const std::string& flag) {

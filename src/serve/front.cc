@@ -163,7 +163,7 @@ void Front::Fail(const OpenPtr& open, int status, const std::string& message) {
 
 void Front::Close(const OpenPtr& open) {
   if (std::exchange(open->is_closed, true)) return;
-  if (const auto call = std::exchange(open->call, {})) HttpClient::Cancel(*call);
+  if (const auto call = std::exchange(open->call, {})) LocalClient::Cancel(*call);
   waiting_.erase(open->number);
   open_.erase(open->number);
   --num_open_;

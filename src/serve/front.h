@@ -10,8 +10,8 @@
 #include <string>
 
 #include "serve/api_keys.h"
-#include "serve/http_client.h"
 #include "serve/http_server.h"
+#include "serve/local_client.h"
 
 namespace wideload::serve {
 
@@ -76,7 +76,7 @@ class Front {
   uint64_t next_number_ = 0;
   std::map<uint64_t, OpenPtr> open_;     // all that are not answered, by arrival
   std::map<uint64_t, OpenPtr> waiting_;  // those that no engine has
-  HttpClient client_;                    // the last member: its thread uses the others
+  LocalClient client_;                   // the last member: its thread uses the others
 };
 
 }  // namespace wideload::serve

@@ -29,14 +29,14 @@ struct HttpAnswerSink {
 // A request under way. On the client's thread.
 class HttpCall;
 
-class HttpClient {
+class LocalClient {
  public:
   // Starts the thread.
-  HttpClient();
+  LocalClient();
   // Ends it; nothing is called any more.
-  ~HttpClient();
-  HttpClient(const HttpClient&) = delete;
-  HttpClient& operator=(const HttpClient&) = delete;
+  ~LocalClient();
+  LocalClient(const LocalClient&) = delete;
+  LocalClient& operator=(const LocalClient&) = delete;
 
   // Runs `work`, which must not throw, on the client's thread, now or after a time. Any thread.
   void Post(std::function<void()> work);

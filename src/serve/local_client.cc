@@ -1,4 +1,4 @@
-#include "serve/http_client.h"
+#include "serve/local_client.h"
 
 #include <array>
 #include <boost/asio/connect.hpp>
@@ -8,9 +8,13 @@
 
 #include "base/log.h"
 #include "base/thread_pool.h"
+#include "http/response_reader.h"
 #include "serve/http_connection.h"
 
 namespace wideload::serve {
+
+using wideload::http::IsFieldName;
+using wideload::http::ResponseHead;
 
 class HttpCall : public std::enable_shared_from_this<HttpCall> {
  private:
@@ -19,18 +23,13 @@ class HttpCall : public std::enable_shared_from_this<HttpCall> {
   auto Then(Act act) {
     return [self = shared_from_this(), act = std::move(act)](error_code failure, size_t = 0) {
       if (self->is_closed_) return;
-      // The piece's place is full: no failure of the connection.
-      if (failure && failure != http::error::need_buffer) return self->Lose();
-      act();
+      failure ? self->Lose() : act();
     };
   }
 
  public:
   HttpCall(asio::io_context& context, HttpAnswerSink sink)
-      : socket_(context), sink_(std::move(sink)) {
-    parser_.body_limit(boost::none);
-    parser_.header_limit(64 << 10);
-  }
+      : socket_(context), sink_(std::move(sink)) {}
 
   void Start(const LocalSocket& server, const HttpRequest& request) {
     request_.method_string(request.method);
@@ -48,55 +47,45 @@ class HttpCall : public std::enable_shared_from_this<HttpCall> {
                             was_taken_ ? Write() : Lose();
                           }));
   }
-  void Cancel() {
-    sink_ = {};
-    Close();
-  }
+  // The sink stays: it may be what calls this.
+  void Cancel() { Close(); }
 
  private:
   void Write() {
-    http::async_write(socket_, request_, Then([this] { ReadHead(); }));
+    http::async_write(socket_, request_, Then([this] { Read(); }));
   }
-  void ReadHead() {
-    http::async_read_header(socket_, buffer_, parser_, Then([this] { TakeHead(); }));
+  void Read() {
+    socket_.async_read_some(asio::buffer(bytes_),
+                            [self = shared_from_this()](error_code failure, size_t num_bytes) {
+                              if (!self->is_closed_) self->Take(failure, num_bytes);
+                            });
   }
-  void TakeHead() {
-    const auto& head = parser_.get();
-    whole_.status = static_cast<int>(head.result_int());
-    whole_.content_type = std::string(head[http::field::content_type]);
-    for (const auto& field : head) {
-      switch (field.name()) {
-        case http::field::content_type:
-        case http::field::content_length:
-        case http::field::connection:
-        case http::field::cache_control:
-        case http::field::transfer_encoding:
-          break;  // said anew to the client
-        default:
-          whole_.headers.emplace_back(std::string(field.name_string()), std::string(field.value()));
-      }
-    }
-    is_stream_ = parser_.chunked();
-    if (is_stream_) sink_.begun(whole_.content_type);
-    ReadBody();
-  }
-  void ReadBody() {
+  // The sink may close the call meanwhile.
+  void Take(error_code failure, size_t num_bytes) {
+    const bool is_right = failure
+                              ? failure == asio::error::eof && reader_.End()
+                              : reader_.Feed({bytes_.data(), num_bytes},
+                                             {[this](const ResponseHead& head) { TakeHead(head); },
+                                              [this](std::string_view piece) { TakeBody(piece); }});
     if (is_closed_) return;
-    if (parser_.is_done()) return Finish();
-    auto& body = parser_.get().body();
-    body.data = piece_.data();
-    body.size = piece_.size();
-    http::async_read_some(socket_, buffer_, parser_, Then([this] {
-                            TakeBody();
-                            ReadBody();
-                          }));
+    if (!is_right) return Lose();
+    reader_.is_done() ? Finish() : Read();
   }
-  void TakeBody() {
-    const std::string_view piece(piece_.data(), piece_.size() - parser_.get().body().size);
-    if (!is_stream_)
-      whole_.body += piece;
-    else if (!piece.empty())
-      sink_.piece(piece);
+  void TakeHead(const ResponseHead& head) {
+    // These are said anew to the client.
+    static constexpr std::string_view kOwn[] = {"content-type", "content-length", "connection",
+                                                "cache-control", "transfer-encoding"};
+    whole_.status = head.status;
+    whole_.content_type = std::string(head.Find("content-type"));
+    for (const auto& field : head.fields)
+      if (std::ranges::none_of(kOwn, [&](auto own) { return IsFieldName(field.first, own); }))
+        whole_.headers.push_back(field);
+    is_stream_ = head.is_chunked;
+    if (is_stream_) sink_.begun(whole_.content_type);
+  }
+  void TakeBody(std::string_view piece) {
+    if (is_closed_) return;
+    is_stream_ ? sink_.piece(piece) : void(whole_.body += piece);
   }
   void Finish() {
     const HttpAnswerSink sink = std::exchange(sink_, {});
@@ -117,16 +106,15 @@ class HttpCall : public std::enable_shared_from_this<HttpCall> {
   Socket socket_;
   HttpAnswerSink sink_;
   http::request<http::string_body> request_;
-  boost::beast::flat_buffer buffer_;
-  http::response_parser<http::buffer_body> parser_;
-  std::array<char, 16384> piece_{};
+  wideload::http::ResponseReader reader_;
+  std::array<char, 16384> bytes_{};
   HttpResponse whole_;
   bool was_taken_ = false;
   bool is_stream_ = false;
   bool is_closed_ = false;
 };
 
-class HttpClient::Impl {
+class LocalClient::Impl {
  public:
   Impl() : work_(context.get_executor()) {
     thread_ = StartThread("front", [this] { Run(); });
@@ -154,12 +142,12 @@ class HttpClient::Impl {
   std::jthread thread_;
 };
 
-HttpClient::HttpClient() : impl_(std::make_unique<Impl>()) {}
-HttpClient::~HttpClient() = default;
+LocalClient::LocalClient() : impl_(std::make_unique<Impl>()) {}
+LocalClient::~LocalClient() = default;
 
-void HttpClient::Post(std::function<void()> work) { asio::post(impl_->context, std::move(work)); }
+void LocalClient::Post(std::function<void()> work) { asio::post(impl_->context, std::move(work)); }
 
-void HttpClient::PostAfter(std::chrono::milliseconds time, std::function<void()> work) {
+void LocalClient::PostAfter(std::chrono::milliseconds time, std::function<void()> work) {
   const auto timer = std::make_shared<Timer>(impl_->context);  // owner: its handler
   timer->expires_after(time);
   timer->async_wait([timer, work = std::move(work)](error_code ended) {
@@ -167,14 +155,14 @@ void HttpClient::PostAfter(std::chrono::milliseconds time, std::function<void()>
   });
 }
 
-std::shared_ptr<HttpCall> HttpClient::Ask(const LocalSocket& server, const HttpRequest& request,
-                                          HttpAnswerSink sink) {
+std::shared_ptr<HttpCall> LocalClient::Ask(const LocalSocket& server, const HttpRequest& request,
+                                           HttpAnswerSink sink) {
   auto call = std::make_shared<HttpCall>(impl_->context, std::move(sink));
   call->Start(server, request);
   return call;
 }
 
-void HttpClient::Cancel(HttpCall& call) { call.Cancel(); }
+void LocalClient::Cancel(HttpCall& call) { call.Cancel(); }
 
 bool IsListening(const LocalSocket& server) {
   asio::io_context context{1};
