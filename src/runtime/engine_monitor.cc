@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "runtime/placement_state.h"
+#include "runtime/processes/process_team.h"
 
 namespace wideload::runtime {
 namespace {
@@ -31,9 +32,18 @@ EngineMonitor::EngineMonitor(Engine& engine)
   course_.imbalance_sums.resize(layers);
   course_.balancedness_sums.resize(layers);
   course_.fetched_slots.resize(layers);
-  course_.now = course_.changed = std::chrono::steady_clock::now();
+  course_.now = course_.changed = course_.seen = std::chrono::steady_clock::now();
+  for (int32_t r = 0; r < engine.options().num_ranks(); ++r)
+    course_.lives.push_back({.host = engine.HostOf(r),
+                             .place = parallel::CoordinatesOf(engine.options().layout, r),
+                             .ended = course_.now});
   rows_.resize(layers * static_cast<size_t>(course_.num_ranks));
   if (layers == 0) return;
+  const exchange::ExchangeShape rows =
+      moe::MakeExchangeShape(shape, MakeMoeLayout(shape, engine.options()),
+                             compute::PrecisionOf(engine.options().kernels));
+  course_.row_bytes = rows.row_bytes;
+  course_.return_row_bytes = rows.return_row_bytes;
   experts_.num_experts = static_cast<int32_t>(shape.num_experts);
   experts_.num_ranks = engine.options().layout.moe_ep;
   experts_.routed.resize(layers * static_cast<size_t>(shape.num_experts));
@@ -45,7 +55,11 @@ EngineMonitor::EngineMonitor(Engine& engine)
 
 void EngineMonitor::Note(double seconds) {
   const IterationInfo& info = engine_.last_iteration();
-  if (info.iteration < num_noted_) return;
+  if (info.iteration < num_noted_) {
+    const std::lock_guard lock(mutex_);
+    course_.seen = std::chrono::steady_clock::now();
+    return;
+  }
   num_noted_ = info.iteration + 1;
   const size_t ranks = static_cast<size_t>(course_.num_ranks);
   for (size_t r = 0; r < ranks; ++r) {
@@ -57,7 +71,8 @@ void EngineMonitor::Note(double seconds) {
       balancer == nullptr ? rebalance::BalancerFigures{} : balancer->figures();
 
   const std::lock_guard lock(mutex_);
-  course_.now = std::chrono::steady_clock::now();
+  course_.now = course_.seen = std::chrono::steady_clock::now();
+  NoteLives();
   course_.exchange = engine_.exchange_figures();
   NoteSentRows();
   course_.last = {};
@@ -84,15 +99,31 @@ void EngineMonitor::Note(double seconds) {
     experts_.routed[i] += routed[i];
 }
 
+void EngineMonitor::NoteLives() {
+  for (size_t r = 0; r < course_.lives.size(); ++r)
+    course_.lives[r].ended = engine_.EndOf(static_cast<int32_t>(r));
+}
+
 void EngineMonitor::NoteSentRows() {
   course_.sent_rows.clear();
   if (engine_.SentRows(0).empty()) return;
   const auto ranks = static_cast<size_t>(course_.num_ranks);
   course_.sent_rows.resize(ranks * ranks);
-  for (int32_t r = 0; r < engine_.options().num_ranks(); ++r) {
-    const std::span<const int64_t> sent = engine_.SentRows(r);
-    const size_t from = static_cast<size_t>(r) % ranks;
-    for (size_t to = 0; to < sent.size(); ++to) course_.sent_rows[from * ranks + to] += sent[to];
+  int32_t num_hosts = 0;
+  for (const RankLife& rank : course_.lives) num_hosts = std::max(num_hosts, rank.host + 1);
+  const auto hosts = static_cast<size_t>(num_hosts);
+  course_.host_rows.assign(hosts * hosts, 0);
+  course_.own_rows = 0;
+  for (size_t r = 0; r < course_.lives.size(); ++r) {
+    const std::span<const int64_t> sent = engine_.SentRows(static_cast<int32_t>(r));
+    const size_t from = r % ranks;
+    const auto host_of = [&](size_t rank) { return static_cast<size_t>(course_.lives[rank].host); };
+    for (size_t to = 0; to < sent.size(); ++to) {
+      course_.sent_rows[from * ranks + to] += sent[to];
+      int64_t& level = to == from ? course_.own_rows
+                                  : course_.host_rows[host_of(r) * hosts + host_of(r - from + to)];
+      level += sent[to];
+    }
   }
 }
 

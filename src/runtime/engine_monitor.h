@@ -16,6 +16,13 @@
 
 namespace wideload::runtime {
 
+// Of a rank of the run, of all stages.
+struct RankLife {
+  int32_t host = 0;
+  parallel::Coordinates place;
+  std::chrono::steady_clock::time_point ended;  // its part of the last iteration; the start: none
+};
+
 // The course of the run. Layers are those with experts, in the order of `layers`.
 struct EngineCourse {
   std::vector<int32_t> layers;  // model index of each
@@ -29,6 +36,14 @@ struct EngineCourse {
   // [ranks * ranks]: rows of the exchange that each rank sent to each, of all stages; empty when
   // there is none.
   std::vector<int64_t> sent_rows;
+  // [hosts * hosts]: of them, from host to host; what stays on its rank is in own_rows alone.
+  std::vector<int64_t> host_rows;
+  int64_t own_rows = 0;
+  int64_t row_bytes = 0;         // of one of them
+  int64_t return_row_bytes = 0;  // of one of exchange.num_returns
+  std::vector<RankLife> lives;   // [all ranks]
+  // When all ranks were last known to live: an iteration ended, or there was none to compute.
+  std::chrono::steady_clock::time_point seen;
   // [layers]: sum over iterations of (busiest - mean) / mean of these rows, and of mean / busiest.
   std::vector<double> imbalance_sums, balancedness_sums;
   // [layers]: slots that got an expert which their rank did not hold before.
@@ -56,8 +71,8 @@ class EngineMonitor {
   // Has the engine count what is routed. `engine` must outlive it; before the first Step.
   explicit EngineMonitor(Engine& engine);
 
-  // After a Step that took so long; Steps that computed nothing are not noted. Of the engine's
-  // thread.
+  // After a Step that took so long; of one that computed nothing only that ranks live. Of the
+  // engine's thread.
   void Note(double seconds);
 
   // Any thread.
@@ -65,6 +80,7 @@ class EngineMonitor {
   EngineExperts experts() const;
 
  private:
+  void NoteLives();
   void NoteSentRows();
   void NoteRows(const statistics::IterationFigures& figures);
   void NotePlacements(const std::vector<eplb::Placement>& placements);

@@ -88,11 +88,23 @@ Json ExchangeJson(const runtime::EngineCourse& course) {
     waits[runtime::WaitKindName(static_cast<exchange::WaitKind>(kind))] = {
         {"count", exchange.waits[kind].num_waits},
         {"seconds", static_cast<double>(exchange.waits[kind].total_ns) * 1e-9}};
-  return {{"rounds", exchange.num_rounds},
-          {"rows", exchange.num_rows},
-          {"returns", exchange.num_returns},
-          {"rows_by_rank", course.sent_rows},
+  return {{"rounds", exchange.num_rounds},    {"rows", exchange.num_rows},
+          {"returns", exchange.num_returns},  {"rows_by_rank", course.sent_rows},
+          {"rows_by_host", course.host_rows}, {"rows_on_rank", course.own_rows},
+          {"row_bytes", course.row_bytes},    {"return_row_bytes", course.return_row_bytes},
           {"waits", std::move(waits)}};
+}
+
+Json RanksJson(const runtime::EngineCourse& course) {
+  Json rows = Json::array();
+  for (const runtime::RankLife& rank : course.lives)
+    rows.push_back({rank.host, rank.place.pp, rank.place.dp, rank.place.tp, rank.place.cp,
+                    rank.place.moe_ep, rank.place.moe_tp, SecondsSince(rank.ended)});
+  return {{"columns",
+           {"host", "stage", "group", "tensor", "context", "experts", "expert_part",
+            "seconds_since_iteration"}},
+          {"rows", std::move(rows)},
+          {"seconds_since_seen", SecondsSince(course.seen)}};
 }
 
 Json RequestsJson(const DashboardSource& source) {
@@ -119,6 +131,7 @@ std::string DashboardDataJson(const DashboardSource& source) {
                    {"expert_ranks", options.layout.moe_ep},
                    {"split", SplitName(options.split)},
                    {"layers", course.layers},
+                   {"places", RanksJson(course)},
                    {"iterations", total.num_iterations},
                    {"prompt_tokens", total.prompt_tokens},
                    {"generated_tokens", total.generated_tokens},

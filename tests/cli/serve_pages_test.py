@@ -53,6 +53,11 @@ class Pages(ServeTest):
         self.assertEqual(sum(data["balancer"]["fetched_slots_by_layer"]), data["balancer"]["fetched_slots"])
         self.assertEqual(len(data["exchange"]["rows_by_rank"]), 4)
         self.assertEqual(sum(data["exchange"]["rows_by_rank"]), data["exchange"]["rows"])
+        self.assertEqual(data["exchange"]["rows_on_rank"] + sum(data["exchange"]["rows_by_host"]), data["exchange"]["rows"])
+        places = data["places"]
+        self.assertEqual([row[:7] for row in places["rows"]], [[0, 0, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 1, 0]])
+        self.assertEqual({len(row) for row in places["rows"]}, {len(places["columns"])})
+        self.assertLess(places["seconds_since_seen"], 60)
 
     def test_slots_hold_every_expert(self):
         experts = json.loads(self.server.ask("GET", "/dashboard/experts")[2])
@@ -62,7 +67,7 @@ class Pages(ServeTest):
     def test_fields_are_those_of_the_documentation(self):
         data = json.loads(self.server.ask("GET", "/dashboard/data")[2])
         self.assertEqual(set(data), {
-            "schema_version", "time", "model", "version", "status", "ranks", "stages", "expert_ranks", "split", "layers", "iterations",
+            "schema_version", "time", "model", "version", "status", "ranks", "stages", "expert_ranks", "split", "layers", "places", "iterations",
             "prompt_tokens", "generated_tokens", "busy_seconds", "idle_seconds", "rank_rows", "imbalance_sums",
             "balancedness_sums", "stretches", "requests", "balancer", "exchange", "host"})
         self.assertEqual((data["schema_version"], data["status"], data["balancer"]["mode"]), (1, "serving", "tensorrt_llm"))

@@ -21,14 +21,17 @@ WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 SCREENSHOTS = os.environ.get("WIDELOAD_SCREENSHOTS")
 
 
-class Pages(unittest.TestCase):
+class Browser(unittest.TestCase):
+    """A server with OPTIONS, under its key, and Chromium."""
+    OPTIONS = ()
+
     @classmethod
     def setUpClass(cls):
         keys = tempfile.NamedTemporaryFile("w", suffix=".keys", delete=False)
         with keys:
             keys.write(KEY + "\n")
         cls.addClassCleanup(os.unlink, keys.name)
-        cls.server = Server("--ep", 8, "--num-slots", 80, "--rebalance", "repair", "--api-key-file", keys.name)
+        cls.server = Server(*cls.OPTIONS, "--api-key-file", keys.name)
         cls.addClassCleanup(cls.server.end)
         cls.base = f"http://localhost:{cls.server.port}"
         cls.work(6)
@@ -77,7 +80,7 @@ class Pages(unittest.TestCase):
         self.assertEqual(found, [], name)
         self.assertEqual(self.complaints, [], name)
 
-    def test_the_dashboard_at_all_widths_and_colours(self):
+    def judge_the_dashboard(self, name):
         for width in WIDTHS:
             for scheme in ("light", "dark"):
                 page = self.open("/dashboard", width, scheme)
@@ -86,20 +89,57 @@ class Pages(unittest.TestCase):
                 page.wait_for_timeout(4000)
                 for summary in page.locator("summary").all():
                     summary.click()
-                self.judge(page, f"dashboard-{width}-{scheme}")
+                self.judge(page, f"{name}-{width}-{scheme}")
+
+    def places(self):
+        """The ranks of the picture of hosts, and the rows of its table."""
+        page = self.open("/dashboard")
+        page.get_by_text("Live.").wait_for()
+        page.locator("#places-table > summary").click()
+        page.locator("#places-table caption").wait_for()  # it is made after the click
+        return page.locator("#places li li").all_inner_texts(), page.locator("#places-table tbody tr").count(), page
+
+
+class Stages(Browser):
+    OPTIONS = ("--pp", 2, "--ep", 2)
+
+    def test_stages_are_shown_with_their_ranks(self):
+        ranks, rows, page = self.places()
+        self.assertEqual((len(ranks), rows), (4, 4))
+        self.assertEqual(page.locator("#places ul").evaluate_all("lists => lists.map((list) => list.getAttribute('aria-label'))"),
+                         ["Stage 0 on host 0", "Stage 1 on host 0"])
+        page.locator("#lives-text", has_text="All 4 ranks, on one host, were seen alive").wait_for()
+        self.judge_the_dashboard("stages")
+
+
+class SharedContexts(Browser):
+    OPTIONS = ("--cp", 2, "--dp", 2)
+
+    def test_ranks_that_share_a_context_are_shown_as_such(self):
+        ranks, rows, _ = self.places()
+        self.assertEqual(rows, 4)
+        self.assertEqual(sum(text.endswith("context 1") for text in ranks), 2)
+        self.judge_the_dashboard("contexts")
+
+
+class Pages(Browser):
+    OPTIONS = ("--ep", 8, "--num-slots", 80, "--rebalance", "repair")
+
+    def test_the_dashboard_at_all_widths_and_colours(self):
+        self.judge_the_dashboard("dashboard")
 
     def test_the_dashboard_has_a_table_for_every_picture(self):
         page = self.open("/dashboard")
         page.get_by_text("Live.").wait_for()
         page.locator("#experts-text", has_text="of 64 experts").wait_for()
-        for name in ("time", "spread", "ranks", "experts", "slots", "replicas", "moves"):
+        for name in ("time", "spread", "ranks", "experts", "slots", "replicas", "moves", "pairs", "levels", "hosts", "places"):
             page.locator(f"#{name}-table > summary").click()
             caption = page.locator(f"#{name}-table table caption")
             caption.wait_for()  # it is made after the click
             self.assertEqual(caption.count(), 1, name)
         self.assertGreater(page.locator("#ranks-table td").count(), 8)
         ranks = page.locator("#ranks-table td").all_inner_texts()
-        page.get_by_label("Rows").select_option("contiguous")
+        page.locator("#projection").select_option("contiguous")
         self.assertNotEqual(page.locator("#ranks-table td").all_inner_texts(), ranks)
 
     def test_a_saved_page_shows_its_figures_without_a_server(self):

@@ -69,11 +69,38 @@ TEST_F(EngineMonitorTest, ItsSumsAgreeWithEachOther) {
   ASSERT_EQ(course.sent_rows.size(), 4);
   EXPECT_EQ(Sum(course.sent_rows), course.exchange.num_rows);
   for (const int64_t rows : course.sent_rows) EXPECT_GT(rows, 0);
+  EXPECT_EQ(course.own_rows, course.sent_rows[0] + course.sent_rows[3]);
+  EXPECT_EQ(course.host_rows, (std::vector{course.sent_rows[1] + course.sent_rows[2]}));
+  const int64_t row_bytes = model_.model->spec().hidden *
+                            DTypeBytes(compute::PrecisionOf(compute::AutoKernelSet()).activations);
+  EXPECT_EQ(course.row_bytes, row_bytes);
+  EXPECT_EQ(course.return_row_bytes, row_bytes);
+  ASSERT_EQ(course.lives.size(), 2U);
+  for (int32_t r = 0; r < 2; ++r) {
+    const runtime::RankLife& life = course.lives[static_cast<size_t>(r)];
+    EXPECT_EQ(life.place.dp, r);
+    EXPECT_EQ(life.host, 0);
+    EXPECT_EQ(life.ended, engine.EndOf(r));
+    EXPECT_LE(life.ended, course.now);
+  }
   EXPECT_EQ(Sum(course.fetched_slots), course.balancer.fetched_slots);
   for (size_t l = 0; l < course.layers.size(); ++l) {
     EXPECT_GE(course.imbalance_sums[l], 0);
     EXPECT_LE(course.balancedness_sums[l], static_cast<double>(course.total.num_iterations));
   }
+}
+
+TEST_F(EngineMonitorTest, RanksAreSeenAliveWhileNothingIsComputed) {
+  runtime::Engine engine(*model_.model, Options(2));
+  runtime::EngineLoop loop(engine, nullptr);
+  loop.Watch();
+  Run(loop);
+  const runtime::EngineCourse before = loop.monitor()->course();
+  loop.Step();
+  const runtime::EngineCourse after = loop.monitor()->course();
+  EXPECT_GT(after.seen, before.seen);
+  EXPECT_EQ(after.now, before.now);
+  EXPECT_EQ(after.lives[1].ended, before.lives[1].ended);
 }
 
 TEST_F(EngineMonitorTest, ItsSlotsAreThoseOfTheBalancer) {

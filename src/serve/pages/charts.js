@@ -107,6 +107,22 @@ const Charts = (() => {
     box.replaceChildren(svg);
   }
 
+  // Horizontal bars, each below its words: [{text, share}], shares of the whole.
+  function bars(id, label, rows) {
+    const box = document.getElementById(id);
+    const width = Math.max(240, box.clientWidth), line = 46;
+    const svg = document.createElementNS(SVG, 'svg');
+    svg.setAttribute('viewBox', `0 0 ${width} ${rows.length * line}`);
+    svg.setAttribute('role', 'img');
+    svg.setAttribute('aria-label', label);
+    rows.forEach((row, i) => {
+      shape(svg, 'text', { x: 0, y: i * line + 14 }, row.text);
+      shape(svg, 'rect', { class: 'track', x: 0, y: i * line + 20, width, height: 14 });
+      if (row.share > 0) shape(svg, 'rect', { class: 'fill', x: 0, y: i * line + 20, width: Math.max(1, row.share * width), height: 14 });
+    });
+    box.replaceChildren(svg);
+  }
+
   // Load relative to the mean of its row, in the bands of the legend.
   const BANDS = [[0.25, 'l4'], [0.5, 'l3'], [0.75, 'l2'], [0.95, 'l1'], [1.05, 'm'], [1.25, 'h1'], [1.5, 'h2'], [2, 'h3'], [Infinity, 'h4']];
 
@@ -120,8 +136,8 @@ const Charts = (() => {
     });
   }
 
-  // A grid: rows [{name, values}], values relative to 1; `column` names what columns are.
-  function heatMap(id, label, column, rows) {
+  // A grid: rows [{name, values}], values relative to 1; `column` and `line` name what columns and rows are.
+  function heatMap(id, label, column, rows, line = 'layer') {
     const canvas = document.getElementById(id);
     const styles = getComputedStyle(document.documentElement);
     const colours = new Map(BANDS.map(([, css]) => [css, styles.getPropertyValue('--' + css)]));
@@ -144,7 +160,7 @@ const Charts = (() => {
     rows.forEach((row, r) => { if (r % every === 0) pen.fillText(row.name, 4, r * cellHeight + cellHeight / 2 + 4); });
     const columnStep = Math.ceil(40 / cellWidth);
     for (let c = 0; c < columns; c += columnStep) pen.fillText(String(c), left + c * cellWidth + 2, height - bottom + 14);
-    pen.fillText(column + ' (a row is a layer)', left, height - 4);
+    pen.fillText(`${column} (a row is a ${line})`, left, height - 4);
     rows.forEach((row, r) => row.values.forEach((value, c) => {
       pen.fillStyle = colours.get(BANDS.find(([below]) => value < below)[1]);
       pen.fillRect(left + c * cellWidth, r * cellHeight, Math.max(cellWidth - gap, 0.6), cellHeight - 1);
@@ -152,7 +168,7 @@ const Charts = (() => {
     canvas.onmousemove = (event) => {
       const r = Math.floor(event.offsetY / cellHeight), c = Math.floor((event.offsetX - left) / cellWidth);
       const value = rows[r] && rows[r].values[c];
-      canvas.title = value === undefined ? '' : `layer ${rows[r].name}, ${column} ${c}: ${figure(value)} x mean`;
+      canvas.title = value === undefined ? '' : `${line} ${rows[r].name}, ${column} ${c}: ${figure(value)} x mean`;
     };
   }
 
@@ -161,5 +177,5 @@ const Charts = (() => {
     return table(caption, [first, ...Array.from({ length: columns }, (_, c) => `${column} ${c}`)], rows.map((row) => [row.name, ...row.values]));
   }
 
-  return { element, figure, table, details, plot, legend, heatMap, heatTable };
+  return { element, figure, table, details, plot, bars, legend, heatMap, heatTable };
 })();

@@ -1,7 +1,7 @@
 // The dashboard: asks for sums since the start, keeps a few earlier ones, and shows the differences.
 const source = document.documentElement.outerHTML;  // before anything is filled in, to be saved with figures
 const byId = (id) => document.getElementById(id);
-const { figure, table, details, plot, heatMap, heatTable } = Charts;
+const { figure, table, details, plot, bars, heatMap, heatTable } = Charts;
 const EVERY_MS = 2000, EXPERTS_EVERY = 3, MOST_KEPT = 900;
 
 const state = { history: [], expertHistory: [], experts: null, spread: [], polls: 0, paused: false, recorded: false };
@@ -174,6 +174,24 @@ function showExchange(data) {
   byId('fan-table').replaceChildren(table('Waits that were not over at once, all ranks', ['for', 'times', 'seconds', 'microseconds each'],
     Object.entries(x.waits).map(([name, wait]) => [name, wait.count, wait.seconds, wait.count ? 1e6 * wait.seconds / wait.count : 0])));
   showPairs(data);
+  showLevels(data);
+}
+
+// Rows, their bytes, and what part of all that is, by level and by pair of hosts.
+function showLevels(data) {
+  const before = earlier(state.history);
+  const x = data.exchange, l = Layers.levels(x, before && before.exchange);
+  const all = l.own + l.within + l.across;
+  if (!all) return text('levels-text', 'No rows in this window.');
+  const rows = [['on the rank itself', l.own], ['between ranks of one host', l.within], ['between hosts', l.across]]
+    .map(([name, count]) => [name, count, count * x.row_bytes, count / all]);
+  text('levels-text', `A row is ${figure(x.row_bytes)} bytes on its way out; results come back the other way, each of up to ${figure(x.return_row_bytes)} bytes.`);
+  bars('levels', 'Share of the rows by how far they went; the table below has every value.',
+    rows.map(([name, , size, share]) => ({ text: `${name}: ${bytes(size)}, ${percent(share)}`, share })));
+  details('levels-table', 'As a table', () => table('Rows of the exchange by level', ['level', 'rows', 'bytes', 'share'],
+    rows.map(([name, count, size, share]) => [name, count, size, percent(share)])));
+  details('hosts-table', 'From host to host', () => table('Rows of the exchange from host to host, without those that stay on their rank', ['from, to host', 'rows', 'bytes', 'share'],
+    l.between.map((count, i) => [`${Math.floor(i / l.hosts)}, ${i % l.hosts}`, count, count * x.row_bytes, percent(count / all)])));
 }
 
 // Who sent how much to whom: a row of the picture for each rank that sent.
@@ -185,12 +203,39 @@ function showPairs(data) {
   const rows = Array.from({ length: data.ranks }, (_, from) => ({ name: String(from), values: flat.slice(from * data.ranks, (from + 1) * data.ranks).map((value) => value / middle) }));
   const own = Layers.sum(rows.map((row, from) => row.values[from])) * middle;
   text('pairs-text', `Rows from rank to rank, relative to the mean of all pairs, which is ${figure(middle)}; ${percent(own / Layers.sum(flat))} stayed on their rank.`);
-  heatMap('pairs', `What each of ${data.ranks} ranks, one above the other, sent to each; the table below has every value.`, 'to rank', rows);
+  heatMap('pairs', `What each of ${data.ranks} ranks, one above the other, sent to each; the table below has every value.`, 'to rank', rows, 'rank that sent');
   details('pairs-table', 'As a table', () => heatTable('Rows from rank to rank, 1 is the mean', 'to rank', rows, 'from rank'));
+}
+
+// Which ranks are where, and when each was heard of.
+function showPlaces(data) {
+  const p = data.places, hosts = Layers.hostsOf(p);
+  const age = p.columns.indexOf('seconds_since_iteration');
+  const oldest = Math.max(...p.rows.map((row) => row[age]));
+  text('lives-text', `All ${p.rows.length} ranks, on ${hosts.size === 1 ? 'one host' : hosts.size + ' hosts'}, were seen alive ${figure(p.seconds_since_seen)} s ago; ` +
+    `the last iteration of the one longest ago ended ${figure(oldest)} s ago.`);
+  const layout = JSON.stringify(p.rows.map((row) => row.slice(0, age)));
+  if (state.layout !== layout) {
+    state.layout = layout;
+    byId('places').replaceChildren(...[...hosts].map(([host, stages]) => {
+      const box = Charts.element('li', `Host ${host}`);
+      for (const [stage, ranks] of stages) {
+        const list = Charts.element('ul', undefined, { 'aria-label': `Stage ${stage} on host ${host}` });
+        const [tensor, context] = ['tensor', 'context'].map((name) => p.rows.some((row) => row[p.columns.indexOf(name)] > 0));
+        for (const r of ranks) list.append(Charts.element('li', `rank ${r.rank}: group ${r.group}${tensor ? `, heads ${r.tensor}` : ''}${context ? `, context ${r.context}` : ''}`));
+        if (data.stages > 1) box.append(Charts.element('div', `Stage ${stage}`, { class: 'soft' }));
+        box.append(list);
+      }
+      return box;
+    }));
+  }
+  details('places-table', 'As a table', () => table('Ranks, where they are and when their last iteration ended',
+    ['rank', 'host', 'stage', 'group', 'of heads', 'of the context', 'of experts', "of experts' columns", 'seconds ago'], p.rows.map((row, rank) => [String(rank), ...row])));
 }
 
 function showHealth(data) {
   const h = data.host;
+  showPlaces(data);
   byId('health-table').replaceChildren(table('Server and host', ['what', 'value'], [
     ['server', data.status], ['ranks that take part', String(data.ranks * data.stages)], ['last iteration', `${figure(data.idle_seconds)} s ago`],
     ['requests open', String(data.requests.open)], ['requests that gave their place up', String(data.requests.preemptions)],

@@ -62,5 +62,25 @@ const Layers = (() => {
     });
   }
 
-  return { sum, mean, quantile, difference, relativeRows, evenSplit, contiguous, imbalances, duplicates, hotOverlap };
+  // Who is where: hosts in order, each with its stages in order, each with its ranks.
+  function hostsOf(places) {
+    const at = Object.fromEntries(places.columns.map((name, i) => [name, i]));
+    const hosts = new Map();
+    places.rows.forEach((row, rank) => {
+      const stages = hosts.get(row[at.host]) || hosts.set(row[at.host], new Map()).get(row[at.host]);
+      const ranks = stages.get(row[at.stage]) || stages.set(row[at.stage], []).get(row[at.stage]);
+      ranks.push({ rank, group: row[at.group], tensor: row[at.tensor], context: row[at.context] });
+    });
+    return hosts;
+  }
+
+  // Rows of the exchange by how far they went, out of two answers or one.
+  function levels(now, before) {
+    const between = difference(now.rows_by_host, before && before.rows_by_host);
+    const hosts = Math.round(Math.sqrt(between.length));
+    const within = sum(between.filter((_, i) => Math.floor(i / hosts) === i % hosts));
+    return { own: now.rows_on_rank - (before ? before.rows_on_rank : 0), within, across: sum(between) - within, between, hosts };
+  }
+
+  return { hostsOf, levels, sum, mean, quantile, difference, relativeRows, evenSplit, contiguous, imbalances, duplicates, hotOverlap };
 })();
