@@ -101,6 +101,11 @@ const std::vector<Case> kCases = {
     {{.q_heads = 2, .kv_heads = 1, .key_dim = 1, .value_dim = 1, .scale = 1.0F}, 20, 1},
     {{.q_heads = 8, .kv_heads = 2, .key_dim = 128, .value_dim = 128, .scale = 0.09F}, 33, 24},
     {{.q_heads = 3, .kv_heads = 1, .key_dim = 40, .value_dim = 17, .scale = 0.2F}, 50, 32},
+    // As many queries of a KV head as a tile may have, and fewer and more.
+    {{.q_heads = 5, .kv_heads = 1, .key_dim = 32, .value_dim = 72, .scale = 0.2F}, 35, 32},
+    {{.q_heads = 14, .kv_heads = 2, .key_dim = 48, .value_dim = 33, .scale = 0.2F}, 67, 32},
+    {{.q_heads = 16, .kv_heads = 2, .key_dim = 96, .value_dim = 96, .scale = 0.1F}, 70, 32},
+    {{.q_heads = 9, .kv_heads = 1, .key_dim = 64, .value_dim = 64, .scale = 0.1F}, 40, 32},
     {{.q_heads = 70, .kv_heads = 1, .key_dim = 76, .value_dim = 65, .scale = 0.1F}, 37, 32, true},
     {{.q_heads = 4, .kv_heads = 2, .key_dim = 24, .value_dim = 24, .scale = 0.2F, .window = 13},
      100,

@@ -1,5 +1,7 @@
 // Partial results of attention, on sixteen lanes: a softmax over some of the keys, and how two of
-// them become one. Included after rows_impl.h; internal to the including translation unit.
+// them become one. Blocking: none, since it is once for each stripe: a part (at most 4 KiB) is in
+// L1 or L2, and exponentials of sixteen queries are computed at once, as many as a register has
+// lanes. Included after rows_impl.h; internal to the including translation unit.
 #pragma once
 
 #include "compute/cpu/rows_impl.h"
@@ -68,13 +70,13 @@ void AddParts(SoftmaxPart* a, const SoftmaxPart* b, int64_t count, int64_t width
 inline void FinishPart(const SoftmaxPart& part, int64_t value_dim, uint16_t* y) {
   const Vec total = Set1(part.total);
   for (int64_t d = 0; d < value_dim; d += kLanes)
-    StoreUpTo(y + d, Div(Load(part.out + d), total), value_dim - d);
+    StoreUpTo(y + d, Div(Mixed(Load(part.out + d)), total), value_dim - d);
 }
 
 // The partial result as it is: out, largest, total.
 inline void StorePart(const SoftmaxPart& part, int64_t value_dim, float* y) {
   for (int64_t d = 0; d < value_dim; d += kLanes)
-    StoreUpTo(y + d, Load(part.out + d), value_dim - d);
+    StoreUpTo(y + d, Mixed(Load(part.out + d)), value_dim - d);
   y[value_dim] = part.largest;
   y[value_dim + 1] = part.total;
 }
@@ -92,7 +94,7 @@ void MergeAttention(const MergeAttentionArgs& args, int64_t begin, int64_t end) 
         int64_t level = FoldLevel(i);
         SoftmaxPart& part = parts[level];
         for (int64_t d = 0; d < args.value_dim; d += kLanes)
-          Store(part.out + d, LoadUpTo(from + d, args.value_dim - d));
+          Store(part.out + d, Mixed(LoadUpTo(from + d, args.value_dim - d)));
         part.largest = from[args.value_dim];
         part.total = from[args.value_dim + 1];
         for (int64_t j = i; j % 2 == 1; j /= 2, --level)

@@ -1,5 +1,5 @@
 // How kernels reach rows, and exp and SiLU on sixteen lanes. Included after one of the vec headers;
-// internal to the including translation unit.
+// internal to the including translation unit. Nothing here is blocked: one register at a time.
 #pragma once
 
 #include "compute/kernels.h"
@@ -32,6 +32,9 @@ inline Vec LoadUpTo(const float* p, int64_t count) {
 }
 inline Vec LoadUpTo(const uint16_t* p, int64_t count) {
   return count >= kLanes ? LoadBf16(p) : LoadBf16Partial(p, count);
+}
+inline Vec LoadUpToMixed(const uint16_t* p, int64_t count) {
+  return count >= kLanes ? LoadBf16Mixed(p) : Mixed(LoadBf16Partial(p, count));
 }
 inline void StoreUpTo(float* p, Vec a, int64_t count) {
   if (count >= kLanes) {

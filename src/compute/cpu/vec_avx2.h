@@ -58,6 +58,9 @@ inline Vec LoadBf16Partial(const uint16_t* p, int64_t count) {
   for (int64_t i = 0; i < count; ++i) whole[i] = p[i];
   return LoadBf16(whole);
 }
+// The order of lanes that attention keeps runs of sixteen elements in; here their own.
+inline Vec Mixed(Vec a) { return a; }
+inline Vec LoadBf16Mixed(const uint16_t* p) { return LoadBf16(p); }
 // Round to nearest even; NaN stays NaN. The upper half of each 32-bit lane is zero.
 inline __m256i NarrowBf16(__m256 a) {
   const __m256i bits = _mm256_castps_si256(a);
@@ -197,6 +200,13 @@ inline __m256 Scale2(__m256 x, __m256 n) {
 // x * 2^n for integral n within the range of two exponents.
 inline Vec Scale2(Vec x, Vec n) { return {Scale2(x.lo, n.lo), Scale2(x.hi, n.hi)}; }
 
+// Whether any lane of a is greater than that of b; a NaN is not.
+inline bool AnyGreater(Vec a, Vec b) {
+  const __m256 lo = _mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ);
+  const __m256 hi = _mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ);
+  return _mm256_movemask_ps(_mm256_or_ps(lo, hi)) != 0;
+}
+
 inline float FirstLane(Vec a) { return _mm256_cvtss_f32(a.lo); }
 // Sum and maximum over the lanes: halves, quarters, pairs.
 inline float SumLanes(Vec a) {
@@ -212,12 +222,25 @@ inline float MaxLanes(Vec a) {
   return _mm_cvtss_f32(_mm_max_ss(p, _mm_movehdup_ps(p)));
 }
 
-// Lane j is the sum over the lanes of rows[j].
-inline Vec SumEachOf16(const Vec* rows) {
-  float sums[kLanes];
-  for (int64_t j = 0; j < kLanes; ++j) sums[j] = SumLanes(rows[j]);
-  return Load(sums);
+// Lane j is the sum over the lanes of rows[j]: of eight rows at once, in the order of SumLanes.
+inline __m256 SumEachOf8(const Vec* rows) {
+  __m256 halves[4];  // of two rows, in four parts each
+  for (size_t i = 0; i < 4; ++i) {
+    const __m256 a = _mm256_add_ps(rows[i].lo, rows[i].hi);
+    const __m256 b = _mm256_add_ps(rows[i + 4].lo, rows[i + 4].hi);
+    halves[i] =
+        _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+  }
+  __m256 pairs[2];
+  for (size_t i = 0; i < 2; ++i) {
+    const __m256 a = halves[2 * i];
+    const __m256 b = halves[2 * i + 1];
+    pairs[i] = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+  }
+  return _mm256_add_ps(_mm256_shuffle_ps(pairs[0], pairs[1], 0x88),
+                       _mm256_shuffle_ps(pairs[0], pairs[1], 0xdd));
 }
+inline Vec SumEachOf16Mixed(const Vec* rows) { return {SumEachOf8(rows), SumEachOf8(rows + 8)}; }
 
 // Not the intrinsic: it is no effect to GCC 12, which drops calls of what does nothing else.
 inline void PrefetchLine(const void* p) {
@@ -241,9 +264,12 @@ constexpr int kScaledTileRows = 2;
 constexpr int kScaledTileGroups = 2;
 constexpr int kPanelRows = 6;
 constexpr int kPanelGroups = 1;
-// What attention keeps in registers at once: dot products, and runs of sums over values.
+// What attention keeps in registers at once: dot products, and runs of sums over values, each of
+// kTileQueries at most. For kCachedQueries at most it widens keys and values where it uses them.
 constexpr int kDotsAtOnce = 4;
-constexpr int kSumsAtOnce = 8;
+constexpr int kSumsAtOnce = 4;
+constexpr int kTileQueries = 4;
+constexpr int kCachedQueries = 8;
 
 }  // namespace
 }  // namespace wideload::compute

@@ -46,6 +46,18 @@ inline Vec LoadBf16(const uint16_t* p) {
 inline Vec LoadBf16Partial(const uint16_t* p, int64_t count) {
   return WidenBf16(_mm256_maskz_loadu_epi16(FirstLanes(count), p));
 }
+// Attention keeps runs of sixteen elements with their middle quarters exchanged, an order in which
+// one shuffle widens bf16 (the other way takes two operations of the multiply-adds' units). Mixed
+// brings them there and back.
+inline Vec Mixed(Vec a) { return {_mm512_shuffle_f32x4(a.v, a.v, 0xd8)}; }
+inline Vec LoadBf16Mixed(const uint16_t* p) {
+  const __m512i places = _mm512_set_epi32(  // of each lane's two bytes within a quarter
+      0x0f0effff, 0x0d0cffff, 0x0b0affff, 0x0908ffff, 0x0f0effff, 0x0d0cffff, 0x0b0affff,
+      0x0908ffff, 0x0706ffff, 0x0504ffff, 0x0302ffff, 0x0100ffff, 0x0706ffff, 0x0504ffff,
+      0x0302ffff, 0x0100ffff);
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm512_castsi512_ps(_mm512_shuffle_epi8(_mm512_broadcast_i64x4(bits), places))};
+}
 // Round to nearest even; NaN stays NaN. The processor's own conversion flushes denormals.
 inline __m256i NarrowBf16(Vec a) {
   const __m512i bits = _mm512_castps_si512(a.v);
@@ -125,15 +137,10 @@ inline Vec NegFma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)
 inline Vec Round(Vec a) {
   return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-// x * 2^n for integral n within the range of two exponents.
-inline Vec Scale2(Vec x, Vec n) {
-  const __m512i whole = _mm512_cvtps_epi32(n.v);
-  const __m512i half = _mm512_srai_epi32(whole, 1);
-  const auto power = [](__m512i e) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(e, _mm512_set1_epi32(127)), 23));
-  };
-  return {_mm512_mul_ps(_mm512_mul_ps(x.v, power(half)), power(_mm512_sub_epi32(whole, half)))};
-}
+// x * 2^n for integral n, rounded once.
+inline Vec Scale2(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }
+// Whether any lane of a is greater than that of b; a NaN is not.
+inline bool AnyGreater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ) != 0; }
 
 inline float FirstLane(Vec a) { return _mm512_cvtss_f32(a.v); }
 // Sum and maximum over the lanes: halves, quarters, pairs.
@@ -150,15 +157,15 @@ inline float MaxLanes(Vec a) {
   return _mm_cvtss_f32(_mm_max_ss(p, _mm_movehdup_ps(p)));
 }
 
-// Lane j is the sum over the lanes of rows[j].
-inline Vec SumEachOf16(const Vec* rows) {
+// Lane j is the sum over the lanes of rows[j], whose lanes are Mixed.
+inline Vec SumEachOf16Mixed(const Vec* rows) {
   __m512 pairs[8];
   for (size_t i = 0; i < 8; ++i) {
     const __m512 a = rows[2 * i].v;
     const __m512 b = rows[2 * i + 1].v;
     pairs[i] = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
   }
-  // Each 128-bit part of quads[i] holds parts of the sums of rows 4 i .. 4 i + 3.
+  // Each quarter of quads[i] holds parts of the sums of rows 4 i .. 4 i + 3.
   __m512 quads[4];
   for (size_t i = 0; i < 4; ++i) {
     const __m512 a = pairs[2 * i];
@@ -166,10 +173,10 @@ inline Vec SumEachOf16(const Vec* rows) {
     quads[i] = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
   }
   __m512 halves[2];
-  for (size_t i = 0; i < 2; ++i) {
+  for (size_t i = 0; i < 2; ++i) {  // quarters 0 and 1, 2 and 3 of what was mixed
     const __m512 a = quads[2 * i];
     const __m512 b = quads[2 * i + 1];
-    halves[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    halves[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
   }
   return {_mm512_add_ps(_mm512_shuffle_f32x4(halves[0], halves[1], 0x88),
                         _mm512_shuffle_f32x4(halves[0], halves[1], 0xdd))};
@@ -198,9 +205,12 @@ constexpr int kScaledTileRows = 4;
 constexpr int kScaledTileGroups = 4;
 constexpr int kPanelRows = 12;
 constexpr int kPanelGroups = 2;
-// What attention keeps in registers at once: dot products, and runs of sums over values.
+// What attention keeps in registers at once: dot products, and runs of sums over values, each of
+// kTileQueries at most. For kCachedQueries at most it widens keys and values where it uses them.
 constexpr int kDotsAtOnce = 16;
 constexpr int kSumsAtOnce = 16;
+constexpr int kTileQueries = 8;
+constexpr int kCachedQueries = 8;
 
 }  // namespace
 }  // namespace wideload::compute
