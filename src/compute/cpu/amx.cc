@@ -1,5 +1,10 @@
 // The amx kernel set: GEMM on tile registers, all else as avx512. Compiled for AVX-512 with
 // AMX-TILE and AMX-BF16: all of it but the table is internal.
+//
+// Blocking: the eight tile registers (16 rows of 64 bytes) hold 2 x 2 sums, 2 of rows and 2 of
+// weights, so that four products follow four loads. Rows are copied to a panel in tile order, 32
+// rows of kPanelK k (256 KiB, an eighth of L2), which all columns of a task are multiplied with.
+// Block-scaled weights are widened kWideK k of two groups at a time (8 KiB, in L1).
 #include "compute/cpu/vec_avx512.h"
 // The vec header comes first.
 #include "compute/cpu/gemm_impl.h"

@@ -1,6 +1,13 @@
 // GEMM on register tiles of rows x column groups. Each (row, column) sum is one chain over k in
-// order, whatever the tile it was computed in. Included after one of the vec headers; internal to
-// the including translation unit.
+// order, whatever the tile it was computed in.
+//
+// Blocking: a tile's sums stay in registers over all k; blocks of k would have them stored and
+// loaded, and few rows gain nothing by it: of a task's weights (64 KiB, in L2; compute/matmul.cc)
+// each line is used by one tile, and rows of it stay in L1. Tiles are as high and wide as registers
+// allow (constants of the vec headers): at least 8 sums, since a fused multiply-add takes 4 cycles
+// and 2 begin in each. One or two rows take more column groups instead of rows: that many streams
+// of weights come from memory at once. Many rows of bf16 go to panel_impl.h.
+// Included after one of the vec headers; internal to the including translation unit.
 #pragma once
 
 #include "compute/cpu/rows_impl.h"
@@ -11,7 +18,8 @@ namespace {
 
 // Every weight line of one k (fp32) or pair of k (bf16) of a column group is one cache line.
 constexpr int64_t kLineBytes = 64;
-// About what a core reads from memory during one latency, over all streams.
+// How far ahead each stream of weights is fetched: 16 lines of each of one to eight streams, of
+// which a core reads one in about 4 ns, so that even a single one is 64 ns ahead, about a latency.
 constexpr int64_t kPrefetchBytes = 1024;
 
 // What is fetched while the lines of some groups are used: of each the line kPrefetchBytes on, and
@@ -195,8 +203,8 @@ void TileColumn(const GemmArgs& args, const GemmTile& tile, int64_t group, const
   }
 }
 
-// Groups of weights [group, end) in tiles of R x G, then of G / 2, ... A pair of gate and up is
-// never torn: there both ends are even.
+// Groups of weights [group, end) in tiles of R x G, then of half as many, ... A pair of gate and up
+// is never torn: there both ends are even.
 template <class Dot, int R, int G>
 void TileColumns(const GemmArgs& args, const GemmTile& tile, int64_t group, int64_t end) {
   for (; group + G <= end; group += G) {
@@ -205,7 +213,7 @@ void TileColumns(const GemmArgs& args, const GemmTile& tile, int64_t group, int6
                           is_last ? tile.next : args.weights + (group + G) * args.group_bytes);
   }
   if constexpr (G > 1) {
-    if (group < end) TileColumns<Dot, R, G / 2>(args, tile, group, end);
+    if (group < end) TileColumns<Dot, R, (G + 1) / 2>(args, tile, group, end);
   }
 }
 

@@ -44,10 +44,12 @@ struct PanelScratch {
   Vec sums[kSumGroups][kTaskRows];
 };
 
-// Where the panel after this one lies, a line for each few k.
+// Where the panel after this one lies, and how far apart is what is fetched of it for each two k of
+// this one.
 template <int G>
 struct NextPanel {
   const std::byte* lines[G];
+  int64_t step_bytes;
 };
 
 // The panel of these groups that begins at a k; null: not known, so nothing is fetched that is not
@@ -59,7 +61,20 @@ NextPanel<G> PanelAt(const GemmArgs& args, const std::byte* groups, int64_t begi
   for (int g = 0; g < G; ++g) {
     next.lines[g] = Blocks::Lines(groups + g * args.group_bytes, begin / Blocks::kBlockK);
   }
+  next.step_bytes = 2 * kLineBytes / Blocks::kLineK;
   return next;
+}
+
+// Tile t of n tiles of rows fetches an n-th of the next panel. Were it all fetched by the first
+// one, more would be under way than the processor can keep, and memory would rest during the
+// others.
+template <class Blocks, int G>
+NextPanel<G> PartOf(const NextPanel<G>& whole, int64_t t, int64_t n) {
+  constexpr int64_t kPanelBytes = kWidenedK * kLineBytes / Blocks::kLineK;
+  NextPanel<G> part;
+  for (int g = 0; g < G; ++g) part.lines[g] = whole.lines[g] + kPanelBytes * t / n;
+  part.step_bytes = (whole.step_bytes + n - 1) / n;
+  return part;
 }
 
 // Widens k of [begin, end) of G groups; returns how many k stand there, whole lines.
@@ -100,11 +115,11 @@ template <class Blocks, int R, int G>
 [[gnu::always_inline]] inline void AddPanelLines(const float* rows, const float* weights,
                                                  PanelRange range, const NextPanel<G>& next,
                                                  Sums<R, G>& sums) {
-  constexpr int64_t kBytesPerK = kLineBytes / Blocks::kLineK;
   const float* w = weights + range.begin * G * kGroupColumns;
-  for (int64_t j = range.begin; j < range.end; j += 2) {
+  int64_t ahead = range.begin / 2 * next.step_bytes;
+  for (int64_t j = range.begin; j < range.end; j += 2, ahead += next.step_bytes) {
     WIDELOAD_UNROLL
-    for (int g = 0; g < G; ++g) PrefetchLine(next.lines[g] + j * kBytesPerK);
+    for (int g = 0; g < G; ++g) PrefetchLine(next.lines[g] + ahead);
     WIDELOAD_UNROLL
     for (int64_t i = 0; i < 2; ++i, w += G * kGroupColumns) {
       Vec columns[G];
@@ -209,8 +224,8 @@ void AddPanels(const Blocks& blocks, const GemmArgs& args, const PanelColumns& c
     for (int64_t t = 0; t < num_tiles; ++t) {  // of nearly equal height
       const int64_t first = columns.num_rows * t / num_tiles;
       const int64_t rows = columns.num_rows * (t + 1) / num_tiles - first;
-      AddPanelRows<Blocks, kPanelRows, G>(blocks, count, {first, rows, group - columns.begin}, next,
-                                          scratch);
+      AddPanelRows<Blocks, kPanelRows, G>(blocks, count, {first, rows, group - columns.begin},
+                                          PartOf<Blocks>(next, t, num_tiles), scratch);
     }
   }
   if constexpr (G > 1) {
@@ -275,9 +290,18 @@ inline int64_t GroupsPerColumn(const GemmArgs& args) {
 
 // bf16 weights: few rows in registers, else panels.
 void RunWidenedGemm(const GemmArgs& args, const GemmTile& tile) {
-  if (tile.row_end - tile.row_begin <= kMaxTileRows) return RunGemm<WidenDot>(args, tile);
-  const int64_t per_group = GroupsPerColumn(args);
-  RunPanels<Bf16Blocks>(args, tile, tile.group_begin * per_group, tile.group_end * per_group);
+  const int64_t rows = tile.row_end - tile.row_begin;
+  if (rows <= kMaxTileRows) return RunGemm<WidenDot>(args, tile);
+  const int64_t begin = tile.group_begin * GroupsPerColumn(args);
+  const int64_t end = tile.group_end * GroupsPerColumn(args);
+  if constexpr (kTallTileRows > kMaxTileRows) {
+    if (rows <= kTallTileRows) {
+      if (args.epilogue == GemmEpilogue::kGated)
+        return TileColumns<WidenDot, kTallTileRows, 2>(args, tile, begin, end);
+      return TileColumns<WidenDot, kTallTileRows, kTallTileGroups>(args, tile, begin, end);
+    }
+  }
+  RunPanels<Bf16Blocks>(args, tile, begin, end);
 }
 
 template <class Blocks>

@@ -1,6 +1,10 @@
 // Norm, conversion, rotary positions, router and combine on sixteen lanes. A reduction's order
-// depends on the length of the row alone. Included after one of the vec headers; internal to the
-// including translation unit.
+// depends on the length of the row alone.
+//
+// Blocking: none. A row of a model (4 to 32 KiB) stays in L1 between the passes over it, and loads
+// and stores are the limit. Sums run in four chains: a fused multiply-add takes 4 cycles, and as
+// many loads take 2 to 4. Together they are below 2 % of an iteration. Included after one of the
+// vec headers; internal to the including translation unit.
 #pragma once
 
 #include "compute/cpu/rows_impl.h"

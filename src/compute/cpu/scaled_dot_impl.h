@@ -1,6 +1,10 @@
 // Block-scaled weights, which are widened to fp32: how each format is read, and dot products of few
 // rows, in registers; for more rows see panel_impl.h. A block's k run in order into a partial sum
 // that its scale multiplies, blocks ascending: the same either way.
+//
+// Blocking: tiles as in gemm_impl.h, but sums and the partial sums of a block and the 4 or 8
+// widened values of a column share the registers, so tiles are smaller (kScaled... of the vec
+// headers), and a row's k are widened kWidenedK at a time, 512 bytes of each, which stay in L1.
 // Included after gemm_impl.h; internal to the including translation unit.
 #pragma once
 

@@ -254,6 +254,8 @@ inline void PrefetchLineToL2(const void* p) {
 // Rows and column groups of a GEMM micro-kernel that fill the 16 registers.
 constexpr int kMaxTileRows = 6;
 constexpr int kTileGroups = 1;
+constexpr int kTallTileRows = kMaxTileRows;  // more of them do not fit
+constexpr int kTallTileGroups = 1;
 constexpr int kStreamRows = 1;  // so few rows: as many weight streams as registers allow
 constexpr int kStreamGroups = 4;
 // Block-scaled weights are widened in registers for so few rows, beyond that through a panel of

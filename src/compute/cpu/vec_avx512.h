@@ -194,6 +194,10 @@ inline void PrefetchLineToL2(const void* p) {
 // Rows and column groups of a GEMM micro-kernel that fill the 32 registers.
 constexpr int kMaxTileRows = 6;
 constexpr int kTileGroups = 4;
+// More rows than kMaxTileRows in one tile, where weights come from memory and each line is widened
+// once for all of them.
+constexpr int kTallTileRows = 8;
+constexpr int kTallTileGroups = 3;
 constexpr int kStreamRows = 2;  // so few rows: as many weight streams as registers allow
 constexpr int kStreamGroups = 8;
 // Block-scaled weights are widened in registers for so few rows: four or eight values of a column
