@@ -37,6 +37,17 @@ int32_t ArgMax(std::span<const float> logits) {
   return static_cast<int32_t>(std::ranges::find(logits, largest) - logits.begin());
 }
 
+bool HasPenalties(const SamplingParams& params) {
+  return params.repetition_penalty != 1 || params.presence_penalty != 0 ||
+         params.frequency_penalty != 0;
+}
+
+// Whether the sampler leaves all logits as they are.
+bool IsAsItIs(const Sampler::Input& input, const SamplingParams& params) {
+  return !HasPenalties(params) && input.bias.empty() && input.forbidden.empty() &&
+         input.allowed.empty();
+}
+
 bool Better(const TokenLogit& a, const TokenLogit& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
@@ -76,7 +87,9 @@ int32_t Sampler::Sample(const Input& input, const SamplingParams& params,
   WIDELOAD_CHECK(input.logits.size() == logits_.size(), "{} logits for a vocabulary of {}",
                  input.logits.size(), logits_.size());
   logprobs.clear();
-  if (ArgMax(input.logits) < 0) return -1;
+  const int32_t largest = ArgMax(input.logits);
+  if (largest < 0) return -1;
+  if (params.temperature <= 0 && params.num_logprobs < 0 && IsAsItIs(input, params)) return largest;
   std::copy(input.logits.begin(), input.logits.end(), logits_.begin());
   for (const TokenBias& bias : input.bias) logits_[static_cast<size_t>(bias.id)] += bias.bias;
   ApplyPenalties(input, params);
@@ -108,9 +121,7 @@ void Sampler::ApplyAllowed(std::span<const uint64_t> allowed) {
 }
 
 void Sampler::ApplyPenalties(const Input& input, const SamplingParams& params) {
-  if (params.repetition_penalty == 1 && params.presence_penalty == 0 &&
-      params.frequency_penalty == 0)
-    return;
+  if (!HasPenalties(params)) return;
   for (size_t i = 0; i < input.tokens.size(); ++i) {
     auto& [in_prompt, generated] = counts_[static_cast<size_t>(input.tokens[i])];
     ++(static_cast<int64_t>(i) < input.prompt_length ? in_prompt : generated);
