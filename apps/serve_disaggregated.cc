@@ -1,12 +1,15 @@
 #include "serve_disaggregated.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <vector>
 
 #include "base/cpu_info.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "comm/mpi/launch.h"
 #include "config/disaggregated_file.h"
+#include "disaggregated_servers.h"
 #include "interrupt.h"
 #include "option_flags.h"
 #include "runtime/context_engines.h"
@@ -65,18 +68,14 @@ void DisaggregatedCommand::Read() {
   });
   front.host = file_.hostname.value_or(front.host);
   front.port = file_.port.value_or(front.port);
-  // Those that are not said divide the machine's cores among all ranks of both sides.
+  // Those that are not said divide the machine's cores among all ranks of both sides; processes
+  // find that out together.
+  if (comm::DetectLaunch(std::getenv) != comm::Launch::kAlone) return;
   const int32_t num_ranks =
       runtime::ThreadPlaces(generation_).layout.world() +
       file_.context.num_instances * runtime::ThreadPlaces(context_).layout.world();
   for (EngineFlags* const flags : {&context_, &generation_})
     if (flags->threads == 0) flags->threads = std::max(1, NumAllowedCpus() / num_ranks);
-}
-
-void RefuseOutputs(const Session& start) {
-  if (start.record || !start.trace_path.empty())
-    Throw(ErrorKind::kUnsupported,
-          "expert statistics and traces are of one engine; serve disaggregated writes none");
 }
 
 Session DisaggregatedCommand::StartGeneration(FrontDoor& door) const {
@@ -131,8 +130,11 @@ void DisaggregatedCommand::Serve(Session& generation, std::vector<Session>& cont
 }
 
 void DisaggregatedCommand::Run() {
-  RefuseSeveralProcesses();
+  RefuseSlurmWithoutPmi();
   Read();
+  if (comm::DetectLaunch(std::getenv) == comm::Launch::kMpi)
+    return RunServersOnProcesses(
+        {.file = file_, .context = context_, .generation = generation_, .front = front});
   front.Check(generation_);
   for (const auto* const side : {&file_.context, &file_.generation})
     for (const std::string& note : config::Notes(side->engine)) LogInfo("{}", note);

@@ -13,28 +13,28 @@
 #include "version.h"
 
 namespace wideload::apps {
-namespace {
 
 // Rank 0's part of a run of processes.
-int Lead(runtime::ProcessWorld& world, const std::function<void(runtime::ProcessWorld*)>& command) {
+int LeadRanks(runtime::ProcessWorld& world, const std::function<void()>& command) {
   int code = 0;
   try {
-    command(world.size() > 1 ? &world : nullptr);
+    command();
     code = FinishOutput(InterruptExitCode());
   } catch (const std::exception& failure) {
-    code = world.has_failed() ? FailureCode(failure) : ReportFailure(failure);  // told at once
+    // Told at once, or told by who speaks for all parts.
+    const bool is_told = world.has_failed() || (world.has_agreed_to_end() && !world.leads_all());
+    code = is_told ? FailureCode(failure) : ReportFailure(failure);
   }
   world.End(code);
   return code;
 }
 
 // That of the others: serve sessions until rank 0 ends the run.
-int Serve(runtime::ProcessWorld& world, const EngineFlags& flags) {
+int ServeRanks(runtime::ProcessWorld& world, const std::function<void()>& serve_session) {
   try {
     while (true) {
       if (const std::optional<int> code = world.NextPhase()) return *code;
-      const Session session = StartSession(&world, flags);
-      session.server->Serve();
+      serve_session();
     }
   } catch (const std::exception& failure) {
     // What all ranks have thrown rank 0 tells of.
@@ -44,6 +44,15 @@ int Serve(runtime::ProcessWorld& world, const EngineFlags& flags) {
     return FailureCode(failure);
   }
 }
+
+void RefuseSlurmWithoutPmi() {
+  if (comm::DetectLaunch(std::getenv) == comm::Launch::kSlurmWithoutPmi)
+    Throw(ErrorKind::kUnsupported,
+          "srun started this process as one of several that MPI cannot bring together; use srun "
+          "--mpi=pmix (srun --mpi=list shows what there is)");
+}
+
+namespace {
 
 void EndIfRankIsStuck(const Session& session, const std::exception& failure) {
   if (session.engine->stuck_ranks().empty()) return;
@@ -57,15 +66,18 @@ void EndIfRankIsStuck(const Session& session, const std::exception& failure) {
 
 Session StartSession(runtime::ProcessWorld* world, const EngineFlags& flags,
                      const CheckBeforeLoad& check) {
-  return runtime::StartSession(
-      world, flags,
-      {.find_folder = [&] { return flags.model.empty() ? EmbeddedModelFolder() : flags.model; },
-       .version = kVersion,
-       .check = check,
-       .pending_signal = InterruptSignal,
-       .on_signal = NoteInterrupt,
-       .on_failure =
-           [world](const std::exception& failure) { world->Fail(FailureText(failure)); }});
+  return runtime::StartSession(world, flags, StartSettingsOf(world, flags, check));
+}
+
+runtime::StartSettings StartSettingsOf(runtime::ProcessWorld* world, const EngineFlags& flags,
+                                       const CheckBeforeLoad& check) {
+  return {
+      .find_folder = [&] { return flags.model.empty() ? EmbeddedModelFolder() : flags.model; },
+      .version = kVersion,
+      .check = check,
+      .pending_signal = InterruptSignal,
+      .on_signal = NoteInterrupt,
+      .on_failure = [world](const std::exception& failure) { world->Fail(FailureText(failure)); }};
 }
 
 void RefuseSeveralProcesses() {
@@ -77,12 +89,8 @@ void RefuseSeveralProcesses() {
 
 void RunOnRanks(const EngineFlags& flags,
                 const std::function<void(runtime::ProcessWorld*)>& command) {
-  const comm::Launch launch = comm::DetectLaunch(std::getenv);
-  if (launch == comm::Launch::kAlone) return command(nullptr);
-  if (launch == comm::Launch::kSlurmWithoutPmi)
-    Throw(ErrorKind::kUnsupported,
-          "srun started this process as one of several that MPI cannot bring together; use srun "
-          "--mpi=pmix (srun --mpi=list shows what there is)");
+  if (comm::DetectLaunch(std::getenv) == comm::Launch::kAlone) return command(nullptr);
+  RefuseSlurmWithoutPmi();
   int code = 0;
   {
     runtime::ProcessWorld world;
@@ -90,7 +98,12 @@ void RunOnRanks(const EngineFlags& flags,
       SetLogPrefix(fmt::format("[rank {}] ", world.rank()));
       CatchInterrupts();
     }
-    code = world.is_leader() ? Lead(world, command) : Serve(world, flags);
+    code = world.is_leader()
+               ? LeadRanks(world, [&] { command(world.size() > 1 ? &world : nullptr); })
+               : ServeRanks(world, [&] {
+                   const Session session = StartSession(&world, flags);
+                   session.server->Serve();
+                 });
   }
   if (code != 0) EndSilently(code);
   ForgetInterrupt();  // rank 0 has made of it what it asks for

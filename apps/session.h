@@ -22,6 +22,16 @@ using runtime::Session;
 // work; what `check` throws; a rank that differs from rank 0.
 Session StartSession(runtime::ProcessWorld* world, const EngineFlags& flags,
                      const CheckBeforeLoad& check = {});
+// What StartSession gives to runtime::StartSession.
+runtime::StartSettings StartSettingsOf(runtime::ProcessWorld* world, const EngineFlags& flags,
+                                       const CheckBeforeLoad& check);
+
+// What RunOnRanks has a world's leader and its other ranks do; returns the exit code of all.
+// `serve_session` serves one. Errors: none.
+int LeadRanks(runtime::ProcessWorld& world, const std::function<void()>& command);
+int ServeRanks(runtime::ProcessWorld& world, const std::function<void()>& serve_session);
+// Errors: kUnsupported when srun has started several processes that MPI cannot bring together.
+void RefuseSlurmWithoutPmi();
 
 // Runs `command`, which uses the engine: with null when this process is alone; when mpirun or srun
 // started several, with their world on rank 0, while the others serve its sessions. Then all end

@@ -1,7 +1,11 @@
 // What handing a prompt's keys and values over costs: an engine computes prompts, another one, of
 // the same layout or with its heads on two ranks, takes them over and goes on. On threads of one
-// process; the time of a hand-over is that during which the ranks that go on wait for it.
+// process, and from a process of its own; the time of a hand-over is that during which the ranks
+// that go on wait for it.
 #include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -16,6 +20,8 @@
 #include "kv/block_classes.h"
 #include "loaded_model.h"
 #include "runtime/engine.h"
+#include "runtime/servers/context_server.h"
+#include "runtime/servers/remote_contexts.h"
 
 namespace wideload::bench {
 namespace {
@@ -56,38 +62,133 @@ double ComputePrompt(runtime::Engine& engine, runtime::Request request,
   return seconds;
 }
 
+struct Times {
+  std::vector<double> prefills, hand_overs;
+
+  void Print(std::string_view what, const runtime::HandOverFigures& figures) const {
+    std::vector<double> shares;
+    for (size_t i = 0; i < prefills.size(); ++i) shares.push_back(hand_overs[i] / prefills[i]);
+    const auto [least, most] = std::ranges::minmax_element(shares);
+    fmt::print(
+        "{}: prefill {:.1f} ms, hand-over of {:.2f} MiB {:.3f} ms: {:.3f} % of the prefill "
+        "[{:.3f}-{:.3f}]   goal < 5\n",
+        what, 1e3 * Median(prefills),
+        static_cast<double>(figures.num_bytes) / static_cast<double>(figures.num_prompts) /
+            (1 << 20),
+        1e3 * Median(hand_overs), 100 * Median(shares), 100 * *least, 100 * *most);
+  }
+};
+
+runtime::Request RandomRequest(const LoadedModel& loaded, int64_t num_tokens,
+                               std::mt19937& random) {
+  runtime::Request request;
+  request.prompt = RandomPrompt(loaded, num_tokens, random);
+  request.max_tokens = 2;
+  return request;
+}
+
+int64_t TokensOfPrompt(const LoadedModel& loaded, const Options& options) {
+  return std::min(options.prompt, loaded.config.max_position_embeddings - 2);
+}
+
+// A context server of one rank in a forked process, at the other end of `socket`.
+pid_t ForkContext(const LoadedModel& loaded, const runtime::EngineOptions& options,
+                  Descriptor& here) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    Throw(ErrorKind::kIo, "no pair of sockets");
+  std::fflush(nullptr);
+  const pid_t child = ::fork();
+  here = Descriptor(child == 0 ? -1 : ends[0]);
+  Descriptor there(ends[1]);
+  if (child != 0) return child;
+  ::close(ends[0]);
+  int code = 0;
+  try {
+    runtime::MessageSocket socket(std::move(there));
+    runtime::Engine engine(*loaded.model, options);
+    runtime::ContextServer(engine, socket).Serve();
+  } catch (const std::exception& failure) {
+    fmt::print(stderr, "bench_disaggregation: the context server: {}\n", failure.what());
+    code = 1;
+  }
+  ::_exit(code);
+}
+
+void MeasureProcesses(const LoadedModel& loaded, const Options& options) {
+  const int64_t num_tokens = TokensOfPrompt(loaded, options);
+  runtime::EngineOptions context_options = OptionsFor(loaded, 1, num_tokens);
+  const std::string job = fmt::format("bench-{}", ::getpid());
+  const SharedMemory cache =
+      runtime::MakeCacheSegment(loaded.model->spec(), context_options, job, 0);
+  context_options.cache_memory = {cache.bytes()};
+  Descriptor socket;
+  const pid_t child = ForkContext(loaded, context_options, socket);
+  runtime::ContextCaches caches;
+  caches.Attach(loaded.model->spec(), runtime::CacheCard::Of(context_options, job));
+  runtime::Engine generation(*loaded.model, OptionsFor(loaded, 1, num_tokens));
+  const auto vocab_size = static_cast<uint32_t>(loaded.model->spec().vocab_size);
+  Times times;
+  {
+    runtime::RemoteContexts prompts(
+        {.sockets = {std::make_shared<runtime::MessageSocket>(std::move(socket))},
+         .caches = &caches,
+         .vocab_size = vocab_size});
+    runtime::EngineLoop loop(generation, nullptr);
+    loop.UseContext(prompts, std::chrono::hours(1));
+    std::mt19937 random(16);
+    for (int i = -1; i < options.num_prompts; ++i) {  // the first touches memory
+      const int64_t before = generation.hand_over_figures().ns;
+      const auto start = std::chrono::steady_clock::now();
+      std::optional<double> prefill;  // messages included
+      bool has_ended = false;
+      loop.Submit({.request = RandomRequest(loaded, num_tokens, random),
+                   .text = {},
+                   .deadline = {},
+                   .sink = [&](const runtime::Delta& delta) {
+                     const auto now = std::chrono::steady_clock::now();
+                     if (!prefill) prefill = std::chrono::duration<double>(now - start).count();
+                     has_ended = delta.is_last();
+                     if (!delta.error.empty()) Throw(ErrorKind::kRunFailed, "{}", delta.error);
+                   }});
+      while (!has_ended) {
+        if (loop.idle()) loop.Wait(std::chrono::milliseconds(10));
+        loop.Step();
+      }
+      if (i < 0) continue;
+      times.prefills.push_back(*prefill);
+      times.hand_overs.push_back(static_cast<double>(generation.hand_over_figures().ns - before) *
+                                 1e-9);
+    }
+    prompts.Stop();
+  }
+  ::waitpid(child, nullptr, 0);
+  times.Print(fmt::format("prompt of {} tokens from a process of its own", num_tokens),
+              generation.hand_over_figures());
+}
+
 void Measure(const LoadedModel& context_model, const LoadedModel& generation_model,
              int32_t generation_ranks, const Options& options) {
-  const int64_t num_tokens =
-      std::min(options.prompt, context_model.config.max_position_embeddings - 2);
+  const int64_t num_tokens = TokensOfPrompt(context_model, options);
   runtime::Engine context(*context_model.model, OptionsFor(context_model, 1, num_tokens));
   runtime::Engine generation(*generation_model.model,
                              OptionsFor(generation_model, generation_ranks, num_tokens));
   std::mt19937 random(16);
-  std::vector<double> prefills, hand_overs, shares;
+  Times times;
   for (int i = -1; i < options.num_prompts; ++i) {  // the first touches memory
-    runtime::Request request;
-    request.prompt = RandomPrompt(context_model, num_tokens, random);
-    request.max_tokens = 2;
+    runtime::Request request = RandomRequest(context_model, num_tokens, random);
     runtime::ComputedPrompt prompt;
     const double prefill = ComputePrompt(context, request, prompt);
     const int64_t before = generation.hand_over_figures().ns;
     generation.SubmitComputed(std::move(request), std::move(prompt));
     while (generation.num_unfinished() > 0) generation.Step();
     if (i < 0) continue;
-    prefills.push_back(prefill);
-    hand_overs.push_back(static_cast<double>(generation.hand_over_figures().ns - before) * 1e-9);
-    shares.push_back(hand_overs.back() / prefill);
+    times.prefills.push_back(prefill);
+    times.hand_overs.push_back(static_cast<double>(generation.hand_over_figures().ns - before) *
+                               1e-9);
   }
-  const auto [least, most] = std::ranges::minmax_element(shares);
-  const runtime::HandOverFigures& figures = generation.hand_over_figures();
-  fmt::print(
-      "prompt of {} tokens from 1 rank to {}: prefill {:.1f} ms, hand-over of {:.2f} MiB {:.3f} "
-      "ms: "
-      "{:.3f} % of the prefill [{:.3f}-{:.3f}]   goal < 5\n",
-      num_tokens, generation_ranks, 1e3 * Median(prefills),
-      static_cast<double>(figures.num_bytes) / static_cast<double>(figures.num_prompts) / (1 << 20),
-      1e3 * Median(hand_overs), 100 * Median(shares), 100 * *least, 100 * *most);
+  times.Print(fmt::format("prompt of {} tokens from 1 rank to {}", num_tokens, generation_ranks),
+              generation.hand_over_figures());
 }
 
 }  // namespace
@@ -104,6 +205,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   try {
     const LoadedModel whole = LoadForRanks(options.model, 1);
+    MeasureProcesses(whole, options);
     Measure(whole, whole, 1, options);
     Measure(whole, LoadForRanks(options.model, 2), 2, options);
     return 0;

@@ -32,22 +32,6 @@ sockaddr_in AddressOf(uint32_t address, uint16_t port) {
   return where;
 }
 
-// Those of networks before that of the machine itself.
-void ListAddresses(LifeCard& card) {
-  ifaddrs* list = nullptr;
-  if (::getifaddrs(&list) != 0) return;
-  for (const bool is_loopback : {false, true})
-    for (const ifaddrs* i = list; i != nullptr; i = i->ifa_next) {
-      if (i->ifa_addr == nullptr || i->ifa_addr->sa_family != AF_INET ||
-          (i->ifa_flags & IFF_UP) == 0 || ((i->ifa_flags & IFF_LOOPBACK) != 0) != is_loopback ||
-          card.num_addresses == LifeCard::kMaxAddresses)
-        continue;
-      card.addresses[card.num_addresses++] =
-          reinterpret_cast<const sockaddr_in*>(i->ifa_addr)->sin_addr.s_addr;
-    }
-  ::freeifaddrs(list);
-}
-
 // A connection that has begun, or none.
 Descriptor Connect(uint32_t address, uint16_t port, Life& life) {
   Descriptor socket(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -98,6 +82,21 @@ bool Answers(const LifeCard& card, uint32_t address) {
 }
 
 }  // namespace
+
+void ListAddresses(LifeCard& card) {
+  ifaddrs* list = nullptr;
+  if (::getifaddrs(&list) != 0) return;
+  for (const bool is_loopback : {false, true})
+    for (const ifaddrs* i = list; i != nullptr; i = i->ifa_next) {
+      if (i->ifa_addr == nullptr || i->ifa_addr->sa_family != AF_INET ||
+          (i->ifa_flags & IFF_UP) == 0 || ((i->ifa_flags & IFF_LOOPBACK) != 0) != is_loopback ||
+          card.num_addresses == LifeCard::kMaxAddresses)
+        continue;
+      card.addresses[card.num_addresses++] =
+          reinterpret_cast<const sockaddr_in*>(i->ifa_addr)->sin_addr.s_addr;
+    }
+  ::freeifaddrs(list);
+}
 
 LifePort::LifePort() {
   Descriptor listener(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));

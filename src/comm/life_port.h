@@ -23,6 +23,9 @@ struct LifeCard {
   std::array<uint64_t, 2> token{};  // whoever answers says this; another program does not
 };
 
+// Those of this host, of networks before that of the machine itself.
+void ListAddresses(LifeCard& card);
+
 // This process's port; a thread of its own answers who asks. Where there are no sockets to be had
 // its card has no addresses.
 class LifePort {

@@ -57,8 +57,8 @@ bool TakeOfSide(std::string_view source, const YamlSetting& whole, std::string_v
   } else if (key == "urls") {
     if (!IsNone(whole))
       Throw(ErrorKind::kUnsupported,
-            "{}: servers of other processes are not supported yet; num_instances engines run in "
-            "this one",
+            "{}: servers of other launches are not supported yet; num_instances engines run in "
+            "this one, in processes of their own under mpirun",
             At(source, whole));
   } else if (key == "router.type") {
     if (whole.text != "round_robin" && whole.text != "load_balancing")
@@ -100,7 +100,7 @@ ConfigFile JudgeSide(std::string_view source, const Settings& settings) {
   ConfigFile file = JudgeSettings(settings, source);
   for (JudgedSetting& judged : file.settings)
     if (IsOrLiesIn(judged.key, "cache_transceiver_config"))
-      judged.reason = "keys and values are copied within one process";
+      judged.reason = "keys and values are copied within one process, or through shared memory";
   return file;
 }
 

@@ -103,7 +103,7 @@ TEST(DisaggregatedFile, RefusesByNameWhatIsNotSupported) {
     EXPECT_THAT(Refusal(sides + text, ErrorKind::kUnsupported), HasSubstr("is not supported yet"));
   EXPECT_THAT(Refusal("generation_servers: {}\ncontext_servers: {urls: [\"a:1\"]}\n",
                       ErrorKind::kUnsupported),
-              HasSubstr("context_servers.urls: servers of other processes"));
+              HasSubstr("context_servers.urls: servers of other launches"));
   EXPECT_THAT(Refusal("generation_servers: {}\ncontext_servers: {router: {type: kv_cache_aware}}\n",
                       ErrorKind::kUnsupported),
               HasSubstr("is kv_cache_aware"));

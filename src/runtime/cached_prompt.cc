@@ -31,13 +31,13 @@ std::byte* HeadAt(const TensorView& part, int64_t block, int64_t head) {
 }
 
 // From one rank of the same number as there are in the other group: the same bytes.
-int64_t CopyBlocks(const CachedSequence& from, const CachedSequence& to, size_t rank,
-                   const BlockRange& range) {
+int64_t CopyBlocks(const CachedSequence& from, const CachedPart& to, const BlockRange& range) {
   const auto c = static_cast<size_t>(range.block_class);
+  const kv::PagedCache& cache = *from.caches[static_cast<size_t>(to.rank.rank)];
   int64_t num_bytes = 0;
   for (auto i = static_cast<size_t>(range.begin); i < static_cast<size_t>(range.end); ++i) {
-    const auto source = from.caches[rank]->Block(range.block_class, from.tables[c].blocks[i]);
-    const auto target = to.caches[rank]->Block(range.block_class, to.tables[c].blocks[i]);
+    const auto source = cache.Block(range.block_class, from.tables[c].blocks[i]);
+    const auto target = to.cache.Block(range.block_class, to.tables[c].blocks[i]);
     WIDELOAD_CHECK(source.size() == target.size(), "a block of {} bytes for one of {}",
                    source.size(), target.size());
     std::memcpy(target.data(), source.data(), source.size());
@@ -47,10 +47,10 @@ int64_t CopyBlocks(const CachedSequence& from, const CachedSequence& to, size_t 
 }
 
 // One layer's heads of one rank, each from the first rank that has it.
-int64_t CopyHeads(const CachedSequence& from, const CachedSequence& to, size_t rank, int64_t layer,
+int64_t CopyHeads(const CachedSequence& from, const CachedPart& to, int64_t layer,
                   const BlockRange& range) {
-  const model::LayerSpec& spec = to.spec->layers[static_cast<size_t>(layer)];
-  const parallel::Shard own = KvHeadsOf(spec, RankOf(to, rank));
+  const model::LayerSpec& spec = from.spec->layers[static_cast<size_t>(layer)];
+  const parallel::Shard own = KvHeadsOf(spec, to.rank);
   const auto c = static_cast<size_t>(range.block_class);
   int64_t num_bytes = 0;
   for (int64_t head = own.begin; head < own.end; ++head) {
@@ -66,15 +66,15 @@ int64_t CopyHeads(const CachedSequence& from, const CachedSequence& to, size_t r
                     static_cast<size_t>(head_bytes));
       num_bytes += (range.end - range.begin) * head_bytes;
     };
-    copy(from.caches[source]->Keys(layer), to.caches[rank]->Keys(layer));
-    copy(from.caches[source]->Values(layer), to.caches[rank]->Values(layer));
+    copy(from.caches[source]->Keys(layer), to.cache.Keys(layer));
+    copy(from.caches[source]->Values(layer), to.cache.Values(layer));
   }
   return num_bytes;
 }
 
 }  // namespace
 
-int64_t CopySequence(const CachedSequence& from, const CachedSequence& to, int64_t first_block) {
+int64_t CopyPart(const CachedSequence& from, const CachedPart& to, int64_t first_block) {
   WIDELOAD_CHECK(from.tables.size() == to.tables.size(), "{} block classes for {}",
                  from.tables.size(), to.tables.size());
   int64_t num_bytes = 0;
@@ -86,16 +86,23 @@ int64_t CopySequence(const CachedSequence& from, const CachedSequence& to, int64
         std::ssize(to.tables[c].blocks) >= range.end && to.tables[c].num_given_back <= range.begin,
         "blocks {} to {} for {} of which {} are given back", range.begin, range.end,
         to.tables[c].blocks.size(), to.tables[c].num_given_back);
-    for (size_t rank = 0; rank < to.caches.size(); ++rank) {
-      if (from.caches.size() == to.caches.size()) {
-        num_bytes += CopyBlocks(from, to, rank, range);
-        continue;
-      }
-      for (int64_t layer = 0; layer < to.spec->num_layers(); ++layer)
-        if (to.caches[rank]->block_class(layer) == range.block_class)
-          num_bytes += CopyHeads(from, to, rank, layer, range);
+    if (std::ssize(from.caches) == to.rank.size) {
+      num_bytes += CopyBlocks(from, to, range);
+      continue;
     }
+    for (int64_t layer = 0; layer < from.spec->num_layers(); ++layer)
+      if (to.cache.block_class(layer) == range.block_class)
+        num_bytes += CopyHeads(from, to, layer, range);
   }
+  return num_bytes;
+}
+
+int64_t CopySequence(const CachedSequence& from, const CachedSequence& to, int64_t first_block) {
+  int64_t num_bytes = 0;
+  for (size_t rank = 0; rank < to.caches.size(); ++rank)
+    num_bytes +=
+        CopyPart(from, {.rank = RankOf(to, rank), .cache = *to.caches[rank], .tables = to.tables},
+                 first_block);
   return num_bytes;
 }
 

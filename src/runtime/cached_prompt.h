@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,9 +20,21 @@ namespace wideload::runtime {
 // Where a sequence's keys and values lie: in the caches of the ranks of its group.
 struct CachedSequence {
   const model::ModelSpec* spec = nullptr;
-  std::vector<const kv::PagedCache*> caches;  // [ranks of the group]
+  std::vector<const kv::PagedCache*> caches;  // [ranks of the group]; null: out of reach
   std::vector<BlockTable> tables;             // of each block class, the same on all of them
+  int32_t group = 0;                          // of its engine's
+  int32_t server = -1;                        // of ContextCaches; -1: an engine of this process
 };
+
+// The part of a sequence's place that one rank of a group of so many has.
+struct CachedPart {
+  model::TensorRank rank;
+  const kv::PagedCache& cache;
+  std::span<const BlockTable> tables;
+};
+
+// CopySequence of one rank's part of `to`.
+int64_t CopyPart(const CachedSequence& from, const CachedPart& to, int64_t first_block);
 
 // Copies what the blocks of `from` hold, those from `first_block` on that it has not given back,
 // into the blocks of `to`, which has as many and may be of another number of ranks: each gets its

@@ -19,14 +19,22 @@ bool IsNone(const grammar::TokenBits& bits) {
 
 void NoteAllowed(Sequence& sequence, int64_t vocab_size) {
   const Request& request = sequence.request;
-  if (request.grammar == nullptr) return;
+  if (request.grammar == nullptr) {
+    if (!request.first_allowed.empty()) sequence.allowed = request.first_allowed;
+    return;
+  }
   if (!sequence.matcher) sequence.matcher.emplace(request.grammar);
-  const auto found = sequence.matcher->Allowed();
-  sequence.allowed = *found;
+  sequence.allowed = AllowedTokens(*sequence.matcher, request, vocab_size);
+}
+
+grammar::TokenBits AllowedTokens(grammar::TokenMatcher& matcher, const Request& request,
+                                 int64_t vocab_size) {
+  const auto found = matcher.Allowed();
+  grammar::TokenBits allowed = *found;
   for (const int32_t id : request.eos_ids)
-    if (id >= 0 && id < vocab_size) SetAllowed(sequence.allowed, id, sequence.matcher->IsEnd());
+    if (id >= 0 && id < vocab_size) SetAllowed(allowed, id, matcher.IsEnd());
   // Somebody ends at a token without which the text cannot go on.
-  if (IsNone(sequence.allowed)) sequence.allowed = *found;
+  return IsNone(allowed) ? *found : allowed;
 }
 
 TextState TakeToken(Sequence& sequence, int32_t token) {

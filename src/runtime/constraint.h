@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "grammar/token_grammar.h"
 #include "runtime/scheduler.h"
 
 namespace wideload::runtime {
@@ -11,6 +12,10 @@ namespace wideload::runtime {
 // Before ranks sample, which may compute meanwhile: notes the tokens that may come next, in
 // `sequence.allowed`. Of a request without a grammar nothing.
 void NoteAllowed(Sequence& sequence, int64_t vocab_size);
+
+// The tokens that may come next where `matcher` stands, ends of sequences included.
+grammar::TokenBits AllowedTokens(grammar::TokenMatcher& matcher, const Request& request,
+                                 int64_t vocab_size);
 
 // What a token means for a grammar's text.
 enum class TextState {

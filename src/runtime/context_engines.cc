@@ -66,11 +66,26 @@ ContextEngines::Member& ContextEngines::Choose() {
   for (size_t i = 0; i < members_.size(); ++i) {
     Member& member = *members_[(turn + i) % members_.size()];
     if (member.loop.has_ended()) continue;
-    if (best == nullptr ||
-        (router_ == ContextRouter::kLoadBalancing && *member.num_open < *best->num_open))
+    if (best == nullptr || (router_ == ContextRouter::kLoadBalancing &&
+                            member.counts->num_open < best->counts->num_open))
       best = &member;
   }
   return best != nullptr ? *best : *members_.front();
+}
+
+std::vector<ContextFigures> ContextEngines::figures() const {
+  std::vector<ContextFigures> all;
+  for (const auto& member : members_) {
+    const EngineLoop::Figures figures = member->loop.figures();
+    all.push_back({.num_waiting = figures.num_waiting,
+                   .num_running = figures.num_running,
+                   .num_held = figures.num_held,
+                   .num_iterations = figures.num_iterations,
+                   .num_prompts = member->counts->num_prompts,
+                   .kv_usage = figures.kv_usage,
+                   .is_running = !member->loop.has_ended()});
+  }
+  return all;
 }
 
 std::function<void()> ContextEngines::Begin(Job job) {
@@ -81,9 +96,10 @@ std::function<void()> ContextEngines::Begin(Job job) {
   job.request.keeps_cache = goes_on;
   if (goes_on) job.request.max_tokens = 1;
   job.request.min_tokens = std::min(job.request.min_tokens, job.request.max_tokens);
-  ++*member.num_open;
-  job.sink = [sink = std::move(job.sink), num_open = member.num_open](Delta delta) {
-    if (delta.is_last()) --*num_open;
+  ++member.counts->num_open;
+  job.sink = [sink = std::move(job.sink), counts = member.counts](Delta delta) {
+    if (delta.is_last()) --counts->num_open;
+    if (delta.is_last() && delta.token >= 0) ++counts->num_prompts;
     sink(std::move(delta));
   };
   const JobId id = member.loop.Submit(std::move(job));

@@ -30,6 +30,7 @@ class ContextEngines final : public PromptComputer {
 
   // Where no engine runs the sink gets an error.
   std::function<void()> Begin(Job job) override;
+  std::vector<ContextFigures> figures() const override;
 
   // Any thread. i < the number of engines.
   EngineLoop& loop(size_t i) { return members_[i]->loop; }
@@ -46,7 +47,12 @@ class ContextEngines final : public PromptComputer {
   struct Member {
     explicit Member(Engine& engine) : loop(engine, nullptr) {}
     EngineLoop loop;
-    std::shared_ptr<std::atomic<int64_t>> num_open = std::make_shared<std::atomic<int64_t>>(0);
+    // Prompts under way, and those that were computed.
+    struct Counts {
+      std::atomic<int64_t> num_open{0};
+      std::atomic<int64_t> num_prompts{0};
+    };
+    std::shared_ptr<Counts> counts = std::make_shared<Counts>();
     std::exception_ptr failure;
     std::jthread thread;
   };

@@ -21,10 +21,13 @@ void CountEntry(GroupIteration& group, const PlanEntry& entry) {
   (decode ? group.num_generated_tokens : group.num_prompt_tokens) += entry.count;
 }
 
+constexpr char kBrokenText[] = "a token was sampled that the grammar does not allow";
+
 // Whether a token is to be sampled within a grammar.
 bool HasGrammar(const MicroBatch& batch) {
   const auto samples = [](const PlanEntry& entry) {
-    return entry.sample && entry.sequence->request.grammar != nullptr;
+    const Request& request = entry.sequence->request;
+    return entry.sample && (request.grammar != nullptr || !request.first_allowed.empty());
   };
   return !batch.is_empty() && std::ranges::any_of(batch.groups, [&](const auto& entries) {
     return std::ranges::any_of(entries, samples);
@@ -106,6 +109,10 @@ std::string RefusalReason(const Request& request, const EngineOptions& options,
   if (request.grammar != nullptr && request.grammar->trie().vocab_size() != vocab_size)
     return fmt::format("the grammar is of {} ids; the model has {}",
                        request.grammar->trie().vocab_size(), vocab_size);
+  if (!request.first_allowed.empty() &&
+      std::ssize(request.first_allowed) != grammar::TokenWords(vocab_size))
+    return fmt::format("the first token is to be one of {} words of ids; the model has {}",
+                       request.first_allowed.size(), grammar::TokenWords(vocab_size));
   return RefusalReason(request, MakeSchedulerOptions(options));
 }
 
@@ -187,18 +194,26 @@ RequestId Engine::SubmitComputed(Request request, ComputedPrompt prompt) {
   if (scheduler_->Find(id) == nullptr) return id;
   Sequence& sequence = scheduler_->GoOnWith(id, prompt.token, prompt.num_cached_tokens);
   NoteAllowed(sequence, vocab_size_);
-  TakeToken(sequence, prompt.token);
-  leases_.emplace(id, std::move(prompt.lease));
+  const TextState text = TakeToken(sequence, prompt.token);
+  if (text == TextState::kGoesOn) {
+    leases_.emplace(id, std::move(prompt.lease));
+    return id;
+  }
+  // Its last token is text, or it is none of the grammar's.
+  scheduler_->Retire(id);
+  if (text == TextState::kComplete)
+    pending_.push_back({.id = id, .finish = FinishReason::kStop});
+  else
+    pending_.push_back({.id = id, .finish = FinishReason::kError, .error = kBrokenText});
   return id;
 }
 
 CachedSequence Engine::Cached(const Sequence& sequence) const {
-  CachedSequence cached{.spec = spec_, .caches = {}, .tables = sequence.tables};
+  CachedSequence cached{
+      .spec = spec_, .caches = {}, .tables = sequence.tables, .group = sequence.group};
   const auto size = static_cast<size_t>(options_.layout.tp);
-  for (size_t i = 0; i < size; ++i) {
+  for (size_t i = 0; i < size; ++i)
     cached.caches.push_back(team_->cache(static_cast<size_t>(sequence.group) * size + i));
-    WIDELOAD_CHECK(cached.caches.back() != nullptr, "the cache of another process is asked for");
-  }
   return cached;
 }
 
@@ -224,7 +239,7 @@ void Engine::FetchPrompts(const MicroBatch& batch) {
       if (first_block >= 0) {  // else it was preempted before it ran, and is computed here
         const auto begin = std::chrono::steady_clock::now();
         hand_over_.num_bytes +=
-            CopySequence(lease->second->prompt(), Cached(*entry.sequence), first_block);
+            team_->Fetch(lease->second->prompt(), Cached(*entry.sequence), first_block);
         hand_over_.ns += (std::chrono::steady_clock::now() - begin) / std::chrono::nanoseconds(1);
         ++hand_over_.num_prompts;
       }
@@ -383,7 +398,7 @@ void Engine::Collect(const MicroBatch& batch) {
                                  ? TakeToken(*entry.sequence, output.token)
                                  : TextState::kGoesOn;
       if (text == TextState::kBroken) {
-        Fail(id, "a token was sampled that the grammar does not allow");
+        Fail(id, kBrokenText);
         continue;
       }
       if (text == TextState::kComplete) finish = FinishReason::kNone;

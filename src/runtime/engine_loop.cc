@@ -312,9 +312,11 @@ void EngineLoop::NoteFigures() {
               .num_running = engine_.scheduler().num_running(),
               .num_iterations = engine_.last_iteration().iteration + 1,
               .num_preemptions = engine_.scheduler().num_preemptions(),
+              .num_held = engine_.scheduler().num_held(),
               .kv_usage = engine_.scheduler().kv_usage(),
               .prefixes = engine_.scheduler().prefix_figures(),
-              .mean_imbalance = engine_.exchange_figures().MeanImbalance()};
+              .mean_imbalance = engine_.exchange_figures().MeanImbalance(),
+              .hand_over = engine_.hand_over_figures()};
 }
 
 EngineLoop::Figures EngineLoop::figures() const {

@@ -94,6 +94,9 @@ class EngineLoop {
     transfer_timeout_ = transfer_timeout;
   }
 
+  // Any thread; null: the engine computes prompts, too.
+  const PromptComputer* context() const { return context_; }
+
   // Notes from now on what the engine does; before the first Step.
   void Watch() { monitor_.emplace(engine_); }
   // Any thread; null when nobody watches.
@@ -105,9 +108,11 @@ class EngineLoop {
     int64_t num_running = 0;
     int64_t num_iterations = 0;
     int64_t num_preemptions = 0;
-    double kv_usage = 0;  // share of the blocks of all ranks' caches that are in use
+    int64_t num_held = 0;  // whose blocks leases keep
+    double kv_usage = 0;   // share of the blocks of all ranks' caches that are in use
     PrefixFigures prefixes;
     double mean_imbalance = 0;  // ExchangeFigures::MeanImbalance, since the start
+    HandOverFigures hand_over;  // since the start
   };
   Figures figures() const;
 

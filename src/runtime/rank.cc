@@ -27,7 +27,7 @@ RankOptions MakeRankOptions(const model::Model& model, const EngineOptions& opti
           .kernels = options.kernels,
           .max_num_tokens = options.max_num_tokens,
           .max_batch_size = options.max_batch_size,
-          .num_kv_blocks = options.num_kv_blocks,
+          .cache_shape = CacheShapeOf(model.spec(), options, group.rank()),
           .num_micro_batches = options.num_micro_batches,
           .layers = options.LayersOf(place.pp, model.spec().num_layers()),
           .placements = &placements,
@@ -35,13 +35,17 @@ RankOptions MakeRankOptions(const model::Model& model, const EngineOptions& opti
           .group = &group,
           .fabric = fabric,
           .trace = options.trace,
-          .is_metered = options.is_metered};
+          .is_metered = options.is_metered,
+          .cache_memory = options.cache_memory.empty()
+                              ? std::span<std::byte>()
+                              : options.cache_memory[static_cast<size_t>(group.rank())]};
 }
 
-namespace {
-
-kv::CacheShape CacheShapeOf(const std::vector<kv::LayerCacheShape>& layers,
-                            const RankOptions& options) {
+kv::CacheShape CacheShapeOf(const model::ModelSpec& spec, const EngineOptions& options, int rank) {
+  const parallel::Coordinates place = parallel::CoordinatesOf(options.layout, rank);
+  const std::vector<kv::LayerCacheShape> layers =
+      model::CacheShapes(spec, {.rank = place.tp, .size = options.layout.tp},
+                         options.LayersOf(place.pp, spec.num_layers()));
   return {.layers = layers,
           .classes = kv::BlockClasses(kv::Windows(layers), options.num_kv_blocks,
                                       {.max_batch_size = options.max_batch_size,
@@ -49,6 +53,8 @@ kv::CacheShape CacheShapeOf(const std::vector<kv::LayerCacheShape>& layers,
                                        .num_ranks = options.layout.cp}),
           .dtype = compute::PrecisionOf(options.kernels).kv_cache};
 }
+
+namespace {
 
 // The engine's thread finds the tokens that may come next while this rank computes.
 void WaitForAllowed(const RankStep& step) {
@@ -65,9 +71,15 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
       options_(options),
       pool_(fmt::format("rank{}", options.rank), options.threads,
             options.threads * options.layout.world()) {
-  const kv::CacheShape shape = CacheShapeOf(
-      model::CacheShapes(model.spec(), options.tensor_rank(), options.layers), options);
-  for (int32_t i = 0; i < options.num_micro_batches; ++i) caches_.emplace_back(shape);
+  const kv::CacheShape& shape = options.cache_shape;
+  WIDELOAD_CHECK(options.cache_memory.empty() || options.num_micro_batches == 1,
+                 "memory for the cache of {} micro-batches", options.num_micro_batches);
+  for (int32_t i = 0; i < options.num_micro_batches; ++i) {
+    if (options.cache_memory.empty())
+      caches_.emplace_back(shape);
+    else
+      caches_.emplace_back(shape, options.cache_memory);
+  }
   if (options.group != nullptr) pool_.CountProgress(options.group->progress());
   if (options.trace != nullptr)
     track_ = &options.trace->AddTrack(options.rank, fmt::format("rank {}", options.rank));

@@ -27,7 +27,7 @@ struct RankOptions {
   compute::KernelSet kernels = compute::KernelSet::kReference;
   int64_t max_num_tokens = 0;
   int64_t max_batch_size = 0;
-  int64_t num_kv_blocks = 0;
+  kv::CacheShape cache_shape;
   int32_t num_micro_batches = 1;               // each with blocks of its own
   parallel::Shard layers;                      // of its stage
   const PlacementState* placements = nullptr;  // of this process
@@ -36,6 +36,7 @@ struct RankOptions {
   exchange::Fabric* fabric = nullptr;   // likewise; null when the model has no experts
   trace::Trace* trace = nullptr;        // gets a track of this rank; may be null
   bool is_metered = false;              // EngineOptions'
+  std::span<std::byte> cache_memory;    // likewise, of this rank
 
   parallel::Coordinates place() const { return parallel::CoordinatesOf(layout, rank); }
   model::TensorRank tensor_rank() const { return {.rank = place().tp, .size = layout.tp}; }
@@ -48,6 +49,9 @@ moe::SlotOptions SlotOptionsOf(const EngineOptions& options);
 RankOptions MakeRankOptions(const model::Model& model, const EngineOptions& options,
                             const PlacementState& placements, comm::Communicator& group,
                             exchange::Fabric* fabric);
+
+// The KV cache of a rank of such an engine, of one micro-batch.
+kv::CacheShape CacheShapeOf(const model::ModelSpec& spec, const EngineOptions& options, int rank);
 
 // What came out of one plan entry.
 struct RankOutput {

@@ -16,6 +16,7 @@
 #include "comm/stall_timer.h"
 #include "exchange/local_fabric.h"
 #include "model/model.h"
+#include "runtime/cached_prompt.h"
 #include "runtime/engine_options.h"
 #include "runtime/rank.h"
 #include "runtime/step.h"
@@ -52,6 +53,10 @@ class RankTeam {
   RankResult result(size_t r) const { return members_[r]->rank->result(); }
   // Of a rank's first micro-batch; read and written between iterations only.
   const kv::PagedCache* cache(size_t r) const { return &members_[r]->rank->cache(); }
+  // CopySequence; between iterations only.
+  static int64_t Fetch(const CachedSequence& from, const CachedSequence& to, int64_t first_block) {
+    return CopySequence(from, to, first_block);
+  }
   void SetRecorder(statistics::Recorder* recorder);
   // Whether results have routed_counts, from the next iteration on; after Start.
   void CountRouted(bool is_counting);

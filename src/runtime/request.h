@@ -50,6 +50,9 @@ struct Request {
   // What is generated stays within it, and ends where nothing can follow; eos_ids can be chosen
   // where its text may end. Of all ids of the model. Null: none.
   std::shared_ptr<grammar::TokenGrammar> grammar;
+  // Without a grammar: the tokens of which the first one generated is to be, where another engine
+  // goes on with the request. Empty: all.
+  grammar::TokenBits first_allowed;
   // Where it ends by its length, what the cache holds of it stays until Engine::Release.
   bool keeps_cache = false;
 };

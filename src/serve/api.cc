@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "serve/context_metrics.h"
 #include "serve/dashboard_data.h"
 #include "serve/engine_metrics.h"
 #include "serve/openapi.h"
@@ -326,10 +327,12 @@ HttpResponse Api::Models(const HttpRequest&) {
 
 HttpResponse Api::MetricsText(const HttpRequest&) {
   const runtime::EngineLoop::Figures figures = loop_.figures();
-  return {.content_type = kMetricsType,
-          .body = metrics_.Text(figures, num_open(), num_connections_ ? num_connections_() : 0) +
-                  EngineMetricsText(loop_.monitor()->course(), model_, figures.kv_usage,
-                                    metrics_.label())};
+  std::string text =
+      metrics_.Text(figures, num_open(), num_connections_ ? num_connections_() : 0) +
+      EngineMetricsText(loop_.monitor()->course(), model_, figures.kv_usage, metrics_.label());
+  if (loop_.context() != nullptr)
+    text += ContextMetricsText(figures.hand_over, loop_.context()->figures(), metrics_.label());
+  return {.content_type = kMetricsType, .body = std::move(text)};
 }
 
 HttpResponse Api::ChatPage(const HttpRequest&) { return WebPage(ChatPageText()); }

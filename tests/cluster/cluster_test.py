@@ -304,18 +304,25 @@ class UnderSlurm(OnHosts):
         self.assertRegex(output, r"wideload.sbatch: http://[^:]+:8124\n")
 
     def test_prefill_and_decode_apart_answer_within_a_job(self):
+        self.answers_apart([])
+
+    def test_prefill_and_decode_apart_answer_as_tasks_of_a_job(self):
+        self.answers_apart(["--nodes=1", "--ntasks=3"])
+
+    def answers_apart(self, options):
         sides = self.folder / "sides.yaml"
-        sides.write_text("hostname: 127.0.0.1\nport: 8125\nthreads: 1\ncontext_servers: {}\n"
+        sides.write_text("hostname: 127.0.0.1\nport: 8125\nthreads: 1\nmax_seq_len: 512\ncontext_servers: {}\n"
                          "generation_servers: {tensor_parallel_size: 2, enable_attention_dp: true}\n")
         asks = self.folder / "asks.sh"
         asks.write_text(f"""#!/bin/bash
+            if ((${{SLURM_NTASKS:-1}} > 1 && SLURM_PROCID > 0)); then exec {BIN}/wideload "$@"; fi
             {BIN}/wideload "$@" 2>{self.folder}/server.log &
             until grep -q serving {self.folder}/server.log; do sleep 0.1; kill -0 $! || exit 3; done
             curl -s 127.0.0.1:8125/v1/completions -d '{{"prompt": "Once", "max_tokens": 5, "ignore_eos": true}}'
             kill -TERM $!
             wait $!""")
         asks.chmod(0o755)
-        code, output = self.slurm.sbatch(SOURCE / "deploy/slurm/disaggregated.sbatch", [sides],
+        code, output = self.slurm.sbatch(SOURCE / "deploy/slurm/disaggregated.sbatch", [sides], options,
                                          variables=self.variables(f"WIDELOAD={asks}"))
         self.assertEqual(code, 0, output[-3000:])
         self.assertIn('"completion_tokens":5', output.replace(" ", ""))

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdio>
 #include <mutex>
+#include <numeric>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -40,9 +41,25 @@ constexpr std::chrono::milliseconds kStuckFarewell{3000};
 constexpr std::chrono::seconds kSearch{2};
 constexpr std::chrono::milliseconds kLinger{1500};
 
+void MeetRanks(MPI_Comm ranks, PeerLives& lives) {
+  int rank = 0;
+  int size = 1;
+  MPI_Comm_rank(ranks, &rank);
+  MPI_Comm_size(ranks, &size);
+  const PeerLives::Card own = lives.card();
+  std::vector<PeerLives::Card> cards(static_cast<size_t>(size));
+  if (MPI_Allgather(&own, sizeof(own), MPI_BYTE, cards.data(), sizeof(own), MPI_BYTE, ranks) !=
+      MPI_SUCCESS)
+    Throw(ErrorKind::kRunFailed, "MPI_Allgather of {} ranks failed", size);
+  lives.Meet(rank, cards);
+}
+
 }  // namespace
 
 struct MpiSession::State {
+  MPI_Comm all = MPI_COMM_WORLD;  // of this part
+  int part = -1;
+  bool ends_mpi = true;
   int rank = 0;
   int size = 1;
   int local_rank = 0;
@@ -56,8 +73,10 @@ struct MpiSession::State {
   std::optional<Clock::time_point> leaving_seen_at;  // after a death
   std::unique_ptr<Pulse> watch;                      // of the dead
   std::unique_ptr<MpiCommunicator> farewell;         // of all ranks, for the end
+  MpiShared others;                                  // of all parts
 
   void Connect();
+  void Divide(std::span<const int32_t> parts);
   void MeetPeers();
   void Look();
   Where WhereItIs();
@@ -90,14 +109,22 @@ void MpiSession::State::Connect() {
   }
 }
 
+// Where the sizes do not add up it stays one.
+void MpiSession::State::Divide(std::span<const int32_t> parts) {
+  if (parts.empty() || std::accumulate(parts.begin(), parts.end(), int64_t{0}) != size) return;
+  int end = 0;
+  while (rank >= end) end += parts[static_cast<size_t>(++part)];
+  if (MPI_Comm_split(MPI_COMM_WORLD, part, rank, &all) != MPI_SUCCESS)
+    Throw(ErrorKind::kRunFailed, "MPI_Comm_split of {} ranks failed", size);
+  MeetRanks(MPI_COMM_WORLD, others.lives);
+  MPI_Comm_set_errhandler(all, MPI_ERRORS_RETURN);
+  MPI_Comm_rank(all, &rank);
+  MPI_Comm_size(all, &size);
+}
+
 // None of the waits that follow could find a rank dead without this.
 void MpiSession::State::MeetPeers() {
-  const PeerLives::Card own = shared.lives.card();
-  std::vector<PeerLives::Card> cards(static_cast<size_t>(size));
-  if (MPI_Allgather(&own, sizeof(own), MPI_BYTE, cards.data(), sizeof(own), MPI_BYTE,
-                    MPI_COMM_WORLD) != MPI_SUCCESS)
-    Throw(ErrorKind::kRunFailed, "MPI_Allgather of {} ranks failed", size);
-  shared.lives.Meet(rank, cards);
+  MeetRanks(all, shared.lives);
   watch = std::make_unique<Pulse>(kLookPace, [this] { Look(); });
 }
 
@@ -174,7 +201,7 @@ std::string MpiVersion() {
   return version.substr(0, version.find_first_of(",\n"));
 }
 
-MpiSession::MpiSession() : state_(std::make_unique<State>()) {
+MpiSession::MpiSession(std::span<const int32_t> parts) : state_(std::make_unique<State>()) {
   // Open MPI writes to sockets of ranks that may have died: that is an error, not the end.
   std::signal(SIGPIPE, SIG_IGN);
   int level = MPI_THREAD_SINGLE;
@@ -187,6 +214,7 @@ MpiSession::MpiSession() : state_(std::make_unique<State>()) {
   MPI_Comm_rank(MPI_COMM_WORLD, &state_->rank);
   MPI_Comm_size(MPI_COMM_WORLD, &state_->size);
   state_->Connect();
+  state_->Divide(parts);
   state_->MeetPeers();
   state_->farewell = MakeMpiCommunicator({.deadline = std::chrono::hours(24 * 365)}, size());
   running = state_.get();
@@ -207,7 +235,7 @@ MpiSession::~MpiSession() {
       !state_->shared.has_failed || state_->farewell->WaitForTheLiving(kFarewell);
   running = nullptr;
   state_->farewell.reset();
-  if (!have_all_come) return;
+  if (!have_all_come || !state_->ends_mpi) return;
   state_->watch.reset();
   MPI_Finalize();
 }
@@ -229,8 +257,20 @@ void MpiSession::OnFailure(std::function<void(const std::string&)> tell) {
 
 int MpiSession::rank() const { return state_->rank; }
 int MpiSession::size() const { return state_->size; }
+int MpiSession::part() const { return state_->part; }
 int MpiSession::local_rank() const { return state_->local_rank; }
 int MpiSession::local_size() const { return state_->local_size; }
+
+void MpiSession::ForgetOtherParts() { state_->ends_mpi = state_->part < 0; }
+
+std::unique_ptr<Communicator> MpiSession::MeetAllParts() {
+  if (state_->part < 0) return nullptr;
+  MPI_Comm copy = MPI_COMM_NULL;
+  if (MPI_Comm_dup(MPI_COMM_WORLD, &copy) != MPI_SUCCESS)
+    Throw(ErrorKind::kRunFailed, "MPI_Comm_dup of all ranks failed");
+  return std::make_unique<MpiCommunicator>(
+      copy, GroupOptions{.deadline = std::chrono::hours(24 * 365)}, state_->others);
+}
 
 std::unique_ptr<Communicator> MpiSession::MakeCommunicator(GroupOptions group, int num_ranks) {
   const int count = num_ranks == 0 ? size() : num_ranks;
@@ -247,7 +287,7 @@ std::unique_ptr<Communicator> MpiSession::MakeCommunicator(GroupOptions group, i
 std::unique_ptr<MpiCommunicator> MpiSession::MakeMpiCommunicator(GroupOptions group, int count) {
   MPI_Comm members = MPI_COMM_NULL;
   const int color = rank() < count ? 0 : MPI_UNDEFINED;
-  if (MPI_Comm_split(MPI_COMM_WORLD, color, rank(), &members) != MPI_SUCCESS)
+  if (MPI_Comm_split(state_->all, color, rank(), &members) != MPI_SUCCESS)
     Throw(ErrorKind::kRunFailed, "MPI_Comm_split of {} ranks failed", size());
   if (members == MPI_COMM_NULL) return nullptr;
   return std::make_unique<MpiCommunicator>(members, std::move(group), state_->shared);

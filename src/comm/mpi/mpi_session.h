@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "comm/communicator.h"
@@ -18,9 +19,11 @@ std::string MpiVersion();
 class MpiSession {
  public:
   // Starts MPI; once per process, and only where DetectLaunch says kMpi. Collective: all processes
-  // of the run. Errors: kUnsupported when the program was built without MPI or the library does not
-  // let several threads call it.
-  MpiSession();
+  // of the run. `parts`: sizes of runs that go their own ways, the first ranks being the first one;
+  // where they add up to the processes that were started, the session is that of this process's
+  // part, and the others are none of its. Errors: kUnsupported when the program was built without
+  // MPI or the library does not let several threads call it.
+  explicit MpiSession(std::span<const int32_t> parts = {});
   // Meets the others and ends MPI. After a fault those that live get two seconds to come, so that
   // they hear of it before this process is gone; when one does not come, MPI is left as it is, and
   // mpirun ends the rest once this process exits.
@@ -45,10 +48,18 @@ class MpiSession {
   void AddPlace(const Communicator& group);
   void RemovePlace(const Communicator& group);
 
-  // This process among all that were started.
+  // This process among all that were started, or those of its part.
   int rank() const;
-  // All processes that were started.
+  // How many these are.
   int size() const;
+  // Which of the parts this is; -1: it is not divided.
+  int part() const;
+  // The processes of all parts, in the order in which they were started; null when it is not
+  // divided. For what parts settle before their work: it waits for all that live. Collective over
+  // all parts. Drop it then, since MPI does not survive messages to ranks that are dead.
+  std::unique_ptr<Communicator> MeetAllParts();
+  // Ranks of other parts may be dead: MPI is left as it is in the end.
+  void ForgetOtherParts();
   // Among the processes of this host, as HostId tells hosts apart.
   int local_rank() const;
   // How many there are on this host.

@@ -8,7 +8,7 @@ struct MpiSession::State {};
 
 std::string MpiVersion() { return {}; }
 
-MpiSession::MpiSession() {
+MpiSession::MpiSession(std::span<const int32_t>) {
   Throw(ErrorKind::kUnsupported,
         "this program was built without MPI and cannot be a rank of mpirun or srun; install Open "
         "MPI (libopenmpi-dev, openmpi-bin) and build again, or start it without mpirun");
@@ -22,6 +22,9 @@ void MpiSession::RemovePlace(const Communicator&) {}
 void MpiSession::OnFailure(std::function<void(const std::string&)>) {}
 int MpiSession::rank() const { return 0; }
 int MpiSession::size() const { return 1; }
+int MpiSession::part() const { return -1; }
+std::unique_ptr<Communicator> MpiSession::MeetAllParts() { return nullptr; }
+void MpiSession::ForgetOtherParts() {}
 int MpiSession::local_rank() const { return 0; }
 int MpiSession::local_size() const { return 1; }
 // NOLINTNEXTLINE(performance-unnecessary-value-param): the interface's

@@ -1,5 +1,7 @@
 #include "runtime/processes/process_team.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "comm/wait_guard.h"
 
@@ -105,6 +107,37 @@ void ProcessTeam::TakeAnswer(Peer& peer, const TeamStep& step) {
   if (extras.signal != 0 && links_.on_signal) links_.on_signal(extras.signal);
   if (recorder_ != nullptr)
     recorder_->RecordIteration(EpRank(r), head.iteration, extras.routed_counts);
+}
+
+int64_t ProcessTeam::Fetch(const CachedSequence& from, const CachedSequence& to,
+                           int64_t first_block) {
+  if (failure_) std::rethrow_exception(failure_);
+  const int first_rank = to.group * layout_.tp;
+  int64_t num_bytes = 0;
+  try {
+    WIDELOAD_CHECK(from.server >= 0, "prompts of this process for ranks that are others");
+    OrderWriter::WriteFetch({.server = from.server,
+                             .group = from.group,
+                             .first_block = first_block,
+                             .from = from.tables,
+                             .to = to.tables},
+                            bytes_);
+    for (int r = std::max(first_rank, 1); r < first_rank + layout_.tp; ++r)
+      channel_.Send(r, bytes_);
+    if (first_rank == 0)
+      num_bytes = CopyPart(
+          from,
+          {.rank = {.rank = 0, .size = layout_.tp}, .cache = rank_->cache(), .tables = to.tables},
+          first_block);
+    for (int r = std::max(first_rank, 1); r < first_rank + layout_.tp; ++r)
+      num_bytes += ByteReader(channel_.Receive(r, MessageChannel::Patience::kDeadline,
+                                               "the blocks of a computed prompt"))
+                       .Take<int64_t>();
+  } catch (const std::exception& failure) {
+    EndGroup(failure);
+    throw;
+  }
+  return num_bytes;
 }
 
 std::vector<trace::TrackData> ProcessTeam::ReadTrace() {

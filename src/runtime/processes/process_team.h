@@ -11,6 +11,7 @@
 
 #include "exchange/fabric.h"
 #include "model/model.h"
+#include "runtime/context_caches.h"
 #include "runtime/engine_options.h"
 #include "runtime/processes/message_channel.h"
 #include "runtime/processes/step_answer.h"
@@ -31,6 +32,8 @@ struct RankLinks {
   std::function<int()> pending_signal = {};
   // Of rank 0: told when another rank says that a signal has asked it to end. May be empty.
   std::function<void(int)> on_signal = {};
+  // Of a generation server: the caches from which prompts are fetched; null: there are none.
+  const ContextCaches* contexts = nullptr;
   // Told what has ended this rank, before its memory is given back. May be empty.
   std::function<void(const std::exception&)> on_failure = {};
 };
@@ -62,8 +65,11 @@ class ProcessTeam {
   std::span<const int32_t> stuck_ranks() const { return {}; }
   // Of rank r in the last Run; valid until the next.
   RankResult result(size_t r) const;
-  // Null: none is in this process's reach.
-  const kv::PagedCache* cache(size_t) const { return nullptr; }
+  // Null: it is not in this process's reach.
+  const kv::PagedCache* cache(size_t r) const { return r == 0 ? &rank_->cache() : nullptr; }
+  // CopySequence between iterations, each rank of the group of `to` its part, from a server of
+  // links.contexts. Errors: as Run.
+  int64_t Fetch(const CachedSequence& from, const CachedSequence& to, int64_t first_block);
   // As those of RankTeam.
   void SetRecorder(statistics::Recorder* recorder);
   // Likewise.

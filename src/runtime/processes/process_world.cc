@@ -81,15 +81,21 @@ std::vector<std::vector<std::byte>> GatherPieces(comm::Communicator& group,
 struct ProcessWorld::Phase {
   int32_t is_end = 0;
   int32_t exit_code = 0;
+  int32_t do_others_end_well = 1;
 };
 
-ProcessWorld::ProcessWorld() {
+ProcessWorld::ProcessWorld(std::span<const int32_t> parts)
+    : mpi_(parts), all_parts_(mpi_.MeetAllParts()) {
   meeting_ = mpi_.MakeCommunicator({.deadline = kPatient});
   JobName job = NewJobName();
   meeting_->Broadcast(std::as_writable_bytes(std::span(&job, 1)), 0);
   job_ = job.text.data();
   hosts_ = comm::FindHosts(*meeting_);
-  cores_per_rank_ = CoresPerRank(Gather(ThisProcessCores()), hosts_, rank());
+  if (all_parts_ != nullptr)
+    cores_per_rank_ = CoresPerRank(GatherOfAllParts(ThisProcessCores()),
+                                   comm::FindHosts(*all_parts_), all_parts_->rank());
+  else
+    cores_per_rank_ = CoresPerRank(Gather(ThisProcessCores()), hosts_, rank());
   if (local_rank() == 0) RemoveDeadSegments();
   mpi_.OnFailure([job = job_](const std::string& reason) {
     std::fprintf(stderr, "%swideload: error: %s\n", LogPrefix().c_str(), reason.c_str());
@@ -99,6 +105,8 @@ ProcessWorld::ProcessWorld() {
 }
 
 ProcessWorld::~ProcessWorld() {
+  all_parts_.reset();
+  if ((!do_others_end_well_ && !has_agreed_to_end_) || has_failed_) mpi_.ForgetOtherParts();
   if (!has_failed_) return;
   mpi_.NoteFault();
   // Each of the survivors, as the launcher may end the others before they come here.
@@ -114,12 +122,13 @@ std::optional<int> ProcessWorld::NextPhase() {
   Phase phase;
   meeting_->Broadcast(std::as_writable_bytes(std::span(&phase, 1)), 0);
   if (phase.is_end == 0) return std::nullopt;
+  do_others_end_well_ = phase.do_others_end_well != 0;
   return phase.exit_code;
 }
 
 void ProcessWorld::End(int exit_code) {
   if (has_failed_ || has_agreed_to_end_) return;
-  Phase phase{.is_end = 1, .exit_code = exit_code};
+  Phase phase{.is_end = 1, .exit_code = exit_code, .do_others_end_well = do_others_end_well_};
   try {
     meeting_->Broadcast(std::as_writable_bytes(std::span(&phase, 1)), 0);
   } catch (const comm::PeerLost& lost) {
@@ -127,11 +136,17 @@ void ProcessWorld::End(int exit_code) {
   }
 }
 
-void ProcessWorld::Together(const std::function<void()>& work) {
+void ProcessWorld::Together(const std::function<void()>& work) { TogetherIn(*meeting_, work); }
+
+void ProcessWorld::TogetherWithAllParts(const std::function<void()>& work) {
+  TogetherIn(*all_parts_, work);
+}
+
+void ProcessWorld::TogetherIn(comm::Communicator& group, const std::function<void()>& work) {
   const Outcome mine = Try(work);
   std::optional<size_t> first;
   std::vector<Outcome> outcomes;
-  for (const auto& piece : GatherPieces(*meeting_, PackOutcome(mine)))
+  for (const auto& piece : GatherPieces(group, PackOutcome(mine)))
     outcomes.push_back(UnpackOutcome(piece));
   for (const bool is_told : {false, true})
     for (size_t r = 0; r < outcomes.size() && !first; ++r)

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,9 @@ namespace wideload::runtime {
 class ProcessWorld {
  public:
   // Starts MPI and meets the others; only where comm::DetectLaunch says kMpi. Removes the shared
-  // memory that dead runs have left. Collective. Errors: as MpiSession.
-  ProcessWorld();
+  // memory that dead runs have left. Collective. `parts`: as MpiSession's; each is then a world of
+  // its own. Errors: as MpiSession.
+  explicit ProcessWorld(std::span<const int32_t> parts = {});
   // Collective unless the run has failed. Then it also removes what dead ranks have left.
   ~ProcessWorld();
   ProcessWorld(const ProcessWorld&) = delete;
@@ -37,8 +39,28 @@ class ProcessWorld {
   int local_size() const { return mpi_.local_size(); }
   // Of this process's host among those of the run.
   int host() const { return hosts_.host_of_rank[static_cast<size_t>(rank())]; }
-  // This host's cores that its ranks may use, divided by them; at least 1.
+  // This host's cores that its ranks may use, those of all parts, divided by them; at least 1.
   int cores_per_rank() const { return cores_per_rank_; }
+
+  // --- Parts: all but the last are called once, at the start, by all ranks of all parts.
+  // Which one this is; -1: the world is not divided.
+  int part() const { return mpi_.part(); }
+  // Whether this is the one that speaks for all parts: the first one's leader.
+  bool leads_all() const { return is_leader() && part() <= 0; }
+  // As Together, of all parts.
+  void TogetherWithAllParts(const std::function<void()>& work);
+  // all: value of each rank of all parts.
+  template <class T>
+  std::vector<T> GatherOfAllParts(const T& value) {
+    std::vector<T> all(static_cast<size_t>(all_parts_->size()));
+    all_parts_->AllGatherValue(value, std::span<T>(all));
+    return all;
+  }
+  // From now on the parts have nothing to do with each other, and one may outlive another.
+  void LeaveOtherParts() { all_parts_.reset(); }
+  // In the end, of the leader, before End: whether all other parts end as they should. MPI is left
+  // as it is where they do not.
+  void NoteOtherParts(bool end_well) { do_others_end_well_ = end_well; }
 
   // --- Phases. Rank 0 leads; the others wait for what comes next.
   // Of rank 0: the others leave NextPhase and take part in a session.
@@ -83,6 +105,8 @@ class ProcessWorld {
  private:
   struct Phase;
 
+  void TogetherIn(comm::Communicator& group, const std::function<void()>& work);
+
   comm::MpiSession mpi_;
   std::unique_ptr<comm::Communicator> meeting_;  // waits as long as the others live
   std::string job_;
@@ -90,6 +114,8 @@ class ProcessWorld {
   int cores_per_rank_ = 1;
   bool has_failed_ = false;
   bool has_agreed_to_end_ = false;
+  std::unique_ptr<comm::Communicator> all_parts_;  // null: the world is not divided, or has begun
+  bool do_others_end_well_ = true;
 };
 
 // What Connect makes.

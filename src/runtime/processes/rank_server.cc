@@ -10,6 +10,8 @@ RankServer::RankServer(const model::Model& model, const EngineOptions& options,
       placements_(model, options),
       links_(links),
       has_outputs_(HasOutputs(options.layout, links.group->rank())),
+      tensor_rank_{.rank = parallel::CoordinatesOf(options.layout, links.group->rank()).tp,
+                   .size = options.layout.tp},
       channel_(*links.orders, *links.group),
       orders_(options, model.spec().vocab_size, kv::Windows(model::CacheShapes(model.spec()))),
       rank_(std::make_unique<Rank>(
@@ -26,6 +28,16 @@ void RankServer::Serve() {
   }
 }
 
+// Returns the bytes written.
+int64_t RankServer::Fetch(const FetchOrder& order) const {
+  if (links_.contexts == nullptr)
+    Throw(ErrorKind::kCorrupt, "an order to fetch of context server {}: there is none",
+          order.server);
+  return CopyPart(links_.contexts->SequenceOf(order.server, order.group, order.from),
+                  {.rank = tensor_rank_, .cache = rank_->cache(), .tables = order.to},
+                  order.first_block);
+}
+
 // False once no order follows.
 bool RankServer::ServeOne() {
   const StepOrder& order =
@@ -38,6 +50,11 @@ bool RankServer::ServeOne() {
   }
   if (order.kind == OrderKind::kReadTrace) {
     WriteTracks(trace_ != nullptr ? trace_->Read() : std::vector<trace::TrackData>(), bytes_);
+    channel_.Send(0, bytes_);
+    return true;
+  }
+  if (order.kind == OrderKind::kFetch) {
+    ByteWriter(bytes_).Put(Fetch(order.fetch));
     channel_.Send(0, bytes_);
     return true;
   }

@@ -20,11 +20,13 @@ class RankServer {
 
  private:
   bool ServeOne();
+  int64_t Fetch(const FetchOrder& order) const;
 
   const trace::Trace* trace_;  // null: nothing is traced
   PlacementState placements_;
   RankLinks links_;
   bool has_outputs_;
+  model::TensorRank tensor_rank_;
   MessageChannel channel_;
   OrderReader orders_;
   std::unique_ptr<Rank> rank_;

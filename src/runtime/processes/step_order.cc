@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "runtime/processes/wire.h"
 
 namespace wideload::runtime {
 namespace {
@@ -44,8 +43,40 @@ void WriteChange(const rebalance::PlacementChange* change, ByteWriter& writer) {
 
 }  // namespace
 
+void WriteTables(std::span<const BlockTable> tables, ByteWriter& writer) {
+  writer.Put(static_cast<uint64_t>(tables.size()));
+  for (const BlockTable& table : tables) {
+    writer.Put(table.num_given_back);
+    writer.PutAll(std::span<const int32_t>(table.blocks));
+  }
+}
+
+std::vector<BlockTable> ReadTables(ByteReader& reader) {
+  std::vector<BlockTable> tables;
+  for (auto left = reader.Take<uint64_t>(); left > 0; --left) {
+    BlockTable& table = tables.emplace_back();
+    table.num_given_back = reader.Take<int64_t>();
+    const std::span<const int32_t> blocks = reader.TakeAll<int32_t>();
+    if (table.num_given_back < 0 || table.num_given_back > std::ssize(blocks))
+      Throw(ErrorKind::kCorrupt, "a table of {} blocks of which {} are given back", blocks.size(),
+            table.num_given_back);
+    table.blocks.assign(blocks.begin(), blocks.end());
+  }
+  return tables;
+}
+
 void OrderWriter::Write(OrderKind kind, std::vector<std::byte>& bytes) {
   ByteWriter(bytes).Put(kind);
+}
+
+void OrderWriter::WriteFetch(const FetchOrder& fetch, std::vector<std::byte>& bytes) {
+  ByteWriter writer(bytes);
+  writer.Put(OrderKind::kFetch);
+  writer.Put(fetch.server);
+  writer.Put(fetch.group);
+  writer.Put(fetch.first_block);
+  WriteTables(fetch.from, writer);
+  WriteTables(fetch.to, writer);
 }
 
 void OrderWriter::WriteStep(const StepHead& head, std::span<const PlanEntry> entries,
@@ -137,6 +168,7 @@ class OrderReader::Parser {
       Require(num_tokens_ <= owner_.options_.max_num_tokens, "computes {} tokens", num_tokens_);
       Require(order.iteration >= 0 || num_entries == 0, "computes {} entries", num_entries);
     }
+    if (order.kind == OrderKind::kFetch) TakeFetch(order.fetch);
     Require(reader_.is_at_end(), "is longer than its {} entries", order.entries.size());
   }
 
@@ -164,6 +196,30 @@ class OrderReader::Parser {
       layer.placement.slot_expert.assign(slots.begin(), slots.end());
     }
     return change;
+  }
+
+  void TakeFetch(FetchOrder& fetch) {
+    fetch.server = reader_.Take<int32_t>();
+    fetch.group = reader_.Take<int32_t>();
+    fetch.first_block = reader_.Take<int64_t>();
+    fetch.from = ReadTables(reader_);
+    fetch.to = ReadTables(reader_);
+    const size_t num_classes = owner_.classes_.size();
+    Require(fetch.server >= 0 && fetch.group >= 0 && fetch.first_block >= 0 &&
+                fetch.from.size() == num_classes && fetch.to.size() == num_classes,
+            "fetches from block {} of group {} of server {} in {} and {} tables", fetch.first_block,
+            fetch.group, fetch.server, fetch.from.size(), fetch.to.size());
+    for (size_t c = 0; c < num_classes; ++c) {
+      const BlockTable& from = fetch.from[c];
+      const BlockTable& to = fetch.to[c];
+      Require(to.num_given_back <= std::max(fetch.first_block, from.num_given_back) &&
+                  from.blocks.size() <= to.blocks.size(),
+              "fetches {} blocks into {}", from.blocks.size(), to.blocks.size());
+      for (auto i = static_cast<size_t>(std::max(fetch.first_block, from.num_given_back));
+           i < from.blocks.size(); ++i)
+        Require(to.blocks[i] >= 0 && to.blocks[i] < owner_.classes_[c].num_blocks,
+                "fetches into block {}", to.blocks[i]);
+    }
   }
 
   void ParseEntry() {

@@ -12,12 +12,23 @@
 
 #include "rebalance/placement_change.h"
 #include "runtime/engine_options.h"
+#include "runtime/processes/wire.h"
 #include "runtime/scheduler.h"
 
 namespace wideload::runtime {
 
-// To begin, to carry out a part of a plan, to hand in the trace, or to end.
-enum class OrderKind : int32_t { kStart, kStep, kReadTrace, kStop };
+// To begin, to carry out a part of a plan, to hand in the trace, to copy a prompt that another
+// server has computed, or to end.
+enum class OrderKind : int32_t { kStart, kStep, kReadTrace, kFetch, kStop };
+
+// What is copied, and where to: see CachedSequence.
+struct FetchOrder {
+  int32_t server = 0;
+  int32_t group = 0;  // of that server's
+  int64_t first_block = 0;
+  std::vector<BlockTable> from;
+  std::vector<BlockTable> to;
+};
 
 // What a step says beside a rank's entries.
 struct StepHead {
@@ -29,6 +40,10 @@ struct StepHead {
   const rebalance::PlacementChange* change = nullptr;  // null: none
 };
 
+// Tables of blocks as bytes and back. Errors: kCorrupt.
+void WriteTables(std::span<const BlockTable> tables, ByteWriter& writer);
+std::vector<BlockTable> ReadTables(ByteReader& reader);
+
 // Of the side that gives orders: one per rank that takes them. It remembers what the other side
 // knows of each sequence.
 class OrderWriter {
@@ -38,6 +53,8 @@ class OrderWriter {
                  std::vector<std::byte>& bytes);
   // An order that says no more than its kind. `bytes` is overwritten.
   static void Write(OrderKind kind, std::vector<std::byte>& bytes);
+  // An order to fetch. `bytes` is overwritten.
+  static void WriteFetch(const FetchOrder& fetch, std::vector<std::byte>& bytes);
   // The sequence is in no plan to come; the next order says so.
   void Forget(RequestId id);
 
@@ -61,6 +78,8 @@ struct StepOrder {
   // As sent: whether it fits the model is for PlacementState to say.
   std::optional<rebalance::PlacementChange> change;
   std::vector<PlanEntry> entries;  // of the reader's own sequences
+  // Its blocks in `to` are this engine's; `from` is as sent. Neither has fewer than the other.
+  FetchOrder fetch;
 };
 
 class OrderReader {

@@ -204,7 +204,7 @@ TEST_F(BadOrder, IsRefusedWhereverItIsCutOff) {
 }
 
 TEST_F(BadOrder, IsRefusedWhenItIsOfNoKind) {
-  for (const int kind : {-1, 4}) {
+  for (const int kind : {-1, 5}) {
     std::vector<std::byte> bytes;
     OrderWriter::Write(static_cast<OrderKind>(kind), bytes);
     EXPECT_THROW(OrderReader(SmallOptions(), kSmallVocab, kSmallWindows).Read(bytes), Error)
@@ -230,6 +230,59 @@ TEST(StepOrder, CarriesAChangeOfPlacements) {
         << size;
   writer.WriteStep({.iteration = 1}, {}, bytes);
   EXPECT_EQ(reader.Read(bytes).change, std::nullopt);
+}
+
+// Three blocks of the first class and the last two of the second, into blocks of this engine.
+FetchOrder RightFetch() {
+  return {.server = 1,
+          .group = 2,
+          .first_block = 1,
+          .from = {{.blocks = {90, 91, 92}, .num_given_back = 0},
+                   {.blocks = {-1, -1, 80}, .num_given_back = 2}},
+          .to = {{.blocks = {0, 1, 2, 3}, .num_given_back = 0},
+                 {.blocks = {-1, 4, 5, 6}, .num_given_back = 1}}};
+}
+
+StepOrder ReadFetch(const FetchOrder& fetch) {
+  std::vector<std::byte> bytes;
+  OrderWriter::WriteFetch(fetch, bytes);
+  return OrderReader(SmallOptions(), kSmallVocab, kSmallWindows).Read(bytes);
+}
+
+TEST(StepOrder, CarriesWhatIsFetched) {
+  const FetchOrder fetch = RightFetch();
+  const StepOrder order = ReadFetch(fetch);
+  EXPECT_EQ(order.kind, OrderKind::kFetch);
+  EXPECT_EQ(order.fetch.server, 1);
+  EXPECT_EQ(order.fetch.group, 2);
+  EXPECT_EQ(order.fetch.first_block, 1);
+  EXPECT_EQ(order.fetch.from, fetch.from);
+  EXPECT_EQ(order.fetch.to, fetch.to);
+  std::vector<std::byte> bytes;
+  OrderWriter::WriteFetch(fetch, bytes);
+  for (size_t size = 0; size < bytes.size(); ++size)
+    EXPECT_THROW(
+        OrderReader(SmallOptions(), kSmallVocab, kSmallWindows).Read(std::span(bytes).first(size)),
+        Error)
+        << size;
+}
+
+TEST(StepOrder, FetchesIntoBlocksThatAreThereAlone) {
+  const auto expect_refused = [](auto change) {
+    FetchOrder fetch = RightFetch();
+    change(fetch);
+    EXPECT_THROW(ReadFetch(fetch), Error);
+  };
+  expect_refused([](FetchOrder& f) { f.to[0].blocks[2] = 8; });
+  expect_refused([](FetchOrder& f) { f.to[0].blocks[1] = -1; });
+  expect_refused([](FetchOrder& f) { f.to[0].blocks.resize(2); });
+  expect_refused([](FetchOrder& f) { f.to[0].num_given_back = 2; });
+  expect_refused([](FetchOrder& f) { f.to.pop_back(); });
+  expect_refused([](FetchOrder& f) { f.from.pop_back(); });
+  expect_refused([](FetchOrder& f) { f.from[0].num_given_back = 4; });
+  expect_refused([](FetchOrder& f) { f.server = -1; });
+  expect_refused([](FetchOrder& f) { f.group = -1; });
+  expect_refused([](FetchOrder& f) { f.first_block = -1; });
 }
 
 TEST_F(BadOrder, MayNotHaveASequenceTwice) {

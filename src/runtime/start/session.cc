@@ -218,11 +218,18 @@ void AgreeOnStart(ProcessWorld& world, const config::EngineFlags& flags,
   world.Together([&] {
     session.bytes = MeasureModel(flags, session);
     options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
-    CheckSharedMemoryOf(world, options, session);
+    CheckSharedMemoryOf(world, options, session, settings.shares_caches);
   });
   options.num_kv_blocks = std::ranges::min(world.Gather(options.num_kv_blocks));
   session.memory = MemoryParts(session.spec, session.bytes, places, options);
   session.context = options.max_seq_len;
+}
+
+// This rank's, for ranks of other engines.
+void ShareCache(const ProcessWorld& world, Session& session, EngineOptions& options) {
+  session.cache = MakeCacheSegment(session.spec, options, world.job(), world.rank());
+  options.cache_memory.resize(static_cast<size_t>(world.size()));
+  options.cache_memory[static_cast<size_t>(world.rank())] = session.cache.bytes();
 }
 
 Session StartOnProcesses(ProcessWorld& world, const config::EngineFlags& flags,
@@ -244,13 +251,16 @@ Session StartOnProcesses(ProcessWorld& world, const config::EngineFlags& flags,
   world.Together([&] { LimitContext(longest, options); });
   LoadOnProcesses(world, flags, session);
   world.Together([&] {
+    if (settings.shares_caches) ShareCache(world, session, options);
     session.links = world.Connect(options, ExchangeSegmentBytes(*session.model, options));
+    session.links->view.contexts = settings.contexts;
     session.links->view.pending_signal = settings.pending_signal;
     session.links->view.on_signal = settings.on_signal;
     session.links->view.on_failure = settings.on_failure;
     if (!world.is_leader())
       session.server = std::make_unique<RankServer>(*session.model, options, session.links->view);
   });
+  if (settings.before_begin) settings.before_begin(session, options);
   if (world.is_leader()) {
     session.engine = std::make_unique<Engine>(*session.model, options, session.links->view);
     StartRecording(session);

@@ -47,6 +47,7 @@ struct Session {
   std::unique_ptr<statistics::Recorder> recorder;
   std::string trace_path;                      // of rank 0; empty: nothing is traced
   std::unique_ptr<trace::Trace> trace;         // of this process; null: nothing is traced
+  SharedMemory cache;                          // of this rank, with StartSettings::shares_caches
   std::unique_ptr<ProcessWorld::Links> links;  // of ranks that are processes
   std::unique_ptr<Engine> engine;              // null on ranks other than 0
   std::unique_ptr<RankServer> server;          // only there
@@ -71,6 +72,13 @@ struct StartSettings {
   // Of ranks that are processes: as in RankLinks.
   std::function<int()> pending_signal = {};
   std::function<void(int)> on_signal = {};
+  // Likewise: whether their KV caches lie in shared memory, as CacheSegment of the world's job.
+  bool shares_caches = false;
+  // Likewise: see RankLinks. It may be filled later, before the first prompt is fetched.
+  const ContextCaches* contexts = nullptr;
+  // Likewise: called on all ranks when each has its memory and its links, before the engine begins;
+  // what it throws, all throw.
+  std::function<void(Session&, const EngineOptions&)> before_begin = {};
   // Likewise: told why the run ends.
   std::function<void(const std::exception&)> on_failure = {};
 };

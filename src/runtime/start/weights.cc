@@ -148,12 +148,13 @@ void LogHugePages(const std::string& note) {
 
 // What the experts' parts are called here. Ranks that only seem to be on several hosts share a
 // folder.
-std::string StoreName(const config::EngineFlags& flags, int host) {
+std::string StoreName(const config::EngineFlags& flags, const ProcessWorld& world) {
   const char* const variable = std::getenv("TRTLLM_EPLB_SHM_NAME");
   const std::string base = !flags.weight_store.empty() ? flags.weight_store
                            : variable != nullptr       ? variable
                                                        : model::WeightStorePlace().base;
-  return host == 0 ? base : fmt::format("{}_h{}", base, host);
+  const std::string of_part = world.part() > 0 ? fmt::format("{}_p{}", base, world.part()) : base;
+  return world.host() == 0 ? of_part : fmt::format("{}_h{}", of_part, world.host());
 }
 
 }  // namespace
@@ -211,13 +212,17 @@ ModelBytes MeasureModel(const config::EngineFlags& flags, const Session& session
 }
 
 void CheckSharedMemoryOf(const ProcessWorld& world, const EngineOptions& options,
-                         const Session& session) {
+                         const Session& session, bool shares_caches) {
   if (world.local_rank() != 0) return;
   const auto exchange_bytes = static_cast<int64_t>(ExchangeBytes(session.spec, options));
-  const SharedMemoryPart parts[] = {
+  std::vector<SharedMemoryPart> parts = {
       {"weights", session.bytes.weights},
       {fmt::format("exchange and messages of {} ranks", world.local_size()),
        world.LinkBytes(exchange_bytes, options.layout)}};
+  if (shares_caches)
+    parts.push_back(
+        {fmt::format("KV caches of {} ranks", world.local_size()),
+         world.local_size() * CacheShapeOf(session.spec, options, world.rank()).num_bytes()});
   CheckSharedMemory(parts);
 }
 
@@ -251,7 +256,7 @@ void LoadOnProcesses(ProcessWorld& world, const config::EngineFlags& flags, Sess
   const NumaScope numa(ParseNumaPolicy(flags.weight_numa));
   if (is_first) LogNuma(flags, numa);
   session.experts = std::make_unique<model::WeightStore>(
-      model::WeightStorePlace{.base = StoreName(flags, world.host()),
+      model::WeightStorePlace{.base = StoreName(flags, world),
                               .job = world.job(),
                               .local_rank = world.local_rank(),
                               .num_local_ranks = world.local_size()},

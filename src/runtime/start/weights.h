@@ -22,9 +22,10 @@ ModelBytes MeasureWeights(checkpoint::Checkpoint& weights, const model::ModelSpe
 // names and shapes; kInvalid for options of weights that do not go together.
 ModelBytes MeasureModel(const config::EngineFlags& flags, const Session& session);
 
-// Refuses before work what this host's shared memory cannot hold.
+// Refuses before work what this host's shared memory cannot hold, with the ranks' KV caches where
+// these lie there.
 void CheckSharedMemoryOf(const ProcessWorld& world, const EngineOptions& options,
-                         const Session& session);
+                         const Session& session, bool shares_caches);
 
 // Reads the weights of a process that is alone, with progress.
 void LoadOnThreads(const config::EngineFlags& flags, Session& session);

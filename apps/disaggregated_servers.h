@@ -1,0 +1,25 @@
+// `wideload serve disaggregated` under mpirun or srun: each rank of each server is a process. The
+// first ones are those of the generation server, whose leader has the front door.
+#pragma once
+
+#include "config/disaggregated_file.h"
+#include "engine_flags.h"
+#include "serve_flags.h"
+
+namespace wideload::apps {
+
+struct DisaggregatedRun {
+  const config::DisaggregatedFile& file;
+  const EngineFlags& context;
+  const EngineFlags& generation;
+  const ServeFlags& front;
+};
+
+// Of every process. Errors: kUnsupported when they cannot meet. What ends the run otherwise is told
+// here, and the process then ends by EndSilently.
+void RunServersOnProcesses(const DisaggregatedRun& run);
+
+// Errors: kUnsupported when a session was asked for expert statistics or a trace.
+void RefuseOutputs(const Session& start);
+
+}  // namespace wideload::apps

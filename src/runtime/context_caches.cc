@@ -1,0 +1,87 @@
+#include "runtime/context_caches.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "runtime/rank.h"
+
+namespace wideload::runtime {
+
+CacheCard CacheCard::Of(const EngineOptions& options, std::string_view job) {
+  CacheCard card{.job = {},
+                 .tp = options.layout.tp,
+                 .dp = options.layout.dp,
+                 .kernels = options.kernels,
+                 .num_kv_blocks = options.num_kv_blocks,
+                 .max_num_tokens = options.max_num_tokens,
+                 .max_batch_size = options.max_batch_size};
+  WIDELOAD_CHECK(job.size() < card.job.size(), "the name of a job is {}", job);
+  std::ranges::copy(job, card.job.begin());
+  return card;
+}
+
+EngineOptions CacheCard::Options() const {
+  EngineOptions options;
+  options.layout.tp = tp;
+  options.layout.dp = dp;
+  options.kernels = kernels;
+  options.num_kv_blocks = num_kv_blocks;
+  options.max_num_tokens = max_num_tokens;
+  options.max_batch_size = max_batch_size;
+  return options;
+}
+
+SegmentName CacheSegment(std::string_view job, int rank) {
+  return {.job = std::string(job), .name = fmt::format("cache-{}", rank)};
+}
+
+SharedMemory MakeCacheSegment(const model::ModelSpec& spec, const EngineOptions& options,
+                              std::string_view job, int rank) {
+  return SharedMemory::Create(CacheSegment(job, rank),
+                              CacheShapeOf(spec, options, rank).num_bytes());
+}
+
+void ContextCaches::Attach(const model::ModelSpec& spec, const CacheCard& card) {
+  const EngineOptions options = card.Options();
+  Server server{.spec = &spec, .tp = card.tp, .segments = {}, .caches = {}};
+  for (int rank = 0; rank < options.num_ranks(); ++rank) {
+    const kv::CacheShape shape = CacheShapeOf(spec, options, rank);
+    server.segments.push_back(SharedMemory::Attach(CacheSegment(card.job.data(), rank)));
+    const std::span<std::byte> bytes = server.segments.back().bytes();
+    if (std::ssize(bytes) != shape.num_bytes())
+      Throw(ErrorKind::kCorrupt,
+            "the KV cache of rank {} of context server {} has {} bytes, not {}", rank,
+            servers_.size(), bytes.size(), shape.num_bytes());
+    server.caches.emplace_back(shape, bytes);
+  }
+  servers_.push_back(std::move(server));
+}
+
+CachedSequence ContextCaches::SequenceOf(int32_t server, int32_t group,
+                                         std::span<const BlockTable> tables) const {
+  if (server < 0 || server >= std::ssize(servers_))
+    Throw(ErrorKind::kCorrupt, "context server {} of {}", server, servers_.size());
+  const Server& there = servers_[static_cast<size_t>(server)];
+  const auto size = static_cast<size_t>(there.tp);
+  const auto first = static_cast<size_t>(group) * size;
+  if (group < 0 || first + size > there.caches.size())
+    Throw(ErrorKind::kCorrupt, "group {} of context server {}", group, server);
+  const std::vector<kv::BlockClass>& classes = there.caches[first].shape().classes;
+  if (tables.size() != classes.size())
+    Throw(ErrorKind::kCorrupt, "{} tables of blocks for {} classes", tables.size(), classes.size());
+  for (size_t c = 0; c < tables.size(); ++c)
+    for (const int32_t block :
+         std::span(tables[c].blocks).subspan(static_cast<size_t>(tables[c].num_given_back)))
+      if (block < 0 || block >= classes[c].num_blocks)
+        Throw(ErrorKind::kCorrupt, "block {} of context server {}, which has {}", block, server,
+              classes[c].num_blocks);
+  CachedSequence sequence{.spec = there.spec,
+                          .caches = {},
+                          .tables = {tables.begin(), tables.end()},
+                          .group = group,
+                          .server = server};
+  for (size_t i = first; i < first + size; ++i) sequence.caches.push_back(&there.caches[i]);
+  return sequence;
+}
+
+}  // namespace wideload::runtime

@@ -1,0 +1,53 @@
+// What servers say to each other: right messages of which the input changes a byte, and arbitrary
+// bytes. What is read can be written again and says the same.
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "base/error.h"
+#include "runtime/servers/server_messages.h"
+
+namespace {
+
+using namespace wideload;           // NOLINT(google-build-using-namespace): a program of one file
+using namespace wideload::runtime;  // NOLINT(google-build-using-namespace)
+
+ServerMessage RightMessage(uint8_t choice) {
+  ServerMessage message{.kind = choice % 2 == 0 ? MessageKind::kBegin : MessageKind::kDelta,
+                        .id = 5,
+                        .has_lease = true,
+                        .tables = {{.blocks = {1, 2, 3}, .num_given_back = 1}}};
+  message.job.request.prompt = {1, 2, 3};
+  message.job.request.cache_salt = "salt";
+  message.job.request.first_allowed = {7};
+  message.delta.logprobs = {{.id = 1, .logprob = -1}};
+  message.delta.prompt_logprobs = {{}, {{.id = 2, .logprob = -2}}};
+  message.delta.error = "why";
+  return message;
+}
+
+void Read(const std::vector<std::byte>& bytes) {
+  try {
+    const ServerMessage message = ReadMessage(bytes);
+    std::vector<std::byte> again;
+    WriteMessage(message, again);
+    ReadMessage(again);
+  } catch (const Error&) {
+    // a refusal is an answer
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  std::vector<std::byte> bytes(size);
+  if (size > 0) std::memcpy(bytes.data(), data, size);
+  Read(bytes);
+  if (size < 4) return 0;
+  WriteMessage(RightMessage(data[0]), bytes);
+  for (size_t i = 1; i + 2 < size; i += 3)
+    bytes[(data[i] + size_t{256} * data[i + 1]) % bytes.size()] = std::byte{data[i + 2]};
+  Read(bytes);
+  return 0;
+}

@@ -1,0 +1,94 @@
+#include "runtime/servers/server_messages.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace wideload::runtime {
+namespace {
+
+ServerMessage Again(const ServerMessage& message) {
+  std::vector<std::byte> bytes;
+  WriteMessage(message, bytes);
+  return ReadMessage(bytes);
+}
+
+TEST(ServerMessages, KeepAllThatAPromptAsksFor) {
+  ServerMessage message{.kind = MessageKind::kBegin, .id = 7};
+  Request& request = message.job.request;
+  request.prompt = {3, 1, 4, 1, 5};
+  request.max_tokens = 1;
+  request.min_tokens = 1;
+  request.sampling = {.temperature = 0.5, .top_k = 3, .seed = 9, .num_logprobs = 2};
+  request.eos_ids = {2, 8};
+  request.logit_bias = {{.id = 4, .bias = -1}};
+  request.index = 12;
+  request.cache_salt = "salt";
+  request.priority = -3;
+  request.first_allowed = {0x12345678u};
+  request.keeps_cache = true;
+  message.job.prompt_logprobs = 5;
+  const ServerMessage again = Again(message);
+  EXPECT_EQ(again.kind, MessageKind::kBegin);
+  EXPECT_EQ(again.id, 7);
+  EXPECT_EQ(again.job.prompt_logprobs, 5);
+  const Request& read = again.job.request;
+  EXPECT_EQ(read.prompt, request.prompt);
+  EXPECT_EQ(read.max_tokens, 1);
+  EXPECT_EQ(read.min_tokens, 1);
+  EXPECT_EQ(read.sampling.temperature, 0.5);
+  EXPECT_EQ(read.sampling.top_k, 3);
+  EXPECT_EQ(read.sampling.seed, 9U);
+  EXPECT_EQ(read.sampling.num_logprobs, 2);
+  EXPECT_EQ(read.eos_ids, request.eos_ids);
+  EXPECT_EQ(read.logit_bias, request.logit_bias);
+  EXPECT_EQ(read.index, 12U);
+  EXPECT_EQ(read.cache_salt, "salt");
+  EXPECT_EQ(read.priority, -3);
+  EXPECT_EQ(read.first_allowed, request.first_allowed);
+  EXPECT_TRUE(read.keeps_cache);
+}
+
+TEST(ServerMessages, KeepAllThatCameOfAPrompt) {
+  ServerMessage message{.kind = MessageKind::kDelta, .id = 8, .has_lease = true, .group = 3};
+  message.delta.token = 11;
+  message.delta.logprobs = {{.id = 11, .logprob = -0.5F}, {.id = 2, .logprob = -2}};
+  message.delta.prompt_logprobs = {{}, {{.id = 1, .logprob = -1}}};
+  message.delta.finish = FinishReason::kLength;
+  message.delta.error = "why";
+  message.delta.num_cached_tokens = 32;
+  message.delta.begun = std::chrono::steady_clock::now() - std::chrono::hours(1);
+  message.tables = {{.blocks = {5, 6}, .num_given_back = 0},
+                    {.blocks = {0, 9}, .num_given_back = 1}};
+  const ServerMessage again = Again(message);
+  EXPECT_EQ(again.delta.token, 11);
+  ASSERT_EQ(again.delta.logprobs.size(), 2U);
+  EXPECT_EQ(again.delta.logprobs[1].logprob, -2);
+  ASSERT_EQ(again.delta.prompt_logprobs.size(), 2U);
+  EXPECT_TRUE(again.delta.prompt_logprobs[0].empty());
+  EXPECT_EQ(again.delta.prompt_logprobs[1][0].id, 1);
+  EXPECT_EQ(again.delta.finish, FinishReason::kLength);
+  EXPECT_EQ(again.delta.error, "why");
+  EXPECT_EQ(again.delta.num_cached_tokens, 32);
+  EXPECT_GE(again.delta.begun, message.delta.begun);
+  EXPECT_LT(again.delta.begun - message.delta.begun, std::chrono::minutes(10));
+  EXPECT_TRUE(again.has_lease);
+  EXPECT_EQ(again.group, 3);
+  EXPECT_EQ(again.tables, message.tables);
+  EXPECT_EQ(Again({.kind = MessageKind::kDelta}).delta.begun,
+            std::chrono::steady_clock::time_point());
+}
+
+TEST(ServerMessages, ThatEndTooSoonOrSayNoKindAreRefused) {
+  std::vector<std::byte> bytes;
+  WriteMessage({.kind = MessageKind::kFigures, .figures = {.num_prompts = 4}}, bytes);
+  EXPECT_EQ(ReadMessage(bytes).figures.num_prompts, 4);
+  bytes.pop_back();
+  EXPECT_THROW(ReadMessage(bytes), Error);
+  WriteMessage({.kind = static_cast<MessageKind>(99)}, bytes);
+  EXPECT_THROW(ReadMessage(bytes), Error);
+  EXPECT_THROW(ReadMessage({}), Error);
+}
+
+}  // namespace
+}  // namespace wideload::runtime

@@ -1,0 +1,18 @@
+// Prompts that other engines compute, in the text format of Prometheus: what was handed over, and
+// what each context server has to do. Pure.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "runtime/cached_prompt.h"
+#include "runtime/prompt_computer.h"
+
+namespace wideload::serve {
+
+// The lines of all metrics; `label` (model_name="...") stands at each.
+std::string ContextMetricsText(const runtime::HandOverFigures& hand_over,
+                               std::span<const runtime::ContextFigures> servers,
+                               const std::string& label);
+
+}  // namespace wideload::serve

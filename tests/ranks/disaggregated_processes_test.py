@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""`wideload serve disaggregated` on processes started by mpirun: the answers of `serve`, what a dead context server costs, one voice.
+Usage: disaggregated_processes_test.py [unittest options]; WIDELOAD_PROGRAM names the program."""
+import concurrent.futures
+import os
+import pathlib
+import signal
+import sys
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
+
+from cli_support import PROGRAM, TIMEOUT_S, CliTest  # noqa: E402
+from program_processes_test import ENVIRONMENT, MPIRUN, Ranks, living, segments  # noqa: E402
+from serve_disaggregated_test import REQUESTS, answers  # noqa: E402
+from serve_support import Server  # noqa: E402
+
+FILE = """
+port: 0
+max_seq_len: 1024
+threads: 1
+context_servers: {{num_instances: {instances}, {context}}}
+generation_servers: {{{generation}}}
+"""
+
+
+class Serving(CliTest):
+    def file(self, instances=1, context="max_num_tokens: 64", generation="max_batch_size: 16"):
+        return self.path("sides.yaml", FILE.format(instances=instances, context=context, generation=generation))
+
+    def serving(self, num_ranks, path, *flags):
+        """(the server, the pids of its ranks)"""
+        server = Server("--config", path, *flags, command=(MPIRUN, "--enable-recovery", "-n", str(num_ranks), str(PROGRAM)),
+                        env=ENVIRONMENT, words=("serve", "disaggregated"))
+        self.addCleanup(server.process.kill)
+        ranks = Ranks.__new__(Ranks)
+        ranks.test, ranks.mpirun, ranks.num_ranks, ranks.err = self, server.process, num_ranks, pathlib.Path(server.err.name)
+        return server, ranks.pids()
+
+    def ended(self, server, pids):
+        """The exit code of mpirun once all processes are gone."""
+        code = server.process.wait(TIMEOUT_S)
+        self.assertEqual([pid for pid in pids if living(pid)], [])
+        self.assertEqual(segments(pids[0]), [])
+        return code
+
+    def test_answers_are_those_of_one_engine(self):
+        one = Server("--max-seq-len", 1024)
+        expected = answers(one)
+        self.assertEqual(one.end(), 0)
+        for num_ranks, path in ((2, self.file()),
+                                (4, self.file(2, "max_num_tokens: 64", "tensor_parallel_size: 2")),
+                                (4, self.file(1, "tensor_parallel_size: 2", "tensor_parallel_size: 2, enable_attention_dp: true"))):
+            server, pids = self.serving(num_ranks, path)
+            self.assertRegex(server.stderr(), r"prompts are computed by \d of \d servers, in processes")
+            self.assertEqual(answers(server), expected, path.read_text())
+            server.wait_idle()
+            self.assertGreater(server.metric("handed_over_prompts_total"), 0)
+            self.assertGreater(server.metric("handed_over_bytes_total"), 0)
+            self.assertGreater(server.metric("context_prompts_total"), 0)
+            os.kill(pids[0], signal.SIGTERM)
+            self.assertEqual(self.ended(server, pids), 0, server.stderr())
+
+    def test_a_dead_context_server_costs_the_prompts_on_it(self):
+        server, pids = self.serving(3, self.file(2))
+
+        def ask(_):
+            return server.post("/v1/completions", prompt="The history of the " * 100, max_tokens=40, ignore_eos=True)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            long = pool.submit(lambda: server.post("/v1/completions", prompt="Once", max_tokens=900, ignore_eos=True))
+            server.wait_until(lambda: server.metric("handed_over_prompts_total") > 0, "a prompt is handed over")
+            os.kill(pids[1], signal.SIGSTOP)  # so that what it has is not computed
+            asked = [pool.submit(ask, i) for i in range(4)]
+            server.wait_until(lambda: server.metric("handed_over_prompts_total") > 2, "the other one computes its own")
+            os.kill(pids[1], signal.SIGKILL)
+            found = [answer.result() for answer in asked]
+            self.assertEqual(long.result()[0], 200)
+        self.assertEqual(sorted(status for status, _ in found), [200, 200, 500, 500])
+        for status, body in found:
+            if status == 500:
+                self.assertEqual(body["error"]["message"], "the engine has stopped")
+        self.assertEqual(ask(0)[0], 200)
+        self.assertRegex(server.stderr(), "context server 0 is gone")
+        os.kill(pids[2], signal.SIGKILL)  # the last one
+        self.ended(server, pids)  # mpirun with --enable-recovery says nothing
+        self.assertRegex(server.stderr(), "error: a context server has ended before the others")
+
+    def test_a_dead_generation_server_ends_all(self):
+        server, pids = self.serving(2, self.file())
+        os.kill(pids[0], signal.SIGKILL)
+        end = time.monotonic() + TIMEOUT_S
+        while living(pids[1]) and time.monotonic() < end:
+            time.sleep(0.01)
+        self.assertFalse(living(pids[1]))
+        self.assertRegex(server.stderr(), "the generation server, for which prompts are computed, is gone")
+
+    def test_a_signal_to_a_context_server_ends_all_as_they_should(self):
+        server, pids = self.serving(2, self.file())
+        os.kill(pids[1], signal.SIGTERM)
+        self.assertEqual(self.ended(server, pids), 0, server.stderr())
+
+    def refused(self, num_ranks, path, text, *flags):
+        ranks = Ranks(self, num_ranks, ["serve", "disaggregated", "--config", path, *flags])
+        self.assertEqual(ranks.end(), 2, ranks.stderr())
+        self.assertEqual(ranks.stderr().count("wideload: error:"), 1, ranks.stderr())
+        self.assertIn(text, ranks.stderr())
+
+    def test_what_is_wrong_is_said_once(self):
+        self.refused(3, self.file(), "has servers of 2 ranks in all (1 to generate, 1 x 1 for prompts), and 3 processes were started")
+        self.refused(2, self.file(context="max_num_tokens: 64, model: /nowhere", generation="model: /nowhere"), "/nowhere")
+        self.refused(2, self.file(), "--ssl-certfile", "--ssl-keyfile", "/nowhere")
+
+
+if __name__ == "__main__":
+    unittest.main()
