@@ -14,15 +14,16 @@ endif()
 get_filename_component(WIDELOAD_ROOT ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)  # python/ is a project of its own
 target_include_directories(wideload_options INTERFACE ${WIDELOAD_ROOT}/src ${WIDELOAD_ROOT}/include)
 
-# The headers that most files parse, parsed once: a third of the time of a build. A file with instruction set or optimisation
-# flags of its own cannot use them and says SKIP_PRECOMPILE_HEADERS. The preset fuzz builds without, so that a file which
-# forgets an include is found.
+# The headers that most files parse, parsed once: a third of the time of a build. One that few files use costs more than it saves
+# (nlohmann/json half a second a file, in which its templates are made again): only programs have that. A file with instruction
+# set or optimisation flags of its own cannot use them and says SKIP_PRECOMPILE_HEADERS. The preset fuzz builds without, so that a
+# file which forgets an include is found.
 option(WIDELOAD_PRECOMPILE "Parse common headers once for all files" ON)
 set(WIDELOAD_COMMON_HEADERS <algorithm> <array> <chrono> <cstdint> <filesystem> <functional> <map> <memory> <optional> <span>
-  <string> <string_view> <unordered_map> <utility> <variant> <vector> <fmt/format.h> <fmt/ranges.h> <nlohmann/json.hpp>)
+  <string> <string_view> <unordered_map> <utility> <variant> <vector> <fmt/format.h>)
 
-# A library's files compiled several at a time, which takes two thirds of the time for all of them and more after a change of
-# one. Names of unnamed namespaces are then not a file's own. clang-tidy looks at files one by one (./dev tidy).
+# A module's files, and its tests, compiled several at a time, which takes two thirds of the time for all of them and more after a
+# change of one. Names of unnamed namespaces are then not a file's own. clang-tidy looks at files one by one (./dev tidy).
 option(WIDELOAD_UNITY "Compile the files of a library several at a time" OFF)
 
 # Has TARGET use the headers precompiled for targets of its KIND: library, program or test. The first of a kind makes them.
@@ -40,6 +41,8 @@ function(wideload_precompile TARGET KIND)
   set(headers ${WIDELOAD_COMMON_HEADERS})
   if(KIND STREQUAL "test")
     list(APPEND headers <gtest/gtest.h> <gmock/gmock.h>)
+  elseif(KIND STREQUAL "program")
+    list(APPEND headers <nlohmann/json.hpp>)
   endif()
   target_precompile_headers(${TARGET} PRIVATE ${headers})
   set_property(GLOBAL PROPERTY wideload_precompiled_${KIND} ${TARGET})
@@ -62,6 +65,7 @@ function(wideload_library NAME)
   if(ARG_TESTS AND TARGET GTest::gtest_main)  # the Python module is built without tests
     add_executable(${NAME}_test ${ARG_TESTS})
     target_link_libraries(${NAME}_test PRIVATE wideload_${NAME} ${ARG_TEST_LIBS} GTest::gmock GTest::gtest_main)
+    set_target_properties(${NAME}_test PROPERTIES UNITY_BUILD ${WIDELOAD_UNITY} UNITY_BUILD_BATCH_SIZE 8)
     wideload_test(${NAME}_test LABEL unit)
   endif()
 endfunction()

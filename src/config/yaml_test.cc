@@ -11,7 +11,7 @@ namespace {
 using ::testing::HasSubstr;
 using Kind = YamlSetting::Kind;
 
-std::string Refusal(std::string_view text) {
+std::string YamlRefusal(std::string_view text) {
   try {
     ParseYamlSettings(text, "a.yaml");
     return "";
@@ -45,34 +45,34 @@ TEST(ParseYamlSettings, TakesAnEmptyDocument) {
 }
 
 TEST(ParseYamlSettings, RefusesDuplicatesWithBothLines) {
-  EXPECT_EQ(Refusal("a: {b: 1}\nc: 2\na: {d: 3}\n"),
+  EXPECT_EQ(YamlRefusal("a: {b: 1}\nc: 2\na: {d: 3}\n"),
             "a.yaml:3: duplicate key \"a\"; it is already set in line 1");
-  EXPECT_THAT(Refusal("a:\n  b: 1\n  b: 2\n"), HasSubstr("duplicate key \"a.b\""));
-  EXPECT_THAT(Refusal("a.b: 1\n"), HasSubstr("no key holds a dot"));
+  EXPECT_THAT(YamlRefusal("a:\n  b: 1\n  b: 2\n"), HasSubstr("duplicate key \"a.b\""));
+  EXPECT_THAT(YamlRefusal("a.b: 1\n"), HasSubstr("no key holds a dot"));
 }
 
 TEST(ParseYamlSettings, RefusesWhatIsNoMapOfSettings) {
-  EXPECT_THAT(Refusal("- 1\n"), HasSubstr("found a list"));
-  EXPECT_THAT(Refusal("word\n"), HasSubstr("found \"word\""));
-  EXPECT_THAT(Refusal("a: 1\n---\nb: 2\n"), HasSubstr("more than one document"));
-  EXPECT_THAT(Refusal("a: &x 1\nb: *x\n"), HasSubstr("anchor"));
-  EXPECT_THAT(Refusal("a: !!int 1\n"), HasSubstr("tag"));
-  EXPECT_THAT(Refusal("? [1]\n: 2\n"), HasSubstr("no key"));
-  EXPECT_THAT(Refusal("? {a: 1}\n: 2\n"), HasSubstr("no key"));
-  EXPECT_THAT(Refusal("a: [1\n"), HasSubstr("not YAML"));
-  EXPECT_THAT(Refusal("a: b: c\n"), HasSubstr("not YAML"));
+  EXPECT_THAT(YamlRefusal("- 1\n"), HasSubstr("found a list"));
+  EXPECT_THAT(YamlRefusal("word\n"), HasSubstr("found \"word\""));
+  EXPECT_THAT(YamlRefusal("a: 1\n---\nb: 2\n"), HasSubstr("more than one document"));
+  EXPECT_THAT(YamlRefusal("a: &x 1\nb: *x\n"), HasSubstr("anchor"));
+  EXPECT_THAT(YamlRefusal("a: !!int 1\n"), HasSubstr("tag"));
+  EXPECT_THAT(YamlRefusal("? [1]\n: 2\n"), HasSubstr("no key"));
+  EXPECT_THAT(YamlRefusal("? {a: 1}\n: 2\n"), HasSubstr("no key"));
+  EXPECT_THAT(YamlRefusal("a: [1\n"), HasSubstr("not YAML"));
+  EXPECT_THAT(YamlRefusal("a: b: c\n"), HasSubstr("not YAML"));
 }
 
 TEST(ParseYamlSettings, BoundsSizeLevelsAndValues) {
-  EXPECT_THAT(Refusal("a: " + std::string(1 << 20, 'x')), HasSubstr("bytes; at most"));
-  EXPECT_THAT(Refusal("a: " + std::string(100'000, '[')), HasSubstr("more than 16 levels"));
+  EXPECT_THAT(YamlRefusal("a: " + std::string(1 << 20, 'x')), HasSubstr("bytes; at most"));
+  EXPECT_THAT(YamlRefusal("a: " + std::string(100'000, '[')), HasSubstr("more than 16 levels"));
   std::string deep, many;
   for (int i = 0; i < 17; ++i) deep += std::string(static_cast<size_t>(i), ' ') + "a:\n";
-  EXPECT_THAT(Refusal(deep + std::string(20, ' ') + "b: 1"), HasSubstr("more than 16 levels"));
+  EXPECT_THAT(YamlRefusal(deep + std::string(20, ' ') + "b: 1"), HasSubstr("more than 16 levels"));
   for (int i = 0; i < 20'001; ++i) many += fmt::format("k{}: 1\n", i);
-  EXPECT_THAT(Refusal(std::string(201, 'k') + ": 1"), HasSubstr("a key of 201 letters"));
-  EXPECT_THAT(Refusal("\"\": {a: 1}"), HasSubstr("a key of 0 letters"));
-  EXPECT_THAT(Refusal(many), HasSubstr("more than 20000 values"));
+  EXPECT_THAT(YamlRefusal(std::string(201, 'k') + ": 1"), HasSubstr("a key of 201 letters"));
+  EXPECT_THAT(YamlRefusal("\"\": {a: 1}"), HasSubstr("a key of 0 letters"));
+  EXPECT_THAT(YamlRefusal(many), HasSubstr("more than 20000 values"));
 }
 
 }  // namespace

@@ -9,6 +9,11 @@
 
 namespace wideload::eplb {
 
+// A whole optimum may exceed the fractional one by the rounding of doubles only.
+inline constexpr double kSumRounding = 1e-6;
+// Sums of a few hundred floats.
+inline constexpr double kFloatRounding = 1e-4;
+
 // Skewed loads that wobble from batch to batch.
 inline BatchLoads RandomBatches(int32_t experts, int32_t count, uint64_t seed) {
   Random random(seed);

@@ -10,14 +10,14 @@
 namespace wideload::exchange {
 namespace {
 
-constexpr ExchangeShape kShape{.num_ranks = 3,
-                               .max_rows = 5,
-                               .top_k = 2,
-                               .row_bytes = 130,
-                               .return_row_bytes = 64,
-                               .num_experts = 40,
-                               .num_slots = 42,
-                               .num_buffers = 2};
+constexpr ExchangeShape kThreeRanks{.num_ranks = 3,
+                                    .max_rows = 5,
+                                    .top_k = 2,
+                                    .row_bytes = 130,
+                                    .return_row_bytes = 64,
+                                    .num_experts = 40,
+                                    .num_slots = 42,
+                                    .num_buffers = 2};
 
 struct Piece {
   int64_t begin;
@@ -25,7 +25,7 @@ struct Piece {
 };
 
 TEST(ExchangeLayout, PiecesAreAlignedAndDoNotOverlap) {
-  const ExchangeLayout layout(kShape);
+  const ExchangeLayout layout(kThreeRanks);
   std::vector<Piece> pieces = {{0, sizeof(SegmentHeader)}};
   for (int source = 0; source < 3; ++source) {
     pieces.push_back(
@@ -46,12 +46,13 @@ TEST(ExchangeLayout, PiecesAreAlignedAndDoNotOverlap) {
             [](const Piece& a, const Piece& b) { return a.begin < b.begin; });
   for (size_t i = 0; i < pieces.size(); ++i) {
     EXPECT_EQ(pieces[i].begin % 128, 0);
-    EXPECT_LE(pieces[i].end, i + 1 < pieces.size() ? pieces[i + 1].begin : SegmentBytes(kShape));
+    EXPECT_LE(pieces[i].end,
+              i + 1 < pieces.size() ? pieces[i + 1].begin : SegmentBytes(kThreeRanks));
   }
 }
 
 TEST(ExchangeLayout, TheLastRowOfARegionEndsWithIt) {
-  const ExchangeLayout layout(kShape);
+  const ExchangeLayout layout(kThreeRanks);
   for (int64_t num_rows = 1; num_rows <= 5; ++num_rows)
     EXPECT_EQ(layout.RegionRow(1, 2, num_rows, num_rows),
               layout.RegionHeader(1, 2) + layout.RegionPayloadBytes(num_rows));
@@ -59,7 +60,7 @@ TEST(ExchangeLayout, TheLastRowOfARegionEndsWithIt) {
 }
 
 TEST(ExchangeLayout, BuffersComeRoundAndCountsHaveOneMore) {
-  const ExchangeLayout layout(kShape);
+  const ExchangeLayout layout(kThreeRanks);
   EXPECT_EQ(layout.RegionCell(7, 1), layout.RegionCell(1, 1));
   EXPECT_NE(layout.RegionCell(6, 1), layout.RegionCell(7, 1));
   EXPECT_EQ(layout.CountsCell(7, 1), layout.CountsCell(1, 1));
@@ -91,20 +92,20 @@ std::string Refusal(const ExchangeShape& shape) {
 }
 
 TEST(ValidateShape, NamesTheFieldItsValueAndWhatIsAllowed) {
-  EXPECT_EQ(Refusal(kShape), "");
-  ExchangeShape shape = kShape;
+  EXPECT_EQ(Refusal(kThreeRanks), "");
+  ExchangeShape shape = kThreeRanks;
   shape.num_slots = 41;
   EXPECT_EQ(Refusal(shape), "exchange: num_slots is 41; allowed: a multiple of num_ranks");
-  shape = kShape;
+  shape = kThreeRanks;
   shape.max_rows = 0;
   EXPECT_EQ(Refusal(shape), "exchange: max_rows is 0; allowed: 1 to 2^31 / top_k");
-  shape = kShape;
+  shape = kThreeRanks;
   shape.num_buffers = 0;
   EXPECT_EQ(Refusal(shape), "exchange: num_buffers is 0; allowed: 1 to 64");
 }
 
 TEST(Fingerprint, ChangesWithEveryField) {
-  std::vector<ExchangeShape> shapes(10, kShape);
+  std::vector<ExchangeShape> shapes(10, kThreeRanks);
   shapes[1].num_ranks = 6;
   shapes[2].max_rows = 6;
   shapes[3].top_k = 3;

@@ -11,25 +11,25 @@
 namespace wideload::rebalance {
 namespace {
 
-constexpr int32_t kExperts = 6;
-constexpr int32_t kLayers = 3;
+constexpr int32_t kFewExperts = 6;
+constexpr int32_t kFewLayers = 3;
 
-std::vector<eplb::Placement> Start() {
-  return std::vector<eplb::Placement>(kLayers, eplb::ContiguousPlacement(kExperts, 8, 4));
+std::vector<eplb::Placement> FewExperts() {
+  return std::vector<eplb::Placement>(kFewLayers, eplb::ContiguousPlacement(kFewExperts, 8, 4));
 }
 
-std::vector<int32_t> Counts(int32_t first) {
-  std::vector<int32_t> counts(kLayers * kExperts);
+std::vector<int32_t> RisingCounts(int32_t first) {
+  std::vector<int32_t> counts(kFewLayers * kFewExperts);
   for (size_t i = 0; i < counts.size(); ++i) counts[i] = first + static_cast<int32_t>(i % 5);
   return counts;
 }
 
 std::vector<PlacementChange> ChangesOf(const OnlineOptions& options, int64_t iterations) {
-  OnlineBalancer balancer(options, Start());
+  OnlineBalancer balancer(options, FewExperts());
   std::vector<PlacementChange> changes;
   for (int64_t i = 0; i < iterations; ++i) {
     if (auto change = balancer.ChangeFor(i)) changes.push_back(std::move(*change));
-    balancer.Observe(i, Counts(static_cast<int32_t>(i)), false);
+    balancer.Observe(i, RisingCounts(static_cast<int32_t>(i)), false);
   }
   return changes;
 }
@@ -42,8 +42,8 @@ TEST(OnlineBalancer, RandomMovesEveryLayerFromTheDelayOn) {
   ASSERT_EQ(changes.size(), 10U);
   for (size_t i = 0; i < changes.size(); ++i) {
     EXPECT_EQ(changes[i].generation, static_cast<int64_t>(i) + 1);
-    ASSERT_EQ(changes[i].layers.size(), size_t{kLayers});
-    for (int32_t layer = 0; layer < kLayers; ++layer) {
+    ASSERT_EQ(changes[i].layers.size(), size_t{kFewLayers});
+    for (int32_t layer = 0; layer < kFewLayers; ++layer) {
       EXPECT_EQ(changes[i].layers[static_cast<size_t>(layer)].moe_layer, layer);
       eplb::ValidatePlacement(changes[i].layers[static_cast<size_t>(layer)].placement, "test");
     }
@@ -55,32 +55,32 @@ TEST(OnlineBalancer, RandomMovesEveryLayerFromTheDelayOn) {
 
 TEST(OnlineBalancer, NobodyWaitsForALatePlan) {
   const OnlineOptions options{.mode = Mode::kRandom, .delay_iterations = 1, .is_waiting = false};
-  OnlineBalancer balancer(options, Start());
+  OnlineBalancer balancer(options, FewExperts());
   int64_t generation = 0;
   for (int64_t i = 0; i < 300; ++i) {
     const auto change = balancer.ChangeFor(i);
     if (change) generation += 1;
     EXPECT_TRUE(!change || change->generation == generation);
-    balancer.Observe(i, Counts(1), false);
+    balancer.Observe(i, RisingCounts(1), false);
   }
   EXPECT_EQ(balancer.figures().num_changes, generation);
   EXPECT_LE(generation + balancer.figures().num_skipped, 300);
 }
 
 TEST(OnlineBalancer, PlansThatNobodyAsksForAreBounded) {
-  OnlineBalancer balancer({.mode = Mode::kRandom, .delay_iterations = 2}, Start());
-  for (int64_t i = 0; i < 50; ++i) balancer.Observe(i, Counts(1), false);
+  OnlineBalancer balancer({.mode = Mode::kRandom, .delay_iterations = 2}, FewExperts());
+  for (int64_t i = 0; i < 50; ++i) balancer.Observe(i, RisingCounts(1), false);
   const auto change = balancer.ChangeFor(60);
   ASSERT_TRUE(change);
-  EXPECT_EQ(change->layers.size(), size_t{kLayers});
+  EXPECT_EQ(change->layers.size(), size_t{kFewLayers});
   EXPECT_FALSE(balancer.ChangeFor(61));
 }
 
 TEST(OnlineBalancer, RefusesLayersThatDiffer) {
-  std::vector<eplb::Placement> start = Start();
-  start[1] = eplb::ContiguousPlacement(kExperts, 12, 4);
+  std::vector<eplb::Placement> start = FewExperts();
+  start[1] = eplb::ContiguousPlacement(kFewExperts, 12, 4);
   EXPECT_THROW(OnlineBalancer({.mode = Mode::kRandom}, start), Error);
-  EXPECT_THROW(OnlineBalancer({.mode = Mode::kRandom, .delay_iterations = 0}, Start()), Error);
+  EXPECT_THROW(OnlineBalancer({.mode = Mode::kRandom, .delay_iterations = 0}, FewExperts()), Error);
 }
 
 TEST(ParseMode, NamesWhatIsAllowed) {
@@ -95,7 +95,7 @@ TEST(ParseMode, NamesWhatIsAllowed) {
 }
 
 TEST(PlacementChange, DigestTellsChangesApart) {
-  const PlacementChange change{1, {{0, Start()[0]}}};
+  const PlacementChange change{1, {{0, FewExperts()[0]}}};
   std::set<uint64_t> digests = {DigestOf(change)};
   PlacementChange other = change;
   other.generation = 2;

@@ -8,7 +8,7 @@ namespace wideload::rebalance {
 namespace {
 
 // Two layers of 4 experts on 2 ranks: expert 0 has half of all tokens.
-std::vector<int32_t> Counts(int iterations) {
+std::vector<int32_t> UnevenCounts(int iterations) {
   std::vector<int32_t> counts;
   for (int i = 0; i < iterations; ++i)
     for (const int32_t tokens : {30, 10, 10, 10, 30, 10, 10, 10}) counts.push_back(tokens);
@@ -20,7 +20,7 @@ std::vector<eplb::Placement> Start(int32_t num_slots) {
 }
 
 TEST(Replay, WithoutABalancerMeasuresThePlacement) {
-  const Replayed replayed = Replay({}, Start(4), Counts(3), ReplaySplit::kOptimal);
+  const Replayed replayed = Replay({}, Start(4), UnevenCounts(3), ReplaySplit::kOptimal);
   ASSERT_EQ(replayed.iterations.size(), 3U);
   for (const ReplayedIteration& iteration : replayed.iterations) {
     EXPECT_DOUBLE_EQ(iteration.imbalance, 40.0 / 30 - 1);
@@ -35,7 +35,7 @@ TEST(Replay, RepairTakesEffectAfterItsDelay) {
   const OnlineOptions options{.mode = Mode::kRepair, .is_waiting = false};
   const std::vector<eplb::Placement> start(
       2, {4, 2, {ExpertId(0), ExpertId(1), ExpertId(1), ExpertId(2), ExpertId(3), ExpertId(2)}});
-  const Replayed replayed = Replay(options, start, Counts(8), ReplaySplit::kOptimal);
+  const Replayed replayed = Replay(options, start, UnevenCounts(8), ReplaySplit::kOptimal);
   EXPECT_GT(replayed.iterations[1].imbalance, 0);
   EXPECT_EQ(replayed.iterations[1].fetched_slots, 0);
   EXPECT_GT(replayed.iterations[2].fetched_slots, 0);
@@ -48,11 +48,12 @@ TEST(Replay, RepairTakesEffectAfterItsDelay) {
 TEST(Replay, RepairsForTheSplitThatIsReplayed) {
   const std::vector<eplb::Placement> start(
       2, {4, 2, {ExpertId(0), ExpertId(1), ExpertId(1), ExpertId(2), ExpertId(3), ExpertId(2)}});
-  const Replayed even = Replay({.mode = Mode::kRepair}, start, Counts(12), ReplaySplit::kEven);
+  const Replayed even =
+      Replay({.mode = Mode::kRepair}, start, UnevenCounts(12), ReplaySplit::kEven);
   EXPECT_DOUBLE_EQ(even.iterations[0].imbalance, 40.0 / 30 - 1);
   EXPECT_LT(even.iterations[11].imbalance, 1e-9);
   const Replayed optimal =
-      Replay({.mode = Mode::kRepair}, start, Counts(12), ReplaySplit::kOptimal);
+      Replay({.mode = Mode::kRepair}, start, UnevenCounts(12), ReplaySplit::kOptimal);
   EXPECT_NE(even.last, optimal.last);
 }
 

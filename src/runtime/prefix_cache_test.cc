@@ -10,9 +10,9 @@
 namespace wideload::runtime {
 namespace {
 
-constexpr int64_t kBlock = kv::kBlockTokens;
+constexpr int64_t kCachedBlock = kv::kBlockTokens;
 
-SchedulerOptions Options() {
+SchedulerOptions CachingOptions() {
   return {.num_groups = 1,
           .max_num_tokens = 64,
           .max_batch_size = 8,
@@ -22,7 +22,7 @@ SchedulerOptions Options() {
 }
 
 // `first`: from the first token on.
-Request Prompt(int64_t length, int64_t max_tokens, int32_t first = 1) {
+Request CachedPrompt(int64_t length, int64_t max_tokens, int32_t first = 1) {
   Request request;
   request.prompt.resize(static_cast<size_t>(length));
   std::iota(request.prompt.begin(), request.prompt.end(), first);
@@ -48,25 +48,25 @@ int64_t NumComputed(Scheduler& scheduler, RequestId id, Request request) {
 }
 
 TEST(PrefixCache, WholeBlocksOfAnEndedRequestAreNotComputedAgain) {
-  Scheduler scheduler(Options());
-  EXPECT_EQ(NumComputed(scheduler, 0, Prompt(100, 1)), 100);
-  EXPECT_EQ(NumComputed(scheduler, 1, Prompt(100, 1)), 4);
-  EXPECT_EQ(NumComputed(scheduler, 2, Prompt(3 * kBlock, 1)), kBlock)
+  Scheduler scheduler(CachingOptions());
+  EXPECT_EQ(NumComputed(scheduler, 0, CachedPrompt(100, 1)), 100);
+  EXPECT_EQ(NumComputed(scheduler, 1, CachedPrompt(100, 1)), 4);
+  EXPECT_EQ(NumComputed(scheduler, 2, CachedPrompt(3 * kCachedBlock, 1)), kCachedBlock)
       << "the last token is always computed";
-  EXPECT_EQ(NumComputed(scheduler, 3, Prompt(kBlock, 1)), kBlock);
-  EXPECT_EQ(NumComputed(scheduler, 4, Prompt(100, 1, 2)), 100);
+  EXPECT_EQ(NumComputed(scheduler, 3, CachedPrompt(kCachedBlock, 1)), kCachedBlock);
+  EXPECT_EQ(NumComputed(scheduler, 4, CachedPrompt(100, 1, 2)), 100);
   EXPECT_EQ(scheduler.prefix_figures().num_queries, 100 + 100 + 96 + 32 + 100);
   EXPECT_EQ(scheduler.prefix_figures().num_hits, 96 + 64);
   EXPECT_EQ(scheduler.kv_usage(), 0);
 }
 
 TEST(PrefixCache, RequestsThatComeTogetherComputeTheirBeginningOnce) {
-  SchedulerOptions options = Options();
+  SchedulerOptions options = CachingOptions();
   options.max_num_tokens = 512;
   options.num_kv_blocks = 64;
   Scheduler scheduler(options);
-  for (RequestId id = 0; id < 5; ++id) scheduler.Add(id, Prompt(70 + id, 1));
-  scheduler.Add(5, Prompt(40, 1, 500));  // begins otherwise: it does not wait
+  for (RequestId id = 0; id < 5; ++id) scheduler.Add(id, CachedPrompt(70 + id, 1));
+  scheduler.Add(5, CachedPrompt(40, 1, 500));  // begins otherwise: it does not wait
   int64_t num_tokens = 0;
   int num_plans = 0;
   for (; !scheduler.idle(); ++num_plans) {
@@ -84,28 +84,28 @@ TEST(PrefixCache, RequestsThatComeTogetherComputeTheirBeginningOnce) {
 }
 
 TEST(PrefixCache, GeneratedTokensAreFoundInTheNextTurn) {
-  Scheduler scheduler(Options());
-  EXPECT_EQ(NumComputed(scheduler, 0, Prompt(kBlock - 3, 40)), kBlock - 3 + 39);
-  Request turn = Prompt(kBlock - 3, 1);
+  Scheduler scheduler(CachingOptions());
+  EXPECT_EQ(NumComputed(scheduler, 0, CachedPrompt(kCachedBlock - 3, 40)), kCachedBlock - 3 + 39);
+  Request turn = CachedPrompt(kCachedBlock - 3, 1);
   turn.prompt.insert(turn.prompt.end(), 40, 7);
   turn.prompt.insert(turn.prompt.end(), 5, 9);
   const auto length = static_cast<int64_t>(turn.prompt.size());
-  EXPECT_EQ(NumComputed(scheduler, 1, std::move(turn)), length - 2 * kBlock);
+  EXPECT_EQ(NumComputed(scheduler, 1, std::move(turn)), length - 2 * kCachedBlock);
 }
 
 TEST(PrefixCache, PromptsWhoseLogitsAreAskedForAreComputed) {
-  Scheduler scheduler(Options());
-  NumComputed(scheduler, 0, Prompt(100, 1));
-  Request request = Prompt(100, 1);
+  Scheduler scheduler(CachingOptions());
+  NumComputed(scheduler, 0, CachedPrompt(100, 1));
+  Request request = CachedPrompt(100, 1);
   request.prompt_logits = true;
   EXPECT_EQ(NumComputed(scheduler, 1, std::move(request)), 100);
   EXPECT_EQ(scheduler.prefix_figures().num_queries, 100);
 }
 
 TEST(PrefixCache, SaltsAndDroppedPrefixesAreNotFound) {
-  Scheduler scheduler(Options());
-  NumComputed(scheduler, 0, Prompt(100, 1));
-  Request salted = Prompt(100, 1);
+  Scheduler scheduler(CachingOptions());
+  NumComputed(scheduler, 0, CachedPrompt(100, 1));
+  Request salted = CachedPrompt(100, 1);
   salted.cache_salt = "a";
   EXPECT_EQ(NumComputed(scheduler, 1, salted), 100);
   EXPECT_EQ(NumComputed(scheduler, 2, salted), 4);
@@ -114,48 +114,50 @@ TEST(PrefixCache, SaltsAndDroppedPrefixesAreNotFound) {
 }
 
 TEST(PrefixCache, LayersWithAWindowHaveNone) {
-  SchedulerOptions options = Options();
+  SchedulerOptions options = CachingOptions();
   options.kv_windows = {0, 40};
   Scheduler scheduler(options);
   EXPECT_FALSE(scheduler.has_prefix_cache());
-  EXPECT_EQ(NumComputed(scheduler, 0, Prompt(100, 1)), 100);
-  EXPECT_EQ(NumComputed(scheduler, 1, Prompt(100, 1)), 100);
+  EXPECT_EQ(NumComputed(scheduler, 0, CachedPrompt(100, 1)), 100);
+  EXPECT_EQ(NumComputed(scheduler, 1, CachedPrompt(100, 1)), 100);
 }
 
 TEST(PrefixCache, ARequestGoesWhereItsPrefixIsUnlessThatGroupIsMuchBusier) {
-  SchedulerOptions options = Options();
+  SchedulerOptions options = CachingOptions();
   options.num_groups = 3;
   options.max_num_tokens = 1000;
   options.num_kv_blocks = 64;
   Scheduler scheduler(options);
-  NumComputed(scheduler, 0, Prompt(60, 1, 200));  // the first group
-  scheduler.Add(1, Prompt(20, 400, 300));
+  NumComputed(scheduler, 0, CachedPrompt(60, 1, 200));  // the first group
+  scheduler.Add(1, CachedPrompt(20, 400, 300));
   scheduler.Plan();  // the first group is busy with one that was not computed yet
-  EXPECT_EQ(NumComputed(scheduler, 2, Prompt(4 * kBlock + 1, 1)), 4 * kBlock + 1);  // the second
+  EXPECT_EQ(NumComputed(scheduler, 2, CachedPrompt(4 * kCachedBlock + 1, 1)),
+            4 * kCachedBlock + 1);  // the second
   EXPECT_EQ(scheduler.Find(1)->group, 0);
-  scheduler.Add(3, Prompt(4 * kBlock + 9, 100));
+  scheduler.Add(3, CachedPrompt(4 * kCachedBlock + 9, 100));
   scheduler.Plan();
   EXPECT_EQ(scheduler.Find(3)->group, 1);
-  EXPECT_EQ(scheduler.Find(3)->num_cached, 4 * kBlock);
+  EXPECT_EQ(scheduler.Find(3)->num_cached, 4 * kCachedBlock);
   // One more saves its prefix's tokens there, too; what is ahead of it grows until that is more.
-  scheduler.Add(4, Prompt(5 * kBlock, 100, 900));
+  scheduler.Add(4, CachedPrompt(5 * kCachedBlock, 100, 900));
   scheduler.Plan();
   EXPECT_EQ(scheduler.Find(4)->group, 2);
-  scheduler.Add(5, Prompt(4 * kBlock + 9, 100));
+  scheduler.Add(5, CachedPrompt(4 * kCachedBlock + 9, 100));
   scheduler.Plan();
   EXPECT_EQ(scheduler.Find(5)->group, 1);
 }
 
 TEST(PrefixCache, ABusyGroupsPrefixIsComputedElsewhere) {
-  SchedulerOptions options = Options();
+  SchedulerOptions options = CachingOptions();
   options.num_groups = 2;
   options.num_kv_blocks = 64;
   Scheduler scheduler(options);
-  NumComputed(scheduler, 0, Prompt(kBlock + 1, 1));  // the first group
-  scheduler.Add(1, Prompt(10 * kBlock, 1, 1000));    // goes there, too, and has much to compute
+  NumComputed(scheduler, 0, CachedPrompt(kCachedBlock + 1, 1));  // the first group
+  scheduler.Add(
+      1, CachedPrompt(10 * kCachedBlock, 1, 1000));  // goes there, too, and has much to compute
   scheduler.Plan();
   ASSERT_EQ(scheduler.Find(1)->group, 0);
-  scheduler.Add(2, Prompt(kBlock + 1, 1));
+  scheduler.Add(2, CachedPrompt(kCachedBlock + 1, 1));
   scheduler.Plan();
   EXPECT_EQ(scheduler.Find(2)->group, 1);
 }
@@ -182,7 +184,7 @@ class CheckedRun {
 
  private:
   static SchedulerOptions OptionsOf(uint64_t seed) {
-    SchedulerOptions options = Options();
+    SchedulerOptions options = CachingOptions();
     options.num_groups = 1 + static_cast<int32_t>(seed % 2);
     options.max_num_tokens = seed % 3 == 0 ? 17 : 100;
     options.max_batch_size = 4;
@@ -194,9 +196,9 @@ class CheckedRun {
   Request NextRequest() {
     Request request;
     for (int64_t block = static_cast<int64_t>(random_() % 6); block >= 0; --block)
-      request.prompt.insert(request.prompt.end(), static_cast<size_t>(kBlock),
+      request.prompt.insert(request.prompt.end(), static_cast<size_t>(kCachedBlock),
                             static_cast<int32_t>(random_() % 2));
-    request.prompt.resize(request.prompt.size() - random_() % kBlock);
+    request.prompt.resize(request.prompt.size() - random_() % kCachedBlock);
     request.max_tokens = static_cast<int64_t>(random_() % 80);
     request.prompt_logits = random_() % 8 == 0;
     if (random_() % 8 == 0) request.cache_salt = "b";
@@ -220,8 +222,8 @@ class CheckedRun {
   // Group, block, and place in it.
   using Position = std::tuple<int32_t, int32_t, int64_t>;
   static Position At(const Sequence& sequence, int64_t position) {
-    const auto block = static_cast<size_t>(position / kBlock);
-    return {sequence.group, sequence.tables[0].blocks.at(block), position % kBlock};
+    const auto block = static_cast<size_t>(position / kCachedBlock);
+    return {sequence.group, sequence.tables[0].blocks.at(block), position % kCachedBlock};
   }
   std::string Held(const Sequence& sequence, int64_t position) const {
     const int32_t token = sequence.tokens[static_cast<size_t>(position)];

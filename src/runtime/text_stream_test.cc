@@ -15,7 +15,7 @@ namespace wideload::runtime {
 namespace {
 
 // Ids 0 to 255 are bytes, 256 is "ab".
-const tokenizer::Tokenizer& Small() {
+const tokenizer::Tokenizer& Bytes() {
   static const tokenizer::Tokenizer tokenizer = tokenizer::Tokenizer::FromText(
       DumpJson(tokenizer::SmallTokenizerJson({"a b"})), "small.json");
   return tokenizer;
@@ -23,7 +23,7 @@ const tokenizer::Tokenizer& Small() {
 
 // What is shown for each byte of `text` as a token, joined by '|'; '!' when it stopped.
 std::string Shown(const std::string& text, const std::vector<std::string>& stop) {
-  TextStream stream(Small(), stop, false);
+  TextStream stream(Bytes(), stop, false);
   std::string shown;
   for (const char byte : text) shown += stream.Feed(static_cast<unsigned char>(byte)) + "|";
   shown += stream.Flush();
@@ -45,7 +45,7 @@ TEST(TextStream, TakesTheLongestOfTheStopTextsThatEndAtOneByte) {
 }
 
 TEST(TextStream, CutsATokenWithinWhichAStopTextEnds) {
-  TextStream stream(Small(), {"a"}, false);
+  TextStream stream(Bytes(), {"a"}, false);
   EXPECT_EQ(stream.Feed('x'), "x");
   EXPECT_EQ(stream.Feed(256), "");
   EXPECT_TRUE(stream.stopped());
@@ -61,7 +61,7 @@ TEST(TextStream, TakesTimeInProportionToTheText) {
   std::vector<std::string> stop;
   for (size_t i = 0; i < kMaxStopStrings; ++i)
     stop.push_back(almost + static_cast<char>('b' + i % 20));
-  TextStream stream(Small(), stop, false);
+  TextStream stream(Bytes(), stop, false);
   for (int i = 0; i < 100'000; ++i) stream.Feed('a');
   EXPECT_EQ(stream.text().size(), 100'000 - almost.size());
   EXPECT_FALSE(stream.stopped());
@@ -72,12 +72,12 @@ TEST(TextLimits, RefuseStopTextsByNumberAndLength) {
   EXPECT_NE(InvalidStop(std::vector<std::string>{""}), "");
   EXPECT_NE(InvalidStop(std::vector<std::string>{std::string(kMaxStopBytes + 1, 'a')}), "");
   EXPECT_NE(InvalidStop(std::vector<std::string>(kMaxStopStrings + 1, "a")), "");
-  EXPECT_THROW(TextStream(Small(), {""}, false), Error);
+  EXPECT_THROW(TextStream(Bytes(), {""}, false), Error);
 }
 
 TEST(TextLimits, BoundATextByTheLongestToken) {
-  EXPECT_GE(MaxTextBytes(Small(), 100), 200);
-  EXPECT_LT(MaxTextBytes(Small(), 100), 1 << 20);
+  EXPECT_GE(MaxTextBytes(Bytes(), 100), 200);
+  EXPECT_LT(MaxTextBytes(Bytes(), 100), 1 << 20);
 }
 
 }  // namespace

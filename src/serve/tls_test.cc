@@ -15,7 +15,7 @@
 namespace wideload::serve {
 namespace {
 
-constexpr std::chrono::milliseconds kShort{30};
+constexpr std::chrono::milliseconds kShakeTime{30};
 
 std::string TextOf(BIO* memory) {
   char* data = nullptr;
@@ -156,7 +156,7 @@ TEST_F(TlsTest, AnswersRequestsThatComeTogether) {
 }
 
 TEST_F(TlsTest, AHandshakeThatDoesNotEndHasTheTimeOfAHeader) {
-  Start({.header_time = kShort});
+  Start({.header_time = kShakeTime});
   const int fd = Connect();
   EXPECT_EQ(::send(fd, "\x16\x03\x01", 3, MSG_NOSIGNAL), 3);  // begins a record
   char byte = 0;

@@ -31,7 +31,7 @@ std::vector<std::string> Pieces(std::string_view regex, std::string_view text,
   return Pieces(pre_tokenizer, text);
 }
 
-std::string RefusalOf(std::string_view regex) {
+std::string RegexRefusal(std::string_view regex) {
   try {
     Regex(regex, "t.json: pattern");
   } catch (const Error& e) {
@@ -127,13 +127,15 @@ TEST(Regex, RefusesByNameWhatItDoesNotImplement) {
            {R"((a)\1)", "the escape \\1"},
            {std::string(60, '(') + std::string(60, ')'), "groups and classes nested too deeply"},
            {"a\\", "the escape \\"}}) {
-    EXPECT_THAT(RefusalOf(regex), HasSubstr("t.json: pattern: the regular expression has " + named))
+    EXPECT_THAT(RegexRefusal(regex),
+                HasSubstr("t.json: pattern: the regular expression has " + named))
         << regex;
   }
   for (const char* regex : {"(a", "a)", "[a", "*a", "[b-a]", "a{3,2}", R"(\u12)", R"(\x{110000})"})
-    EXPECT_THAT(RefusalOf(regex), HasSubstr("t.json: pattern is no regular expression: ")) << regex;
-  EXPECT_THAT(RefusalOf(std::string(20000, 'a')), HasSubstr("it must have at most 16384"));
-  EXPECT_THAT(RefusalOf("(?:(?:(?:ab){1000}){1000}){1000}"), HasSubstr("larger than 50000"));
+    EXPECT_THAT(RegexRefusal(regex), HasSubstr("t.json: pattern is no regular expression: "))
+        << regex;
+  EXPECT_THAT(RegexRefusal(std::string(20000, 'a')), HasSubstr("it must have at most 16384"));
+  EXPECT_THAT(RegexRefusal("(?:(?:(?:ab){1000}){1000}){1000}"), HasSubstr("larger than 50000"));
 }
 
 TEST(Regex, ClassesNestAndIntersect) {

@@ -12,7 +12,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-std::string RefusalOf(const std::string& model, const Json& config = Json::object()) {
+std::string TiktokenRefusal(const std::string& model, const Json& config = Json::object()) {
   try {
     ParseTiktoken(model, "t.model", JsonFields(config, "c.json"));
   } catch (const Error& e) {
@@ -49,29 +49,32 @@ TEST(Tiktoken, TwoHundredFiftySixAddedTokensFollowTheVocabulary) {
 
 TEST(Tiktoken, RefusesByNameWhatIsNoVocabularyOfThatKind) {
   const std::string bytes = SmallTiktokenModel();
-  EXPECT_EQ(RefusalOf(bytes), "accepted");
-  EXPECT_THAT(RefusalOf(""), HasSubstr("t.model has no tokens"));
-  EXPECT_THAT(RefusalOf("YQ== 0\n"), HasSubstr("t.model has no token for byte 0x00"));
+  EXPECT_EQ(TiktokenRefusal(bytes), "accepted");
+  EXPECT_THAT(TiktokenRefusal(""), HasSubstr("t.model has no tokens"));
+  EXPECT_THAT(TiktokenRefusal("YQ== 0\n"), HasSubstr("t.model has no token for byte 0x00"));
   for (const char* line :
        {"YWI=", "YWI 256", "YWI= -1", "YWI= 256 x", "Y?I= 256", "YWI= 99999999999"})
-    EXPECT_THAT(RefusalOf(bytes + line), HasSubstr("t.model line 257 is \"" + std::string(line) +
-                                                   "\"; it must be a token in"));
-  EXPECT_THAT(RefusalOf(bytes + "YQ== 256"), HasSubstr("line 257 has a token that a line above"));
-  EXPECT_THAT(RefusalOf(bytes + "YWI= 255"), HasSubstr("the ranks of 257 tokens must be 0 to 256"));
-  EXPECT_THAT(RefusalOf(bytes + "YWI= 257"), HasSubstr("t.model has the rank 257"));
-  EXPECT_THAT(RefusalOf(bytes + std::string(4 * 200, 'A') + " 256"),
+    EXPECT_THAT(
+        TiktokenRefusal(bytes + line),
+        HasSubstr("t.model line 257 is \"" + std::string(line) + "\"; it must be a token in"));
+  EXPECT_THAT(TiktokenRefusal(bytes + "YQ== 256"),
+              HasSubstr("line 257 has a token that a line above"));
+  EXPECT_THAT(TiktokenRefusal(bytes + "YWI= 255"),
+              HasSubstr("the ranks of 257 tokens must be 0 to 256"));
+  EXPECT_THAT(TiktokenRefusal(bytes + "YWI= 257"), HasSubstr("t.model has the rank 257"));
+  EXPECT_THAT(TiktokenRefusal(bytes + std::string(4 * 200, 'A') + " 256"),
               HasSubstr("has a token of 600 bytes; at most 512"));
-  EXPECT_THAT(RefusalOf(bytes, {{"tokenizer_class", "QWenTokenizer"}}),
+  EXPECT_THAT(TiktokenRefusal(bytes, {{"tokenizer_class", "QWenTokenizer"}}),
               HasSubstr("c.json: tokenizer_class is \"QWenTokenizer\"; supported is TikTok"));
   const auto added = [](const char* id, const Json& token) {
     return Json{{"added_tokens_decoder", {{id, token}}}};
   };
-  EXPECT_THAT(RefusalOf(bytes, added("512", {{"content", "x"}})),
+  EXPECT_THAT(TiktokenRefusal(bytes, added("512", {{"content", "x"}})),
               HasSubstr("c.json: added_tokens_decoder has the id 512; ids of added tokens lie in "
                         "[256, 511]"));
-  EXPECT_THAT(RefusalOf(bytes, added("256", {{"content", "x"}, {"lstrip", true}})),
+  EXPECT_THAT(TiktokenRefusal(bytes, added("256", {{"content", "x"}, {"lstrip", true}})),
               HasSubstr("c.json: added_tokens_decoder.256.lstrip is true; supported is false"));
-  EXPECT_THAT(RefusalOf(bytes, added("256", {{"content", "<|reserved_token_257|>"}})),
+  EXPECT_THAT(TiktokenRefusal(bytes, added("256", {{"content", "<|reserved_token_257|>"}})),
               HasSubstr("the ids 256 and 257 are both <|reserved_token_257|>"));
 }
 

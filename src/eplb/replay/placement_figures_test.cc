@@ -8,7 +8,7 @@
 namespace wideload::eplb {
 namespace {
 
-constexpr double kRounding = 1e-8;  // the capacity bound is found by bisection to 1e-9
+constexpr double kBisectionRounding = 1e-8;  // the capacity bound is found by bisection to 1e-9
 
 Placement Make(int32_t num_experts, int32_t num_ranks, const std::vector<int32_t>& experts) {
   Placement placement{.num_experts = num_experts, .num_ranks = num_ranks, .slot_expert = {}};
@@ -23,8 +23,8 @@ TEST(PlacementFigures, TellBothSplits) {
   BatchLoads batches{.num_experts = 3, .loads = {}, .weights = {}};
   batches.Add(std::vector<double>{120, 20, 100});
   const PlacementFigures figures = JudgePlacement(placement, batches);
-  EXPECT_NEAR(figures.imbalance_even, 160.0 / 120 - 1, kRounding);
-  EXPECT_NEAR(figures.imbalance_optimal, 0, kRounding);
+  EXPECT_NEAR(figures.imbalance_even, 160.0 / 120 - 1, kBisectionRounding);
+  EXPECT_NEAR(figures.imbalance_optimal, 0, kBisectionRounding);
   EXPECT_EQ(figures.num_components, 1);
   EXPECT_EQ(figures.duplicate_slots, 0);
 }
@@ -35,8 +35,8 @@ TEST(PlacementFigures, AverageOverBatchesByWeight) {
   batches.Add(std::vector<double>{1, 1}, 3);
   batches.Add(std::vector<double>{2, 0}, 1);
   const PlacementFigures figures = JudgePlacement(placement, batches);
-  EXPECT_NEAR(figures.imbalance_even, 0.25, kRounding);
-  EXPECT_NEAR(figures.imbalance_optimal, 0.25, kRounding);
+  EXPECT_NEAR(figures.imbalance_even, 0.25, kBisectionRounding);
+  EXPECT_NEAR(figures.imbalance_optimal, 0.25, kBisectionRounding);
   EXPECT_EQ(figures.num_components, 2);
 }
 
@@ -50,10 +50,10 @@ TEST(PlacementBounds, BindWithoutSpareSlots) {
   BatchLoads batches{.num_experts = 4, .loads = {}, .weights = {}};
   batches.Add(std::vector<double>{70, 10, 10, 10});
   const PlacementBounds tight = BoundPlacements(batches, {.num_slots = 4, .num_ranks = 4});
-  EXPECT_NEAR(tight.replica_capacity, 70.0 / 25 - 1, kRounding);
+  EXPECT_NEAR(tight.replica_capacity, 70.0 / 25 - 1, kBisectionRounding);
   EXPECT_EQ(tight.fewest_components, 4);
   EXPECT_NEAR(BoundPlacements(batches, {.num_slots = 8, .num_ranks = 4}).replica_capacity, 0,
-              kRounding);
+              kBisectionRounding);
 }
 
 TEST(FetchedSlots, AreThoseWhoseRankLacksTheExpert) {

@@ -15,8 +15,6 @@ namespace wideload::eplb {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-// Sums of a few hundred floats.
-constexpr double kFloatRounding = 1e-4;
 constexpr double kTail = 5;
 
 // The ranks of every expert as masks.

@@ -16,7 +16,7 @@ namespace wideload::eplb {
 namespace {
 
 // Sums of floats that are kept up while slots change, over hundreds of changes.
-constexpr double kRounding = 2e-4;
+constexpr double kKeptSumRounding = 2e-4;
 
 const Annealing kShort{.proposals = 4000};
 
@@ -116,7 +116,7 @@ TEST(EvenState, TellsWhatAMoveChanges) {
     const double promised = state.objective() + state.Try(move);
     state.Keep();
     const EvenState fresh(model, state.placement(), speed);
-    EXPECT_NEAR(fresh.objective(), promised, kRounding);
+    EXPECT_NEAR(fresh.objective(), promised, kKeptSumRounding);
     EXPECT_EQ(fresh.objective() > 0, state.objective() > 0);
     ++moves;
   }

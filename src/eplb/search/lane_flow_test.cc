@@ -16,8 +16,6 @@ namespace {
 
 // Levelling stops when it comes forward slowly; what may be left then, of a rank's mean load.
 constexpr double kLeftOver = 0.02;
-// Sums of a few hundred floats.
-constexpr double kFloatRounding = 1e-4;
 
 std::vector<LaneKernels> UsableKernels() {
   std::vector<LaneKernels> usable = {BaselineLaneKernels()};

@@ -17,7 +17,7 @@
 namespace wideload::eplb {
 namespace {
 
-constexpr NodeSizes kNodes{4, 8};
+constexpr NodeSizes kNodeSizes{4, 8};
 
 Placement HierarchicalPlan(uint64_t seed) {
   const std::vector<double> mean = RandomBatches(32, 1, seed).Mean();
@@ -44,19 +44,19 @@ TEST(RepairOverNodes, KeepsTheRuleAfterEveryStep) {
     const int32_t max_cross = static_cast<int32_t>(seed % 4);
     Placement now = HierarchicalPlan(seed);
     for (uint64_t step = 1; step <= 6; ++step) {
-      RepairOptions options{.max_fetched_slots = 3, .seed = seed, .nodes = kNodes};
+      RepairOptions options{.max_fetched_slots = 3, .seed = seed, .nodes = kNodeSizes};
       options.max_cross_slots = max_cross;
       const RepairResult result =
           RepairPlacement(now, RandomBatches(32, 3, 100 * seed + step), options);
       const std::string what = fmt::format("seed {}, step {}", seed, step);
-      ExpectKept(now, result.placement, kNodes, max_cross, what);
+      ExpectKept(now, result.placement, kNodeSizes, max_cross, what);
       EXPECT_EQ(result.cross_slots_after,
-                CountNodeSlots(result.placement, HomesOf(now, kNodes)).num_crossing)
+                CountNodeSlots(result.placement, HomesOf(now, kNodeSizes)).num_crossing)
           << what;
       EXPECT_LE(result.imbalance_after, result.imbalance_before) << what;
       now = result.placement;
     }
-    crossing += CountNodeSlots(now, HomesOf(now, kNodes)).num_crossing;
+    crossing += CountNodeSlots(now, HomesOf(now, kNodeSizes)).num_crossing;
   }
   EXPECT_GT(crossing, 10);
 }
@@ -67,15 +67,16 @@ TEST(RepairOverNodes, KeepsTheRuleOnItsWayToATarget) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     const Placement now = HierarchicalPlan(seed);
     const BatchLoads drifted = RandomBatches(32, 1, seed + 100);
-    NodeRule rule = HomesOf(now, kNodes);
+    NodeRule rule = HomesOf(now, kNodeSizes);
     rule.max_cross_slots = 4;
     const auto found = RepairToTarget(now, drifted, {0.05, 24, std::vector<double>(8, 1.0), rule});
-    RepairOptions options{.max_fetched_slots = 24, .until = 0.05, .seed = seed, .nodes = kNodes};
+    RepairOptions options{
+        .max_fetched_slots = 24, .until = 0.05, .seed = seed, .nodes = kNodeSizes};
     const RepairResult result = RepairPlacement(now, drifted, options);
-    ExpectKept(now, result.placement, kNodes, 4, fmt::format("seed {}", seed));
+    ExpectKept(now, result.placement, kNodeSizes, 4, fmt::format("seed {}", seed));
     if (!found) continue;
     ++repaired;
-    ExpectKept(now, *found, kNodes, 4, fmt::format("target, seed {}", seed));
+    ExpectKept(now, *found, kNodeSizes, 4, fmt::format("target, seed {}", seed));
     EXPECT_LE(MeanOptimalImbalance(*found, drifted), 0.05);
     EXPECT_LE(result.fetched_slots, CountFetchedSlots(now, *found));
     rule.max_cross_slots = 0;
@@ -109,10 +110,10 @@ TEST(RepairOverNodes, TakesGroupsThatAreTornApart) {
   const Placement now = RandomPlacement(32, 48, 8, 7);
   const BatchLoads drifted = RandomBatches(32, 3, 8);
   const RepairResult result =
-      RepairPlacement(now, drifted, {.max_fetched_slots = 10, .nodes = kNodes});
-  EXPECT_GT(result.cross_slots_before, kNodes.num_nodes);
+      RepairPlacement(now, drifted, {.max_fetched_slots = 10, .nodes = kNodeSizes});
+  EXPECT_GT(result.cross_slots_before, kNodeSizes.num_nodes);
   EXPECT_GT(result.fetched_slots, 0);
-  ExpectKept(now, result.placement, kNodes, result.cross_slots_before, "torn groups");
+  ExpectKept(now, result.placement, kNodeSizes, result.cross_slots_before, "torn groups");
 }
 
 TEST(RepairOverNodes, CoversExpertsOfADeadRankAtHome) {

@@ -16,9 +16,6 @@
 namespace wideload::eplb {
 namespace {
 
-// The whole optimum may exceed the fractional one by the rounding of doubles only.
-constexpr double kRounding = 1e-6;
-
 TEST(PlanPlacement, BeatsTheGreedyPolicyOnOtherBatchesOfTheSameKind) {
   for (uint64_t seed = 1; seed <= 5; ++seed) {
     const BatchLoads all = RandomBatches(32, 24, seed);
@@ -66,7 +63,7 @@ TEST(PlanPlacement, FetchesLessTheDearerAFetchIs) {
     }
     if (price > 0) {
       EXPECT_LT(fetched, fetched_before) << price;
-      EXPECT_GE(imbalance, imbalance_before - kRounding) << price;
+      EXPECT_GE(imbalance, imbalance_before - kSumRounding) << price;
     }
     fetched_before = fetched;
     imbalance_before = imbalance;

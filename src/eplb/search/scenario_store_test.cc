@@ -5,11 +5,10 @@
 #include <algorithm>
 #include <vector>
 
+#include "eplb/testing.h"
+
 namespace wideload::eplb {
 namespace {
-
-// The whole optimum may exceed the fractional one by the rounding of doubles only.
-constexpr double kRounding = 1e-6;
 
 TEST(ScenarioStore, WeighsABatchByItsAge) {
   ScenarioStore store(1, {.capacity = 8, .decay = 0.5, .floor_weight = 0.1});
@@ -27,10 +26,10 @@ TEST(ScenarioStore, TellsDriftByTheOptimalSplitOfTheNewestBatches) {
   store.Add(std::vector<double>{90, 0, 10});   // 0.8: older than what is asked for
   store.Add(std::vector<double>{60, 40, 20});  // 0
   store.Add(std::vector<double>{40, 60, 20});  // 0
-  EXPECT_NEAR(store.Drift(placement, 0.25, 2), -0.25, kRounding);
+  EXPECT_NEAR(store.Drift(placement, 0.25, 2), -0.25, kSumRounding);
   store.Add(std::vector<double>{80, 20, 20});  // 80 against a mean of 60
-  EXPECT_NEAR(store.Drift(placement, 0.25, 2), (1.0 / 3) / 1.5 - 0.25, kRounding);
-  EXPECT_NEAR(store.Drift(placement, 0, 1), 1.0 / 3, kRounding);
+  EXPECT_NEAR(store.Drift(placement, 0.25, 2), (1.0 / 3) / 1.5 - 0.25, kSumRounding);
+  EXPECT_NEAR(store.Drift(placement, 0, 1), 1.0 / 3, kSumRounding);
 }
 
 TEST(ScenarioStore, KeepsTheNewestAndThinsOutTheOld) {

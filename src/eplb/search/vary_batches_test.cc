@@ -12,9 +12,6 @@
 namespace wideload::eplb {
 namespace {
 
-// The whole optimum may exceed the fractional one by the rounding of doubles only.
-constexpr double kRounding = 1e-6;
-
 TEST(VaryBatches, HasEveryRecordedOneOnceEvenlyBetweenItsVariations) {
   const BatchLoads recorded = RandomBatches(8, 5, 3);
   const BatchLoads varied = VaryBatches(recorded, 40, 0.2, 7);
@@ -25,7 +22,7 @@ TEST(VaryBatches, HasEveryRecordedOneOnceEvenlyBetweenItsVariations) {
     const double sum = std::accumulate(load.begin(), load.end(), 0.0);
     double distance = 0;
     for (size_t e = 0; e < load.size(); ++e) distance += std::abs(load[e] / sum - varied.At(i)[e]);
-    found += distance < kRounding;
+    found += distance < kSumRounding;
     EXPECT_EQ(found, (i + 1) / 8) << "scenario " << i;
   }
   EXPECT_EQ(VaryBatches(recorded, 3, 0.2, 7).size(), 3);

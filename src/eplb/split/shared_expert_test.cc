@@ -9,12 +9,10 @@
 #include <vector>
 
 #include "eplb/placement/random.h"
+#include "eplb/testing.h"
 
 namespace wideload::eplb {
 namespace {
-
-// The whole optimum may exceed the fractional one by the rounding of doubles only.
-constexpr double kRounding = 1e-6;
 
 TEST(SplitSharedExpert, MovesNoRowThatDoesNotMakeItsRankTheBusiest) {
   // Rank 2 has little to do beside rank 0: its rows stay, though rank 1 is idle.
@@ -39,8 +37,9 @@ TEST(SplitSharedExpert, MovesNoRowThatDoesNotMakeItsRankTheBusiest) {
     for (size_t r = 0; r < ranks; ++r) {
       double busy = static_cast<double>(routed[r]);
       for (size_t from = 0; from < ranks; ++from) busy += cost * rows[from * ranks + r];
-      EXPECT_LE(busy, busiest + kRounding);
-      const auto room = std::floor((busiest - static_cast<double>(routed[r])) / cost + kRounding);
+      EXPECT_LE(busy, busiest + kSumRounding);
+      const auto room =
+          std::floor((busiest - static_cast<double>(routed[r])) / cost + kSumRounding);
       EXPECT_EQ(rows[r * ranks + r], std::min(tokens[r], static_cast<int32_t>(room)));
     }
   }

@@ -14,9 +14,6 @@
 namespace wideload::eplb {
 namespace {
 
-// The whole optimum may exceed the fractional one by the rounding of doubles only.
-constexpr double kRounding = 1e-6;
-
 TEST(WaterFilling, ReachesTheMinimumCutWhereverWholeTokensDo) {
   for (uint64_t seed = 0; seed < 300; ++seed) {
     Random random(seed);
@@ -31,11 +28,11 @@ TEST(WaterFilling, ReachesTheMinimumCutWhereverWholeTokensDo) {
       const double busiest = split.Solve(load);
       const std::vector<int64_t> counts(load.begin(), load.end());
       ASSERT_EQ(OptimalWholeMaximum(placement, counts),
-                static_cast<int64_t>(std::ceil(busiest - kRounding)))
+                static_cast<int64_t>(std::ceil(busiest - kSumRounding)))
           << "seed " << seed;
       const double sum =
           std::accumulate(split.slot_tokens().begin(), split.slot_tokens().end(), 0.0);
-      ASSERT_NEAR(sum, std::accumulate(load.begin(), load.end(), 0.0), kRounding * (1 + sum));
+      ASSERT_NEAR(sum, std::accumulate(load.begin(), load.end(), 0.0), kSumRounding * (1 + sum));
     }
   }
 }
@@ -44,8 +41,8 @@ TEST(WaterFilling, GivesASlowRankLessAndADeadRankNothing) {
   const Placement placement{
       2, 3, {ExpertId(0), ExpertId(1), ExpertId(0), ExpertId(1), ExpertId(0), ExpertId(1)}};
   WaterFilling split(placement, {{1.0, 0.5, 0.0}, 0});
-  EXPECT_NEAR(split.Solve(std::vector<double>{60, 30}), 60, kRounding);
-  EXPECT_NEAR(split.rank_tokens()[1], 30, kRounding);
+  EXPECT_NEAR(split.Solve(std::vector<double>{60, 30}), 60, kSumRounding);
+  EXPECT_NEAR(split.rank_tokens()[1], 30, kSumRounding);
   EXPECT_EQ(split.rank_tokens()[2], 0);
 }
 
@@ -53,8 +50,8 @@ TEST(WaterFilling, LeavesASlotIdleWhenOpeningItCostsMoreThanItSaves) {
   const Placement placement{2, 2, {ExpertId(0), ExpertId(1), ExpertId(0), ExpertId(1)}};
   WaterFilling cheap(placement, {{}, 0});
   WaterFilling dear(placement, {{}, 100});
-  EXPECT_NEAR(cheap.Solve(std::vector<double>{10, 8}), 9, kRounding);
-  EXPECT_NEAR(dear.Solve(std::vector<double>{10, 8}), 110, kRounding);
+  EXPECT_NEAR(cheap.Solve(std::vector<double>{10, 8}), 9, kSumRounding);
+  EXPECT_NEAR(dear.Solve(std::vector<double>{10, 8}), 110, kSumRounding);
 }
 
 }  // namespace
