@@ -150,7 +150,7 @@ void ServerProcess::Connect(const Session& session, std::span<const ServerCard> 
             "a rank of {} is on another host than the front door: all servers need to be on one",
             context < 0 ? "the generation server" : fmt::format("context server {}", context));
     if (is_generation() && context >= 0 && card.is_leader != 0)
-      caches_.Attach(session.spec, card.cache);
+      caches_.Attach(session.model->spec(), card.cache);  // which stays where it is
   }
   if (is_generation() || !world_.is_leader()) return;
   to_generation_ = runtime::ConnectTo(cards.front().listener);

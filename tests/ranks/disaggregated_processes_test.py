@@ -49,9 +49,10 @@ class Serving(CliTest):
         one = Server("--max-seq-len", 1024)
         expected = answers(one)
         self.assertEqual(one.end(), 0)
-        for num_ranks, path in ((2, self.file()),
-                                (4, self.file(2, "max_num_tokens: 64", "tensor_parallel_size: 2")),
-                                (4, self.file(1, "tensor_parallel_size: 2", "tensor_parallel_size: 2, enable_attention_dp: true"))):
+        for num_ranks, *sides in ((2, 1),
+                                  (4, 2, "max_num_tokens: 64", "tensor_parallel_size: 2"),
+                                  (4, 1, "tensor_parallel_size: 2", "tensor_parallel_size: 2, enable_attention_dp: true")):
+            path = self.file(*sides)
             server, pids = self.serving(num_ranks, path)
             self.assertRegex(server.stderr(), r"prompts are computed by \d of \d servers, in processes")
             self.assertEqual(answers(server), expected, path.read_text())

@@ -69,6 +69,17 @@ void OrderWriter::Write(OrderKind kind, std::vector<std::byte>& bytes) {
   ByteWriter(bytes).Put(kind);
 }
 
+// Of a prompt that was fetched, what its windows do not see has no blocks: any one will do.
+void OrderWriter::PutBlocks(const BlockTable& table, size_t first, ByteWriter& writer) {
+  const std::span<const int32_t> blocks = std::span<const int32_t>(table.blocks).subspan(first);
+  if (std::ranges::none_of(blocks, [](int32_t block) { return block < 0; }))
+    return writer.PutAll(blocks);
+  blocks_.assign(blocks.begin(), blocks.end());
+  std::ranges::replace_if(
+      blocks_, [](int32_t block) { return block < 0; }, 0);
+  writer.PutAll(std::span<const int32_t>(blocks_));
+}
+
 void OrderWriter::WriteFetch(const FetchOrder& fetch, std::vector<std::byte>& bytes) {
   ByteWriter writer(bytes);
   writer.Put(OrderKind::kFetch);
@@ -117,8 +128,7 @@ void OrderWriter::WriteStep(const StepHead& head, std::span<const PlanEntry> ent
       writer.PutAll(std::span<const TokenBias>(sequence.request.logit_bias));
     }
     writer.PutAll(std::span<const int32_t>(sequence.tokens).subspan(known.num_tokens));
-    for (const BlockTable& table : sequence.tables)
-      writer.PutAll(std::span<const int32_t>(table.blocks).subspan(known.num_blocks));
+    for (const BlockTable& table : sequence.tables) PutBlocks(table, known.num_blocks, writer);
     if (entry.sample && !sequence.allowed.empty())
       writer.PutAll(std::span<const uint64_t>(sequence.allowed));
     known = {.num_tokens = sequence.tokens.size(),

@@ -59,6 +59,8 @@ class OrderWriter {
   void Forget(RequestId id);
 
  private:
+  void PutBlocks(const BlockTable& table, size_t first, ByteWriter& writer);
+
   struct Known {
     size_t num_tokens = 0;
     size_t num_blocks = 0;  // of each class
@@ -66,6 +68,7 @@ class OrderWriter {
   };
   std::map<RequestId, Known> known_;
   std::vector<RequestId> forgotten_;
+  std::vector<int32_t> blocks_;
 };
 
 struct StepOrder {
