@@ -17,7 +17,7 @@ import tempfile
 
 WORKER = pathlib.Path(sys.argv[0]).absolute().parent / "peers_worker"
 KERNELS = "wideload::compute::(anonymous namespace)::"
-MODULE = re.compile(r"wideload::(\w+)::")
+MODULE = re.compile(r"wideload::([a-z]\w*)::")  # classes of base and tensor are capitalised
 GOAL = 5  # percent outside kernels
 
 
