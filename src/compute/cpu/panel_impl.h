@@ -129,7 +129,10 @@ template <class Blocks, int R, int G>
       for (int r = 0; r < R; ++r) {
         const Vec a = Set1(rows[r * kWidenedK + j + i]);
         WIDELOAD_UNROLL
-        for (int g = 0; g < G; ++g) sums.at[r][g] = Fma(a, columns[g], sums.at[r][g]);
+        for (int g = 0; g < G; ++g) {
+          sums.at[r][g] = Fma(a, columns[g], sums.at[r][g]);
+          KeepInRegister(sums.at[r][g]);
+        }
       }
     }
   }

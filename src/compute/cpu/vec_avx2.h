@@ -246,6 +246,9 @@ inline Vec SumEachOf16Mixed(const Vec* rows) { return {SumEachOf8(rows), SumEach
 inline void PrefetchLine(const void* p) {
   asm volatile("prefetcht0 %0" : : "m"(*static_cast<const char*>(p)));
 }
+// That a sum is in registers at this point: GCC 12 else keeps some of a tile's in memory, so that a
+// chain of multiply-adds waits for stores too.
+inline void KeepInRegister(Vec& a) { asm("" : "+x"(a.lo), "+x"(a.hi)); }
 // Into the second cache only: more lines can be under way than into the first.
 inline void PrefetchLineToL2(const void* p) {
   asm volatile("prefetcht1 %0" : : "m"(*static_cast<const char*>(p)));

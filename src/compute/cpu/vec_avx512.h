@@ -186,6 +186,8 @@ inline Vec SumEachOf16Mixed(const Vec* rows) {
 inline void PrefetchLine(const void* p) {
   asm volatile("prefetcht0 %0" : : "m"(*static_cast<const char*>(p)));
 }
+// There are enough registers that all sums of a tile stay in them.
+inline void KeepInRegister(Vec&) {}
 // Into the second cache only: more lines can be under way than into the first.
 inline void PrefetchLineToL2(const void* p) {
   asm volatile("prefetcht1 %0" : : "m"(*static_cast<const char*>(p)));
