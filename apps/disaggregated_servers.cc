@@ -62,6 +62,7 @@ class ServerProcess {
   runtime::ContextCaches caches_;                       // of ranks of the generation server
   std::vector<std::shared_ptr<runtime::MessageSocket>> sockets_;  // of the front door's process
   std::unique_ptr<runtime::MessageSocket> to_generation_;         // of leaders of context servers
+  runtime::ContextRouter::Capacity capacity_;                     // of each context server
   bool has_met_ = false;
 };
 
@@ -86,7 +87,9 @@ void ServerProcess::CheckAll() {
             sum);
     }
     run_.front.Check(run_.generation);
-    if (world_.leads_all()) http_.reset(new serve::HttpServer(run_.front.Listen()));
+    if (!world_.leads_all()) return;
+    // NOLINTNEXTLINE(modernize-make-unique): it does not move
+    http_.reset(new serve::HttpServer(run_.front.Listen()));
   };
   if (world_.part() < 0) return world_.Together(check);
   world_.TogetherWithAllParts(check);
@@ -149,8 +152,9 @@ void ServerProcess::Connect(const Session& session, std::span<const ServerCard> 
       Throw(ErrorKind::kUnsupported,
             "a rank of {} is on another host than the front door: all servers need to be on one",
             context < 0 ? "the generation server" : fmt::format("context server {}", context));
-    if (is_generation() && context >= 0 && card.is_leader != 0)
-      caches_.Attach(session.model->spec(), card.cache);  // which stays where it is
+    if (!is_generation() || context < 0 || card.is_leader == 0) continue;
+    capacity_ = runtime::ContextRouter::CapacityOf(card.cache.Options());
+    caches_.Attach(session.model->spec(), card.cache);  // which stays where it is
   }
   if (is_generation() || !world_.is_leader()) return;
   to_generation_ = runtime::ConnectTo(cards.front().listener);
@@ -180,9 +184,8 @@ void ServerProcess::ServeFront(Session& session, FrontDoor& door) {
   runtime::RemoteContexts prompts({.sockets = std::move(sockets_),
                                    .caches = &caches_,
                                    .vocab_size = session.config.vocab_size,
-                                   .router = file.context.balances_load
-                                                 ? runtime::ContextRouter::kLoadBalancing
-                                                 : runtime::ContextRouter::kRoundRobin,
+                                   .routing = RoutingOf(file.context),
+                                   .capacity = capacity_,
                                    .on_signal = NoteInterrupt});
   bool are_all_there = false;
   {
@@ -253,6 +256,13 @@ int ServerProcess::Run() {
 }
 
 }  // namespace
+
+runtime::ContextRouting RoutingOf(const config::ServerSide& side) {
+  using Router = config::ServerSide::Router;
+  return side.router == Router::kLoadBalancing  ? runtime::ContextRouting::kLoadBalancing
+         : side.router == Router::kKvCacheAware ? runtime::ContextRouting::kCacheAware
+                                                : runtime::ContextRouting::kRoundRobin;
+}
 
 void RefuseOutputs(const Session& start) {
   if (start.record || !start.trace_path.empty())

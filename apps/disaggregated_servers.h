@@ -4,6 +4,7 @@
 
 #include "config/disaggregated_file.h"
 #include "engine_flags.h"
+#include "runtime/context_router.h"
 #include "serve_flags.h"
 
 namespace wideload::apps {
@@ -18,6 +19,9 @@ struct DisaggregatedRun {
 // Of every process. Errors: kUnsupported when they cannot meet. What ends the run otherwise is told
 // here, and the process then ends by EndSilently.
 void RunServersOnProcesses(const DisaggregatedRun& run);
+
+// What the file says of the context servers' router.
+runtime::ContextRouting RoutingOf(const config::ServerSide& side);
 
 // Errors: kUnsupported when a session was asked for expert statistics or a trace.
 void RefuseOutputs(const Session& start);

@@ -107,9 +107,7 @@ void DisaggregatedCommand::Serve(Session& generation, std::vector<Session>& cont
                                  FrontDoor& door, serve::HttpServer& http) const {
   std::vector<runtime::Engine*> engines;
   for (const Session& context : contexts) engines.push_back(context.engine.get());
-  runtime::ContextEngines prompts(engines, file_.context.balances_load
-                                               ? runtime::ContextRouter::kLoadBalancing
-                                               : runtime::ContextRouter::kRoundRobin);
+  runtime::ContextEngines prompts(engines, RoutingOf(file_.context));
   runtime::EngineLoop loop(*generation.engine, door.tokenizer.get());
   loop.UseContext(prompts, std::chrono::milliseconds(file_.transfer_timeout_ms));
   RunUnrecorded(generation, [&] {

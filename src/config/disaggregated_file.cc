@@ -61,11 +61,13 @@ bool TakeOfSide(std::string_view source, const YamlSetting& whole, std::string_v
             "this one, in processes of their own under mpirun",
             At(source, whole));
   } else if (key == "router.type") {
-    if (whole.text != "round_robin" && whole.text != "load_balancing")
-      Throw(whole.text == "kv_cache_aware" ? ErrorKind::kUnsupported : ErrorKind::kInvalid,
-            "{} is {}; supported: round_robin, load_balancing", At(source, whole),
-            whole.text.substr(0, 40));
-    side.balances_load = whole.text == "load_balancing";
+    constexpr std::array<std::string_view, 3> kRouters = {"round_robin", "load_balancing",
+                                                          "kv_cache_aware"};
+    const auto found = std::ranges::find(kRouters, whole.text);
+    if (found == kRouters.end())
+      Throw(ErrorKind::kInvalid, "{} is {}; supported: round_robin, load_balancing, kv_cache_aware",
+            At(source, whole), whole.text.substr(0, 40));
+    side.router = static_cast<ServerSide::Router>(found - kRouters.begin());
   } else if (IsOrLiesIn(key, "router")) {
     if (IsNone(whole)) return true;
     Throw(ErrorKind::kUnsupported, "{} is not supported; of a router its type is",

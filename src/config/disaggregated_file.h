@@ -15,7 +15,9 @@ namespace wideload::config {
 struct ServerSide {
   ConfigFile engine;  // what its engines are told: keys of its own, and those beside both sides
   int32_t num_instances = 1;
-  bool balances_load = false;  // router.type is load_balancing; else round_robin
+  // router.type
+  enum class Router { kRoundRobin, kLoadBalancing, kKvCacheAware };
+  Router router = Router::kRoundRobin;
 };
 
 struct DisaggregatedFile {

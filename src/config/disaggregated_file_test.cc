@@ -49,7 +49,7 @@ TEST(DisaggregatedFile, GivesEachSideItsKeysAndThoseBesideBoth) {
   EXPECT_EQ(file.port, 8300);
   EXPECT_EQ(file.transfer_timeout_ms, 700);
   EXPECT_EQ(file.context.num_instances, 2);
-  EXPECT_TRUE(file.context.balances_load);
+  EXPECT_EQ(file.context.router, ServerSide::Router::kLoadBalancing);
   const EngineFlags context = FlagsOf(file.context);
   EXPECT_EQ(context.tp, 2);
   EXPECT_EQ(context.max_num_tokens, 100);
@@ -66,8 +66,20 @@ TEST(DisaggregatedFile, HasDefaultsForWhatIsNotSaid) {
   const DisaggregatedFile file = ParseDisaggregatedFile(kSides, "a.yaml");
   EXPECT_EQ(file.hostname, std::nullopt);
   EXPECT_EQ(file.context.num_instances, 1);
-  EXPECT_FALSE(file.context.balances_load);
+  EXPECT_EQ(file.context.router, ServerSide::Router::kRoundRobin);
   EXPECT_EQ(file.transfer_timeout_ms, 60'000);
+}
+
+TEST(DisaggregatedFile, KnowsTheRouters) {
+  const auto router = [](const std::string& type) {
+    return ParseDisaggregatedFile(
+               "generation_servers: {}\ncontext_servers: {router: {type: " + type + "}}\n",
+               "a.yaml")
+        .context.router;
+  };
+  EXPECT_EQ(router("round_robin"), ServerSide::Router::kRoundRobin);
+  EXPECT_EQ(router("load_balancing"), ServerSide::Router::kLoadBalancing);
+  EXPECT_EQ(router("kv_cache_aware"), ServerSide::Router::kKvCacheAware);
 }
 
 TEST(DisaggregatedFile, RefusesByNameWhatIsWrong) {
@@ -104,9 +116,6 @@ TEST(DisaggregatedFile, RefusesByNameWhatIsNotSupported) {
   EXPECT_THAT(Refusal("generation_servers: {}\ncontext_servers: {urls: [\"a:1\"]}\n",
                       ErrorKind::kUnsupported),
               HasSubstr("context_servers.urls: servers of other launches"));
-  EXPECT_THAT(Refusal("generation_servers: {}\ncontext_servers: {router: {type: kv_cache_aware}}\n",
-                      ErrorKind::kUnsupported),
-              HasSubstr("is kv_cache_aware"));
   EXPECT_THAT(Refusal("generation_servers: {num_instances: 2}\ncontext_servers: {}\n",
                       ErrorKind::kUnsupported),
               HasSubstr("generation_servers.num_instances is 2"));

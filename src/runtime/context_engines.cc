@@ -14,8 +14,8 @@ constexpr std::chrono::milliseconds kLeaseRest{2};
 
 }  // namespace
 
-ContextEngines::ContextEngines(std::span<Engine* const> engines, ContextRouter router)
-    : router_(router) {
+ContextEngines::ContextEngines(std::span<Engine* const> engines, ContextRouting routing)
+    : router_(routing, ContextRouter::CapacityOf(engines.front()->options()), engines.size()) {
   for (Engine* const engine : engines) members_.push_back(std::make_unique<Member>(*engine));
   for (size_t i = 0; i < members_.size(); ++i)
     members_[i]->thread =
@@ -60,17 +60,13 @@ void ContextEngines::Run(Member& member, size_t index) {
   member.loop.EndAll(kEngineStopped);
 }
 
-ContextEngines::Member& ContextEngines::Choose() {
-  const uint64_t turn = num_begun_++;
-  Member* best = nullptr;
-  for (size_t i = 0; i < members_.size(); ++i) {
-    Member& member = *members_[(turn + i) % members_.size()];
-    if (member.loop.has_ended()) continue;
-    if (best == nullptr || (router_ == ContextRouter::kLoadBalancing &&
-                            member.counts->num_open < best->counts->num_open))
-      best = &member;
-  }
-  return best != nullptr ? *best : *members_.front();
+ContextEngines::Member& ContextEngines::Choose(const Request& request) {
+  std::vector<ContextRouter::Load> loads;
+  for (const auto& member : members_)
+    loads.push_back(
+        {.is_running = !member->loop.has_ended(), .num_open = member->counts->num_open});
+  // One that has ended says so itself.
+  return *members_[router_.Choose(request.prompt, request.cache_salt, loads).value_or(0)];
 }
 
 std::vector<ContextFigures> ContextEngines::figures() const {
@@ -89,7 +85,7 @@ std::vector<ContextFigures> ContextEngines::figures() const {
 }
 
 std::function<void()> ContextEngines::Begin(Job job) {
-  Member& member = Choose();
+  Member& member = Choose(job.request);
   // The text is of the engine that goes on.
   job.text = {};
   const bool goes_on = job.request.max_tokens > 1;

@@ -10,21 +10,16 @@
 #include <thread>
 #include <vector>
 
+#include "runtime/context_router.h"
 #include "runtime/engine_loop.h"
 #include "runtime/prompt_computer.h"
 
 namespace wideload::runtime {
 
-// Which engine computes a prompt, of those that run.
-enum class ContextRouter {
-  kRoundRobin,     // the next one in turn
-  kLoadBalancing,  // the one with the fewest prompts under way
-};
-
 class ContextEngines final : public PromptComputer {
  public:
   // One or more, which must outlive this; leases of their prompts must not.
-  ContextEngines(std::span<Engine* const> engines, ContextRouter router);
+  ContextEngines(std::span<Engine* const> engines, ContextRouting routing);
   // Ends what is under way, with errors, and the threads.
   ~ContextEngines() override;
 
@@ -56,12 +51,11 @@ class ContextEngines final : public PromptComputer {
     std::exception_ptr failure;
     std::jthread thread;
   };
-  Member& Choose();
+  Member& Choose(const Request& request);
   void Run(Member& member, size_t index);
 
-  ContextRouter router_;
   std::vector<std::unique_ptr<Member>> members_;
-  std::atomic<uint64_t> num_begun_{0};
+  ContextRouter router_;
   std::atomic<bool> is_stopping_{false};
 };
 

@@ -112,7 +112,7 @@ struct Pair {
       : context(context_model, context_options),
         generation(generation_model, generation_options),
         engines({&context}),
-        contexts(engines, runtime::ContextRouter::kRoundRobin),
+        contexts(engines, runtime::ContextRouting::kRoundRobin),
         loop(generation, nullptr, [this] { return now; }) {
     loop.UseContext(contexts, timeout);
   }
@@ -292,7 +292,7 @@ TEST_F(TinyPair, ADeadContextCostsThePromptsOnIt) {
   runtime::Engine good(*model_.model, options_);
   runtime::Engine generation(*model_.model, options_);
   runtime::Engine* const engines[] = {&bad, &good};
-  runtime::ContextEngines contexts(engines, runtime::ContextRouter::kRoundRobin);
+  runtime::ContextEngines contexts(engines, runtime::ContextRouting::kRoundRobin);
   runtime::EngineLoop loop(generation, nullptr);
   loop.UseContext(contexts, kLongTimeout);
   Answers before(1);

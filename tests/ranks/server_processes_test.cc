@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <set>
 
 #include "comm/local/local_communicator.h"
 #include "exchange/local_fabric.h"
@@ -37,6 +38,7 @@ struct Answer {
   std::vector<std::pair<int32_t, float>> logprobs;  // of the prompt's tokens, then of all deltas
   FinishReason finish = FinishReason::kNone;
   std::string error;
+  int64_t num_cached = 0;
   bool operator==(const Answer&) const = default;
 };
 
@@ -56,6 +58,7 @@ struct Answers {
     for (const runtime::TokenLogprob& p : delta.logprobs)
       answer.logprobs.emplace_back(p.id, p.logprob);
     if (delta.token >= 0) answer.tokens.push_back(delta.token);
+    if (delta.token >= 0) answer.num_cached = delta.num_cached_tokens;
     answer.finish = delta.finish;
     answer.error = delta.error;
   }
@@ -154,10 +157,14 @@ class ContextProcess {
 class Servers {
  public:
   Servers(const std::vector<std::unique_ptr<ContextProcess>>& contexts, const TestModel& model,
-          const EngineOptions& options, std::chrono::milliseconds timeout = kNoTimeout)
+          const EngineOptions& options, std::chrono::milliseconds timeout = kNoTimeout,
+          runtime::ContextRouting routing = runtime::ContextRouting::kRoundRobin)
       : ranks_(options.num_ranks(), {.deadline = std::chrono::seconds(20)}),
         orders_(options.num_ranks(), runtime::MessageChannel::SegmentBytes(options.num_ranks())) {
-    runtime::RemoteContexts::Parts parts{.caches = &caches_, .vocab_size = model.config.vocab_size};
+    runtime::RemoteContexts::Parts parts{.caches = &caches_,
+                                         .vocab_size = model.config.vocab_size,
+                                         .routing = routing,
+                                         .capacity = runtime::ContextRouter::CapacityOf(options)};
     for (const auto& context : contexts) {
       context->Attach(caches_);
       parts.sockets.push_back(context->socket());
@@ -308,6 +315,18 @@ TEST_F(TinyServers, AKilledServerCostsThePromptsOnItAndNoOthers) {
   for (const Answer& answer : after.all) EXPECT_EQ(answer.error, "");
   EXPECT_FALSE(servers.prompts().Stop());
   EXPECT_EQ(contexts[1]->End(), kEndsAlone);
+}
+
+// Beginnings that take turns with the servers, so that each would come to the other one.
+TEST_F(TinyServers, PromptsThatBeginAlikeGoToTheServerThatHasTheirBeginning) {
+  options_.prefix_cache = true;
+  const auto contexts = Contexts(2, model_, options_);
+  Servers servers(contexts, model_, options_, kNoTimeout, runtime::ContextRouting::kCacheAware);
+  std::set<int64_t> known;
+  for (const int64_t length : {100, 101, 101, 100, 100, 101}) {
+    const Answers answers = RunAll(servers.loop(), {Prompt(length, 3)});
+    EXPECT_EQ(answers.all[0].num_cached, known.insert(length).second ? 0 : 96);
+  }
 }
 
 TEST_F(TinyServers, WithoutAServerRequestsEndAtOnce) {

@@ -26,7 +26,8 @@ Delta EndedBy(FinishReason reason, std::string error = {}) {
 
 }  // namespace
 
-RemoteContexts::RemoteContexts(Parts parts) : parts_(std::move(parts)) {
+RemoteContexts::RemoteContexts(Parts parts)
+    : parts_(std::move(parts)), router_(parts_.routing, parts_.capacity, parts_.sockets.size()) {
   WIDELOAD_CHECK(parts_.caches->num_servers() == parts_.sockets.size(),
                  "caches of {} context servers, and {} connections", parts_.caches->num_servers(),
                  parts_.sockets.size());
@@ -72,17 +73,12 @@ std::vector<ContextFigures> RemoteContexts::figures() const {
   return all;
 }
 
-RemoteContexts::Member* RemoteContexts::Choose() {
-  const uint64_t turn = num_begun_++;
-  Member* best = nullptr;
-  for (size_t i = 0; i < members_.size(); ++i) {
-    Member& member = *members_[(turn + i) % members_.size()];
-    if (member.is_gone) continue;
-    if (best == nullptr ||
-        (parts_.router == ContextRouter::kLoadBalancing && member.num_open < best->num_open))
-      best = &member;
-  }
-  return best;
+RemoteContexts::Member* RemoteContexts::Choose(const Request& request) {
+  std::vector<ContextRouter::Load> loads;
+  for (const auto& member : members_)
+    loads.push_back({.is_running = !member->is_gone, .num_open = member->num_open});
+  const std::optional<size_t> found = router_.Choose(request.prompt, request.cache_salt, loads);
+  return found ? members_[*found].get() : nullptr;
 }
 
 std::function<void()> RemoteContexts::Begin(Job job) {
@@ -96,7 +92,7 @@ std::function<void()> RemoteContexts::Begin(Job job) {
   request.keeps_cache = request.max_tokens > 1;
   if (request.keeps_cache) request.max_tokens = 1;
   request.min_tokens = std::min(request.min_tokens, request.max_tokens);
-  Member* const member = Choose();
+  Member* const member = Choose(request);
   ServerMessage message{.kind = MessageKind::kBegin};
   if (member != nullptr) {
     const std::lock_guard lock(member->mutex);

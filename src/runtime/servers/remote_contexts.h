@@ -15,7 +15,7 @@
 
 #include "grammar/token_grammar.h"
 #include "runtime/context_caches.h"
-#include "runtime/context_engines.h"
+#include "runtime/context_router.h"
 #include "runtime/prompt_computer.h"
 #include "runtime/servers/message_socket.h"
 #include "runtime/servers/server_messages.h"
@@ -28,7 +28,8 @@ class RemoteContexts final : public PromptComputer {
     std::vector<std::shared_ptr<MessageSocket>> sockets;  // [servers], as many as caches has
     const ContextCaches* caches = nullptr;                // must outlive this and all leases
     int64_t vocab_size = 0;
-    ContextRouter router = ContextRouter::kRoundRobin;
+    ContextRouting routing = ContextRouting::kRoundRobin;
+    ContextRouter::Capacity capacity = {};  // of each
     // Told that a signal has asked a context server to end; may be empty. On any thread.
     std::function<void(int)> on_signal = {};
   };
@@ -65,7 +66,7 @@ class RemoteContexts final : public PromptComputer {
     ContextFigures figures;
     std::jthread reader;
   };
-  Member* Choose();
+  Member* Choose(const Request& request);
   void Receive(size_t index);
   void Take(size_t index, ServerMessage message);
   static void Tell(Open& open, Delta delta);
@@ -73,7 +74,7 @@ class RemoteContexts final : public PromptComputer {
 
   Parts parts_;
   std::vector<std::unique_ptr<Member>> members_;
-  std::atomic<uint64_t> num_begun_{0};
+  ContextRouter router_;
   std::atomic<bool> is_stopping_{false};
 };
 

@@ -1,0 +1,67 @@
+// Which of several servers computes a prompt: by turns, by load, or by what each has computed
+// before. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "runtime/engine_options.h"
+
+namespace wideload::runtime {
+
+enum class ContextRouting {
+  kRoundRobin,     // the next one in turn
+  kLoadBalancing,  // the one with the fewest prompts under way
+  // The one with the best share of the prompt that it has computed before, less its load. Source:
+  // TensorRT-LLM's router of this name: matched / prompt - open / max_batch_size.
+  kCacheAware,
+};
+
+class ContextRouter {
+ public:
+  // What is known of a server when a prompt is given out.
+  struct Load {
+    bool is_running = true;
+    int64_t num_open = 0;  // prompts under way
+  };
+  // Of each server: the blocks of its caches, of whose prompts it is taken to know so many, and how
+  // many prompts it computes at once.
+  struct Capacity {
+    int64_t num_blocks = 0;
+    int64_t max_batch_size = 1;
+  };
+  // That of a server with these options.
+  static Capacity CapacityOf(const EngineOptions& options) {
+    return {.num_blocks = options.num_kv_blocks * options.layout.dp,
+            .max_batch_size = options.max_batch_size * options.layout.dp};
+  }
+  ContextRouter(ContextRouting routing, const Capacity& capacity, size_t num_servers);
+
+  // The server for a prompt, which is taken to know it from now on; nothing when none runs. Only
+  // prompts of the same salt share anything. loads [num_servers].
+  std::optional<size_t> Choose(std::span<const int32_t> prompt, std::string_view salt,
+                               std::span<const Load> loads);
+
+ private:
+  // The blocks of prompts that a server was given, those looked for last first.
+  struct Known {
+    std::list<uint64_t> order;
+    std::unordered_map<uint64_t, std::list<uint64_t>::iterator> blocks;
+  };
+  size_t NumKnown(const Known& known, std::span<const uint64_t> blocks) const;
+  void Note(Known& known, std::span<const uint64_t> blocks) const;
+
+  const ContextRouting routing_;
+  const Capacity capacity_;
+  std::mutex mutex_;  // guards the rest
+  uint64_t turn_ = 0;
+  std::vector<Known> known_;  // [num_servers] with kCacheAware
+};
+
+}  // namespace wideload::runtime

@@ -1,0 +1,63 @@
+#include "runtime/context_router.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+namespace wideload::runtime {
+namespace {
+
+using Load = ContextRouter::Load;
+
+std::vector<int32_t> Prompt(int32_t first, size_t length) {
+  std::vector<int32_t> prompt(length);
+  std::iota(prompt.begin(), prompt.end(), first);
+  return prompt;
+}
+
+TEST(ContextRouter, TakesTurnsAmongThoseThatRun) {
+  ContextRouter router(ContextRouting::kRoundRobin, {}, 3);
+  std::vector<Load> loads(3);
+  loads[0].num_open = 9;
+  for (const size_t wanted : {0U, 1U, 2U, 0U}) EXPECT_EQ(router.Choose({}, "", loads), wanted);
+  loads[1].is_running = false;
+  for (const size_t wanted : {2U, 2U, 0U}) EXPECT_EQ(router.Choose({}, "", loads), wanted);
+  loads[0].is_running = loads[2].is_running = false;
+  EXPECT_EQ(router.Choose({}, "", loads), std::nullopt);
+}
+
+TEST(ContextRouter, TakesTheLeastLoaded) {
+  ContextRouter router(ContextRouting::kLoadBalancing, {}, 3);
+  EXPECT_EQ(router.Choose({}, "", std::vector<Load>{{true, 2}, {true, 1}, {true, 3}}), 1U);
+  EXPECT_EQ(router.Choose({}, "", std::vector<Load>{{true, 2}, {false, 1}, {true, 3}}), 0U);
+}
+
+TEST(ContextRouter, GoesWhereThePromptsBeginningIs) {
+  ContextRouter router(ContextRouting::kCacheAware, {.num_blocks = 100, .max_batch_size = 8}, 2);
+  const std::vector<Load> idle(2);
+  const auto first = Prompt(0, 128);
+  const auto other = Prompt(1000, 128);
+  EXPECT_EQ(router.Choose(first, "", idle), 0U);
+  EXPECT_EQ(router.Choose(other, "", idle), 1U);
+  EXPECT_EQ(router.Choose(other, "", idle), 1U);
+  auto longer = first;
+  longer.resize(200, 7);
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(router.Choose(longer, "", idle), 0U);
+  // A server that is busy enough is not worth the blocks.
+  EXPECT_EQ(router.Choose(first, "", std::vector<Load>{{true, 9}, {true, 0}}), 1U);
+}
+
+TEST(ContextRouter, SharesNothingBetweenSaltsAndForgetsTheOldest) {
+  ContextRouter router(ContextRouting::kCacheAware, {.num_blocks = 4, .max_batch_size = 8}, 2);
+  const std::vector<Load> idle(2);
+  const std::vector<Load> first_is_busier = {{true, 1}, {true, 0}};
+  const auto prompt = Prompt(0, 96);
+  EXPECT_EQ(router.Choose(prompt, "a", idle), 0U);
+  EXPECT_EQ(router.Choose(prompt, "b", first_is_busier), 1U);
+  EXPECT_EQ(router.Choose(prompt, "a", first_is_busier), 0U);
+  EXPECT_EQ(router.Choose(Prompt(500, 128), "a", std::vector<Load>{{true, 0}, {true, 9}}), 0U);
+  EXPECT_EQ(router.Choose(prompt, "a", first_is_busier), 1U);
+}
+
+}  // namespace
+}  // namespace wideload::runtime
