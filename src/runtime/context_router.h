@@ -15,6 +15,7 @@
 
 namespace wideload::runtime {
 
+// How a server is chosen.
 enum class ContextRouting {
   kRoundRobin,     // the next one in turn
   kLoadBalancing,  // the one with the fewest prompts under way
@@ -41,6 +42,7 @@ class ContextRouter {
     return {.num_blocks = options.num_kv_blocks * options.layout.dp,
             .max_batch_size = options.max_batch_size * options.layout.dp};
   }
+  // All servers have the same capacity; none knows a prompt yet.
   ContextRouter(ContextRouting routing, const Capacity& capacity, size_t num_servers);
 
   // The server for a prompt, which is taken to know it from now on; nothing when none runs. Only

@@ -9,7 +9,7 @@ namespace {
 
 using Load = ContextRouter::Load;
 
-std::vector<int32_t> Prompt(int32_t first, size_t length) {
+std::vector<int32_t> TokensFrom(int32_t first, size_t length) {
   std::vector<int32_t> prompt(length);
   std::iota(prompt.begin(), prompt.end(), first);
   return prompt;
@@ -35,8 +35,8 @@ TEST(ContextRouter, TakesTheLeastLoaded) {
 TEST(ContextRouter, GoesWhereThePromptsBeginningIs) {
   ContextRouter router(ContextRouting::kCacheAware, {.num_blocks = 100, .max_batch_size = 8}, 2);
   const std::vector<Load> idle(2);
-  const auto first = Prompt(0, 128);
-  const auto other = Prompt(1000, 128);
+  const auto first = TokensFrom(0, 128);
+  const auto other = TokensFrom(1000, 128);
   EXPECT_EQ(router.Choose(first, "", idle), 0U);
   EXPECT_EQ(router.Choose(other, "", idle), 1U);
   EXPECT_EQ(router.Choose(other, "", idle), 1U);
@@ -51,11 +51,11 @@ TEST(ContextRouter, SharesNothingBetweenSaltsAndForgetsTheOldest) {
   ContextRouter router(ContextRouting::kCacheAware, {.num_blocks = 4, .max_batch_size = 8}, 2);
   const std::vector<Load> idle(2);
   const std::vector<Load> first_is_busier = {{true, 1}, {true, 0}};
-  const auto prompt = Prompt(0, 96);
+  const auto prompt = TokensFrom(0, 96);
   EXPECT_EQ(router.Choose(prompt, "a", idle), 0U);
   EXPECT_EQ(router.Choose(prompt, "b", first_is_busier), 1U);
   EXPECT_EQ(router.Choose(prompt, "a", first_is_busier), 0U);
-  EXPECT_EQ(router.Choose(Prompt(500, 128), "a", std::vector<Load>{{true, 0}, {true, 9}}), 0U);
+  EXPECT_EQ(router.Choose(TokensFrom(500, 128), "a", std::vector<Load>{{true, 0}, {true, 9}}), 0U);
   EXPECT_EQ(router.Choose(prompt, "a", first_is_busier), 1U);
 }
 

@@ -8,6 +8,7 @@
 
 namespace wideload::runtime {
 
+// Source: TensorRT-LLM's attention_dp_config.
 struct PromptBalanceOptions {
   bool enable_balance = false;
   int64_t timeout_iters = 50;        // that prompts wait for groups without one

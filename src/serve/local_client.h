@@ -40,6 +40,7 @@ class LocalClient {
 
   // Runs `work`, which must not throw, on the client's thread, now or after a time. Any thread.
   void Post(std::function<void()> work);
+  // As Post; the time is from now.
   void PostAfter(std::chrono::milliseconds time, std::function<void()> work);
 
   // On the client's thread, these two: sends a request, and breaks it off.

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The program started as several processes by mpirun: same results as threads, one voice, refusals by name, faults.
 Usage: program_processes_test.py [unittest options]; WIDELOAD_PROGRAM names the program."""
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -277,15 +278,20 @@ class OneVoice(ProcessesTest):
         self.refused_ranks(2, ["generate", "-p", "x", "--nonsense"], "--nonsense")
         self.refused_ranks(3, self.bench(), "16.*multiple of 3")
 
-    def refused_pair(self, first, second, *found):
+    def pair(self, first, second):
         """Rank 0 has other arguments than rank 1."""
-        done = subprocess.run([MPIRUN, "-n", "1", str(PROGRAM), *map(str, first), ":", "-n", "1", str(PROGRAM),
+        return subprocess.run([MPIRUN, "-n", "1", str(PROGRAM), *map(str, first), ":", "-n", "1", str(PROGRAM),
                                *map(str, second)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               env=ENVIRONMENT, timeout=TIMEOUT_S)
+
+    def assert_refused_once(self, done, *found):
         self.assertEqual(done.returncode, 2, done.stderr)
         self.assertEqual(len(re.findall("wideload: error", done.stderr)), 1, done.stderr)
         for regex in found:
             self.assertRegex(done.stderr, regex)
+
+    def refused_pair(self, first, second, *found):
+        self.assert_refused_once(self.pair(first, second), *found)
 
     def test_a_rank_that_differs_is_refused_by_name(self):
         self.refused_pair(self.bench("--kernels", "reference"), self.bench("--kernels", "avx2"),
@@ -315,13 +321,18 @@ class OneVoice(ProcessesTest):
         self.assertIn(("--deadline", "FLOAT: 0.1 to 86400"), options)
         texts = {"--kv-cache-memory": "64M", "--placement": "random:3", "--migration-bandwidth": "1G", "--weight-store": "mine",
                  "--weight-file": "/nowhere/experts", "--pp-partition": "4", "--pp-micro-batches": "1"}
+        cases = []  # option, what rank 1 has, what is said
         for option, kind in options:
+            if kind == "no value":
+                cases.append((option, [option], "is true; rank 0 has false"))
+                continue
+            value = texts.get(option) or ("32" if kind.startswith(("INT", "FLOAT")) else kind.split("/")[1])
+            cases.append((option, [option, value], f"is {value}; rank 0 has"))
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:  # mpirun waits more than it works
+            all_done = pool.map(lambda case: self.pair(logits, [*logits, *case[1]]), cases)
+        for (option, _, said), done in zip(cases, all_done):
             with self.subTest(option):
-                if kind == "no value":
-                    self.refused_pair(logits, [*logits, option], f"rank 1: {option} is true; rank 0 has false")
-                    continue
-                value = texts.get(option) or ("32" if kind.startswith(("INT", "FLOAT")) else kind.split("/")[1])
-                self.refused_pair(logits, [*logits, option, value], f"rank 1: {option} is {value}; rank 0 has")
+                self.assert_refused_once(done, f"rank 1: {option} {said}")
 
     def test_a_rank_with_other_weights_is_refused_by_name(self):
         rows = self.dataset()

@@ -24,6 +24,7 @@ namespace wideload::runtime {
 
 class RemoteContexts final : public PromptComputer {
  public:
+  // What is there before the first prompt.
   struct Parts {
     std::vector<std::shared_ptr<MessageSocket>> sockets;  // [servers], as many as caches has
     const ContextCaches* caches = nullptr;                // must outlive this and all leases
@@ -33,6 +34,7 @@ class RemoteContexts final : public PromptComputer {
     // Told that a signal has asked a context server to end; may be empty. On any thread.
     std::function<void(int)> on_signal = {};
   };
+  // Starts a thread for each connection.
   explicit RemoteContexts(Parts parts);
   // Unless Stop was called the servers find the generation server gone.
   ~RemoteContexts() override;
@@ -42,6 +44,7 @@ class RemoteContexts final : public PromptComputer {
 
   // Any thread.
   size_t size() const { return members_.size(); }
+  // Whether the connection of server i stands.
   bool is_running(size_t i) const { return !members_[i]->is_gone; }
   bool is_any_running() const;
   // What each server has said last.

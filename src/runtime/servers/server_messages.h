@@ -26,6 +26,7 @@ enum class MessageKind : int32_t {
   kFigures,  // how much it has to do
 };
 
+// One message between leaders of servers; which members mean anything, its kind says.
 struct ServerMessage {
   MessageKind kind = MessageKind::kEnd;
   PromptId id = -1;                // of the first three, and of kDelta
