@@ -90,7 +90,7 @@ void TakeTimeout(std::string_view source, Settings& settings, std::optional<int6
   for (const YamlSetting& setting : settings) {
     if (setting.key != kTimeout || IsNone(setting)) continue;
     const auto value = NumberOf<int64_t>(source, setting, 1, 1e9);
-    if (timeout.value_or(value) != value)
+    if (timeout && *timeout != value)
       Throw(ErrorKind::kInvalid, "{} is {}, that of the other side {}; one holds for both",
             At(source, setting), value, *timeout);
     timeout = value;

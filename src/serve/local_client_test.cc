@@ -18,7 +18,7 @@ namespace {
 // One answer for each connection, in turns; then it is closed.
 class ScriptedServer {
  public:
-  ScriptedServer(std::string name, std::vector<std::string> answers) {
+  ScriptedServer(const std::string& name, std::vector<std::string> answers) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     name.copy(address.sun_path + 1, sizeof address.sun_path - 1);

@@ -52,7 +52,7 @@ class Answers {
   const std::vector<Answer>& all() const { return answers_; }
 
  private:
-  void Take(size_t i, Delta delta) {
+  void Take(size_t i, const Delta& delta) {
     Answer& answer = answers_[i];
     ASSERT_EQ(answer.finish, FinishReason::kNone);
     for (const auto& position : delta.prompt_logprobs)

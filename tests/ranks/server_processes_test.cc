@@ -49,7 +49,7 @@ struct Answers {
             .text = {},
             .prompt_logprobs = prompt_logprobs,
             .deadline = {},
-            .sink = [this, i](Delta delta) { Take(all[i], delta); }};
+            .sink = [this, i](const Delta& delta) { Take(all[i], delta); }};
   }
   static void Take(Answer& answer, const Delta& delta) {
     ASSERT_EQ(answer.finish, FinishReason::kNone);

@@ -82,7 +82,7 @@ RemoteContexts::Member* RemoteContexts::Choose(const Request& request) {
 }
 
 std::function<void()> RemoteContexts::Begin(Job job) {
-  Open open{.sink = std::move(job.sink), .matcher = {}};
+  Open open{.sink = job.sink, .matcher = {}};
   Request& request = job.request;
   if (request.grammar != nullptr) {
     open.matcher.emplace(request.grammar);
@@ -103,7 +103,7 @@ std::function<void()> RemoteContexts::Begin(Job job) {
     }
   }
   if (message.id < 0) {
-    open.sink(EndedBy(FinishReason::kError, kEngineStopped));
+    job.sink(EndedBy(FinishReason::kError, kEngineStopped));
     return [] {};
   }
   message.job.request = std::move(request);
