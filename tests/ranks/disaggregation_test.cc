@@ -42,7 +42,7 @@ class Answers {
             .text = {},
             .prompt_logprobs = prompt_logprobs,
             .deadline = {},
-            .sink = [this, i](Delta delta) { Take(i, std::move(delta)); }};
+            .sink = [this, i](const Delta& delta) { Take(i, delta); }};
   }
   bool all_ended() const {
     return std::ranges::all_of(answers_,

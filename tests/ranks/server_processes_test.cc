@@ -280,8 +280,14 @@ class TinyServers : public testing::Test {
   }
   // What a server says of itself comes with its next message but one.
   static bool BecomesIdle(const runtime::RemoteContexts& prompts, size_t i) {
+    return Becomes(prompts, i, [](const runtime::ContextFigures& figures) {
+      return figures.kv_usage == 0 && figures.num_held == 0;
+    });
+  }
+  template <class Condition>
+  static bool Becomes(const runtime::RemoteContexts& prompts, size_t i, Condition is_so) {
     const auto no_later = Clock::now() + std::chrono::seconds(20);
-    while (prompts.figures()[i].kv_usage > 0 || prompts.figures()[i].num_held > 0) {
+    while (!is_so(prompts.figures()[i])) {
       if (Clock::now() > no_later) return false;
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
@@ -366,6 +372,11 @@ TEST_F(TinyServers, WhatNobodyWaitsForIsGivenBack) {
   for (size_t i = 0; i < 4; ++i)
     ids.push_back(servers.loop().Submit(answers.JobOf(Prompt(40, 100), i)));
   servers.loop().Cancel(ids[3]);  // perhaps before its prompt is computed
+  servers.loop().Step();
+  // All are computed before the first one goes on, so that it is under way when time is over.
+  EXPECT_TRUE(Becomes(servers.prompts(), 0, [](const runtime::ContextFigures& figures) {
+    return figures.num_held >= 3;
+  }));
   while (answers.all[1].tokens.empty() || answers.all[2].tokens.empty()) servers.loop().Step();
   servers.loop().Cancel(ids[2]);  // while it waits to be fetched
   servers.now += std::chrono::milliseconds(50);

@@ -37,6 +37,7 @@ bool ContextServer::Serve() {
     loop_.Step();
     TellState();
   }
+  if (is_end_said_) loop_.Step();  // what was let go before the end was said
   loop_.EndAll(kEngineStopped);
   if (!is_end_said_)
     Throw(ErrorKind::kRunFailed, "the generation server, for which prompts are computed, is gone");
