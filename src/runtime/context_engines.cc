@@ -95,8 +95,9 @@ std::function<void()> ContextEngines::Begin(Job job) {
   ++member.counts->num_open;
   job.sink = [sink = std::move(job.sink), counts = member.counts](Delta delta) {
     if (delta.is_last()) --counts->num_open;
-    if (delta.is_last() && delta.token >= 0) ++counts->num_prompts;
+    const bool is_computed = delta.is_last() && delta.token >= 0;
     sink(std::move(delta));
+    if (is_computed) ++counts->num_prompts;  // once it can be fetched
   };
   const JobId id = member.loop.Submit(std::move(job));
   return [&loop = member.loop, id] { loop.Cancel(id); };

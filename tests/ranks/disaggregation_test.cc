@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <thread>
 
 #include "runtime/context_engines.h"
 #include "support/faulty_model.h"
@@ -273,6 +274,9 @@ TEST_F(TinyPair, APromptThatIsNotFetchedInTimeEndsAndGivesItsBlocksBack) {
   Answers answers(2);
   pair.loop.Submit(answers.JobOf(Prompt(40, 100), 0));
   pair.loop.Submit(answers.JobOf(Prompt(41, 100), 1));
+  while (answers[0].tokens.size() < 2) pair.loop.Step();
+  // The first one stays under way: this engine stands still until the other one has both.
+  while (pair.contexts.figures()[0].num_prompts < 2) std::this_thread::yield();
   while (answers[1].tokens.empty()) pair.loop.Step();
   EXPECT_EQ(answers[1].finish, FinishReason::kNone);
   pair.now += std::chrono::milliseconds(50);
