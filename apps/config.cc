@@ -87,7 +87,7 @@ void Print(const CheckedFile& checked) {
   }
 }
 
-void Check(const CheckFlags& flags) {
+void CheckFiles(const CheckFlags& flags) {
   int code = 0;
   Json files = Json::array();
   for (const std::string& path : flags.files) {
@@ -162,7 +162,7 @@ void AddConfig(Command program) {
   group.Subcommand("schema", "a JSON schema of configuration files, for editors")
       .Runs<NoFlags>(PrintSchema);
   const Command check = group.Subcommand("check", "what each key of configuration files does");
-  CheckFlags& check_flags = check.Runs<CheckFlags>(Check);
+  CheckFlags& check_flags = check.Runs<CheckFlags>(CheckFiles);
   check
       .Add("files", check_flags.files,
            "YAML files as --config takes them, of serve disaggregated, too; - is standard input")

@@ -21,7 +21,7 @@ MAX_CMAKE_LINES = 20
 MAX_CMAKE_LINES_OF = {"compute": 80, "eplb": 40}
 SOURCES = {".cc", ".h", ".cu", ".cuh"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]', re.M)
-KEYWORDS = {"SOURCES", "TESTS", "DEPS", "LIBS", "TEST_LIBS"}
+KEYWORDS = {"SOURCES", "TESTS", "DEPS", "LIBS", "TEST_LIBS", "SELDOM"}
 
 
 def calls(cmake_text, function):

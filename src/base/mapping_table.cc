@@ -18,14 +18,14 @@
 namespace wideload {
 namespace {
 
-struct Entry {
+struct Mapping {
   std::atomic<bool> is_taken{false};
   std::atomic<uintptr_t> begin{0};  // 0: not there; publishes the rest
   uintptr_t end = 0;
   char* path = nullptr;
 };
 // Shards of a checkpoint are some hundreds.
-std::array<Entry, 4096> g_mappings;
+std::array<Mapping, 4096> g_mappings;
 
 void Say(std::string_view text) {
   [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
@@ -34,7 +34,7 @@ void Say(std::string_view text) {
 // Only what is safe in the handler of a signal.
 void OnBusError(int signal, siginfo_t* info, void*) {
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
-  for (const Entry& entry : g_mappings) {
+  for (const Mapping& entry : g_mappings) {
     const uintptr_t begin = entry.begin.load();
     if (begin == 0 || address < begin || address >= entry.end) continue;
     std::array<char, 24> digits{};
@@ -55,7 +55,7 @@ void OnBusError(int signal, siginfo_t* info, void*) {
 
 int AddMapping(std::span<const std::byte> bytes, const std::string& path) {
   for (size_t i = 0; i < g_mappings.size(); ++i) {
-    Entry& entry = g_mappings[i];
+    Mapping& entry = g_mappings[i];
     if (entry.is_taken.load(std::memory_order_relaxed) || entry.is_taken.exchange(true)) continue;
     entry.path = ::strdup(path.c_str());
     if (entry.path == nullptr) {
@@ -72,7 +72,7 @@ int AddMapping(std::span<const std::byte> bytes, const std::string& path) {
 
 void RemoveMapping(int entry) {
   if (entry < 0) return;
-  Entry& removed = g_mappings[static_cast<size_t>(entry)];
+  Mapping& removed = g_mappings[static_cast<size_t>(entry)];
   removed.begin.store(0);
   std::free(std::exchange(removed.path, nullptr));
   removed.is_taken.store(false);

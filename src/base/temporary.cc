@@ -60,7 +60,7 @@ void ReleaseSlot(int& index) {
 }
 
 // As the system call getdents64 gives it.
-struct Entry {
+struct RawEntry {
   uint64_t inode;
   int64_t offset;
   uint16_t size;
@@ -72,12 +72,12 @@ struct Entry {
 // of a signal can use it.
 template <class Visit>
 void ForEachEntry(int folder, Visit visit) noexcept {
-  alignas(Entry) char buffer[4096];
+  alignas(RawEntry) char buffer[4096];
   while (true) {
     const auto got = ::syscall(SYS_getdents64, folder, buffer, sizeof(buffer));
     if (got <= 0) return;
     for (long at = 0; at < got;) {
-      const auto* const entry = reinterpret_cast<const Entry*>(buffer + at);
+      const auto* const entry = reinterpret_cast<const RawEntry*>(buffer + at);
       visit(static_cast<const char*>(entry->name));
       at += entry->size;
     }

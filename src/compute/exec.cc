@@ -13,8 +13,8 @@
 namespace wideload::compute {
 namespace {
 
-constexpr std::array<std::string_view, 5> kNames = {"reference", "avx2", "avx512", "avx512_bf16",
-                                                    "amx"};
+constexpr std::array<std::string_view, 5> kSetNames = {"reference", "avx2", "avx512", "avx512_bf16",
+                                                       "amx"};
 constexpr std::string_view kAllowedNames =
     "auto, reference, avx2, avx512, avx512_bf16 and amx are allowed";
 
@@ -38,15 +38,17 @@ std::string_view MissingFeatures(KernelSet kernels) {
 
 }  // namespace
 
-std::string_view KernelSetName(KernelSet kernels) { return kNames[static_cast<size_t>(kernels)]; }
+std::string_view KernelSetName(KernelSet kernels) {
+  return kSetNames[static_cast<size_t>(kernels)];
+}
 
 KernelSet ParseKernelSet(std::string_view name) {
   if (name == "auto") return AutoKernelSet();
-  const auto found = std::find(kNames.begin(), kNames.end(), name);
-  if (found == kNames.end()) {
+  const auto found = std::find(kSetNames.begin(), kSetNames.end(), name);
+  if (found == kSetNames.end()) {
     Throw(ErrorKind::kInvalid, "kernel set is \"{}\"; {}", name, kAllowedNames);
   }
-  const auto kernels = static_cast<KernelSet>(found - kNames.begin());
+  const auto kernels = static_cast<KernelSet>(found - kSetNames.begin());
   const std::string_view missing = MissingFeatures(kernels);
   if (!missing.empty()) {
     Throw(ErrorKind::kUnsupported,
@@ -60,7 +62,7 @@ KernelSet ParseKernelSet(std::string_view name) {
 std::span<const KernelSet> SupportedKernelSets() {
   static const std::vector<KernelSet> supported = [] {
     std::vector<KernelSet> sets;
-    for (size_t i = 0; i < kNames.size(); ++i) {
+    for (size_t i = 0; i < kSetNames.size(); ++i) {
       const auto kernels = static_cast<KernelSet>(i);
       if (MissingFeatures(kernels).empty()) sets.push_back(kernels);
     }

@@ -7,13 +7,13 @@
 namespace wideload::compute {
 namespace {
 
-constexpr std::array<std::string_view, kNumWeightFormats> kNames = {"fp32", "bf16", "fp8", "int4",
-                                                                    "mxfp4"};
+constexpr std::array<std::string_view, kNumWeightFormats> kFormatNames = {"fp32", "bf16", "fp8",
+                                                                          "int4", "mxfp4"};
 
 }  // namespace
 
 std::string_view WeightFormatName(WeightFormat format) {
-  return kNames[static_cast<size_t>(format)];
+  return kFormatNames[static_cast<size_t>(format)];
 }
 
 int64_t ScaleBlockK(WeightFormat format) {

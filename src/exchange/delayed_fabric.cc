@@ -11,7 +11,7 @@ using std::chrono::microseconds;
 using std::chrono::steady_clock;
 
 constexpr microseconds kPoll{50};
-constexpr microseconds kCheckInterval{5000};
+constexpr microseconds kDelayedCheckInterval{5000};
 
 }  // namespace
 
@@ -57,7 +57,7 @@ bool DelayedFabric::Wait(int64_t cell, uint32_t tag, FunctionRef<bool()> keep_wa
   while (!Test(cell, tag)) {
     if (const auto now = steady_clock::now(); now >= next_check) {
       if (!keep_waiting()) return Test(cell, tag);
-      next_check = now + kCheckInterval;
+      next_check = now + kDelayedCheckInterval;
     }
     std::this_thread::sleep_for(kPoll);
   }

@@ -11,9 +11,9 @@ namespace {
 
 using Kind = Token::Kind;
 
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
+bool IsDecimalDigit(char c) { return c >= '0' && c <= '9'; }
 char Lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-bool IsHex(char c) { return IsDigit(c) || (Lower(c) >= 'a' && Lower(c) <= 'f'); }
+bool IsHex(char c) { return IsDecimalDigit(c) || (Lower(c) >= 'a' && Lower(c) <= 'f'); }
 
 // CRLF and CR become LF, one final line break goes.
 std::string UnixLines(std::string_view text) {
@@ -194,7 +194,9 @@ class Lexer {
   // The end of digits, in groups joined by _, or `position` when there are none.
   size_t AfterDigits(size_t position) const {
     size_t end = position;
-    while (IsDigit(At(end)) || (end > position && At(end) == '_' && IsDigit(At(end + 1)))) ++end;
+    while (IsDecimalDigit(At(end)) ||
+           (end > position && At(end) == '_' && IsDecimalDigit(At(end + 1))))
+      ++end;
     return end;
   }
 
@@ -213,7 +215,7 @@ class Lexer {
   }
 
   size_t IntegerLength() const {
-    if (!IsDigit(Peek())) return 0;
+    if (!IsDecimalDigit(Peek())) return 0;
     const char base = Peek() == '0' ? Lower(Peek(1)) : '\0';
     const auto is_digit = [base](char c) {
       if (base == 'b') return c == '0' || c == '1';
@@ -294,8 +296,8 @@ class Lexer {
     for (size_t i = 0; i < num_digits; ++i) {
       const char digit = Peek(2 + i);
       if (!IsHex(digit)) Refuse(ErrorKind::kCorrupt, "an escape with too few hexadecimal digits");
-      code =
-          code * 16 + static_cast<uint32_t>(IsDigit(digit) ? digit - '0' : Lower(digit) - 'a' + 10);
+      code = code * 16 +
+             static_cast<uint32_t>(IsDecimalDigit(digit) ? digit - '0' : Lower(digit) - 'a' + 10);
     }
     if (code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF))
       Refuse(ErrorKind::kUnsupported,

@@ -24,7 +24,7 @@ constexpr double kOtherLoad = 0.12;
 constexpr double kWorse = 2;
 // Repairs are worked out until they fetch so many times what one change may.
 constexpr int32_t kChoice = 2;
-constexpr double kDecay = 0.9;  // weight of an iteration relative to the next one
+constexpr double kRecencyDecay = 0.9;  // weight of an iteration relative to the next one
 
 double Sum(std::span<const double> values) {
   return std::accumulate(values.begin(), values.end(), 0.0);
@@ -97,7 +97,7 @@ double RepairPlanner::RecentImbalance(Layer& layer) const {
   while (layer.imbalances.size() < layer.recent.size())
     layer.imbalances.push_back(Imbalance(layer, layer.recent[layer.imbalances.size()]));
   double sum = 0, weights = 0, weight = 1;
-  for (size_t i = layer.recent.size(); i-- > 0; weight *= kDecay) {
+  for (size_t i = layer.recent.size(); i-- > 0; weight *= kRecencyDecay) {
     sum += weight * layer.imbalances[i];
     weights += weight;
   }
@@ -110,7 +110,7 @@ RepairPlanner::Offer RepairPlanner::Repair(size_t l, int32_t max_fetched_slots) 
   eplb::Random random(options_.seed + static_cast<uint64_t>(++num_repairs_));
   for (size_t i = 0; i < layer.recent.size(); ++i)
     scenarios.Add(layer.recent[i],
-                  std::pow(kDecay, static_cast<double>(layer.recent.size() - 1 - i)));
+                  std::pow(kRecencyDecay, static_cast<double>(layer.recent.size() - 1 - i)));
   const size_t num_recent = layer.recent.size();
   for (size_t i = num_recent; i < kScenarios; ++i) {
     std::vector<double> varied = layer.recent[num_recent - 1 - i % num_recent];

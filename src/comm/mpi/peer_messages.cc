@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kSendId = -1;  // receives have ids from 0 on
 constexpr std::chrono::microseconds kClosePoll{100};
 
-int Count(size_t num_bytes) {
+int MessageCount(size_t num_bytes) {
   WIDELOAD_CHECK(num_bytes <= INT_MAX, "a message of {} bytes", num_bytes);
   return static_cast<int>(num_bytes);
 }
@@ -61,15 +61,15 @@ int PeerMessages::max_tag() const { return state_->max_tag; }
 // An error means that the peer is gone; who waits for it finds out and names it.
 void PeerMessages::Send(int peer, int tag, std::span<const std::byte> bytes) {
   MPI_Request request = MPI_REQUEST_NULL;
-  if (MPI_Isend(bytes.data(), Count(bytes.size()), MPI_BYTE, peer, tag, state_->comm, &request) ==
-      MPI_SUCCESS)
+  if (MPI_Isend(bytes.data(), MessageCount(bytes.size()), MPI_BYTE, peer, tag, state_->comm,
+                &request) == MPI_SUCCESS)
     state_->Add(request, kSendId);
 }
 
 void PeerMessages::Receive(int peer, int tag, std::span<std::byte> place, int64_t id) {
   MPI_Request request = MPI_REQUEST_NULL;
-  if (MPI_Irecv(place.data(), Count(place.size()), MPI_BYTE, peer, tag, state_->comm, &request) ==
-      MPI_SUCCESS)
+  if (MPI_Irecv(place.data(), MessageCount(place.size()), MPI_BYTE, peer, tag, state_->comm,
+                &request) == MPI_SUCCESS)
     state_->Add(request, id);
 }
 

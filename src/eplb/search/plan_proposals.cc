@@ -9,12 +9,12 @@ namespace {
 // Smaller gains are rounding of floats.
 constexpr double kMinShare = 1e-5;
 // How often a random slot is drawn before a proposal is given up.
-constexpr int kMaxDraws = 16;
+constexpr int kDrawsOfProposal = 16;
 
 }  // namespace
 
 int32_t PlanSearch::RandomSlot(const uint64_t* mask, bool inside) {
-  for (int draw = 0; draw < kMaxDraws; ++draw) {
+  for (int draw = 0; draw < kDrawsOfProposal; ++draw) {
     const int32_t slot =
         live_slots_[Index(random_.Below(static_cast<int32_t>(live_slots_.size())))];
     if (mask == nullptr || Bit(mask, RankOf(slot)) == inside) return slot;

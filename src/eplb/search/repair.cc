@@ -19,7 +19,7 @@ namespace {
 
 constexpr int kIdleSteps = 6;
 // Moves x ranks x slots that a step has time for.
-constexpr int64_t kProposalRoom = 5'000'000;
+constexpr int64_t kRepairRoom = 5'000'000;
 
 // More vectors than this change a repair little and cost time.
 constexpr int32_t kMaxScenarios = 16;
@@ -138,7 +138,7 @@ BatchLoads Heaviest(const BatchLoads& scenarios) {
 
 int32_t NumProposals(const Placement& now, const RepairOptions& options) {
   if (options.proposals > 0) return options.proposals;
-  const int64_t affordable = kProposalRoom / (int64_t{now.num_ranks} * now.num_slots());
+  const int64_t affordable = kRepairRoom / (int64_t{now.num_ranks} * now.num_slots());
   return static_cast<int32_t>(std::clamp<int64_t>(affordable, 500, 2000));
 }
 
