@@ -13,6 +13,8 @@
 #include "base/log.h"
 #include "interrupt.h"
 #include "refusal.h"
+#include "runtime/rank.h"
+#include "runtime/servers/block_service.h"
 #include "runtime/servers/context_server.h"
 #include "runtime/servers/remote_contexts.h"
 #include "serve/server.h"
@@ -30,6 +32,7 @@ struct ServerCard {
   HostId host;
   runtime::CacheCard cache;      // of context servers
   comm::LifeCard listener;       // of the front door's process
+  comm::LifeCard blocks;         // of context ranks whose caches are read over TCP
   std::array<char, 24> model{};  // the fingerprint of its config.json
 };
 
@@ -46,8 +49,11 @@ class ServerProcess {
   bool is_generation() const { return world_.part() == 0; }
   const EngineFlags& flags() const { return is_generation() ? run_.generation : run_.context; }
   void CheckAll();
+  void FindPlaces();
   Session Start(const CheckBeforeLoad& check);
-  void Meet(const Session& session, const runtime::EngineOptions& options);
+  void Meet(Session& session, const runtime::EngineOptions& options);
+  std::vector<runtime::CachePlace> CachePlacesOf(int32_t part,
+                                                 std::span<const ServerCard> cards) const;
   void Connect(const Session& session, std::span<const ServerCard> cards);
   void TakeConnections();
   void Lead();
@@ -63,8 +69,16 @@ class ServerProcess {
   std::vector<std::shared_ptr<runtime::MessageSocket>> sockets_;  // of the front door's process
   std::unique_ptr<runtime::MessageSocket> to_generation_;         // of leaders of context servers
   runtime::ContextRouter::Capacity capacity_;                     // of each context server
+  bool is_one_host_ = true;                                       // of all processes
+  bool has_mapped_cache_ = false;  // of a context rank: some generation rank maps it
+  bool has_read_cache_ = false;    // likewise: some reads it over TCP
   bool has_met_ = false;
 };
+
+// How ranks on the two hosts reach each other's caches.
+bool Maps(config::KvTransfer transfer, const HostId& one, const HostId& other) {
+  return transfer != config::KvTransfer::kNetwork && one == other;
+}
 
 std::vector<int32_t> PartsOf(const DisaggregatedRun& run) {
   std::vector<int32_t> parts = {runtime::ThreadPlaces(run.generation).layout.world()};
@@ -95,10 +109,40 @@ void ServerProcess::CheckAll() {
   world_.TogetherWithAllParts(check);
 }
 
+// Which hosts the processes are on, and what that means for this one's cache.
+void ServerProcess::FindPlaces() {
+  struct Place {
+    int32_t part = 0;
+    config::KvTransfer transfer = config::KvTransfer::kAuto;
+    HostId host;
+  };
+  const Place own{.part = world_.part(), .transfer = run_.file.kv_transfer, .host = ThisHost()};
+  const std::vector<Place> places = world_.GatherOfAllParts(own);
+  for (const Place& place : places) {
+    is_one_host_ = is_one_host_ && place.host == own.host;
+    if (place.part != 0 || is_generation()) continue;
+    (Maps(own.transfer, own.host, place.host) ? has_mapped_cache_ : has_read_cache_) = true;
+  }
+  world_.TogetherWithAllParts([&] {
+    for (const Place& place : places)
+      if (place.transfer != places.front().transfer)
+        Throw(ErrorKind::kInvalid,
+              "kv_transfer differs between processes: all need the same file ({})",
+              run_.generation.config_file);
+    if (own.transfer == config::KvTransfer::kSharedMemory && has_read_cache_)
+      Throw(ErrorKind::kInvalid,
+            "kv_transfer is shared_memory, and context server {} has a rank on another host than "
+            "one of the generation server: say auto or network",
+            world_.part() - 1);
+  });
+}
+
 // Of every process of a server, the engine's start included. What fails in one ends all.
 Session ServerProcess::Start(const CheckBeforeLoad& check) {
   runtime::StartSettings settings = StartSettingsOf(&world_, flags(), check);
-  settings.shares_caches = !is_generation();
+  using CachePlace = runtime::StartSettings::CachePlace;
+  if (!is_generation())
+    settings.cache_place = has_mapped_cache_ ? CachePlace::kShared : CachePlace::kBlock;
   settings.contexts = &caches_;
   settings.before_begin = [&](Session& session, const runtime::EngineOptions& options) {
     Meet(session, options);
@@ -114,19 +158,27 @@ Session ServerProcess::Start(const CheckBeforeLoad& check) {
   }
 }
 
-void ServerProcess::Meet(const Session& session, const runtime::EngineOptions& options) {
+void ServerProcess::Meet(Session& session, const runtime::EngineOptions& options) {
   has_met_ = true;
-  const std::vector<HostId> hosts = world_.GatherOfAllParts(ThisHost());
-  const bool is_local =
-      std::ranges::all_of(hosts, [&](const HostId& host) { return host == hosts.front(); });
   ServerCard own{.part = world_.part(), .is_leader = world_.is_leader(), .host = ThisHost()};
   world_.TogetherWithAllParts([&] {
     own.cache = runtime::CacheCard::Of(options, world_.job());
     const std::string print =
         runtime::Fingerprint(ReadFile(session.folder + "/config.json", kMaxSettingsBytes));
     std::copy_n(print.begin(), std::min(print.size(), own.model.size() - 1), own.model.begin());
+    if (has_read_cache_) {
+      const std::span<std::byte> memory = options.cache_memory[static_cast<size_t>(world_.rank())];
+      session.blocks = std::make_unique<runtime::BlockService>(
+          runtime::BlockService::Source{
+              .spec = &session.model->spec(),
+              .rank = {.rank = world_.rank() % options.layout.tp, .size = options.layout.tp},
+              .shape = runtime::CacheShapeOf(session.model->spec(), options, world_.rank()),
+              .memory = memory},
+          is_one_host_);
+      own.blocks = session.blocks->card();
+    }
     if (!world_.leads_all()) return;
-    listener_ = std::make_unique<runtime::MessageListener>(is_local);
+    listener_ = std::make_unique<runtime::MessageListener>(is_one_host_);
     own.listener = listener_->card();
   });
   const std::vector<ServerCard> cards = world_.GatherOfAllParts(own);
@@ -135,6 +187,17 @@ void ServerProcess::Meet(const Session& session, const runtime::EngineOptions& o
     if (world_.leads_all()) TakeConnections();
   });
   world_.LeaveOtherParts();
+}
+
+// Of the ranks of a context server, for this one of the generation server.
+std::vector<runtime::CachePlace> ServerProcess::CachePlacesOf(
+    int32_t part, std::span<const ServerCard> cards) const {
+  std::vector<runtime::CachePlace> places;
+  for (const ServerCard& card : cards)
+    if (card.part == part)
+      places.push_back({.is_mapped = Maps(run_.file.kv_transfer, card.host, ThisHost()),
+                        .service = card.blocks});
+  return places;
 }
 
 void ServerProcess::Connect(const Session& session, std::span<const ServerCard> cards) {
@@ -148,13 +211,10 @@ void ServerProcess::Connect(const Session& session, std::span<const ServerCard> 
     if (card.cache.kernels != cards.front().cache.kernels)
       Throw(ErrorKind::kUnsupported, "{}",
             runtime::HandOverRefusal(card.cache.Options(), cards.front().cache.Options()));
-    if (!(card.host == cards.front().host))
-      Throw(ErrorKind::kUnsupported,
-            "a rank of {} is on another host than the front door: all servers need to be on one",
-            context < 0 ? "the generation server" : fmt::format("context server {}", context));
     if (!is_generation() || context < 0 || card.is_leader == 0) continue;
     capacity_ = runtime::ContextRouter::CapacityOf(card.cache.Options());
-    caches_.Attach(session.model->spec(), card.cache);  // which stays where it is
+    caches_.Attach(session.model->spec(), card.cache,  // which stays where it is
+                   CachePlacesOf(card.part, cards));
   }
   if (is_generation() || !world_.is_leader()) return;
   to_generation_ = runtime::ConnectTo(cards.front().listener);
@@ -245,6 +305,7 @@ int ServerProcess::Run() {
   CatchInterrupts();
   try {
     CheckAll();
+    FindPlaces();
   } catch (const std::exception& failure) {
     return world_.leads_all() ? ReportFailure(failure) : FailureCode(failure);
   }

@@ -1,5 +1,7 @@
 #include "config/disaggregated_file.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -49,6 +51,17 @@ T NumberOf(std::string_view source, const YamlSetting& setting, double min, doub
   return ParseNumber<T>(At(source, setting), setting.text, {.min = min, .max = max});
 }
 
+// The value's place among `names`. Errors: kInvalid, with all of them.
+template <class Enum, size_t kCount>
+Enum NamedValue(std::string_view source, const YamlSetting& setting,
+                const std::array<std::string_view, kCount>& names) {
+  const auto found = std::ranges::find(names, setting.text);
+  if (found == names.end())
+    Throw(ErrorKind::kInvalid, "{} is {}; supported: {}", At(source, setting),
+          setting.text.substr(0, 40), fmt::join(names, ", "));
+  return static_cast<Enum>(found - names.begin());
+}
+
 // Takes what is of the side alone, its key without the side's name; false: it is the engines'.
 bool TakeOfSide(std::string_view source, const YamlSetting& whole, std::string_view key,
                 ServerSide& side) {
@@ -61,13 +74,9 @@ bool TakeOfSide(std::string_view source, const YamlSetting& whole, std::string_v
             "this one, in processes of their own under mpirun",
             At(source, whole));
   } else if (key == "router.type") {
-    constexpr std::array<std::string_view, 3> kRouters = {"round_robin", "load_balancing",
-                                                          "kv_cache_aware"};
-    const auto found = std::ranges::find(kRouters, whole.text);
-    if (found == kRouters.end())
-      Throw(ErrorKind::kInvalid, "{} is {}; supported: round_robin, load_balancing, kv_cache_aware",
-            At(source, whole), whole.text.substr(0, 40));
-    side.router = static_cast<ServerSide::Router>(found - kRouters.begin());
+    side.router = NamedValue<ServerSide::Router>(
+        source, whole,
+        std::array<std::string_view, 3>{"round_robin", "load_balancing", "kv_cache_aware"});
   } else if (IsOrLiesIn(key, "router")) {
     if (IsNone(whole)) return true;
     Throw(ErrorKind::kUnsupported, "{} is not supported; of a router its type is",
@@ -102,7 +111,8 @@ ConfigFile JudgeSide(std::string_view source, const Settings& settings) {
   ConfigFile file = JudgeSettings(settings, source);
   for (JudgedSetting& judged : file.settings)
     if (IsOrLiesIn(judged.key, "cache_transceiver_config"))
-      judged.reason = "keys and values are copied within one process, or through shared memory";
+      judged.reason =
+          "keys and values are copied within one process, or between two as kv_transfer says";
   return file;
 }
 
@@ -137,6 +147,9 @@ DisaggregatedFile ParseDisaggregatedFile(std::string_view text, std::string_view
       side->settings.push_back(std::move(setting));
     } else if (setting.key == "hostname") {
       file.hostname = setting.text;
+    } else if (setting.key == "kv_transfer") {
+      file.kv_transfer = NamedValue<KvTransfer>(
+          source, setting, std::array<std::string_view, 3>{"auto", "shared_memory", "network"});
     } else if (setting.key == "port") {
       file.port = NumberOf<int32_t>(source, setting, 0, 65535);
     } else {

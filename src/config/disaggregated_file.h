@@ -20,11 +20,16 @@ struct ServerSide {
   Router router = Router::kRoundRobin;
 };
 
+// How keys and values come from one process to another: through memory that both map where they are
+// on one host, else over TCP; the others force one of the two.
+enum class KvTransfer { kAuto, kSharedMemory, kNetwork };
+
 struct DisaggregatedFile {
   std::optional<std::string> hostname;
   std::optional<int32_t> port;
   ServerSide context;
   ServerSide generation;
+  KvTransfer kv_transfer = KvTransfer::kAuto;
   int64_t transfer_timeout_ms = 60'000;  // cache_transceiver_config.kv_transfer_timeout_ms
 };
 

@@ -31,7 +31,7 @@ EngineFlags FlagsOf(const ServerSide& side) {
 // The keys of TensorRT-LLM's example.
 TEST(DisaggregatedFile, GivesEachSideItsKeysAndThoseBesideBoth) {
   const DisaggregatedFile file = ParseDisaggregatedFile(
-      "hostname: 0.0.0.0\nport: 8300\nbackend: pytorch\nmax_batch_size: 9\n"
+      "hostname: 0.0.0.0\nport: 8300\nkv_transfer: network\nbackend: pytorch\nmax_batch_size: 9\n"
       "context_servers:\n"
       "  num_instances: 2\n"
       "  router: {type: load_balancing}\n"
@@ -47,6 +47,7 @@ TEST(DisaggregatedFile, GivesEachSideItsKeysAndThoseBesideBoth) {
       "a.yaml");
   EXPECT_EQ(file.hostname, "0.0.0.0");
   EXPECT_EQ(file.port, 8300);
+  EXPECT_EQ(file.kv_transfer, KvTransfer::kNetwork);
   EXPECT_EQ(file.transfer_timeout_ms, 700);
   EXPECT_EQ(file.context.num_instances, 2);
   EXPECT_EQ(file.context.router, ServerSide::Router::kLoadBalancing);
@@ -54,7 +55,7 @@ TEST(DisaggregatedFile, GivesEachSideItsKeysAndThoseBesideBoth) {
   EXPECT_EQ(context.tp, 2);
   EXPECT_EQ(context.max_num_tokens, 100);
   EXPECT_EQ(context.max_batch_size, 9);
-  EXPECT_EQ(context.sources.at("--max-num-tokens"), "a.yaml:9: max_num_tokens");
+  EXPECT_EQ(context.sources.at("--max-num-tokens"), "a.yaml:10: max_num_tokens");
   const EngineFlags generation = FlagsOf(file.generation);
   EXPECT_EQ(generation.tp, 4);
   EXPECT_TRUE(generation.attention_dp);
@@ -68,6 +69,7 @@ TEST(DisaggregatedFile, HasDefaultsForWhatIsNotSaid) {
   EXPECT_EQ(file.context.num_instances, 1);
   EXPECT_EQ(file.context.router, ServerSide::Router::kRoundRobin);
   EXPECT_EQ(file.transfer_timeout_ms, 60'000);
+  EXPECT_EQ(file.kv_transfer, KvTransfer::kAuto);
 }
 
 TEST(DisaggregatedFile, KnowsTheRouters) {
@@ -92,6 +94,8 @@ TEST(DisaggregatedFile, RefusesByNameWhatIsWrong) {
               HasSubstr("a.yaml:3: port is 70000"));
   EXPECT_THAT(Refusal(sides + "hostnam: a\n", ErrorKind::kInvalid),
               HasSubstr("unknown key \"hostnam\""));
+  EXPECT_THAT(Refusal(sides + "kv_transfer: rdma\n", ErrorKind::kInvalid),
+              HasSubstr("a.yaml:3: kv_transfer is rdma; supported: auto, shared_memory, network"));
   const auto context = [](const std::string& text) {
     return "generation_servers: {}\ncontext_servers: {" + text + "}\n";
   };

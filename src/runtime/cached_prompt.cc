@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/error.h"
 
@@ -18,82 +19,95 @@ model::TensorRank RankOf(const CachedSequence& sequence, size_t rank) {
   return {.rank = static_cast<int32_t>(rank), .size = static_cast<int32_t>(sequence.caches.size())};
 }
 
-// Some blocks of one class.
-struct BlockRange {
-  int64_t block_class = 0;
-  int64_t begin = 0;
-  int64_t end = 0;
-};
-
-std::byte* HeadAt(const TensorView& part, int64_t block, int64_t head) {
-  return static_cast<std::byte*>(part.raw_mutable()) + block * part.row_bytes() +
-         head * part.dim(2) * part.dim(3) * DTypeBytes(part.dtype());
-}
-
-// From one rank of the same number as there are in the other group: the same bytes.
-int64_t CopyBlocks(const CachedSequence& from, const CachedPart& to, const BlockRange& range) {
-  const auto c = static_cast<size_t>(range.block_class);
-  const kv::PagedCache& cache = *from.caches[static_cast<size_t>(to.rank.rank)];
-  int64_t num_bytes = 0;
-  for (auto i = static_cast<size_t>(range.begin); i < static_cast<size_t>(range.end); ++i) {
-    const auto source = cache.Block(range.block_class, from.tables[c].blocks[i]);
-    const auto target = to.cache.Block(range.block_class, to.tables[c].blocks[i]);
-    WIDELOAD_CHECK(source.size() == target.size(), "a block of {} bytes for one of {}",
-                   source.size(), target.size());
-    std::memcpy(target.data(), source.data(), source.size());
-    num_bytes += static_cast<int64_t>(source.size());
-  }
-  return num_bytes;
-}
-
-// One layer's heads of one rank, each from the first rank that has it.
-int64_t CopyHeads(const CachedSequence& from, const CachedPart& to, int64_t layer,
-                  const BlockRange& range) {
-  const model::LayerSpec& spec = from.spec->layers[static_cast<size_t>(layer)];
-  const parallel::Shard own = KvHeadsOf(spec, to.rank);
-  const auto c = static_cast<size_t>(range.block_class);
-  int64_t num_bytes = 0;
-  for (int64_t head = own.begin; head < own.end; ++head) {
-    size_t source = 0;
-    while (KvHeadsOf(spec, RankOf(from, source)).end <= head) ++source;
-    const int64_t first = KvHeadsOf(spec, RankOf(from, source)).begin;
-    const auto copy = [&](const TensorView& there, const TensorView& here) {
-      if (here.empty()) return;
-      const int64_t head_bytes = here.dim(2) * here.dim(3) * DTypeBytes(here.dtype());
-      for (auto i = static_cast<size_t>(range.begin); i < static_cast<size_t>(range.end); ++i)
-        std::memcpy(HeadAt(here, to.tables[c].blocks[i], head - own.begin),
-                    HeadAt(there, from.tables[c].blocks[i], head - first),
-                    static_cast<size_t>(head_bytes));
-      num_bytes += (range.end - range.begin) * head_bytes;
-    };
-    copy(from.caches[source]->Keys(layer), to.cache.Keys(layer));
-    copy(from.caches[source]->Values(layer), to.cache.Values(layer));
-  }
-  return num_bytes;
+// What one rank takes from another one of a layer's heads; nothing of those that an earlier rank
+// of the other's group has, too.
+parallel::Shard HeadsTaken(const model::LayerSpec& layer, const PartLink& link) {
+  const parallel::Shard own = KvHeadsOf(layer, link.to);
+  parallel::Shard taken = KvHeadsOf(layer, link.from);
+  if (link.from.rank > 0)
+    taken.begin = std::max(
+        taken.begin, KvHeadsOf(layer, {.rank = link.from.rank - 1, .size = link.from.size}).end);
+  taken.begin = std::max(taken.begin, own.begin);
+  taken.end = std::max(taken.begin, std::min(taken.end, own.end));
+  return taken;
 }
 
 }  // namespace
 
-int64_t CopyPart(const CachedSequence& from, const CachedPart& to, int64_t first_block) {
+std::vector<BlockPiece> PiecesOf(const model::ModelSpec& spec, const kv::PagedCache& cache,
+                                 int64_t block_class, const PartLink& link, LinkEnd end) {
+  if (cache.shape().classes[static_cast<size_t>(block_class)].num_blocks == 0) return {};
+  if (link.from.size == link.to.size) {
+    if (link.from.rank != link.to.rank) return {};
+    return {{.offset = 0, .num_bytes = std::ssize(cache.Block(block_class, 0))}};
+  }
+  std::vector<BlockPiece> pieces;
+  for (int64_t i = 0; i < spec.num_layers(); ++i) {
+    if (cache.block_class(i) != block_class) continue;
+    const model::LayerSpec& layer = spec.layers[static_cast<size_t>(i)];
+    const parallel::Shard taken = HeadsTaken(layer, link);
+    if (taken.size() == 0) continue;
+    const int64_t first = KvHeadsOf(layer, end == LinkEnd::kFrom ? link.from : link.to).begin;
+    const std::byte* const block = cache.Block(block_class, 0).data();
+    for (const TensorView& part : {cache.Keys(i), cache.Values(i)}) {
+      if (part.empty()) continue;
+      const int64_t head_bytes = part.dim(2) * part.dim(3) * DTypeBytes(part.dtype());
+      pieces.push_back({.offset = static_cast<const std::byte*>(part.raw()) - block +
+                                  (taken.begin - first) * head_bytes,
+                        .num_bytes = taken.size() * head_bytes});
+    }
+  }
+  return pieces;
+}
+
+std::span<const int32_t> HandedOver(const BlockTable& table, int64_t first_block) {
+  const auto begin = static_cast<size_t>(std::max(first_block, table.num_given_back));
+  return begin < table.blocks.size() ? std::span(table.blocks).subspan(begin)
+                                     : std::span<const int32_t>();
+}
+
+std::span<const int32_t> TakenInto(const BlockTable& to, const BlockTable& from,
+                                   int64_t first_block) {
+  const size_t count = HandedOver(from, first_block).size();
+  if (count == 0) return {};
+  const size_t end = from.blocks.size();
+  WIDELOAD_CHECK(to.blocks.size() >= end && std::cmp_less_equal(to.num_given_back, end - count),
+                 "blocks {} to {} for {} of which {} are given back", end - count, end,
+                 to.blocks.size(), to.num_given_back);
+  return std::span(to.blocks).subspan(end - count, count);
+}
+
+int64_t CopyFrom(const CachedSequence& from, size_t rank, const CachedPart& to,
+                 int64_t first_block) {
   WIDELOAD_CHECK(from.tables.size() == to.tables.size(), "{} block classes for {}",
                  from.tables.size(), to.tables.size());
+  const PartLink link{.from = RankOf(from, rank), .to = to.rank};
+  const kv::PagedCache& cache = *from.caches[rank];
   int64_t num_bytes = 0;
   for (size_t c = 0; c < from.tables.size(); ++c) {
-    const BlockRange range = {.block_class = static_cast<int64_t>(c),
-                              .begin = std::max(first_block, from.tables[c].num_given_back),
-                              .end = std::ssize(from.tables[c].blocks)};
-    WIDELOAD_CHECK(
-        std::ssize(to.tables[c].blocks) >= range.end && to.tables[c].num_given_back <= range.begin,
-        "blocks {} to {} for {} of which {} are given back", range.begin, range.end,
-        to.tables[c].blocks.size(), to.tables[c].num_given_back);
-    if (std::ssize(from.caches) == to.rank.size) {
-      num_bytes += CopyBlocks(from, to, range);
-      continue;
+    const std::span<const int32_t> sources = HandedOver(from.tables[c], first_block);
+    if (sources.empty()) continue;
+    const std::span<const int32_t> targets = TakenInto(to.tables[c], from.tables[c], first_block);
+    const auto block_class = static_cast<int64_t>(c);
+    const auto there = PiecesOf(*from.spec, cache, block_class, link, LinkEnd::kFrom);
+    const auto here = PiecesOf(*from.spec, to.cache, block_class, link, LinkEnd::kTo);
+    for (size_t i = 0; i < there.size(); ++i) {
+      WIDELOAD_CHECK(there[i].num_bytes == here[i].num_bytes, "{} bytes of a block for {}",
+                     there[i].num_bytes, here[i].num_bytes);
+      for (size_t b = 0; b < sources.size(); ++b)
+        std::memcpy(to.cache.Block(block_class, targets[b]).data() + here[i].offset,
+                    cache.Block(block_class, sources[b]).data() + there[i].offset,
+                    static_cast<size_t>(there[i].num_bytes));
+      num_bytes += std::ssize(sources) * there[i].num_bytes;
     }
-    for (int64_t layer = 0; layer < from.spec->num_layers(); ++layer)
-      if (to.cache.block_class(layer) == range.block_class)
-        num_bytes += CopyHeads(from, to, layer, range);
   }
+  return num_bytes;
+}
+
+int64_t CopyPart(const CachedSequence& from, const CachedPart& to, int64_t first_block) {
+  int64_t num_bytes = 0;
+  for (size_t rank = 0; rank < from.caches.size(); ++rank)
+    num_bytes += CopyFrom(from, rank, to, first_block);
   return num_bytes;
 }
 

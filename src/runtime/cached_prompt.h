@@ -33,6 +33,33 @@ struct CachedPart {
   std::span<const BlockTable> tables;
 };
 
+// Two ranks of engines of one model, of which one hands over to the other.
+struct PartLink {
+  model::TensorRank from;
+  model::TensorRank to;
+};
+enum class LinkEnd { kFrom, kTo };
+// Some bytes of a block.
+struct BlockPiece {
+  int64_t offset = 0;
+  int64_t num_bytes = 0;
+};
+
+// What `link.to` takes from `link.from` of each block of a class, as it lies in a block of `cache`,
+// which is that of one `end`: the other end has as many pieces of the same sizes. Between groups of
+// as many ranks a block as a whole, of the same rank; else of each layer the heads that it has,
+// each from the first rank that has them.
+std::vector<BlockPiece> PiecesOf(const model::ModelSpec& spec, const kv::PagedCache& cache,
+                                 int64_t block_class, const PartLink& link, LinkEnd end);
+// The blocks from `first_block` on that have not been given back.
+std::span<const int32_t> HandedOver(const BlockTable& table, int64_t first_block);
+// Those of `to` into which HandedOver(from, first_block) go.
+std::span<const int32_t> TakenInto(const BlockTable& to, const BlockTable& from,
+                                   int64_t first_block);
+// What CopyPart takes from one rank of the group of `from`, whose cache is within reach.
+int64_t CopyFrom(const CachedSequence& from, size_t rank, const CachedPart& to,
+                 int64_t first_block);
+
 // CopySequence of one rank's part of `to`.
 int64_t CopyPart(const CachedSequence& from, const CachedPart& to, int64_t first_block);
 
@@ -56,6 +83,12 @@ class PromptLease {
  private:
   CachedSequence prompt_;
   std::function<void()> release_;
+};
+
+// What came of fetching a prompt.
+struct FetchResult {
+  int64_t num_bytes = 0;  // that were written
+  std::string error;      // why not all were, for people; "": they were
 };
 
 // What an engine that goes on with a request gets.

@@ -41,18 +41,34 @@ SharedMemory MakeCacheSegment(const model::ModelSpec& spec, const EngineOptions&
                               CacheShapeOf(spec, options, rank).num_bytes());
 }
 
-void ContextCaches::Attach(const model::ModelSpec& spec, const CacheCard& card) {
+void ContextCaches::Attach(const model::ModelSpec& spec, const CacheCard& card,
+                           std::span<const CachePlace> places) {
   const EngineOptions options = card.Options();
-  Server server{.spec = &spec, .tp = card.tp, .segments = {}, .caches = {}};
+  Server server{.spec = &spec,
+                .tp = card.tp,
+                .segments = {},
+                .caches = {},
+                .readers = {},
+                .classes = CacheShapeOf(spec, options, 0).classes};
   for (int rank = 0; rank < options.num_ranks(); ++rank) {
+    const CachePlace place = places.empty() ? CachePlace{} : places[static_cast<size_t>(rank)];
+    SharedMemory& segment = server.segments.emplace_back();
+    std::optional<kv::PagedCache>& cache = server.caches.emplace_back();
+    std::unique_ptr<BlockReader>& reader = server.readers.emplace_back();
+    if (!place.is_mapped) {
+      reader = std::make_unique<BlockReader>(
+          place.service, fmt::format("rank {} of context server {}", rank, servers_.size()),
+          longest_silence_);
+      continue;
+    }
     const kv::CacheShape shape = CacheShapeOf(spec, options, rank);
-    server.segments.push_back(SharedMemory::Attach(CacheSegment(card.job.data(), rank)));
-    const std::span<std::byte> bytes = server.segments.back().bytes();
+    segment = SharedMemory::Attach(CacheSegment(card.job.data(), rank));
+    const std::span<std::byte> bytes = segment.bytes();
     if (std::ssize(bytes) != shape.num_bytes())
       Throw(ErrorKind::kCorrupt,
             "the KV cache of rank {} of context server {} has {} bytes, not {}", rank,
             servers_.size(), bytes.size(), shape.num_bytes());
-    server.caches.emplace_back(shape, bytes);
+    cache.emplace(shape, bytes);
   }
   servers_.push_back(std::move(server));
 }
@@ -66,7 +82,7 @@ CachedSequence ContextCaches::SequenceOf(int32_t server, int32_t group,
   const auto first = static_cast<size_t>(group) * size;
   if (group < 0 || first + size > there.caches.size())
     Throw(ErrorKind::kCorrupt, "group {} of context server {}", group, server);
-  const std::vector<kv::BlockClass>& classes = there.caches[first].shape().classes;
+  const std::vector<kv::BlockClass>& classes = there.classes;
   if (tables.size() != classes.size())
     Throw(ErrorKind::kCorrupt, "{} tables of blocks for {} classes", tables.size(), classes.size());
   for (size_t c = 0; c < tables.size(); ++c)
@@ -80,8 +96,30 @@ CachedSequence ContextCaches::SequenceOf(int32_t server, int32_t group,
                           .tables = {tables.begin(), tables.end()},
                           .group = group,
                           .server = server};
-  for (size_t i = first; i < first + size; ++i) sequence.caches.push_back(&there.caches[i]);
+  for (size_t i = first; i < first + size; ++i)
+    sequence.caches.push_back(there.caches[i] ? &*there.caches[i] : nullptr);
   return sequence;
+}
+
+// All ranks are asked before the first answer is read.
+FetchResult ContextCaches::Fetch(const CachedSequence& from, const CachedPart& to,
+                                 int64_t first_block, const std::function<void(bool)>& note_life) {
+  const Server& there = servers_[static_cast<size_t>(from.server)];
+  const size_t first = static_cast<size_t>(from.group) * from.caches.size();
+  const auto reader = [&](size_t rank) { return there.readers[first + rank].get(); };
+  for (size_t rank = 0; rank < from.caches.size(); ++rank)
+    if (reader(rank) != nullptr) reader(rank)->Ask(from, rank, to, first_block);
+  FetchResult all;
+  for (size_t rank = 0; rank < from.caches.size(); ++rank) {
+    if (reader(rank) == nullptr) {
+      all.num_bytes += CopyFrom(from, rank, to, first_block);
+      continue;
+    }
+    const FetchResult found = reader(rank)->Take(note_life);
+    all.num_bytes += found.num_bytes;
+    if (all.error.empty()) all.error = found.error;
+  }
+  return all;
 }
 
 }  // namespace wideload::runtime

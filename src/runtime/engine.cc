@@ -23,17 +23,6 @@ void CountEntry(GroupIteration& group, const PlanEntry& entry) {
 
 constexpr char kBrokenText[] = "a token was sampled that the grammar does not allow";
 
-// Whether a token is to be sampled within a grammar.
-bool HasGrammar(const MicroBatch& batch) {
-  const auto samples = [](const PlanEntry& entry) {
-    const Request& request = entry.sequence->request;
-    return entry.sample && (request.grammar != nullptr || !request.first_allowed.empty());
-  };
-  return !batch.is_empty() && std::ranges::any_of(batch.groups, [&](const auto& entries) {
-    return std::ranges::any_of(entries, samples);
-  });
-}
-
 SchedulerOptions MakeSchedulerOptions(const EngineOptions& options,
                                       std::vector<int64_t> kv_windows = {0}) {
   return {.num_groups = options.layout.dp,
@@ -228,23 +217,34 @@ void Engine::Release(RequestId id) {
   if (sequence != nullptr && sequence->is_held) Retire(id);
 }
 
-// While no rank computes.
-void Engine::FetchPrompts(const MicroBatch& batch) {
+// While no rank computes. Requests whose prompts cannot be had leave the batch.
+void Engine::FetchPrompts(MicroBatch& batch) {
   if (leases_.empty()) return;
-  for (const auto& entries : batch.groups)
-    for (const PlanEntry& entry : entries) {
-      const auto lease = leases_.find(entry.sequence->id);
-      if (lease == leases_.end()) continue;
-      const int64_t first_block = std::exchange(entry.sequence->fetch_from, -1);
-      if (first_block >= 0) {  // else it was preempted before it ran, and is computed here
-        const auto begin = std::chrono::steady_clock::now();
-        hand_over_.num_bytes +=
-            team_->Fetch(lease->second->prompt(), Cached(*entry.sequence), first_block);
-        hand_over_.ns += (std::chrono::steady_clock::now() - begin) / std::chrono::nanoseconds(1);
-        ++hand_over_.num_prompts;
-      }
-      leases_.erase(lease);
+  for (auto& entries : batch.groups)
+    std::erase_if(entries,
+                  [this](const PlanEntry& entry) { return !FetchPrompt(*entry.sequence); });
+}
+
+// False when the request has ended: nothing but its blocks, which are free again, was written.
+bool Engine::FetchPrompt(Sequence& sequence) {
+  const auto lease = leases_.find(sequence.id);
+  if (lease == leases_.end()) return true;
+  const int64_t first_block = std::exchange(sequence.fetch_from, -1);
+  if (first_block >= 0) {  // else it was preempted before it ran, and is computed here
+    const auto begin = std::chrono::steady_clock::now();
+    const FetchResult found = team_->Fetch(lease->second->prompt(), Cached(sequence), first_block);
+    hand_over_.num_bytes += found.num_bytes;
+    hand_over_.ns += (std::chrono::steady_clock::now() - begin) / std::chrono::nanoseconds(1);
+    if (!found.error.empty()) {
+      LogWarn("the keys and values of a prompt could not be read: {}", found.error);
+      Fail(sequence.id,
+           fmt::format("the keys and values of the prompt could not be read: {}", found.error));
+      return false;
     }
+    ++hand_over_.num_prompts;
+  }
+  leases_.erase(lease);
+  return true;
 }
 
 void Engine::Retire(RequestId id) {
@@ -288,8 +288,10 @@ bool Engine::PlanNext() {
         for (size_t g = 0; g < plan.groups.size(); ++g)
           next.groups[g].assign(plan.groups[g].begin(), plan.groups[g].end());
         FetchPrompts(next);
-        next.iteration = pipeline.num_planned++;
-        return true;
+        if (next.HasEntries()) {
+          next.iteration = pipeline.num_planned++;
+          return true;
+        }
       }
     }
     if (!pipeline.is_empty()) return true;
@@ -320,7 +322,7 @@ std::span<const Event> Engine::Step(const std::function<void()>& meanwhile) {
   {
     const trace::Span span(trace::SpanKind::kStep);
     TeamStep step{.stages = pipeline.stages, .meanwhile = meanwhile};
-    if (HasGrammar(first)) step.note_allowed = [this, &first] { NoteAllowedTokens(first); };
+    if (first.HasGrammar()) step.note_allowed = [this, &first] { NoteAllowedTokens(first); };
     team_->Run(step);
   }
   CountRows(pipeline.stages);

@@ -56,7 +56,8 @@ class Engine {
   RequestId Submit(Request request);
   // Takes a request whose prompt another engine has computed (HandOverRefusal): goes on behind
   // `prompt.token`, of which there is no event, with the bits of an engine that has computed it
-  // itself. The lease ends when the keys and values are here. No request with prompt_logits.
+  // itself. The lease ends when the keys and values are here; where they cannot be had the request
+  // ends with an error. No request with prompt_logits.
   RequestId SubmitComputed(Request request, ComputedPrompt prompt);
   // Whether the request still waits for its prompt's keys and values.
   bool HasLease(RequestId id) const { return leases_.contains(id); }
@@ -172,7 +173,8 @@ class Engine {
   bool PlanNext();
   bool IsOnItsWay(RequestId id) const;
   CachedSequence Cached(const Sequence& sequence) const;
-  void FetchPrompts(const MicroBatch& batch);
+  void FetchPrompts(MicroBatch& batch);
+  bool FetchPrompt(Sequence& sequence);
   void Collect(const MicroBatch& batch);
   void CountRows(std::span<MicroBatch* const> stages);
   void DeliverPromptLogits(const PlanEntry& entry, const RankOutput& output);

@@ -54,8 +54,9 @@ class RankTeam {
   // Of a rank's first micro-batch; read and written between iterations only.
   const kv::PagedCache* cache(size_t r) const { return &members_[r]->rank->cache(); }
   // CopySequence; between iterations only.
-  static int64_t Fetch(const CachedSequence& from, const CachedSequence& to, int64_t first_block) {
-    return CopySequence(from, to, first_block);
+  static FetchResult Fetch(const CachedSequence& from, const CachedSequence& to,
+                           int64_t first_block) {
+    return {.num_bytes = CopySequence(from, to, first_block), .error = {}};
   }
   void SetRecorder(statistics::Recorder* recorder);
   // Whether results have routed_counts, from the next iteration on; after Start.

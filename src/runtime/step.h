@@ -26,6 +26,19 @@ struct MicroBatch {
   moe::SharedPlacements announced;                   // the table after it; of a team of threads
 
   bool is_empty() const { return iteration < 0; }
+  bool HasEntries() const {
+    return std::ranges::any_of(groups, [](const auto& entries) { return !entries.empty(); });
+  }
+  // Whether a token is to be sampled within a grammar.
+  bool HasGrammar() const {
+    const auto samples = [](const PlanEntry& entry) {
+      const Request& request = entry.sequence->request;
+      return entry.sample && (request.grammar != nullptr || !request.first_allowed.empty());
+    };
+    return !is_empty() && std::ranges::any_of(groups, [&](const auto& entries) {
+      return std::ranges::any_of(entries, samples);
+    });
+  }
   int64_t NumTokens(size_t group) const {
     int64_t tokens = 0;
     for (const PlanEntry& entry : groups[group]) tokens += entry.count;

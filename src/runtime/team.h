@@ -45,7 +45,7 @@ class Team {
   const kv::PagedCache* cache(size_t r) const {
     return Visit([r](auto& team) { return team.cache(r); });
   }
-  int64_t Fetch(const CachedSequence& from, const CachedSequence& to, int64_t first_block) {
+  FetchResult Fetch(const CachedSequence& from, const CachedSequence& to, int64_t first_block) {
     return Visit([&](auto& team) { return team.Fetch(from, to, first_block); });
   }
   void SetRecorder(statistics::Recorder* recorder) {

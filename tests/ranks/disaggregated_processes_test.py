@@ -18,6 +18,7 @@ from serve_support import Server  # noqa: E402
 
 FILE = """
 port: 0
+kv_transfer: {transfer}
 max_seq_len: 1024
 threads: 1
 context_servers: {{num_instances: {instances}, {context}}}
@@ -26,12 +27,12 @@ generation_servers: {{{generation}}}
 
 
 class Serving(CliTest):
-    def file(self, instances=1, context="max_num_tokens: 64", generation="max_batch_size: 16"):
-        return self.path("sides.yaml", FILE.format(instances=instances, context=context, generation=generation))
+    def file(self, instances=1, context="max_num_tokens: 64", generation="max_batch_size: 16", transfer="auto"):
+        return self.path("sides.yaml", FILE.format(instances=instances, context=context, generation=generation, transfer=transfer))
 
-    def serving(self, num_ranks, path, *flags):
+    def serving(self, num_ranks, path, *flags, wrapper=()):
         """(the server, the pids of its ranks)"""
-        server = Server("--config", path, *flags, command=(MPIRUN, "--enable-recovery", "-n", str(num_ranks), str(PROGRAM)),
+        server = Server("--config", path, *flags, command=(MPIRUN, "--enable-recovery", "-n", str(num_ranks), *wrapper, str(PROGRAM)),
                         env=ENVIRONMENT, words=("serve", "disaggregated"))
         self.addCleanup(server.process.kill)
         ranks = Ranks.__new__(Ranks)
@@ -50,6 +51,8 @@ class Serving(CliTest):
         expected = answers(one)
         self.assertEqual(one.end(), 0)
         for num_ranks, *sides in ((2, 1),
+                                  (3, 1, "max_num_tokens: 64", "tensor_parallel_size: 2", "network"),
+                                  (4, 1, "tensor_parallel_size: 2", "tensor_parallel_size: 2, enable_attention_dp: true", "network"),
                                   (4, 2, "max_num_tokens: 64", "tensor_parallel_size: 2"),
                                   (4, 1, "tensor_parallel_size: 2", "tensor_parallel_size: 2, enable_attention_dp: true")):
             path = self.file(*sides)
@@ -88,6 +91,29 @@ class Serving(CliTest):
         self.ended(server, pids)  # mpirun with --enable-recovery says nothing
         self.assertRegex(server.stderr(), "error: a context server has ended before the others")
 
+    def test_a_prompt_that_cannot_be_fetched_costs_its_request_alone(self):
+        server, pids = self.serving(3, self.file(2, generation="max_batch_size: 2", transfer="network"))
+
+        def ask(_):
+            return server.post("/v1/completions", prompt="The history", max_tokens=40, ignore_eos=True)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            long = [pool.submit(lambda: server.post("/v1/completions", prompt="Once", max_tokens=900, ignore_eos=True))
+                    for _ in range(2)]
+            server.wait_until(lambda: server.metric("handed_over_prompts_total") == 2, "two prompts are handed over")
+            asked = [pool.submit(ask, i) for i in range(4)]
+            server.wait_until(lambda: server.metric("context_prompts_total") == 6, "the prompts are computed")
+            os.kill(pids[1], signal.SIGKILL)
+            found = [answer.result() for answer in asked]
+            for answer in long:
+                self.assertEqual(answer.result()[0], 200)
+        self.assertEqual(sorted(status for status, _ in found), [200, 200, 500, 500])
+        for status, body in found:
+            if status == 500:
+                self.assertIn("keys and values of the prompt could not be read: rank 0 of context server 0", body["error"]["message"])
+        self.assertEqual(ask(0)[0], 200)
+        os.kill(pids[0], signal.SIGTERM)
+        self.ended(server, pids)
+
     def test_a_dead_generation_server_ends_all(self):
         server, pids = self.serving(2, self.file())
         os.kill(pids[0], signal.SIGKILL)
@@ -102,6 +128,16 @@ class Serving(CliTest):
         os.kill(pids[1], signal.SIGTERM)
         self.assertEqual(self.ended(server, pids), 0, server.stderr())
 
+    def test_servers_of_several_hosts_send_what_they_cannot_share(self):
+        apart = ("sh", "-c", 'WIDELOAD_HOST_ID=$OMPI_COMM_WORLD_RANK exec "$0" "$@"')
+        server, pids = self.serving(2, self.file(), wrapper=apart)
+        status, body = server.post("/v1/completions", prompt="Once", max_tokens=9, ignore_eos=True)
+        self.assertEqual((status, body["usage"]["completion_tokens"]), (200, 9))
+        server.wait_idle()
+        self.assertGreater(server.metric("handed_over_bytes_total"), 0)
+        os.kill(pids[0], signal.SIGTERM)
+        self.assertEqual(self.ended(server, pids), 0, server.stderr())
+
     def refused(self, num_ranks, path, text, *flags):
         ranks = Ranks(self, num_ranks, ["serve", "disaggregated", "--config", path, *flags])
         self.assertEqual(ranks.end(), 2, ranks.stderr())
@@ -111,6 +147,7 @@ class Serving(CliTest):
     def test_what_is_wrong_is_said_once(self):
         self.refused(3, self.file(), "has servers of 2 ranks in all (1 to generate, 1 x 1 for prompts), and 3 processes were started")
         self.refused(2, self.file(context="max_num_tokens: 64, model: /nowhere", generation="model: /nowhere"), "/nowhere")
+        self.refused(2, self.file(transfer="rdma"), "kv_transfer is rdma; supported: auto, shared_memory, network")
         self.refused(2, self.file(), "--ssl-certfile", "--ssl-keyfile", "/nowhere")
 
 

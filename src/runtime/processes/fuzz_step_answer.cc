@@ -88,6 +88,14 @@ void ReadAsTracks(const std::vector<std::byte>& bytes) {
   WIDELOAD_CHECK(read_again.size() == tracks.size(), "{} tracks", read_again.size());
 }
 
+void ReadAsFetched(const std::vector<std::byte>& bytes) {
+  try {
+    WIDELOAD_CHECK(ReadFetchAnswer(bytes).num_bytes >= 0, "fewer bytes than none");
+  } catch (const Error&) {
+    // a refusal is an answer
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -99,6 +107,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size > 1) std::memcpy(bytes.data(), data + 1, size - 1);
   Read(question, bytes, count_routed);
   ReadAsTracks(bytes);
+  ReadAsFetched(bytes);
   bytes = right;
   for (size_t i = 1; i + 2 < size; i += 3) {
     const size_t at = (size_t{data[i]} << 8 | data[i + 1]) % (bytes.size() + 1);

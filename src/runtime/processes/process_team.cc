@@ -109,11 +109,26 @@ void ProcessTeam::TakeAnswer(Peer& peer, const TeamStep& step) {
     recorder_->RecordIteration(EpRank(r), head.iteration, extras.routed_counts);
 }
 
-int64_t ProcessTeam::Fetch(const CachedSequence& from, const CachedSequence& to,
-                           int64_t first_block) {
+FetchResult FetchPart(const RankLinks& links, const CachedSequence& from, const CachedPart& to,
+                      int64_t first_block) {
+  // It gets on: how long it waits is bounded there.
+  return links.contexts->Fetch(from, to, first_block, [&](bool) {
+    links.group->progress().fetch_add(1, std::memory_order_relaxed);
+    links.group->Beat();
+  });
+}
+
+FetchResult ProcessTeam::Fetch(const CachedSequence& from, const CachedSequence& to,
+                               int64_t first_block) {
   if (failure_) std::rethrow_exception(failure_);
   const int first_rank = to.group * layout_.tp;
-  int64_t num_bytes = 0;
+  FetchResult all;
+  const auto add = [&](int rank, FetchResult found) {
+    all.num_bytes += found.num_bytes;
+    if (all.error.empty() && !found.error.empty())
+      all.error = layout_.world() == 1 ? std::move(found.error)
+                                       : fmt::format("rank {}: {}", rank, found.error);
+  };
   try {
     WIDELOAD_CHECK(from.server >= 0, "prompts of this process for ranks that are others");
     OrderWriter::WriteFetch({.server = from.server,
@@ -125,19 +140,19 @@ int64_t ProcessTeam::Fetch(const CachedSequence& from, const CachedSequence& to,
     for (int r = std::max(first_rank, 1); r < first_rank + layout_.tp; ++r)
       channel_.Send(r, bytes_);
     if (first_rank == 0)
-      num_bytes = CopyPart(
-          from,
-          {.rank = {.rank = 0, .size = layout_.tp}, .cache = rank_->cache(), .tables = to.tables},
-          first_block);
+      add(0, FetchPart(links_, from,
+                       {.rank = {.rank = 0, .size = layout_.tp},
+                        .cache = rank_->cache(),
+                        .tables = to.tables},
+                       first_block));
     for (int r = std::max(first_rank, 1); r < first_rank + layout_.tp; ++r)
-      num_bytes += ByteReader(channel_.Receive(r, MessageChannel::Patience::kDeadline,
-                                               "the blocks of a computed prompt"))
-                       .Take<int64_t>();
+      add(r, ReadFetchAnswer(channel_.Receive(r, MessageChannel::Patience::kDeadline,
+                                              "the blocks of a computed prompt")));
   } catch (const std::exception& failure) {
     EndGroup(failure);
     throw;
   }
-  return num_bytes;
+  return all;
 }
 
 std::vector<trace::TrackData> ProcessTeam::ReadTrace() {

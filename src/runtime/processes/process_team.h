@@ -33,10 +33,15 @@ struct RankLinks {
   // Of rank 0: told when another rank says that a signal has asked it to end. May be empty.
   std::function<void(int)> on_signal = {};
   // Of a generation server: the caches from which prompts are fetched; null: there are none.
-  const ContextCaches* contexts = nullptr;
+  ContextCaches* contexts = nullptr;
   // Told what has ended this rank, before its memory is given back. May be empty.
   std::function<void(const std::exception&)> on_failure = {};
 };
+
+// ContextCaches::Fetch of links.contexts on a rank; others see that it lives while it waits for
+// what it has asked for.
+FetchResult FetchPart(const RankLinks& links, const CachedSequence& from, const CachedPart& to,
+                      int64_t first_block);
 
 // 0 when the model has no experts. Errors: as MakeMoeLayout.
 int64_t ExchangeSegmentBytes(const model::Model& model, const EngineOptions& options);
@@ -68,8 +73,9 @@ class ProcessTeam {
   // Null: it is not in this process's reach.
   const kv::PagedCache* cache(size_t r) const { return r == 0 ? &rank_->cache() : nullptr; }
   // CopySequence between iterations, each rank of the group of `to` its part, from a server of
-  // links.contexts. Errors: as Run.
-  int64_t Fetch(const CachedSequence& from, const CachedSequence& to, int64_t first_block);
+  // links.contexts. Where one of them cannot, the result has its error when all have ended, and
+  // blocks of `to` may have been written. Errors: as Run.
+  FetchResult Fetch(const CachedSequence& from, const CachedSequence& to, int64_t first_block);
   // As those of RankTeam.
   void SetRecorder(statistics::Recorder* recorder);
   // Likewise.

@@ -28,14 +28,13 @@ void RankServer::Serve() {
   }
 }
 
-// Returns the bytes written.
-int64_t RankServer::Fetch(const FetchOrder& order) const {
+FetchResult RankServer::Fetch(const FetchOrder& order) const {
   if (links_.contexts == nullptr)
     Throw(ErrorKind::kCorrupt, "an order to fetch of context server {}: there is none",
           order.server);
-  return CopyPart(links_.contexts->SequenceOf(order.server, order.group, order.from),
-                  {.rank = tensor_rank_, .cache = rank_->cache(), .tables = order.to},
-                  order.first_block);
+  return FetchPart(links_, links_.contexts->SequenceOf(order.server, order.group, order.from),
+                   {.rank = tensor_rank_, .cache = rank_->cache(), .tables = order.to},
+                   order.first_block);
 }
 
 // False once no order follows.
@@ -54,7 +53,7 @@ bool RankServer::ServeOne() {
     return true;
   }
   if (order.kind == OrderKind::kFetch) {
-    ByteWriter(bytes_).Put(Fetch(order.fetch));
+    WriteFetchAnswer(Fetch(order.fetch), bytes_);
     channel_.Send(0, bytes_);
     return true;
   }

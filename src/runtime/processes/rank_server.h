@@ -20,7 +20,7 @@ class RankServer {
 
  private:
   bool ServeOne();
-  int64_t Fetch(const FetchOrder& order) const;
+  FetchResult Fetch(const FetchOrder& order) const;
 
   const trace::Trace* trace_;  // null: nothing is traced
   PlacementState placements_;

@@ -75,6 +75,21 @@ void ReadTracks(std::span<const std::byte> bytes, std::vector<trace::TrackData>&
     Throw(ErrorKind::kCorrupt, "an answer of {} bytes is too long", bytes.size());
 }
 
+void WriteFetchAnswer(const FetchResult& result, std::vector<std::byte>& bytes) {
+  ByteWriter writer(bytes);
+  writer.Put(result.num_bytes);
+  writer.PutText(result.error);
+}
+
+FetchResult ReadFetchAnswer(std::span<const std::byte> bytes) {
+  ByteReader reader(bytes);
+  FetchResult result{.num_bytes = reader.Take<int64_t>(), .error = {}};
+  result.error = reader.TakeText();
+  if (!reader.is_at_end() || result.num_bytes < 0)
+    Throw(ErrorKind::kCorrupt, "an answer of {} fetched bytes", result.num_bytes);
+  return result;
+}
+
 void AnswerReader::Read(std::span<const std::byte> bytes, const Asked& asked,
                         const AnswerShape& shape) {
   const std::span<const PlanEntry> entries = asked.entries;

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "runtime/cached_prompt.h"
 #include "runtime/processes/wire.h"
 #include "runtime/rank.h"
 #include "trace/trace.h"
@@ -27,6 +28,11 @@ void WriteAnswer(std::span<const PlanEntry> entries, const RankResult& result,
 void WriteTracks(std::span<const trace::TrackData> tracks, std::vector<std::byte>& bytes);
 // Adds what was written. Errors: kCorrupt.
 void ReadTracks(std::span<const std::byte> bytes, std::vector<trace::TrackData>& tracks);
+
+// What came of an order to fetch. Overwrites `bytes`.
+void WriteFetchAnswer(const FetchResult& result, std::vector<std::byte>& bytes);
+// Errors: kCorrupt.
+FetchResult ReadFetchAnswer(std::span<const std::byte> bytes);
 
 // What the answers of a run have in common.
 struct AnswerShape {

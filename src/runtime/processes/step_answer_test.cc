@@ -153,6 +153,17 @@ TEST(TracksOfAnAnswer, AreRefusedWhenTheyAreNotWhole) {
   EXPECT_THROW(ReadTracks(bytes, tracks), Error);
 }
 
+TEST(FetchAnswer, SaysWhatCameOrWhyNotAndIsRefusedWhenItIsNotWhole) {
+  std::vector<std::byte> bytes;
+  WriteFetchAnswer({.num_bytes = 12, .error = "why"}, bytes);
+  EXPECT_EQ(ReadFetchAnswer(bytes).num_bytes, 12);
+  EXPECT_EQ(ReadFetchAnswer(bytes).error, "why");
+  for (size_t size = 0; size < bytes.size(); ++size)
+    EXPECT_THROW(ReadFetchAnswer(std::span(bytes).first(size)), Error) << size;
+  WriteFetchAnswer({.num_bytes = -1, .error = ""}, bytes);
+  EXPECT_THROW(ReadFetchAnswer(bytes), Error);
+}
+
 TEST(TracksOfAnAnswer, AreRefusedWithASpanOfNoKind) {
   trace::Event event;
   event.kind = static_cast<trace::SpanKind>(trace::kNumSpanKinds);

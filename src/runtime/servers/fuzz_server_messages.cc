@@ -1,11 +1,12 @@
-// What servers say to each other: right messages of which the input changes a byte, and arbitrary
-// bytes. What is read can be written again and says the same.
+// What servers say to each other, of prompts and of blocks: right messages of which the input
+// changes a byte, and arbitrary bytes. What is read can be written again and says the same.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
 #include "base/error.h"
+#include "runtime/servers/block_request.h"
 #include "runtime/servers/server_messages.h"
 
 namespace {
@@ -38,16 +39,41 @@ void Read(const std::vector<std::byte>& bytes) {
   }
 }
 
+// Blocks of two classes, of 9 and 5. What is read is within them.
+void ReadRequest(const std::vector<std::byte>& bytes) {
+  constexpr int64_t kNumBlocks[] = {9, 5};
+  try {
+    const BlockRequest request = ReadBlockRequest(bytes, kNumBlocks);
+    for (size_t c = 0; c < request.blocks.size(); ++c)
+      for (const int32_t block : request.blocks[c])
+        WIDELOAD_CHECK(block >= 0 && block < kNumBlocks[c], "block {} was let through", block);
+    std::vector<std::byte> again;
+    WriteBlockRequest(request, again);
+    ReadBlockRequest(again, kNumBlocks);
+  } catch (const Error&) {
+    // a refusal is an answer
+  }
+}
+
+// Changes bytes as the input says.
+void Change(std::vector<std::byte>& bytes, const uint8_t* data, size_t size) {
+  for (size_t i = 1; i + 2 < size; i += 3)
+    bytes[(data[i] + size_t{256} * data[i + 1]) % bytes.size()] = std::byte{data[i + 2]};
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<std::byte> bytes(size);
   if (size > 0) std::memcpy(bytes.data(), data, size);
   Read(bytes);
+  ReadRequest(bytes);
   if (size < 4) return 0;
   WriteMessage(RightMessage(data[0]), bytes);
-  for (size_t i = 1; i + 2 < size; i += 3)
-    bytes[(data[i] + size_t{256} * data[i + 1]) % bytes.size()] = std::byte{data[i + 2]};
+  Change(bytes, data, size);
   Read(bytes);
+  WriteBlockRequest({.reader = {.rank = 1, .size = 2}, .blocks = {{0, 8, 3}, {4}}}, bytes);
+  Change(bytes, data, size);
+  ReadRequest(bytes);
   return 0;
 }

@@ -5,10 +5,13 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/descriptor.h"
@@ -27,11 +30,22 @@ class MessageSocket {
   // The next message, aligned to 16 bytes; nothing once the peer is gone or Close was called. One
   // thread at a time.
   std::optional<std::vector<std::byte>> Receive();
+  // Send of one message that lies in pieces, and the receipt of one of exactly their length into
+  // them. Of the latter: one thread at a time; `note_life` is called while it waits, with whether
+  // something has come since. False once the peer is gone, says something of another length, or has
+  // said nothing for `longest_silence`; then nothing more can be received.
+  using Pieces = std::vector<std::span<std::byte>>;
+  void SendPieces(const Pieces& pieces);
+  bool ReceiveInto(const Pieces& pieces, std::chrono::milliseconds longest_silence,
+                   const std::function<void(bool)>& note_life);
+  // Whether nothing more can come or be sent.
+  bool is_closed() const { return is_closed_; }
   // Any thread: ends Receive on both sides, after what has been sent.
   void Close();
 
  private:
   bool ReceiveAll(std::span<std::byte> bytes);
+  bool SendAllOf(std::span<const std::byte> first, const Pieces& rest);
 
   Descriptor socket_;
   std::mutex send_mutex_;
@@ -47,13 +61,26 @@ class MessageListener {
   const comm::LifeCard& card() const { return card_; }
   // The next server's connection. Errors: kRunFailed when none has come within `limit`.
   std::unique_ptr<MessageSocket> Accept(std::chrono::milliseconds limit);
+  // The same without a limit, and greeted with a first message, the token; null once Close was
+  // called.
+  std::unique_ptr<MessageSocket> AcceptAndGreet();
+  // Any thread.
+  void Close();
 
  private:
   Descriptor listener_;
   comm::LifeCard card_;
+  std::atomic<bool> is_closed_{false};
 };
 
-// Connects to the listener with this card. Errors: kRunFailed when it is not to be reached.
-std::unique_ptr<MessageSocket> ConnectTo(const comm::LifeCard& card);
+// Connects to the listener with this card, which `whose` names for people. Errors: kRunFailed when
+// it is not to be reached.
+std::unique_ptr<MessageSocket> ConnectTo(const comm::LifeCard& card,
+                                         std::string_view whose = "the generation server");
+// The same where the other side calls AcceptAndGreet: another program at one of the addresses is
+// not taken for it, and the card keeps the right address alone. Waits for each address at most
+// `limit` to connect and for the greeting.
+std::unique_ptr<MessageSocket> ConnectAndHear(comm::LifeCard& card, std::string_view whose,
+                                              std::chrono::milliseconds limit);
 
 }  // namespace wideload::runtime

@@ -218,7 +218,8 @@ void AgreeOnStart(ProcessWorld& world, const config::EngineFlags& flags,
   world.Together([&] {
     session.bytes = MeasureModel(flags, session);
     options.num_kv_blocks = PlanMemory(flags, session.spec, session.bytes, places, options);
-    CheckSharedMemoryOf(world, options, session, settings.shares_caches);
+    CheckSharedMemoryOf(world, options, session,
+                        settings.cache_place == StartSettings::CachePlace::kShared);
   });
   options.num_kv_blocks = std::ranges::min(world.Gather(options.num_kv_blocks));
   session.memory = MemoryParts(session.spec, session.bytes, places, options);
@@ -226,10 +227,18 @@ void AgreeOnStart(ProcessWorld& world, const config::EngineFlags& flags,
 }
 
 // This rank's, for ranks of other engines.
-void ShareCache(const ProcessWorld& world, Session& session, EngineOptions& options) {
-  session.cache = MakeCacheSegment(session.spec, options, world.job(), world.rank());
+void PlaceCache(const ProcessWorld& world, StartSettings::CachePlace place, Session& session,
+                EngineOptions& options) {
+  if (place == StartSettings::CachePlace::kOwn) return;
   options.cache_memory.resize(static_cast<size_t>(world.size()));
-  options.cache_memory[static_cast<size_t>(world.rank())] = session.cache.bytes();
+  std::span<std::byte>& memory = options.cache_memory[static_cast<size_t>(world.rank())];
+  if (place == StartSettings::CachePlace::kShared) {
+    session.cache = MakeCacheSegment(session.spec, options, world.job(), world.rank());
+    memory = session.cache.bytes();
+  } else {
+    session.cache_block = Buffer(CacheShapeOf(session.spec, options, world.rank()).num_bytes());
+    memory = {session.cache_block.data(), static_cast<size_t>(session.cache_block.num_bytes())};
+  }
 }
 
 Session StartOnProcesses(ProcessWorld& world, const config::EngineFlags& flags,
@@ -251,7 +260,7 @@ Session StartOnProcesses(ProcessWorld& world, const config::EngineFlags& flags,
   world.Together([&] { LimitContext(longest, options); });
   LoadOnProcesses(world, flags, session);
   world.Together([&] {
-    if (settings.shares_caches) ShareCache(world, session, options);
+    PlaceCache(world, settings.cache_place, session, options);
     session.links = world.Connect(options, ExchangeSegmentBytes(*session.model, options));
     session.links->view.contexts = settings.contexts;
     session.links->view.pending_signal = settings.pending_signal;

@@ -18,6 +18,7 @@
 #include "runtime/engine.h"
 #include "runtime/processes/process_world.h"
 #include "runtime/processes/rank_server.h"
+#include "runtime/servers/block_service.h"
 #include "runtime/start/memory_sums.h"
 #include "statistics/recorder.h"
 #include "trace/trace.h"
@@ -47,10 +48,12 @@ struct Session {
   std::unique_ptr<statistics::Recorder> recorder;
   std::string trace_path;                      // of rank 0; empty: nothing is traced
   std::unique_ptr<trace::Trace> trace;         // of this process; null: nothing is traced
-  SharedMemory cache;                          // of this rank, with StartSettings::shares_caches
+  SharedMemory cache;                          // of this rank, with StartSettings::kShared
+  Buffer cache_block;                          // likewise, with kBlock
   std::unique_ptr<ProcessWorld::Links> links;  // of ranks that are processes
   std::unique_ptr<Engine> engine;              // null on ranks other than 0
   std::unique_ptr<RankServer> server;          // only there
+  std::unique_ptr<BlockService> blocks;        // of this rank's cache; null: nobody asks for it
   int64_t context = 0;  // tokens that a request may have, as the flags or the model say
   double load_seconds = 0;
   ModelBytes bytes;
@@ -72,10 +75,12 @@ struct StartSettings {
   // Of ranks that are processes: as in RankLinks.
   std::function<int()> pending_signal = {};
   std::function<void(int)> on_signal = {};
-  // Likewise: whether their KV caches lie in shared memory, as CacheSegment of the world's job.
-  bool shares_caches = false;
+  // Likewise: whether their KV caches are for ranks of other engines: in shared memory, as
+  // CacheSegment of the world's job, or Session::cache_block.
+  enum class CachePlace { kOwn, kShared, kBlock };
+  CachePlace cache_place = CachePlace::kOwn;
   // Likewise: see RankLinks. It may be filled later, before the first prompt is fetched.
-  const ContextCaches* contexts = nullptr;
+  ContextCaches* contexts = nullptr;
   // Likewise: called on all ranks when each has its memory and its links, before the engine begins;
   // what it throws, all throw.
   std::function<void(Session&, const EngineOptions&)> before_begin = {};
