@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <ctime>
+#include <limits>
 #include <random>
 
 #include "base/error.h"
@@ -11,6 +12,7 @@
 #include "serve/dashboard_data.h"
 #include "serve/engine_metrics.h"
 #include "serve/openapi.h"
+#include "serve/server_info.h"
 #include "serve/web_page.h"
 
 namespace wideload::serve {
@@ -24,6 +26,10 @@ uint64_t RandomNumber() {
   std::random_device device;
   return (uint64_t{device()} << 32) ^ device();
 }
+
+// Of one model; its name comes behind it.
+constexpr std::string_view kModelPath = "/v1/models/{model}";
+constexpr std::string_view kModelPrefix = kModelPath.substr(0, kModelPath.find('{'));
 
 const char* IdPrefix(Operation operation) {
   return operation == kChat ? "chatcmpl-" : operation == kResponses ? "resp_" : "cmpl-";
@@ -56,9 +62,13 @@ std::span<const Api::Route> Api::Routes() {
       Route{"POST", "/detokenize", kDetokenize},
       Route{"POST", "/apply-template", kApplyTemplate},
       Route{"GET", "/v1/models", 0, &Api::Models},
+      Route{"GET", kModelPath, 0, &Api::Model},
       Route{"GET", "/health", 0, &Api::Health, true},
+      Route{"GET", "/health_generate"},
       Route{"GET", "/ready", 0, &Api::Ready},
       Route{"GET", "/version", 0, &Api::Version},
+      Route{"GET", "/server_info", 0, &Api::ServerInfo},
+      Route{"GET", "/tokenizer_info", 0, &Api::TokenizerInfo},
       Route{"GET", "/metrics", 0, &Api::MetricsText},
       Route{"GET", "/prometheus/metrics", 0, &Api::MetricsText},
       Route{"GET", "/openapi.json", 0, &Api::OpenApi},
@@ -70,9 +80,14 @@ std::span<const Api::Route> Api::Routes() {
   return kRoutes;
 }
 
+bool Api::HasPath(const Route& route, std::string_view path) {
+  if (route.path != kModelPath) return route.path == path;
+  return path.size() > kModelPrefix.size() && path.starts_with(kModelPrefix);
+}
+
 const Api::Route* Api::FindRoute(std::string_view method, std::string_view path) {
   for (const Route& route : Routes())
-    if (route.method == method && route.path == path) return &route;
+    if (route.method == method && HasPath(route, path)) return &route;
   return nullptr;
 }
 
@@ -146,7 +161,7 @@ std::optional<HttpResponse> Api::CheckRoute(const ApiKeys& keys, const HttpReque
   if (route != nullptr) return std::nullopt;
   std::string allowed;
   for (const Route& other : Routes())
-    if (other.path == request.path) allowed = other.method;
+    if (HasPath(other, request.path)) allowed = other.method;
   if (allowed.empty())
     return RefusalResponse(
         {.status = 404, .message = "there is no such route", .code = "unknown_route"});
@@ -160,6 +175,7 @@ std::optional<HttpResponse> Api::CheckRoute(const ApiKeys& keys, const HttpReque
 void Api::Handle(const HttpExchange& exchange) {
   const Route& route = *FindRoute(exchange.request().method, exchange.request().path);
   if (route.get != nullptr) return exchange.Respond((this->*route.get)(exchange.request()));
+  if (route.operation == 0) return HealthGenerate(exchange);
   const auto ticket = std::make_shared<Ticket>(counts_);
   if (num_open() > options_.max_open_requests) {
     metrics_.CountRejected("requests");
@@ -201,7 +217,7 @@ std::optional<Refusal> Api::Carry(const HttpExchange& exchange, Operation operat
                                   const std::shared_ptr<Ticket>& ticket) {
   ApiRequest request;
   if (auto refusal = ParseApiRequest(operation, exchange.request().body, request)) return refusal;
-  if (auto refusal = CheckModel(request)) return refusal;
+  if (auto refusal = CheckModel(request.model)) return refusal;
   if (options_.salts_by_key) {
     const std::optional<size_t> key = options_.keys.Find(exchange.request().authorization);
     request.cache_salt = fmt::format("{}:{}", key ? std::to_string(*key) : "", request.cache_salt);
@@ -214,11 +230,11 @@ std::optional<Refusal> Api::Carry(const HttpExchange& exchange, Operation operat
   return std::nullopt;
 }
 
-std::optional<Refusal> Api::CheckModel(const ApiRequest& request) const {
-  if (request.model.empty() || request.model == model_.name) return std::nullopt;
+std::optional<Refusal> Api::CheckModel(const std::string& name) const {
+  if (name.empty() || name == model_.name) return std::nullopt;
   return Refusal{.status = 404,
                  .message = fmt::format("the model {} is not served here; {} is",
-                                        DumpJson(request.model.substr(0, 128)), model_.name),
+                                        DumpJson(BeginOf(name, 128)), model_.name),
                  .param = "model",
                  .code = "model_not_found"};
 }
@@ -309,6 +325,24 @@ runtime::DeltaSink Api::SinkOf(const std::shared_ptr<Open>& open, const HttpExch
 
 HttpResponse Api::Health(const HttpRequest&) { return {.body = "{}"}; }
 
+void Api::HealthGenerate(const HttpExchange& exchange) {
+  const auto ticket = std::make_shared<Ticket>(counts_);
+  runtime::Job job;
+  job.request.prompt = {0};
+  job.request.max_tokens = 1;
+  job.request.priority = std::numeric_limits<int32_t>::min();  // whatever waits
+  job.sink = [exchange, ticket](runtime::Delta delta) {
+    if (!delta.is_last()) return;
+    exchange.Respond(delta.finish == runtime::FinishReason::kLength
+                         ? HttpResponse{.body = "{}"}
+                         : RefusalResponse({.status = 503,
+                                            .message = "the engine has generated no token",
+                                            .code = "engine_failed"}));
+  };
+  const runtime::JobId id = loop_.Submit(std::move(job));
+  exchange.OnGone([this, id] { loop_.Cancel(id); });
+}
+
 HttpResponse Api::Ready(const HttpRequest&) {
   if (!is_draining_ && !loop_.has_ended()) return {.body = R"({"status":"ready"})"};
   return RefusalResponse(ShuttingDown());
@@ -319,10 +353,24 @@ HttpResponse Api::Version(const HttpRequest&) {
 }
 
 HttpResponse Api::Models(const HttpRequest&) {
-  Json model = {{"id", model_.name},   {"object", "model"},
-                {"created", created_}, {"owned_by", "wideload"},
-                {"root", model_.root}, {"max_model_len", model_.max_len()}};
-  return JsonResponse({{"object", "list"}, {"data", Json::array({std::move(model)})}});
+  return JsonResponse({{"object", "list"}, {"data", Json::array({ModelJson(model_, created_)})}});
+}
+
+HttpResponse Api::Model(const HttpRequest& request) {
+  const std::string name = DecodedName(std::string_view(request.path).substr(kModelPrefix.size()));
+  if (const auto refusal = CheckModel(name)) return RefusalResponse(*refusal);
+  return JsonResponse(ModelJson(model_, created_));
+}
+
+HttpResponse Api::TokenizerInfo(const HttpRequest&) { return {.body = TokenizerInfoJson(model_)}; }
+
+HttpResponse Api::ServerInfo(const HttpRequest&) {
+  return {
+      .body = ServerInfoJson(
+          model_, options_.version,
+          {.max_open_requests = options_.max_open_requests,
+           .max_open_tokens = options_.max_open_tokens,
+           .request_timeout_s = std::chrono::duration<double>(options_.request_timeout).count()})};
 }
 
 HttpResponse Api::MetricsText(const HttpRequest&) {

@@ -70,6 +70,7 @@ class Api {
   struct Open;    // a request under way whose jobs the engine has
   static std::span<const Route> Routes();
   static const Route* FindRoute(std::string_view method, std::string_view path);
+  static bool HasPath(const Route& route, std::string_view path);
 
   std::optional<HttpResponse> Check(const HttpRequest& request);
   void Handle(const HttpExchange& exchange);
@@ -80,7 +81,7 @@ class Api {
   std::optional<Refusal> Carry(const HttpExchange& exchange, Operation operation,
                                const std::shared_ptr<Ticket>& ticket);
   std::string WithoutFolder(std::string text) const;
-  std::optional<Refusal> CheckModel(const ApiRequest& request) const;
+  std::optional<Refusal> CheckModel(const std::string& name) const;
   HttpResponse Tokenize(const ApiRequest& request) const;
   HttpResponse Detokenize(const ApiRequest& request) const;
   HttpResponse ApplyTemplate(const ApiRequest& request) const;
@@ -89,10 +90,15 @@ class Api {
   runtime::DeltaSink SinkOf(const std::shared_ptr<Open>& open, const HttpExchange& exchange,
                             size_t choice);
 
+  // Answers once the engine has made a token.
+  void HealthGenerate(const HttpExchange& exchange);
   HttpResponse Health(const HttpRequest& request);
   HttpResponse Ready(const HttpRequest& request);
   HttpResponse Version(const HttpRequest& request);
   HttpResponse Models(const HttpRequest& request);
+  HttpResponse Model(const HttpRequest& request);
+  HttpResponse TokenizerInfo(const HttpRequest& request);
+  HttpResponse ServerInfo(const HttpRequest& request);
   HttpResponse MetricsText(const HttpRequest& request);
   HttpResponse OpenApi(const HttpRequest& request);
   HttpResponse ChatPage(const HttpRequest& request);

@@ -1,6 +1,7 @@
 #include "serve/api_request.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/error.h"
 #include "jinja/json_value.h"
@@ -13,13 +14,9 @@ const std::string kSource = "the body";
 
 std::string Shown(const Json& value) {
   constexpr size_t kMaxShown = 80;
-  std::string text = DumpJson(value);
-  if (text.size() > kMaxShown) {
-    size_t end = kMaxShown;
-    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-    text = text.substr(0, end) + "...";
-  }
-  return text;
+  const std::string text = DumpJson(value);
+  const std::string_view begin = BeginOf(text, kMaxShown);
+  return std::string(begin) + (begin.size() < text.size() ? "..." : "");
 }
 
 template <class IsItem>
@@ -91,7 +88,7 @@ std::string WrongValue(const FieldRow& row, const Json& value) {
 
 Refusal WrongField(std::string name, const std::string& wrong, const std::string& code) {
   constexpr size_t kMaxName = 128;
-  name.resize(std::min(name.size(), kMaxName));
+  name = BeginOf(name, kMaxName);
   return {.message = fmt::format("{} {}", name, wrong), .param = name, .code = code};
 }
 
@@ -119,7 +116,7 @@ std::string JoinParts(const jinja::Sequence& parts, jinja::Value& content) {
       return fmt::format(
           "has a content part of type \"{}\"; only {{\"type\": \"text\", \"text\": ...}} is "
           "supported",
-          type.substr(0, 64));
+          BeginOf(type, 64));
     if (i > 0) joined += "\n";
     joined += TextOf(text);
   }
@@ -135,6 +132,44 @@ jinja::Dict CopyOf(const jinja::Dict& dict) {
 
 jinja::Value Mapping(jinja::Dict dict) {
   return {std::make_shared<const jinja::Dict>(std::move(dict))};
+}
+
+// What is wrong with the tools, each {type: function, function: {name, parameters}}; "": nothing.
+// Templates print anything, and a function without a name of its own could not be called.
+std::string WrongTools(const jinja::Value& tools) {
+  std::set<std::string_view> names;
+  for (const jinja::Value& tool : tools.Seq()->items) {
+    const jinja::Value* type = tool.Map()->Find("type");
+    if (type != nullptr && TextOf(type) != "function")
+      return fmt::format("has a tool of type \"{}\"; only functions are supported",
+                         BeginOf(TextOf(type), 64));
+    const jinja::Value* function = tool.Map()->Find("function");
+    const jinja::Dict* fields = function != nullptr ? function->Map() : nullptr;
+    const std::string_view name = fields != nullptr ? TextOf(fields->Find("name")) : "";
+    if (name.empty())
+      return "has a tool without a function: {...} whose name is a text of at least one character";
+    if (!names.insert(name).second)
+      return fmt::format("has two functions of the name \"{}\"", BeginOf(name, 64));
+    const jinja::Value* parameters = fields->Find("parameters");
+    if (parameters != nullptr && !parameters->IsNone() && parameters->Map() == nullptr)
+      return fmt::format("has parameters of \"{}\" that are {}; they must be a JSON schema",
+                         BeginOf(name, 64), jinja::KindOf(*parameters));
+  }
+  return "";
+}
+
+// What is wrong with what an assistant's message has as calls; "": nothing.
+std::string WrongCalls(const jinja::Value& calls) {
+  if (calls.Seq() == nullptr)
+    return fmt::format("has tool_calls that are {}; they must be a list", jinja::KindOf(calls));
+  for (const jinja::Value& call : calls.Seq()->items) {
+    const jinja::Dict* given = call.Map();
+    const jinja::Value* function = given != nullptr ? given->Find("function") : nullptr;
+    const jinja::Dict* fields = function != nullptr ? function->Map() : nullptr;
+    if (fields == nullptr || TextOf(fields->Find("name")).empty())
+      return "has a call in tool_calls without a function: {...} with a name";
+  }
+  return "";
 }
 
 // Templates print arguments as JSON; a client sends them as a text that is JSON.
@@ -167,7 +202,8 @@ std::string TakeMessage(const jinja::Value& message, ApiRequest& request) {
     return fmt::format("has a content that is {}; it must be a text or a list of parts",
                        jinja::KindOf(*content));
   }
-  if (const jinja::Value* calls = fields->Find("tool_calls"); calls && calls->Seq()) {
+  if (const jinja::Value* calls = fields->Find("tool_calls"); calls && !calls->IsNone()) {
+    if (std::string wrong = WrongCalls(*calls); !wrong.empty()) return wrong;
     std::vector<jinja::Value> parsed;
     for (const jinja::Value& call : calls->Seq()->items)
       parsed.push_back(WithParsedArguments(call));
@@ -177,23 +213,26 @@ std::string TakeMessage(const jinja::Value& message, ApiRequest& request) {
   return "";
 }
 
-std::optional<Refusal> TakeResponsesInput(const jinja::Dict& fields, ApiRequest& request) {
+std::optional<Refusal> TakeResponsesInput(const jinja::Dict& fields, ApiRequest& request,
+                                          std::string& field) {
   Conversation conversation;
-  std::string field;
   std::string wrong = ReadResponsesInput(fields, conversation, field);
+  if (wrong.empty() && conversation.tools.Seq() != nullptr) wrong = WrongTools(conversation.tools);
   if (!wrong.empty()) return WrongField(field, wrong, "invalid_value");
   request.tools = std::move(conversation.tools);
+  field = "input";
   request.has_messages = true;
   for (const jinja::Value& message : conversation.messages) {
     wrong = TakeMessage(message, request);
-    if (!wrong.empty()) return WrongField("input", wrong, "invalid_value");
+    if (!wrong.empty()) return WrongField(field, wrong, "invalid_value");
   }
   return std::nullopt;
 }
 
-// What a template sees keeps the order of its keys, which Json does not.
+// What a template sees keeps the order of its keys, which Json does not. `field` is the one that is
+// being read.
 std::optional<Refusal> TakeConversation(Operation operation, std::string_view body,
-                                        ApiRequest& request) {
+                                        ApiRequest& request, std::string& field) {
   const jinja::Value document = jinja::ParseJsonValue(body, kSource);
   const jinja::Dict& fields = *document.Map();
   const auto given = [&](std::string_view name) {
@@ -202,15 +241,19 @@ std::optional<Refusal> TakeConversation(Operation operation, std::string_view bo
   };
   if (const jinja::Value* variables = given("chat_template_kwargs"))
     request.template_variables = *variables;
-  if (operation == kResponses) return TakeResponsesInput(fields, request);
-  if (const jinja::Value* tools = given("tools"); tools && !tools->Seq()->items.empty())
+  if (operation == kResponses) return TakeResponsesInput(fields, request, field);
+  if (const jinja::Value* tools = given("tools"); tools && !tools->Seq()->items.empty()) {
+    if (const std::string wrong = WrongTools(*tools); !wrong.empty())
+      return WrongField("tools", wrong, "invalid_value");
     request.tools = *tools;
+  }
   const jinja::Value* messages = given("messages");
   if (messages == nullptr) return std::nullopt;
   request.has_messages = true;
   for (size_t i = 0; i < messages->Seq()->items.size(); ++i) {
+    field = fmt::format("messages[{}]", i);
     const std::string wrong = TakeMessage(messages->Seq()->items[i], request);
-    if (!wrong.empty()) return WrongField(fmt::format("messages[{}]", i), wrong, "invalid_value");
+    if (!wrong.empty()) return WrongField(field, wrong, "invalid_value");
   }
   return std::nullopt;
 }
@@ -241,7 +284,7 @@ std::optional<Refusal> CheckTogether(Operation operation, ApiRequest& request) {
     request.num_logprobs = request.wants_logprobs ? std::max(0, request.num_logprobs) : -1;
     if (request.max_completion_tokens) request.sampling.max_tokens = request.max_completion_tokens;
   }
-  if (request.include_usage && !request.stream)
+  if ((request.include_usage || request.continuous_usage) && !request.stream)
     return WrongField("stream_options", "needs stream: true", "invalid_value");
   const bool streams_prompt = request.echo || request.prompt_logprobs >= 0;
   if (request.stream && streams_prompt && request.prompt_logprobs >= 0)
@@ -259,6 +302,7 @@ std::optional<Refusal> CheckTogether(Operation operation, ApiRequest& request) {
 
 std::optional<Refusal> ParseApiRequest(Operation operation, std::string_view body,
                                        ApiRequest& request) {
+  std::string field;  // that is being read
   try {
     const Json document = ParseJson(body, kSource);
     if (!document.is_object())
@@ -274,16 +318,22 @@ std::optional<Refusal> ParseApiRequest(Operation operation, std::string_view bod
         return WrongField(name, wrong, "unsupported_value");
     }
     if ((operation & (kChat | kTokenize | kApplyTemplate | kResponses)) != 0)
-      if (auto refusal = TakeConversation(operation, body, request)) return refusal;
+      if (auto refusal = TakeConversation(operation, body, request, field)) return refusal;
+    field.clear();
     if (request.form.kind == TextForm::Kind::kSchema)
       TakeSchema(jinja::ParseJsonValue(body, kSource), request.form);
+    if (operation == kDetokenize && document.value("tokens", Json()).is_null())
+      return Missing("tokens");
     if (operation == kResponses) {
       request.said = document;
       request.said.erase("input");
     }
     return CheckTogether(operation, request);
   } catch (const Error& error) {
-    return Refusal{.message = error.what(), .code = "invalid_json"};
+    return Refusal{
+        .message = field.empty() ? error.what() : fmt::format("{}: {}", field, error.what()),
+        .param = field,
+        .code = "invalid_json"};
   }
 }
 

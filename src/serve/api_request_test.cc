@@ -68,6 +68,9 @@ TEST(ApiRequest, FieldsOfOtherOperationsAreNotKnown) {
   EXPECT_NE(Wrong(kChat, R"({"messages": [{"role": "user", "content": "a"}], "echo": true})"), "");
   EXPECT_NE(Wrong(kDetokenize, R"({"tokens": [1], "prompt": "a"})"), "");
   EXPECT_EQ(Wrong(kDetokenize, R"({"tokens": [1], "model": "m"})"), "");
+  EXPECT_EQ(Wrong(kDetokenize, R"({"tokens": []})"), "");
+  for (const std::string body : {"{}", R"({"tokens": null})"})
+    EXPECT_EQ(Wrong(kDetokenize, body).substr(0, 8), "tokens: ") << body;
 }
 
 TEST(ApiRequest, KeepsTheOrderOfAToolsKeys) {
@@ -97,6 +100,33 @@ TEST(ApiRequest, ArgumentsOfToolCallsAreParsed) {
   EXPECT_NE(Wrong(kChat, R"({"messages": [{"role": "assistant", "tool_calls": [
                       {"function": {"arguments": "{"}}]}]})"),
             "");
+}
+
+TEST(ApiRequest, RefusesToolsThatCannotBeCalled) {
+  const std::string begin = R"({"messages": [{"role": "user", "content": "a"}], "tools": )";
+  for (const std::string tools :
+       {R"([{}])", R"([{"type": "web_search"}])", R"([{"type": "function"}])",
+        R"([{"type": "function", "function": {"name": ""}}])",
+        R"([{"type": "function", "function": {"name": 5}}])",
+        R"([{"type": "function", "function": {"name": "f", "parameters": "x"}}])",
+        R"([{"function": {"name": "f"}}, {"function": {"name": "f"}}])"})
+    EXPECT_EQ(Wrong(kChat, begin + tools + "}").substr(0, 7), "tools: ") << tools;
+  EXPECT_EQ(Wrong(kChat, begin + R"([{"function": {"name": "f", "parameters": null}}]})"), "");
+}
+
+TEST(ApiRequest, NamesTheMessageWithACallThatIsNone) {
+  const std::string begin = R"({"messages": [{"role": "user", "content": "a"},
+                                {"role": "assistant", "content": "", "tool_calls": )";
+  for (const std::string calls : {R"("x")", R"([1])", R"([{"function": {}}])",
+                                  R"([{"function": {"name": "f", "arguments": "{x"}}])"})
+    EXPECT_EQ(Wrong(kChat, begin + calls + "}]}").substr(0, 13), "messages[1]: ") << calls;
+  EXPECT_EQ(Wrong(kChat, begin + "null}]}"), "");
+}
+
+TEST(ApiRequest, ShowsWholeCharactersOnly) {
+  EXPECT_EQ(BeginOf("a\xc3\xa9", 2), "a");
+  EXPECT_EQ(BeginOf("a\xc3\xa9", 3), "a\xc3\xa9");
+  EXPECT_EQ(BeginOf("\xa9\xa9", 1), "");
 }
 
 TEST(ApiRequest, RefusesMessagesItCannotShow) {

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "grammar/schema_values.h"
+#include "serve/refusal.h"
 
 namespace wideload::serve {
 namespace {
@@ -44,7 +45,7 @@ std::vector<Tool> ToolsOf(const Value& tools, const std::string& only) {
   }
   if (found.empty())
     Throw(ErrorKind::kInvalid, "tool_choice names the function {}, which is not among the tools",
-          DumpJson(only.substr(0, 64)));
+          DumpJson(BeginOf(only, 64)));
   return found;
 }
 

@@ -54,7 +54,7 @@ Wrong Unsupported(const Json&, Request&) { return "is not supported"; }
 
 std::string WrongId(const Json& id) {
   const bool is_id = id.is_number_integer() && id >= 0 && id <= std::numeric_limits<int32_t>::max();
-  return is_id ? "" : fmt::format("has {}, which is no token id", DumpJson(id).substr(0, 64));
+  return is_id ? "" : fmt::format("has {}, which is no token id", BeginOf(DumpJson(id), 64));
 }
 
 Wrong TakeIds(const Json& value, std::vector<int32_t>& ids) {
@@ -125,9 +125,9 @@ Wrong TakeBias(const Json& value, Request& request) {
   for (const auto& [key, bias] : value.items()) {
     const bool is_id =
         !key.empty() && key.size() <= 9 && key.find_first_not_of("0123456789") == std::string::npos;
-    if (!is_id) return fmt::format("has the key \"{}\", which is no token id", key.substr(0, 64));
+    if (!is_id) return fmt::format("has the key \"{}\", which is no token id", BeginOf(key, 64));
     if (!bias.is_number() || bias < -100 || bias > 100)
-      return fmt::format("of {} is {}; allowed: -100 to 100", key, DumpJson(bias).substr(0, 64));
+      return fmt::format("of {} is {}; allowed: -100 to 100", key, BeginOf(DumpJson(bias), 64));
     request.logit_bias.push_back({.id = std::stoi(key), .bias = bias.get<float>()});
   }
   return "";
@@ -140,7 +140,7 @@ Wrong TakeLogprobs(const Json& value, Request& request) {
     return "";
   }
   if (!value.is_number_integer() || value < 0 || value > 20)
-    return fmt::format("is {}; allowed: 0 to 20", DumpJson(value).substr(0, 64));
+    return fmt::format("is {}; allowed: 0 to 20", BeginOf(DumpJson(value), 64));
   request.num_logprobs = value.get<int32_t>();
   return "";
 }
@@ -152,7 +152,7 @@ Wrong TakeStreamOptions(const Json& value, Request& request) {
                                                            : nullptr;
     if (key == "include_obfuscation" && member == false) continue;
     if (target == nullptr)
-      return fmt::format("has the member \"{}\", which is not supported", key.substr(0, 64));
+      return fmt::format("has the member \"{}\", which is not supported", BeginOf(key, 64));
     if (!member.is_boolean()) return fmt::format("has {} that is no boolean", key);
     *target = member.get<bool>();
   }

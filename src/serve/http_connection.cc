@@ -14,6 +14,30 @@ namespace {
 // What a client may send while its request is being answered: the begin of the next one.
 constexpr size_t kMaxAheadBytes = 4096;
 
+// Of a request's target; that of one for a proxy names the host, too.
+std::string_view PathOf(std::string_view target) {
+  for (const std::string_view scheme : {"http://", "https://"})
+    if (target.starts_with(scheme))
+      target.remove_prefix(std::min(target.find('/', scheme.size()), target.size()));
+  return target.substr(0, target.find('?'));
+}
+
+// Why a body in this coding cannot be read: what is not decoded must not be taken for the body, nor
+// for the next request.
+std::pair<int, std::string> WrongCoding(const http::fields& head) {
+  for (const auto& [field, allowed, status] :
+       {std::tuple{http::field::transfer_encoding, "chunked", 501},
+        std::tuple{http::field::content_encoding, "identity", 415}}) {
+    const auto [first, last] = head.equal_range(field);
+    for (auto line = first; line != last; ++line)
+      if (line != first || !boost::beast::iequals(line->value(), allowed))
+        return {status,
+                fmt::format("{} is \"{}\"; allowed: {}, once", std::string(line->name_string()),
+                            std::string(line->value().substr(0, 64)), allowed)};
+  }
+  return {};
+}
+
 }  // namespace
 
 asio::generic::stream_protocol::endpoint EndpointOf(const LocalSocket& socket) {
@@ -110,13 +134,14 @@ void HttpConnection::TakeHead(error_code failure) {
   const auto& head = parser_->get();
   const std::string_view target(head.target().data(), head.target().size());
   request_.method = std::string(head.method_string());
-  request_.path = std::string(target.substr(0, target.find('?')));
+  request_.path = std::string(PathOf(target));
   request_.authorization = std::string(head[http::field::authorization]);
   request_.origin = std::string(head[http::field::origin]);
   keep_alive_ = head.keep_alive();
   is_http_1_0_ = head.version() < 11;
   if (head.version() != 10 && head.version() != 11)
     return Refuse(505, "HTTP/1.0 and HTTP/1.1 are spoken here");
+  if (const auto [status, wrong] = WrongCoding(head); status != 0) return Refuse(status, wrong);
   if (auto refusal = shared_.handlers.check(request_)) {
     must_linger_ = !parser_->is_done();
     return RespondAndClose(*refusal);

@@ -101,6 +101,31 @@ TEST_F(HttpServerTest, ClosesOnABodyThatDoesNotCome) {
   EXPECT_EQ(ReadAll(fd), "");
 }
 
+TEST_F(HttpServerTest, RefusesBodiesInCodingsThatItDoesNotRead) {
+  Start({});
+  for (const auto& [head, status] :
+       {std::pair("Transfer-Encoding: gzip", "501"),
+        std::pair("Transfer-Encoding: gzip, chunked", "501"),
+        std::pair("Content-Encoding: gzip\r\nContent-Length: 3", "415")}) {
+    const int fd = Connect();
+    Send(fd, std::string("POST / HTTP/1.1\r\n") + head + "\r\n\r\nabc");
+    ::shutdown(fd, SHUT_WR);
+    // Nothing follows: what was not read is no request.
+    const std::string answer = ReadAll(fd);
+    EXPECT_TRUE(answer.starts_with(std::string("HTTP/1.1 ") + status)) << head << answer;
+    EXPECT_EQ(answer.rfind("HTTP/1.1"), 0U) << answer;
+  }
+}
+
+TEST_F(HttpServerTest, TakesTheTargetThatAProxyGets) {
+  Start({});
+  for (const std::string target : {"http://host:80/no?a=b", "https://host/no"}) {
+    const int fd = Connect();
+    Send(fd, "GET " + target + " HTTP/1.1\r\n\r\n");
+    EXPECT_TRUE(ReadAll(fd).starts_with("HTTP/1.1 404")) << target;
+  }
+}
+
 TEST_F(HttpServerTest, ClosesAnIdleConnectionAfterItsAnswer) {
   Start({.idle_time = kShort});
   const int fd = Connect();

@@ -52,6 +52,7 @@ Json BodySchema(unsigned operation) {
       {"type", "object"}, {"properties", std::move(properties)}, {"additionalProperties", false}};
   if (operation == kCompletion) schema["required"] = {"prompt"};
   if (operation == kResponses) schema["required"] = {"input"};
+  if (operation == kDetokenize) schema["required"] = {"tokens"};
   if (operation == kChat || operation == kApplyTemplate) schema["required"] = {"messages"};
   return schema;
 }
@@ -88,6 +89,15 @@ Json Get(const char* summary, const char* type = "application/json") {
   return {{"get", {{"summary", summary}, {"responses", Responses(type)}}}};
 }
 
+Json GetModel() {
+  Json route = Get("the model of this name");
+  route["get"]["parameters"] = Json::array({{{"name", "model"},
+                                             {"in", "path"},
+                                             {"required", true},
+                                             {"schema", {{"type", "string"}, {"minLength", 1}}}}});
+  return route;
+}
+
 Json ErrorSchema() {
   const Json text = {{"type", "string"}};
   const Json text_or_null = {{"type", {"string", "null"}}};
@@ -114,9 +124,13 @@ Json OpenApiDocument(const std::string& version) {
                 {"/detokenize", Post("the text of ids", kDetokenize)},
                 {"/apply-template", Post("the prompt of a conversation", kApplyTemplate)},
                 {"/v1/models", Get("the model that is served")},
+                {"/v1/models/{model}", GetModel()},
                 {"/health", Get("the process lives")},
+                {"/health_generate", Get("the engine generates tokens")},
                 {"/ready", Get("requests are taken")},
                 {"/version", Get("of the program")},
+                {"/server_info", Get("model, layout, and limits")},
+                {"/tokenizer_info", Get("special tokens and chat template")},
                 {"/metrics", Get("for Prometheus", "text/plain")},
                 {"/prometheus/metrics", Get("the same", "text/plain")},
                 {"/openapi.json", Get("this document")},

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "serve/http_server.h"
 
@@ -14,6 +15,10 @@ struct Refusal {
   std::string code = "";   // for programs; "": none
   int retry_after_s = 0;   // 0: nothing is said
 };
+
+// At most so many of the text's first bytes, without a part of a character at the end: for messages
+// that show what was found.
+std::string_view BeginOf(std::string_view text, size_t max_bytes);
 
 // {"error": {message, type, param, code}}; type follows the status.
 std::string RefusalJson(const Refusal& refusal);

@@ -5,6 +5,8 @@
 #include <optional>
 #include <string_view>
 
+#include "serve/refusal.h"
+
 namespace wideload::serve {
 namespace {
 
@@ -47,7 +49,7 @@ class ItemReader {
     if (type == "function_call") return ReadCall(*fields);
     if (type == "function_call_output") return ReadOutput(*fields);
     if (type == "reasoning") return ReadThoughts(*fields);
-    return fmt::format("is of type \"{}\", which is not supported", type.substr(0, 64));
+    return fmt::format("is of type \"{}\", which is not supported", BeginOf(type, 64));
   }
   // Calls that came last.
   void Finish() {
@@ -93,7 +95,7 @@ class ItemReader {
       const bool is_text = type == "input_text" || type == "output_text" || type == "text";
       if (!is_text || text == nullptr || text->Str() == nullptr)
         return fmt::format("has a content part of type \"{}\"; only texts are supported",
-                           type.substr(0, 64));
+                           BeginOf(type, 64));
       Dict plain;
       plain.Set(Text("type"), Text("text"));
       plain.Set(Text("text"), *text);
@@ -158,7 +160,7 @@ Wrong ReadTools(const Value& given, Value& tools) {
     const std::string type = TextOf(Given(*tool.Map(), "type"));
     if (type != "function")
       return fmt::format("has a tool of type \"{}\"; only functions are supported",
-                         type.substr(0, 64));
+                         BeginOf(type, 64));
     Dict function;
     for (const Dict::Entry& entry : tool.Map()->entries())
       if (TextOf(&entry.key) != "type") function.Set(entry.key, entry.value);

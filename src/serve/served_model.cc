@@ -23,6 +23,16 @@ std::string PromptField(Operation operation) {
   return operation == kChat ? "messages" : operation == kResponses ? "input" : "prompt";
 }
 
+// The field that a refusal of the engine is about: it begins with it.
+std::string FieldOf(Operation operation, std::string_view wrong) {
+  const std::string_view first = wrong.substr(0, wrong.find(' '));
+  if (first == "the" || first == "prompt") return PromptField(operation);
+  if (first == "max_tokens" && operation == kResponses) return "max_output_tokens";
+  for (const FieldRow& row : FieldTable())
+    if (row.name == first && (row.operations & operation) != 0) return std::string(first);
+  return "";
+}
+
 runtime::SamplingParams SamplingFor(const ServedModel& model, const ApiRequest& request,
                                     uint64_t seed) {
   config::SamplingFlags choice = request.sampling;
@@ -34,6 +44,12 @@ runtime::SamplingParams SamplingFor(const ServedModel& model, const ApiRequest& 
       choice.temperature || model.generation.temperature || model.generation.do_sample;
   if (!is_said) params.temperature = 1;
   return params;
+}
+
+// What tools a request has changes something: the template has them, or calls are looked for.
+bool ShowsTools(const chat::ChatTemplate& chat_template, const MessageForm& form) {
+  return form.tools != ToolForm::kNone || form.has_channels ||
+         chat_template.text(true).find("tools") != std::string::npos;
 }
 
 std::vector<int32_t> EndIds(const ServedModel& model, const ApiRequest& request) {
@@ -57,7 +73,13 @@ std::optional<Refusal> MakeJob(const ServedModel& model, Operation operation,
     return TooLong(
         model,
         fmt::format("the prompt has {} tokens and max_tokens is {}", ids.size(), r.max_tokens),
-        "max_tokens");
+        FieldOf(operation, "max_tokens"));
+  for (const int32_t id : request.stop_ids)
+    if (id >= model.vocab_size)
+      return Refusal{.message = fmt::format("stop_token_ids has {}; allowed: 0 to {}", id,
+                                            model.vocab_size - 1),
+                     .param = "stop_token_ids",
+                     .code = "invalid_value"};
   r.prompt = std::move(ids);
   r.eos_ids = EndIds(model, request);
   r.min_tokens = request.min_tokens;
@@ -72,7 +94,8 @@ std::optional<Refusal> MakeJob(const ServedModel& model, Operation operation,
     return Refusal{.message = "stop " + wrong, .param = "stop", .code = "invalid_value"};
   std::string wrong = runtime::RefusalReason(r, model.engine, model.vocab_size);
   if (wrong.empty()) return std::nullopt;
-  return Refusal{.message = std::move(wrong), .code = "invalid_value"};
+  std::string field = FieldOf(operation, wrong);
+  return Refusal{.message = std::move(wrong), .param = std::move(field), .code = "invalid_value"};
 }
 
 }  // namespace
@@ -108,6 +131,13 @@ std::optional<Refusal> RenderChat(const ServedModel& model, const ApiRequest& re
   rendered.text = chat::JoinedText(parts);
   rendered.form =
       MessageFormOf(model.chat_template->text(!input.tools.IsNone()), rendered.text, input.tools);
+  if (!input.tools.IsNone() && request.tool_choice.kind == ToolChoice::Kind::kAuto &&
+      !ShowsTools(*model.chat_template, rendered.form))
+    return Refusal{.message =
+                       "tools is not supported by the model's chat template, which shows "
+                       "none; leave them out, or set tool_choice to \"none\"",
+                   .param = "tools",
+                   .code = "unsupported_value"};
   if (static_cast<int64_t>(rendered.text.size()) > model.max_text_bytes)
     return TooLong(model, fmt::format("the conversation has {} bytes", rendered.text.size()),
                    "messages");

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "jinja/json_value.h"
+#include "serve/refusal.h"
 
 namespace wideload::serve {
 namespace {
@@ -66,7 +67,7 @@ std::string ReadTextFormat(const Json& value, TextForm& form) {
   for (const auto& [key, member] : value.items()) {
     if (key == "verbosity" && (member.is_null() || member == "medium")) continue;
     if (key != "format" || !member.is_object())
-      return fmt::format("has the member \"{}\", which is not supported", key.substr(0, 64));
+      return fmt::format("has the member \"{}\", which is not supported", BeginOf(key, 64));
     std::string wrong = ReadFormat(member, member, {"text", "format", "schema"}, form);
     if (!wrong.empty()) return wrong;
   }
@@ -100,7 +101,7 @@ std::string ReadStructuredOutputs(const Json& value, TextForm& form) {
       wrong = Ask(Kind::kObject, field, form);
     else if (key != "json_object")
       wrong = fmt::format("has the member \"{}\"; supported are json, json_object, choice, regex",
-                          key.substr(0, 64));
+                          BeginOf(key, 64));
     if (!wrong.empty()) return wrong;
   }
   return "";

@@ -186,6 +186,13 @@ class Routes(ServeTest):
         error = self.refusal(400, None, chat, messages=[{"role": "user"}])  # the template needs a content
         self.assertTrue(error["message"].startswith("tokenizer_config.json: chat_template"), error)
         self.refusal(404, "model", completions, prompt=PROMPT, model="gpt-4")
+        for field, value in (("prompt", ""), ("prompt", [8192]), ("min_tokens", 99), ("top_p", 0), ("stop_token_ids", [8192]),
+                             ("repetition_penalty", 1e6), ("stream_options", {"continuous_usage_stats": True})):
+            self.refusal(400, field, completions, **{"prompt": PROMPT, field: value})
+        self.refusal(400, "max_output_tokens", "/v1/responses", input="a", max_output_tokens=5000)
+        tools = [{"type": "function", "function": {"name": "f"}}]  # the model's template shows none
+        self.refusal(400, "tools", chat, messages=CHAT, tools=tools)
+        self.assertEqual(self.server.post(chat, messages=CHAT, tools=tools, tool_choice="none", max_tokens=1)[0], 200)
         for fields in ({"prompt": "x " * 3000}, {"prompt": PROMPT, "max_tokens": 5000}, {"prompt": [1] * 3000}):
             status, body = self.server.post(completions, **fields)
             self.assertEqual((status, body["error"]["code"]), (400, "context_length_exceeded"))
