@@ -2,6 +2,7 @@
 // and which one to take.
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -25,6 +26,9 @@
 
 namespace wideload::apps {
 namespace {
+
+constexpr int32_t kMaxRanks = 4096;
+constexpr int64_t kMaxConcurrency = 1 << 24;
 
 struct PlanLayoutFlags {
   std::string folder;
@@ -83,9 +87,34 @@ runtime::EngineOptions OptionsOf(const Question& question, const parallel::Layou
   return options;
 }
 
+// What hosts load, measured once for all that keep the same: many layouts differ in how their
+// requests are spread alone.
+class Weights {
+ public:
+  explicit Weights(checkpoint::Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+
+  const runtime::ModelBytes& Measure(const model::ModelSpec& spec,
+                                     const model::LoadOptions& options,
+                                     const parallel::Layout& layout) {
+    const parallel::Shard layers = options.layers.value_or(parallel::Shard{});
+    const Key key(layout.tp, options.shards.kept, layout.moe_tp, options.expert_parts.kept,
+                  layers.begin, layers.end);
+    const auto found = measured_.find(key);
+    if (found != measured_.end()) return found->second;
+    return measured_.emplace(key, runtime::MeasureWeights(checkpoint_, spec, options))
+        .first->second;
+  }
+
+ private:
+  using Key =
+      std::tuple<int32_t, std::vector<int32_t>, int32_t, std::vector<int32_t>, int64_t, int64_t>;
+  checkpoint::Checkpoint& checkpoint_;
+  std::map<Key, runtime::ModelBytes> measured_;
+};
+
 // Of the host whose first rank is this one.
 runtime::ModelBytes BytesOf(const Question& question, const parallel::Layout& layout,
-                            int32_t first_rank, checkpoint::Checkpoint& weights) {
+                            int32_t first_rank, Weights& weights) {
   const int32_t end_rank = std::min(first_rank + question.ranks_here, question.num_ranks);
   model::LoadOptions options{.kernels = question.kernels, .mode = model::LoadMode::kMeasure};
   options.shards = model::AllShards(layout.tp);
@@ -107,12 +136,12 @@ runtime::ModelBytes BytesOf(const Question& question, const parallel::Layout& la
   if (!question.has_weights)
     options.assumed = {.quantization = question.model.config.quantization,
                        .dtype = question.model.config.dtype};
-  return runtime::MeasureWeights(weights, question.model.spec, options);
+  return weights.Measure(question.model.spec, options, layout);
 }
 
 // Of the host that has most.
 runtime::ModelBytes MostBytes(const Question& question, const parallel::Layout& layout,
-                              checkpoint::Checkpoint& weights) {
+                              Weights& weights) {
   runtime::ModelBytes most = BytesOf(question, layout, 0, weights);
   if (layout.pp == 1) return most;
   for (int32_t rank = question.ranks_here; rank < question.num_ranks; rank += question.ranks_here) {
@@ -175,8 +204,7 @@ Traffic TrafficOf(const Question& question, const parallel::Layout& layout) {
                    exchange.bytes + static_cast<double>(sum_bytes * layout.tp * handovers)};
 }
 
-Candidate Judge(const Question& question, const parallel::Layout& layout,
-                checkpoint::Checkpoint& weights) {
+Candidate Judge(const Question& question, const parallel::Layout& layout, Weights& weights) {
   Candidate candidate{.layout = layout};
   const model::ModelSpec& spec = question.model.spec;
   try {
@@ -202,15 +230,23 @@ Candidate Judge(const Question& question, const parallel::Layout& layout,
   return candidate;
 }
 
+std::vector<int32_t> DivisorsOf(int32_t number) {
+  std::vector<int32_t> divisors;
+  for (int32_t divisor = 1; divisor <= number; ++divisor)
+    if (number % divisor == 0) divisors.push_back(divisor);
+  return divisors;
+}
+
 // Appends the layouts of so many stages.
-void JudgeStages(const Question& question, int32_t pp, checkpoint::Checkpoint& weights,
+void JudgeStages(const Question& question, int32_t pp, Weights& weights,
                  std::vector<Candidate>& candidates) {
   const int32_t ranks = question.num_ranks / pp;
-  for (int32_t tp = 1; tp <= ranks; ++tp)
+  const std::vector<int32_t> divisors = DivisorsOf(ranks);
+  for (const int32_t tp : divisors)
     for (const int32_t cp : {1, 2, 4, 8})
-      for (int32_t moe_tp = 1; moe_tp <= ranks; ++moe_tp) {
+      for (const int32_t moe_tp : divisors) {
         const bool has_parts = moe_tp > 1 && question.model.spec.moe.num_experts == 0;
-        if (ranks % (tp * cp) != 0 || ranks % moe_tp != 0 || has_parts) continue;
+        if (ranks % (tp * cp) != 0 || has_parts) continue;
         const parallel::Layout layout{.tp = tp,
                                       .dp = ranks / (tp * cp),
                                       .cp = cp,
@@ -221,11 +257,10 @@ void JudgeStages(const Question& question, int32_t pp, checkpoint::Checkpoint& w
       }
 }
 
-std::vector<Candidate> JudgeAll(const Question& question, checkpoint::Checkpoint& weights) {
+std::vector<Candidate> JudgeAll(const Question& question, Weights& weights) {
   std::vector<Candidate> candidates;
-  for (int32_t pp = 1;
-       pp <= std::min<int64_t>(question.num_ranks, question.model.spec.num_layers()); ++pp)
-    if (question.num_ranks % pp == 0) JudgeStages(question, pp, weights, candidates);
+  for (const int32_t pp : DivisorsOf(question.num_ranks))
+    if (pp <= question.model.spec.num_layers()) JudgeStages(question, pp, weights, candidates);
   return candidates;
 }
 
@@ -386,12 +421,13 @@ void PlanLayoutFlags::Run() const {
   question.context = std::min(context, question.model.config.max_position_embeddings);
   question.concurrency = concurrency;
   question.has_weights = checkpoint::HasWeights(path);
-  std::optional<checkpoint::Checkpoint> weights;
+  std::optional<checkpoint::Checkpoint> checkpoint;
   if (question.has_weights)
-    weights.emplace(path);
+    checkpoint.emplace(path);
   else
-    weights.emplace(path, checkpoint::Checkpoint::NoWeights());
-  const std::vector<Candidate> candidates = JudgeAll(question, *weights);
+    checkpoint.emplace(path, checkpoint::Checkpoint::NoWeights());
+  Weights weights(*checkpoint);
+  const std::vector<Candidate> candidates = JudgeAll(question, weights);
   const Choice choice = Choose(question, candidates);
   WriteFileWhole("-", json ? DumpJson(ToJson(question, candidates, choice), 2) + "\n"
                            : ToText(question, candidates, choice));
@@ -406,7 +442,7 @@ void AddPlanLayout(Command program) {
   PlanLayoutFlags& flags = command.Runs<PlanLayoutFlags>(&PlanLayoutFlags::Run);
   command.Add("-m,--model", flags.folder,
               "Hugging Face folder, of which config.json suffices (default: the embedded model)");
-  command.Add("--ranks", flags.num_ranks, "ranks of the run").Required().Positive();
+  command.Add("--ranks", flags.num_ranks, "ranks of the run").Required().Range(1, kMaxRanks);
   command.Add("--memory-per-rank", flags.memory_per_rank, "a size, 80G").Required();
   command.Add("--ranks-per-host", flags.ranks_per_host, "ranks that share memory (default: all)")
       .Positive();
@@ -414,7 +450,7 @@ void AddPlanLayout(Command program) {
       .Positive()
       .ShowDefault();
   command.Add("--concurrency", flags.concurrency, "requests that run at once")
-      .Positive()
+      .Range(1, kMaxConcurrency)
       .ShowDefault();
   command.Add("--json", flags.json, "one JSON document on stdout");
 }

@@ -124,6 +124,31 @@ Size SizeOf(const ConfigFile& file, std::string_view key) {
   return {};
 }
 
+// What a file says of the stages and of the ranks that share a context, as far as it needs no
+// model.
+void CheckStages(const ConfigFile& file) {
+  const Size stages = SizeOf(file, "pipeline_parallel_size");
+  const Size context = SizeOf(file, "context_parallel_size");
+  if (8 % context.value != 0)
+    Throw(ErrorKind::kInvalid, "{} is {}; allowed are 1, 2, 4 and 8",
+          Place(file.source, context.judged->setting), context.value);
+  if (stages.judged == nullptr) return;  // the command line may have it
+  for (const JudgedSetting& judged : file.settings) {
+    if (judged.key != "pp_partition" || IsNothing(judged.setting)) continue;
+    const auto count = 1 + std::ranges::count(judged.setting.text, ',');
+    if (count != stages.value)
+      Throw(ErrorKind::kInvalid,
+            "{} is {}, {} numbers, and {} is {}; as many are allowed as there are stages",
+            Place(file.source, judged.setting), judged.setting.text.substr(0, kShownLetters), count,
+            stages.judged->setting.key, stages.value);
+  }
+  const Size batches = SizeOf(file, "pp_micro_batches");
+  if (batches.value > stages.value)
+    Throw(ErrorKind::kInvalid, "{} is {} and {} is {}; the first is at most the second",
+          Place(file.source, batches.judged->setting), batches.value, stages.judged->setting.key,
+          stages.value);
+}
+
 // TensorRT-LLM's rule: tensor_parallel_size = moe_tensor_parallel_size x moe_expert_parallel_size x
 // moe_cluster_parallel_size, where all ranks of a stage share its attention or, with
 // enable_attention_dp, have their own requests. Ranks that share a context have experts, too, so
@@ -133,7 +158,6 @@ void CheckLayout(const ConfigFile& file) {
   const Size expert = SizeOf(file, "moe_expert_parallel_size");
   const Size moe_tensor = SizeOf(file, "moe_tensor_parallel_size");
   const Size cluster = SizeOf(file, "moe_cluster_parallel_size");
-  SizeOf(file, "pipeline_parallel_size");
   const Size context = SizeOf(file, "context_parallel_size");
   if (tensor.judged == nullptr) return;
   const int64_t ranks = tensor.value * context.value;
@@ -165,6 +189,7 @@ ConfigFile JudgeSettings(std::span<const YamlSetting> settings, std::string_view
   ConfigFile file{.source = std::string(source)};
   for (const YamlSetting& setting : settings) file.settings.push_back(Judge(source, setting));
   RefuseTwoSpellings(file);
+  CheckStages(file);
   CheckLayout(file);
   return file;
 }

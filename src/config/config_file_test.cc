@@ -152,6 +152,14 @@ TEST(ConfigFile, SizesThatContradictEachOtherAreNamedWithBothValues) {
                       "moe_tensor_parallel_size: 2\n"),
               HasSubstr("tensor_parallel_size is 8, moe_expert_parallel_size is 2 and "
                         "moe_tensor_parallel_size is 2"));
+  EXPECT_EQ(Refusal("pipeline_parallel_size: 2\npp_partition: [3, 2, 1]\n"),
+            "a.yaml:2: pp_partition is [3, 2, 1], 3 numbers, and pipeline_parallel_size is 2; as "
+            "many are allowed as there are stages");
+  EXPECT_EQ(Refusal("pp_micro_batches: 3\npipeline_parallel_size: 2\n"),
+            "a.yaml:1: pp_micro_batches is 3 and pipeline_parallel_size is 2; the first is at most "
+            "the second");
+  EXPECT_EQ(Refusal("context_parallel_size: 3"),
+            "a.yaml:1: context_parallel_size is 3; allowed are 1, 2, 4 and 8");
   EXPECT_THAT(Refusal("pipeline_parallel_size: none"), HasSubstr("pipeline_parallel_size is none"));
 }
 

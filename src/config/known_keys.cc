@@ -214,10 +214,24 @@ int EditDistance(std::string_view a, std::string_view b, int limit) {
   return last[b.size()];
 }
 
+namespace {
+
+// The key of the option that the command line calls so, dashed or not; "" when there is none.
+std::string KeyOfFlag(std::string_view word) {
+  std::string flag = "--" + std::string(word);
+  std::ranges::replace(flag, '_', '-');
+  for (const OptionRow& row : OptionTable())
+    if (std::ranges::count(Spellings(row), flag) > 0) return KeyOf(row);
+  return "";
+}
+
+}  // namespace
+
 std::string NearestKey(std::string_view key) {
   constexpr size_t kMaxLetters = 100;  // longer ones are nobody's slip
   constexpr int kMisplaced = 2;        // a wrong level counts more than one letter
   const std::string_view word = key.substr(0, kMaxLetters);
+  if (std::string known = KeyOfFlag(word); !known.empty()) return known;
   std::string nearest;
   int least = std::numeric_limits<int>::max();
   const auto distance_below = [](std::string_view a, std::string_view b, int limit) {

@@ -49,7 +49,8 @@ bool IsSectionOfKeys(std::string_view key);
 // those.
 std::string KeyOfOldSpelling(std::string_view key);
 
-// The known key that is nearest to one that is not: fewest letters changed, added, left out or
+// The known key that is nearest to one that is not: that of the option which the command line calls
+// so (tp_size), else fewest letters changed, added, left out or
 // swapped with their neighbour, also when it stands at the wrong level.
 std::string NearestKey(std::string_view key);
 

@@ -53,6 +53,12 @@ TEST(EditDistance, CountsSwapsOfNeighboursOnce) {
   EXPECT_EQ(EditDistance("ab", "ba"), 1);
 }
 
+TEST(NearestKey, FindsTheKeyOfAFlag) {
+  EXPECT_EQ(NearestKey("tp_size"), "tensor_parallel_size");
+  EXPECT_EQ(NearestKey("ep"), "moe_expert_parallel_size");
+  EXPECT_EQ(NearestKey("pp-size"), "pipeline_parallel_size");
+}
+
 TEST(NearestKey, FindsAKeyAtAnotherLevel) {
   EXPECT_EQ(NearestKey("num_slots"), "moe_config.load_balancer.num_slots");
   EXPECT_EQ(NearestKey("moe_config.num_slot"), "moe_config.load_balancer.num_slots");

@@ -37,6 +37,11 @@ class PlanLayout(CliTest):
         for layout in hosts:
             self.assertGreaterEqual(layout["bytes_per_rank"]["weights"], one[layout["flags"]]["bytes_per_rank"]["weights"])
 
+    def test_questions_beyond_all_machines_are_refused(self):
+        asked = ["plan-layout", "-m", TINY, "--memory-per-rank", "1G"]
+        self.refused([*asked, "--ranks", "100000"], "--ranks is 100000; allowed: 1 to 4096")
+        self.refused([*asked, "--ranks", "8", "--concurrency", str(2**63 - 1)], "--concurrency is 9223372036854775807; allowed: 1 to")
+
     def test_what_is_recommended_runs(self):
         flags = self.plan(EMBEDDED)["recommended"]
         done = self.good("generate", "-p", "Once", "-n", "2", *flags.split())
