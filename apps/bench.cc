@@ -33,6 +33,7 @@ class BenchRun;
 struct BenchCommand {
   EngineFlags engine;
   SamplingFlags sampling;
+  std::string model_name, model_path;  // before the command's name, as trtllm-bench has them
   std::string dataset, output, report_json, report, iteration_log;
   int64_t concurrency = 64, num_requests = 0, warmup = 0;
   std::vector<int32_t> eos_ids;
@@ -321,6 +322,9 @@ void BenchCommand::ReportFailed(const std::vector<DatasetRow>& rows, const Bench
 }
 
 void BenchCommand::Run(runtime::ProcessWorld* world) {
+  TakeModelFolder(model_path.empty() ? model_name : model_path,
+                  model_path.empty() ? "bench --model" : "bench --model-path", engine);
+  if (eos_ids == std::vector<int32_t>{-1}) eos_ids.clear();
   CheckFlags();
   CatchInterrupts();
   engine.waits_for_plans = true;  // figures repeat
@@ -367,7 +371,13 @@ void AddBench(Command program) {
   const Command command =
       group.Subcommand("throughput", "run the requests of a dataset and report tokens per second");
   BenchCommand& bench = RunsOnRanks<BenchCommand>(command);
+  group
+      .Add("--model", bench.model_name,
+           "name of the model, which is its folder where there is no --model-path")
+      .GroupOf("throughput");
+  group.Add("--model-path", bench.model_path, "folder of the model").GroupOf("throughput");
   AddEngineFlags(command, bench.engine);
+  AddBackendFlag(command);
   AddSamplingFlags(command, bench.sampling);
   command
       .Add("--dataset", bench.dataset,
@@ -376,8 +386,9 @@ void AddBench(Command program) {
   command.Add("--concurrency", bench.concurrency, "requests in flight").Positive().ShowDefault();
   command.Add("--num-requests", bench.num_requests, "rows to run (default: all)").Positive();
   command.Add("--warmup", bench.warmup, "rows to run before, not counted").NonNegative();
-  command.Add("--eos-id", bench.eos_ids,
-              "end a request at this token (default: none, output_tokens are generated)");
+  command.Add(
+      "--eos-id", bench.eos_ids,
+      "end a request at this token; -1: at none, output_tokens are generated (default: -1)");
   command.Add("--output", bench.output,
               "JSON lines {task_id, ids, text} of what was generated, in order of the dataset");
   command.Add("--report-json", bench.report_json, "the report under trtllm-bench's keys");

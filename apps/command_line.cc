@@ -38,6 +38,9 @@ std::string WithUnderscores(const std::string& names) {
   return all;
 }
 
+// The title under which a group lists the options of one of its commands.
+std::string OptionsOf(const std::string& command) { return "Options of " + command; }
+
 // The subcommand that was reached, the program itself if none.
 const CLI::App& Reached(const CLI::App& app) {
   const std::vector<CLI::App*> parsed = app.get_subcommands();
@@ -85,6 +88,10 @@ std::string FailureMessage(const CLI::App& app, const CLI::Error& error) {
     message = UnexpectedText(reached, app.remaining(true));
   } else if (error.get_name() == "ConversionError") {  // of a bool: the others parse by themselves
     message += "; allowed: true, false";
+  } else if (const size_t at = message.find(": At Most 1 required but received ");
+             at != std::string::npos) {
+    message = fmt::format("{} is given {} times; allowed: once", message.substr(0, at),
+                          message.substr(message.rfind(' ') + 1));
   }
   std::string command;  // with the groups it belongs to
   for (const CLI::App* at = &reached; at->get_parent() != nullptr; at = at->get_parent())
@@ -205,13 +212,16 @@ Option Command::AddSwitch(const std::string& names, const std::function<void(boo
   return Option(app_->add_flag_function(WithUnderscores(names), take, help), nullptr);
 }
 
-// A command runs when none of its subcommands was named; these do not take its options.
+Option Option::GroupOf(const std::string& command) const { return Group(OptionsOf(command)); }
+
+// A command runs when none of its subcommands was named; these do not take its options, but for
+// those that it has for them.
 void Command::OnRun(std::function<void()> run) const {
   app_->callback([app = app_, run = std::move(run)] {
     if (!app->get_subcommands().empty()) return;
     for (const CLI::App* above = app->get_parent(); above != nullptr; above = above->get_parent())
       for (const CLI::Option* option : above->get_options())
-        if (option->count() > 0)
+        if (option->count() > 0 && option->get_group() != OptionsOf(app->get_name()))
           Throw(ErrorKind::kInvalid, "{} is an option of {}, not of {} {}", option->get_name(),
                 above->get_name(), above->get_name(), app->get_name());
     run();

@@ -26,6 +26,7 @@ constexpr serve::HttpLimits kControlLimits{.body_bytes = 4096, .max_connections 
 struct ServeCommand {
   EngineFlags engine;
   ServeFlags front;
+  std::string folder;  // of the model, without a flag before it
   std::optional<int32_t> control_port;
   std::string record_path;
   bool restart_on_failure = false;
@@ -104,6 +105,7 @@ void ServeCommand::RunFrontProcess() const {
 }
 
 void ServeCommand::Run(runtime::ProcessWorld* world) {
+  TakeModelFolder(folder, "the first argument", engine);
   Check();
   CatchInterrupts();
   if (restart_on_failure && engine_socket.empty()) return RunFrontProcess();
@@ -146,7 +148,9 @@ void AddServe(Command program) {
       program.Subcommand("serve", "answer OpenAI's requests over HTTP, until SIGTERM or Ctrl-C");
   AddServeDisaggregated(command);
   ServeCommand& serve = RunsOnRanks<ServeCommand>(command);
+  command.Add("MODEL", serve.folder, "folder of the model, as trtllm-serve has it; the same as -m");
   AddEngineFlags(command, serve.engine);
+  AddBackendFlag(command);
   command.Add("--host", serve.front.host, "address to listen on").ShowDefault();
   command.Add("--port", serve.front.port, "port to listen on; 0: any that is free")
       .Range(0, 65535)

@@ -49,7 +49,8 @@ constexpr OptionRow kTable[] = {
      .default_text = "the model's context",
      .trtllm_key = "max_seq_len",
      .help = "tokens of one request, prompt and generated"},
-    {.names = "--kv-cache-memory",
+    {.names = "--kv-cache-memory,--kv-cache-free-gpu-memory-fraction,"
+              "--kv-cache-free-gpu-mem-fraction",
      .member = &EngineFlags::kv_cache_memory,
      .group = Group::kModel,
      .agreement = Agreement::kAlike,

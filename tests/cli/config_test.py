@@ -64,6 +64,8 @@ class ConfigFiles(CliTest):
         for text, *found in [
                 ("max_batch_size: 0\n", r"a.yaml:1: max_batch_size is 0; allowed: 1 to 65536"),
                 ("\nmax_bath_size: 3\n", r'a.yaml:2: unknown key "max_bath_size"; the nearest known key is max_batch_size'),
+                ("tp_size: 3\n", r'unknown key "tp_size"; the nearest known key is tensor_parallel_size'),
+                ("pipeline_parallel_size: 2\npp_partition: [1, 1, 1]\n", r"a.yaml:2: pp_partition is .*pipeline_parallel_size is 2"),
                 ("cuda_graph_config: {enable_pading: true}\n", "cuda_graph_config.enable_padding"),
                 ("max_batch_size: 3\nmax_batch_size: 4\n", 'a.yaml:2: duplicate key "max_batch_size".*line 1'),
                 ("tensor_parallel_size: 8\nmoe_expert_parallel_size: 3\n", "tensor_parallel_size is 8, moe_expert_parallel_size is 3"),
@@ -72,6 +74,7 @@ class ConfigFiles(CliTest):
             with self.subTest(text):
                 self.refused(self.generate("-c", self.path("a.yaml", text)), *found)
         self.refused(self.generate("-c", self.folder / "none.yaml"), "none.yaml: no such file")
+        self.refused(self.generate("--tp", "2", "--tp_size", "4"), "--tp is given 2 times; allowed: once")
 
     def test_what_is_not_supported_is_told_when_it_is_allowed(self):
         file = self.path("a.yaml", "kv_cache_config: {dtype: fp8}\nstream_interval: 4\nmoe_backend: WIDEEP\n")
