@@ -68,7 +68,7 @@ class ServerProcess {
   runtime::ContextCaches caches_;                       // of ranks of the generation server
   std::vector<std::shared_ptr<runtime::MessageSocket>> sockets_;  // of the front door's process
   std::unique_ptr<runtime::MessageSocket> to_generation_;         // of leaders of context servers
-  runtime::ContextRouter::Capacity capacity_;                     // of each context server
+  runtime::ServerRouter::Capacity capacity_;                     // of each context server
   bool is_one_host_ = true;                                       // of all processes
   bool has_mapped_cache_ = false;  // of a context rank: some generation rank maps it
   bool has_read_cache_ = false;    // likewise: some reads it over TCP
@@ -100,6 +100,11 @@ void ServerProcess::CheckAll() {
             run_.generation.config_file, sum, parts[0], parts.size() - 1, parts[1], world_.size(),
             sum);
     }
+    if (run_.file.generation.num_instances > 1)
+      Throw(ErrorKind::kUnsupported,
+            "{}: generation_servers.num_instances is {}; as processes one is supported, of any "
+            "layout: several run as engines on threads of one process, without mpirun",
+            run_.generation.config_file, run_.file.generation.num_instances);
     run_.front.Check(run_.generation);
     if (!world_.leads_all()) return;
     // NOLINTNEXTLINE(modernize-make-unique): it does not move
@@ -212,7 +217,7 @@ void ServerProcess::Connect(const Session& session, std::span<const ServerCard> 
       Throw(ErrorKind::kUnsupported, "{}",
             runtime::HandOverRefusal(card.cache.Options(), cards.front().cache.Options()));
     if (!is_generation() || context < 0 || card.is_leader == 0) continue;
-    capacity_ = runtime::ContextRouter::CapacityOf(card.cache.Options());
+    capacity_ = runtime::ServerRouter::CapacityOf(card.cache.Options());
     caches_.Attach(session.model->spec(), card.cache,  // which stays where it is
                    CachePlacesOf(card.part, cards));
   }
@@ -318,11 +323,11 @@ int ServerProcess::Run() {
 
 }  // namespace
 
-runtime::ContextRouting RoutingOf(const config::ServerSide& side) {
+runtime::ServerRouting RoutingOf(const config::ServerSide& side) {
   using Router = config::ServerSide::Router;
-  return side.router == Router::kLoadBalancing  ? runtime::ContextRouting::kLoadBalancing
-         : side.router == Router::kKvCacheAware ? runtime::ContextRouting::kCacheAware
-                                                : runtime::ContextRouting::kRoundRobin;
+  return side.router == Router::kLoadBalancing  ? runtime::ServerRouting::kLoadBalancing
+         : side.router == Router::kKvCacheAware ? runtime::ServerRouting::kCacheAware
+                                                : runtime::ServerRouting::kRoundRobin;
 }
 
 void RefuseOutputs(const Session& start) {

@@ -4,7 +4,7 @@
 
 #include "config/disaggregated_file.h"
 #include "engine_flags.h"
-#include "runtime/context_router.h"
+#include "runtime/server_router.h"
 #include "serve_flags.h"
 
 namespace wideload::apps {
@@ -21,7 +21,7 @@ struct DisaggregatedRun {
 void RunServersOnProcesses(const DisaggregatedRun& run);
 
 // What the file says of the context servers' router.
-runtime::ContextRouting RoutingOf(const config::ServerSide& side);
+runtime::ServerRouting RoutingOf(const config::ServerSide& side);
 
 // Errors: kUnsupported when a session was asked for expert statistics or a trace.
 void RefuseOutputs(const Session& start);

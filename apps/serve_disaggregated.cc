@@ -13,6 +13,7 @@
 #include "interrupt.h"
 #include "option_flags.h"
 #include "runtime/context_engines.h"
+#include "runtime/generation_engines.h"
 #include "serve/server.h"
 #include "serve_flags.h"
 #include "session.h"
@@ -28,9 +29,9 @@ struct DisaggregatedCommand {
 
  private:
   void Read();
-  Session StartGeneration(FrontDoor& door) const;
+  std::vector<Session> StartGenerations(FrontDoor& door) const;
   std::vector<Session> StartContexts(const Session& generation) const;
-  void Serve(Session& generation, std::vector<Session>& contexts, FrontDoor& door,
+  void Serve(std::vector<Session>& generations, std::vector<Session>& contexts, FrontDoor& door,
              serve::HttpServer& http) const;
 
   config::DisaggregatedFile file_;
@@ -72,20 +73,24 @@ void DisaggregatedCommand::Read() {
   // find that out together.
   if (comm::DetectLaunch(std::getenv) != comm::Launch::kAlone) return;
   const int32_t num_ranks =
-      runtime::ThreadPlaces(generation_).layout.world() +
+      file_.generation.num_instances * runtime::ThreadPlaces(generation_).layout.world() +
       file_.context.num_instances * runtime::ThreadPlaces(context_).layout.world();
   for (EngineFlags* const flags : {&context_, &generation_})
     if (flags->threads == 0) flags->threads = std::max(1, NumAllowedCpus() / num_ranks);
 }
 
-Session DisaggregatedCommand::StartGeneration(FrontDoor& door) const {
-  LogInfo("generation server");
-  return StartSession(nullptr, generation_,
-                      [&](const Session& start, const runtime::EngineOptions& options) {
-                        RefuseOutputs(start);
-                        door.Open(front, start, options);
-                        return options.max_seq_len;
-                      });
+std::vector<Session> DisaggregatedCommand::StartGenerations(FrontDoor& door) const {
+  std::vector<Session> generations;
+  for (int32_t i = 0; i < file_.generation.num_instances; ++i) {
+    LogInfo("generation server {}", i);
+    generations.push_back(StartSession(
+        nullptr, generation_, [&](const Session& start, const runtime::EngineOptions& options) {
+          RefuseOutputs(start);
+          if (i == 0) door.Open(front, start, options);
+          return options.max_seq_len;
+        }));
+  }
+  return generations;
 }
 
 std::vector<Session> DisaggregatedCommand::StartContexts(const Session& generation) const {
@@ -102,29 +107,50 @@ std::vector<Session> DisaggregatedCommand::StartContexts(const Session& generati
   return contexts;
 }
 
-// Those that have failed end the run with their error, once all requests have an answer.
-void DisaggregatedCommand::Serve(Session& generation, std::vector<Session>& contexts,
-                                 FrontDoor& door, serve::HttpServer& http) const {
+std::vector<runtime::Engine*> EnginesOf(const std::vector<Session>& sessions) {
   std::vector<runtime::Engine*> engines;
-  for (const Session& context : contexts) engines.push_back(context.engine.get());
-  runtime::ContextEngines prompts(engines, RoutingOf(file_.context));
-  runtime::EngineLoop loop(*generation.engine, door.tokenizer.get());
-  loop.UseContext(prompts, std::chrono::milliseconds(file_.transfer_timeout_ms));
-  RunUnrecorded(generation, [&] {
+  for (const Session& session : sessions) engines.push_back(session.engine.get());
+  return engines;
+}
+
+// Of servers that have failed: ends with the error of the first one.
+template <class Servers>
+void RethrowFailures(std::vector<Session>& sessions, const Servers& servers) {
+  for (size_t i = 0; i < sessions.size(); ++i)
+    RunUnrecorded(sessions[i], [&] {
+      if (servers.failure(i)) std::rethrow_exception(servers.failure(i));
+    });
+}
+
+// Those that have failed end the run with their error, once all requests have an answer.
+void DisaggregatedCommand::Serve(std::vector<Session>& generations, std::vector<Session>& contexts,
+                                 FrontDoor& door, serve::HttpServer& http) const {
+  runtime::ContextEngines prompts(EnginesOf(contexts), RoutingOf(file_.context));
+  runtime::GenerationEngines servers(
+      EnginesOf(generations),
+      {.tokenizer = door.tokenizer.get(),
+       .contexts = &prompts,
+       .transfer_timeout = std::chrono::milliseconds(file_.transfer_timeout_ms),
+       .routing = RoutingOf(file_.generation)});
+  try {
     serve::Serve(
-        door.model, loop, http, door.options,
+        door.model, servers, http, door.options,
         [&] {
           LogInfo("serving {}; prompts are computed by {} of {} engines",
                   front.PlaceText(door.model.name, http.port()), contexts.size(),
-                  contexts.size() + 1);
+                  contexts.size() + generations.size());
         },
         [&] { return InterruptSignal() != 0 || !prompts.is_any_running(); });
-  });
+  } catch (const std::exception&) {
+    servers.Stop();
+    prompts.Stop();
+    RethrowFailures(generations, servers);
+    throw;
+  }
+  servers.Stop();
   prompts.Stop();
-  for (size_t i = 0; i < contexts.size(); ++i)
-    RunUnrecorded(contexts[i], [&] {
-      if (prompts.failure(i)) std::rethrow_exception(prompts.failure(i));
-    });
+  RethrowFailures(generations, servers);
+  RethrowFailures(contexts, prompts);
 }
 
 void DisaggregatedCommand::Run() {
@@ -139,10 +165,10 @@ void DisaggregatedCommand::Run() {
   CatchInterrupts();
   serve::HttpServer http = front.Listen();
   FrontDoor door;
-  Session generation = StartGeneration(door);
-  door.NoteEngine(generation);
-  std::vector<Session> contexts = StartContexts(generation);
-  Serve(generation, contexts, door, http);
+  std::vector<Session> generations = StartGenerations(door);
+  door.NoteEngine(generations.front());
+  std::vector<Session> contexts = StartContexts(generations.front());
+  Serve(generations, contexts, door, http);
   LogInfo("all requests are answered; the server has ended");
   ForgetInterrupt();
 }

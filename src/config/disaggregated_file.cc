@@ -167,10 +167,6 @@ DisaggregatedFile ParseDisaggregatedFile(std::string_view text, std::string_view
     side.side->engine = JudgeSide(source, side.settings);
   }
   file.transfer_timeout_ms = timeout.value_or(file.transfer_timeout_ms);
-  if (file.generation.num_instances > 1)
-    Throw(ErrorKind::kUnsupported,
-          "{}: generation_servers.num_instances is {}; one is supported, of any layout", source,
-          file.generation.num_instances);
   return file;
 }
 

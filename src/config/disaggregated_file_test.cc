@@ -39,7 +39,8 @@ TEST(DisaggregatedFile, GivesEachSideItsKeysAndThoseBesideBoth) {
       "  max_num_tokens: 100\n"
       "  cache_transceiver_config: {backend: UCX, kv_transfer_timeout_ms: 700}\n"
       "generation_servers:\n"
-      "  num_instances: 1\n"
+      "  num_instances: 3\n"
+      "  router: {type: kv_cache_aware}\n"
       "  tensor_parallel_size: 4\n"
       "  enable_attention_dp: true\n"
       "  max_batch_size: 5\n"
@@ -51,6 +52,8 @@ TEST(DisaggregatedFile, GivesEachSideItsKeysAndThoseBesideBoth) {
   EXPECT_EQ(file.transfer_timeout_ms, 700);
   EXPECT_EQ(file.context.num_instances, 2);
   EXPECT_EQ(file.context.router, ServerSide::Router::kLoadBalancing);
+  EXPECT_EQ(file.generation.num_instances, 3);
+  EXPECT_EQ(file.generation.router, ServerSide::Router::kKvCacheAware);
   const EngineFlags context = FlagsOf(file.context);
   EXPECT_EQ(context.tp, 2);
   EXPECT_EQ(context.max_num_tokens, 100);
@@ -120,9 +123,9 @@ TEST(DisaggregatedFile, RefusesByNameWhatIsNotSupported) {
   EXPECT_THAT(Refusal("generation_servers: {}\ncontext_servers: {urls: [\"a:1\"]}\n",
                       ErrorKind::kUnsupported),
               HasSubstr("context_servers.urls: servers of other launches"));
-  EXPECT_THAT(Refusal("generation_servers: {num_instances: 2}\ncontext_servers: {}\n",
-                      ErrorKind::kUnsupported),
-              HasSubstr("generation_servers.num_instances is 2"));
+  EXPECT_THAT(Refusal("generation_servers: {num_instances: 65}\ncontext_servers: {}\n",
+                      ErrorKind::kInvalid),
+              HasSubstr("generation_servers.num_instances is 65"));
 }
 
 }  // namespace

@@ -319,7 +319,7 @@ void EngineLoop::NoteFigures() {
               .hand_over = engine_.hand_over_figures()};
 }
 
-EngineLoop::Figures EngineLoop::figures() const {
+EngineFigures EngineLoop::figures() const {
   const std::lock_guard lock(figures_mutex_);
   return figures_;
 }

@@ -14,32 +14,12 @@
 #include "runtime/engine.h"
 #include "runtime/engine_monitor.h"
 #include "runtime/generation.h"
+#include "runtime/job_runner.h"
 #include "runtime/prompt_computer.h"
 
 namespace wideload::runtime {
 
-// Of one loop; never used again.
-using JobId = int64_t;
-
-// Takes what came of a request, in order, on the engine's thread or on one that works beside it
-// while it computes (SideThread); the last delta says why it ended and nothing follows. It must not
-// wait: all requests wait for it. It may call Submit and Cancel.
-using DeltaSink = std::function<void(Delta delta)>;
-
-// A request and who is told of its tokens.
-struct Job {
-  Request request;
-  TextOptions text;
-  // n: for each prompt position the log probability of its token and the n largest; -1: none.
-  int32_t prompt_logprobs = -1;
-  std::optional<std::chrono::steady_clock::time_point> deadline;  // then it ends with kDeadline
-  DeltaSink sink;
-};
-
-// The error of requests that end because the engine has failed; the cause is not for clients.
-inline constexpr char kEngineStopped[] = "the engine has stopped";
-
-class EngineLoop {
+class EngineLoop final : public JobRunner {
  public:
   // What is now.
   using Now = std::function<std::chrono::steady_clock::time_point()>;
@@ -48,24 +28,19 @@ class EngineLoop {
   // logits sink.
   EngineLoop(Engine& engine, const tokenizer::Tokenizer* tokenizer,
              Now now = std::chrono::steady_clock::now);
-  ~EngineLoop();
+  ~EngineLoop() override;
   EngineLoop(const EngineLoop&) = delete;
   EngineLoop& operator=(const EngineLoop&) = delete;
 
-  // Any thread. A request that can never run ends with kError in the next Step. Errors: kInvalid
-  // for stop strings that are not allowed.
-  JobId Submit(Job job);
-  // Any thread. Ends the request with kCancelled in the next Step; unknown and ended ones are
-  // ignored.
-  void Cancel(JobId id);
+  // What came of either is told in the next Step.
+  JobId Submit(Job job) override;
+  void Cancel(JobId id) override;
   // Work for the engine between two iterations; must not throw.
   using Work = std::function<void(Engine* engine)>;
   // Any thread. Calls `work` once: on the engine's thread within the next Step, before requests
   // that come later; with null, on any thread, when requests have been ended for good.
   void Post(Work work);
-  // Any thread. Requests have been ended for good, and later ones end at once: the engine has
-  // failed, or EndAll.
-  bool has_ended() const { return has_ended_; }
+  bool has_ended() const override { return has_ended_; }
   // Any thread: Wait returns.
   void Wake();
 
@@ -75,16 +50,15 @@ class EngineLoop {
   // one runs (docs/adr/0021-tokens-are-handed-out-behind-the-next-orders.md), or at once where none
   // follows. Errors: as Engine::Step; every request has then ended with kError, and no later one
   // runs.
-  void Step();
+  void Step() override;
   // Nothing is there for the engine to do: no request that has not ended, but those whose prompts
   // others compute.
-  bool idle() const;
+  bool idle() const override;
   // Rests until something came into the inbox, Wake was called, or `longest` is over; may return
   // early.
-  void Wait(std::chrono::milliseconds longest);
+  void Wait(std::chrono::milliseconds longest) override;
 
-  // Ends every request, those to come included, with kError and this reason.
-  void EndAll(const std::string& reason);
+  void EndAll(const std::string& reason) override;
 
   // Has prompts computed by others, whose engines hand them over to this one; before the first
   // Step. A prompt that has not been fetched so long after its end ends with kError. `computer`
@@ -94,27 +68,15 @@ class EngineLoop {
     transfer_timeout_ = transfer_timeout;
   }
 
-  // Any thread; null: the engine computes prompts, too.
-  const PromptComputer* context() const { return context_; }
+  const PromptComputer* context() const override { return context_; }
 
-  // Notes from now on what the engine does; before the first Step.
-  void Watch() { monitor_.emplace(engine_); }
-  // Any thread; null when nobody watches.
+  void Watch() override { monitor_.emplace(engine_); }
   const EngineMonitor* monitor() const { return monitor_ ? &*monitor_ : nullptr; }
+  const EngineMonitor* monitor(size_t /*i*/) const override { return monitor(); }
 
-  // Any thread: of the last Step.
-  struct Figures {
-    int64_t num_waiting = 0;
-    int64_t num_running = 0;
-    int64_t num_iterations = 0;
-    int64_t num_preemptions = 0;
-    int64_t num_held = 0;  // whose blocks leases keep
-    double kv_usage = 0;   // share of the blocks of all ranks' caches that are in use
-    PrefixFigures prefixes;
-    double mean_imbalance = 0;  // ExchangeFigures::MeanImbalance, since the start
-    HandOverFigures hand_over;  // since the start
-  };
-  Figures figures() const;
+  bool is_running(size_t /*i*/) const override { return !has_ended_; }
+  EngineFigures figures() const;
+  EngineFigures figures(size_t /*i*/) const override { return figures(); }
 
  private:
   struct Active {
@@ -185,7 +147,7 @@ class EngineLoop {
   std::string failure_;  // of the engine; empty: none
   std::atomic<bool> has_ended_{false};
   mutable std::mutex figures_mutex_;
-  Figures figures_;
+  EngineFigures figures_;
 };
 
 // Runs the engine until the job has ended; asks between iterations whether it is to be cancelled.

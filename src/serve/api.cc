@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <ctime>
 #include <limits>
 #include <random>
@@ -42,6 +43,16 @@ Refusal Busy(const std::string& what) {
           .message = what + "; try again later",
           .code = "overloaded",
           .retry_after_s = 1};
+}
+
+HttpResponse NoSuchEngine(size_t num_engines) {
+  return RefusalResponse(
+      {.status = 404,
+       .message = fmt::format("there are no figures of that engine; the query may be generation=N, "
+                              "N of the {} that generate",
+                              num_engines),
+       .param = "generation",
+       .code = "unknown_engine"});
 }
 
 }  // namespace
@@ -115,15 +126,15 @@ struct Api::Open {
   std::vector<runtime::JobId> jobs = {};
   bool is_cancelled = false;
 
-  void Cancel(runtime::EngineLoop& loop) {
+  void Cancel(runtime::JobRunner& runner) {
     if (std::exchange(is_cancelled, true)) return;
-    for (const runtime::JobId id : jobs) loop.Cancel(id);
+    for (const runtime::JobId id : jobs) runner.Cancel(id);
   }
 };
 
-Api::Api(const ServedModel& model, runtime::EngineLoop& loop, ApiOptions options)
+Api::Api(const ServedModel& model, runtime::JobRunner& runner, ApiOptions options)
     : model_(model),
-      loop_(loop),
+      runner_(runner),
       options_(std::move(options)),
       metrics_(model.name),
       created_(Now()),
@@ -301,10 +312,10 @@ std::optional<Refusal> Api::Generate(const HttpExchange& exchange, Operation ope
   exchange.Post([this, open, exchange, jobs = std::move(jobs)]() mutable {
     for (size_t i = 0; i < jobs.size(); ++i) {
       jobs[i].sink = SinkOf(open, exchange, i);
-      open->jobs.push_back(loop_.Submit(std::move(jobs[i])));
+      open->jobs.push_back(runner_.Submit(std::move(jobs[i])));
     }
     exchange.OnGone([this, request = std::weak_ptr(open)] {
-      if (const auto found = request.lock()) found->Cancel(loop_);
+      if (const auto found = request.lock()) found->Cancel(runner_);
     });
   });
   return std::nullopt;
@@ -317,7 +328,7 @@ runtime::DeltaSink Api::SinkOf(const std::shared_ptr<Open>& open, const HttpExch
     if (options_.is_behind_front && delta.error == runtime::kEngineStopped) return exchange.Abort();
     exchange.Post([this, open, choice, delta = std::move(delta)]() mutable {
       open->answer.Take(choice, std::move(delta));
-      if (open->answer.has_failed()) open->Cancel(loop_);
+      if (open->answer.has_failed()) open->Cancel(runner_);
       if (open->answer.has_ended()) open->ticket.reset();
     });
   };
@@ -344,7 +355,7 @@ void Api::HealthGenerate(const HttpExchange& exchange) {
 }
 
 HttpResponse Api::Ready(const HttpRequest&) {
-  if (!is_draining_ && !loop_.has_ended()) return {.body = R"({"status":"ready"})"};
+  if (!is_draining_ && !runner_.has_ended()) return {.body = R"({"status":"ready"})"};
   return RefusalResponse(ShuttingDown());
 }
 
@@ -374,12 +385,24 @@ HttpResponse Api::ServerInfo(const HttpRequest&) {
 }
 
 HttpResponse Api::MetricsText(const HttpRequest&) {
-  const runtime::EngineLoop::Figures figures = loop_.figures();
-  std::string text =
-      metrics_.Text(figures, num_open(), num_connections_ ? num_connections_() : 0) +
-      EngineMetricsText(loop_.monitor()->course(), model_, figures.kv_usage, metrics_.label());
-  if (loop_.context() != nullptr)
-    text += ContextMetricsText(figures.hand_over, loop_.context()->figures(), metrics_.label());
+  const bool is_apart = runner_.context() != nullptr;
+  std::vector<GenerationState> servers;
+  std::vector<EngineState> engines;
+  std::vector<runtime::EngineFigures> all;
+  for (size_t i = 0; i < runner_.num_engines(); ++i) {
+    all.push_back(runner_.figures(i));
+    servers.push_back({.figures = all.back(), .is_running = runner_.is_running(i)});
+    if (runner_.monitor(i) == nullptr) continue;
+    engines.push_back({.course = runner_.monitor(i)->course(),
+                       .kv_usage = all.back().kv_usage,
+                       .labels = is_apart ? fmt::format(",generation=\"{}\"", i) : ""});
+  }
+  const runtime::EngineFigures sum = runtime::SumOf(all);
+  std::string text = metrics_.Text(sum, num_open(), num_connections_ ? num_connections_() : 0) +
+                     EngineMetricsText(engines, model_, metrics_.label());
+  if (is_apart)
+    text += ContextMetricsText(sum.hand_over, runner_.context()->figures(), metrics_.label()) +
+            GenerationMetricsText(servers, metrics_.label());
   return {.content_type = kMetricsType, .body = std::move(text)};
 }
 
@@ -387,16 +410,39 @@ HttpResponse Api::ChatPage(const HttpRequest&) { return WebPage(ChatPageText());
 
 HttpResponse Api::DashboardPage(const HttpRequest&) { return WebPage(DashboardPageText()); }
 
-HttpResponse Api::DashboardData(const HttpRequest&) {
+// That of the engine which the query names, "generation=1"; without a query the first one's. Null:
+// there is none.
+const runtime::EngineMonitor* Api::MonitorOf(const HttpRequest& request, size_t& engine) const {
+  engine = 0;
+  const std::string_view query = request.query;
+  constexpr std::string_view kName = "generation=";
+  if (query.starts_with(kName)) {
+    const std::string_view number = query.substr(kName.size());
+    const auto [end, failure] =
+        std::from_chars(number.data(), number.data() + number.size(), engine);
+    if (failure != std::errc() || end != number.data() + number.size()) return nullptr;
+  } else if (!query.empty()) {
+    return nullptr;
+  }
+  return engine < runner_.num_engines() ? runner_.monitor(engine) : nullptr;
+}
+
+HttpResponse Api::DashboardData(const HttpRequest& request) {
+  size_t engine = 0;
+  if (MonitorOf(request, engine) == nullptr) return NoSuchEngine(runner_.num_engines());
   return {.body = DashboardDataJson({.model = model_,
-                                     .loop = loop_,
+                                     .runner = runner_,
+                                     .engine = engine,
                                      .version = options_.version,
                                      .num_open = num_open(),
                                      .is_draining = is_draining_})};
 }
 
-HttpResponse Api::DashboardExperts(const HttpRequest&) {
-  return {.body = DashboardExpertsJson(loop_)};
+HttpResponse Api::DashboardExperts(const HttpRequest& request) {
+  size_t engine = 0;
+  const runtime::EngineMonitor* const monitor = MonitorOf(request, engine);
+  if (monitor == nullptr) return NoSuchEngine(runner_.num_engines());
+  return {.body = DashboardExpertsJson(*monitor)};
 }
 
 HttpResponse Api::OpenApi(const HttpRequest&) {

@@ -1,6 +1,6 @@
 // The routes of the server: who may ask, what is asked, and who answers. Requests are read and made
-// token ids on threads of their own, run by the engine loop, and answered on the HTTP server's
-// thread.
+// token ids on threads of their own, run by the engine or engines, and answered on the HTTP
+// server's thread.
 #pragma once
 
 #include <atomic>
@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/engine_loop.h"
+#include "runtime/job_runner.h"
 #include "serve/answer.h"
 #include "serve/api_keys.h"
 #include "serve/http_server.h"
@@ -36,8 +36,8 @@ struct ApiOptions {
 
 class Api {
  public:
-  // `model`, and `loop` must outlive it.
-  Api(const ServedModel& model, runtime::EngineLoop& loop, ApiOptions options);
+  // `model` and `runner` must outlive it.
+  Api(const ServedModel& model, runtime::JobRunner& runner, ApiOptions options);
   ~Api();
   Api(const Api&) = delete;
   Api& operator=(const Api&) = delete;
@@ -103,11 +103,12 @@ class Api {
   HttpResponse OpenApi(const HttpRequest& request);
   HttpResponse ChatPage(const HttpRequest& request);
   HttpResponse DashboardPage(const HttpRequest& request);
+  const runtime::EngineMonitor* MonitorOf(const HttpRequest& request, size_t& engine) const;
   HttpResponse DashboardData(const HttpRequest& request);
   HttpResponse DashboardExperts(const HttpRequest& request);
 
   const ServedModel& model_;
-  runtime::EngineLoop& loop_;
+  runtime::JobRunner& runner_;
   ApiOptions options_;
   Metrics metrics_;
   std::function<int64_t()> num_connections_;

@@ -2,18 +2,19 @@
 
 #include <fmt/format.h>
 
+#include "serve/metric_head.h"
+
 namespace wideload::serve {
 namespace {
 
-struct MetricName {
-  const char* name;
-  const char* type;
-  const char* help;
-};
-
-void WriteMetricHead(const MetricName& metric, std::string& text) {
-  text += fmt::format("# HELP wideload_{} {}\n# TYPE wideload_{} {}\n", metric.name, metric.help,
-                      metric.name, metric.type);
+// Of each of the servers `of` a kind, by a label of that name.
+template <class State, class ValueOf>
+void WriteEach(const MetricName& metric, std::span<const State> servers, const char* of,
+               const std::string& label, ValueOf value_of, std::string& text) {
+  WriteMetricHead(metric, text);
+  for (size_t i = 0; i < servers.size(); ++i)
+    text += fmt::format("wideload_{}{{{},{}=\"{}\"}} {}\n", metric.name, label, of, i,
+                        value_of(servers[i]));
 }
 
 }  // namespace
@@ -27,10 +28,7 @@ std::string ContextMetricsText(const runtime::HandOverFigures& hand_over,
     text += fmt::format("wideload_{}{{{}}} {}\n", metric.name, label, value);
   };
   const auto of_servers = [&](const MetricName& metric, auto value_of) {
-    WriteMetricHead(metric, text);
-    for (size_t i = 0; i < servers.size(); ++i)
-      text += fmt::format("wideload_{}{{{},context=\"{}\"}} {}\n", metric.name, label, i,
-                          value_of(servers[i]));
+    WriteEach(metric, servers, "context", label, value_of, text);
   };
   using Figures = runtime::ContextFigures;
   total({"handed_over_prompts_total", "counter", "Prompts taken over from context servers."},
@@ -54,6 +52,34 @@ std::string ContextMetricsText(const runtime::HandOverFigures& hand_over,
   of_servers({"context_kv_cache_usage_perc", "gauge",
               "Share of the blocks of a context server's KV cache in use, 0 to 1."},
              [](const Figures& f) { return f.kv_usage; });
+  return text;
+}
+
+std::string GenerationMetricsText(std::span<const GenerationState> servers,
+                                  const std::string& label) {
+  std::string text;
+  using State = GenerationState;
+  const auto of_servers = [&](const MetricName& metric, auto value_of) {
+    WriteEach(metric, servers, "generation", label, value_of, text);
+  };
+  of_servers({"generation_up", "gauge", "Whether a generation server takes requests, 0 or 1."},
+             [](const State& s) { return s.is_running ? 1 : 0; });
+  of_servers({"generation_handed_over_prompts_total", "counter",
+              "Prompts that a generation server has taken over."},
+             [](const State& s) { return s.figures.hand_over.num_prompts; });
+  of_servers({"generation_iterations_total", "counter", "Iterations of a generation server."},
+             [](const State& s) { return s.figures.num_iterations; });
+  of_servers(
+      {"generation_num_requests_running", "gauge", "Sequences with a place on a rank there."},
+      [](const State& s) { return s.figures.num_running; });
+  of_servers({"generation_num_requests_waiting", "gauge", "Sequences that wait for a place there."},
+             [](const State& s) { return s.figures.num_waiting; });
+  of_servers({"generation_num_preemptions_total", "counter",
+              "Sequences there that gave their blocks back."},
+             [](const State& s) { return s.figures.num_preemptions; });
+  of_servers({"generation_kv_cache_usage_perc", "gauge",
+              "Share of the blocks of a generation server's KV cache in use, 0 to 1."},
+             [](const State& s) { return s.figures.kv_usage; });
   return text;
 }
 

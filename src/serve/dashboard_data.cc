@@ -108,16 +108,28 @@ Json RanksJson(const runtime::EngineCourse& course) {
 }
 
 Json RequestsJson(const DashboardSource& source) {
-  const runtime::EngineLoop::Figures figures = source.loop.figures();
+  const runtime::EngineFigures figures = source.runner.AllFigures();
   return {{"open", source.num_open},        {"running", figures.num_running},
           {"waiting", figures.num_waiting}, {"preemptions", figures.num_preemptions},
           {"kv_usage", figures.kv_usage},   {"prefix_hit_rate", figures.prefixes.hit_rate()}};
 }
 
+// Of each server that generates; empty where it is one engine that computes prompts, too.
+Json GenerationJson(const runtime::JobRunner& runner) {
+  Json rows = Json::array();
+  for (size_t i = 0; runner.context() != nullptr && i < runner.num_engines(); ++i) {
+    const runtime::EngineFigures figures = runner.figures(i);
+    rows.push_back({runner.is_running(i), runner.monitor(i) != nullptr, figures.num_running,
+                    figures.num_waiting, figures.num_iterations, figures.kv_usage});
+  }
+  return {{"columns", {"up", "watched", "running", "waiting", "iterations", "kv_usage"}},
+          {"rows", std::move(rows)}};
+}
+
 }  // namespace
 
 std::string DashboardDataJson(const DashboardSource& source) {
-  const runtime::EngineCourse course = source.loop.monitor()->course();
+  const runtime::EngineCourse course = source.runner.monitor(source.engine)->course();
   const runtime::EngineOptions& options = source.model.engine;
   const statistics::Stretch& total = course.total;
   const auto now = std::chrono::system_clock::now().time_since_epoch();
@@ -142,13 +154,15 @@ std::string DashboardDataJson(const DashboardSource& source) {
                    {"balancedness_sums", course.balancedness_sums},
                    {"stretches", StretchesJson(course.stretches)},
                    {"requests", RequestsJson(source)},
+                   {"generation_server", source.engine},
+                   {"generation_servers", GenerationJson(source.runner)},
                    {"balancer", BalancerJson(course, source.model)},
                    {"exchange", ExchangeJson(course)},
                    {"host", HostJson(source.model)}});
 }
 
-std::string DashboardExpertsJson(const runtime::EngineLoop& loop) {
-  const runtime::EngineExperts experts = loop.monitor()->experts();
+std::string DashboardExpertsJson(const runtime::EngineMonitor& monitor) {
+  const runtime::EngineExperts experts = monitor.experts();
   Json slots = Json::array();
   for (const eplb::Placement& placement : experts.placements) {
     Json& layer = slots.emplace_back(Json::array());

@@ -135,6 +135,8 @@ void HttpConnection::TakeHead(error_code failure) {
   const std::string_view target(head.target().data(), head.target().size());
   request_.method = std::string(head.method_string());
   request_.path = std::string(PathOf(target));
+  const size_t path_end = std::min(target.find('?'), target.size());
+  request_.query = std::string(target.substr(std::min(path_end + 1, target.size())));
   request_.authorization = std::string(head[http::field::authorization]);
   request_.origin = std::string(head[http::field::origin]);
   keep_alive_ = head.keep_alive();

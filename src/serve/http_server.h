@@ -38,6 +38,7 @@ struct LocalSocket {
 struct HttpRequest {
   std::string method;
   std::string path;           // without the query
+  std::string query;          // what stands behind the first "?"; "": nothing
   std::string authorization;  // the header's value; "" when absent; likewise the next one
   std::string origin;         // set by browsers for scripts of a page
   std::string body;

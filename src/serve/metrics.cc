@@ -103,7 +103,7 @@ void Metrics::NoteChoice(const ChoiceFigures& figures) {
   ++finished_[figures.finish_reason];
 }
 
-std::string Metrics::Text(const runtime::EngineLoop::Figures& engine, int64_t open_requests,
+std::string Metrics::Text(const runtime::EngineFigures& engine, int64_t open_requests,
                           int64_t connections) const {
   const std::lock_guard lock(mutex_);
   std::string text;

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/engine_loop.h"
+#include "runtime/job_runner.h"
 
 namespace wideload::serve {
 
@@ -62,7 +62,7 @@ class Metrics {
   void NoteChoice(const ChoiceFigures& figures);
 
   // All metrics; `open_requests` are those that have come and not been answered.
-  std::string Text(const runtime::EngineLoop::Figures& engine, int64_t open_requests,
+  std::string Text(const runtime::EngineFigures& engine, int64_t open_requests,
                    int64_t connections) const;
 
  private:

@@ -5,7 +5,7 @@
 #include <functional>
 #include <string>
 
-#include "runtime/engine_loop.h"
+#include "runtime/job_runner.h"
 #include "serve/api.h"
 #include "serve/http_server.h"
 #include "serve/served_model.h"
@@ -17,11 +17,11 @@ struct ServerOptions {
   std::chrono::milliseconds drain_time{30'000};  // for what is under way when the end is asked for
 };
 
-// Answers on `http`, which has not started, requests for `model`, whose engine `loop` runs, until
-// `is_ending` says so (asked every 100 ms at least); then takes no more, waits for those under way,
-// and returns, with `http` stopped. `started` is called once requests are taken. Of the engine's
-// thread. Errors: as HttpServer::Start and EngineLoop::Step; clients have been told.
-void Serve(const ServedModel& model, runtime::EngineLoop& loop, HttpServer& http,
+// Answers on `http`, which has not started, requests for `model`, whose engine or engines `runner`
+// has, until `is_ending` says so (asked every 100 ms at least); then takes no more, waits for those
+// under way, and returns, with `http` stopped. `started` is called once requests are taken. Of the
+// engine's thread. Errors: as HttpServer::Start and JobRunner::Step; clients have been told.
+void Serve(const ServedModel& model, runtime::JobRunner& runner, HttpServer& http,
            const ServerOptions& options, const std::function<void()>& started,
            const std::function<bool()>& is_ending);
 

@@ -2,7 +2,9 @@
 """`wideload serve disaggregated`: the answers of `serve`, files that are refused by name, and what is left in the end.
 Usage: serve_disaggregated_test.py [unittest options]; WIDELOAD_PROGRAM names the program."""
 import concurrent.futures
+import json
 import pathlib
+import re
 import tempfile
 import unittest
 
@@ -58,6 +60,35 @@ class Disaggregated(unittest.TestCase):
             text = "".join(event["choices"][0]["text"] for event in events if event["choices"])
             self.assertEqual(text, expected[1][0][0]["text"])
             apart.wait_idle()
+            self.assertEqual(apart.end(), 0, apart.stderr())
+
+
+    def test_several_engines_generate(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "sides.yaml"
+            path.write_text("port: 0\nmax_seq_len: 1024\ncontext_servers: {num_instances: 2}\n"
+                            "generation_servers: {num_instances: 2, router: {type: load_balancing}}\n")
+            one = Server("--max-seq-len", 1024)
+            expected = answers(one)
+            self.assertEqual(one.end(), 0)
+            apart = Server("--config", path, words=("serve", "disaggregated"))
+            self.assertRegex(apart.stderr(), "prompts are computed by 2 of 4 engines")
+            self.assertEqual(answers(apart), expected)
+            apart.wait_idle()
+            apart.wait_until(lambda: apart.metric("handed_over_prompts_total") == 6, "a request is missing")
+            text = apart.ask("GET", "/metrics")[2].decode()
+            handed_over = re.findall(r'^wideload_generation_handed_over_prompts_total{.*generation="(\d)"} (\d+)$', text, re.M)
+            self.assertEqual([server for server, _ in handed_over], ["0", "1"])
+            self.assertTrue(all(int(count) > 0 for _, count in handed_over), handed_over)
+            self.assertEqual(sum(int(count) for _, count in handed_over), 6)
+            for name in ("iteration_seconds_total", "kv_cache_max_blocks", "eplb_balancedness"):
+                self.assertEqual(len(re.findall(rf'^wideload_{name}{{model_name="[^"]+",generation="\d"}}', text, re.M)), 2, name)
+            self.assertEqual(len(re.findall("^# TYPE wideload_iteration_seconds_total ", text, re.M)), 1)
+            both = [json.loads(apart.ask("GET", f"/dashboard/data?generation={i}")[2]) for i in range(2)]
+            self.assertEqual([data["generation_server"] for data in both], [0, 1])
+            self.assertEqual([len(data["generation_servers"]["rows"]) for data in both], [2, 2])
+            self.assertEqual(sum(data["iterations"] for data in both), apart.metric("iterations_total"))
+            self.assertEqual(apart.ask("GET", "/dashboard/data?generation=2")[0], 404)
             self.assertEqual(apart.end(), 0, apart.stderr())
 
 

@@ -69,8 +69,15 @@ class Pages(ServeTest):
         self.assertEqual(set(data), {
             "schema_version", "time", "model", "version", "status", "ranks", "stages", "expert_ranks", "split", "layers", "places", "iterations",
             "prompt_tokens", "generated_tokens", "busy_seconds", "idle_seconds", "rank_rows", "imbalance_sums",
-            "balancedness_sums", "stretches", "requests", "balancer", "exchange", "host"})
+            "balancedness_sums", "stretches", "requests", "generation_server", "generation_servers", "balancer", "exchange", "host"})
         self.assertEqual((data["schema_version"], data["status"], data["balancer"]["mode"]), (1, "serving", "tensorrt_llm"))
+        self.assertEqual((data["generation_server"], data["generation_servers"]["rows"]), (0, []))
+
+    def test_engines_that_are_not_there_have_no_figures(self):
+        self.assertEqual(self.server.ask("GET", "/dashboard/data?generation=0")[0], 200)
+        for query in ("generation=1", "generation=x", "generation=", "generatio=0", "generation=0&"):
+            for path in ("data", "experts"):
+                self.assertEqual(self.server.ask("GET", f"/dashboard/{path}?{query}")[0], 404, query)
 
 
 class Keys(unittest.TestCase):

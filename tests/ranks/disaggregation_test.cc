@@ -5,105 +5,17 @@
 #include <random>
 #include <thread>
 
+#include "request_answers.h"
 #include "runtime/context_engines.h"
 #include "support/faulty_model.h"
-#include "support/random_layout.h"
 #include "support/test_data.h"
-#include "support/test_engine.h"
 
 namespace wideload {
 namespace {
 
-using runtime::Delta;
+using namespace testing_support;  // NOLINT(google-build-using-namespace): all of this is with them
 using runtime::EngineOptions;
-using runtime::FinishReason;
-using testing_support::LoadTestModel;
-using testing_support::SourcePath;
-using testing_support::TestModel;
 using Clock = std::chrono::steady_clock;
-
-constexpr std::chrono::milliseconds kLongTimeout{600'000};
-
-// All that a client sees of a request.
-struct Answer {
-  std::vector<int32_t> tokens;
-  std::vector<std::pair<int32_t, float>> logprobs;  // of the prompt's tokens, then of all deltas
-  FinishReason finish = FinishReason::kNone;
-  std::string error;
-  int64_t num_cached = 0;
-  bool operator==(const Answer&) const = default;
-};
-
-class Answers {
- public:
-  explicit Answers(size_t count) : answers_(count) {}
-
-  runtime::Job JobOf(const runtime::Request& request, size_t i, int32_t prompt_logprobs = -1) {
-    return {.request = request,
-            .text = {},
-            .prompt_logprobs = prompt_logprobs,
-            .deadline = {},
-            .sink = [this, i](const Delta& delta) { Take(i, delta); }};
-  }
-  bool all_ended() const {
-    return std::ranges::all_of(answers_,
-                               [](const Answer& a) { return a.finish != FinishReason::kNone; });
-  }
-  const Answer& operator[](size_t i) const { return answers_[i]; }
-  const std::vector<Answer>& all() const { return answers_; }
-
- private:
-  void Take(size_t i, const Delta& delta) {
-    Answer& answer = answers_[i];
-    ASSERT_EQ(answer.finish, FinishReason::kNone);
-    for (const auto& position : delta.prompt_logprobs)
-      for (const runtime::TokenLogprob& p : position) answer.logprobs.emplace_back(p.id, p.logprob);
-    for (const runtime::TokenLogprob& p : delta.logprobs)
-      answer.logprobs.emplace_back(p.id, p.logprob);
-    if (delta.token >= 0) answer.tokens.push_back(delta.token);
-    if (delta.token >= 0) answer.num_cached = delta.num_cached_tokens;
-    answer.finish = delta.finish;
-    answer.error = delta.error;
-  }
-  std::vector<Answer> answers_;
-};
-
-void RunToEnd(runtime::EngineLoop& loop, const Answers& answers) {
-  while (!answers.all_ended()) {
-    if (loop.idle()) loop.Wait(std::chrono::milliseconds(10));
-    loop.Step();
-  }
-}
-
-// Some with log probabilities of the prompt, of which every second is greedy.
-Answers RunAll(runtime::EngineLoop& loop, const std::vector<runtime::Request>& requests) {
-  Answers answers(requests.size());
-  for (size_t i = 0; i < requests.size(); ++i)
-    loop.Submit(answers.JobOf(requests[i], i, i % 3 == 2 ? 2 : -1));
-  RunToEnd(loop, answers);
-  return answers;
-}
-
-std::vector<runtime::Request> Requests(const TestModel& model, size_t count, uint64_t seed) {
-  std::vector<runtime::Request> requests = testing_support::DrawRequests(model, count, seed);
-  for (size_t i = 0; i < requests.size(); ++i) {
-    requests[i].prompt_logits = false;
-    requests[i].sampling.num_logprobs = static_cast<int32_t>(i % 3);
-    requests[i].max_tokens = static_cast<int64_t>(i % 5 == 4 ? i % 2 : 3 + i);
-    requests[i].min_tokens = i % 2 == 0 ? 0 : requests[i].max_tokens / 2;
-  }
-  return requests;
-}
-
-EngineOptions OptionsOf(const TestModel& model, int32_t groups) {
-  EngineOptions options = testing_support::TestOptions(model.config, compute::AutoKernelSet());
-  options.layout = {.tp = model.tensor_ranks, .dp = groups};
-  options.layout.moe_ep = options.layout.stage();
-  const auto experts = static_cast<int32_t>(model.config.num_experts);
-  options.num_slots =
-      options.layout.moe_ep * std::min(experts, experts / options.layout.moe_ep + 1);
-  return options;
-}
 
 // One engine for prompts and one that goes on, on this thread.
 struct Pair {
@@ -113,7 +25,7 @@ struct Pair {
       : context(context_model, context_options),
         generation(generation_model, generation_options),
         engines({&context}),
-        contexts(engines, runtime::ContextRouting::kRoundRobin),
+        contexts(engines, runtime::ServerRouting::kRoundRobin),
         loop(generation, nullptr, [this] { return now; }) {
     loop.UseContext(contexts, timeout);
   }
@@ -142,10 +54,6 @@ struct Pair {
   std::vector<runtime::Engine*> engines;
   runtime::ContextEngines contexts;
   runtime::EngineLoop loop;
-};
-
-struct Sides {
-  int32_t context_tp, context_dp, generation_tp, generation_dp;
 };
 
 // Grouped, latent and windowed attention, dense and with experts; prompts in pieces.
@@ -184,13 +92,6 @@ class TinyPair : public testing::Test {
       : model_(
             LoadTestModel(SourcePath("testdata/models/tiny-qwen3-moe"), compute::AutoKernelSet())),
         options_(OptionsOf(model_, 1)) {}
-  runtime::Request Prompt(int64_t length, int64_t max_tokens) const {
-    runtime::Request request;
-    for (int64_t i = 0; i < length; ++i)
-      request.prompt.push_back(static_cast<int32_t>((i * 37 + length) % 311));
-    request.max_tokens = max_tokens;
-    return request;
-  }
 
   TestModel model_;
   EngineOptions options_;
@@ -199,7 +100,7 @@ class TinyPair : public testing::Test {
 TEST_F(TinyPair, PrefixesAreFoundOnBothSides) {
   options_.prefix_cache = true;
   Pair pair(*model_.model, options_, *model_.model, options_);
-  runtime::Request request = Prompt(100, 12);
+  runtime::Request request = PromptOf(100, 12);
   request.sampling.num_logprobs = 0;
   const Answers first = RunAll(pair.loop, {request});
   EXPECT_EQ(first[0].num_cached, 0);
@@ -215,7 +116,7 @@ TEST_F(TinyPair, PrefixesAreFoundOnBothSides) {
 // With room for few requests some are preempted and computed again, on either side.
 TEST_F(TinyPair, PreemptionChangesNoBit) {
   std::vector<runtime::Request> requests;
-  for (int64_t i = 0; i < 12; ++i) requests.push_back(Prompt(20 + i, 60));
+  for (int64_t i = 0; i < 12; ++i) requests.push_back(PromptOf(20 + i, 60));
   runtime::Engine engine(*model_.model, options_);
   runtime::EngineLoop alone(engine, nullptr);
   const Answers expected = RunAll(alone, requests);
@@ -231,7 +132,7 @@ TEST_F(TinyPair, PreemptionChangesNoBit) {
 // The blocks of prompts that wait for the other side let no more prompts in.
 TEST_F(TinyPair, AFullContextWaitsForItsLeases) {
   std::vector<runtime::Request> requests;
-  for (int64_t i = 0; i < 12; ++i) requests.push_back(Prompt(33 + i, 20));
+  for (int64_t i = 0; i < 12; ++i) requests.push_back(PromptOf(33 + i, 20));
   EngineOptions small = options_;
   small.num_kv_blocks = 4;
   EngineOptions narrow = options_;
@@ -253,7 +154,7 @@ TEST_F(TinyPair, CancellationsInEveryPhaseLeaveNothing) {
   std::vector<runtime::JobId> ids;
   for (size_t i = 0; i < kNumJobs; ++i) {
     runtime::Request request =
-        Prompt(static_cast<int64_t>(up_to(90)), static_cast<int64_t>(up_to(30)));
+        PromptOf(static_cast<int64_t>(up_to(90)), static_cast<int64_t>(up_to(30)));
     request.eos_ids = {static_cast<int32_t>(up_to(311))};
     runtime::Job job = answers.JobOf(request, i);
     if (up_to(5) == 0) job.deadline = pair.now + std::chrono::milliseconds(up_to(20));
@@ -272,8 +173,8 @@ TEST_F(TinyPair, APromptThatIsNotFetchedInTimeEndsAndGivesItsBlocksBack) {
   options_.max_batch_size = 1;
   Pair pair(*model_.model, options_, *model_.model, options_, std::chrono::milliseconds(50));
   Answers answers(2);
-  pair.loop.Submit(answers.JobOf(Prompt(40, 100), 0));
-  pair.loop.Submit(answers.JobOf(Prompt(41, 100), 1));
+  pair.loop.Submit(answers.JobOf(PromptOf(40, 100), 0));
+  pair.loop.Submit(answers.JobOf(PromptOf(41, 100), 1));
   while (answers[0].tokens.size() < 2) pair.loop.Step();
   // The first one stays under way: this engine stands still until the other one has both.
   while (pair.contexts.figures()[0].num_prompts < 2) std::this_thread::yield();
@@ -296,13 +197,13 @@ TEST_F(TinyPair, ADeadContextCostsThePromptsOnIt) {
   runtime::Engine good(*model_.model, options_);
   runtime::Engine generation(*model_.model, options_);
   runtime::Engine* const engines[] = {&bad, &good};
-  runtime::ContextEngines contexts(engines, runtime::ContextRouting::kRoundRobin);
+  runtime::ContextEngines contexts(engines, runtime::ServerRouting::kRoundRobin);
   runtime::EngineLoop loop(generation, nullptr);
   loop.UseContext(contexts, kLongTimeout);
   Answers before(1);
-  loop.Submit(before.JobOf(Prompt(30, 80), 0));  // iteration 0 of the bad one
+  loop.Submit(before.JobOf(PromptOf(30, 80), 0));  // iteration 0 of the bad one
   while (before[0].tokens.empty()) loop.Step();
-  const Answers answers = RunAll(loop, std::vector(6, Prompt(31, 20)));
+  const Answers answers = RunAll(loop, std::vector(6, PromptOf(31, 20)));
   RunToEnd(loop, before);
   EXPECT_EQ(before[0].tokens.size(), 80U);  // it goes on here
   size_t num_errors = 0;
@@ -313,7 +214,7 @@ TEST_F(TinyPair, ADeadContextCostsThePromptsOnIt) {
   EXPECT_GE(num_errors, 1U);
   EXPECT_LE(num_errors, 3U);
   EXPECT_FALSE(contexts.is_running(0));
-  const Answers after = RunAll(loop, std::vector(4, Prompt(32, 5)));
+  const Answers after = RunAll(loop, std::vector(4, PromptOf(32, 5)));
   for (const Answer& answer : after.all()) EXPECT_EQ(answer.error, "");
   contexts.Stop();
   EXPECT_NE(contexts.failure(0), nullptr);
@@ -328,7 +229,7 @@ TEST_F(TinyPair, ADeadGenerationEndsItsRequestsAndLeases) {
   options_.max_batch_size = 2;
   Pair pair(*model_.model, options_, faulty, options_);
   Answers answers(5);
-  for (size_t i = 0; i < 5; ++i) pair.loop.Submit(answers.JobOf(Prompt(30, 50), i));
+  for (size_t i = 0; i < 5; ++i) pair.loop.Submit(answers.JobOf(PromptOf(30, 50), i));
   EXPECT_THROW(RunToEnd(pair.loop, answers), std::exception);
   for (const Answer& answer : answers.all()) EXPECT_EQ(answer.finish, FinishReason::kError);
   pair.StopContext();

@@ -158,13 +158,13 @@ class Servers {
  public:
   Servers(const std::vector<std::unique_ptr<ContextProcess>>& contexts, const TestModel& model,
           const EngineOptions& options, std::chrono::milliseconds timeout = kNoTimeout,
-          runtime::ContextRouting routing = runtime::ContextRouting::kRoundRobin)
+          runtime::ServerRouting routing = runtime::ServerRouting::kRoundRobin)
       : ranks_(options.num_ranks(), {.deadline = std::chrono::seconds(20)}),
         orders_(options.num_ranks(), runtime::MessageChannel::SegmentBytes(options.num_ranks())) {
     runtime::RemoteContexts::Parts parts{.caches = &caches_,
                                          .vocab_size = model.config.vocab_size,
                                          .routing = routing,
-                                         .capacity = runtime::ContextRouter::CapacityOf(options)};
+                                         .capacity = runtime::ServerRouter::CapacityOf(options)};
     for (const auto& context : contexts) {
       context->Attach(caches_);
       parts.sockets.push_back(context->socket());
@@ -327,7 +327,7 @@ TEST_F(TinyServers, AKilledServerCostsThePromptsOnItAndNoOthers) {
 TEST_F(TinyServers, PromptsThatBeginAlikeGoToTheServerThatHasTheirBeginning) {
   options_.prefix_cache = true;
   const auto contexts = Contexts(2, model_, options_);
-  Servers servers(contexts, model_, options_, kNoTimeout, runtime::ContextRouting::kCacheAware);
+  Servers servers(contexts, model_, options_, kNoTimeout, runtime::ServerRouting::kCacheAware);
   std::set<int64_t> known;
   for (const int64_t length : {100, 101, 101, 100, 100, 101}) {
     const Answers answers = RunAll(servers.loop(), {Prompt(length, 3)});

@@ -119,7 +119,7 @@ void ContextServer::TellState() {
   }
   const auto now = std::chrono::steady_clock::now();
   if (now - told_at_ < kFiguresPace) return;
-  const EngineLoop::Figures figures = loop_.figures();
+  const EngineFigures figures = loop_.figures();
   const ContextFigures found{.num_waiting = figures.num_waiting,
                              .num_running = figures.num_running,
                              .num_held = figures.num_held,

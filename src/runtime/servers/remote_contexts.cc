@@ -74,7 +74,7 @@ std::vector<ContextFigures> RemoteContexts::figures() const {
 }
 
 RemoteContexts::Member* RemoteContexts::Choose(const Request& request) {
-  std::vector<ContextRouter::Load> loads;
+  std::vector<ServerRouter::Load> loads;
   for (const auto& member : members_)
     loads.push_back({.is_running = !member->is_gone, .num_open = member->num_open});
   const std::optional<size_t> found = router_.Choose(request.prompt, request.cache_salt, loads);

@@ -15,8 +15,8 @@
 
 #include "grammar/token_grammar.h"
 #include "runtime/context_caches.h"
-#include "runtime/context_router.h"
 #include "runtime/prompt_computer.h"
+#include "runtime/server_router.h"
 #include "runtime/servers/message_socket.h"
 #include "runtime/servers/server_messages.h"
 
@@ -29,8 +29,8 @@ class RemoteContexts final : public PromptComputer {
     std::vector<std::shared_ptr<MessageSocket>> sockets;  // [servers], as many as caches has
     const ContextCaches* caches = nullptr;                // must outlive this and all leases
     int64_t vocab_size = 0;
-    ContextRouting routing = ContextRouting::kRoundRobin;
-    ContextRouter::Capacity capacity = {};  // of each
+    ServerRouting routing = ServerRouting::kRoundRobin;
+    ServerRouter::Capacity capacity = {};  // of each
     // Told that a signal has asked a context server to end; may be empty. On any thread.
     std::function<void(int)> on_signal = {};
   };
@@ -77,7 +77,7 @@ class RemoteContexts final : public PromptComputer {
 
   Parts parts_;
   std::vector<std::unique_ptr<Member>> members_;
-  ContextRouter router_;
+  ServerRouter router_;
   std::atomic<bool> is_stopping_{false};
 };
 

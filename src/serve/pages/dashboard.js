@@ -4,7 +4,7 @@ const byId = (id) => document.getElementById(id);
 const { figure, table, details, plot, bars, heatMap, heatTable } = Charts;
 const EVERY_MS = 2000, EXPERTS_EVERY = 3, MOST_KEPT = 900;
 
-const state = { history: [], expertHistory: [], experts: null, spread: [], polls: 0, paused: false, recorded: false };
+const state = { generation: 0, history: [], expertHistory: [], experts: null, spread: [], polls: 0, paused: false, recorded: false };
 
 const newest = () => state.history[state.history.length - 1];
 const bytes = (value) => (value >= 2 ** 30 ? figure(value / 2 ** 30) + ' GiB' : figure(value / 2 ** 20) + ' MiB');
@@ -238,6 +238,7 @@ function showHealth(data) {
   showPlaces(data);
   byId('health-table').replaceChildren(table('Server and host', ['what', 'value'], [
     ['server', data.status], ['ranks that take part', String(data.ranks * data.stages)], ['last iteration', `${figure(data.idle_seconds)} s ago`],
+    ...data.generation_servers.rows.map((row, i) => [`generation server ${i}`, `${row[0] ? 'up' : 'down'}, ${row[2]} requests run, ${row[3]} wait, ${percent(row[5])} of its KV cache in use`]),
     ['requests open', String(data.requests.open)], ['requests that gave their place up', String(data.requests.preemptions)],
     ['tokens of prompts found in the prefix cache', percent(data.requests.prefix_hit_rate)],
     ...Object.entries(h.parts).filter(([, size]) => size).map(([name, size]) => [`planned for: ${name}`, bytes(size)]),
@@ -274,12 +275,34 @@ function takeExperts(experts, time) {
   if (state.expertHistory.length > MOST_KEPT / EXPERTS_EVERY) state.expertHistory.shift();
 }
 
+// Which of several servers that generate is shown is the reader's choice.
+function noteGenerations(data) {
+  const { rows } = data.generation_servers;
+  byId('generation-label').hidden = rows.length < 2;
+  const select = byId('generation');
+  if (select.options.length === rows.length) return;
+  select.replaceChildren(...rows.map((row, i) => Object.assign(new Option(String(i), String(i)), { disabled: !row[1] })));
+  select.value = String(data.generation_server);
+}
+
+function chooseGeneration() {
+  Object.assign(state, { generation: Number(byId('generation').value), history: [], expertHistory: [], spread: [], experts: null });
+}
+
 async function poll() {
   try {
-    const data = await Server.json('/dashboard/data');
+    const asked = state.generation;
+    const of = asked > 0 ? '?generation=' + asked : '';
+    const data = await Server.json('/dashboard/data' + of);
+    if (asked !== state.generation) return void setTimeout(poll, 0);
+    noteGenerations(data);
     take(data);
     const old = !state.experts || state.experts.generation !== data.balancer.generation;
-    if (old || state.polls++ % EXPERTS_EVERY === 0) takeExperts(await Server.json('/dashboard/experts'), data.time);
+    if (old || state.polls++ % EXPERTS_EVERY === 0) {
+      const experts = await Server.json('/dashboard/experts' + of);
+      if (asked !== state.generation) return void setTimeout(poll, 0);
+      takeExperts(experts, data.time);
+    }
     text('status', data.status === 'serving' ? 'Live.' : 'The server is shutting down.');
     if (!document.hidden) show();
   } catch (error) {
@@ -314,6 +337,7 @@ function start() {
   for (const [seconds, name] of [[0, 'since the start'], [10, 'last 10 s'], [60, 'last minute'], [600, 'last 10 minutes']]) byId('window').append(new Option(name, String(seconds)));
   Charts.legend('ranks-legend');
   for (const id of ['window', 'measure', 'projection', 'layer']) byId(id).onchange = show;
+  byId('generation').onchange = chooseGeneration;
   byId('save-page').onclick = () => save('wideload.html', 'text/html', pageWithFigures());
   byId('save-json').onclick = () => save('wideload.json', 'application/json', figures());
   byId('save-csv').onclick = () => save('wideload.csv', 'text/csv', csv());

@@ -1,4 +1,4 @@
-#include "runtime/context_router.h"
+#include "runtime/server_router.h"
 
 #include <algorithm>
 
@@ -30,17 +30,17 @@ std::vector<uint64_t> PrefixHashes(std::span<const int32_t> prompt, std::string_
 
 }  // namespace
 
-ContextRouter::ContextRouter(ContextRouting routing, const Capacity& capacity, size_t num_servers)
+ServerRouter::ServerRouter(ServerRouting routing, const Capacity& capacity, size_t num_servers)
     : routing_(routing), capacity_(capacity), known_(num_servers) {}
 
-size_t ContextRouter::NumKnown(const Known& known, std::span<const uint64_t> blocks) const {
+size_t ServerRouter::NumKnown(const Known& known, std::span<const uint64_t> blocks) const {
   const auto end =
       std::ranges::find_if(blocks, [&](uint64_t block) { return !known.blocks.contains(block); });
   return static_cast<size_t>(end - blocks.begin());
 }
 
 // From the last one on, so that the beginning of a prompt is forgotten after its end.
-void ContextRouter::Note(Known& known, std::span<const uint64_t> blocks) const {
+void ServerRouter::Note(Known& known, std::span<const uint64_t> blocks) const {
   for (size_t i = blocks.size(); i-- > 0;) {
     const auto [found, is_new] = known.blocks.try_emplace(blocks[i]);
     if (!is_new) known.order.erase(found->second);
@@ -53,11 +53,11 @@ void ContextRouter::Note(Known& known, std::span<const uint64_t> blocks) const {
   }
 }
 
-std::optional<size_t> ContextRouter::Choose(std::span<const int32_t> prompt, std::string_view salt,
-                                            std::span<const Load> loads) {
+std::optional<size_t> ServerRouter::Choose(std::span<const int32_t> prompt, std::string_view salt,
+                                           std::span<const Load> loads) {
   WIDELOAD_CHECK(loads.size() == known_.size(), "loads of {} servers of {}", loads.size(),
                  known_.size());
-  const bool is_aware = routing_ == ContextRouting::kCacheAware;
+  const bool is_aware = routing_ == ServerRouting::kCacheAware;
   const std::vector<uint64_t> blocks =
       is_aware ? PrefixHashes(prompt, salt) : std::vector<uint64_t>();
   const std::lock_guard lock(mutex_);
@@ -69,7 +69,7 @@ std::optional<size_t> ContextRouter::Choose(std::span<const int32_t> prompt, std
     const Load& load = loads[server];
     if (!load.is_running) continue;
     double score = 0;
-    if (routing_ != ContextRouting::kRoundRobin)
+    if (routing_ != ServerRouting::kRoundRobin)
       score -= static_cast<double>(load.num_open) / static_cast<double>(capacity_.max_batch_size);
     if (!blocks.empty())
       score += static_cast<double>(NumKnown(known_[server], blocks)) /

@@ -1,5 +1,5 @@
-// Which of several servers computes a prompt: by turns, by load, or by what each has computed
-// before. Thread-safe.
+// Which of several servers gets a request, its prompt to compute or its answer to generate: by
+// turns, by load, or by what each was given before. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -16,23 +16,23 @@
 namespace wideload::runtime {
 
 // How a server is chosen.
-enum class ContextRouting {
+enum class ServerRouting {
   kRoundRobin,     // the next one in turn
-  kLoadBalancing,  // the one with the fewest prompts under way
-  // The one with the best share of the prompt that it has computed before, less its load. Source:
+  kLoadBalancing,  // the one with the fewest requests under way
+  // The one with the best share of the prompt that it was given before, less its load. Source:
   // TensorRT-LLM's router of this name: matched / prompt - open / max_batch_size.
   kCacheAware,
 };
 
-class ContextRouter {
+class ServerRouter {
  public:
-  // What is known of a server when a prompt is given out.
+  // What is known of a server when a request is given out.
   struct Load {
     bool is_running = true;
-    int64_t num_open = 0;  // prompts under way
+    int64_t num_open = 0;  // requests under way
   };
   // Of each server: the blocks of its caches, of whose prompts it is taken to know so many, and how
-  // many prompts it computes at once.
+  // many requests it has in an iteration.
   struct Capacity {
     int64_t num_blocks = 0;
     int64_t max_batch_size = 1;
@@ -43,7 +43,7 @@ class ContextRouter {
             .max_batch_size = options.max_batch_size * options.layout.dp};
   }
   // All servers have the same capacity; none knows a prompt yet.
-  ContextRouter(ContextRouting routing, const Capacity& capacity, size_t num_servers);
+  ServerRouter(ServerRouting routing, const Capacity& capacity, size_t num_servers);
 
   // The server for a prompt, which is taken to know it from now on; nothing when none runs. Only
   // prompts of the same salt share anything. loads [num_servers].
@@ -59,7 +59,7 @@ class ContextRouter {
   size_t NumKnown(const Known& known, std::span<const uint64_t> blocks) const;
   void Note(Known& known, std::span<const uint64_t> blocks) const;
 
-  const ContextRouting routing_;
+  const ServerRouting routing_;
   const Capacity capacity_;
   std::mutex mutex_;  // guards the rest
   uint64_t turn_ = 0;

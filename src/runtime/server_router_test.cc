@@ -1,4 +1,4 @@
-#include "runtime/context_router.h"
+#include "runtime/server_router.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 namespace wideload::runtime {
 namespace {
 
-using Load = ContextRouter::Load;
+using Load = ServerRouter::Load;
 
 std::vector<int32_t> TokensFrom(int32_t first, size_t length) {
   std::vector<int32_t> prompt(length);
@@ -15,8 +15,8 @@ std::vector<int32_t> TokensFrom(int32_t first, size_t length) {
   return prompt;
 }
 
-TEST(ContextRouter, TakesTurnsAmongThoseThatRun) {
-  ContextRouter router(ContextRouting::kRoundRobin, {}, 3);
+TEST(ServerRouter, TakesTurnsAmongThoseThatRun) {
+  ServerRouter router(ServerRouting::kRoundRobin, {}, 3);
   std::vector<Load> loads(3);
   loads[0].num_open = 9;
   for (const size_t wanted : {0U, 1U, 2U, 0U}) EXPECT_EQ(router.Choose({}, "", loads), wanted);
@@ -26,14 +26,14 @@ TEST(ContextRouter, TakesTurnsAmongThoseThatRun) {
   EXPECT_EQ(router.Choose({}, "", loads), std::nullopt);
 }
 
-TEST(ContextRouter, TakesTheLeastLoaded) {
-  ContextRouter router(ContextRouting::kLoadBalancing, {}, 3);
+TEST(ServerRouter, TakesTheLeastLoaded) {
+  ServerRouter router(ServerRouting::kLoadBalancing, {}, 3);
   EXPECT_EQ(router.Choose({}, "", std::vector<Load>{{true, 2}, {true, 1}, {true, 3}}), 1U);
   EXPECT_EQ(router.Choose({}, "", std::vector<Load>{{true, 2}, {false, 1}, {true, 3}}), 0U);
 }
 
-TEST(ContextRouter, GoesWhereThePromptsBeginningIs) {
-  ContextRouter router(ContextRouting::kCacheAware, {.num_blocks = 100, .max_batch_size = 8}, 2);
+TEST(ServerRouter, GoesWhereThePromptsBeginningIs) {
+  ServerRouter router(ServerRouting::kCacheAware, {.num_blocks = 100, .max_batch_size = 8}, 2);
   const std::vector<Load> idle(2);
   const auto first = TokensFrom(0, 128);
   const auto other = TokensFrom(1000, 128);
@@ -47,8 +47,8 @@ TEST(ContextRouter, GoesWhereThePromptsBeginningIs) {
   EXPECT_EQ(router.Choose(first, "", std::vector<Load>{{true, 9}, {true, 0}}), 1U);
 }
 
-TEST(ContextRouter, SharesNothingBetweenSaltsAndForgetsTheOldest) {
-  ContextRouter router(ContextRouting::kCacheAware, {.num_blocks = 4, .max_batch_size = 8}, 2);
+TEST(ServerRouter, SharesNothingBetweenSaltsAndForgetsTheOldest) {
+  ServerRouter router(ServerRouting::kCacheAware, {.num_blocks = 4, .max_batch_size = 8}, 2);
   const std::vector<Load> idle(2);
   const std::vector<Load> first_is_busier = {{true, 1}, {true, 0}};
   const auto prompt = TokensFrom(0, 96);

@@ -1,0 +1,65 @@
+// Engines that generate for one front door, each on a thread of its own; others compute the prompts
+// for all of them. One that fails ends the requests on it with an error; the others go on.
+#pragma once
+
+#include <chrono>
+#include <exception>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/wait.h"
+#include "runtime/engine_thread.h"
+#include "runtime/job_runner.h"
+#include "runtime/server_router.h"
+
+namespace wideload::runtime {
+
+class GenerationEngines final : public JobRunner {
+ public:
+  // What all engines have in common; what is pointed to must outlive them.
+  struct Common {
+    const tokenizer::Tokenizer* tokenizer = nullptr;  // null: tokens without text
+    PromptComputer* contexts = nullptr;
+    std::chrono::milliseconds transfer_timeout{60'000};  // EngineLoop::UseContext
+    ServerRouting routing = ServerRouting::kRoundRobin;
+  };
+  // One or more, which must outlive this. They begin with the first Submit or Step.
+  GenerationEngines(std::span<Engine* const> engines, const Common& common);
+  // Ends what is under way, with errors, and the threads.
+  ~GenerationEngines() override;
+
+  // To the engine that the router chooses, for all of the request.
+  JobId Submit(Job job) override;
+  void Cancel(JobId id) override;
+  bool has_ended() const override;
+  size_t num_engines() const override { return members_.size(); }
+  bool is_running(size_t i) const override { return members_[i]->is_running(); }
+  EngineFigures figures(size_t i) const override { return members_[i]->loop().figures(); }
+  const EngineMonitor* monitor(size_t i) const override { return members_[i]->loop().monitor(); }
+  const PromptComputer* context() const override { return common_.contexts; }
+
+  void Watch() override;
+  // Of any one thread. Begins; later only says when no engine is left. Errors: what ended the last
+  // one.
+  void Step() override;
+  bool idle() const override { return wake_.Load() == seen_; }
+  void Wait(std::chrono::milliseconds longest) override { wake_.Sleep(seen_, longest); }
+  void EndAll(const std::string& reason) override;
+
+  // Ends the threads, as the destructor does.
+  void Stop();
+  // What ended an engine; null: nothing. After Stop.
+  std::exception_ptr failure(size_t i) const { return members_[i]->failure(); }
+
+ private:
+  const Common common_;
+  std::vector<std::unique_ptr<EngineThread>> members_;
+  ServerRouter router_;
+  bool has_begun_ = false;
+  EventWord wake_;  // an engine has failed
+  uint32_t seen_ = 0;
+};
+
+}  // namespace wideload::runtime
