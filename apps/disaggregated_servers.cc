@@ -13,10 +13,13 @@
 #include "base/log.h"
 #include "interrupt.h"
 #include "refusal.h"
+#include "runtime/generation_engines.h"
 #include "runtime/rank.h"
 #include "runtime/servers/block_service.h"
 #include "runtime/servers/context_server.h"
+#include "runtime/servers/generation_server.h"
 #include "runtime/servers/remote_contexts.h"
+#include "runtime/servers/remote_engine.h"
 #include "serve/server.h"
 #include "session.h"
 
@@ -46,7 +49,13 @@ class ServerProcess {
   int Run();
 
  private:
-  bool is_generation() const { return world_.part() == 0; }
+  // Servers that generate are the first parts, those for prompts follow.
+  int32_t num_generations() const { return run_.file.generation.num_instances; }
+  bool is_generation() const { return world_.part() < num_generations(); }
+  std::string NameOf(int32_t part) const {
+    return part < num_generations() ? fmt::format("generation server {}", part)
+                                    : fmt::format("context server {}", part - num_generations());
+  }
   const EngineFlags& flags() const { return is_generation() ? run_.generation : run_.context; }
   void CheckAll();
   void FindPlaces();
@@ -58,6 +67,7 @@ class ServerProcess {
   void TakeConnections();
   void Lead();
   void Generate();
+  void GenerateForFront();
   void ComputePrompts();
   void ServeFront(Session& session, FrontDoor& door);
 
@@ -66,9 +76,9 @@ class ServerProcess {
   std::unique_ptr<serve::HttpServer> http_;             // of the front door's process
   std::unique_ptr<runtime::MessageListener> listener_;  // likewise
   runtime::ContextCaches caches_;                       // of ranks of the generation server
-  std::vector<std::shared_ptr<runtime::MessageSocket>> sockets_;  // of the front door's process
-  std::unique_ptr<runtime::MessageSocket> to_generation_;         // of leaders of context servers
-  runtime::ServerRouter::Capacity capacity_;                     // of each context server
+  std::vector<std::unique_ptr<runtime::MessageSocket>> sockets_;  // likewise: of parts 1 and on
+  std::unique_ptr<runtime::MessageSocket> to_front_;              // of the other servers' leaders
+  runtime::ServerRouter::Capacity capacity_;                      // of each context server
   bool is_one_host_ = true;                                       // of all processes
   bool has_mapped_cache_ = false;  // of a context rank: some generation rank maps it
   bool has_read_cache_ = false;    // likewise: some reads it over TCP
@@ -81,7 +91,8 @@ bool Maps(config::KvTransfer transfer, const HostId& one, const HostId& other) {
 }
 
 std::vector<int32_t> PartsOf(const DisaggregatedRun& run) {
-  std::vector<int32_t> parts = {runtime::ThreadPlaces(run.generation).layout.world()};
+  std::vector<int32_t> parts(static_cast<size_t>(run.file.generation.num_instances),
+                             runtime::ThreadPlaces(run.generation).layout.world());
   parts.insert(parts.end(), static_cast<size_t>(run.file.context.num_instances),
                runtime::ThreadPlaces(run.context).layout.world());
   return parts;
@@ -95,16 +106,11 @@ void ServerProcess::CheckAll() {
       int64_t sum = 0;
       for (const int32_t part : parts) sum += part;
       Throw(ErrorKind::kInvalid,
-            "{} has servers of {} ranks in all ({} to generate, {} x {} for prompts), and {} "
+            "{} has servers of {} ranks in all ({} x {} to generate, {} x {} for prompts), and {} "
             "processes were started: say mpirun -n {}",
-            run_.generation.config_file, sum, parts[0], parts.size() - 1, parts[1], world_.size(),
-            sum);
+            run_.generation.config_file, sum, num_generations(), parts.front(),
+            run_.file.context.num_instances, parts.back(), world_.size(), sum);
     }
-    if (run_.file.generation.num_instances > 1)
-      Throw(ErrorKind::kUnsupported,
-            "{}: generation_servers.num_instances is {}; as processes one is supported, of any "
-            "layout: several run as engines on threads of one process, without mpirun",
-            run_.generation.config_file, run_.file.generation.num_instances);
     run_.front.Check(run_.generation);
     if (!world_.leads_all()) return;
     // NOLINTNEXTLINE(modernize-make-unique): it does not move
@@ -125,7 +131,7 @@ void ServerProcess::FindPlaces() {
   const std::vector<Place> places = world_.GatherOfAllParts(own);
   for (const Place& place : places) {
     is_one_host_ = is_one_host_ && place.host == own.host;
-    if (place.part != 0 || is_generation()) continue;
+    if (place.part >= num_generations() || is_generation()) continue;
     (Maps(own.transfer, own.host, place.host) ? has_mapped_cache_ : has_read_cache_) = true;
   }
   world_.TogetherWithAllParts([&] {
@@ -136,9 +142,9 @@ void ServerProcess::FindPlaces() {
               run_.generation.config_file);
     if (own.transfer == config::KvTransfer::kSharedMemory && has_read_cache_)
       Throw(ErrorKind::kInvalid,
-            "kv_transfer is shared_memory, and context server {} has a rank on another host than "
-            "one of the generation server: say auto or network",
-            world_.part() - 1);
+            "kv_transfer is shared_memory, and {} has a rank on another host than one of a "
+            "generation server: say auto or network",
+            NameOf(world_.part()));
   });
 }
 
@@ -207,12 +213,11 @@ std::vector<runtime::CachePlace> ServerProcess::CachePlacesOf(
 
 void ServerProcess::Connect(const Session& session, std::span<const ServerCard> cards) {
   for (const ServerCard& card : cards) {
-    const int32_t context = card.part - 1;
+    const int32_t context = card.part - num_generations();
     if (card.model != cards.front().model)
       Throw(ErrorKind::kInvalid,
-            "context server {} has another model than the generation server: their config.json "
-            "differ",
-            context);
+            "{} has another model than the front door: their config.json differ",
+            NameOf(card.part));
     if (card.cache.kernels != cards.front().cache.kernels)
       Throw(ErrorKind::kUnsupported, "{}",
             runtime::HandOverRefusal(card.cache.Options(), cards.front().cache.Options()));
@@ -221,55 +226,77 @@ void ServerProcess::Connect(const Session& session, std::span<const ServerCard> 
     caches_.Attach(session.model->spec(), card.cache,  // which stays where it is
                    CachePlacesOf(card.part, cards));
   }
-  if (is_generation() || !world_.is_leader()) return;
-  to_generation_ = runtime::ConnectTo(cards.front().listener);
+  if (world_.part() == 0 || !world_.is_leader()) return;
+  to_front_ = runtime::ConnectTo(cards.front().listener, "the front door");
   const int32_t index = world_.part() - 1;
-  to_generation_->Send(std::as_bytes(std::span(&index, 1)));
+  to_front_->Send(std::as_bytes(std::span(&index, 1)));
 }
 
 // Each says first which server it is.
 void ServerProcess::TakeConnections() {
-  sockets_.resize(static_cast<size_t>(run_.file.context.num_instances));
+  const int64_t num_others = int64_t{num_generations()} - 1 + run_.file.context.num_instances;
+  sockets_.resize(static_cast<size_t>(num_others));
   for (size_t i = 0; i < sockets_.size(); ++i) {
     std::unique_ptr<runtime::MessageSocket> socket = listener_->Accept(kConnectLimit);
     const auto said = socket->Receive();
     int32_t index = -1;
     if (said && said->size() == sizeof(index)) std::memcpy(&index, said->data(), sizeof(index));
     if (index < 0 || index >= std::ssize(sockets_) || sockets_[static_cast<size_t>(index)])
-      Throw(ErrorKind::kRunFailed, "a context server says that it is number {}", index);
+      Throw(ErrorKind::kRunFailed, "a server says that it is number {}", index);
     sockets_[static_cast<size_t>(index)] = std::move(socket);
   }
   listener_.reset();
 }
 
-// Requests under way end first; a context server that was lost is told of at the end.
+// Requests under way end first; a server that was lost is told of at the end.
 void ServerProcess::ServeFront(Session& session, FrontDoor& door) {
   const auto& file = run_.file;
-  const size_t num_contexts = sockets_.size();
-  runtime::RemoteContexts prompts({.sockets = std::move(sockets_),
-                                   .caches = &caches_,
-                                   .vocab_size = session.config.vocab_size,
-                                   .routing = RoutingOf(file.context),
-                                   .capacity = capacity_,
-                                   .on_signal = NoteInterrupt});
-  bool are_all_there = false;
-  {
-    runtime::EngineLoop loop(*session.engine, door.tokenizer.get());
-    loop.UseContext(prompts, std::chrono::milliseconds(file.transfer_timeout_ms));
-    RunUnrecorded(session, [&] {
-      serve::Serve(
-          door.model, loop, *http_, door.options,
-          [&] {
-            LogInfo("serving {}; prompts are computed by {} of {} servers, in processes",
-                    run_.front.PlaceText(door.model.name, http_->port()), num_contexts,
-                    num_contexts + 1);
-          },
-          [&] { return InterruptSignal() != 0 || !prompts.is_any_running(); });
-    });
-    are_all_there = prompts.Stop();
+  std::vector<std::unique_ptr<runtime::RemoteEngine>> others;
+  std::vector<runtime::TokenEngine*> other_engines;
+  for (int32_t part = 1; part < num_generations(); ++part) {
+    others.push_back(std::make_unique<runtime::RemoteEngine>(
+        std::move(sockets_[static_cast<size_t>(part - 1)]), NameOf(part), NoteInterrupt));
+    other_engines.push_back(others.back().get());
   }
+  runtime::RemoteContexts prompts(
+      {.sockets = {std::move_iterator(sockets_.begin() + num_generations() - 1),
+                   std::move_iterator(sockets_.end())},
+       .caches = &caches_,
+       .vocab_size = session.config.vocab_size,
+       .routing = RoutingOf(file.context),
+       .capacity = capacity_,
+       .on_signal = NoteInterrupt});
+  runtime::Engine* const own[] = {session.engine.get()};
+  runtime::GenerationEngines servers(
+      own,
+      {.tokenizer = door.tokenizer.get(),
+       .contexts = &prompts,
+       .transfer_timeout = std::chrono::milliseconds(file.transfer_timeout_ms),
+       .routing = RoutingOf(file.generation)},
+      other_engines);
+  RunUnrecorded(session, [&] {
+    serve::Serve(
+        door.model, servers, *http_, door.options,
+        [&] {
+          LogInfo("serving {}; prompts are computed by {} of {} servers, in processes",
+                  run_.front.PlaceText(door.model.name, http_->port()), file.context.num_instances,
+                  file.context.num_instances + num_generations());
+        },
+        [&] { return InterruptSignal() != 0 || !prompts.is_any_running(); });
+  });
+  servers.Stop();
+  const bool are_generations_there =
+      !servers.failure(0) &&
+      std::ranges::none_of(others, [](const auto& other) { return other->is_gone(); });
+  const bool are_all_there = prompts.Stop(are_generations_there);
+  for (const auto& other : others) other->Stop(are_all_there);
   world_.NoteOtherParts(are_all_there);
-  if (!are_all_there) Throw(ErrorKind::kRunFailed, "a context server has ended before the others");
+  RunUnrecorded(session, [&] {
+    if (servers.failure(0)) std::rethrow_exception(servers.failure(0));
+  });
+  if (!are_all_there)
+    Throw(ErrorKind::kRunFailed, "a {} server has ended before the others",
+          are_generations_there ? "context" : "generation");
 }
 
 void ServerProcess::Generate() {
@@ -284,25 +311,40 @@ void ServerProcess::Generate() {
   LogInfo("all requests are answered; the server has ended");
 }
 
+void ServerProcess::GenerateForFront() {
+  Session session = Start([](const Session& start, const runtime::EngineOptions& options) {
+    RefuseOutputs(start);
+    return options.max_seq_len;
+  });
+  runtime::GenerationServer server(*session.engine, caches_, *to_front_, InterruptSignal);
+  RunUnrecorded(session, [&] { world_.NoteOtherParts(server.Serve()); });
+}
+
 void ServerProcess::ComputePrompts() {
   Session session = Start([](const Session& start, const runtime::EngineOptions& options) {
     RefuseOutputs(start);
     return options.max_seq_len;
   });
-  runtime::ContextServer server(*session.engine, *to_generation_, InterruptSignal);
+  runtime::ContextServer server(*session.engine, *to_front_, InterruptSignal);
   RunUnrecorded(session, [&] { world_.NoteOtherParts(server.Serve()); });
 }
 
 void ServerProcess::Lead() {
   world_.NoteOtherParts(false);  // unless it is known
-  is_generation() ? Generate() : ComputePrompts();
+  if (world_.part() == 0)
+    Generate();
+  else
+    is_generation() ? GenerateForFront() : ComputePrompts();
   ForgetInterrupt();
 }
 
 int ServerProcess::Run() {
   if (!world_.leads_all()) {
-    const std::string name = is_generation() ? "" : fmt::format("context {}", world_.part() - 1);
-    const std::string rank = world_.size() == 1 || (world_.is_leader() && !is_generation())
+    const int32_t context = world_.part() - num_generations();
+    const std::string name = context >= 0        ? fmt::format("context {}", context)
+                             : world_.part() > 0 ? fmt::format("generation {}", world_.part())
+                                                 : "";
+    const std::string rank = world_.size() == 1 || (world_.is_leader() && world_.part() > 0)
                                  ? ""
                                  : fmt::format("rank {}", world_.rank());
     SetLogPrefix(fmt::format("[{}{}{}] ", name, name.empty() || rank.empty() ? "" : " ", rank));

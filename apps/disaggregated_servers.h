@@ -1,5 +1,6 @@
 // `wideload serve disaggregated` under mpirun or srun: each rank of each server is a process. The
-// first ones are those of the generation server, whose leader has the front door.
+// first ones are those of the generation servers, of whom the first one's leader has the front
+// door.
 #pragma once
 
 #include "config/disaggregated_file.h"

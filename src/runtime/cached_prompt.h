@@ -103,6 +103,7 @@ struct HandOverFigures {
   int64_t num_prompts = 0;
   int64_t num_bytes = 0;
   int64_t ns = 0;  // while all ranks waited
+  bool operator==(const HandOverFigures&) const = default;
 };
 
 // Why an engine of the first options cannot hand prompts over to one of the second; "" when it can.

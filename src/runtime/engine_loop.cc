@@ -7,7 +7,18 @@
 namespace wideload::runtime {
 
 EngineLoop::EngineLoop(Engine& engine, const tokenizer::Tokenizer* tokenizer, Now now)
-    : engine_(engine), tokenizer_(tokenizer), now_(std::move(now)) {
+    : EngineLoop(MakeLocalEngine(engine), nullptr, tokenizer, std::move(now)) {}
+
+EngineLoop::EngineLoop(TokenEngine& engine, const tokenizer::Tokenizer* tokenizer, Now now)
+    : EngineLoop(nullptr, &engine, tokenizer, std::move(now)) {}
+
+EngineLoop::EngineLoop(std::unique_ptr<TokenEngine> own, TokenEngine* other,
+                       const tokenizer::Tokenizer* tokenizer, Now now)
+    : own_engine_(std::move(own)),
+      engine_(own_engine_ ? *own_engine_ : *other),
+      tokenizer_(tokenizer),
+      now_(std::move(now)) {
+  engine_.SetWake([this] { Wake(); });
   engine_.SetLogitsSink([this](RequestId id, int64_t position, std::span<const float> logits) {
     TakePromptLogits(id, position, logits);
   });
@@ -17,6 +28,7 @@ EngineLoop::~EngineLoop() {
   EndWorks();
   engine_.DropLeases();
   engine_.SetLogitsSink({});
+  engine_.SetWake({});
 }
 
 JobId EngineLoop::Submit(Job job) {
@@ -60,7 +72,7 @@ void EngineLoop::EndWorks() {
 void EngineLoop::Wake() { wake_.Increment(); }
 
 bool EngineLoop::idle() const {
-  return std::ssize(jobs_) == num_elsewhere_ && wake_.Load() == seen_;
+  return (std::ssize(jobs_) == num_elsewhere_ || engine_.only_waits()) && wake_.Load() == seen_;
 }
 
 void EngineLoop::Wait(std::chrono::milliseconds longest) { wake_.Sleep(seen_, longest); }
@@ -100,7 +112,7 @@ void EngineLoop::TakeInbox() {
     std::swap(prompts_, new_prompts_);
     works.swap(works_);
   }
-  for (const Work& work : works) work(&engine_);
+  for (const Work& work : works) work(engine_.local());
   for (Arrival& arrival : new_arrivals_) Start(std::move(arrival));
   new_arrivals_.clear();
   // Who cancels gets the tokens that there are.
@@ -224,7 +236,7 @@ void EngineLoop::EndLate() {
 
 // Requests that the iteration which began at `time` was the first with.
 void EngineLoop::NoteBegun(std::chrono::steady_clock::time_point time) {
-  for (const RequestId id : engine_.scheduler().admitted()) {
+  for (const RequestId id : engine_.admitted()) {
     const auto owner = job_of_.find(id);
     if (owner == job_of_.end()) continue;
     Active& active = jobs_.at(owner->second);
@@ -308,15 +320,7 @@ void EngineLoop::FailAll(const std::string& reason) {
 
 void EngineLoop::NoteFigures() {
   const std::lock_guard lock(figures_mutex_);
-  figures_ = {.num_waiting = engine_.scheduler().num_waiting(),
-              .num_running = engine_.scheduler().num_running(),
-              .num_iterations = engine_.last_iteration().iteration + 1,
-              .num_preemptions = engine_.scheduler().num_preemptions(),
-              .num_held = engine_.scheduler().num_held(),
-              .kv_usage = engine_.scheduler().kv_usage(),
-              .prefixes = engine_.scheduler().prefix_figures(),
-              .mean_imbalance = engine_.exchange_figures().MeanImbalance(),
-              .hand_over = engine_.hand_over_figures()};
+  figures_ = engine_.figures();
 }
 
 EngineFigures EngineLoop::figures() const {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "runtime/generation.h"
 #include "runtime/job_runner.h"
 #include "runtime/prompt_computer.h"
+#include "runtime/token_engine.h"
 
 namespace wideload::runtime {
 
@@ -27,6 +29,9 @@ class EngineLoop final : public JobRunner {
   // `engine` and `tokenizer` (null: tokens without text) must outlive the loop. Takes the engine's
   // logits sink.
   EngineLoop(Engine& engine, const tokenizer::Tokenizer* tokenizer,
+             Now now = std::chrono::steady_clock::now);
+  // The same with an engine that may be elsewhere.
+  EngineLoop(TokenEngine& engine, const tokenizer::Tokenizer* tokenizer,
              Now now = std::chrono::steady_clock::now);
   ~EngineLoop() override;
   EngineLoop(const EngineLoop&) = delete;
@@ -70,7 +75,10 @@ class EngineLoop final : public JobRunner {
 
   const PromptComputer* context() const override { return context_; }
 
-  void Watch() override { monitor_.emplace(engine_); }
+  // Of an engine of this process.
+  void Watch() override {
+    if (engine_.local() != nullptr) monitor_.emplace(*engine_.local());
+  }
   const EngineMonitor* monitor() const { return monitor_ ? &*monitor_ : nullptr; }
   const EngineMonitor* monitor(size_t /*i*/) const override { return monitor(); }
 
@@ -104,6 +112,8 @@ class EngineLoop final : public JobRunner {
     Generation generation;
   };
 
+  EngineLoop(std::unique_ptr<TokenEngine> own, TokenEngine* other,
+             const tokenizer::Tokenizer* tokenizer, Now now);
   void TakeInbox();
   void Start(Arrival arrival);
   void BeginPrompt(JobId id, Job job);
@@ -119,7 +129,8 @@ class EngineLoop final : public JobRunner {
   void EndWorks();
   void NoteFigures();
 
-  Engine& engine_;
+  std::unique_ptr<TokenEngine> own_engine_;  // null: it is another's
+  TokenEngine& engine_;
   const tokenizer::Tokenizer* tokenizer_;
   Now now_;
 

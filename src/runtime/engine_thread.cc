@@ -20,6 +20,13 @@ EngineThread::EngineThread(Engine& engine, const tokenizer::Tokenizer* tokenizer
       on_failure_(std::move(on_failure)),
       num_open_(std::make_shared<std::atomic<int64_t>>(0)) {}
 
+EngineThread::EngineThread(TokenEngine& engine, const tokenizer::Tokenizer* tokenizer,
+                           std::string name, std::function<void()> on_failure)
+    : loop_(engine, tokenizer),
+      name_(std::move(name)),
+      on_failure_(std::move(on_failure)),
+      num_open_(std::make_shared<std::atomic<int64_t>>(0)) {}
+
 EngineThread::~EngineThread() { Stop(); }
 
 void EngineThread::Start() {

@@ -22,6 +22,9 @@ class EngineThread {
   // failed and its requests have ended; may be empty.
   EngineThread(Engine& engine, const tokenizer::Tokenizer* tokenizer, std::string name,
                std::function<void()> on_failure = {});
+  // The same with an engine that may be elsewhere.
+  EngineThread(TokenEngine& engine, const tokenizer::Tokenizer* tokenizer, std::string name,
+               std::function<void()> on_failure = {});
   // As Stop.
   ~EngineThread();
 

@@ -5,16 +5,20 @@
 
 namespace wideload::runtime {
 
-GenerationEngines::GenerationEngines(std::span<Engine* const> engines, const Common& common)
+GenerationEngines::GenerationEngines(std::span<Engine* const> engines, const Common& common,
+                                     std::span<TokenEngine* const> others)
     : common_(common),
+      num_here_(engines.size()),
       router_(common.routing, ServerRouter::CapacityOf(engines.front()->options()),
-              engines.size()) {
-  for (Engine* const engine : engines) {
-    members_.push_back(std::make_unique<EngineThread>(*engine, common_.tokenizer,
+              engines.size() + others.size()) {
+  const auto add = [this](auto& engine) {
+    members_.push_back(std::make_unique<EngineThread>(engine, common_.tokenizer,
                                                       fmt::format("generation {}", members_.size()),
                                                       [this] { wake_.Increment(); }));
     members_.back()->loop().UseContext(*common_.contexts, common_.transfer_timeout);
-  }
+  };
+  for (Engine* const engine : engines) add(*engine);
+  for (TokenEngine* const engine : others) add(*engine);
 }
 
 GenerationEngines::~GenerationEngines() { Stop(); }
@@ -26,8 +30,11 @@ void GenerationEngines::Stop() {
 
 JobId GenerationEngines::Submit(Job job) {
   std::vector<ServerRouter::Load> loads;
-  for (const auto& member : members_)
-    loads.push_back({.is_running = member->is_running(), .num_open = member->num_open()});
+  for (size_t i = 0; i < members_.size(); ++i) {
+    const bool can_take = i < num_here_ || job.request.grammar == nullptr;
+    loads.push_back(
+        {.is_running = can_take && members_[i]->is_running(), .num_open = members_[i]->num_open()});
+  }
   // One that has ended says so itself.
   const size_t chosen =
       router_.Choose(job.request.prompt, job.request.cache_salt, loads).value_or(0);

@@ -25,12 +25,15 @@ class GenerationEngines final : public JobRunner {
     std::chrono::milliseconds transfer_timeout{60'000};  // EngineLoop::UseContext
     ServerRouting routing = ServerRouting::kRoundRobin;
   };
-  // One or more, which must outlive this. They begin with the first Submit or Step.
-  GenerationEngines(std::span<Engine* const> engines, const Common& common);
+  // One or more, which must outlive this, and `others`, which are elsewhere, behind them. They
+  // begin with the first Step.
+  GenerationEngines(std::span<Engine* const> engines, const Common& common,
+                    std::span<TokenEngine* const> others = {});
   // Ends what is under way, with errors, and the threads.
   ~GenerationEngines() override;
 
-  // To the engine that the router chooses, for all of the request.
+  // To the engine that the router chooses, for all of the request: with a grammar, which stays in
+  // this process, of those that are here.
   JobId Submit(Job job) override;
   void Cancel(JobId id) override;
   bool has_ended() const override;
@@ -56,6 +59,7 @@ class GenerationEngines final : public JobRunner {
  private:
   const Common common_;
   std::vector<std::unique_ptr<EngineThread>> members_;
+  size_t num_here_ = 0;  // the first ones of them
   ServerRouter router_;
   bool has_begun_ = false;
   EventWord wake_;  // an engine has failed

@@ -50,6 +50,7 @@ struct EngineFigures {
   PrefixFigures prefixes;
   double mean_imbalance = 0;  // ExchangeFigures::MeanImbalance, since the start
   HandOverFigures hand_over;  // since the start
+  bool operator==(const EngineFigures&) const = default;
 };
 // Of several engines alike: sums, and of kv_usage and mean_imbalance the means.
 EngineFigures SumOf(std::span<const EngineFigures> engines);

@@ -49,6 +49,7 @@ bool HasPrefixCache(const SchedulerOptions& options);
 struct PrefixFigures {
   int64_t num_queries = 0;  // tokens looked for
   int64_t num_hits = 0;     // tokens found, which are not computed
+  bool operator==(const PrefixFigures&) const = default;
 
   PrefixFigures operator-(const PrefixFigures& before) const {
     return {num_queries - before.num_queries, num_hits - before.num_hits};

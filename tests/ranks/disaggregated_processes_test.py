@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`wideload serve disaggregated` on processes started by mpirun: the answers of `serve`, what a dead context server costs, one voice.
+"""`wideload serve disaggregated` on processes started by mpirun: the answers of `serve`, what a dead server costs, one voice.
 Usage: disaggregated_processes_test.py [unittest options]; WIDELOAD_PROGRAM names the program."""
 import concurrent.futures
 import os
@@ -53,8 +53,10 @@ class Serving(CliTest):
         for num_ranks, *sides in ((2, 1),
                                   (3, 1, "max_num_tokens: 64", "tensor_parallel_size: 2", "network"),
                                   (4, 1, "tensor_parallel_size: 2", "tensor_parallel_size: 2, enable_attention_dp: true", "network"),
+                                  (4, 2, "max_num_tokens: 64", "num_instances: 2", "network"),
                                   (4, 2, "max_num_tokens: 64", "tensor_parallel_size: 2"),
-                                  (4, 1, "tensor_parallel_size: 2", "tensor_parallel_size: 2, enable_attention_dp: true")):
+                                  (4, 1, "tensor_parallel_size: 2", "tensor_parallel_size: 2, enable_attention_dp: true"),
+                                  (6, 2, "max_num_tokens: 64", "num_instances: 2, tensor_parallel_size: 2, router: {type: load_balancing}")):
             path = self.file(*sides)
             server, pids = self.serving(num_ranks, path)
             self.assertRegex(server.stderr(), r"prompts are computed by \d of \d servers, in processes")
@@ -114,14 +116,37 @@ class Serving(CliTest):
         os.kill(pids[0], signal.SIGTERM)
         self.ended(server, pids)
 
-    def test_a_dead_generation_server_ends_all(self):
-        server, pids = self.serving(2, self.file())
+    def test_a_dead_generation_server_costs_the_requests_on_it(self):
+        server, pids = self.serving(4, self.file(2, generation="num_instances: 2, max_batch_size: 16"))
+
+        def ask(max_tokens):
+            return server.post("/v1/completions", prompt="Once", max_tokens=max_tokens, ignore_eos=True, temperature=0)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(ask, 900) for _ in range(4)]
+            server.wait_until(lambda: server.metric("handed_over_prompts_total") == 4, "prompts are not handed over")
+            os.kill(pids[1], signal.SIGKILL)
+            found = [answer.result() for answer in asked]
+        self.assertEqual(sorted(status for status, _ in found), [200, 200, 500, 500])
+        for status, body in found:
+            if status == 500:
+                self.assertEqual(body["error"]["message"], "the engine has stopped")
+        texts = {body["choices"][0]["text"] for status, body in found if status == 200}
+        self.assertEqual({ask(900)[1]["choices"][0]["text"] for _ in range(2)}, texts)
+        self.assertEqual(server.metric("generation_up"), 1)
+        self.assertRegex(server.stderr(), "generation server 1 is gone")
+        os.kill(pids[0], signal.SIGTERM)
+        self.ended(server, pids)
+        self.assertRegex(server.stderr(), "error: a generation server has ended before the others")
+
+    def test_a_dead_front_door_ends_all(self):
+        server, pids = self.serving(3, self.file(generation="num_instances: 2"))
         os.kill(pids[0], signal.SIGKILL)
         end = time.monotonic() + TIMEOUT_S
-        while living(pids[1]) and time.monotonic() < end:
+        while any(living(pid) for pid in pids[1:]) and time.monotonic() < end:
             time.sleep(0.01)
-        self.assertFalse(living(pids[1]))
+        self.assertEqual([pid for pid in pids[1:] if living(pid)], [])
         self.assertRegex(server.stderr(), "the generation server, for which prompts are computed, is gone")
+        self.assertRegex(server.stderr(), "the front door, for which requests are generated, is gone")
 
     def test_a_signal_to_a_context_server_ends_all_as_they_should(self):
         server, pids = self.serving(2, self.file())
@@ -145,7 +170,7 @@ class Serving(CliTest):
         self.assertIn(text, ranks.stderr())
 
     def test_what_is_wrong_is_said_once(self):
-        self.refused(3, self.file(), "has servers of 2 ranks in all (1 to generate, 1 x 1 for prompts), and 3 processes were started")
+        self.refused(3, self.file(), "has servers of 2 ranks in all (1 x 1 to generate, 1 x 1 for prompts), and 3 processes were started")
         self.refused(2, self.file(context="max_num_tokens: 64, model: /nowhere", generation="model: /nowhere"), "/nowhere")
         self.refused(2, self.file(transfer="rdma"), "kv_transfer is rdma; supported: auto, shared_memory, network")
         self.refused(2, self.file(), "--ssl-certfile", "--ssl-keyfile", "/nowhere")

@@ -24,7 +24,8 @@ using Clock = std::chrono::steady_clock;
 class Grid {
  public:
   Grid(const model::Model& context_model, const EngineOptions& context_options, size_t num_contexts,
-       std::vector<const model::Model*> generation_models, const EngineOptions& generation_options,
+       const std::vector<const model::Model*>& generation_models,
+       const EngineOptions& generation_options,
        runtime::ServerRouting routing = runtime::ServerRouting::kRoundRobin) {
     std::vector<runtime::Engine*> engines;
     for (size_t i = 0; i < num_contexts; ++i) {

@@ -1,17 +1,14 @@
 // Context servers in processes of their own, whose caches lie in shared memory, and a generation
 // server here: the bits of one engine whatever the layouts, and what the end of a process costs.
 #include <gtest/gtest.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <set>
 
 #include "comm/local/local_communicator.h"
+#include "context_process.h"
 #include "exchange/local_fabric.h"
 #include "runtime/processes/rank_server.h"
-#include "runtime/servers/context_server.h"
 #include "runtime/servers/remote_contexts.h"
 #include "support/random_layout.h"
 #include "support/rank_processes.h"
@@ -24,14 +21,16 @@ namespace {
 using runtime::Delta;
 using runtime::EngineOptions;
 using runtime::FinishReason;
+using testing_support::ContextProcess;
+using testing_support::Contexts;
+using testing_support::kEndsAlone;
+using testing_support::kEndsWell;
 using testing_support::LoadTestModel;
 using testing_support::SourcePath;
 using testing_support::TestModel;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kNoTimeout{600'000};
-constexpr int kEndsWell = 0;
-constexpr int kEndsAlone = 3;
 
 struct Answer {
   std::vector<int32_t> tokens;
@@ -94,65 +93,6 @@ EngineOptions OptionsOf(const TestModel& model, int32_t groups) {
   return options;
 }
 
-// A context server, forked: its ranks are threads of that process.
-class ContextProcess {
- public:
-  ContextProcess(const TestModel& model, const EngineOptions& options)
-      : model_(model), options_(options), job_(FreshJobName()) {
-    for (int r = 0; r < options_.num_ranks(); ++r) {
-      segments_.push_back(runtime::MakeCacheSegment(model.model->spec(), options_, job_, r));
-      options_.cache_memory.push_back(segments_.back().bytes());
-    }
-    int ends[2];
-    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      ::close(ends[0]);
-      runtime::MessageSocket socket{Descriptor(ends[1])};
-      ::_exit(Serve(socket));
-    }
-    ::close(ends[1]);
-    socket_ = std::make_shared<runtime::MessageSocket>(Descriptor(ends[0]));
-  }
-  ~ContextProcess() { Kill(); }
-
-  void Attach(runtime::ContextCaches& caches) const {
-    caches.Attach(model_.model->spec(), runtime::CacheCard::Of(options_, job_));
-  }
-  std::shared_ptr<runtime::MessageSocket> socket() const { return socket_; }
-  void Kill() {
-    if (pid_ < 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(std::exchange(pid_, -1), nullptr, 0);
-  }
-  pid_t pid() const { return pid_; }
-  // Its exit code once it ends by itself.
-  int End() {
-    int status = -1;
-    ::waitpid(std::exchange(pid_, -1), &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  }
-
- private:
-  int Serve(runtime::MessageSocket& socket) const {
-    try {
-      runtime::Engine engine(*model_.model, options_);
-      runtime::ContextServer server(engine, socket);
-      const bool are_all_there = server.Serve();
-      return engine.scheduler().num_held() > 0 ? 4 : are_all_there ? kEndsWell : kEndsAlone;
-    } catch (const std::exception&) {
-      return 5;
-    }
-  }
-
-  const TestModel& model_;
-  EngineOptions options_;
-  std::string job_;
-  std::vector<SharedMemory> segments_;
-  std::shared_ptr<runtime::MessageSocket> socket_;
-  pid_t pid_ = -1;
-};
-
 // Context servers and an engine that goes on. The ranks of this one take orders, as processes do.
 class Servers {
  public:
@@ -209,14 +149,6 @@ class Servers {
   std::unique_ptr<runtime::RemoteContexts> prompts_;
   std::unique_ptr<runtime::EngineLoop> loop_;
 };
-
-std::vector<std::unique_ptr<ContextProcess>> Contexts(size_t count, const TestModel& model,
-                                                      const EngineOptions& options) {
-  std::vector<std::unique_ptr<ContextProcess>> contexts;
-  for (size_t i = 0; i < count; ++i)
-    contexts.push_back(std::make_unique<ContextProcess>(model, options));
-  return contexts;
-}
 
 std::vector<runtime::Request> Requests(const TestModel& model, size_t count, uint64_t seed) {
   std::vector<runtime::Request> requests = testing_support::DrawRequests(model, count, seed);

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <vector>
 
 #include "base/error.h"
@@ -15,7 +16,9 @@ using namespace wideload;           // NOLINT(google-build-using-namespace): a p
 using namespace wideload::runtime;  // NOLINT(google-build-using-namespace)
 
 ServerMessage RightMessage(uint8_t choice) {
-  ServerMessage message{.kind = choice % 2 == 0 ? MessageKind::kBegin : MessageKind::kDelta,
+  constexpr MessageKind kKinds[] = {MessageKind::kBegin, MessageKind::kDelta,
+                                    MessageKind::kGenerate, MessageKind::kEvents};
+  ServerMessage message{.kind = kKinds[choice % std::size(kKinds)],
                         .id = 5,
                         .has_lease = true,
                         .tables = {{.blocks = {1, 2, 3}, .num_given_back = 1}}};
@@ -25,6 +28,8 @@ ServerMessage RightMessage(uint8_t choice) {
   message.delta.logprobs = {{.id = 1, .logprob = -1}};
   message.delta.prompt_logprobs = {{}, {{.id = 2, .logprob = -2}}};
   message.delta.error = "why";
+  message.events = {{.id = 3, .token = 4, .logprobs = {{.id = 4, .logprob = -1}}},
+                    {.id = 5, .finish = FinishReason::kError, .error = "why"}};
   return message;
 }
 

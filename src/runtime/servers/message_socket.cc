@@ -234,7 +234,7 @@ MessageListener::MessageListener(bool is_local)
   if (!listener_.is_open() || ::bind(listener_.get(), any, size) != 0 ||
       ::listen(listener_.get(), kServerBacklog) != 0 ||
       ::getsockname(listener_.get(), any, &size) != 0)
-    Throw(ErrorKind::kIo, "no port of TCP for context servers: {}", std::strerror(errno));
+    Throw(ErrorKind::kIo, "no port of TCP for other servers: {}", std::strerror(errno));
   card_.port = where.sin_port;
   if (is_local) {
     card_.addresses[card_.num_addresses++] = htonl(INADDR_LOOPBACK);
@@ -250,8 +250,7 @@ std::unique_ptr<MessageSocket> MessageListener::Accept(milliseconds limit) {
   while (true) {
     const auto left = std::chrono::ceil<milliseconds>(end - steady_clock::now());
     if (left.count() <= 0 || !WaitUntilReady(listener_.get(), POLLIN, left))
-      Throw(ErrorKind::kRunFailed, "a context server has not connected within {} ms",
-            limit.count());
+      Throw(ErrorKind::kRunFailed, "a server has not connected within {} ms", limit.count());
     Descriptor socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (socket.is_open() && SaysToken(socket.get(), card_))
       return std::make_unique<MessageSocket>(std::move(socket));

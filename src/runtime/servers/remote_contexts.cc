@@ -47,9 +47,10 @@ RemoteContexts::~RemoteContexts() {
   }
 }
 
-bool RemoteContexts::Stop() {
+bool RemoteContexts::Stop(bool are_others_there) {
   is_stopping_ = true;
   const bool are_all_there =
+      are_others_there &&
       std::ranges::none_of(members_, [](const auto& member) { return member->is_gone.load(); });
   std::vector<std::byte> bytes;
   WriteMessage({.kind = MessageKind::kEnd, .number = are_all_there}, bytes);

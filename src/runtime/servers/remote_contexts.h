@@ -50,8 +50,8 @@ class RemoteContexts final : public PromptComputer {
   // What each server has said last.
   std::vector<ContextFigures> figures() const override;
   // Tells the servers that no prompt follows, and waits until all are gone. Returns whether none
-  // was before.
-  bool Stop();
+  // was before, nor any other server that the caller knows of.
+  bool Stop(bool are_others_there = true);
 
  private:
   // A prompt under way there.

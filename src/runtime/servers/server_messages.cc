@@ -28,6 +28,13 @@ struct DeltaHead {
   int32_t group = 0;
 };
 
+struct EventHead {
+  PromptId id = -1;
+  int64_t num_cached_tokens = 0;
+  int32_t token = -1;
+  FinishReason finish = FinishReason::kNone;
+};
+
 void WriteJob(const Job& job, ByteWriter& writer) {
   const Request& request = job.request;
   writer.Put(PromptHead{.sampling = request.sampling,
@@ -69,6 +76,11 @@ Job ReadJob(ByteReader& reader) {
   return job;
 }
 
+void CheckFinish(FinishReason finish) {
+  if (finish < FinishReason::kNone || finish > FinishReason::kDeadline)
+    Throw(ErrorKind::kCorrupt, "a prompt that ends for reason {}", static_cast<int32_t>(finish));
+}
+
 void WriteDelta(const ServerMessage& message, ByteWriter& writer) {
   const Delta& delta = message.delta;
   const bool has_begun = delta.begun != steady_clock::time_point();
@@ -95,9 +107,7 @@ void ReadDelta(ByteReader& reader, ServerMessage& message) {
   if (head.ns_since_begun >= 0)
     delta.begun = steady_clock::now() - std::chrono::nanoseconds(head.ns_since_begun);
   delta.token = head.token;
-  if (head.finish < FinishReason::kNone || head.finish > FinishReason::kDeadline)
-    Throw(ErrorKind::kCorrupt, "a prompt that ends for reason {}",
-          static_cast<int32_t>(head.finish));
+  CheckFinish(head.finish);
   delta.finish = head.finish;
   message.has_lease = head.has_lease != 0;
   message.group = head.group;
@@ -108,6 +118,40 @@ void ReadDelta(ByteReader& reader, ServerMessage& message) {
   message.tables = ReadTables(reader);
 }
 
+void WriteEvents(std::span<const Event> events, ByteWriter& writer) {
+  writer.Put(static_cast<uint64_t>(events.size()));
+  for (const Event& event : events) {
+    writer.Put(EventHead{.id = event.id,
+                         .num_cached_tokens = event.num_cached_tokens,
+                         .token = event.token,
+                         .finish = event.finish});
+    writer.PutText(event.error);
+    writer.PutAll(std::span<const TokenLogprob>(event.logprobs));
+  }
+}
+
+void ReadEvents(ByteReader& reader, std::vector<Event>& events) {
+  for (auto left = reader.Take<uint64_t>(); left > 0; --left) {
+    const auto head = reader.Take<EventHead>();
+    CheckFinish(head.finish);
+    Event& event = events.emplace_back();
+    event.id = head.id;
+    event.token = head.token;
+    event.finish = head.finish;
+    event.num_cached_tokens = head.num_cached_tokens;
+    event.error = reader.TakeText();
+    TakeInto(reader, event.logprobs);
+  }
+}
+
+bool HasJob(MessageKind kind) {
+  return kind == MessageKind::kBegin || kind == MessageKind::kGenerate;
+}
+
+bool HasDelta(MessageKind kind) {
+  return kind == MessageKind::kDelta || kind == MessageKind::kGenerate;
+}
+
 }  // namespace
 
 void WriteMessage(const ServerMessage& message, std::vector<std::byte>& bytes) {
@@ -115,22 +159,26 @@ void WriteMessage(const ServerMessage& message, std::vector<std::byte>& bytes) {
   writer.Put(message.kind);
   writer.Put(message.number);
   writer.Put(message.id);
-  if (message.kind == MessageKind::kBegin) WriteJob(message.job, writer);
-  if (message.kind == MessageKind::kDelta) WriteDelta(message, writer);
+  if (HasJob(message.kind)) WriteJob(message.job, writer);
+  if (HasDelta(message.kind)) WriteDelta(message, writer);
   if (message.kind == MessageKind::kFigures) writer.Put(message.figures);
+  if (message.kind == MessageKind::kEvents) WriteEvents(message.events, writer);
+  if (message.kind == MessageKind::kEngineFigures) writer.Put(message.engine);
 }
 
 ServerMessage ReadMessage(std::span<const std::byte> bytes) {
   ByteReader reader(bytes);
   ServerMessage message;
   message.kind = reader.Take<MessageKind>();
-  if (message.kind < MessageKind::kBegin || message.kind > MessageKind::kFigures)
+  if (message.kind < MessageKind::kBegin || message.kind > MessageKind::kEngineFigures)
     Throw(ErrorKind::kCorrupt, "a message of kind {}", static_cast<int32_t>(message.kind));
   message.number = reader.Take<int32_t>();
   message.id = reader.Take<PromptId>();
-  if (message.kind == MessageKind::kBegin) message.job = ReadJob(reader);
-  if (message.kind == MessageKind::kDelta) ReadDelta(reader, message);
+  if (HasJob(message.kind)) message.job = ReadJob(reader);
+  if (HasDelta(message.kind)) ReadDelta(reader, message);
   if (message.kind == MessageKind::kFigures) message.figures = reader.Take<ContextFigures>();
+  if (message.kind == MessageKind::kEvents) ReadEvents(reader, message.events);
+  if (message.kind == MessageKind::kEngineFigures) message.engine = reader.Take<EngineFigures>();
   if (!reader.is_at_end())
     Throw(ErrorKind::kCorrupt, "a message of kind {} is longer than what it says",
           static_cast<int32_t>(message.kind));

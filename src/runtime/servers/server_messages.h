@@ -1,4 +1,4 @@
-// What a generation server and its context servers say to each other of prompts, as bytes: same
+// What a front door says to context servers and generation servers, and they to it, as bytes: same
 // program on both sides. Pure.
 #pragma once
 
@@ -7,36 +7,44 @@
 #include <span>
 #include <vector>
 
-#include "runtime/engine_loop.h"
+#include "runtime/job_runner.h"
 #include "runtime/scheduler.h"
 
 namespace wideload::runtime {
 
-// Of a prompt that another server computes; of one connection, never used again.
+// Of a request that another server has to do with; of one connection, never used again.
 using PromptId = int64_t;
 
-// The first three go to a context server, the others come from it.
+// The first three go to a context server, the others but the end come from it. To a generation
+// server go kGenerate, kCancel and kEnd.
 enum class MessageKind : int32_t {
   kBegin,    // compute a prompt
   kCancel,   // nobody waits for it any more
-  kRelease,  // its blocks have been fetched, or nobody will fetch them
+  kRelease,  // its blocks have been fetched, or nobody will fetch them; of a generation server, too
   kEnd,      // no prompt follows: end as after a run
   kDelta,    // what came of a prompt
-  kSignal,   // this signal has asked the context server to end
+  kSignal,   // this signal has asked the server to end
   kFigures,  // how much it has to do
+  kGenerate,       // go on with a request behind its prompt
+  kEvents,         // what iterations did for requests
+  kEngineFigures,  // how the engine does
 };
 
 // One message between leaders of servers; which members mean anything, its kind says.
 struct ServerMessage {
   MessageKind kind = MessageKind::kEnd;
-  PromptId id = -1;                // of the first three, and of kDelta
-  Job job;                         // of kBegin; without a sink
-  Delta delta;                     // of kDelta; without a lease
+  PromptId id = -1;                // of the first three, of kDelta and kGenerate
+  Job job;                         // of kBegin and kGenerate; without a sink and a grammar
+  Delta delta;                     // of kDelta and kGenerate; without a lease
   bool has_lease = false;          // of kDelta: blocks wait to be fetched, those of
-  int32_t group = 0;               // this group of the context server
+  int32_t group = 0;               // this group of the context server, likewise of kGenerate
   std::vector<BlockTable> tables;  // and these tables
-  int32_t number = 0;  // of kSignal the signal; of kEnd 1 where no server is gone, else 0
-  ContextFigures figures;
+  // Of kSignal the signal; of kEnd 1 where no server is gone, else 0; of kGenerate the context
+  // server that has computed the prompt.
+  int32_t number = 0;
+  ContextFigures figures;     // of kFigures
+  std::vector<Event> events;  // of kEvents; their ids are PromptIds
+  EngineFigures engine;       // of kEngineFigures
 };
 
 // `bytes` is overwritten.

@@ -79,6 +79,43 @@ TEST(ServerMessages, KeepAllThatCameOfAPrompt) {
             std::chrono::steady_clock::time_point());
 }
 
+TEST(ServerMessages, KeepWhatAGenerationServerIsGivenAndWhatItTells) {
+  ServerMessage given{.kind = MessageKind::kGenerate, .id = 6, .group = 1, .number = 2};
+  given.job.request.prompt = {7, 8};
+  given.job.request.max_tokens = 99;
+  given.job.request.cache_salt = "salt";
+  given.delta.token = 5;
+  given.delta.num_cached_tokens = 32;
+  given.tables = {{.blocks = {3}, .num_given_back = 0}};
+  const ServerMessage taken = Again(given);
+  EXPECT_EQ(taken.job.request.prompt, given.job.request.prompt);
+  EXPECT_EQ(taken.job.request.max_tokens, 99);
+  EXPECT_EQ(taken.job.request.cache_salt, "salt");
+  EXPECT_EQ(taken.delta.token, 5);
+  EXPECT_EQ(taken.delta.num_cached_tokens, 32);
+  EXPECT_EQ(std::pair(taken.number, taken.group), std::pair(2, 1));
+  EXPECT_EQ(taken.tables, given.tables);
+
+  ServerMessage told{.kind = MessageKind::kEvents};
+  told.events = {{.id = 6, .token = 4, .logprobs = {{.id = 4, .logprob = -1}}},
+                 {.id = 9,
+                  .finish = FinishReason::kError,
+                  .error = "why",
+                  .logprobs = {},
+                  .num_cached_tokens = 3}};
+  const std::vector<Event> heard = Again(told).events;
+  ASSERT_EQ(heard.size(), 2U);
+  EXPECT_EQ(std::pair(heard[0].id, heard[0].token), std::pair(RequestId{6}, 4));
+  EXPECT_EQ(heard[0].logprobs.at(0).logprob, -1);
+  EXPECT_EQ(heard[0].finish, FinishReason::kNone);
+  EXPECT_EQ(std::pair(heard[1].id, heard[1].finish), std::pair(RequestId{9}, FinishReason::kError));
+  EXPECT_EQ(heard[1].error, "why");
+  EXPECT_EQ(heard[1].num_cached_tokens, 3);
+
+  const EngineFigures figures{.num_running = 3, .kv_usage = 0.5, .hand_over = {.num_bytes = 7}};
+  EXPECT_EQ(Again({.kind = MessageKind::kEngineFigures, .engine = figures}).engine, figures);
+}
+
 TEST(ServerMessages, ThatEndTooSoonOrSayNoKindAreRefused) {
   std::vector<std::byte> bytes;
   WriteMessage({.kind = MessageKind::kFigures, .figures = {.num_prompts = 4}}, bytes);
