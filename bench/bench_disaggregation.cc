@@ -1,6 +1,7 @@
 // What handing a prompt's keys and values over costs: an engine computes prompts, another one, of
 // the same layout or with its heads on two ranks, takes them over and goes on. On threads of one
-// process, and from a process of its own; the time of a hand-over is that during which the ranks
+// process, and from a process of its own, whose memory is mapped or which is asked over TCP on the
+// loopback; the time of a hand-over is that during which the ranks
 // that go on wait for it.
 #include <fmt/format.h>
 #include <sys/socket.h>
@@ -10,6 +11,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <memory>
 #include <random>
 #include <string>
@@ -17,9 +19,13 @@
 
 #include "base/cpu_info.h"
 #include "bench_timing.h"
+#include "comm/local/local_communicator.h"
+#include "exchange/local_fabric.h"
 #include "kv/block_classes.h"
 #include "loaded_model.h"
 #include "runtime/engine.h"
+#include "runtime/rank.h"
+#include "runtime/servers/block_service.h"
 #include "runtime/servers/context_server.h"
 #include "runtime/servers/remote_contexts.h"
 
@@ -91,7 +97,8 @@ int64_t TokensOfPrompt(const LoadedModel& loaded, const Options& options) {
   return std::min(options.prompt, loaded.config.max_position_embeddings - 2);
 }
 
-// A context server of one rank in a forked process, at the other end of `socket`.
+// A context server of one rank in a forked process, at the other end of `socket`. Its first message
+// is the card of its BlockService.
 pid_t ForkContext(const LoadedModel& loaded, const runtime::EngineOptions& options,
                   Descriptor& here) {
   int ends[2];
@@ -106,6 +113,13 @@ pid_t ForkContext(const LoadedModel& loaded, const runtime::EngineOptions& optio
   int code = 0;
   try {
     runtime::MessageSocket socket(std::move(there));
+    const runtime::BlockService service(
+        {.spec = &loaded.model->spec(),
+         .rank = {},
+         .shape = runtime::CacheShapeOf(loaded.model->spec(), options, 0),
+         .memory = options.cache_memory[0]},
+        true);
+    socket.Send(std::as_bytes(std::span(&service.card(), 1)));
     runtime::Engine engine(*loaded.model, options);
     runtime::ContextServer(engine, socket).Serve();
   } catch (const std::exception& failure) {
@@ -115,25 +129,36 @@ pid_t ForkContext(const LoadedModel& loaded, const runtime::EngineOptions& optio
   ::_exit(code);
 }
 
-void MeasureProcesses(const LoadedModel& loaded, const Options& options) {
+void MeasureProcesses(const LoadedModel& loaded, bool is_mapped, const Options& options) {
   const int64_t num_tokens = TokensOfPrompt(loaded, options);
   runtime::EngineOptions context_options = OptionsFor(loaded, 1, num_tokens);
-  const std::string job = fmt::format("bench-{}", ::getpid());
+  const std::string job = fmt::format("bench-{}-{}", ::getpid(), is_mapped);
   const SharedMemory cache =
       runtime::MakeCacheSegment(loaded.model->spec(), context_options, job, 0);
   context_options.cache_memory = {cache.bytes()};
-  Descriptor socket;
-  const pid_t child = ForkContext(loaded, context_options, socket);
+  Descriptor here;
+  const pid_t child = ForkContext(loaded, context_options, here);
+  const auto socket = std::make_shared<runtime::MessageSocket>(std::move(here));
+  runtime::CachePlace place{.is_mapped = is_mapped};
+  std::memcpy(&place.service, socket->Receive().value().data(), sizeof(place.service));
   runtime::ContextCaches caches;
-  caches.Attach(loaded.model->spec(), runtime::CacheCard::Of(context_options, job));
-  runtime::Engine generation(*loaded.model, OptionsFor(loaded, 1, num_tokens));
+  caches.Attach(loaded.model->spec(), runtime::CacheCard::Of(context_options, job),
+                std::span(&place, 1));
+  const runtime::EngineOptions generation_options = OptionsFor(loaded, 1, num_tokens);
+  comm::LocalGroup ranks(1, {.total_threads = generation_options.threads_per_rank});
+  exchange::LocalFabrics orders(1, runtime::MessageChannel::SegmentBytes(1));
+  exchange::LocalFabrics rows(
+      1, std::max<int64_t>(1, runtime::ExchangeSegmentBytes(*loaded.model, generation_options)));
+  const runtime::RankLinks links{.group = &ranks.rank(0),
+                                 .exchange = &rows.rank(0),
+                                 .orders = &orders.rank(0),
+                                 .contexts = &caches};
+  runtime::Engine generation(*loaded.model, generation_options, links);
   const auto vocab_size = static_cast<uint32_t>(loaded.model->spec().vocab_size);
   Times times;
   {
     runtime::RemoteContexts prompts(
-        {.sockets = {std::make_shared<runtime::MessageSocket>(std::move(socket))},
-         .caches = &caches,
-         .vocab_size = vocab_size});
+        {.sockets = {socket}, .caches = &caches, .vocab_size = vocab_size});
     runtime::EngineLoop loop(generation, nullptr);
     loop.UseContext(prompts, std::chrono::hours(1));
     std::mt19937 random(16);
@@ -163,7 +188,8 @@ void MeasureProcesses(const LoadedModel& loaded, const Options& options) {
     prompts.Stop();
   }
   ::waitpid(child, nullptr, 0);
-  times.Print(fmt::format("prompt of {} tokens from a process of its own", num_tokens),
+  times.Print(fmt::format("prompt of {} tokens from a process of its own{}", num_tokens,
+                          is_mapped ? "" : " over TCP"),
               generation.hand_over_figures());
 }
 
@@ -205,7 +231,8 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   try {
     const LoadedModel whole = LoadForRanks(options.model, 1);
-    MeasureProcesses(whole, options);
+    MeasureProcesses(whole, true, options);
+    MeasureProcesses(whole, false, options);
     Measure(whole, whole, 1, options);
     Measure(whole, LoadForRanks(options.model, 2), 2, options);
     return 0;

@@ -81,6 +81,7 @@ int64_t CopyFrom(const CachedSequence& from, size_t rank, const CachedPart& to,
                  int64_t first_block) {
   WIDELOAD_CHECK(from.tables.size() == to.tables.size(), "{} block classes for {}",
                  from.tables.size(), to.tables.size());
+  WIDELOAD_CHECK(from.caches[rank] != nullptr, "the cache of rank {} is out of reach", rank);
   const PartLink link{.from = RankOf(from, rank), .to = to.rank};
   const kv::PagedCache& cache = *from.caches[rank];
   int64_t num_bytes = 0;

@@ -233,6 +233,76 @@ class FourHosts(SameFiles, OnHosts):
         self.run_ranks(BIN / "exchange_mpi_test", "--gtest_brief=1")
 
 
+class PrefillOnAnotherHost(OnHosts):
+    """The generation server's two ranks on the first host, two context servers on the second."""
+
+    FILE = ("hostname: 0.0.0.0\nport: 8126\nthreads: 1\nmax_seq_len: 1024\ncontext_servers: {num_instances: 2}\n"
+            "generation_servers: {tensor_parallel_size: 2, max_batch_size: 2}\n")
+
+    def ask(self, max_tokens=20, prompt="The history of the " * 30):
+        """(status, body) as a client on the other host sees it."""
+        body = json.dumps({"prompt": prompt, "max_tokens": max_tokens, "ignore_eos": True, "temperature": 0, "logprobs": 1})
+        found = self.cluster.hosts[1].run(["curl", "-s", "-w", "\n%{http_code}", f"http://{self.cluster.hosts[0].address}:8126/v1/completions",
+                                           "-H", "Content-Type: application/json", "-d", body])
+        text, status = found.rsplit("\n", 1)
+        return int(status), json.loads(text)
+
+    def await_text(self, path, text):
+        end = time.monotonic() + 60
+        while text not in path.read_text(errors="replace"):
+            self.assertLess(time.monotonic(), end, path.read_text(errors="replace"))
+            time.sleep(0.05)
+
+    def serve(self, meanwhile, variables=()):
+        sides = self.folder / "sides.yaml"
+        sides.write_text(self.FILE)
+        found = {}
+
+        def ask(output):
+            self.await_text(output, "on http://0.0.0.0:8126")
+            found["ranks"] = self.cluster.ranks(BIN / "wideload")
+            meanwhile(found["ranks"], output)
+            os.kill(found["ranks"][0], signal.SIGTERM)
+        code, output = self.cluster.mpirun(self.RANKS, [BIN / "wideload", "serve", "disaggregated", "--config", sides], variables,
+                                           ["--enable-recovery"], meanwhile=ask)
+        self.assertEqual(self.cluster.leftovers(), [])
+        return code, output
+
+    def test_answers_are_those_of_one_process(self):
+        sides = self.folder / "alone.yaml"
+        sides.write_text(self.FILE)
+        log = open(self.folder / "alone.log", "w", encoding="utf-8")
+        alone = subprocess.Popen([*self.cluster.hosts[0].enter, BIN / "wideload", "serve", "disaggregated", "--config", sides],
+                                 stdout=log, stderr=log)
+        self.addCleanup(log.close)
+        self.addCleanup(alone.kill)
+        self.await_text(self.folder / "alone.log", "on http://0.0.0.0:8126")
+        expected = [self.ask()[1]["choices"], self.ask(9, "Once")[1]["choices"]]
+        alone.terminate()
+        self.assertEqual(alone.wait(30), 0)
+        found = []
+        code, output = self.serve(lambda *_: found.extend([self.ask()[1]["choices"], self.ask(9, "Once")[1]["choices"]]))
+        self.assertEqual(code, 0, output[-3000:])
+        self.assertEqual(found, expected)
+
+
+class PrefillOnTwoOtherHosts(PrefillOnAnotherHost):
+    """One rank per host: with several of them mpirun stays after the last one, when one of them was killed."""
+
+    HOSTS, RANKS = 3, 1
+    FILE = PrefillOnAnotherHost.FILE.replace("tensor_parallel_size: 2, ", "")
+
+    def test_a_killed_context_server_costs_no_other_request(self):
+        found = []
+
+        def kill_one(ranks, output):
+            os.kill(ranks[1], signal.SIGKILL)
+            self.await_text(output, "context server 0 is gone")
+            found.extend(self.ask()[0] for _ in range(3))
+        _, output = self.serve(kill_one)
+        self.assertEqual(found, [200, 200, 200], output[-3000:])
+
+
 class UnderSlurm(OnHosts):
     """slurmctld, slurmd and munge of Debian; PMIx brings the ranks together."""
 
@@ -308,6 +378,10 @@ class UnderSlurm(OnHosts):
 
     def test_prefill_and_decode_apart_answer_as_tasks_of_a_job(self):
         self.answers_apart(["--nodes=1", "--ntasks=3"])
+
+    def test_prefill_and_decode_apart_answer_as_tasks_on_two_nodes(self):
+        self.answers_apart(["--nodes=2", "--ntasks=3"])
+        self.assertEqual(self.cluster.leftovers(), [])
 
     def answers_apart(self, options):
         sides = self.folder / "sides.yaml"

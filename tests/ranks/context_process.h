@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstring>
+#include <list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -15,6 +17,8 @@
 #include "base/descriptor.h"
 #include "runtime/context_caches.h"
 #include "runtime/engine.h"
+#include "runtime/rank.h"
+#include "runtime/servers/block_service.h"
 #include "runtime/servers/context_server.h"
 #include "support/rank_processes.h"
 #include "support/test_engine.h"
@@ -25,12 +29,16 @@ namespace wideload::testing_support {
 inline constexpr int kEndsWell = 0;
 inline constexpr int kEndsAlone = 3;
 
+// How generation ranks get at the caches of context ranks.
+enum class Way { kMapped, kAsked };
+
 // A context server, forked: its ranks are threads of that process.
 class ContextProcess {
  public:
-  ContextProcess(const TestModel& model, const runtime::EngineOptions& options)
-      : model_(model), options_(options), job_(FreshJobName()) {
-    for (int r = 0; r < options_.num_ranks(); ++r) {
+  ContextProcess(const TestModel& model, const runtime::EngineOptions& options,
+                 Way way = Way::kMapped)
+      : model_(model), options_(options), way_(way), job_(FreshJobName()) {
+    for (int r = 0; r < options_.num_ranks() && way_ == Way::kMapped; ++r) {
       segments_.push_back(runtime::MakeCacheSegment(model.model->spec(), options_, job_, r));
       options_.cache_memory.push_back(segments_.back().bytes());
     }
@@ -44,11 +52,21 @@ class ContextProcess {
     }
     ::close(ends[1]);
     socket_ = std::make_shared<runtime::MessageSocket>(Descriptor(ends[0]));
+    if (way_ == Way::kMapped) return;
+    const auto cards = socket_->Receive().value();
+    places_.resize(static_cast<size_t>(options_.num_ranks()), {.is_mapped = false});
+    for (size_t r = 0; r < places_.size(); ++r)
+      std::memcpy(&places_[r].service, cards.data() + r * sizeof(comm::LifeCard),
+                  sizeof(comm::LifeCard));
   }
   ~ContextProcess() { Kill(); }
 
-  void Attach(runtime::ContextCaches& caches) const {
-    caches.Attach(model_.model->spec(), runtime::CacheCard::Of(options_, job_));
+  // `instead`: of another rank that is to be asked for all.
+  void Attach(runtime::ContextCaches& caches, const comm::LifeCard* instead = nullptr) const {
+    std::vector<runtime::CachePlace> places = places_;
+    for (runtime::CachePlace& place : places)
+      if (instead != nullptr) place.service = *instead;
+    caches.Attach(model_.model->spec(), runtime::CacheCard::Of(options_, job_), places);
   }
   std::shared_ptr<runtime::MessageSocket> socket() const { return socket_; }
   void Kill() {
@@ -65,8 +83,26 @@ class ContextProcess {
   }
 
  private:
-  int Serve(runtime::MessageSocket& socket) const {
+  int Serve(runtime::MessageSocket& socket) {
     try {
+      std::vector<Buffer> memory;
+      std::list<runtime::BlockService> services;
+      std::vector<comm::LifeCard> cards;
+      for (int r = 0; r < options_.num_ranks() && way_ == Way::kAsked; ++r) {
+        const kv::CacheShape shape = runtime::CacheShapeOf(model_.model->spec(), options_, r);
+        const Buffer& own = memory.emplace_back(shape.num_bytes());
+        options_.cache_memory.emplace_back(own.data(), static_cast<size_t>(own.num_bytes()));
+        cards.push_back(
+            services
+                .emplace_back(runtime::BlockService::Source{.spec = &model_.model->spec(),
+                                                            .rank = {.rank = r % options_.layout.tp,
+                                                                     .size = options_.layout.tp},
+                                                            .shape = shape,
+                                                            .memory = options_.cache_memory.back()},
+                              true)
+                .card());
+      }
+      if (way_ == Way::kAsked) socket.Send(std::as_bytes(std::span(cards)));
       runtime::Engine engine(*model_.model, options_);
       runtime::ContextServer server(engine, socket);
       const bool are_all_there = server.Serve();
@@ -78,17 +114,20 @@ class ContextProcess {
 
   const TestModel& model_;
   runtime::EngineOptions options_;
+  Way way_;
   std::string job_;
   std::vector<SharedMemory> segments_;
+  std::vector<runtime::CachePlace> places_;  // of ranks that are asked
   std::shared_ptr<runtime::MessageSocket> socket_;
   pid_t pid_ = -1;
 };
 
-inline std::vector<std::unique_ptr<ContextProcess>> Contexts(
-    size_t count, const TestModel& model, const runtime::EngineOptions& options) {
+inline std::vector<std::unique_ptr<ContextProcess>> Contexts(size_t count, const TestModel& model,
+                                                             const runtime::EngineOptions& options,
+                                                             Way way = Way::kMapped) {
   std::vector<std::unique_ptr<ContextProcess>> contexts;
   for (size_t i = 0; i < count; ++i)
-    contexts.push_back(std::make_unique<ContextProcess>(model, options));
+    contexts.push_back(std::make_unique<ContextProcess>(model, options, way));
   return contexts;
 }
 
