@@ -350,8 +350,8 @@ void Api::HealthGenerate(const HttpExchange& exchange) {
                                             .message = "the engine has generated no token",
                                             .code = "engine_failed"}));
   };
-  const runtime::JobId id = loop_.Submit(std::move(job));
-  exchange.OnGone([this, id] { loop_.Cancel(id); });
+  const runtime::JobId id = runner_.Submit(std::move(job));
+  exchange.OnGone([this, id] { runner_.Cancel(id); });
 }
 
 HttpResponse Api::Ready(const HttpRequest&) {
