@@ -1,6 +1,7 @@
 #include "serve/api_keys.h"
 
 #include <algorithm>
+#include <boost/beast/core/string.hpp>
 #include <string_view>
 
 #include "base/error.h"
@@ -37,7 +38,9 @@ ApiKeys ApiKeys::FromFile(const std::string& path) {
 
 std::optional<size_t> ApiKeys::Find(const std::string& authorization) const {
   constexpr std::string_view kScheme = "Bearer ";
-  if (!authorization.starts_with(kScheme)) return std::nullopt;
+  // The name of a scheme is the same in capitals. Source: RFC 9110, 11.1.
+  if (!boost::beast::iequals(std::string_view(authorization).substr(0, kScheme.size()), kScheme))
+    return std::nullopt;
   const Hash given = SaltedHash(salt_, std::string_view(authorization).substr(kScheme.size()));
   std::optional<size_t> found;
   for (size_t i = 0; i < hashes_.size(); ++i)

@@ -18,9 +18,10 @@ TEST(ApiKeys, AreTheLinesOfTheirFile) {
       KeysOf("# of two people\nfirst-key-0001\r\n\nsecond-key-0002  \n#third-key-0003");
   EXPECT_EQ(keys.Find("Bearer first-key-0001"), 0);
   EXPECT_EQ(keys.Find("Bearer second-key-0002"), 1);
+  EXPECT_EQ(keys.Find("bearer first-key-0001"), 0);
   for (const char* wrong :
        {"Bearer #third-key-0003", "Bearer ", "Bearer first-key-000", "Bearer first-key-00011",
-        "first-key-0001", "bearer first-key-0001", ""})
+        "first-key-0001", "Basic first-key-0001", "Bearer first-KEY-0001", "bear", ""})
     EXPECT_EQ(keys.Find(wrong), std::nullopt) << wrong;
 }
 
