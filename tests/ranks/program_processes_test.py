@@ -317,7 +317,8 @@ class OneVoice(ProcessesTest):
     def test_every_option_that_ranks_must_have_alike_is_compared(self):
         logits = ["logits", "-m", TINY, "--input-ids", self.path("ids.json", [[1, 2]]), "--output", self.path("out")]
         rows = [line.strip("| \n").replace("\\|", "/").split(" | ") for line in run("config", "docs").stdout.splitlines()]
-        options = [(row[0].split("`")[-2], row[1]) for row in rows if len(row) == 6 and row[3] in ("alike", "file alike")]
+        options = [(next(name for name in row[0].split("`") if name.startswith("--")), row[1]) for row in rows
+                   if len(row) == 6 and row[3] in ("alike", "file alike")]
         self.assertIn(("--deadline", "FLOAT: 0.1 to 86400"), options)
         texts = {"--kv-cache-memory": "64M", "--placement": "random:3", "--migration-bandwidth": "1G", "--weight-store": "mine",
                  "--weight-file": "/nowhere/experts", "--pp-partition": "4", "--pp-micro-batches": "1"}
