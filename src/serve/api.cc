@@ -340,14 +340,15 @@ void Api::HealthGenerate(const HttpExchange& exchange) {
   const auto ticket = std::make_shared<Ticket>(counts_);
   runtime::Job job;
   job.request.prompt = {0};
-  job.request.max_tokens = 1;
+  // The second one is of the engine that generates, where another one computes prompts.
+  job.request.max_tokens = 2;
   job.request.priority = std::numeric_limits<int32_t>::min();  // whatever waits
   job.sink = [exchange, ticket](runtime::Delta delta) {
     if (!delta.is_last()) return;
     exchange.Respond(delta.finish == runtime::FinishReason::kLength
                          ? HttpResponse{.body = "{}"}
                          : RefusalResponse({.status = 503,
-                                            .message = "the engine has generated no token",
+                                            .message = "the engine has not generated two tokens",
                                             .code = "engine_failed"}));
   };
   const runtime::JobId id = runner_.Submit(std::move(job));

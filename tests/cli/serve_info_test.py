@@ -30,8 +30,8 @@ class Info(ServeTest):
     def test_the_engine_shows_that_it_generates(self):
         before = self.server.metric("iterations_total")
         self.assertEqual(self.server.ask("GET", "/health_generate")[0], 200)
-        self.assertGreater(self.server.metric("iterations_total"), before)
         self.server.wait_idle()
+        self.assertGreaterEqual(self.server.metric("iterations_total"), before + 2)  # a token each
 
 
 if __name__ == "__main__":
