@@ -343,7 +343,7 @@ void Api::HealthGenerate(const HttpExchange& exchange) {
   // The second one is of the engine that generates, where another one computes prompts.
   job.request.max_tokens = 2;
   job.request.priority = std::numeric_limits<int32_t>::min();  // whatever waits
-  job.sink = [exchange, ticket](runtime::Delta delta) {
+  job.sink = [exchange, ticket](const runtime::Delta& delta) {
     if (!delta.is_last()) return;
     exchange.Respond(delta.finish == runtime::FinishReason::kLength
                          ? HttpResponse{.body = "{}"}
