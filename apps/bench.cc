@@ -295,6 +295,7 @@ void BenchCommand::Report(const Session& session, const std::vector<DatasetRow>&
   else
     std::cout << summary << "\n";
   Json json = ReportJson(session, figures, static_cast<int64_t>(finished.size()));
+  if (!model_name.empty() && !model_path.empty()) json["engine"]["model"] = model_name;
   json["exchange"] = ExchangeJson(session, run.exchange());
   if (session.engine->scheduler().has_prefix_cache())
     json["prefix_cache"] = {{"queried_tokens", run.prefixes().num_queries},
@@ -303,7 +304,8 @@ void BenchCommand::Report(const Session& session, const std::vector<DatasetRow>&
   if (session.engine->balancer() != nullptr)
     json["online_balancer"] = BalancingJson(session, run.balancing());
   if (!report_json.empty()) WriteFileWhole(report_json, DumpJson(json, 2) + "\n");
-  if (!report.empty()) WriteFileWhole(report, BenchPage(session, summary, run.series()));
+  if (!report.empty())
+    WriteFileWhole(report, BenchPage(session, json["engine"]["model"], summary, run.series()));
   if (!iteration_log.empty()) WriteFileWhole(iteration_log, run.iteration_log());
   if (output.empty()) return;
   if (std::ssize(finished) + run.num_failed() == std::ssize(rows))
@@ -373,7 +375,7 @@ void AddBench(Command program) {
   BenchCommand& bench = RunsOnRanks<BenchCommand>(command);
   group
       .Add("--model", bench.model_name,
-           "name of the model, which is its folder where there is no --model-path")
+           "name of the model in the report; its folder where there is no --model-path")
       .GroupOf("throughput");
   group.Add("--model-path", bench.model_path, "folder of the model").GroupOf("throughput");
   AddEngineFlags(command, bench.engine);

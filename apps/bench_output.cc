@@ -142,11 +142,11 @@ Json ReportJson(const Session& session, const runtime::BenchFigures& figures,
             {"osl_stats", PercentilesJson(figures.output_length)}}}};
 }
 
-std::string BenchPage(const Session& session, const std::string& summary,
+std::string BenchPage(const Session& session, const std::string& model, const std::string& summary,
                       const statistics::RunSeries& series) {
   const runtime::EngineOptions& options = session.engine->options();
   statistics::HtmlRunReportOptions page{
-      .title = fmt::format("A run of {}", session.config.architecture),
+      .title = fmt::format("A run of {}", model),
       .notes = {fmt::format("{}, {} ranks x {} threads, kernels {}, wideload {}", session.folder,
                             options.num_ranks(), options.threads_per_rank,
                             KernelSetName(session.kernels), kVersion)},

@@ -17,8 +17,8 @@ Json ReportJson(const Session& session, const runtime::BenchFigures& figures, in
 Json ExchangeJson(const Session& session, const runtime::ExchangeFigures& exchange);
 Json BalancingJson(const Session& session, const rebalance::BalancerFigures& balancing);
 
-// HTML; each line of `summary` is one of its notes.
-std::string BenchPage(const Session& session, const std::string& summary,
+// HTML of a run of `model`, its name; each line of `summary` is one of its notes.
+std::string BenchPage(const Session& session, const std::string& model, const std::string& summary,
                       const statistics::RunSeries& series);
 
 }  // namespace wideload::apps

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/memory_plan.h"
@@ -29,13 +30,14 @@ namespace {
 
 constexpr int32_t kMaxRanks = 4096;
 constexpr int64_t kMaxConcurrency = 1 << 24;
+constexpr int64_t kContext = 8192;  // where nothing is said
 
 struct PlanLayoutFlags {
   std::string folder;
   int32_t num_ranks = 1;
   std::string memory_per_rank;
   int32_t ranks_per_host = 0;  // 0: all
-  int64_t context = 8192;
+  int64_t context = 0;         // 0: kContext
   int64_t concurrency = 256;
   bool json = false;
 
@@ -418,7 +420,11 @@ void PlanLayoutFlags::Run() const {
   Question question{.model = model::ReadModel(path), .num_ranks = num_ranks};
   question.ranks_here = ranks_per_host > 0 ? std::min(ranks_per_host, num_ranks) : num_ranks;
   question.memory_per_rank = ParseBytes(memory_per_rank, "--memory-per-rank");
-  question.context = std::min(context, question.model.config.max_position_embeddings);
+  question.context =
+      std::min(context > 0 ? context : kContext, question.model.config.max_position_embeddings);
+  if (question.context < context)
+    LogWarn("--context is {}, more than the model's context: {} tokens are planned for", context,
+            question.context);
   question.concurrency = concurrency;
   question.has_weights = checkpoint::HasWeights(path);
   std::optional<checkpoint::Checkpoint> checkpoint;
@@ -446,9 +452,11 @@ void AddPlanLayout(Command program) {
   command.Add("--memory-per-rank", flags.memory_per_rank, "a size, 80G").Required();
   command.Add("--ranks-per-host", flags.ranks_per_host, "ranks that share memory (default: all)")
       .Positive();
-  command.Add("--context", flags.context, "tokens of a request, at most the model's context")
-      .Positive()
-      .ShowDefault();
+  command
+      .Add("--context", flags.context,
+           fmt::format("tokens of a request, at most the model's context (default: {} or that)",
+                       kContext))
+      .Positive();
   command.Add("--concurrency", flags.concurrency, "requests that run at once")
       .Range(1, kMaxConcurrency)
       .ShowDefault();

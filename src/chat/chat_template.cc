@@ -78,6 +78,43 @@ void CheckSize(const ChatInput& input, const ChatLimits& limits) {
           bytes, limits.max_input_bytes);
 }
 
+// Stands where the last message is to be gone on with; the blank behind it tells whether the
+// template takes blanks away at the end of a content.
+constexpr std::string_view kContinuedMark = "\uE000here\uE001 ";
+
+Value WithContinuedMark(const Value& message) {
+  const jinja::Dict* given = message.Map();
+  const Value* content = given ? given->Find("content") : nullptr;
+  if (content == nullptr || content->Str() == nullptr)
+    Throw(ErrorKind::kInvalid,
+          "continue_final_message: the last message has no content that is a text");
+  jinja::Dict dict;
+  for (const jinja::Dict::Entry& entry : given->entries()) dict.Set(entry.key, entry.value);
+  dict.Set(Value::Text("content", false),
+           Value::Text(content->Str()->text() + std::string(kContinuedMark), true));
+  return {std::make_shared<const jinja::Dict>(std::move(dict))};
+}
+
+// Takes away the mark and what stands behind it, as transformers does.
+void CutAtContinuedMark(std::vector<TextPart>& parts) {
+  const std::string text = JoinedText(parts);
+  const size_t at = text.rfind(kContinuedMark.substr(0, kContinuedMark.size() - 1));
+  if (at == std::string::npos)
+    Throw(ErrorKind::kInvalid,
+          "continue_final_message: the chat template does not show the last message's content");
+  size_t size = at;
+  if (text.compare(at, kContinuedMark.size(), kContinuedMark) != 0)
+    size = at == 0 ? 0 : text.find_last_not_of(" \n\r\t", at - 1) + 1;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (size <= parts[i].text.size()) {
+      parts[i].text.resize(size);
+      parts.resize(i + 1);
+      return;
+    }
+    size -= parts[i].text.size();
+  }
+}
+
 std::vector<TextPart> PartsOf(const jinja::MarkedText& text) {
   std::vector<TextPart> parts;
   size_t done = 0;
@@ -161,22 +198,34 @@ ChatTemplate ChatTemplate::FromFolder(const std::string& folder) {
 
 const jinja::Template& ChatTemplate::Choose(bool has_tools) const {
   if (has_tools && tool_use_error_) throw Error(*tool_use_error_);
-  return has_tools && tool_use_ ? *tool_use_ : *default_;
+  if (has_tools && tool_use_) return *tool_use_;
+  WIDELOAD_CHECK(default_, "a chat template without a text");
+  return *default_;
 }
 
 std::vector<TextPart> ChatTemplate::Render(const ChatInput& input,
                                            const ChatOptions& options) const {
   CheckSize(input, options.limits);
+  const bool goes_on = input.continue_final_message;
+  if (goes_on && (input.add_generation_prompt || input.messages.empty()))
+    Throw(ErrorKind::kInvalid, "continue_final_message: {}",
+          input.messages.empty() ? "there is no message" : "add_generation_prompt is true, too");
   std::vector<Value> messages;
-  for (size_t i = 0; i < input.messages.size(); ++i)
-    messages.push_back(Prepared(input.messages[i], i));
+  for (size_t i = 0; i < input.messages.size(); ++i) {
+    const bool is_last = i + 1 == input.messages.size();
+    messages.push_back(
+        Prepared(goes_on && is_last ? WithContinuedMark(input.messages[i]) : input.messages[i], i));
+  }
   Variables variables{{"messages", jinja::MakeList(std::move(messages))},
                       {"add_generation_prompt", {input.add_generation_prompt}},
                       {"tools", input.tools},
                       {"documents", {jinja::None{}}}};
   variables.insert(variables.end(), input.variables.begin(), input.variables.end());
-  return PartsOf(Choose(!input.tools.IsNone())
-                     .Render(variables, {.now = options.now, .limits = options.limits.render}));
+  std::vector<TextPart> parts =
+      PartsOf(Choose(!input.tools.IsNone())
+                  .Render(variables, {.now = options.now, .limits = options.limits.render}));
+  if (goes_on) CutAtContinuedMark(parts);
+  return parts;
 }
 
 namespace {

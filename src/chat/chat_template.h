@@ -28,6 +28,7 @@ struct ChatInput {
   std::vector<jinja::Value> messages{};  // mappings
   jinja::Value tools{jinja::None{}};     // a list of mappings, or none
   bool add_generation_prompt = false;    // end with the opening of the assistant's turn
+  bool continue_final_message = false;   // end with the last message's content, to be gone on with
   Variables variables{};                 // special tokens and further ones; the last wins
 };
 
@@ -67,7 +68,8 @@ class ChatTemplate {
   // and thinking where that is missing. Errors: kInvalid when the template refuses the
   // conversation (raise_exception) or meets values that it cannot work with, and for messages that
   // are no mappings; kUnsupported for what it asks of Python and is not there; kResource beyond
-  // the limits.
+  // the limits. With continue_final_message: kInvalid without a last message whose content is a
+  // text, where the template does not show this, and beside add_generation_prompt.
   std::vector<tokenizer::TextPart> Render(const ChatInput& input, const ChatOptions& options) const;
 
   // What it is made of: how the model writes is seen in it. Errors: as Render where the template

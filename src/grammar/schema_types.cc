@@ -1,6 +1,7 @@
 // The types of a schema, keyword by keyword.
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <string>
 #include <utility>
 #include <vector>
@@ -212,6 +213,8 @@ std::optional<double> SchemaReader::BoundOf(const Dict& schema, std::string_view
                                             const std::string& pointer) const {
   const Value* value = schema.Find(keyword);
   if (value == nullptr) return std::nullopt;
+  // Beyond 64 bits: like a number with a point.
+  if (const jinja::BigInteger* big = value->Big()) return std::strtod(big->digits.c_str(), nullptr);
   double number = 0;
   // Booleans are of older drafts.
   if (value->Bool() != nullptr || !AsDouble(*value, &number) || !std::isfinite(number))

@@ -309,25 +309,40 @@ Json Answer::WholeChoice(size_t i) const {
     int64_t offset = 0;
     if (wants_logprobs) json["logprobs"] = TextLogprobs(logprobs, ids, offset);
   }
-  if (request.prompt_logprobs >= 0) json["prompt_logprobs"] = PromptLogprobs(choice);
-  if (request.return_token_ids) {
-    json["token_ids"] = choice.ids;
-    json["prompt_token_ids"] = choice.prompt;
-  }
+  if (request.return_token_ids) json["token_ids"] = choice.ids;
+  if (start_.operation == kCompletion) AddPrompt(choice, json);
   return json;
+}
+
+// What is told of a choice's prompt: beside the choice, or once of the one prompt of a chat.
+void Answer::AddPrompt(const Choice& choice, Json& json) const {
+  if (start_.request.prompt_logprobs >= 0) json["prompt_logprobs"] = PromptLogprobs(choice);
+  if (start_.request.return_token_ids) json["prompt_token_ids"] = choice.prompt;
 }
 
 void Answer::RespondWhole() {
   Json body = Envelope(false);
   for (size_t i = 0; i < choices_.size(); ++i) body["choices"].push_back(WholeChoice(i));
+  if (start_.operation == kChat) AddPrompt(choices_.front(), body);
   body["usage"] = Usage();
   exchange_.Respond({.body = DumpJson(body)});
 }
 
 void Answer::WriteEvent(const std::string& data) { exchange_.Write("data: " + data + "\n\n"); }
 
+// Of a chat; the first chunk of all tells the prompt, too.
+void Answer::BeginChoice(size_t i) {
+  StreamChunk({{"index", i},
+               {"delta", {{"role", "assistant"}, {"content", ""}}},
+               {"logprobs", nullptr},
+               {"finish_reason", nullptr}},
+              false);
+}
+
 void Answer::StreamChunk(Json choice, bool with_usage) {
   Json chunk = Envelope(true);
+  if (start_.operation == kChat && !std::exchange(has_told_prompt_, true))
+    AddPrompt(choices_.front(), chunk);
   if (!choice.is_null()) chunk["choices"].push_back(std::move(choice));
   if (with_usage)
     chunk["usage"] = Usage();
@@ -342,12 +357,7 @@ void Answer::StreamDelta(size_t i, const runtime::Delta& delta) {
   Choice& choice = choices_[i];
   if (!std::exchange(is_streaming_, true)) exchange_.BeginStream("text/event-stream");
   const bool is_first = !std::exchange(choice.has_begun, true);
-  if (is_chat && is_first)
-    StreamChunk({{"index", i},
-                 {"delta", {{"role", "assistant"}, {"content", ""}}},
-                 {"logprobs", nullptr},
-                 {"finish_reason", nullptr}},
-                false);
+  if (is_chat && is_first) BeginChoice(i);
   const bool wants_logprobs = request.num_logprobs >= 0 && delta.token >= 0;
   const bool echoes = request.echo && is_first;
   const bool has_calls = choice.num_calls_sent < choice.calls.size();
@@ -385,7 +395,7 @@ void Answer::StreamDelta(size_t i, const runtime::Delta& delta) {
     }
     if (request.return_token_ids) {
       json["token_ids"] = delta.token >= 0 ? Json{delta.token} : Json::array();
-      if (is_first) json["prompt_token_ids"] = choice.prompt;
+      if (is_first && !is_chat) json["prompt_token_ids"] = choice.prompt;
     }
     StreamChunk(std::move(json), request.continuous_usage);
   }

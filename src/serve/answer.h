@@ -73,6 +73,7 @@ class Answer {
   void RespondWhole();
   void StreamDelta(size_t i, const runtime::Delta& delta);
   void StreamChunk(Json choice, bool with_usage);
+  void BeginChoice(size_t i);
   void WriteEvent(const std::string& data);
 
   std::string PromptText(const Choice& choice) const;
@@ -85,6 +86,7 @@ class Answer {
   Json TextLogprobs(std::span<const std::vector<runtime::TokenLogprob>> tokens,
                     std::span<const int32_t> ids, int64_t& offset) const;
   Json PromptLogprobs(const Choice& choice) const;
+  void AddPrompt(const Choice& choice, Json& json) const;
 
   const ServedModel& model_;
   Metrics& metrics_;
@@ -93,7 +95,8 @@ class Answer {
   std::optional<ResponsesWriter> responses_;  // of /v1/responses
   std::vector<Choice> choices_;
   size_t num_open_;
-  bool is_streaming_ = false;  // its head has been written
+  bool is_streaming_ = false;     // its head has been written
+  bool has_told_prompt_ = false;  // of a chat that is streamed
   bool has_failed_ = false;
 };
 

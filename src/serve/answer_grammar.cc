@@ -56,6 +56,8 @@ enum class Opening { kNone, kThoughts, kMaybeThoughts, kChannels };
 
 Opening OpeningOf(const RenderedChat* chat) {
   if (chat == nullptr) return Opening::kNone;
+  if (chat->form.goes_on)
+    return chat->form.begins_in_thoughts ? Opening::kThoughts : Opening::kNone;
   if (chat->form.has_channels) return Opening::kChannels;
   if (!chat->form.has_thoughts) return Opening::kNone;
   if (chat->form.begins_in_thoughts) return Opening::kThoughts;
@@ -155,7 +157,9 @@ std::optional<Refusal> AnswerGrammar(const ServedModel& model, const ApiRequest&
   const bool is_free = request.form.kind == TextForm::Kind::kFree;
   if (is_free && !request.tool_choice.is_forced()) return std::nullopt;
   const std::string field = is_free ? "tool_choice" : request.form.field;
-  const bool may_call = chat != nullptr && !request.tools.IsNone() &&
+  // A call of harmony is a message of its own.
+  const bool is_in_message = chat != nullptr && chat->form.goes_on && chat->form.has_channels;
+  const bool may_call = chat != nullptr && !request.tools.IsNone() && !is_in_message &&
                         request.tool_choice.kind != ToolChoice::Kind::kNone;
   const MessageForm form = chat != nullptr ? chat->form : MessageForm();
   const std::string_view chat_template =

@@ -284,6 +284,20 @@ std::optional<Refusal> CheckTogether(Operation operation, ApiRequest& request) {
     request.num_logprobs = request.wants_logprobs ? std::max(0, request.num_logprobs) : -1;
     if (request.max_completion_tokens) request.sampling.max_tokens = request.max_completion_tokens;
   }
+  if (request.continue_final_message) {
+    const jinja::Dict* last = request.messages.empty() ? nullptr : request.messages.back().Map();
+    const jinja::Value* content = last != nullptr ? last->Find("content") : nullptr;
+    if (request.add_generation_prompt.value_or(false))
+      return WrongField("continue_final_message", "is true, and so is add_generation_prompt",
+                        "invalid_value");
+    if (content == nullptr || content->Str() == nullptr)
+      return WrongField("continue_final_message", "needs a last message whose content is a text",
+                        "invalid_value");
+    if (request.tool_choice.is_forced())
+      return WrongField("continue_final_message",
+                        "is not supported beside a tool_choice that forces a call",
+                        "unsupported_value");
+  }
   if ((request.include_usage || request.continuous_usage) && !request.stream)
     return WrongField("stream_options", "needs stream: true", "invalid_value");
   const bool streams_prompt = request.echo || request.prompt_logprobs >= 0;
@@ -320,8 +334,10 @@ std::optional<Refusal> ParseApiRequest(Operation operation, std::string_view bod
     if ((operation & (kChat | kTokenize | kApplyTemplate | kResponses)) != 0)
       if (auto refusal = TakeConversation(operation, body, request, field)) return refusal;
     field.clear();
-    if (request.form.kind == TextForm::Kind::kSchema)
+    if (request.form.kind == TextForm::Kind::kSchema) {
+      field = request.form.field;
       TakeSchema(jinja::ParseJsonValue(body, kSource), request.form);
+    }
     if (operation == kDetokenize && document.value("tokens", Json()).is_null())
       return Missing("tokens");
     if (operation == kResponses) {

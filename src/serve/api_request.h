@@ -44,7 +44,10 @@ struct ApiRequest {
   std::vector<jinja::Value> messages;
   jinja::Value tools{jinja::None{}};
   jinja::Value template_variables{jinja::None{}};
-  bool add_generation_prompt = true;
+  std::optional<bool> add_generation_prompt;  // not said: where no message is gone on with
+  bool continue_final_message = false;
+  std::string reasoning_effort;                   // a variable of the template; "": not said
+  std::string effort_field = "reasoning_effort";  // that says it
   bool has_messages = false;
 
   config::SamplingFlags sampling;  // what is said; seed and logprobs apart

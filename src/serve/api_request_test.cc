@@ -55,6 +55,9 @@ TEST(ApiRequest, RefusesByName) {
       {R"({"prompt": "a", "logit_bias": {"1": 101}})", "logit_bias: logit_bias of 1 is 101"},
       {R"({"prompt": "a", "response_format": {"type": "ebnf"}})",
        "response_format: response_format has a type"},
+      {R"({"prompt": "a", "guided_json": "{"})", "guided_json: guided_json: the schema: not valid"},
+      {R"({"prompt": "a", "structured_outputs": {"json": "{"}})",
+       "structured_outputs: structured_outputs: the schema: not valid"},
       {R"({"max_tokens": 1})", "prompt: the field prompt is missing"},
       {R"([])", ": the body is no JSON object"},
       {R"({"prompt": "a", "prompt": "b"})", ": the body: duplicate JSON key"},
@@ -71,6 +74,32 @@ TEST(ApiRequest, FieldsOfOtherOperationsAreNotKnown) {
   EXPECT_EQ(Wrong(kDetokenize, R"({"tokens": []})"), "");
   for (const std::string body : {"{}", R"({"tokens": null})"})
     EXPECT_EQ(Wrong(kDetokenize, body).substr(0, 8), "tokens: ") << body;
+}
+
+TEST(ApiRequest, ReadsHowAConversationGoesOn) {
+  const std::string begin = R"({"messages": [{"role": "user", "content": "a"}])";
+  ApiRequest request;
+  EXPECT_EQ(Wrong(kChat, begin + R"(, "continue_final_message": true, "reasoning_effort": "low"})",
+                  &request),
+            "");
+  EXPECT_TRUE(request.continue_final_message);
+  EXPECT_FALSE(request.add_generation_prompt);
+  EXPECT_EQ(request.reasoning_effort, "low");
+  const std::pair<std::string, std::string> cases[] = {
+      {R"(, "continue_final_message": true, "add_generation_prompt": true})",
+       "continue_final_message: continue_final_message is true, and so is add_generation_prompt"},
+      {R"(, "continue_final_message": true, "tool_choice": "required",
+           "tools": [{"function": {"name": "f"}}]})",
+       "continue_final_message: continue_final_message is not supported beside a tool_choice"},
+      {R"(, "reasoning_effort": "extreme"})", "reasoning_effort: reasoning_effort is none of none"},
+      {R"(, "metadata": {"a": "b"}})", "metadata: metadata is of chats that are stored"},
+  };
+  for (const auto& [fields, expected] : cases)
+    EXPECT_EQ(Wrong(kChat, begin + fields).substr(0, expected.size()), expected) << fields;
+  EXPECT_NE(Wrong(kChat, R"({"messages": [{"role": "assistant", "content": null}],
+                             "continue_final_message": true})"),
+            "");
+  EXPECT_NE(Wrong(kTokenize, R"({"prompt": "a", "continue_final_message": true})"), "");
 }
 
 TEST(ApiRequest, KeepsTheOrderOfAToolsKeys) {

@@ -177,6 +177,27 @@ Wrong TakeToolChoice(const Json& value, Request& request) {
   return ReadToolChoice(value, request.tool_choice);
 }
 
+Wrong TakeEffort(const Json& value, Request& request) {
+  for (const char* const allowed : {"none", "minimal", "low", "medium", "high", "xhigh"})
+    if (value == allowed) request.reasoning_effort = allowed;
+  return request.reasoning_effort.empty()
+             ? "is none of none, minimal, low, medium, high and xhigh, which are supported"
+             : "";
+}
+
+Wrong TakeReasoning(const Json& value, Request& request) {
+  for (const auto& [key, member] : value.items()) {
+    if (member.is_null()) continue;
+    if (key != "effort")
+      return fmt::format("has the member \"{}\", which is not supported; effort is",
+                         BeginOf(key, 64));
+    if (const Wrong wrong = TakeEffort(member, request); !wrong.empty())
+      return "has an effort that " + wrong;
+    request.effort_field = "reasoning";
+  }
+  return "";
+}
+
 Wrong TakeTruncation(const Json& value, Request&) {
   return value == "disabled" ? "" : "is not \"disabled\"; others are not supported";
 }
@@ -196,13 +217,17 @@ constexpr FieldRow kRows[] = {
     {"text", kResponses, FieldType::kObject, 0, 0, "format: text, json_object or json_schema",
      TakeForm<ReadTextFormat>},
     {"metadata", kResponses, FieldType::kObject, 0, 0, "given back", Ignore},
+    {"metadata", kChat, FieldType::kObject, 0, 0, "not supported: nothing is stored",
+     [](const Json&, Request&) -> Wrong {
+       return "is of chats that are stored (store: true), which is not supported";
+     }},
     {"truncation", kResponses, FieldType::kText, 0, 0, "only disabled", TakeTruncation},
     {"include", kResponses, FieldType::kTexts, 0, 0, "only none", TakeInclude},
     {"background", kResponses, FieldType::kBool, 0, 0, "only false", OnlyBool<false>},
     {"previous_response_id", kResponses, FieldType::kText, 0, 0, "not supported: nothing is stored",
      Unsupported},
-    {"reasoning", kResponses, FieldType::kObject, 0, 0, "not supported: use chat_template_kwargs",
-     Unsupported},
+    {"reasoning", kResponses, FieldType::kObject, 0, 0, "effort, as reasoning_effort of chats",
+     TakeReasoning},
     {"model", kSampled | kTokenize | kDetokenize | kApplyTemplate, FieldType::kText, 0, 0,
      "the served model's name", Set<&Request::model>},
     {"prompt", kCompletion, FieldType::kPrompt, 0, 0, "what to continue", TakePrompt},
@@ -216,8 +241,13 @@ constexpr FieldRow kRows[] = {
     {"chat_template_kwargs", kTemplated | kResponses, FieldType::kObject, 0, 0,
      "further variables of the model's template", Ignore},
     {"add_generation_prompt", kTemplated, FieldType::kBool, 0, 0,
-     "end the prompt with the opening of the assistant's turn",
-     Set<&Request::add_generation_prompt>},
+     "end the prompt with the opening of the assistant's turn; not beside continue_final_message",
+     SetOptional<&Request::add_generation_prompt>},
+    {"continue_final_message", kTemplated, FieldType::kBool, 0, 0,
+     "the last message is the begin of the answer, which goes on with it",
+     Set<&Request::continue_final_message>},
+    {"reasoning_effort", kTemplated, FieldType::kText, 0, 0,
+     "for models whose template has it: none, minimal, low, medium, high, xhigh", TakeEffort},
     {"max_tokens", kGenerate, FieldType::kInteger, 0, kMaxTokens,
      "tokens to generate; completions: 16, chats: what the context holds",
      [](const Json& value, Request& request) -> Wrong {

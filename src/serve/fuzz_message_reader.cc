@@ -52,6 +52,7 @@ MessageForm FormOf(uint8_t byte) {
   form.has_thoughts = !form.has_channels && (byte & 8) != 0;
   form.begins_in_thoughts = form.has_thoughts && (byte & 16) != 0;
   if (!form.has_channels) form.tools = static_cast<ToolForm>(byte % 8 % 6);
+  form.goes_on = (byte & 32) != 0;
   form.text_parameters = {{"f", "code"}};
   return form;
 }

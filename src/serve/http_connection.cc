@@ -38,6 +38,22 @@ std::pair<int, std::string> WrongCoding(const http::fields& head) {
   return {};
 }
 
+// Why a head that was read is none all the same (RFC 9112, 3.2; RFC 9110, 10.1.1).
+std::pair<int, std::string> WrongHead(const http::request_header<>& head) {
+  if (head.version() != 10 && head.version() != 11)
+    return {505, "HTTP/1.0 and HTTP/1.1 are spoken here"};
+  const size_t num_hosts = head.count(http::field::host);
+  if (num_hosts > 1 || (num_hosts == 0 && head.version() == 11))
+    return {400, fmt::format("the header has {} fields Host; allowed: {}", num_hosts,
+                             head.version() == 11 ? "one" : "one at most")};
+  if (head.version() == 11)
+    for (auto [line, last] = head.equal_range(http::field::expect); line != last; ++line)
+      if (!boost::beast::iequals(line->value(), "100-continue"))
+        return {417, fmt::format("Expect is \"{}\"; allowed: 100-continue",
+                                 std::string(line->value().substr(0, 64)))};
+  return WrongCoding(head);
+}
+
 }  // namespace
 
 asio::generic::stream_protocol::endpoint EndpointOf(const LocalSocket& socket) {
@@ -141,14 +157,12 @@ void HttpConnection::TakeHead(error_code failure) {
   request_.origin = std::string(head[http::field::origin]);
   keep_alive_ = head.keep_alive();
   is_http_1_0_ = head.version() < 11;
-  if (head.version() != 10 && head.version() != 11)
-    return Refuse(505, "HTTP/1.0 and HTTP/1.1 are spoken here");
-  if (const auto [status, wrong] = WrongCoding(head); status != 0) return Refuse(status, wrong);
+  if (const auto [status, wrong] = WrongHead(head); status != 0) return Refuse(status, wrong);
   if (auto refusal = shared_.handlers.check(request_)) {
     must_linger_ = !parser_->is_done();
     return RespondAndClose(*refusal);
   }
-  if (!head[http::field::expect].empty() && !parser_->is_done()) {
+  if (!is_http_1_0_ && head.count(http::field::expect) > 0 && !parser_->is_done()) {
     // It is short and the first thing sent: a client that does not take it is none.
     error_code unsent;
     const std::string_view go_on = "HTTP/1.1 100 Continue\r\n\r\n";

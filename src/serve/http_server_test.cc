@@ -47,11 +47,15 @@ class HttpServerTest : public testing::Test {
     if (server_) server_->Stop();
   }
 
-  int Connect() const {
+  HttpServer& server() {
+    WIDELOAD_CHECK(server_, "it has not been started");
+    return *server_;
+  }
+  int Connect() {
     const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(server_->port()));
+    address.sin_port = htons(static_cast<uint16_t>(server().port()));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     EXPECT_EQ(::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
     return fd;
@@ -86,18 +90,18 @@ TEST_F(HttpServerTest, ClosesWhereAnAnswerCannotBeMade) {
   Start({});
   for (const std::string path : {"/throw", "/throw-later"}) {
     const int fd = Connect();
-    Send(fd, "GET " + path + " HTTP/1.1\r\n\r\n");
+    Send(fd, "GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n");
     EXPECT_EQ(ReadAll(fd), "");
   }
   const int fd = Connect();
-  Send(fd, "GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+  Send(fd, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
   EXPECT_TRUE(ReadAll(fd).starts_with("HTTP/1.1 200 OK\r\n"));
 }
 
 TEST_F(HttpServerTest, ClosesOnABodyThatDoesNotCome) {
   Start({.body_time = kShort});
   const int fd = Connect();
-  Send(fd, "POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc");
+  Send(fd, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
   EXPECT_EQ(ReadAll(fd), "");
 }
 
@@ -108,7 +112,7 @@ TEST_F(HttpServerTest, RefusesBodiesInCodingsThatItDoesNotRead) {
         std::pair("Transfer-Encoding: gzip, chunked", "501"),
         std::pair("Content-Encoding: gzip\r\nContent-Length: 3", "415")}) {
     const int fd = Connect();
-    Send(fd, std::string("POST / HTTP/1.1\r\n") + head + "\r\n\r\nabc");
+    Send(fd, std::string("POST / HTTP/1.1\r\nHost: x\r\n") + head + "\r\n\r\nabc");
     ::shutdown(fd, SHUT_WR);
     // Nothing follows: what was not read is no request.
     const std::string answer = ReadAll(fd);
@@ -117,11 +121,42 @@ TEST_F(HttpServerTest, RefusesBodiesInCodingsThatItDoesNotRead) {
   }
 }
 
+TEST_F(HttpServerTest, WantsOneHost) {
+  Start({});
+  for (const auto& [head, status] :
+       {std::pair("1.1\r\n", "400"), std::pair("1.1\r\nHost: a\r\nhost: a\r\n", "400"),
+        std::pair("1.0\r\nHost: a\r\nHost: b\r\n", "400"),
+        std::pair("1.1\r\nConnection: close\r\nHost:\r\n", "200"), std::pair("1.0\r\n", "200")}) {
+    const int fd = Connect();
+    Send(fd, std::string("GET / HTTP/") + head + "\r\n");
+    const std::string answer = ReadAll(fd);
+    EXPECT_TRUE(answer.starts_with(std::string("HTTP/1.1 ") + status)) << head << answer;
+  }
+}
+
+TEST_F(HttpServerTest, GoesOnWhereItIsAskedToAndExpectsNothingElse) {
+  Start({});
+  for (const auto& [head, begin] :
+       {std::pair("1.1\r\nExpect: 100-Continue", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200"),
+        std::pair("1.1\r\nExpect: 200-ok", "HTTP/1.1 417"),
+        std::pair("1.1\r\nExpect: 100-continue\r\nExpect: a", "HTTP/1.1 417"),
+        // No client of HTTP/1.0 knows what it asks for.
+        std::pair("1.0\r\nExpect: 100-continue", "HTTP/1.1 200"),
+        std::pair("1.0\r\nExpect: a", "HTTP/1.1 200")}) {
+    const int fd = Connect();
+    Send(fd, std::string("POST / HTTP/") + head +
+                 "\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n");
+    Send(fd, "ab");
+    const std::string answer = ReadAll(fd);
+    EXPECT_TRUE(answer.starts_with(begin)) << head << answer;
+  }
+}
+
 TEST_F(HttpServerTest, TakesTheTargetThatAProxyGets) {
   Start({});
   for (const std::string target : {"http://host:80/no?a=b", "https://host/no"}) {
     const int fd = Connect();
-    Send(fd, "GET " + target + " HTTP/1.1\r\n\r\n");
+    Send(fd, "GET " + target + " HTTP/1.1\r\nHost: x\r\n\r\n");
     EXPECT_TRUE(ReadAll(fd).starts_with("HTTP/1.1 404")) << target;
   }
 }
@@ -129,7 +164,7 @@ TEST_F(HttpServerTest, TakesTheTargetThatAProxyGets) {
 TEST_F(HttpServerTest, ClosesAnIdleConnectionAfterItsAnswer) {
   Start({.idle_time = kShort});
   const int fd = Connect();
-  Send(fd, "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab");
+  Send(fd, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab");
   const std::string answer = ReadAll(fd);
   EXPECT_TRUE(answer.starts_with("HTTP/1.1 200 OK\r\n")) << answer;
   EXPECT_TRUE(answer.ends_with("\r\n\r\nab")) << answer;
@@ -138,7 +173,7 @@ TEST_F(HttpServerTest, ClosesAnIdleConnectionAfterItsAnswer) {
 TEST_F(HttpServerTest, AReaderThatTakesNothingLosesItsConnection) {
   Start({.write_stall = kShort, .unsent_bytes = uint64_t{1} << 40});
   const int fd = Connect();
-  Send(fd, "GET /stream HTTP/1.1\r\n\r\n");
+  Send(fd, "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
   const HttpExchange exchange = stream_.get_future().get();
   exchange.BeginStream("text/plain");
   // More than the system's buffers hold.
@@ -150,7 +185,7 @@ TEST_F(HttpServerTest, AReaderThatTakesNothingLosesItsConnection) {
 TEST_F(HttpServerTest, AStreamKeepsNoMoreThanItsLimit) {
   Start({.unsent_bytes = 1 << 20});
   const int fd = Connect();
-  Send(fd, "GET /stream HTTP/1.1\r\n\r\n");
+  Send(fd, "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
   const HttpExchange exchange = stream_.get_future().get();
   exchange.BeginStream("text/plain");
   for (int i = 0; i < 1024; ++i) exchange.Write(std::string(1 << 16, 'x'));
@@ -161,7 +196,7 @@ TEST_F(HttpServerTest, AStreamKeepsNoMoreThanItsLimit) {
 TEST_F(HttpServerTest, AClientThatGoesIsNoticed) {
   Start({});
   const int fd = Connect();
-  Send(fd, "GET /stream HTTP/1.1\r\n\r\n");
+  Send(fd, "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
   const HttpExchange exchange = stream_.get_future().get();
   ::close(fd);
   gone_.get_future().get();
@@ -171,7 +206,7 @@ TEST_F(HttpServerTest, AClientThatGoesIsNoticed) {
 TEST_F(HttpServerTest, MoreConnectionsThanAllowedAreTurnedAway) {
   Start({.max_connections = 1});
   const int first = Connect();
-  Send(first, "GET /stream HTTP/1.1\r\n\r\n");
+  Send(first, "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
   stream_.get_future().get();
   EXPECT_TRUE(ReadAll(Connect()).starts_with("HTTP/1.1 503"));
   ::close(first);
@@ -181,7 +216,8 @@ TEST_F(HttpServerTest, MoreConnectionsThanAllowedAreTurnedAway) {
 TEST_F(HttpServerTest, ARefusalBeforeTheBodyReachesItsClient) {
   Start({});
   const int fd = Connect();
-  Send(fd, "POST /no HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n" + std::string(100'000, 'x'));
+  Send(fd, "POST /no HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" +
+               std::string(100'000, 'x'));
   ::shutdown(fd, SHUT_WR);
   EXPECT_TRUE(ReadAll(fd).starts_with("HTTP/1.1 404"));
 }
@@ -189,10 +225,10 @@ TEST_F(HttpServerTest, ARefusalBeforeTheBodyReachesItsClient) {
 TEST_F(HttpServerTest, DrainingEndsIdleConnectionsAndKeepsAnswersUnderWay) {
   Start({});
   const int busy = Connect();
-  Send(busy, "GET /stream HTTP/1.1\r\n\r\n");
+  Send(busy, "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
   const HttpExchange exchange = stream_.get_future().get();
   const int idle = Connect();
-  server_->Drain();
+  server().Drain();
   EXPECT_EQ(ReadAll(idle), "");
   exchange.Respond({.body = "late"});
   const std::string answer = ReadAll(busy);
@@ -202,7 +238,7 @@ TEST_F(HttpServerTest, DrainingEndsIdleConnectionsAndKeepsAnswersUnderWay) {
 
 TEST_F(HttpServerTest, APortThatIsTakenIsRefused) {
   Start({});
-  EXPECT_THROW(HttpServer("127.0.0.1", server_->port(), {}).Start({}), Error);
+  EXPECT_THROW(HttpServer("127.0.0.1", server().port(), {}).Start({}), Error);
   EXPECT_THROW(HttpServer("no.such.host.invalid", 0, {}), Error);
 }
 

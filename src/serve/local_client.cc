@@ -33,7 +33,7 @@ class HttpCall : public std::enable_shared_from_this<HttpCall> {
 
   void Start(const LocalSocket& server, const HttpRequest& request) {
     request_.method_string(request.method);
-    request_.target(request.path);
+    request_.target(request.query.empty() ? request.path : request.path + "?" + request.query);
     request_.version(11);
     request_.keep_alive(false);
     request_.set(http::field::host, "localhost");

@@ -108,6 +108,7 @@ TEST_F(LocalClientTest, GivesAWholeAnswerWithoutWhatIsSaidAnew) {
                          "Retry-After: 2\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"});
   const Outcome outcome = Ask(socket, {.method = "POST",
                                        .path = "/v1/completions",
+                                       .query = "a=b",
                                        .authorization = "Bearer key",
                                        .origin = {},
                                        .body = "{}"});
@@ -118,7 +119,7 @@ TEST_F(LocalClientTest, GivesAWholeAnswerWithoutWhatIsSaidAnew) {
   EXPECT_EQ(outcome.whole.body, "{}");
   ASSERT_EQ(outcome.whole.headers.size(), 1U);
   EXPECT_EQ(outcome.whole.headers[0].second, "2");
-  EXPECT_TRUE(request.starts_with("POST /v1/completions HTTP/1.1\r\n")) << request;
+  EXPECT_TRUE(request.starts_with("POST /v1/completions?a=b HTTP/1.1\r\n")) << request;
   EXPECT_NE(request.find("Authorization: Bearer key\r\n"), std::string::npos) << request;
 }
 

@@ -48,6 +48,13 @@ MessageForm MessageFormOf(std::string_view chat_template, std::string_view promp
   return form;
 }
 
+void GoOn(std::string_view content, MessageForm& form) {
+  form.goes_on = true;
+  const size_t opened = content.rfind(kOpenThoughts), closed = content.rfind(kCloseThoughts);
+  form.begins_in_thoughts =
+      form.has_thoughts && opened != kNowhere && (closed == kNowhere || closed < opened);
+}
+
 MessagePart ThoughtReader::Feed(std::string_view text) {
   MessagePart part;
   held_ += text;
@@ -190,8 +197,8 @@ MessagePart ChannelReader::Flush() {
 }
 
 MessageReader::MessageReader(const MessageForm& form) {
-  if (form.has_channels) channels_.emplace();
-  if (form.has_thoughts) thoughts_.emplace(form.begins_in_thoughts);
+  if (form.has_channels) channels_.emplace(form.goes_on);
+  if (form.has_thoughts) thoughts_.emplace(form);
   if (form.tools != ToolForm::kNone) calls_.emplace(form.tools, form.text_parameters);
 }
 

@@ -16,6 +16,7 @@ struct MessageForm {
   bool has_thoughts = false;        // between <think> and </think>, at the beginning
   bool begins_in_thoughts = false;  // the prompt has opened them
   bool has_channels = false;        // of harmony: thoughts, text and calls in channels
+  bool goes_on = false;             // the prompt has the begin of the message
   ToolForm tools = ToolForm::kNone;
   TextParameters text_parameters = {};  // of the tools
 
@@ -29,6 +30,9 @@ struct MessageForm {
 MessageForm MessageFormOf(std::string_view chat_template, std::string_view prompt,
                           const jinja::Value& tools);
 
+// The same of a message whose begin, `content`, is in the prompt already.
+void GoOn(std::string_view content, MessageForm& form);
+
 // What a piece of text has brought.
 struct MessagePart {
   std::string thoughts;
@@ -39,7 +43,10 @@ struct MessagePart {
 // Thoughts between <think> and </think>; line ends beside these marks are no text.
 class ThoughtReader {
  public:
-  explicit ThoughtReader(bool begins_inside) : state_(begins_inside ? kOpened : kBegin) {}
+  explicit ThoughtReader(const MessageForm& form)
+      : state_(form.begins_in_thoughts ? form.goes_on ? kInside : kOpened
+               : form.goes_on          ? kContent
+                                       : kBegin) {}
   // Takes the next text, and the rest once no more comes.
   MessagePart Feed(std::string_view text);
   MessagePart Flush();
@@ -56,6 +63,10 @@ class ThoughtReader {
 // thoughts; what is for functions.NAME is a call of it; the rest is content.
 class ChannelReader {
  public:
+  // `is_in_content`: without a header, this is content.
+  explicit ChannelReader(bool is_in_content)
+      : kind_(is_in_content ? Kind::kContent : Kind::kHeader), has_begun_(is_in_content) {}
+  // Takes the next text, and the rest once no more comes.
   MessagePart Feed(std::string_view text);
   MessagePart Flush();
 
@@ -65,8 +76,8 @@ class ChannelReader {
   void TakeBody(std::string_view text, MessagePart& part);
   void EndBody(MessagePart& part);
 
-  Kind kind_ = Kind::kHeader;
-  bool has_begun_ = false;
+  Kind kind_;
+  bool has_begun_;
   std::string function_;
   std::string arguments_;
   std::string held_;

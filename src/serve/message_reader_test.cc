@@ -73,6 +73,20 @@ TEST(MessageReader, TakesChannelsApart) {
   ExpectRead(form, "Plain", "[]Plain");
 }
 
+TEST(MessageReader, GoesOnWithAMessageThatHasBegun) {
+  MessageForm form{.has_thoughts = true};
+  GoOn("One, ", form);
+  ExpectRead(form, "<think>two", "[]<think>two");
+  GoOn("<think>\nOne", form);
+  ExpectRead(form, "\ntwo\n</think>\n\nThree", "[\ntwo]Three");
+  GoOn("<think>\nOne</think>Two", form);
+  ExpectRead(form, " three", "[] three");
+  form = {.has_channels = true};
+  GoOn("One", form);
+  ExpectRead(form, " two<|return|>", "[] two");
+  ExpectRead(form, "<b>two", "[]<b>two");
+}
+
 TEST(MessageReader, WithoutAFormAllIsText) {
   ExpectRead({}, "<think>a</think><tool_call>", "[]<think>a</think><tool_call>");
 }

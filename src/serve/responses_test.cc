@@ -23,7 +23,8 @@ std::string TextAt(const jinja::Value& message, std::string_view key) {
 TEST(ResponsesInput, ATextIsTheUsersMessage) {
   ApiRequest request;
   EXPECT_EQ(Wrong(R"({"input": "Hi", "instructions": "Be brief.", "max_output_tokens": 5,
-                      "metadata": {"a": "b"}, "temperature": 0, "model": "m"})",
+                      "metadata": {"a": "b"}, "temperature": 0, "model": "m",
+                      "reasoning": {"effort": "high", "summary": null}})",
                   &request),
             "");
   ASSERT_EQ(request.messages.size(), 2U);
@@ -32,6 +33,8 @@ TEST(ResponsesInput, ATextIsTheUsersMessage) {
   EXPECT_EQ(TextAt(request.messages[1], "content"), "Hi");
   EXPECT_EQ(request.sampling.max_tokens, 5);
   EXPECT_EQ(request.said["metadata"]["a"], "b");
+  EXPECT_EQ(request.reasoning_effort, "high");
+  EXPECT_EQ(request.effort_field, "reasoning");
   EXPECT_FALSE(request.said.contains("input"));
 }
 
@@ -78,6 +81,9 @@ TEST(ResponsesInput, IsRefusedByName) {
       {R"({"input": "a", "tools": [{"type": "web_search"}]})", "tools: tools has a tool of type"},
       {R"({"input": "a", "previous_response_id": "x"})", "previous_response_id: "},
       {R"({"input": "a", "store": true})", "store: "},
+      {R"({"input": "a", "reasoning": {"effort": "big"}})", "reasoning: reasoning has an effort"},
+      {R"({"input": "a", "reasoning": {"summary": "auto"}})",
+       "reasoning: reasoning has the member"},
       {R"({"input": "a", "text": {"format": {"type": "ebnf"}}})", "text: text has a type"},
       {R"({"input": "a", "messages": []})", "messages: messages is a field that is not known"},
   };
@@ -135,7 +141,20 @@ TEST(ResponsesWriter, WhatEndedBeforeItsTimeIsIncomplete) {
   EXPECT_EQ(Types(writer.End("length", nullptr), next),
             "output_item.added content_part.added output_text.done content_part.done "
             "output_item.done incomplete ");
-  EXPECT_EQ(writer.Object()["incomplete_details"]["reason"], "max_output_tokens");
+  const Json object = writer.Object();
+  EXPECT_EQ(object["status"], "incomplete");
+  EXPECT_EQ(object["incomplete_details"]["reason"], "max_output_tokens");
+  EXPECT_EQ(object["output"][0]["status"], "incomplete");
+}
+
+TEST(ResponsesWriter, OfItemsOnlyTheOneThatWasCutIsIncomplete) {
+  ResponsesWriter writer({.id = "resp_1", .created = 7, .model = "m"});
+  writer.Take({.thoughts = "Hm", .content = "Ye", .calls = {}});
+  const ResponsesWriter::Events last = writer.End("length", nullptr);
+  const Json object = writer.Object();
+  EXPECT_EQ(object["output"][0]["status"], "completed");
+  EXPECT_EQ(object["output"][1]["status"], "incomplete");
+  EXPECT_EQ(last[2]["item"], object["output"][1]);
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ Json ResponsesWriter::Object() const {
                  {"output", output_},
                  {"parallel_tool_calls", true},
                  {"previous_response_id", nullptr},
+                 {"reasoning", {{"effort", nullptr}, {"summary", nullptr}}},
                  {"temperature", nullptr},
                  {"text", {{"format", {{"type", "text"}}}}},
                  {"tool_choice", "auto"},
@@ -82,7 +83,7 @@ void ResponsesWriter::Open(Kind kind, Events& events) {
   Add(events, "response.content_part.added", std::move(fields));
 }
 
-void ResponsesWriter::Close(Events& events) {
+void ResponsesWriter::Close(Events& events, std::string_view status) {
   if (open_ == Kind::kNone) return;
   const bool is_text = open_ == Kind::kText;
   Json done = Place();
@@ -93,7 +94,7 @@ void ResponsesWriter::Close(Events& events) {
   Json part = Place();
   part["part"] = Part();
   Add(events, "response.content_part.done", std::move(part));
-  output_.back()["status"] = "completed";
+  output_.back()["status"] = status;
   output_.back()["content"].push_back(Part());
   Add(events, "response.output_item.done",
       {{"output_index", output_.size() - 1}, {"item", output_.back()}});
@@ -145,9 +146,9 @@ ResponsesWriter::Events ResponsesWriter::Take(const MessagePart& part) {
 ResponsesWriter::Events ResponsesWriter::End(std::string_view finish_reason, Json usage) {
   Events events;
   if (output_.empty()) Open(Kind::kText, events);  // there is always an item
-  Close(events);
   const bool is_complete = finish_reason == "stop" || finish_reason == "tool_calls";
   status_ = is_complete ? "completed" : "incomplete";
+  Close(events, status_);
   if (!is_complete)
     incomplete_details_ = {
         {"reason", finish_reason == "length" ? "max_output_tokens" : std::string(finish_reason)}};

@@ -39,7 +39,7 @@ class ResponsesWriter {
   enum class Kind { kNone, kThoughts, kText };
   void Add(Events& events, const char* type, Json fields);
   void Open(Kind kind, Events& events);
-  void Close(Events& events);
+  void Close(Events& events, std::string_view status = "completed");
   void Write(Kind kind, std::string_view text, Events& events);
   void WriteCall(const ToolCall& call, Events& events);
   Json Place() const;

@@ -52,6 +52,28 @@ bool ShowsTools(const chat::ChatTemplate& chat_template, const MessageForm& form
          chat_template.text(true).find("tools") != std::string::npos;
 }
 
+// Where the template does not know it, nothing would come of it.
+std::optional<Refusal> AddEffort(const chat::ChatTemplate& chat_template, const ApiRequest& request,
+                                 chat::ChatInput& input) {
+  const std::string& effort = request.reasoning_effort;
+  if (effort.empty()) return std::nullopt;
+  const std::string& text = chat_template.text(!input.tools.IsNone());
+  const auto has = [&text](std::string_view word) { return text.find(word) != std::string::npos; };
+  std::string wrong;
+  if (!has("reasoning_effort"))
+    wrong = fmt::format("is not supported: the model's chat template does not know it{}",
+                        has("enable_thinking")
+                            ? R"(; it has chat_template_kwargs: {"enable_thinking": false})"
+                            : "");
+  else if (has("<|channel|>") && effort != "low" && effort != "medium" && effort != "high")
+    wrong = fmt::format("is {}; this model knows low, medium and high", effort);
+  input.variables.emplace_back("reasoning_effort", jinja::Value::Text(effort, true));
+  if (wrong.empty()) return std::nullopt;
+  return Refusal{.message = fmt::format("{} {}", request.effort_field, wrong),
+                 .param = request.effort_field,
+                 .code = "unsupported_value"};
+}
+
 std::vector<int32_t> EndIds(const ServedModel& model, const ApiRequest& request) {
   std::vector<int32_t> ids;
   if (!request.sampling.ignore_eos) ids = model.eos_ids;
@@ -122,15 +144,20 @@ std::optional<Refusal> RenderChat(const ServedModel& model, const ApiRequest& re
                    .param = "messages",
                    .code = "no_chat_template"};
   chat::ChatInput input{.messages = request.messages,
-                        .add_generation_prompt = request.add_generation_prompt,
+                        .add_generation_prompt =
+                            request.add_generation_prompt.value_or(!request.continue_final_message),
+                        .continue_final_message = request.continue_final_message,
                         .variables = model.template_variables};
   if (request.tool_choice.kind != ToolChoice::Kind::kNone) input.tools = request.tools;
+  if (auto refusal = AddEffort(*model.chat_template, request, input)) return refusal;
   if (!request.template_variables.IsNone())
     chat::AddVariables(request.template_variables, "chat_template_kwargs", input);
   const auto parts = model.chat_template->Render(input, {.now = model.now()});
   rendered.text = chat::JoinedText(parts);
   rendered.form =
       MessageFormOf(model.chat_template->text(!input.tools.IsNone()), rendered.text, input.tools);
+  if (request.continue_final_message)
+    GoOn(request.messages.back().Map()->Find("content")->Str()->text(), rendered.form);
   if (!input.tools.IsNone() && request.tool_choice.kind == ToolChoice::Kind::kAuto &&
       !ShowsTools(*model.chat_template, rendered.form))
     return Refusal{.message =

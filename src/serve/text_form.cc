@@ -131,8 +131,9 @@ void TakeSchema(const jinja::Value& body, TextForm& form) {
     schema = schema->Map() != nullptr ? schema->Map()->Find(step) : nullptr;
     if (schema == nullptr) Throw(ErrorKind::kInvalid, "{} has no schema", form.field);
   }
-  form.schema =
-      schema->Str() != nullptr ? jinja::ParseJsonValue(schema->Str()->text(), form.field) : *schema;
+  form.schema = schema->Str() != nullptr
+                    ? jinja::ParseJsonValue(schema->Str()->text(), "the schema")
+                    : *schema;
 }
 
 }  // namespace wideload::serve

@@ -48,12 +48,14 @@ std::string CertificateText(EVP_PKEY* key) {
 }
 
 class TlsTest : public testing::Test {
+ public:
+  ~TlsTest() override { EVP_PKEY_free(key_); }
+
  protected:
   TlsTest() : key_(EVP_EC_gen("P-256")) {
     folder_.Write("key.pem", KeyText(key_));
     folder_.Write("certificate.pem", CertificateText(key_));
   }
-  ~TlsTest() override { EVP_PKEY_free(key_); }
 
   TlsFiles Files() const {
     return {.certificate = folder_.path() + "/certificate.pem", .key = folder_.path() + "/key.pem"};
@@ -76,7 +78,8 @@ class TlsTest : public testing::Test {
                         },
                     .note = [](const HttpRequest&, int) {}});
   }
-  int Connect() const {
+  int Connect() {
+    WIDELOAD_CHECK(server_, "it has not been started");
     const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
@@ -147,8 +150,8 @@ class TlsClient {
 TEST_F(TlsTest, AnswersRequestsThatComeTogether) {
   Start({});
   TlsClient client(Connect());
-  client.Write("POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab");
-  client.Write("POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 100000\r\n\r\n" +
+  client.Write("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab");
+  client.Write("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100000\r\n\r\n" +
                std::string(100'000, 'x'));
   const std::string text = client.ReadAll();
   EXPECT_NE(text.find("\r\n\r\nabHTTP/1.1 200 OK\r\n"), std::string::npos) << text.substr(0, 400);
@@ -167,7 +170,7 @@ TEST_F(TlsTest, AHandshakeThatDoesNotEndHasTheTimeOfAHeader) {
 TEST_F(TlsTest, WhatIsNoTlsGetsNoAnswerInPlainText) {
   Start({});
   const int fd = Connect();
-  const std::string_view request = "GET / HTTP/1.1\r\n\r\n";
+  const std::string_view request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
   EXPECT_EQ(::send(fd, request.data(), request.size(), MSG_NOSIGNAL),
             static_cast<ssize_t>(request.size()));
   std::string text;

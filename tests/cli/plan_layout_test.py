@@ -42,6 +42,13 @@ class PlanLayout(CliTest):
         self.refused([*asked, "--ranks", "100000"], "--ranks is 100000; allowed: 1 to 4096")
         self.refused([*asked, "--ranks", "8", "--concurrency", str(2**63 - 1)], "--concurrency is 9223372036854775807; allowed: 1 to")
 
+    def test_a_context_beyond_the_models_is_told(self):
+        asked = ["plan-layout", "-m", EMBEDDED, "--ranks", "1", "--memory-per-rank", "1G", "--json"]
+        done = self.good(*asked, "--context", "99999")
+        self.assertIn("--context is 99999, more than the model's context: 2048 tokens are planned for", done.stderr)
+        self.assertEqual(json.loads(done.stdout)["context"], 2048)
+        self.assertNotIn("--context", self.good(*asked).stderr)
+
     def test_what_is_recommended_runs(self):
         flags = self.plan(EMBEDDED)["recommended"]
         done = self.good("generate", "-p", "Once", "-n", "2", *flags.split())

@@ -185,6 +185,10 @@ class Routes(ServeTest):
         self.refusal(400, "messages", chat, max_tokens=1)
         error = self.refusal(400, None, chat, messages=[{"role": "user"}])  # the template needs a content
         self.assertTrue(error["message"].startswith("tokenizer_config.json: chat_template"), error)
+        self.refusal(400, "reasoning_effort", chat, messages=CHAT, reasoning_effort="low")  # the template does not know it
+        self.refusal(400, "reasoning", "/v1/responses", input="a", reasoning={"effort": "low"})
+        self.refusal(400, "metadata", chat, messages=CHAT, metadata={"a": "b"})
+        self.refusal(400, "guided_json", chat, messages=CHAT, guided_json="{")
         self.refusal(404, "model", completions, prompt=PROMPT, model="gpt-4")
         for field, value in (("prompt", ""), ("prompt", [8192]), ("min_tokens", 99), ("top_p", 0), ("stop_token_ids", [8192]),
                              ("repetition_penalty", 1e6), ("stream_options", {"continuous_usage_stats": True})):
@@ -216,53 +220,6 @@ class Routes(ServeTest):
         text = self.server.ask("GET", "/prometheus/metrics")[2].decode()
         for line in text.splitlines():
             self.assertRegex(line, r"^(# (HELP|TYPE) wideload_\w+ .+|wideload_\w+\{[^{}]+\} [0-9.e+-]+)$")
-
-
-class Messages(CliTest):
-    """A token that is a whole message, which a bias makes the model choose."""
-
-    def serve(self, token, template):
-        folder = self.model(EMBEDDED)
-        tokenizer = json.loads((EMBEDDED / "tokenizer.json").read_text())
-        model = tokenizer["model"]
-        model["vocab"] = {token if i == 8191 else text: i for text, i in model["vocab"].items()}
-        model["merges"] = model["merges"][:-1]  # the one that makes the token whose place the message takes
-        (folder / "tokenizer.json").unlink()
-        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-        server = Server("-m", folder, "--chat-template", self.path("template", template))
-        self.addCleanup(server.end)
-        return server
-
-    def test_thoughts_come_apart_from_the_text(self):
-        # The vocabulary writes a line end as this letter, and a blank as another.
-        server = self.serve("<think>\u010aHm.\u010a</think>\u010aYes", "{{ messages[0].content }}{# </think> #}")
-        fields = {"messages": CHAT, "max_tokens": 2, "temperature": 0, "logit_bias": {"8191": 100}}
-        path = "/v1/chat/completions"
-        message = server.post(path, **fields)[1]["choices"][0]["message"]
-        self.assertEqual(message, {"role": "assistant", "reasoning_content": "Hm.",
-                                   "content": "Yes<think>\nHm.\n</think>\nYes"})
-        deltas = [e["choices"][0]["delta"] for e in server.events(path, **fields)]
-        for key in ("reasoning_content", "content"):
-            self.assertEqual("".join(delta.get(key, "") for delta in deltas), message[key])
-
-    def test_calls_come_apart_from_the_text(self):
-        call = '<tool_call>{"name":"f","arguments":{"b":1,"a":"}"}}</tool_call>'
-        server = self.serve(call, "{% if tools %}call with <tool_call>{% endif %}{{ messages[0].content }}")
-        fields = {"messages": CHAT, "max_tokens": 2, "temperature": 0, "logit_bias": {"8191": 100}}
-        tools = [{"type": "function", "function": {"name": "f"}}]
-        path = "/v1/chat/completions"
-        choice = server.post(path, **fields, tools=tools)[1]["choices"][0]
-        self.assertIsNone(choice["message"]["content"])
-        calls = choice["message"]["tool_calls"]
-        self.assertEqual([c["function"] for c in calls], [{"name": "f", "arguments": '{"b":1,"a":"}"}'}] * 2)
-        self.assertEqual(len({c["id"] for c in calls}), 2)
-        events = server.events(path, **fields, tools=tools)
-        streamed = [c for e in events for c in e["choices"][0]["delta"].get("tool_calls", [])]
-        self.assertEqual([c["index"] for c in streamed], [0, 1])
-        self.assertEqual([c["function"] for c in streamed], [c["function"] for c in calls])
-        for extra in ({}, {"tools": tools, "tool_choice": "none"}):
-            self.assertEqual(server.post(path, **fields, **extra)[1]["choices"][0]["message"],
-                             {"role": "assistant", "content": call * 2})
 
 
 class Http(ServeTest):
@@ -297,12 +254,12 @@ class Http(ServeTest):
             self.assertIn(b"text_completion", self.read_all(s))
 
     def test_what_is_no_http_is_refused(self):
-        for data, status in ((b"hello\r\n\r\n", b"400"), (b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\n\r\n", b"431"),
+        for data, status in ((b"hello\r\n\r\n", b"400"), (b"GET /health HTTP/1.1\r\n\r\n", b"400"), (b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\n\r\n", b"431"),
                              (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 4000 + b"\r\n", b"431"),
-                             (b"POST /tokenize HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", b"413"),
-                             (b"POST /tokenize HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"400"),
-                             (b"POST /tokenize HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
-                             (b"POST /tokenize HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" +
+                             (b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", b"413"),
+                             (b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"400"),
+                             (b"POST /tokenize HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+                             (b"POST /tokenize HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" +
                               (b"100000\r\n" + b" " * 0x100000 + b"\r\n") * 6, b"413")):
             with self.server.raw(b"") as s:
                 try:
@@ -391,7 +348,7 @@ class Tls(CliTest):
             self.assertEqual(answer.status, 200)
             self.assertIn(b"length" if not stream else b"[DONE]", answer.read())
         connection.close()
-        with server.raw(b"GET /health HTTP/1.1\r\n\r\n") as plain:
+        with server.raw(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n") as plain:
             self.assertNotIn(b"HTTP", plain.recv(1000))
         with self.assertRaises(ssl.SSLCertVerificationError):
             server.tls = ssl.create_default_context()

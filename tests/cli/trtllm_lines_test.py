@@ -16,7 +16,11 @@ class Bench(CliTest):
                 "--warmup", "0", "--eos_id", "-1", *after]
 
     def test_the_line_of_the_guide_runs(self):
-        done = self.good(*self.line("--model", "NAME", "--model_path", EMBEDDED))
+        report, page = self.folder / "report.json", self.folder / "report.html"
+        done = self.good(*self.line("--model", "org/NAME", "--model_path", EMBEDDED,
+                                    after=("--report_json", report, "--report", page)))
+        self.assertEqual(json.loads(report.read_text())["engine"]["model"], "org/NAME")
+        self.assertIn("A run of org/NAME", page.read_text())
         self.assertIn("2 ranks", done.stderr)
         self.assertIn("72 slots", done.stderr)
         self.assertIn("2 ranks", self.good(*self.line("--model", EMBEDDED)).stderr)

@@ -22,8 +22,9 @@ SCREENSHOTS = os.environ.get("WIDELOAD_SCREENSHOTS")
 
 
 class Browser(unittest.TestCase):
-    """A server with OPTIONS, under its key, and Chromium."""
+    """A server with OPTIONS, or `serve disaggregated` with the FILE, under its key, and Chromium."""
     OPTIONS = ()
+    FILE = ""
 
     @classmethod
     def setUpClass(cls):
@@ -31,7 +32,14 @@ class Browser(unittest.TestCase):
         with keys:
             keys.write(KEY + "\n")
         cls.addClassCleanup(os.unlink, keys.name)
-        cls.server = Server(*cls.OPTIONS, "--api-key-file", keys.name)
+        words = {}
+        if cls.FILE:
+            file = tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False)
+            with file:
+                file.write(cls.FILE)
+            cls.addClassCleanup(os.unlink, file.name)
+            words["words"] = ("serve", "disaggregated", "--config", file.name)
+        cls.server = Server(*cls.OPTIONS, "--api-key-file", keys.name, **words)
         cls.addClassCleanup(cls.server.end)
         cls.base = f"http://localhost:{cls.server.port}"
         cls.work(6)
@@ -120,6 +128,31 @@ class SharedContexts(Browser):
         self.assertEqual(rows, 4)
         self.assertEqual(sum(text.endswith("context 1") for text in ranks), 2)
         self.judge_the_dashboard("contexts")
+
+
+class GenerationServers(Browser):
+    FILE = """
+port: 0
+max_seq_len: 1024
+context_servers: {num_instances: 2}
+generation_servers: {num_instances: 2, tensor_parallel_size: 2, enable_attention_dp: true, router: {type: load_balancing}}
+"""
+
+    def test_one_of_them_is_chosen_by_the_keyboard(self):
+        page = self.open("/dashboard")
+        page.get_by_text("Live.").wait_for()
+        select = page.get_by_label("Generation server")
+        self.assertEqual(select.locator("option").all_inner_texts(), ["0", "1"])
+        with page.expect_response(lambda response: response.url.endswith("/dashboard/data?generation=1")) as answer:
+            select.focus()
+            page.keyboard.press("ArrowDown")
+        self.assertEqual(answer.value.json()["generation_server"], 1)
+        page.wait_for_timeout(1500)
+        self.assertEqual(select.input_value(), "1")
+        self.judge(page, "generations-chosen")
+
+    def test_they_are_shown_at_all_widths_and_colours(self):
+        self.judge_the_dashboard("generations")
 
 
 class Pages(Browser):

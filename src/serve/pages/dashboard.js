@@ -280,9 +280,11 @@ function noteGenerations(data) {
   const { rows } = data.generation_servers;
   byId('generation-label').hidden = rows.length < 2;
   const select = byId('generation');
-  if (select.options.length === rows.length) return;
-  select.replaceChildren(...rows.map((row, i) => Object.assign(new Option(String(i), String(i)), { disabled: !row[1] })));
-  select.value = String(data.generation_server);
+  if (select.options.length !== rows.length) {
+    select.replaceChildren(...rows.map((row, i) => new Option(String(i), String(i))));
+    select.value = String(data.generation_server);
+  }
+  rows.forEach((row, i) => { select.options[i].disabled = !row[1]; });
 }
 
 function chooseGeneration() {
