@@ -182,8 +182,10 @@ void ServerProcess::Meet(Session& session, const runtime::EngineOptions& options
       session.blocks = std::make_unique<runtime::BlockService>(
           runtime::BlockService::Source{
               .spec = &session.model->spec(),
-              .rank = {.rank = world_.rank() % options.layout.tp, .size = options.layout.tp},
+              .part =
+                  runtime::CachePartOf(options, session.model->spec().num_layers(), world_.rank()),
               .shape = runtime::CacheShapeOf(session.model->spec(), options, world_.rank()),
+              .num_micro_batches = options.num_micro_batches,
               .memory = memory},
           is_one_host_);
       own.blocks = session.blocks->card();

@@ -115,7 +115,7 @@ pid_t ForkContext(const LoadedModel& loaded, const runtime::EngineOptions& optio
     runtime::MessageSocket socket(std::move(there));
     const runtime::BlockService service(
         {.spec = &loaded.model->spec(),
-         .rank = {},
+         .part = runtime::CachePartOf(options, loaded.model->spec().num_layers(), 0),
          .shape = runtime::CacheShapeOf(loaded.model->spec(), options, 0),
          .memory = options.cache_memory[0]},
         true);
@@ -140,7 +140,10 @@ void MeasureProcesses(const LoadedModel& loaded, bool is_mapped, const Options& 
   const pid_t child = ForkContext(loaded, context_options, here);
   const auto socket = std::make_shared<runtime::MessageSocket>(std::move(here));
   runtime::CachePlace place{.is_mapped = is_mapped};
-  std::memcpy(&place.service, socket->Receive().value().data(), sizeof(place.service));
+  const auto card = socket->Receive();
+  if (!card || card->size() != sizeof(place.service))
+    Throw(ErrorKind::kRunFailed, "the context server has not said where it is");
+  std::memcpy(&place.service, card->data(), sizeof(place.service));
   runtime::ContextCaches caches;
   caches.Attach(loaded.model->spec(), runtime::CacheCard::Of(context_options, job),
                 std::span(&place, 1));

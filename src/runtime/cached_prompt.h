@@ -12,6 +12,7 @@
 
 #include "kv/paged_cache.h"
 #include "model/spec.h"
+#include "runtime/cache_part.h"
 #include "runtime/engine_options.h"
 #include "runtime/scheduler.h"
 
@@ -20,42 +21,20 @@ namespace wideload::runtime {
 // Where a sequence's keys and values lie: in the caches of the ranks of its group.
 struct CachedSequence {
   const model::ModelSpec* spec = nullptr;
-  std::vector<const kv::PagedCache*> caches;  // [ranks of the group]; null: out of reach
+  std::vector<CachePart> parts;               // [ranks of the group], as RanksOfGroup has them
+  std::vector<const kv::PagedCache*> caches;  // likewise, of its micro-batch; null: out of reach
   std::vector<BlockTable> tables;             // of each block class, the same on all of them
   int32_t group = 0;                          // of its engine's
   int32_t server = -1;                        // of ContextCaches; -1: an engine of this process
 };
 
-// The part of a sequence's place that one rank of a group of so many has.
+// The part of a sequence's place that one rank has.
 struct CachedPart {
-  model::TensorRank rank;
+  CachePart part;
   const kv::PagedCache& cache;
   std::span<const BlockTable> tables;
 };
 
-// Two ranks of engines of one model, of which one hands over to the other.
-struct PartLink {
-  model::TensorRank from;
-  model::TensorRank to;
-};
-enum class LinkEnd { kFrom, kTo };
-// Some bytes of a block.
-struct BlockPiece {
-  int64_t offset = 0;
-  int64_t num_bytes = 0;
-};
-
-// What `link.to` takes from `link.from` of each block of a class, as it lies in a block of `cache`,
-// which is that of one `end`: the other end has as many pieces of the same sizes. Between groups of
-// as many ranks a block as a whole, of the same rank; else of each layer the heads that it has,
-// each from the first rank that has them.
-std::vector<BlockPiece> PiecesOf(const model::ModelSpec& spec, const kv::PagedCache& cache,
-                                 int64_t block_class, const PartLink& link, LinkEnd end);
-// The blocks from `first_block` on that have not been given back.
-std::span<const int32_t> HandedOver(const BlockTable& table, int64_t first_block);
-// Those of `to` into which HandedOver(from, first_block) go.
-std::span<const int32_t> TakenInto(const BlockTable& to, const BlockTable& from,
-                                   int64_t first_block);
 // What CopyPart takes from one rank of the group of `from`, whose cache is within reach.
 int64_t CopyFrom(const CachedSequence& from, size_t rank, const CachedPart& to,
                  int64_t first_block);
@@ -64,8 +43,9 @@ int64_t CopyFrom(const CachedSequence& from, size_t rank, const CachedPart& to,
 int64_t CopyPart(const CachedSequence& from, const CachedPart& to, int64_t first_block);
 
 // Copies what the blocks of `from` hold, those from `first_block` on that it has not given back,
-// into the blocks of `to`, which has as many and may be of another number of ranks: each gets its
-// heads. Both are of one model and one set of kernels. Returns the bytes written.
+// into the blocks of `to`, which TakesAll of them and may be of another layout: each rank gets its
+// part (MovesOf, PiecesOf). Both are of one model and one set of kernels. Returns the bytes
+// written.
 int64_t CopySequence(const CachedSequence& from, const CachedSequence& to, int64_t first_block);
 
 // A prompt that an engine has computed and keeps: its blocks stay as they are while this lives.

@@ -9,21 +9,26 @@ namespace wideload::runtime {
 
 CacheCard CacheCard::Of(const EngineOptions& options, std::string_view job) {
   CacheCard card{.job = {},
-                 .tp = options.layout.tp,
-                 .dp = options.layout.dp,
+                 .layout = options.layout,
+                 .num_micro_batches = options.num_micro_batches,
                  .kernels = options.kernels,
                  .num_kv_blocks = options.num_kv_blocks,
                  .max_num_tokens = options.max_num_tokens,
                  .max_batch_size = options.max_batch_size};
   WIDELOAD_CHECK(job.size() < card.job.size(), "the name of a job is {}", job);
   std::ranges::copy(job, card.job.begin());
+  WIDELOAD_CHECK(options.stage_layers.size() <= kMostStages, "{} stages",
+                 options.stage_layers.size());
+  std::ranges::copy(options.stage_layers, card.stage_layers.begin());
   return card;
 }
 
 EngineOptions CacheCard::Options() const {
   EngineOptions options;
-  options.layout.tp = tp;
-  options.layout.dp = dp;
+  options.layout = layout;
+  if (stage_layers.front() > 0)
+    options.stage_layers.assign(stage_layers.begin(), stage_layers.begin() + layout.pp);
+  options.num_micro_batches = num_micro_batches;
   options.kernels = kernels;
   options.num_kv_blocks = num_kv_blocks;
   options.max_num_tokens = max_num_tokens;
@@ -37,15 +42,14 @@ SegmentName CacheSegment(std::string_view job, int rank) {
 
 SharedMemory MakeCacheSegment(const model::ModelSpec& spec, const EngineOptions& options,
                               std::string_view job, int rank) {
-  return SharedMemory::Create(CacheSegment(job, rank),
-                              CacheShapeOf(spec, options, rank).num_bytes());
+  return SharedMemory::Create(CacheSegment(job, rank), CacheBytesOf(spec, options, rank));
 }
 
 void ContextCaches::Attach(const model::ModelSpec& spec, const CacheCard& card,
                            std::span<const CachePlace> places) {
   const EngineOptions options = card.Options();
   Server server{.spec = &spec,
-                .tp = card.tp,
+                .options = options,
                 .segments = {},
                 .caches = {},
                 .readers = {},
@@ -53,7 +57,7 @@ void ContextCaches::Attach(const model::ModelSpec& spec, const CacheCard& card,
   for (int rank = 0; rank < options.num_ranks(); ++rank) {
     const CachePlace place = places.empty() ? CachePlace{} : places[static_cast<size_t>(rank)];
     SharedMemory& segment = server.segments.emplace_back();
-    std::optional<kv::PagedCache>& cache = server.caches.emplace_back();
+    std::vector<kv::PagedCache>& caches = server.caches.emplace_back();
     std::unique_ptr<BlockReader>& reader = server.readers.emplace_back();
     if (!place.is_mapped) {
       reader = std::make_unique<BlockReader>(
@@ -61,14 +65,14 @@ void ContextCaches::Attach(const model::ModelSpec& spec, const CacheCard& card,
           longest_silence_);
       continue;
     }
-    const kv::CacheShape shape = CacheShapeOf(spec, options, rank);
     segment = SharedMemory::Attach(CacheSegment(card.job.data(), rank));
     const std::span<std::byte> bytes = segment.bytes();
-    if (std::ssize(bytes) != shape.num_bytes())
+    const int64_t num_bytes = CacheBytesOf(spec, options, rank);
+    if (std::ssize(bytes) != num_bytes)
       Throw(ErrorKind::kCorrupt,
             "the KV cache of rank {} of context server {} has {} bytes, not {}", rank,
-            servers_.size(), bytes.size(), shape.num_bytes());
-    cache.emplace(shape, bytes);
+            servers_.size(), bytes.size(), num_bytes);
+    caches = CachesIn(bytes, CacheShapeOf(spec, options, rank), options.num_micro_batches);
   }
   servers_.push_back(std::move(server));
 }
@@ -78,9 +82,8 @@ CachedSequence ContextCaches::SequenceOf(int32_t server, int32_t group,
   if (server < 0 || server >= std::ssize(servers_))
     Throw(ErrorKind::kCorrupt, "context server {} of {}", server, servers_.size());
   const Server& there = servers_[static_cast<size_t>(server)];
-  const auto size = static_cast<size_t>(there.tp);
-  const auto first = static_cast<size_t>(group) * size;
-  if (group < 0 || first + size > there.caches.size())
+  const parallel::Layout& layout = there.options.layout;
+  if (group < 0 || group >= layout.dp * there.options.num_micro_batches)
     Throw(ErrorKind::kCorrupt, "group {} of context server {}", group, server);
   const std::vector<kv::BlockClass>& classes = there.classes;
   if (tables.size() != classes.size())
@@ -92,12 +95,17 @@ CachedSequence ContextCaches::SequenceOf(int32_t server, int32_t group,
         Throw(ErrorKind::kCorrupt, "block {} of context server {}, which has {}", block, server,
               classes[c].num_blocks);
   CachedSequence sequence{.spec = there.spec,
+                          .parts = {},
                           .caches = {},
                           .tables = {tables.begin(), tables.end()},
                           .group = group,
                           .server = server};
-  for (size_t i = first; i < first + size; ++i)
-    sequence.caches.push_back(there.caches[i] ? &*there.caches[i] : nullptr);
+  const auto micro_batch = static_cast<size_t>(MicroBatchOf(layout, group));
+  for (const int32_t rank : RanksOfGroup(layout, group)) {
+    const std::vector<kv::PagedCache>& caches = there.caches[static_cast<size_t>(rank)];
+    sequence.parts.push_back(CachePartOf(there.options, there.spec->num_layers(), rank));
+    sequence.caches.push_back(caches.empty() ? nullptr : &caches[micro_batch]);
+  }
   return sequence;
 }
 
@@ -105,10 +113,15 @@ CachedSequence ContextCaches::SequenceOf(int32_t server, int32_t group,
 FetchResult ContextCaches::Fetch(const CachedSequence& from, const CachedPart& to,
                                  int64_t first_block, const std::function<void(bool)>& note_life) {
   const Server& there = servers_[static_cast<size_t>(from.server)];
-  const size_t first = static_cast<size_t>(from.group) * from.caches.size();
-  const auto reader = [&](size_t rank) { return there.readers[first + rank].get(); };
+  const std::vector<int32_t> ranks = RanksOfGroup(there.options.layout, from.group);
+  const int32_t micro_batch = MicroBatchOf(there.options.layout, from.group);
+  const auto reader = [&](size_t rank) {
+    return there.readers[static_cast<size_t>(ranks[rank])].get();
+  };
   for (size_t rank = 0; rank < from.caches.size(); ++rank)
-    if (reader(rank) != nullptr) reader(rank)->Ask(from, rank, to, first_block);
+    if (reader(rank) != nullptr)
+      reader(rank)->Ask({.sequence = from, .rank = rank, .micro_batch = micro_batch}, to,
+                        first_block);
   FetchResult all;
   for (size_t rank = 0; rank < from.caches.size(); ++rank) {
     if (reader(rank) == nullptr) {

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,9 +25,11 @@ namespace wideload::runtime {
 
 // How others find the caches of a server's ranks. Plain bytes: servers send it to each other.
 struct CacheCard {
+  static constexpr size_t kMostStages = 128;
   std::array<char, 64> job{};  // of its segments
-  int32_t tp = 1;
-  int32_t dp = 1;
+  parallel::Layout layout;
+  std::array<int32_t, kMostStages> stage_layers{};  // EngineOptions'; all 0: none
+  int32_t num_micro_batches = 1;
   compute::KernelSet kernels = compute::KernelSet::kReference;
   int64_t num_kv_blocks = 0;
   int64_t max_num_tokens = 0;
@@ -40,7 +41,7 @@ struct CacheCard {
   EngineOptions Options() const;
 };
 
-// The segment of a rank's cache.
+// The segment of a rank's caches.
 SegmentName CacheSegment(std::string_view job, int rank);
 // Makes it. Errors: as SharedMemory::Create.
 SharedMemory MakeCacheSegment(const model::ModelSpec& spec, const EngineOptions& options,
@@ -79,9 +80,9 @@ class ContextCaches {
  private:
   struct Server {
     const model::ModelSpec* spec = nullptr;
-    int32_t tp = 1;
+    EngineOptions options;                              // as far as caches go
     std::vector<SharedMemory> segments;                 // [ranks]; empty of those that are asked
-    std::vector<std::optional<kv::PagedCache>> caches;  // [ranks]; none: it is asked
+    std::vector<std::vector<kv::PagedCache>> caches;    // [ranks][micro-batches], likewise
     std::vector<std::unique_ptr<BlockReader>> readers;  // [ranks]; null: it is mapped
     std::vector<kv::BlockClass> classes;                // of each rank
   };

@@ -199,10 +199,12 @@ RequestId Engine::SubmitComputed(Request request, ComputedPrompt prompt) {
 
 CachedSequence Engine::Cached(const Sequence& sequence) const {
   CachedSequence cached{
-      .spec = spec_, .caches = {}, .tables = sequence.tables, .group = sequence.group};
-  const auto size = static_cast<size_t>(options_.layout.tp);
-  for (size_t i = 0; i < size; ++i)
-    cached.caches.push_back(team_->cache(static_cast<size_t>(sequence.group) * size + i));
+      .spec = spec_, .parts = {}, .caches = {}, .tables = sequence.tables, .group = sequence.group};
+  const int32_t micro_batch = MicroBatchOf(options_.layout, sequence.group);
+  for (const int32_t rank : RanksOfGroup(options_.layout, sequence.group)) {
+    cached.parts.push_back(CachePartOf(options_, spec_->num_layers(), rank));
+    cached.caches.push_back(team_->cache(static_cast<size_t>(rank), micro_batch));
+  }
   return cached;
 }
 
@@ -274,6 +276,18 @@ void Engine::Cancel(RequestId id) {
   pending_.push_back({.id = id, .finish = FinishReason::kCancelled});
 }
 
+// Plans for the micro-batch. False when it has nothing to compute.
+bool Engine::Fill(MicroBatch& batch) {
+  const StepPlan& plan = scheduler_->Plan(batch.index);
+  if (plan.empty()) return false;
+  for (size_t g = 0; g < plan.groups.size(); ++g)
+    batch.groups[g].assign(plan.groups[g].begin(), plan.groups[g].end());
+  FetchPrompts(batch);
+  if (!batch.HasEntries()) return false;
+  batch.iteration = pipeline_->num_planned++;
+  return true;
+}
+
 // Makes the next micro-batch for the first stage, if there is one whose turn it is and which has
 // something to compute. False when all stages are empty.
 bool Engine::PlanNext() {
@@ -282,18 +296,7 @@ bool Engine::PlanNext() {
   for (int32_t i = 0; i < options_.layout.pp; ++i) {
     MicroBatch& next = pipeline.batches[pipeline.IndexOf(pipeline.num_steps)];
     next.index = static_cast<int32_t>(pipeline.IndexOf(pipeline.num_steps));
-    if (next.index < options_.num_micro_batches) {
-      const StepPlan& plan = scheduler_->Plan(next.index);
-      if (!plan.empty()) {
-        for (size_t g = 0; g < plan.groups.size(); ++g)
-          next.groups[g].assign(plan.groups[g].begin(), plan.groups[g].end());
-        FetchPrompts(next);
-        if (next.HasEntries()) {
-          next.iteration = pipeline.num_planned++;
-          return true;
-        }
-      }
-    }
+    if (next.index < options_.num_micro_batches && Fill(next)) return true;
     if (!pipeline.is_empty()) return true;
     ++pipeline.num_steps;  // nobody is in a stage
   }

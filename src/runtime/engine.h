@@ -171,6 +171,7 @@ class Engine {
   Engine(const model::Model& model, const EngineOptions& options, std::unique_ptr<Team> team);
   struct Pipeline;
   bool PlanNext();
+  bool Fill(MicroBatch& batch);
   bool IsOnItsWay(RequestId id) const;
   CachedSequence Cached(const Sequence& sequence) const;
   void FetchPrompts(MicroBatch& batch);

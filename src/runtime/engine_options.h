@@ -49,8 +49,8 @@ struct EngineOptions {
   bool is_metered = false;
   bool logs_iterations = false;   // a line of each rank to the log
   trace::Trace* trace = nullptr;  // gets the tracks of all threads; outlives the engine
-  // Where the KV caches of ranks lie, [ranks], as kv::PagedCache wants it; none, or empty of a
-  // rank: in memory of its own. Of one micro-batch.
+  // Where the KV caches of ranks lie, [ranks], as kv::PagedCache wants it, those of a rank's
+  // micro-batches one behind the other; none, or empty of a rank: in memory of its own.
   std::vector<std::span<std::byte>> cache_memory;
   // Longest wait for another rank while no rank gets on with its work.
   std::chrono::milliseconds deadline{4'000};

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "exchange/fabric_part.h"
+#include "runtime/cache_part.h"
 
 namespace wideload::runtime {
 
@@ -54,6 +55,10 @@ kv::CacheShape CacheShapeOf(const model::ModelSpec& spec, const EngineOptions& o
           .dtype = compute::PrecisionOf(options.kernels).kv_cache};
 }
 
+int64_t CacheBytesOf(const model::ModelSpec& spec, const EngineOptions& options, int rank) {
+  return CacheShapeOf(spec, options, rank).num_bytes() * options.num_micro_batches;
+}
+
 namespace {
 
 // The engine's thread finds the tokens that may come next while this rank computes.
@@ -72,14 +77,10 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
       pool_(fmt::format("rank{}", options.rank), options.threads,
             options.threads * options.layout.world()) {
   const kv::CacheShape& shape = options.cache_shape;
-  WIDELOAD_CHECK(options.cache_memory.empty() || options.num_micro_batches == 1,
-                 "memory for the cache of {} micro-batches", options.num_micro_batches);
-  for (int32_t i = 0; i < options.num_micro_batches; ++i) {
-    if (options.cache_memory.empty())
-      caches_.emplace_back(shape);
-    else
-      caches_.emplace_back(shape, options.cache_memory);
-  }
+  if (!options.cache_memory.empty())
+    caches_ = CachesIn(options.cache_memory, shape, options.num_micro_batches);
+  else
+    for (int32_t i = 0; i < options.num_micro_batches; ++i) caches_.emplace_back(shape);
   if (options.group != nullptr) pool_.CountProgress(options.group->progress());
   if (options.trace != nullptr)
     track_ = &options.trace->AddTrack(options.rank, fmt::format("rank {}", options.rank));

@@ -36,7 +36,7 @@ struct RankOptions {
   exchange::Fabric* fabric = nullptr;   // likewise; null when the model has no experts
   trace::Trace* trace = nullptr;        // gets a track of this rank; may be null
   bool is_metered = false;              // EngineOptions'
-  std::span<std::byte> cache_memory;    // likewise, of this rank
+  std::span<std::byte> cache_memory;    // likewise, of this rank; of all micro-batches
 
   parallel::Coordinates place() const { return parallel::CoordinatesOf(layout, rank); }
   model::TensorRank tensor_rank() const { return {.rank = place().tp, .size = layout.tp}; }
@@ -52,6 +52,8 @@ RankOptions MakeRankOptions(const model::Model& model, const EngineOptions& opti
 
 // The KV cache of a rank of such an engine, of one micro-batch.
 kv::CacheShape CacheShapeOf(const model::ModelSpec& spec, const EngineOptions& options, int rank);
+// Of the caches of all its micro-batches.
+int64_t CacheBytesOf(const model::ModelSpec& spec, const EngineOptions& options, int rank);
 
 // What came out of one plan entry.
 struct RankOutput {
@@ -109,8 +111,10 @@ class Rank {
   }
   // Of the last iteration; outputs may be more than it had entries.
   RankResult result() const;
-  // Of the first micro-batch.
-  const kv::PagedCache& cache() const { return caches_.front(); }
+  // Of one of its micro-batches.
+  const kv::PagedCache& cache(int32_t micro_batch) const {
+    return caches_[static_cast<size_t>(micro_batch)];
+  }
   const model::Model& model() const { return model_; }
   const Workspace& workspace() const { return workspace_; }
 

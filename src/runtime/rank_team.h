@@ -51,8 +51,10 @@ class RankTeam {
   std::span<const int32_t> stuck_ranks() const { return stuck_ranks_; }
   // Of the last iteration. r < size().
   RankResult result(size_t r) const { return members_[r]->rank->result(); }
-  // Of a rank's first micro-batch; read and written between iterations only.
-  const kv::PagedCache* cache(size_t r) const { return &members_[r]->rank->cache(); }
+  // Of one of a rank's micro-batches; read and written between iterations only.
+  const kv::PagedCache* cache(size_t r, int32_t micro_batch) const {
+    return &members_[r]->rank->cache(micro_batch);
+  }
   // CopySequence; between iterations only.
   static FetchResult Fetch(const CachedSequence& from, const CachedSequence& to,
                            int64_t first_block) {

@@ -39,8 +39,9 @@ class ServerRouter {
   };
   // That of a server with these options.
   static Capacity CapacityOf(const EngineOptions& options) {
-    return {.num_blocks = options.num_kv_blocks * options.layout.dp,
-            .max_batch_size = options.max_batch_size * options.layout.dp};
+    const int64_t groups = int64_t{options.layout.dp} * options.num_micro_batches;
+    return {.num_blocks = options.num_kv_blocks * options.layout.cp * groups,
+            .max_batch_size = options.max_batch_size * groups};
   }
   // All servers have the same capacity; none knows a prompt yet.
   ServerRouter(ServerRouting routing, const Capacity& capacity, size_t num_servers);

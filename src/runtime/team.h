@@ -42,8 +42,8 @@ class Team {
   RankResult result(size_t r) const {
     return Visit([r](auto& team) { return team.result(r); });
   }
-  const kv::PagedCache* cache(size_t r) const {
-    return Visit([r](auto& team) { return team.cache(r); });
+  const kv::PagedCache* cache(size_t r, int32_t micro_batch) const {
+    return Visit([=](auto& team) { return team.cache(r, micro_batch); });
   }
   FetchResult Fetch(const CachedSequence& from, const CachedSequence& to, int64_t first_block) {
     return Visit([&](auto& team) { return team.Fetch(from, to, first_block); });

@@ -63,6 +63,21 @@ class Disaggregated(unittest.TestCase):
             self.assertEqual(apart.end(), 0, apart.stderr())
 
 
+    def test_stages_and_shared_contexts_change_no_answer(self):
+        one = Server("--max-seq-len", 1024)
+        expected = answers(one)
+        self.assertEqual(one.end(), 0)
+        with tempfile.TemporaryDirectory() as folder:
+            for i, (context, generation) in enumerate((("pipeline_parallel_size: 2", "context_parallel_size: 2"),
+                                                       ("context_parallel_size: 2", "pipeline_parallel_size: 2"))):
+                path = pathlib.Path(folder) / f"sides{i}.yaml"
+                path.write_text(f"port: 0\nmax_seq_len: 1024\ncontext_servers: {{{context}, max_num_tokens: 64}}\n"
+                                f"generation_servers: {{{generation}}}\n")
+                apart = Server("--config", path, words=("serve", "disaggregated"))
+                self.assertEqual(answers(apart), expected, path.read_text())
+                apart.wait_idle()
+                self.assertEqual(apart.end(), 0, apart.stderr())
+
     def test_several_engines_generate(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "sides.yaml"
@@ -105,8 +120,8 @@ class Files(CliTest):
         self.refused_file("context_servers: {urls: ['a:1']}\ngeneration_servers: {}\n", "servers of other launches")
         self.refused_file("context_servers: {max_batchsize: 1}\ngeneration_servers: {}\n",
                           'a.yaml:1: unknown key "max_batchsize"; the nearest known key is max_batch_size')
-        self.refused_file("context_servers: {pipeline_parallel_size: 2}\ngeneration_servers: {}\n",
-                          "pipeline_parallel_size is 2: stages do not hand prompts over")
+        self.refused_file("context_servers: {pipeline_parallel_size: 2, pp_partition: [1, 2, 3]}\ngeneration_servers: {}\n",
+                          r"pp_partition is \[1, 2, 3\], 3 numbers, and pipeline_parallel_size is 2")
         self.refused_file("context_servers: {}\ngeneration_servers: {model: a}\n", 'model is "" of context_servers')
 
 

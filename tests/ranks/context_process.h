@@ -89,18 +89,19 @@ class ContextProcess {
       std::list<runtime::BlockService> services;
       std::vector<comm::LifeCard> cards;
       for (int r = 0; r < options_.num_ranks() && way_ == Way::kAsked; ++r) {
-        const kv::CacheShape shape = runtime::CacheShapeOf(model_.model->spec(), options_, r);
-        const Buffer& own = memory.emplace_back(shape.num_bytes());
+        const model::ModelSpec& spec = model_.model->spec();
+        const Buffer& own = memory.emplace_back(runtime::CacheBytesOf(spec, options_, r));
         options_.cache_memory.emplace_back(own.data(), static_cast<size_t>(own.num_bytes()));
-        cards.push_back(
-            services
-                .emplace_back(runtime::BlockService::Source{.spec = &model_.model->spec(),
-                                                            .rank = {.rank = r % options_.layout.tp,
-                                                                     .size = options_.layout.tp},
-                                                            .shape = shape,
-                                                            .memory = options_.cache_memory.back()},
-                              true)
-                .card());
+        cards.push_back(services
+                            .emplace_back(
+                                runtime::BlockService::Source{
+                                    .spec = &spec,
+                                    .part = runtime::CachePartOf(options_, spec.num_layers(), r),
+                                    .shape = runtime::CacheShapeOf(spec, options_, r),
+                                    .num_micro_batches = options_.num_micro_batches,
+                                    .memory = options_.cache_memory.back()},
+                                true)
+                            .card());
       }
       if (way_ == Way::kAsked) socket.Send(std::as_bytes(std::span(cards)));
       runtime::Engine engine(*model_.model, options_);

@@ -56,6 +56,8 @@ class Serving(CliTest):
                                   (4, 2, "max_num_tokens: 64", "num_instances: 2", "network"),
                                   (4, 2, "max_num_tokens: 64", "tensor_parallel_size: 2"),
                                   (4, 1, "tensor_parallel_size: 2", "tensor_parallel_size: 2, enable_attention_dp: true"),
+                                  (4, 1, "pipeline_parallel_size: 2", "context_parallel_size: 2"),
+                                  (4, 1, "context_parallel_size: 2", "pipeline_parallel_size: 2", "network"),
                                   (6, 2, "max_num_tokens: 64", "num_instances: 2, tensor_parallel_size: 2, router: {type: load_balancing}")):
             path = self.file(*sides)
             server, pids = self.serving(num_ranks, path)
@@ -92,6 +94,26 @@ class Serving(CliTest):
         os.kill(pids[2], signal.SIGKILL)  # the last one
         self.ended(server, pids)  # mpirun with --enable-recovery says nothing
         self.assertRegex(server.stderr(), "error: a context server has ended before the others")
+
+    def test_a_dead_rank_of_a_later_stage_costs_the_prompts_on_its_server(self):
+        server, pids = self.serving(5, self.file(2, context="pipeline_parallel_size: 2, max_num_tokens: 64"))
+
+        def ask(_):
+            return server.post("/v1/completions", prompt="The history of the " * 40, max_tokens=9, ignore_eos=True)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            self.assertEqual([status for status, _ in pool.map(ask, range(2))], [200, 200])
+            os.kill(pids[2], signal.SIGSTOP)  # of the first server the second stage
+            asked = [pool.submit(ask, i) for i in range(4)]
+            server.wait_until(lambda: server.metric("handed_over_prompts_total") == 4, "the other one computes its own")
+            os.kill(pids[2], signal.SIGKILL)
+            found = [answer.result() for answer in asked]
+        self.assertEqual(sorted(status for status, _ in found), [200, 200, 500, 500])
+        for status, body in found:
+            if status == 500:
+                self.assertEqual(body["error"]["message"], "the engine has stopped")
+        self.assertEqual(ask(0)[0], 200)
+        os.kill(pids[0], signal.SIGTERM)
+        self.ended(server, pids)
 
     def test_a_prompt_that_cannot_be_fetched_costs_its_request_alone(self):
         server, pids = self.serving(3, self.file(2, generation="max_batch_size: 2", transfer="network"))

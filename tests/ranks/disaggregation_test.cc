@@ -3,10 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <random>
-#include <thread>
 
-#include "request_answers.h"
-#include "runtime/context_engines.h"
+#include "engine_pair.h"
 #include "support/faulty_model.h"
 #include "support/test_data.h"
 
@@ -15,50 +13,12 @@ namespace {
 
 using namespace testing_support;  // NOLINT(google-build-using-namespace): all of this is with them
 using runtime::EngineOptions;
-using Clock = std::chrono::steady_clock;
-
-// One engine for prompts and one that goes on, on this thread.
-struct Pair {
-  Pair(const model::Model& context_model, const EngineOptions& context_options,
-       const model::Model& generation_model, const EngineOptions& generation_options,
-       std::chrono::milliseconds timeout = kLongTimeout)
-      : context(context_model, context_options),
-        generation(generation_model, generation_options),
-        engines({&context}),
-        contexts(engines, runtime::ServerRouting::kRoundRobin),
-        loop(generation, nullptr, [this] { return now; }) {
-    loop.UseContext(contexts, timeout);
-  }
-  // Once all requests have ended.
-  void ExpectNothingLeft() {
-    loop.Step();
-    StopContext();
-    EXPECT_EQ(context.scheduler().kv_usage(), 0);
-    EXPECT_TRUE(context.idle());
-    EXPECT_EQ(generation.scheduler().kv_usage(), 0);
-    EXPECT_TRUE(generation.idle());
-  }
-
-  // Its thread ends leases.
-  void StopContext() {
-    const auto no_later = Clock::now() + std::chrono::seconds(20);
-    while (contexts.loop(0).figures().kv_usage > 0 && Clock::now() < no_later)
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    contexts.Stop();
-    EXPECT_EQ(context.scheduler().num_held(), 0);
-  }
-
-  Clock::time_point now;
-  runtime::Engine context;
-  runtime::Engine generation;
-  std::vector<runtime::Engine*> engines;
-  runtime::ContextEngines contexts;
-  runtime::EngineLoop loop;
-};
+using Pair = EnginePair;
 
 // Grouped, latent and windowed attention, dense and with experts; prompts in pieces.
 TEST(Disaggregation, GivesTheBitsOfOneEngineWhateverTheLayouts) {
-  const Sides all_sides[] = {{1, 1, 1, 1}, {2, 1, 1, 2}, {1, 2, 2, 1}, {3, 1, 2, 1}, {2, 1, 2, 1}};
+  const Sides all_sides[] = {
+      {{1, 1}, {1, 1}}, {{2, 1}, {1, 2}}, {{1, 2}, {2, 1}}, {{3, 1}, {2, 1}}, {{2, 1}, {2, 1}}};
   size_t i = 0;
   for (const std::string name : {"qwen3-moe", "deepseek-v3", "gpt-oss", "llama4-text", "llama"}) {
     const std::string folder = SourcePath("testdata/models/tiny-" + name);
@@ -69,13 +29,13 @@ TEST(Disaggregation, GivesTheBitsOfOneEngineWhateverTheLayouts) {
     const Answers expected = RunAll(alone, requests);
     for (size_t s = i % 2; s < std::size(all_sides); s += 2) {
       const Sides& sides = all_sides[s];
-      const TestModel context = LoadTestModel(folder, compute::AutoKernelSet(), sides.context_tp);
+      const TestModel context = LoadTestModel(folder, compute::AutoKernelSet(), sides.context.tp);
       const TestModel generation =
-          LoadTestModel(folder, compute::AutoKernelSet(), sides.generation_tp);
-      EngineOptions context_options = OptionsOf(context, sides.context_dp);
+          LoadTestModel(folder, compute::AutoKernelSet(), sides.generation.tp);
+      EngineOptions context_options = OptionsOf(context, sides.context);
       context_options.max_num_tokens = 24;
       Pair pair(*context.model, context_options, *generation.model,
-                OptionsOf(generation, sides.generation_dp));
+                OptionsOf(generation, sides.generation));
       const Answers answers = RunAll(pair.loop, requests);
       for (size_t r = 0; r < requests.size(); ++r)
         EXPECT_EQ(answers[r], expected[r]) << folder << ", sides " << s << ", request " << r;
@@ -85,6 +45,52 @@ TEST(Disaggregation, GivesTheBitsOfOneEngineWhateverTheLayouts) {
     ++i;
   }
 }
+
+// Stages, equal ones or not, and ranks that share contexts, on one side or both. All pairs of
+// layouts: ./dev soak disaggregation.
+class StagesAndContexts : public testing::TestWithParam<size_t> {};
+
+TEST_P(StagesAndContexts, ChangeNoBit) {
+  const std::string names[] = {"qwen3-moe", "deepseek-v3", "gpt-oss"};
+  const std::string folder = SourcePath("testdata/models/tiny-" + names[GetParam()]);
+  const TestModel one = LoadTestModel(folder, compute::AutoKernelSet());
+  const std::vector<runtime::Request> requests = LongRequests(one, 4, GetParam());
+  EngineOptions of_one = OptionsOf(one, 1);
+  of_one.prefix_cache = true;
+  runtime::Engine engine(*one.model, of_one);
+  runtime::EngineLoop alone(engine, nullptr);
+  const Answers expected = RunAll(alone, requests);
+  const Sides all_sides[][2] = {
+      {{.context = {.pp = 2, .stage_layers = {1, 3}}, .generation = {.pp = 2}},
+       {.context = {.cp = 2}, .generation = {.tp = 2}}},
+      {{.context = {.tp = 2}, .generation = {.pp = 2}},
+       {.context = {.dp = 2}, .generation = {.cp = 2}}},
+      {{.context = {.tp = 2, .pp = 2}, .generation = {.dp = 2}},
+       {.context = {.cp = 4}, .generation = {.pp = 2, .cp = 2}}}};
+  for (const Sides& sides : all_sides[GetParam()]) {
+    const TestModel context = LoadTestModel(folder, compute::AutoKernelSet(), sides.context.tp);
+    const TestModel generation =
+        LoadTestModel(folder, compute::AutoKernelSet(), sides.generation.tp);
+    EngineOptions context_options = OptionsOf(context, sides.context);
+    context_options.max_num_tokens = 60;
+    context_options.prefix_cache = true;
+    EngineOptions options = OptionsOf(generation, sides.generation);
+    options.prefix_cache = true;
+    Pair pair(*context.model, context_options, *generation.model, options);
+    for (const bool is_again : {false, true}) {
+      const Answers answers = RunAll(pair.loop, requests);
+      for (size_t r = 0; r < requests.size(); ++r) {
+        EXPECT_EQ(answers[r].tokens, expected[r].tokens) << sides.context.pp << ", request " << r;
+        EXPECT_EQ(answers[r].logprobs, expected[r].logprobs) << is_again;
+        EXPECT_EQ(answers[r].error, "");
+      }
+    }
+    EXPECT_GT(pair.generation.hand_over_figures().num_prompts, 0);
+    pair.ExpectNothingLeft();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, StagesAndContexts, testing::Range(size_t{0}, size_t{3}));
 
 class TinyPair : public testing::Test {
  protected:
@@ -143,12 +149,16 @@ TEST_F(TinyPair, AFullContextWaitsForItsLeases) {
   pair.ExpectNothingLeft();
 }
 
-TEST_F(TinyPair, CancellationsInEveryPhaseLeaveNothing) {
+// Cancels, misses deadlines and ends by the text at random, with room for few requests.
+void CancelAtRandom(const TestModel& model, const Sides& sides) {
   std::mt19937_64 random(20);
   const auto up_to = [&](uint64_t most) { return random() % (most + 1); };
-  options_.num_kv_blocks = 12;
-  options_.max_batch_size = 3;
-  Pair pair(*model_.model, options_, *model_.model, options_);
+  EngineOptions options[] = {OptionsOf(model, sides.context), OptionsOf(model, sides.generation)};
+  for (EngineOptions& of_side : options) {
+    of_side.num_kv_blocks = 12;
+    of_side.max_batch_size = 3;
+  }
+  Pair pair(*model.model, options[0], *model.model, options[1]);
   constexpr size_t kNumJobs = 80;
   Answers answers(kNumJobs);
   std::vector<runtime::JobId> ids;
@@ -167,6 +177,12 @@ TEST_F(TinyPair, CancellationsInEveryPhaseLeaveNothing) {
   }
   RunToEnd(pair.loop, answers);
   pair.ExpectNothingLeft();
+}
+
+TEST_F(TinyPair, CancellationsInEveryPhaseLeaveNothing) {
+  CancelAtRandom(model_, {});
+  CancelAtRandom(model_, {.context = {.pp = 2}, .generation = {.pp = 2}});
+  CancelAtRandom(model_, {.context = {.cp = 2}, .generation = {.cp = 2}});
 }
 
 TEST_F(TinyPair, APromptThatIsNotFetchedInTimeEndsAndGivesItsBlocksBack) {
@@ -235,15 +251,7 @@ TEST_F(TinyPair, ADeadGenerationEndsItsRequestsAndLeases) {
   pair.StopContext();
 }
 
-TEST_F(TinyPair, LayoutsAndKernelsThatCannotHandOverAreNamed) {
-  EngineOptions stages = options_;
-  stages.layout.pp = 2;
-  EXPECT_NE(runtime::HandOverRefusal(options_, stages).find("pipeline_parallel_size is 2"),
-            std::string::npos);
-  EngineOptions contexts = options_;
-  contexts.layout.cp = 2;
-  EXPECT_NE(runtime::HandOverRefusal(contexts, options_).find("context_parallel_size is 2"),
-            std::string::npos);
+TEST_F(TinyPair, KernelsThatCannotHandOverAreNamed) {
   EngineOptions other = options_;
   other.kernels = compute::KernelSet::kReference;
   EXPECT_NE(runtime::HandOverRefusal(options_, other).find("kernels are"), std::string::npos);

@@ -118,7 +118,7 @@ class Grid {
 
 // Two servers for prompts, two and three that generate.
 TEST(GenerationEngines, GiveTheBitsOfOneEngine) {
-  const Sides all_sides[] = {{1, 1, 1, 2}, {2, 1, 1, 1}, {1, 2, 2, 1}};
+  const Sides all_sides[] = {{{1, 1}, {1, 2}}, {{2, 1}, {1, 1}}, {{1, 2}, {2, 1}}};
   size_t i = 0;
   for (const std::string name : {"qwen3-moe", "deepseek-v3", "gpt-oss"}) {
     const std::string folder = SourcePath("testdata/models/tiny-" + name);
@@ -128,13 +128,13 @@ TEST(GenerationEngines, GiveTheBitsOfOneEngine) {
     runtime::EngineLoop alone(engine, nullptr);
     const Answers expected = RunAll(alone, requests);
     const Sides& sides = all_sides[i];
-    const TestModel context = LoadTestModel(folder, compute::AutoKernelSet(), sides.context_tp);
+    const TestModel context = LoadTestModel(folder, compute::AutoKernelSet(), sides.context.tp);
     const TestModel generation =
-        LoadTestModel(folder, compute::AutoKernelSet(), sides.generation_tp);
+        LoadTestModel(folder, compute::AutoKernelSet(), sides.generation.tp);
     const size_t num_servers = i == 0 ? 3 : 2;
-    Grid grid(*context.model, OptionsOf(context, sides.context_dp), 2,
+    Grid grid(*context.model, OptionsOf(context, sides.context), 2,
               std::vector<const model::Model*>(num_servers, generation.model.get()),
-              OptionsOf(generation, sides.generation_dp));
+              OptionsOf(generation, sides.generation));
     const Answers answers = grid.Run(requests);
     for (size_t r = 0; r < requests.size(); ++r)
       EXPECT_EQ(answers[r], expected[r]) << folder << ", request " << r;

@@ -145,18 +145,18 @@ class SeveralServers {
 };
 
 TEST(GenerationProcesses, OfWhichOneIsHereGiveTheBitsOfOneEngine) {
-  const Sides all_sides[] = {{2, 1, 1, 2}, {1, 1, 2, 1}, {1, 2, 1, 1}};
+  const Sides all_sides[] = {{{2, 1}, {1, 2}}, {{1, 1}, {2, 1}}, {{1, 2}, {1, 1}}};
   size_t i = 0;
   for (const std::string name : {"qwen3-moe", "deepseek-v3", "gpt-oss"}) {
     const std::string folder = SourcePath("testdata/models/tiny-" + name);
     const TestModel one = LoadTestModel(folder, compute::AutoKernelSet());
     const std::vector<runtime::Request> requests = Requests(one, 10, i);
     const Sides& sides = all_sides[i++];
-    const TestModel context = LoadTestModel(folder, compute::AutoKernelSet(), sides.context_tp);
+    const TestModel context = LoadTestModel(folder, compute::AutoKernelSet(), sides.context.tp);
     const TestModel generation =
-        LoadTestModel(folder, compute::AutoKernelSet(), sides.generation_tp);
-    SeveralServers servers(context, OptionsOf(context, sides.context_dp), generation,
-                           OptionsOf(generation, sides.generation_dp));
+        LoadTestModel(folder, compute::AutoKernelSet(), sides.generation.tp);
+    SeveralServers servers(context, OptionsOf(context, sides.context), generation,
+                           OptionsOf(generation, sides.generation));
     const Answers answers = servers.Run(requests);
     const auto no_later = Clock::now() + std::chrono::seconds(20);
     while (servers.servers->figures(1).kv_usage > 0 && Clock::now() < no_later)

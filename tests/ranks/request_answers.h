@@ -92,9 +92,25 @@ inline std::vector<runtime::Request> Requests(const TestModel& model, size_t cou
   return requests;
 }
 
-inline EngineOptions OptionsOf(const TestModel& model, int32_t groups) {
+// The layout of an engine, with as many micro-batches as stages.
+struct Side {
+  int32_t tp = 1;
+  int32_t dp = 1;
+  int32_t pp = 1;
+  int32_t cp = 1;
+  std::vector<int32_t> stage_layers = {};
+};
+struct Sides {
+  Side context;
+  Side generation;
+};
+
+// Of a model that is loaded for side.tp ranks.
+inline EngineOptions OptionsOf(const TestModel& model, const Side& side) {
   EngineOptions options = TestOptions(model.config, compute::AutoKernelSet());
-  options.layout = {.tp = model.tensor_ranks, .dp = groups};
+  options.layout = {.tp = side.tp, .dp = side.dp, .cp = side.cp, .pp = side.pp};
+  options.stage_layers = side.stage_layers;
+  options.num_micro_batches = side.pp;
   options.layout.moe_ep = options.layout.stage();
   const auto experts = static_cast<int32_t>(model.config.num_experts);
   options.num_slots =
@@ -102,9 +118,21 @@ inline EngineOptions OptionsOf(const TestModel& model, int32_t groups) {
   return options;
 }
 
-struct Sides {
-  int32_t context_tp, context_dp, generation_tp, generation_dp;
-};
+inline EngineOptions OptionsOf(const TestModel& model, int32_t groups) {
+  return OptionsOf(model, Side{.tp = model.tensor_ranks, .dp = groups});
+}
+
+// As Requests, and some whose prompts are of more blocks than ranks that share contexts.
+inline std::vector<runtime::Request> LongRequests(const TestModel& model, size_t count,
+                                                  uint64_t seed) {
+  std::vector<runtime::Request> requests = Requests(model, count, seed);
+  for (size_t i = 0; i < count; i += 3) {
+    std::vector<int32_t>& prompt = requests[i].prompt;
+    const std::vector<int32_t> part = prompt;
+    while (prompt.size() < 150 + 40 * i) prompt.insert(prompt.end(), part.begin(), part.end());
+  }
+  return requests;
+}
 
 inline runtime::Request PromptOf(int64_t length, int64_t max_tokens) {
   runtime::Request request;

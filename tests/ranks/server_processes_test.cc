@@ -100,20 +100,29 @@ constexpr auto kWays = [](const auto& info) {
 
 // Grouped, latent and windowed attention; prompts in pieces.
 TEST_P(ServerProcesses, GiveTheBitsOfOneEngineWhateverTheLayouts) {
-  const Sides all_sides[] = {{1, 1, 1, 1}, {2, 1, 1, 2}, {1, 2, 2, 1}, {3, 1, 2, 2}};
+  const Sides all_sides[] = {
+      {{1, 1}, {1, 1}},
+      {{2, 1}, {1, 2}},
+      {{1, 2}, {2, 1}},
+      {{3, 1}, {2, 2}},
+      {.context = {.pp = 2}, .generation = {.tp = 2}},
+      {.context = {.cp = 2}, .generation = {.pp = 2, .cp = 2}},
+      {.context = {.tp = 2, .pp = 2, .stage_layers = {1, 3}}, .generation = {.dp = 2, .pp = 2}},
+      {.context = {.pp = 3}, .generation = {.cp = 2}}};
   size_t i = 0;
-  for (const std::string name : {"qwen3-moe", "deepseek-v3", "gpt-oss", "llama"}) {
+  for (const std::string name : {"qwen3-moe", "deepseek-v3", "gpt-oss", "llama", "qwen3-moe",
+                                 "deepseek-v3", "gpt-oss", "llama"}) {
     const std::string folder = SourcePath("testdata/models/tiny-" + name);
     const TestModel one = LoadTestModel(folder, compute::AutoKernelSet());
-    const std::vector<runtime::Request> requests = Requests(one, 8, i);
+    const std::vector<runtime::Request> requests = LongRequests(one, 8, i);
     const Sides& sides = all_sides[i++];
-    const TestModel context = LoadTestModel(folder, compute::AutoKernelSet(), sides.context_tp);
+    const TestModel context = LoadTestModel(folder, compute::AutoKernelSet(), sides.context.tp);
     const TestModel generation =
-        LoadTestModel(folder, compute::AutoKernelSet(), sides.generation_tp);
-    EngineOptions context_options = OptionsOf(context, sides.context_dp);
+        LoadTestModel(folder, compute::AutoKernelSet(), sides.generation.tp);
+    EngineOptions context_options = OptionsOf(context, sides.context);
     context_options.max_num_tokens = 24;
     const auto contexts = Contexts(2, context, context_options, GetParam());
-    const EngineOptions options = OptionsOf(generation, sides.generation_dp);
+    const EngineOptions options = OptionsOf(generation, sides.generation);
     Servers servers(contexts, generation, options);
     const Answers answers = RunAll(servers.loop(), requests);
     EXPECT_GT(servers.engine().hand_over_figures().num_prompts, 0);

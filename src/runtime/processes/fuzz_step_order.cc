@@ -87,7 +87,22 @@ void CheckChange(const rebalance::PlacementChange& change) {
   }
 }
 
+void CheckFetch(const Setting& setting, const FetchOrder& fetch) {
+  const std::vector<kv::BlockClass> classes = BlockClasses(setting.ForScheduler());
+  WIDELOAD_CHECK(fetch.micro_batch >= 0 && fetch.micro_batch < setting.options.num_micro_batches,
+                 "micro-batch {}", fetch.micro_batch);
+  WIDELOAD_CHECK(fetch.to.size() == classes.size() && fetch.from.size() == classes.size(),
+                 "tables from {} to {}", fetch.from.size(), fetch.to.size());
+  for (size_t c = 0; c < classes.size(); ++c)
+    for (auto i = std::max(fetch.first_block, fetch.to[c].num_given_back);
+         i < std::ssize(fetch.to[c].blocks); ++i) {
+      const int32_t block = fetch.to[c].blocks[static_cast<size_t>(i)];
+      WIDELOAD_CHECK(block >= 0 && block < classes[c].num_blocks, "block {}", block);
+    }
+}
+
 void CheckOrder(const Setting& setting, const StepOrder& order) {
+  if (order.kind == OrderKind::kFetch) CheckFetch(setting, order.fetch);
   if (order.kind != OrderKind::kStep) return;
   if (order.change) CheckChange(*order.change);
   const EngineOptions& options = setting.options;
@@ -122,6 +137,26 @@ void CheckOrder(const Setting& setting, const StepOrder& order) {
 void ReadAnyBytes(const Setting& setting, const uint8_t* data, size_t size) {
   std::vector<std::byte> bytes(size);  // aligned
   if (size > 0) std::memcpy(bytes.data(), data, size);
+  try {
+    CheckOrder(setting, setting.MakeReader().Read(bytes));
+  } catch (const Error&) {
+    // a refusal is an answer
+  }
+}
+
+// An order to fetch of which the input changes bytes.
+void ReadChangedFetch(const Setting& setting, const uint8_t* data, size_t size) {
+  const size_t num_classes = BlockClasses(setting.ForScheduler()).size();
+  const FetchOrder right{
+      .server = 1,
+      .group = 1,
+      .first_block = 1,
+      .from = std::vector(num_classes, BlockTable{.blocks = {7, 8, 9}, .num_given_back = 1}),
+      .to = std::vector(num_classes, BlockTable{.blocks = {0, 1, 2}, .num_given_back = 0})};
+  std::vector<std::byte> bytes;
+  OrderWriter::WriteFetch(right, bytes);
+  for (size_t i = 0; i + 2 < size; i += 3)
+    bytes[(data[i] + size_t{256} * data[i + 1]) % bytes.size()] = std::byte{data[i + 2]};
   try {
     CheckOrder(setting, setting.MakeReader().Read(bytes));
   } catch (const Error&) {
@@ -228,6 +263,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (data[0] % 8 >= 4) setting.windows = kNoWindows;
   if (data[0] % 4 == 0) {
     ReadAnyBytes(setting, data + 2, size - 2);
+    return 0;
+  }
+  if (data[0] % 16 == 9) {
+    ReadChangedFetch(setting, data + 2, size - 2);
     return 0;
   }
   try {

@@ -121,7 +121,7 @@ FetchResult FetchPart(const RankLinks& links, const CachedSequence& from, const 
 FetchResult ProcessTeam::Fetch(const CachedSequence& from, const CachedSequence& to,
                                int64_t first_block) {
   if (failure_) std::rethrow_exception(failure_);
-  const int first_rank = to.group * layout_.tp;
+  const std::vector<int32_t> ranks = RanksOfGroup(layout_, to.group);
   FetchResult all;
   const auto add = [&](int rank, FetchResult found) {
     all.num_bytes += found.num_bytes;
@@ -133,21 +133,21 @@ FetchResult ProcessTeam::Fetch(const CachedSequence& from, const CachedSequence&
     WIDELOAD_CHECK(from.server >= 0, "prompts of this process for ranks that are others");
     OrderWriter::WriteFetch({.server = from.server,
                              .group = from.group,
+                             .micro_batch = MicroBatchOf(layout_, to.group),
                              .first_block = first_block,
                              .from = from.tables,
                              .to = to.tables},
                             bytes_);
-    for (int r = std::max(first_rank, 1); r < first_rank + layout_.tp; ++r)
-      channel_.Send(r, bytes_);
-    if (first_rank == 0)
+    for (const int32_t r : ranks)
+      if (r > 0) channel_.Send(r, bytes_);
+    if (ranks.front() == 0)
       add(0, FetchPart(links_, from,
-                       {.rank = {.rank = 0, .size = layout_.tp},
-                        .cache = rank_->cache(),
-                        .tables = to.tables},
+                       {.part = to.parts.front(), .cache = *to.caches.front(), .tables = to.tables},
                        first_block));
-    for (int r = std::max(first_rank, 1); r < first_rank + layout_.tp; ++r)
-      add(r, ReadFetchAnswer(channel_.Receive(r, MessageChannel::Patience::kDeadline,
-                                              "the blocks of a computed prompt")));
+    for (const int32_t r : ranks)
+      if (r > 0)
+        add(r, ReadFetchAnswer(channel_.Receive(r, MessageChannel::Patience::kDeadline,
+                                                "the blocks of a computed prompt")));
   } catch (const std::exception& failure) {
     EndGroup(failure);
     throw;

@@ -71,7 +71,9 @@ class ProcessTeam {
   // Of rank r in the last Run; valid until the next.
   RankResult result(size_t r) const;
   // Null: it is not in this process's reach.
-  const kv::PagedCache* cache(size_t r) const { return r == 0 ? &rank_->cache() : nullptr; }
+  const kv::PagedCache* cache(size_t r, int32_t micro_batch) const {
+    return r == 0 ? &rank_->cache(micro_batch) : nullptr;
+  }
   // CopySequence between iterations, each rank of the group of `to` its part, from a server of
   // links.contexts. Where one of them cannot, the result has its error when all have ended, and
   // blocks of `to` may have been written. Errors: as Run.

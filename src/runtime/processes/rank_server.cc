@@ -10,8 +10,7 @@ RankServer::RankServer(const model::Model& model, const EngineOptions& options,
       placements_(model, options),
       links_(links),
       has_outputs_(HasOutputs(options.layout, links.group->rank())),
-      tensor_rank_{.rank = parallel::CoordinatesOf(options.layout, links.group->rank()).tp,
-                   .size = options.layout.tp},
+      part_(CachePartOf(options, model.spec().num_layers(), links.group->rank())),
       channel_(*links.orders, *links.group),
       orders_(options, model.spec().vocab_size, kv::Windows(model::CacheShapes(model.spec()))),
       rank_(std::make_unique<Rank>(
@@ -32,8 +31,14 @@ FetchResult RankServer::Fetch(const FetchOrder& order) const {
   if (links_.contexts == nullptr)
     Throw(ErrorKind::kCorrupt, "an order to fetch of context server {}: there is none",
           order.server);
-  return FetchPart(links_, links_.contexts->SequenceOf(order.server, order.group, order.from),
-                   {.rank = tensor_rank_, .cache = rank_->cache(), .tables = order.to},
+  const CachedSequence from = links_.contexts->SequenceOf(order.server, order.group, order.from);
+  for (size_t c = 0; c < order.to.size(); ++c)
+    if (!TakesAll(order.from[c], order.to[c], {.from = from.parts.front(), .to = part_},
+                  order.first_block))
+      Throw(ErrorKind::kCorrupt, "an order to fetch {} blocks into {}", order.from[c].blocks.size(),
+            order.to[c].blocks.size());
+  return FetchPart(links_, from,
+                   {.part = part_, .cache = rank_->cache(order.micro_batch), .tables = order.to},
                    order.first_block);
 }
 

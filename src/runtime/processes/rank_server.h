@@ -26,7 +26,7 @@ class RankServer {
   PlacementState placements_;
   RankLinks links_;
   bool has_outputs_;
-  model::TensorRank tensor_rank_;
+  CachePart part_;
   MessageChannel channel_;
   OrderReader orders_;
   std::unique_ptr<Rank> rank_;

@@ -85,6 +85,7 @@ void OrderWriter::WriteFetch(const FetchOrder& fetch, std::vector<std::byte>& by
   writer.Put(OrderKind::kFetch);
   writer.Put(fetch.server);
   writer.Put(fetch.group);
+  writer.Put(fetch.micro_batch);
   writer.Put(fetch.first_block);
   WriteTables(fetch.from, writer);
   WriteTables(fetch.to, writer);
@@ -211,6 +212,7 @@ class OrderReader::Parser {
   void TakeFetch(FetchOrder& fetch) {
     fetch.server = reader_.Take<int32_t>();
     fetch.group = reader_.Take<int32_t>();
+    fetch.micro_batch = reader_.Take<int32_t>();
     fetch.first_block = reader_.Take<int64_t>();
     fetch.from = ReadTables(reader_);
     fetch.to = ReadTables(reader_);
@@ -219,14 +221,12 @@ class OrderReader::Parser {
                 fetch.from.size() == num_classes && fetch.to.size() == num_classes,
             "fetches from block {} of group {} of server {} in {} and {} tables", fetch.first_block,
             fetch.group, fetch.server, fetch.from.size(), fetch.to.size());
+    Require(fetch.micro_batch >= 0 && fetch.micro_batch < owner_.options_.num_micro_batches,
+            "fetches for micro-batch {}", fetch.micro_batch);
     for (size_t c = 0; c < num_classes; ++c) {
-      const BlockTable& from = fetch.from[c];
       const BlockTable& to = fetch.to[c];
-      Require(to.num_given_back <= std::max(fetch.first_block, from.num_given_back) &&
-                  from.blocks.size() <= to.blocks.size(),
-              "fetches {} blocks into {}", from.blocks.size(), to.blocks.size());
-      for (auto i = static_cast<size_t>(std::max(fetch.first_block, from.num_given_back));
-           i < from.blocks.size(); ++i)
+      for (auto i = static_cast<size_t>(std::max(fetch.first_block, to.num_given_back));
+           i < to.blocks.size(); ++i)
         Require(to.blocks[i] >= 0 && to.blocks[i] < owner_.classes_[c].num_blocks,
                 "fetches into block {}", to.blocks[i]);
     }

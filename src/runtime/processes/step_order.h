@@ -24,7 +24,8 @@ enum class OrderKind : int32_t { kStart, kStep, kReadTrace, kFetch, kStop };
 // What is copied, and where to: see CachedSequence.
 struct FetchOrder {
   int32_t server = 0;
-  int32_t group = 0;  // of that server's
+  int32_t group = 0;        // of that server's
+  int32_t micro_batch = 0;  // of this engine's, into whose cache
   int64_t first_block = 0;
   std::vector<BlockTable> from;
   std::vector<BlockTable> to;
@@ -81,7 +82,8 @@ struct StepOrder {
   // As sent: whether it fits the model is for PlacementState to say.
   std::optional<rebalance::PlacementChange> change;
   std::vector<PlanEntry> entries;  // of the reader's own sequences
-  // Its blocks in `to` are this engine's; `from` is as sent. Neither has fewer than the other.
+  // Its blocks in `to` are this engine's; `from` is as sent. Whether one is large enough for the
+  // other depends on the server's layout: TakesAll.
   FetchOrder fetch;
 };
 

@@ -236,6 +236,7 @@ TEST(StepOrder, CarriesAChangeOfPlacements) {
 FetchOrder RightFetch() {
   return {.server = 1,
           .group = 2,
+          .micro_batch = 1,
           .first_block = 1,
           .from = {{.blocks = {90, 91, 92}, .num_given_back = 0},
                    {.blocks = {-1, -1, 80}, .num_given_back = 2}},
@@ -255,6 +256,7 @@ TEST(StepOrder, CarriesWhatIsFetched) {
   EXPECT_EQ(order.kind, OrderKind::kFetch);
   EXPECT_EQ(order.fetch.server, 1);
   EXPECT_EQ(order.fetch.group, 2);
+  EXPECT_EQ(order.fetch.micro_batch, 1);
   EXPECT_EQ(order.fetch.first_block, 1);
   EXPECT_EQ(order.fetch.from, fetch.from);
   EXPECT_EQ(order.fetch.to, fetch.to);
@@ -275,8 +277,9 @@ TEST(StepOrder, FetchesIntoBlocksThatAreThereAlone) {
   };
   expect_refused([](FetchOrder& f) { f.to[0].blocks[2] = 8; });
   expect_refused([](FetchOrder& f) { f.to[0].blocks[1] = -1; });
-  expect_refused([](FetchOrder& f) { f.to[0].blocks.resize(2); });
-  expect_refused([](FetchOrder& f) { f.to[0].num_given_back = 2; });
+  expect_refused([](FetchOrder& f) { f.to[1].blocks[3] = -1; });
+  expect_refused([](FetchOrder& f) { f.micro_batch = 2; });
+  expect_refused([](FetchOrder& f) { f.micro_batch = -1; });
   expect_refused([](FetchOrder& f) { f.to.pop_back(); });
   expect_refused([](FetchOrder& f) { f.from.pop_back(); });
   expect_refused([](FetchOrder& f) { f.from[0].num_given_back = 4; });

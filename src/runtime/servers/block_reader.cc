@@ -26,27 +26,28 @@ BlockReader::BlockReader(const comm::LifeCard& card, std::string whose,
       longest_silence_(longest_silence),
       socket_(ConnectAndHear(card_, whose_, kFirstTime)) {}
 
-void BlockReader::Ask(const CachedSequence& from, size_t rank, const CachedPart& to,
-                      int64_t first_block) {
+void BlockReader::Ask(const Source& from, const CachedPart& to, int64_t first_block) {
   failure_.clear();
   targets_.clear();
-  BlockRequest request{.reader = to.rank, .blocks = {}};
-  const PartLink link{.from = {.rank = static_cast<int32_t>(rank),
-                               .size = static_cast<int32_t>(from.caches.size())},
-                      .to = to.rank};
-  for (size_t c = 0; c < from.tables.size(); ++c) {
+  const CachedSequence& sequence = from.sequence;
+  BlockRequest request{.reader = to.part, .micro_batch = from.micro_batch, .blocks = {}};
+  const PartLink link{.from = sequence.parts[from.rank], .to = to.part};
+  for (size_t c = 0; c < sequence.tables.size(); ++c) {
     const auto block_class = static_cast<int64_t>(c);
-    const std::span<const int32_t> blocks = HandedOver(from.tables[c], first_block);
-    request.blocks.emplace_back(blocks.begin(), blocks.end());
-    if (blocks.empty()) continue;
+    std::vector<int32_t>& asked = request.blocks.emplace_back();
+    const std::vector<BlockMove> moves =
+        MovesOf(sequence.tables[c], to.tables[c], link, first_block);
+    if (moves.empty()) continue;
     const std::vector<BlockPiece> pieces =
-        PiecesOf(*from.spec, to.cache, block_class, link, LinkEnd::kTo);
-    if (pieces.empty()) request.blocks.back().clear();
-    for (const int32_t block : TakenInto(to.tables[c], from.tables[c], first_block))
+        PiecesOf(*sequence.spec, to.cache, block_class, link, LinkEnd::kTo);
+    if (pieces.empty()) continue;
+    for (const BlockMove& move : moves) {
+      asked.push_back(move.from);
       for (const BlockPiece& piece : pieces)
         targets_.push_back(
-            to.cache.Block(block_class, block)
+            to.cache.Block(block_class, move.to)
                 .subspan(static_cast<size_t>(piece.offset), static_cast<size_t>(piece.num_bytes)));
+    }
   }
   if (targets_.empty()) return;
   if (socket_->is_closed()) Reconnect();

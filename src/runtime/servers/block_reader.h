@@ -19,9 +19,15 @@ class BlockReader {
   BlockReader(const comm::LifeCard& card, std::string whose,
               std::chrono::milliseconds longest_silence);
 
-  // Asks for what CopyFrom(from, rank, to, first_block) would copy; connects again where the
-  // connection has ended. Take follows, after which `to` may go.
-  void Ask(const CachedSequence& from, size_t rank, const CachedPart& to, int64_t first_block);
+  // Which rank of the sequence's group it is that is asked, and of which of its micro-batches.
+  struct Source {
+    const CachedSequence& sequence;
+    size_t rank = 0;
+    int32_t micro_batch = 0;
+  };
+  // Asks for what CopyFrom(from.sequence, from.rank, to, first_block) would copy; connects again
+  // where the connection has ended. Take follows, after which `to` may go.
+  void Ask(const Source& from, const CachedPart& to, int64_t first_block);
   // Reads that. Where it fails some of the blocks may have been written. `note_life` as of
   // MessageSocket::ReceiveInto.
   FetchResult Take(const std::function<void(bool)>& note_life);

@@ -3,8 +3,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread_pool.h"
-#include "runtime/cached_prompt.h"
-#include "runtime/servers/block_request.h"
 
 namespace wideload::runtime {
 namespace {
@@ -15,11 +13,14 @@ constexpr size_t kMostReaders = 1024;
 
 BlockService::BlockService(const Source& source, bool is_local)
     : spec_(source.spec),
-      rank_(source.rank),
-      cache_(source.shape, source.memory),
+      part_(source.part),
+      caches_(CachesIn(source.memory, source.shape, source.num_micro_batches)),
+      limits_{.num_layers = source.spec->num_layers(),
+              .num_micro_batches = source.num_micro_batches,
+              .num_blocks = {}},
       listener_(is_local) {
   for (const kv::BlockClass& of_class : source.shape.classes)
-    num_blocks_.push_back(of_class.num_blocks);
+    limits_.num_blocks.push_back(of_class.num_blocks);
   acceptor_ = StartThread("block readers", [this] { Accept(); });
 }
 
@@ -55,17 +56,18 @@ void BlockService::Serve(Reader& reader) {
 }
 
 MessageSocket::Pieces BlockService::PiecesAskedFor(std::span<const std::byte> bytes) const {
-  const BlockRequest request = ReadBlockRequest(bytes, num_blocks_);
-  model::CheckTensorParallel(*spec_, request.reader.size);
+  const BlockRequest request = ReadBlockRequest(bytes, limits_);
+  model::CheckTensorParallel(*spec_, request.reader.heads.size);
+  const kv::PagedCache& cache = caches_[static_cast<size_t>(request.micro_batch)];
   MessageSocket::Pieces all;
   for (size_t c = 0; c < request.blocks.size(); ++c) {
     const auto block_class = static_cast<int64_t>(c);
-    const std::vector<BlockPiece> pieces = PiecesOf(
-        *spec_, cache_, block_class, {.from = rank_, .to = request.reader}, LinkEnd::kFrom);
+    const std::vector<BlockPiece> pieces =
+        PiecesOf(*spec_, cache, block_class, {.from = part_, .to = request.reader}, LinkEnd::kFrom);
     for (const int32_t block : request.blocks[c])
       for (const BlockPiece& piece : pieces)
         all.push_back(
-            cache_.Block(block_class, block)
+            cache.Block(block_class, block)
                 .subspan(static_cast<size_t>(piece.offset), static_cast<size_t>(piece.num_bytes)));
   }
   return all;

@@ -12,17 +12,21 @@
 
 #include "kv/paged_cache.h"
 #include "model/spec.h"
+#include "runtime/cache_part.h"
+#include "runtime/servers/block_request.h"
 #include "runtime/servers/message_socket.h"
 
 namespace wideload::runtime {
 
 class BlockService {
  public:
-  // The rank's place in its group, and its cache; spec and memory outlive the service.
+  // What the rank has of its group's sequences, and its caches; spec and memory outlive the
+  // service.
   struct Source {
     const model::ModelSpec* spec = nullptr;
-    model::TensorRank rank;
-    kv::CacheShape shape;
+    CachePart part;
+    kv::CacheShape shape;  // of each micro-batch
+    int32_t num_micro_batches = 1;
     std::span<std::byte> memory;
   };
   // Listens from now on; `is_local`: for processes of this host alone. Errors: kIo.
@@ -46,9 +50,9 @@ class BlockService {
   MessageSocket::Pieces PiecesAskedFor(std::span<const std::byte> request) const;
 
   const model::ModelSpec* spec_;
-  model::TensorRank rank_;
-  kv::PagedCache cache_;             // a view
-  std::vector<int64_t> num_blocks_;  // [block classes]
+  CachePart part_;
+  std::vector<kv::PagedCache> caches_;  // [micro-batches], views
+  BlockLimits limits_;
   MessageListener listener_;
   std::mutex mutex_;  // guards readers_
   std::list<Reader> readers_;

@@ -46,15 +46,21 @@ void Read(const std::vector<std::byte>& bytes) {
 
 // Blocks of two classes, of 9 and 5. What is read is within them.
 void ReadRequest(const std::vector<std::byte>& bytes) {
-  constexpr int64_t kNumBlocks[] = {9, 5};
+  const BlockLimits limits{.num_layers = 4, .num_micro_batches = 2, .num_blocks = {9, 5}};
   try {
-    const BlockRequest request = ReadBlockRequest(bytes, kNumBlocks);
+    const BlockRequest request = ReadBlockRequest(bytes, limits);
     for (size_t c = 0; c < request.blocks.size(); ++c)
       for (const int32_t block : request.blocks[c])
-        WIDELOAD_CHECK(block >= 0 && block < kNumBlocks[c], "block {} was let through", block);
+        WIDELOAD_CHECK(block >= 0 && block < limits.num_blocks[c], "block {} was let through",
+                       block);
+    const parallel::Shard layers = request.reader.layers;
+    WIDELOAD_CHECK(layers.begin >= 0 && layers.size() >= 0 && layers.end <= limits.num_layers,
+                   "layers {} to {} were let through", layers.begin, layers.end);
+    WIDELOAD_CHECK(request.micro_batch >= 0 && request.micro_batch < limits.num_micro_batches,
+                   "micro-batch {} was let through", request.micro_batch);
     std::vector<std::byte> again;
     WriteBlockRequest(request, again);
-    ReadBlockRequest(again, kNumBlocks);
+    ReadBlockRequest(again, limits);
   } catch (const Error&) {
     // a refusal is an answer
   }
@@ -77,7 +83,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   WriteMessage(RightMessage(data[0]), bytes);
   Change(bytes, data, size);
   Read(bytes);
-  WriteBlockRequest({.reader = {.rank = 1, .size = 2}, .blocks = {{0, 8, 3}, {4}}}, bytes);
+  WriteBlockRequest({.reader = {.layers = {.begin = 1, .end = 3}, .heads = {.rank = 1, .size = 2}},
+                     .micro_batch = 1,
+                     .blocks = {{0, 8, 3}, {4}}},
+                    bytes);
   Change(bytes, data, size);
   ReadRequest(bytes);
   return 0;

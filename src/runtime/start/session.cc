@@ -236,7 +236,7 @@ void PlaceCache(const ProcessWorld& world, StartSettings::CachePlace place, Sess
     session.cache = MakeCacheSegment(session.spec, options, world.job(), world.rank());
     memory = session.cache.bytes();
   } else {
-    session.cache_block = Buffer(CacheShapeOf(session.spec, options, world.rank()).num_bytes());
+    session.cache_block = Buffer(CacheBytesOf(session.spec, options, world.rank()));
     memory = {session.cache_block.data(), static_cast<size_t>(session.cache_block.num_bytes())};
   }
 }
