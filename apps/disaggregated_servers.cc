@@ -253,6 +253,7 @@ void ServerProcess::TakeConnections() {
 // Requests under way end first; a server that was lost is told of at the end.
 void ServerProcess::ServeFront(Session& session, FrontDoor& door) {
   const auto& file = run_.file;
+  const std::optional<int64_t> max_own_prefill = MaxOwnPrefill(file, session);
   std::vector<std::unique_ptr<runtime::RemoteEngine>> others;
   std::vector<runtime::TokenEngine*> other_engines;
   for (int32_t part = 1; part < num_generations(); ++part) {
@@ -274,7 +275,8 @@ void ServerProcess::ServeFront(Session& session, FrontDoor& door) {
       {.tokenizer = door.tokenizer.get(),
        .contexts = &prompts,
        .transfer_timeout = std::chrono::milliseconds(file.transfer_timeout_ms),
-       .routing = RoutingOf(file.generation)},
+       .routing = RoutingOf(file.generation),
+       .max_own_prefill = max_own_prefill},
       other_engines);
   RunUnrecorded(session, [&] {
     serve::Serve(
@@ -372,6 +374,16 @@ runtime::ServerRouting RoutingOf(const config::ServerSide& side) {
   return side.router == Router::kLoadBalancing  ? runtime::ServerRouting::kLoadBalancing
          : side.router == Router::kKvCacheAware ? runtime::ServerRouting::kCacheAware
                                                 : runtime::ServerRouting::kRoundRobin;
+}
+
+std::optional<int64_t> MaxOwnPrefill(const config::DisaggregatedFile& file,
+                                     const Session& generation) {
+  if (file.max_local_prefill && !generation.engine->scheduler().has_prefix_cache())
+    Throw(
+        ErrorKind::kUnsupported,
+        "conditional_disagg_config is for prompts whose blocks are reused, and generation servers "
+        "of this model reuse none: layers look back a window");
+  return file.max_local_prefill;
 }
 
 void RefuseOutputs(const Session& start) {

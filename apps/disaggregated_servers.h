@@ -3,6 +3,9 @@
 // door.
 #pragma once
 
+#include <cstdint>
+#include <optional>
+
 #include "config/disaggregated_file.h"
 #include "engine_flags.h"
 #include "runtime/server_router.h"
@@ -23,6 +26,11 @@ void RunServersOnProcesses(const DisaggregatedRun& run);
 
 // What the file says of the context servers' router.
 runtime::ServerRouting RoutingOf(const config::ServerSide& side);
+
+// The longest rest of a prompt that generation servers compute themselves; nothing: none. Errors:
+// kUnsupported where the file asks for it and the model cannot keep prefixes.
+std::optional<int64_t> MaxOwnPrefill(const config::DisaggregatedFile& file,
+                                     const Session& generation);
 
 // Errors: kUnsupported when a session was asked for expert statistics or a trace.
 void RefuseOutputs(const Session& start);

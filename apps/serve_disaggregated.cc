@@ -131,7 +131,8 @@ void DisaggregatedCommand::Serve(std::vector<Session>& generations, std::vector<
       {.tokenizer = door.tokenizer.get(),
        .contexts = &prompts,
        .transfer_timeout = std::chrono::milliseconds(file_.transfer_timeout_ms),
-       .routing = RoutingOf(file_.generation)});
+       .routing = RoutingOf(file_.generation),
+       .max_own_prefill = MaxOwnPrefill(file_, generations.front())});
   try {
     serve::Serve(
         door.model, servers, http, door.options,

@@ -17,6 +17,7 @@ namespace {
 using Settings = std::vector<YamlSetting>;
 
 constexpr std::string_view kTimeout = "cache_transceiver_config.kv_transfer_timeout_ms";
+constexpr std::string_view kConditional = "conditional_disagg_config";
 constexpr std::string_view kContextSide = "context_servers";
 constexpr std::string_view kGenerationSide = "generation_servers";
 constexpr int32_t kMaxInstances = 64;
@@ -26,7 +27,6 @@ struct NotDone {
   std::string_view instead;
 };
 constexpr std::array kNotDone = {
-    NotDone{"conditional_disagg_config", "every prompt is computed by a context server"},
     NotDone{"max_retries", "a request whose context server dies ends with an error"},
     NotDone{"perf_metrics_max_requests", "/metrics tells of all requests"},
     NotDone{"schedule_style", "the context server is asked first"},
@@ -107,6 +107,39 @@ void TakeTimeout(std::string_view source, Settings& settings, std::optional<int6
   std::erase_if(settings, [](const YamlSetting& setting) { return setting.key == kTimeout; });
 }
 
+// Takes what says which prompts are computed by generation servers; the map alone says 0.
+void TakeConditional(std::string_view source, const YamlSetting& setting, DisaggregatedFile& file) {
+  const std::string_view rest = std::string_view(setting.key).substr(kConditional.size());
+  if (rest.empty() && setting.kind == YamlSetting::Kind::kEmptyMap) {
+    file.max_local_prefill = 0;
+  } else if (IsNone(setting)) {
+    return;
+  } else if (rest == ".max_local_prefill_length") {
+    file.max_local_prefill = NumberOf<int64_t>(source, setting, 0, 1e9);
+  } else if (rest.empty()) {
+    Throw(ErrorKind::kInvalid, "{} is {}; a map is allowed", At(source, setting),
+          setting.text.substr(0, 40));
+  } else {
+    Throw(ErrorKind::kInvalid, "{} is unknown; {} has max_local_prefill_length alone",
+          At(source, setting), kConditional);
+  }
+}
+
+// Whether a generation server is likely to have the beginning of a prompt is known by the router
+// that gave it there, and it stays there only with a prefix cache.
+void CheckConditional(std::string_view source, const ServerSide& generation,
+                      const Settings& settings) {
+  if (generation.router != ServerSide::Router::kKvCacheAware)
+    Throw(ErrorKind::kInvalid,
+          "{}: {} needs generation_servers.router.type: kv_cache_aware, which knows what prompts "
+          "began with before",
+          source, kConditional);
+  for (const YamlSetting& setting : settings)
+    if (setting.key == "kv_cache_config.enable_block_reuse" && setting.text == "false")
+      Throw(ErrorKind::kInvalid, "{} is false, and {} is for prompts whose blocks are reused",
+            At(source, setting), kConditional);
+}
+
 ConfigFile JudgeSide(std::string_view source, const Settings& settings) {
   ConfigFile file = JudgeSettings(settings, source);
   for (JudgedSetting& judged : file.settings)
@@ -145,6 +178,8 @@ DisaggregatedFile ParseDisaggregatedFile(std::string_view text, std::string_view
       if (TakeOfSide(source, setting, key, *side->side)) continue;
       setting.key = std::move(key);
       side->settings.push_back(std::move(setting));
+    } else if (IsOrLiesIn(setting.key, kConditional)) {
+      TakeConditional(source, setting, file);
     } else if (setting.key == "hostname") {
       file.hostname = setting.text;
     } else if (setting.key == "kv_transfer") {
@@ -165,6 +200,8 @@ DisaggregatedFile ParseDisaggregatedFile(std::string_view text, std::string_view
     AddCommon(common, side.settings);
     TakeTimeout(source, side.settings, timeout);
     side.side->engine = JudgeSide(source, side.settings);
+    if (side.side == &file.generation && file.max_local_prefill)
+      CheckConditional(source, *side.side, side.settings);
   }
   file.transfer_timeout_ms = timeout.value_or(file.transfer_timeout_ms);
   return file;

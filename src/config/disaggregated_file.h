@@ -31,10 +31,14 @@ struct DisaggregatedFile {
   ServerSide generation;
   KvTransfer kv_transfer = KvTransfer::kAuto;
   int64_t transfer_timeout_ms = 60'000;  // cache_transceiver_config.kv_transfer_timeout_ms
+  // conditional_disagg_config.max_local_prefill_length, with a router of generation servers that
+  // knows prompts; nothing: context servers compute all prompts.
+  std::optional<int64_t> max_local_prefill;
 };
 
 // Errors, with source, line and key: those of ParseConfigFile for the options of either side;
-// kInvalid for a side that is missing, a value that is not allowed, or two timeouts;
+// kInvalid for a side that is missing, a value that is not allowed, two timeouts, or prompts that
+// generation servers are to compute without a cache or a router that knows them;
 // kUnsupported for what TensorRT-LLM knows and this program does not do.
 DisaggregatedFile ParseDisaggregatedFile(std::string_view text, std::string_view source);
 // Whether a text has servers of either side, so that it is for ParseDisaggregatedFile rather than

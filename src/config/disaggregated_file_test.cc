@@ -87,6 +87,36 @@ TEST(DisaggregatedFile, KnowsTheRouters) {
   EXPECT_EQ(router("kv_cache_aware"), ServerSide::Router::kKvCacheAware);
 }
 
+TEST(DisaggregatedFile, SaysWhichPromptsGenerationServersCompute) {
+  const auto sides = [](const std::string& generation) {
+    return "context_servers: {}\ngeneration_servers: {" + generation + "}\n";
+  };
+  const std::string aware = sides("router: {type: kv_cache_aware}");
+  const auto max = [&](const std::string& value) {
+    return ParseDisaggregatedFile(aware + "conditional_disagg_config: " + value + "\n", "a.yaml")
+        .max_local_prefill;
+  };
+  EXPECT_EQ(max("{max_local_prefill_length: 9}"), 9);
+  EXPECT_EQ(max("{}"), 0);
+  EXPECT_EQ(max("null"), std::nullopt);
+  EXPECT_EQ(max("{max_local_prefill_length: null}"), std::nullopt);
+  const auto refusal = [](const std::string& file, const std::string& value) {
+    return Refusal(file + "conditional_disagg_config: " + value + "\n", ErrorKind::kInvalid);
+  };
+  EXPECT_THAT(refusal(aware, "3"), HasSubstr("conditional_disagg_config is 3; a map is allowed"));
+  EXPECT_THAT(refusal(aware, "{max_local_prefill_length: -1}"),
+              HasSubstr("a.yaml:3: conditional_disagg_config.max_local_prefill_length is -1"));
+  EXPECT_THAT(refusal(aware, "{max_prefill: 1}"),
+              HasSubstr("conditional_disagg_config.max_prefill is unknown"));
+  const std::string limit = "{max_local_prefill_length: 9}";
+  EXPECT_THAT(refusal(sides("num_instances: 2"), limit),
+              HasSubstr("needs generation_servers.router.type: kv_cache_aware"));
+  EXPECT_THAT(refusal(sides("router: {type: kv_cache_aware}, "
+                            "kv_cache_config: {enable_block_reuse: false}"),
+                      limit),
+              HasSubstr("a.yaml:2: kv_cache_config.enable_block_reuse is false"));
+}
+
 TEST(DisaggregatedFile, RefusesByNameWhatIsWrong) {
   EXPECT_THAT(Refusal("context_servers: {}\n", ErrorKind::kInvalid),
               HasSubstr("generation_servers is missing"));
@@ -117,8 +147,7 @@ TEST(DisaggregatedFile, RefusesByNameWhatIsWrong) {
 
 TEST(DisaggregatedFile, RefusesByNameWhatIsNotSupported) {
   const std::string sides(kSides);
-  for (const char* const text :
-       {"max_retries: 3\n", "conditional_disagg_config: {max_local_prefill_length: 9}\n"})
+  for (const char* const text : {"max_retries: 3\n", "otlp_config: {otlp_traces_endpoint: a}\n"})
     EXPECT_THAT(Refusal(sides + text, ErrorKind::kUnsupported), HasSubstr("is not supported yet"));
   EXPECT_THAT(Refusal("generation_servers: {}\ncontext_servers: {urls: [\"a:1\"]}\n",
                       ErrorKind::kUnsupported),

@@ -143,7 +143,7 @@ void EngineLoop::Start(Arrival arrival) {
                 .request = {},
                 .cancel_prompt = {},
                 .computed = {}};
-  if (context_ != nullptr) {
+  if (context_ != nullptr && !arrival.job.computes_prompt) {
     jobs_.emplace(arrival.id, std::move(active));
     return BeginPrompt(arrival.id, std::move(arrival.job));
   }
@@ -151,6 +151,10 @@ void EngineLoop::Start(Arrival arrival) {
     active.prompt = arrival.job.request.prompt;
     active.prompt_logprobs.resize(active.prompt.size());
     arrival.job.request.prompt_logits = true;
+  }
+  if (context_ != nullptr) {
+    const std::lock_guard lock(figures_mutex_);
+    ++figures_.num_own_prompts;
   }
   active.request_id = engine_.Submit(std::move(arrival.job.request));
   job_of_.emplace(active.request_id, arrival.id);
@@ -319,8 +323,10 @@ void EngineLoop::FailAll(const std::string& reason) {
 }
 
 void EngineLoop::NoteFigures() {
+  EngineFigures figures = engine_.figures();
   const std::lock_guard lock(figures_mutex_);
-  figures_ = engine_.figures();
+  figures.num_own_prompts = figures_.num_own_prompts;  // of which the engine knows nothing
+  figures_ = figures;
 }
 
 EngineFigures EngineLoop::figures() const {

@@ -65,9 +65,9 @@ class EngineLoop final : public JobRunner {
 
   void EndAll(const std::string& reason) override;
 
-  // Has prompts computed by others, whose engines hand them over to this one; before the first
-  // Step. A prompt that has not been fetched so long after its end ends with kError. `computer`
-  // must outlive the loop.
+  // Has prompts computed by others, whose engines hand them over to this one, but those of jobs
+  // with computes_prompt; before the first Step. A prompt that has not been fetched so long after
+  // its end ends with kError. `computer` must outlive the loop.
   void UseContext(PromptComputer& computer, std::chrono::milliseconds transfer_timeout) {
     context_ = &computer;
     transfer_timeout_ = transfer_timeout;

@@ -36,8 +36,11 @@ JobId GenerationEngines::Submit(Job job) {
         {.is_running = can_take && members_[i]->is_running(), .num_open = members_[i]->num_open()});
   }
   // One that has ended says so itself.
+  int64_t num_known = 0;
   const size_t chosen =
-      router_.Choose(job.request.prompt, job.request.cache_salt, loads).value_or(0);
+      router_.Choose(job.request.prompt, job.request.cache_salt, loads, &num_known).value_or(0);
+  job.computes_prompt = common_.max_own_prefill && num_known > 0 && job.prompt_logprobs < 0 &&
+                        std::ssize(job.request.prompt) - num_known <= *common_.max_own_prefill;
   const JobId id = members_[chosen]->Submit(std::move(job));
   return id * std::ssize(members_) + static_cast<JobId>(chosen);
 }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,6 +25,10 @@ class GenerationEngines final : public JobRunner {
     PromptComputer* contexts = nullptr;
     std::chrono::milliseconds transfer_timeout{60'000};  // EngineLoop::UseContext
     ServerRouting routing = ServerRouting::kRoundRobin;
+    // Prompts of which the chosen engine was given the beginning before, and which have at most so
+    // many tokens more, it computes itself; not those whose log probabilities are asked for, of
+    // which all is computed. With kCacheAware; nothing: `contexts` compute all prompts.
+    std::optional<int64_t> max_own_prefill = std::nullopt;
   };
   // One or more, which must outlive this, and `others`, which are elsewhere, behind them. They
   // begin with the first Step.

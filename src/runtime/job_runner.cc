@@ -19,6 +19,7 @@ EngineFigures SumOf(std::span<const EngineFigures> engines) {
     sum.hand_over.num_prompts += engine.hand_over.num_prompts;
     sum.hand_over.num_bytes += engine.hand_over.num_bytes;
     sum.hand_over.ns += engine.hand_over.ns;
+    sum.num_own_prompts += engine.num_own_prompts;
   }
   return sum;
 }

@@ -33,6 +33,8 @@ struct Job {
   // n: for each prompt position the log probability of its token and the n largest; -1: none.
   int32_t prompt_logprobs = -1;
   std::optional<std::chrono::steady_clock::time_point> deadline;  // then it ends with kDeadline
+  // The engine that generates computes the prompt, too, where others would.
+  bool computes_prompt = false;
   DeltaSink sink;
 };
 
@@ -48,8 +50,9 @@ struct EngineFigures {
   int64_t num_held = 0;  // whose blocks leases keep
   double kv_usage = 0;   // share of the blocks of all ranks' caches that are in use
   PrefixFigures prefixes;
-  double mean_imbalance = 0;  // ExchangeFigures::MeanImbalance, since the start
-  HandOverFigures hand_over;  // since the start
+  double mean_imbalance = 0;    // ExchangeFigures::MeanImbalance, since the start
+  HandOverFigures hand_over;    // since the start
+  int64_t num_own_prompts = 0;  // of Job::computes_prompt, likewise
   bool operator==(const EngineFigures&) const = default;
 };
 // Of several engines alike: sums, and of kv_usage and mean_imbalance the means.

@@ -54,7 +54,7 @@ void ServerRouter::Note(Known& known, std::span<const uint64_t> blocks) const {
 }
 
 std::optional<size_t> ServerRouter::Choose(std::span<const int32_t> prompt, std::string_view salt,
-                                           std::span<const Load> loads) {
+                                           std::span<const Load> loads, int64_t* num_known_tokens) {
   WIDELOAD_CHECK(loads.size() == known_.size(), "loads of {} servers of {}", loads.size(),
                  known_.size());
   const bool is_aware = routing_ == ServerRouting::kCacheAware;
@@ -64,6 +64,7 @@ std::optional<size_t> ServerRouter::Choose(std::span<const int32_t> prompt, std:
   const uint64_t turn = turn_++;
   std::optional<size_t> best;
   double best_score = 0;
+  size_t best_known = 0;  // blocks
   for (size_t i = 0; i < loads.size(); ++i) {
     const size_t server = (turn + i) % loads.size();
     const Load& load = loads[server];
@@ -71,14 +72,16 @@ std::optional<size_t> ServerRouter::Choose(std::span<const int32_t> prompt, std:
     double score = 0;
     if (routing_ != ServerRouting::kRoundRobin)
       score -= static_cast<double>(load.num_open) / static_cast<double>(capacity_.max_batch_size);
-    if (!blocks.empty())
-      score += static_cast<double>(NumKnown(known_[server], blocks)) /
-               static_cast<double>(blocks.size());
+    const size_t num_known = blocks.empty() ? 0 : NumKnown(known_[server], blocks);
+    if (num_known > 0) score += static_cast<double>(num_known) / static_cast<double>(blocks.size());
     if (best && score <= best_score) continue;
     best = server;
     best_score = score;
+    best_known = num_known;
   }
   if (best && is_aware) Note(known_[*best], blocks);
+  if (num_known_tokens != nullptr)
+    *num_known_tokens = static_cast<int64_t>(best_known) * kv::kBlockTokens;
   return best;
 }
 

@@ -47,9 +47,10 @@ class ServerRouter {
   ServerRouter(ServerRouting routing, const Capacity& capacity, size_t num_servers);
 
   // The server for a prompt, which is taken to know it from now on; nothing when none runs. Only
-  // prompts of the same salt share anything. loads [num_servers].
+  // prompts of the same salt share anything. loads [num_servers]. With kCacheAware
+  // `num_known_tokens` gets how many of the prompt's first tokens that server was given before.
   std::optional<size_t> Choose(std::span<const int32_t> prompt, std::string_view salt,
-                               std::span<const Load> loads);
+                               std::span<const Load> loads, int64_t* num_known_tokens = nullptr);
 
  private:
   // The blocks of prompts that a server was given, those looked for last first.

@@ -43,6 +43,14 @@ TEST(ServerRouter, GoesWhereThePromptsBeginningIs) {
   auto longer = first;
   longer.resize(200, 7);
   for (int i = 0; i < 4; ++i) EXPECT_EQ(router.Choose(longer, "", idle), 0U);
+  int64_t num_known = -1;
+  EXPECT_EQ(router.Choose(longer, "", idle, &num_known), 0U);
+  EXPECT_EQ(num_known, 192);
+  longer[130] = 9;
+  EXPECT_EQ(router.Choose(longer, "", idle, &num_known), 0U);
+  EXPECT_EQ(num_known, 128);
+  EXPECT_TRUE(router.Choose(TokensFrom(2000, 64), "", idle, &num_known));
+  EXPECT_EQ(num_known, 0);
   // A server that is busy enough is not worth the blocks.
   EXPECT_EQ(router.Choose(first, "", std::vector<Load>{{true, 9}, {true, 0}}), 1U);
 }

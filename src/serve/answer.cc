@@ -176,8 +176,10 @@ void Answer::NoteEnd(const Choice& choice, runtime::FinishReason reason) {
                         .latency_s = Seconds(Clock::now() - start_.arrival),
                         .decode_s = Seconds(choice.last_token - choice.first_token),
                         .finish_reason = FinishReasonName(reason)};
-  if (choice.begun != Clock::time_point()) figures.queue_s = Seconds(choice.begun - start_.arrival);
-  if (!choice.ids.empty()) figures.prefill_s = Seconds(choice.first_token - choice.begun);
+  const bool is_begin_known = choice.begun != Clock::time_point();
+  if (is_begin_known) figures.queue_s = Seconds(choice.begun - start_.arrival);
+  if (is_begin_known && !choice.ids.empty())
+    figures.prefill_s = Seconds(choice.first_token - choice.begun);
   metrics_.NoteChoice(figures);
 }
 

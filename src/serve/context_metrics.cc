@@ -67,6 +67,9 @@ std::string GenerationMetricsText(std::span<const GenerationState> servers,
   of_servers({"generation_handed_over_prompts_total", "counter",
               "Prompts that a generation server has taken over."},
              [](const State& s) { return s.figures.hand_over.num_prompts; });
+  of_servers({"generation_own_prompts_total", "counter",
+              "Prompts that a generation server has computed itself."},
+             [](const State& s) { return s.figures.num_own_prompts; });
   of_servers({"generation_iterations_total", "counter", "Iterations of a generation server."},
              [](const State& s) { return s.figures.num_iterations; });
   of_servers(

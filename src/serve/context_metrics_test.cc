@@ -28,14 +28,17 @@ TEST(ContextMetrics, TellOfTheHandOverAndOfEachServer) {
 }
 
 TEST(ContextMetrics, TellOfEachServerThatGenerates) {
-  const GenerationState servers[] = {
-      {.figures = {.num_running = 3, .kv_usage = 0.25, .hand_over = {.num_prompts = 7}}},
-      {.is_running = false}};
+  const GenerationState servers[] = {{.figures = {.num_running = 3,
+                                                  .kv_usage = 0.25,
+                                                  .hand_over = {.num_prompts = 7},
+                                                  .num_own_prompts = 5}},
+                                     {.is_running = false}};
   const std::string text = GenerationMetricsText(servers, "model_name=\"m\"");
   for (const char* const line :
        {"wideload_generation_up{model_name=\"m\",generation=\"0\"} 1\n",
         "wideload_generation_up{model_name=\"m\",generation=\"1\"} 0\n",
         "wideload_generation_handed_over_prompts_total{model_name=\"m\",generation=\"0\"} 7\n",
+        "wideload_generation_own_prompts_total{model_name=\"m\",generation=\"0\"} 5\n",
         "wideload_generation_num_requests_running{model_name=\"m\",generation=\"0\"} 3\n",
         "wideload_generation_kv_cache_usage_perc{model_name=\"m\",generation=\"0\"} 0.25\n",
         "# TYPE wideload_generation_up gauge\n"})

@@ -52,7 +52,7 @@ void Histogram::Write(const std::string& name, const std::string& labels, std::s
       name, labels, num_values_, sum_);
 }
 
-Metrics::Metrics(std::string model_name)
+Metrics::Metrics(const std::string& model_name)
     : label_(fmt::format("model_name=\"{}\"", Escaped(model_name))),
       first_token_(kFirstTokenSeconds),
       next_token_(kNextTokenSeconds),

@@ -38,17 +38,18 @@ class Histogram {
 struct ChoiceFigures {
   int64_t prompt_tokens = 0;
   int64_t generated_tokens = 0;
-  double latency_s = 0;             // from its arrival to its end
-  double decode_s = 0;              // of these, from its first token to its last
-  std::optional<double> queue_s;    // from its arrival to its first iteration; none: it had none
-  std::optional<double> prefill_s;  // from there to its first token; none: it had none
+  double latency_s = 0;           // from its arrival to its end
+  double decode_s = 0;            // of these, from its first token to its last
+  std::optional<double> queue_s;  // from its arrival to its first iteration; none: it had none
+  std::optional<double>
+      prefill_s;  // from there to its first token; none: it had none, or that is not known
   std::string finish_reason;
 };
 
 class Metrics {
  public:
   // The name is a label of every metric.
-  explicit Metrics(std::string model_name);
+  explicit Metrics(const std::string& model_name);
 
   // model_name="..."
   const std::string& label() const { return label_; }

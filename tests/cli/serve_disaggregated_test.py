@@ -106,6 +106,19 @@ class Disaggregated(unittest.TestCase):
             self.assertEqual(apart.ask("GET", "/dashboard/data?generation=2")[0], 404)
             self.assertEqual(apart.end(), 0, apart.stderr())
 
+    def test_the_rest_of_a_known_prompt_is_not_handed_over(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "sides.yaml"
+            path.write_text("port: 0\nmax_seq_len: 1024\ncontext_servers: {}\ngeneration_servers: {router: {type: kv_cache_aware}}\n"
+                            "conditional_disagg_config: {max_local_prefill_length: 64}\n")
+            apart = Server("--config", path, words=("serve", "disaggregated"))
+            found = [apart.post("/v1/completions", **REQUESTS[1])[1]["choices"] for _ in range(2)]
+            self.assertEqual(found[0], found[1])
+            self.assertEqual(apart.metric("handed_over_prompts_total"), 1)
+            own = re.findall(r'^wideload_generation_own_prompts_total{.*generation="0"} (\d+)$', apart.ask("GET", "/metrics")[2].decode(), re.M)
+            self.assertEqual(own, ["1"])
+            self.assertEqual(apart.end(), 0, apart.stderr())
+
 
 class Files(CliTest):
     def refused_file(self, text, *found):
@@ -116,6 +129,7 @@ class Files(CliTest):
         self.refused(["serve", "--port", 1, "disaggregated"], "--port is an option of serve, not of serve disaggregated")
         self.refused_file("context_servers: {}\n", "generation_servers is missing")
         sides = "context_servers: {}\ngeneration_servers: {}\n"
+        self.refused_file(sides + "conditional_disagg_config: {}\n", "needs generation_servers.router.type: kv_cache_aware")
         self.refused_file(sides + "max_retries: 2\n", "a.yaml:3: max_retries is not supported yet")
         self.refused_file("context_servers: {urls: ['a:1']}\ngeneration_servers: {}\n", "servers of other launches")
         self.refused_file("context_servers: {max_batchsize: 1}\ngeneration_servers: {}\n",

@@ -25,6 +25,13 @@
 
 namespace wideload::testing_support {
 
+// Stops a child, all of its threads: the signal alone lets those go on that the kernel has not
+// told.
+inline void Halt(pid_t pid) {
+  ::kill(pid, SIGSTOP);
+  EXPECT_EQ(::waitpid(pid, nullptr, WUNTRACED), pid);
+}
+
 // How a server's process ends.
 inline constexpr int kEndsWell = 0;
 inline constexpr int kEndsAlone = 3;

@@ -26,6 +26,12 @@ generation_servers: {{{generation}}}
 """
 
 
+def has_stopped(pid):
+    """Whether the kernel has stopped all threads of a process: each once it would run."""
+    states = [(task / "stat").read_text().rsplit(")", 1)[1].split()[0] for task in pathlib.Path(f"/proc/{pid}/task").iterdir()]
+    return set(states) == {"T"}
+
+
 class Serving(CliTest):
     def file(self, instances=1, context="max_num_tokens: 64", generation="max_batch_size: 16", transfer="auto"):
         return self.path("sides.yaml", FILE.format(instances=instances, context=context, generation=generation, transfer=transfer))
@@ -80,6 +86,7 @@ class Serving(CliTest):
             long = pool.submit(lambda: server.post("/v1/completions", prompt="Once", max_tokens=900, ignore_eos=True))
             server.wait_until(lambda: server.metric("handed_over_prompts_total") > 0, "a prompt is handed over")
             os.kill(pids[1], signal.SIGSTOP)  # so that what it has is not computed
+            server.wait_until(lambda: has_stopped(pids[1]), "all of its threads stand still")
             asked = [pool.submit(ask, i) for i in range(4)]
             server.wait_until(lambda: server.metric("handed_over_prompts_total") > 2, "the other one computes its own")
             os.kill(pids[1], signal.SIGKILL)

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <optional>
 #include <set>
 #include <thread>
 
@@ -26,7 +27,8 @@ class Grid {
   Grid(const model::Model& context_model, const EngineOptions& context_options, size_t num_contexts,
        const std::vector<const model::Model*>& generation_models,
        const EngineOptions& generation_options,
-       runtime::ServerRouting routing = runtime::ServerRouting::kRoundRobin) {
+       runtime::ServerRouting routing = runtime::ServerRouting::kRoundRobin,
+       std::optional<int64_t> max_own_prefill = std::nullopt) {
     std::vector<runtime::Engine*> engines;
     for (size_t i = 0; i < num_contexts; ++i) {
       context_engines_.push_back(std::make_unique<runtime::Engine>(context_model, context_options));
@@ -42,7 +44,8 @@ class Grid {
         engines, runtime::GenerationEngines::Common{.tokenizer = nullptr,
                                                     .contexts = contexts.get(),
                                                     .transfer_timeout = kLongTimeout,
-                                                    .routing = routing});
+                                                    .routing = routing,
+                                                    .max_own_prefill = max_own_prefill});
   }
   ~Grid() { Stop(); }
 
@@ -60,6 +63,15 @@ class Grid {
       ids.push_back(servers->Submit(std::move(job)));
     }
     return ids;
+  }
+  void SubmitWithPromptLogprobs(Answers& answers, const runtime::Request& request) {
+    num_left_ = 1;
+    runtime::Job job = answers.JobOf(request, 0, 2);
+    job.sink = [this, sink = std::move(job.sink)](const Delta& delta) {
+      sink(delta);
+      if (delta.is_last()) --num_left_;
+    };
+    servers->Submit(std::move(job));
   }
   void RunToEnd() {
     while (num_left_ > 0) Step();
@@ -256,6 +268,37 @@ TEST_F(TinyGrid, RequestsThatBeginAlikeGoToTheSameGeneration) {
     EXPECT_EQ(server_of.emplace(length, server).first->second, server) << length;
   }
   EXPECT_NE(server_of[100], server_of[101]);
+}
+
+TEST_F(TinyGrid, AGenerationComputesTheRestOfAPromptThatItKnows) {
+  options_.prefix_cache = true;
+  Grid grid(*model_.model, options_, 1, {model_.model.get(), model_.model.get()}, options_,
+            runtime::ServerRouting::kCacheAware, 40);
+  runtime::Engine engine(*model_.model, options_);
+  runtime::EngineLoop alone(engine, nullptr);
+  struct Turn {
+    int64_t length = 0;
+    int64_t num_own = 0;  // of the turns so far
+  };
+  runtime::Request request = PromptOf(100, 3);
+  const std::vector<int32_t> beginning = request.prompt;
+  for (const Turn& turn : {Turn{100, 0}, {136, 1}, {137, 2}, {200, 2}, {201, 3}}) {
+    request.prompt = beginning;
+    for (int64_t i = 100; i < turn.length; ++i)
+      request.prompt.push_back(static_cast<int32_t>((i * 7) % 50));
+    request.sampling.num_logprobs = 2;
+    const Answers answers = grid.Run({request});
+    const Answers expected = RunAll(alone, {request});
+    EXPECT_EQ(answers[0].tokens, expected[0].tokens) << turn.length;
+    EXPECT_EQ(answers[0].logprobs, expected[0].logprobs) << turn.length;
+    EXPECT_EQ(grid.servers->AllFigures().num_own_prompts, turn.num_own) << turn.length;
+  }
+  // Of prompts whose log probabilities are asked for nothing is reused.
+  Answers answers(1);
+  grid.SubmitWithPromptLogprobs(answers, request);
+  grid.RunToEnd();
+  EXPECT_EQ(grid.servers->AllFigures().num_own_prompts, 3);
+  grid.ExpectNothingLeft();
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <csignal>
+#include <optional>
 #include <thread>
 
 #include "context_process.h"
@@ -80,7 +81,9 @@ class GenerationProcess {
 class SeveralServers {
  public:
   SeveralServers(const TestModel& context, const EngineOptions& context_options,
-                 const TestModel& generation, const EngineOptions& options)
+                 const TestModel& generation, const EngineOptions& options,
+                 runtime::ServerRouting routing = runtime::ServerRouting::kRoundRobin,
+                 std::optional<int64_t> max_own_prefill = std::nullopt)
       : contexts(Contexts(2, context, context_options)),
         other(contexts, generation, options),
         engine_(*generation.model, options) {
@@ -98,8 +101,11 @@ class SeveralServers {
     runtime::TokenEngine* const others[] = {remote.get()};
     servers = std::make_unique<runtime::GenerationEngines>(
         here,
-        runtime::GenerationEngines::Common{
-            .tokenizer = nullptr, .contexts = prompts.get(), .transfer_timeout = kLongTimeout},
+        runtime::GenerationEngines::Common{.tokenizer = nullptr,
+                                           .contexts = prompts.get(),
+                                           .transfer_timeout = kLongTimeout,
+                                           .routing = routing,
+                                           .max_own_prefill = max_own_prefill},
         others);
   }
 
@@ -224,11 +230,36 @@ TEST_F(TinyFleet, AKilledGenerationCostsItsRequestsAndNoOthers) {
   }
 }
 
+// The second of two prompts that begin otherwise goes to the server elsewhere.
+TEST_F(TinyFleet, AGenerationElsewhereComputesTheRestOfAPromptThatItKnows) {
+  options_.prefix_cache = true;
+  SeveralServers servers(model_, options_, model_, options_, runtime::ServerRouting::kCacheAware,
+                         40);
+  runtime::Engine engine(*model_.model, options_);
+  runtime::EngineLoop alone(engine, nullptr);
+  for (const int64_t turn : {0, 1}) {
+    for (const int64_t length : {100, 101}) {
+      runtime::Request request = PromptOf(length, 5);
+      request.prompt.insert(request.prompt.end(), static_cast<size_t>(20 * turn), 7);
+      request.sampling.num_logprobs = 2;
+      const Answers answers = servers.Run({request});
+      const Answers expected = RunAll(alone, {request});
+      EXPECT_EQ(answers[0].tokens, expected[0].tokens);
+      EXPECT_EQ(answers[0].logprobs, expected[0].logprobs);
+    }
+  }
+  for (const size_t i : {0U, 1U}) EXPECT_EQ(servers.servers->figures(i).num_own_prompts, 1);
+  servers.servers->Stop();
+  EXPECT_TRUE(servers.prompts->Stop());
+  servers.remote->Stop(true);
+  EXPECT_EQ(servers.other.End(), kEndsWell);
+}
+
 // The server stands still while the front door's patience ends; what it lets go later is free.
 TEST_F(TinyFleet, LeasesOfAGenerationThatStandsStillEndWhenItLetsGo) {
   const auto contexts = Contexts(1, model_, options_);
   GenerationProcess other(contexts, model_, options_);
-  ::kill(other.pid(), SIGSTOP);
+  Halt(other.pid());
   runtime::ContextCaches caches;
   contexts[0]->Attach(caches);
   runtime::RemoteContexts prompts({.sockets = {contexts[0]->socket()},

@@ -183,7 +183,7 @@ TEST_P(TinyServersBothWays, AKilledServerCostsThePromptsOnItAndNoOthers) {
   for (size_t i = 0; i < 2; ++i) servers.loop().Submit(before.JobOf(PromptOf(30, 80), i));
   while (before[0].tokens.size() < 2 || before[1].tokens.size() < 2) servers.loop().Step();
   Answers during(4);  // each second one on the server that dies before it can answer
-  ::kill(contexts[0]->pid(), SIGSTOP);
+  Halt(contexts[0]->pid());
   for (size_t i = 0; i < 4; ++i) servers.loop().Submit(during.JobOf(PromptOf(31, 20), i));
   while (during[1].tokens.empty() || during[3].tokens.empty()) servers.loop().Step();
   contexts[0]->Kill();
@@ -343,7 +343,7 @@ TEST_F(TinyServers, AServerThatSaysNothingIsGivenUp) {
   servers.loop().Submit(answers.JobOf(PromptOf(41, 20), 1));
   servers.loop().Step();
   ASSERT_TRUE(HasComputed(servers.prompts(), 0, 2));
-  ::kill(contexts[0]->pid(), SIGSTOP);
+  Halt(contexts[0]->pid());
   RunToEnd(servers.loop(), answers);
   EXPECT_EQ(answers[0].tokens.size(), 80U) << answers[0].error;
   EXPECT_TRUE(answers[1].error.ends_with("has not sent them")) << answers[1].error;

@@ -53,7 +53,8 @@ void GenerationServer::Receive() {
       if (message.kind == MessageKind::kEnd) {
         are_all_there_ = message.number == 1;
         is_end_said_ = true;
-      } else if (message.kind == MessageKind::kGenerate || message.kind == MessageKind::kCancel) {
+      } else if (message.kind == MessageKind::kBegin || message.kind == MessageKind::kGenerate ||
+                 message.kind == MessageKind::kCancel) {
         const std::lock_guard lock(mutex_);
         inbox_.push_back(std::move(message));
       } else {
@@ -77,7 +78,9 @@ void GenerationServer::TakeInbox() {
     messages.swap(inbox_);
   }
   for (ServerMessage& message : messages) {
-    if (message.kind == MessageKind::kGenerate) {
+    if (message.kind == MessageKind::kBegin) {
+      Note(message.id, engine_.Submit(std::move(message.job.request)));
+    } else if (message.kind == MessageKind::kGenerate) {
       Begin(std::move(message));
     } else if (const auto own = own_ids_.find(message.id); own != own_ids_.end()) {
       engine_.Cancel(own->second);
@@ -94,6 +97,10 @@ void GenerationServer::Begin(ServerMessage message) {
       std::move(message.job.request), {.lease = std::move(lease),
                                        .token = message.delta.token,
                                        .num_cached_tokens = message.delta.num_cached_tokens});
+  Note(told_id, id);
+}
+
+void GenerationServer::Note(PromptId told_id, RequestId id) {
   told_ids_.emplace(id, told_id);
   own_ids_.emplace(told_id, id);
 }

@@ -36,6 +36,7 @@ class GenerationServer {
   void Receive();
   void TakeInbox();
   void Begin(ServerMessage message);
+  void Note(PromptId told_id, RequestId id);
   void TellEvents();
   void TellState();
   void Send(const ServerMessage& message);

@@ -35,9 +35,14 @@ void RemoteEngine::Stop(bool are_all_there) {
   if (reader_.joinable()) reader_.join();
 }
 
-RequestId RemoteEngine::Submit(Request /*request*/) {
-  WIDELOAD_CHECK(false, "a prompt for {}, which computes none", name_);
-  return -1;
+RequestId RemoteEngine::Submit(Request request) {
+  WIDELOAD_CHECK(request.grammar == nullptr, "a grammar for {}", name_);
+  const RequestId id = next_id_++;
+  ServerMessage message{.kind = MessageKind::kBegin, .id = id};
+  message.job.request = std::move(request);
+  ++num_open_;
+  SendMessage(*socket_, message);
+  return id;
 }
 
 RequestId RemoteEngine::SubmitComputed(Request request, ComputedPrompt prompt) {

@@ -27,7 +27,8 @@ class RemoteEngine final : public TokenEngine {
   // Unless Stop was called the server finds the front door gone.
   ~RemoteEngine() override;
 
-  // Only requests whose prompts are computed, without a grammar.
+  // Both without a grammar; of the first one nobody is told the logits of its prompt, nor when it
+  // was admitted.
   RequestId Submit(Request request) override;
   RequestId SubmitComputed(Request request, ComputedPrompt prompt) override;
   void Cancel(RequestId id) override;

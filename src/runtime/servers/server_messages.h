@@ -16,9 +16,9 @@ namespace wideload::runtime {
 using PromptId = int64_t;
 
 // The first three go to a context server, the others but the end come from it. To a generation
-// server go kGenerate, kCancel and kEnd.
+// server go kBegin, kGenerate, kCancel and kEnd.
 enum class MessageKind : int32_t {
-  kBegin,    // compute a prompt
+  kBegin,    // compute a prompt; to a generation server: all of a request
   kCancel,   // nobody waits for it any more
   kRelease,  // its blocks have been fetched, or nobody will fetch them; of a generation server, too
   kEnd,      // no prompt follows: end as after a run
