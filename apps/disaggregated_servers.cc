@@ -276,7 +276,8 @@ void ServerProcess::ServeFront(Session& session, FrontDoor& door) {
        .contexts = &prompts,
        .transfer_timeout = std::chrono::milliseconds(file.transfer_timeout_ms),
        .routing = RoutingOf(file.generation),
-       .max_own_prefill = max_own_prefill},
+       .max_own_prefill = max_own_prefill,
+       .max_retries = file.max_retries},
       other_engines);
   RunUnrecorded(session, [&] {
     serve::Serve(

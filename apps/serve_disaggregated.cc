@@ -132,7 +132,8 @@ void DisaggregatedCommand::Serve(std::vector<Session>& generations, std::vector<
        .contexts = &prompts,
        .transfer_timeout = std::chrono::milliseconds(file_.transfer_timeout_ms),
        .routing = RoutingOf(file_.generation),
-       .max_own_prefill = MaxOwnPrefill(file_, generations.front())});
+       .max_own_prefill = MaxOwnPrefill(file_, generations.front()),
+       .max_retries = file_.max_retries});
   try {
     serve::Serve(
         door.model, servers, http, door.options,

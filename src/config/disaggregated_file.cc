@@ -21,13 +21,13 @@ constexpr std::string_view kConditional = "conditional_disagg_config";
 constexpr std::string_view kContextSide = "context_servers";
 constexpr std::string_view kGenerationSide = "generation_servers";
 constexpr int32_t kMaxInstances = 64;
+constexpr int32_t kMaxRetries = 1000;
 
 struct NotDone {
   std::string_view key;  // or the map that it lies in
   std::string_view instead;
 };
 constexpr std::array kNotDone = {
-    NotDone{"max_retries", "a request whose context server dies ends with an error"},
     NotDone{"perf_metrics_max_requests", "/metrics tells of all requests"},
     NotDone{"schedule_style", "the context server is asked first"},
     NotDone{"otlp_config", "no spans are sent"},
@@ -185,6 +185,8 @@ DisaggregatedFile ParseDisaggregatedFile(std::string_view text, std::string_view
     } else if (setting.key == "kv_transfer") {
       file.kv_transfer = NamedValue<KvTransfer>(
           source, setting, std::array<std::string_view, 3>{"auto", "shared_memory", "network"});
+    } else if (setting.key == "max_retries") {
+      if (!IsNone(setting)) file.max_retries = NumberOf<int32_t>(source, setting, 0, kMaxRetries);
     } else if (setting.key == "port") {
       file.port = NumberOf<int32_t>(source, setting, 0, 65535);
     } else {

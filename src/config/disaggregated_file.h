@@ -31,6 +31,8 @@ struct DisaggregatedFile {
   ServerSide generation;
   KvTransfer kv_transfer = KvTransfer::kAuto;
   int64_t transfer_timeout_ms = 60'000;  // cache_transceiver_config.kv_transfer_timeout_ms
+  // How often a request is begun anew whose server has failed.
+  int32_t max_retries = 1;
   // conditional_disagg_config.max_local_prefill_length, with a router of generation servers that
   // knows prompts; nothing: context servers compute all prompts.
   std::optional<int64_t> max_local_prefill;

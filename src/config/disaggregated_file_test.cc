@@ -73,6 +73,7 @@ TEST(DisaggregatedFile, HasDefaultsForWhatIsNotSaid) {
   EXPECT_EQ(file.context.router, ServerSide::Router::kRoundRobin);
   EXPECT_EQ(file.transfer_timeout_ms, 60'000);
   EXPECT_EQ(file.kv_transfer, KvTransfer::kAuto);
+  EXPECT_EQ(file.max_retries, 1);
 }
 
 TEST(DisaggregatedFile, KnowsTheRouters) {
@@ -125,6 +126,9 @@ TEST(DisaggregatedFile, RefusesByNameWhatIsWrong) {
   const std::string sides(kSides);
   EXPECT_THAT(Refusal(sides + "port: 70000\n", ErrorKind::kInvalid),
               HasSubstr("a.yaml:3: port is 70000"));
+  EXPECT_THAT(Refusal(sides + "max_retries: -1\n", ErrorKind::kInvalid),
+              HasSubstr("a.yaml:3: max_retries is -1"));
+  EXPECT_EQ(ParseDisaggregatedFile(sides + "max_retries: 3\n", "a.yaml").max_retries, 3);
   EXPECT_THAT(Refusal(sides + "hostnam: a\n", ErrorKind::kInvalid),
               HasSubstr("unknown key \"hostnam\""));
   EXPECT_THAT(Refusal(sides + "kv_transfer: rdma\n", ErrorKind::kInvalid),
@@ -147,7 +151,8 @@ TEST(DisaggregatedFile, RefusesByNameWhatIsWrong) {
 
 TEST(DisaggregatedFile, RefusesByNameWhatIsNotSupported) {
   const std::string sides(kSides);
-  for (const char* const text : {"max_retries: 3\n", "otlp_config: {otlp_traces_endpoint: a}\n"})
+  for (const char* const text :
+       {"schedule_style: generation_first\n", "otlp_config: {otlp_traces_endpoint: a}\n"})
     EXPECT_THAT(Refusal(sides + text, ErrorKind::kUnsupported), HasSubstr("is not supported yet"));
   EXPECT_THAT(Refusal("generation_servers: {}\ncontext_servers: {urls: [\"a:1\"]}\n",
                       ErrorKind::kUnsupported),

@@ -10,6 +10,7 @@
 #include "base/thread_pool.h"
 #include "runtime/constraint.h"
 #include "runtime/iteration_log.h"
+#include "runtime/job_runner.h"
 
 namespace wideload::runtime {
 namespace {
@@ -239,8 +240,7 @@ bool Engine::FetchPrompt(Sequence& sequence) {
     hand_over_.ns += (std::chrono::steady_clock::now() - begin) / std::chrono::nanoseconds(1);
     if (!found.error.empty()) {
       LogWarn("the keys and values of a prompt could not be read: {}", found.error);
-      Fail(sequence.id,
-           fmt::format("the keys and values of the prompt could not be read: {}", found.error));
+      Fail(sequence.id, fmt::format("{}: {}", kPromptNotRead, found.error));
       return false;
     }
     ++hand_over_.num_prompts;

@@ -1,10 +1,15 @@
 // Engines that generate for one front door, each on a thread of its own; others compute the prompts
-// for all of them. One that fails ends the requests on it with an error; the others go on.
+// for all of them. What one that fails had under way is given to others, or ends with an error; the
+// others go on.
 #pragma once
 
+#include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <exception>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -29,6 +34,9 @@ class GenerationEngines final : public JobRunner {
     // many tokens more, it computes itself; not those whose log probabilities are asked for, of
     // which all is computed. With kCacheAware; nothing: `contexts` compute all prompts.
     std::optional<int64_t> max_own_prefill = std::nullopt;
+    // How often a request is begun anew when an engine that had it, or its prompt, has failed. It
+    // gives the same tokens again, of which its sink gets those that it has not had.
+    int32_t max_retries = 0;
   };
   // One or more, which must outlive this, and `others`, which are elsewhere, behind them. They
   // begin with the first Step.
@@ -47,6 +55,7 @@ class GenerationEngines final : public JobRunner {
   EngineFigures figures(size_t i) const override { return members_[i]->loop().figures(); }
   const EngineMonitor* monitor(size_t i) const override { return members_[i]->loop().monitor(); }
   const PromptComputer* context() const override { return common_.contexts; }
+  int64_t num_retries() const override { return num_retries_; }
 
   void Watch() override;
   // Of any one thread. Begins; later only says when no engine is left. Errors: what ended the last
@@ -62,10 +71,32 @@ class GenerationEngines final : public JobRunner {
   std::exception_ptr failure(size_t i) const { return members_[i]->failure(); }
 
  private:
+  // A request until it ends.
+  struct Open {
+    std::mutex mutex;  // guards the next five
+    Job job;           // as it came
+    size_t engine = 0;
+    JobId engine_id = -1;
+    int32_t num_retries_left = 0;
+    bool is_cancelled = false;
+    // Of the thread of its engine.
+    int64_t num_made = 0;  // tokens of this try
+    int64_t num_told = 0;  // tokens that the sink has had
+  };
+  void Give(const std::shared_ptr<Open>& open, JobId id);
+  void Take(const std::shared_ptr<Open>& open, JobId id, Delta delta);
+  bool BeginAgain(const std::shared_ptr<Open>& open, JobId id, const Delta& last);
+  void Forget(JobId id);
+
   const Common common_;
   std::vector<std::unique_ptr<EngineThread>> members_;
   size_t num_here_ = 0;  // the first ones of them
   ServerRouter router_;
+  std::mutex mutex_;  // guards the next two
+  JobId next_id_ = 0;
+  std::map<JobId, std::shared_ptr<Open>> open_;
+  std::atomic<int64_t> num_retries_{0};
+  std::atomic<bool> is_ending_{false};  // nothing begins anew
   bool has_begun_ = false;
   EventWord wake_;  // an engine has failed
   uint32_t seen_ = 0;

@@ -40,6 +40,8 @@ struct Job {
 
 // The error of requests that end because the engine has failed; the cause is not for clients.
 inline constexpr char kEngineStopped[] = "the engine has stopped";
+// How those begin that end because the computed prompt is out of reach.
+inline constexpr char kPromptNotRead[] = "the keys and values of the prompt could not be read";
 
 // How an engine does, of its last iteration.
 struct EngineFigures {
@@ -79,6 +81,8 @@ class JobRunner {
   virtual EngineFigures figures(size_t i) const = 0;
   // What it has done; null while nobody watches.
   virtual const EngineMonitor* monitor(size_t i) const = 0;
+  // Any thread. How often a request was begun anew because an engine had failed.
+  virtual int64_t num_retries() const { return 0; }
   // Any thread; null: the engines compute prompts, too.
   virtual const PromptComputer* context() const = 0;
   // The sum of all figures, on any thread.

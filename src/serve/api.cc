@@ -402,7 +402,8 @@ HttpResponse Api::MetricsText(const HttpRequest&) {
   std::string text = metrics_.Text(sum, num_open(), num_connections_ ? num_connections_() : 0) +
                      EngineMetricsText(engines, model_, metrics_.label());
   if (is_apart)
-    text += ContextMetricsText(sum.hand_over, runner_.context()->figures(), metrics_.label()) +
+    text += ContextMetricsText(sum.hand_over, runner_.num_retries(), runner_.context()->figures(),
+                               metrics_.label()) +
             GenerationMetricsText(servers, metrics_.label());
   return {.content_type = kMetricsType, .body = std::move(text)};
 }

@@ -19,7 +19,7 @@ void WriteEach(const MetricName& metric, std::span<const State> servers, const c
 
 }  // namespace
 
-std::string ContextMetricsText(const runtime::HandOverFigures& hand_over,
+std::string ContextMetricsText(const runtime::HandOverFigures& hand_over, int64_t num_retries,
                                std::span<const runtime::ContextFigures> servers,
                                const std::string& label) {
   std::string text;
@@ -37,6 +37,8 @@ std::string ContextMetricsText(const runtime::HandOverFigures& hand_over,
         hand_over.num_bytes);
   total({"hand_over_seconds_total", "counter", "Time for which all ranks waited for these copies."},
         static_cast<double>(hand_over.ns) * 1e-9);
+  total({"retried_requests_total", "counter", "Requests begun anew because a server had failed."},
+        num_retries);
   of_servers({"context_up", "gauge", "Whether a context server takes prompts, 0 or 1."},
              [](const Figures& f) { return f.is_running ? 1 : 0; });
   of_servers({"context_prompts_total", "counter", "Prompts that a context server has computed."},

@@ -12,7 +12,7 @@
 namespace wideload::serve {
 
 // The lines of all metrics; `label` (model_name="...") stands at each.
-std::string ContextMetricsText(const runtime::HandOverFigures& hand_over,
+std::string ContextMetricsText(const runtime::HandOverFigures& hand_over, int64_t num_retries,
                                std::span<const runtime::ContextFigures> servers,
                                const std::string& label);
 

@@ -12,11 +12,12 @@ TEST(ContextMetrics, TellOfTheHandOverAndOfEachServer) {
   const runtime::ContextFigures servers[] = {{.num_held = 2, .num_prompts = 9, .kv_usage = 0.5},
                                              {.num_waiting = 3, .is_running = false}};
   const std::string text = ContextMetricsText(
-      {.num_prompts = 4, .num_bytes = 1000, .ns = 1'500'000'000}, servers, "model_name=\"m\"");
+      {.num_prompts = 4, .num_bytes = 1000, .ns = 1'500'000'000}, 6, servers, "model_name=\"m\"");
   for (const char* const line :
        {"wideload_handed_over_prompts_total{model_name=\"m\"} 4\n",
         "wideload_handed_over_bytes_total{model_name=\"m\"} 1000\n",
         "wideload_hand_over_seconds_total{model_name=\"m\"} 1.5\n",
+        "wideload_retried_requests_total{model_name=\"m\"} 6\n",
         "wideload_context_up{model_name=\"m\",context=\"0\"} 1\n",
         "wideload_context_up{model_name=\"m\",context=\"1\"} 0\n",
         "wideload_context_prompts_total{model_name=\"m\",context=\"0\"} 9\n",

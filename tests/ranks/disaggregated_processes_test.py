@@ -20,6 +20,7 @@ FILE = """
 port: 0
 kv_transfer: {transfer}
 max_seq_len: 1024
+max_retries: {retries}
 threads: 1
 context_servers: {{num_instances: {instances}, {context}}}
 generation_servers: {{{generation}}}
@@ -33,8 +34,9 @@ def has_stopped(pid):
 
 
 class Serving(CliTest):
-    def file(self, instances=1, context="max_num_tokens: 64", generation="max_batch_size: 16", transfer="auto"):
-        return self.path("sides.yaml", FILE.format(instances=instances, context=context, generation=generation, transfer=transfer))
+    def file(self, instances=1, context="max_num_tokens: 64", generation="max_batch_size: 16", transfer="auto", retries=0):
+        return self.path("sides.yaml", FILE.format(instances=instances, context=context, generation=generation, transfer=transfer,
+                                                         retries=retries))
 
     def serving(self, num_ranks, path, *flags, wrapper=()):
         """(the server, the pids of its ranks)"""
@@ -110,6 +112,7 @@ class Serving(CliTest):
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             self.assertEqual([status for status, _ in pool.map(ask, range(2))], [200, 200])
             os.kill(pids[2], signal.SIGSTOP)  # of the first server the second stage
+            server.wait_until(lambda: has_stopped(pids[2]), "all of its threads stand still")
             asked = [pool.submit(ask, i) for i in range(4)]
             server.wait_until(lambda: server.metric("handed_over_prompts_total") == 4, "the other one computes its own")
             os.kill(pids[2], signal.SIGKILL)
@@ -121,6 +124,26 @@ class Serving(CliTest):
         self.assertEqual(ask(0)[0], 200)
         os.kill(pids[0], signal.SIGTERM)
         self.ended(server, pids)
+
+    def test_what_a_dead_server_had_is_begun_anew(self):
+        for victim, sides in ((1, {"generation": "max_batch_size: 16, num_instances: 2"}), (2, {"instances": 2})):
+            with self.subTest(victim):
+                server, pids = self.serving(3, self.file(**sides, retries=1))
+
+                def ask(i):
+                    return server.post("/v1/completions", prompt="The history of the " * 100, max_tokens=100, ignore_eos=True, seed=i // 2,
+                                       temperature=0.8)
+                with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                    asked = [pool.submit(ask, i) for i in range(8)]
+                    server.wait_until(lambda: server.metric("handed_over_prompts_total") > 0, "a prompt is handed over")
+                    os.kill(pids[victim], signal.SIGKILL)
+                    found = [answer.result() for answer in asked]
+                self.assertEqual([status for status, _ in found], [200] * 8, found)
+                texts = [body["choices"][0]["text"] for _, body in found]
+                self.assertEqual(texts[::2], texts[1::2])
+                self.assertGreater(server.metric("retried_requests_total"), 0)
+                os.kill(pids[0], signal.SIGTERM)
+                self.ended(server, pids)
 
     def test_a_prompt_that_cannot_be_fetched_costs_its_request_alone(self):
         server, pids = self.serving(3, self.file(2, generation="max_batch_size: 2", transfer="network"))

@@ -24,17 +24,25 @@ using Clock = std::chrono::steady_clock;
 // Engines that compute prompts and engines that generate, all on threads of their own.
 class Grid {
  public:
+  struct More {
+    runtime::ServerRouting routing = runtime::ServerRouting::kRoundRobin;
+    std::optional<int64_t> max_own_prefill = std::nullopt;
+    int32_t max_retries = 0;
+  };
   Grid(const model::Model& context_model, const EngineOptions& context_options, size_t num_contexts,
        const std::vector<const model::Model*>& generation_models,
-       const EngineOptions& generation_options,
-       runtime::ServerRouting routing = runtime::ServerRouting::kRoundRobin,
-       std::optional<int64_t> max_own_prefill = std::nullopt) {
+       const EngineOptions& generation_options)
+      : Grid(context_model, context_options, num_contexts, generation_models, generation_options,
+             More{}) {}
+  Grid(const model::Model& context_model, const EngineOptions& context_options, size_t num_contexts,
+       const std::vector<const model::Model*>& generation_models,
+       const EngineOptions& generation_options, const More& more) {
     std::vector<runtime::Engine*> engines;
     for (size_t i = 0; i < num_contexts; ++i) {
       context_engines_.push_back(std::make_unique<runtime::Engine>(context_model, context_options));
       engines.push_back(context_engines_.back().get());
     }
-    contexts = std::make_unique<runtime::ContextEngines>(engines, routing);
+    contexts = std::make_unique<runtime::ContextEngines>(engines, more.routing);
     engines.clear();
     for (const model::Model* const model : generation_models) {
       generation_engines_.push_back(std::make_unique<runtime::Engine>(*model, generation_options));
@@ -44,8 +52,9 @@ class Grid {
         engines, runtime::GenerationEngines::Common{.tokenizer = nullptr,
                                                     .contexts = contexts.get(),
                                                     .transfer_timeout = kLongTimeout,
-                                                    .routing = routing,
-                                                    .max_own_prefill = max_own_prefill});
+                                                    .routing = more.routing,
+                                                    .max_own_prefill = more.max_own_prefill,
+                                                    .max_retries = more.max_retries});
   }
   ~Grid() { Stop(); }
 
@@ -193,6 +202,43 @@ TEST_F(TinyGrid, AFailedGenerationCostsItsRequestsAndNoOthers) {
   EXPECT_EQ(grid.servers->failure(1), nullptr);
 }
 
+// While its requests have had some of their tokens.
+TEST_F(TinyGrid, WhatAFailedGenerationHadIsBegunAnewAndNothingToldTwice) {
+  FaultyModel faulty(*model_.model, {.iteration = 9, .before = [](const model::Batch&) {
+                                       throw std::runtime_error("broken");
+                                     }});
+  std::vector<runtime::Request> requests(6, PromptOf(30, 50));
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].sampling = {.temperature = 0.9, .seed = i, .num_logprobs = 1};
+    requests[i].index = i;
+  }
+  runtime::Engine engine(*model_.model, options_);
+  runtime::EngineLoop alone(engine, nullptr);
+  const Answers expected = RunAll(alone, requests);
+  Grid grid(*model_.model, options_, 2, {&faulty, model_.model.get()}, options_,
+            {.max_retries = 1});
+  EXPECT_EQ(grid.Run(requests).all(), expected.all());
+  EXPECT_EQ(grid.servers->num_retries(), 3);
+  EXPECT_FALSE(grid.servers->is_running(0));
+  grid.ExpectNothingLeft();
+}
+
+TEST_F(TinyGrid, PromptsOfAFailedContextAreComputedByAnother) {
+  std::atomic<bool> has_failed{false};  // the first one of them that computes
+  FaultyModel faulty(*model_.model, {.iteration = 0, .before = [&](const model::Batch&) {
+                                       if (!has_failed.exchange(true))
+                                         throw std::runtime_error("broken");
+                                     }});
+  const std::vector<runtime::Request> requests(4, PromptOf(30, 5));
+  runtime::Engine engine(*model_.model, options_);
+  runtime::EngineLoop alone(engine, nullptr);
+  const Answers expected = RunAll(alone, requests);
+  Grid grid(faulty, options_, 2, {model_.model.get()}, options_, {.max_retries = 1});
+  EXPECT_EQ(grid.Run(requests).all(), expected.all());
+  EXPECT_GT(grid.servers->num_retries(), 0);
+  EXPECT_TRUE(grid.contexts->is_any_running());
+}
+
 TEST_F(TinyGrid, WithoutAGenerationLeftTheCauseIsTold) {
   const auto broken = [](const model::Batch&) { throw std::runtime_error("broken"); };
   FaultyModel first(*model_.model, {.iteration = 1, .before = broken});
@@ -261,7 +307,7 @@ TEST_F(TinyGrid, TheEndReachesTheRequestsOfAllEngines) {
 TEST_F(TinyGrid, RequestsThatBeginAlikeGoToTheSameGeneration) {
   options_.prefix_cache = true;
   Grid grid(*model_.model, options_, 1, {model_.model.get(), model_.model.get()}, options_,
-            runtime::ServerRouting::kCacheAware);
+            {.routing = runtime::ServerRouting::kCacheAware});
   std::map<int64_t, size_t> server_of;
   for (const int64_t length : {100, 101, 101, 100, 100, 101}) {
     const size_t server = grid.ServerOf(PromptOf(length, 3));
@@ -273,7 +319,7 @@ TEST_F(TinyGrid, RequestsThatBeginAlikeGoToTheSameGeneration) {
 TEST_F(TinyGrid, AGenerationComputesTheRestOfAPromptThatItKnows) {
   options_.prefix_cache = true;
   Grid grid(*model_.model, options_, 1, {model_.model.get(), model_.model.get()}, options_,
-            runtime::ServerRouting::kCacheAware, 40);
+            {.routing = runtime::ServerRouting::kCacheAware, .max_own_prefill = 40});
   runtime::Engine engine(*model_.model, options_);
   runtime::EngineLoop alone(engine, nullptr);
   struct Turn {

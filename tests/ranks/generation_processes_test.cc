@@ -80,10 +80,16 @@ class GenerationProcess {
 // Two context servers, a generation server here, and one in a process of its own.
 class SeveralServers {
  public:
+  struct More {
+    runtime::ServerRouting routing = runtime::ServerRouting::kRoundRobin;
+    std::optional<int64_t> max_own_prefill = std::nullopt;
+    int32_t max_retries = 0;
+  };
   SeveralServers(const TestModel& context, const EngineOptions& context_options,
-                 const TestModel& generation, const EngineOptions& options,
-                 runtime::ServerRouting routing = runtime::ServerRouting::kRoundRobin,
-                 std::optional<int64_t> max_own_prefill = std::nullopt)
+                 const TestModel& generation, const EngineOptions& options)
+      : SeveralServers(context, context_options, generation, options, More{}) {}
+  SeveralServers(const TestModel& context, const EngineOptions& context_options,
+                 const TestModel& generation, const EngineOptions& options, const More& more)
       : contexts(Contexts(2, context, context_options)),
         other(contexts, generation, options),
         engine_(*generation.model, options) {
@@ -104,8 +110,9 @@ class SeveralServers {
         runtime::GenerationEngines::Common{.tokenizer = nullptr,
                                            .contexts = prompts.get(),
                                            .transfer_timeout = kLongTimeout,
-                                           .routing = routing,
-                                           .max_own_prefill = max_own_prefill},
+                                           .routing = more.routing,
+                                           .max_own_prefill = more.max_own_prefill,
+                                           .max_retries = more.max_retries},
         others);
   }
 
@@ -230,11 +237,25 @@ TEST_F(TinyFleet, AKilledGenerationCostsItsRequestsAndNoOthers) {
   }
 }
 
+TEST_F(TinyFleet, WhatAKilledGenerationHadIsBegunAnew) {
+  SeveralServers servers(model_, options_, model_, options_, {.max_retries = 1});
+  const std::vector<runtime::Request> requests(6, PromptOf(30, 200));
+  Answers answers(6);
+  servers.Submit(answers, requests);
+  servers.StepWhile([&] { return servers.num_other_deltas < 9; });
+  servers.other.Kill();
+  servers.StepWhile([&] { return servers.num_left > 0; });
+  runtime::Engine engine(*model_.model, options_);
+  runtime::EngineLoop alone(engine, nullptr);
+  EXPECT_EQ(answers.all(), RunAll(alone, requests).all());
+  EXPECT_EQ(servers.servers->num_retries(), 3);
+}
+
 // The second of two prompts that begin otherwise goes to the server elsewhere.
 TEST_F(TinyFleet, AGenerationElsewhereComputesTheRestOfAPromptThatItKnows) {
   options_.prefix_cache = true;
-  SeveralServers servers(model_, options_, model_, options_, runtime::ServerRouting::kCacheAware,
-                         40);
+  SeveralServers servers(model_, options_, model_, options_,
+                         {.routing = runtime::ServerRouting::kCacheAware, .max_own_prefill = 40});
   runtime::Engine engine(*model_.model, options_);
   runtime::EngineLoop alone(engine, nullptr);
   for (const int64_t turn : {0, 1}) {
