@@ -6,11 +6,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstring>
 #include <list>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -20,6 +22,7 @@
 #include "runtime/rank.h"
 #include "runtime/servers/block_service.h"
 #include "runtime/servers/context_server.h"
+#include "runtime/servers/remote_contexts.h"
 #include "support/rank_processes.h"
 #include "support/test_engine.h"
 
@@ -137,6 +140,17 @@ inline std::vector<std::unique_ptr<ContextProcess>> Contexts(size_t count, const
   for (size_t i = 0; i < count; ++i)
     contexts.push_back(std::make_unique<ContextProcess>(model, options, way));
   return contexts;
+}
+
+// Whether what server i says of itself comes to be so: it says it with its next message but one.
+template <class Condition>
+bool Becomes(const runtime::RemoteContexts& prompts, size_t i, Condition is_so) {
+  const auto no_later = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!is_so(prompts.figures()[i])) {
+    if (std::chrono::steady_clock::now() > no_later) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return true;
 }
 
 }  // namespace wideload::testing_support

@@ -134,8 +134,10 @@ class Serving(CliTest):
                     return server.post("/v1/completions", prompt="The history of the " * 100, max_tokens=100, ignore_eos=True, seed=i // 2,
                                        temperature=0.8)
                 with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                    os.kill(pids[victim], signal.SIGSTOP)  # so that what it has is not done before it dies
+                    server.wait_until(lambda: has_stopped(pids[victim]), "all of its threads stand still")
                     asked = [pool.submit(ask, i) for i in range(8)]
-                    server.wait_until(lambda: server.metric("handed_over_prompts_total") > 0, "a prompt is handed over")
+                    server.wait_until(lambda: server.metric("handed_over_prompts_total") == 4, "the other one has its own")
                     os.kill(pids[victim], signal.SIGKILL)
                     found = [answer.result() for answer in asked]
                 self.assertEqual([status for status, _ in found], [200] * 8, found)
@@ -164,6 +166,7 @@ class Serving(CliTest):
         for status, body in found:
             if status == 500:
                 self.assertIn("keys and values of the prompt could not be read: rank 0 of context server 0", body["error"]["message"])
+        server.wait_until(lambda: server.metric("context_up") == 1, "the dead server is known")
         self.assertEqual(ask(0)[0], 200)
         os.kill(pids[0], signal.SIGTERM)
         self.ended(server, pids)

@@ -172,7 +172,10 @@ TEST(GenerationProcesses, OfWhichOneIsHereGiveTheBitsOfOneEngine) {
                            OptionsOf(generation, sides.generation));
     const Answers answers = servers.Run(requests);
     const auto no_later = Clock::now() + std::chrono::seconds(20);
-    while (servers.servers->figures(1).kv_usage > 0 && Clock::now() < no_later)
+    const auto is_told = [](const runtime::EngineFigures& figures) {
+      return figures.hand_over.num_prompts > 0 && figures.kv_usage == 0;
+    };
+    while (!is_told(servers.servers->figures(1)) && Clock::now() < no_later)
       std::this_thread::yield();
     EXPECT_GT(servers.servers->figures(0).hand_over.num_prompts, 0);
     EXPECT_GT(servers.servers->figures(1).hand_over.num_prompts, 0);
@@ -195,16 +198,6 @@ class TinyFleet : public testing::Test {
       : model_(
             LoadTestModel(SourcePath("testdata/models/tiny-qwen3-moe"), compute::AutoKernelSet())),
         options_(OptionsOf(model_, 1)) {}
-  // What a server says of itself comes with its next message but one.
-  template <class Condition>
-  static bool Becomes(const runtime::RemoteContexts& prompts, size_t i, Condition is_so) {
-    const auto no_later = Clock::now() + std::chrono::seconds(20);
-    while (!is_so(prompts.figures()[i])) {
-      if (Clock::now() > no_later) return false;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return true;
-  }
 
   TestModel model_;
   EngineOptions options_;

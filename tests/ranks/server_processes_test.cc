@@ -147,7 +147,6 @@ class TinyServers : public testing::Test {
       : model_(
             LoadTestModel(SourcePath("testdata/models/tiny-qwen3-moe"), compute::AutoKernelSet())),
         options_(OptionsOf(model_, 1)) {}
-  // What a server says of itself comes with its next message but one.
   static bool BecomesIdle(const runtime::RemoteContexts& prompts, size_t i) {
     return Becomes(prompts, i, [](const runtime::ContextFigures& figures) {
       return figures.kv_usage == 0 && figures.num_held == 0;
@@ -162,15 +161,6 @@ class TinyServers : public testing::Test {
     return Becomes(prompts, i, [count](const runtime::ContextFigures& figures) {
       return figures.num_prompts >= count;
     });
-  }
-  template <class Condition>
-  static bool Becomes(const runtime::RemoteContexts& prompts, size_t i, Condition is_so) {
-    const auto no_later = Clock::now() + std::chrono::seconds(20);
-    while (!is_so(prompts.figures()[i])) {
-      if (Clock::now() > no_later) return false;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return true;
   }
 
   TestModel model_;
