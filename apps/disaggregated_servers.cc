@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/host.h"
 #include "base/log.h"
+#include "grammar/grammar_cache.h"
 #include "interrupt.h"
 #include "refusal.h"
 #include "runtime/generation_engines.h"
@@ -321,7 +322,18 @@ void ServerProcess::GenerateForFront() {
     RefuseOutputs(start);
     return options.max_seq_len;
   });
-  runtime::GenerationServer server(*session.engine, caches_, *to_front_, InterruptSignal);
+  std::unique_ptr<const tokenizer::Tokenizer> tokenizer;
+  std::unique_ptr<grammar::GrammarCache> grammars;
+  const auto own_grammars = [&]() -> grammar::GrammarCache& {
+    if (grammars) return *grammars;
+    tokenizer = std::make_unique<const tokenizer::Tokenizer>(
+        tokenizer::Tokenizer::FromFile(session.folder));
+    grammars = std::make_unique<grammar::GrammarCache>(
+        std::make_shared<const grammar::TokenTrie>(*tokenizer, session.config.vocab_size));
+    return *grammars;
+  };
+  runtime::GenerationServer server(*session.engine, caches_, *to_front_, own_grammars,
+                                   InterruptSignal);
   RunUnrecorded(session, [&] { world_.NoteOtherParts(server.Serve()); });
 }
 

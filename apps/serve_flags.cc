@@ -131,7 +131,7 @@ void FrontDoor::Open(const ServeFlags& flags, const Session& session,
            .root = session.folder,
            .vocab_size = session.config.vocab_size,
            .tokenizer = tokenizer.get(),
-           .grammars = std::make_shared<serve::GrammarCache>(
+           .grammars = std::make_shared<grammar::GrammarCache>(
                std::make_shared<const grammar::TokenTrie>(*tokenizer, session.config.vocab_size)),
            .chat_template = chat_template.get(),
            .template_variables = chat::SpecialTokens(session.folder),

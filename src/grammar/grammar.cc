@@ -133,6 +133,24 @@ int64_t Grammar::size_bytes() const {
                               calls.size() * sizeof(Call));
 }
 
+bool Grammar::is_sound() const {
+  const auto num_states = static_cast<int64_t>(states.size());
+  const auto is_state = [&](int32_t state) { return state >= 0 && state < num_states; };
+  const auto lie_within = [](int32_t first, int32_t count, size_t size) {
+    return first >= 0 && count >= 0 && int64_t{first} + count <= static_cast<int64_t>(size);
+  };
+  return num_states <= kMaxStates && is_state(entry) &&
+         std::ranges::all_of(states,
+                             [&](const State& state) {
+                               return lie_within(state.first_edge, state.num_edges, edges.size()) &&
+                                      lie_within(state.first_call, state.num_calls, calls.size());
+                             }) &&
+         std::ranges::all_of(edges, [&](const Edge& edge) { return is_state(edge.target); }) &&
+         std::ranges::all_of(calls, [&](const Call& call) {
+           return is_state(call.entry) && is_state(call.target);
+         });
+}
+
 ExpressionId GrammarBuilder::Add(Expression expression) {
   constexpr size_t kMaxExpressions = 1 << 17;
   if (expressions_.size() >= kMaxExpressions)

@@ -50,6 +50,9 @@ struct Grammar {
 
   // Bytes of memory.
   int64_t size_bytes() const;
+  // Whether all places that it names are there and it is within the limits, so that what comes from
+  // elsewhere can be used.
+  bool is_sound() const;
 };
 
 // A part of a text; of one builder.

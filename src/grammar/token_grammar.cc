@@ -1,6 +1,7 @@
 #include "grammar/token_grammar.h"
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 namespace wideload::grammar {
@@ -33,6 +34,11 @@ std::vector<int32_t> WidestStates(const Grammar& grammar, size_t count) {
   return states;
 }
 
+uint64_t NextId() {
+  static std::atomic<uint64_t> next{0};
+  return next.fetch_add(1, std::memory_order_relaxed);
+}
+
 }  // namespace
 
 int64_t TokenGrammar::StateTokens::size_bytes() const {
@@ -40,7 +46,8 @@ int64_t TokenGrammar::StateTokens::size_bytes() const {
 }
 
 TokenGrammar::TokenGrammar(Grammar grammar, std::shared_ptr<const TokenTrie> trie)
-    : grammar_(std::move(grammar)),
+    : id_(NextId()),
+      grammar_(std::move(grammar)),
       trie_(std::move(trie)),
       cache_(std::make_shared<Cache>(grammar_)) {
   constexpr size_t kNumPrepared = 8;

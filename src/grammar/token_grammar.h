@@ -30,6 +30,9 @@ class TokenGrammar {
   TokenGrammar& operator=(const TokenGrammar&) = delete;
 
   const TokenTrie& trie() const { return *trie_; }
+  const Grammar& grammar() const { return grammar_; }
+  // Of this object alone, in this process.
+  uint64_t id() const { return id_; }
 
   // What of its memory is dropped when it holds more, or all grammars of the vocabulary together
   // do: found again when needed.
@@ -63,6 +66,7 @@ class TokenGrammar {
   void AddByWalk(int32_t reading, TokenBits& bits);
   int32_t NextOf(int32_t reading, int32_t token);
 
+  const uint64_t id_;
   const Grammar grammar_;
   const std::shared_ptr<const TokenTrie> trie_;
   std::mutex mutex_;  // of all that follows

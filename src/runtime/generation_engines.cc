@@ -8,7 +8,6 @@ namespace wideload::runtime {
 GenerationEngines::GenerationEngines(std::span<Engine* const> engines, const Common& common,
                                      std::span<TokenEngine* const> others)
     : common_(common),
-      num_here_(engines.size()),
       router_(common.routing, ServerRouter::CapacityOf(engines.front()->options()),
               engines.size() + others.size()) {
   const auto add = [this](auto& engine) {
@@ -52,11 +51,8 @@ JobId GenerationEngines::Submit(Job job) {
 // With the request's mutex: what comes of it waits until it is noted where it is.
 void GenerationEngines::Give(const std::shared_ptr<Open>& open, JobId id) {
   std::vector<ServerRouter::Load> loads;
-  for (size_t i = 0; i < members_.size(); ++i) {
-    const bool can_take = i < num_here_ || open->job.request.grammar == nullptr;
-    loads.push_back(
-        {.is_running = can_take && members_[i]->is_running(), .num_open = members_[i]->num_open()});
-  }
+  for (const auto& member : members_)
+    loads.push_back({.is_running = member->is_running(), .num_open = member->num_open()});
   Job job = open->job;
   int64_t num_known = 0;
   // One that has ended says so itself.

@@ -45,8 +45,7 @@ class GenerationEngines final : public JobRunner {
   // Ends what is under way, with errors, and the threads.
   ~GenerationEngines() override;
 
-  // To the engine that the router chooses, for all of the request: with a grammar, which stays in
-  // this process, of those that are here.
+  // To the engine that the router chooses, until it fails.
   JobId Submit(Job job) override;
   void Cancel(JobId id) override;
   bool has_ended() const override;
@@ -90,7 +89,6 @@ class GenerationEngines final : public JobRunner {
 
   const Common common_;
   std::vector<std::unique_ptr<EngineThread>> members_;
-  size_t num_here_ = 0;  // the first ones of them
   ServerRouter router_;
   std::mutex mutex_;  // guards the next two
   JobId next_id_ = 0;

@@ -8,9 +8,9 @@
 #include "chat/chat_template.h"
 #include "checkpoint/generation_config.h"
 #include "checkpoint/memory_plan.h"
+#include "grammar/grammar_cache.h"
 #include "runtime/engine_loop.h"
 #include "serve/api_request.h"
-#include "serve/grammar_cache.h"
 #include "serve/message_reader.h"
 #include "tokenizer/tokenizer.h"
 
@@ -22,7 +22,7 @@ struct ServedModel {
   int64_t vocab_size = 0;
   runtime::EngineOptions engine;
   const tokenizer::Tokenizer* tokenizer = nullptr;
-  std::shared_ptr<GrammarCache> grammars;             // of its vocabulary
+  std::shared_ptr<grammar::GrammarCache> grammars;    // of its vocabulary
   const chat::ChatTemplate* chat_template = nullptr;  // null: it has none that can be used
   chat::Variables template_variables;                 // special tokens
   checkpoint::GenerationConfig generation;            // what requests do not say

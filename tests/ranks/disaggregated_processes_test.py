@@ -4,6 +4,7 @@ Usage: disaggregated_processes_test.py [unittest options]; WIDELOAD_PROGRAM name
 import concurrent.futures
 import os
 import pathlib
+import re
 import signal
 import sys
 import time
@@ -124,6 +125,24 @@ class Serving(CliTest):
         self.assertEqual(ask(0)[0], 200)
         os.kill(pids[0], signal.SIGTERM)
         self.ended(server, pids)
+
+    def test_grammars_are_kept_by_each_generation_server(self):
+        one = Server("--max-seq-len", 1024)
+        schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}, "maxItems": 3}}, "required": ["a"]}
+        asked = [{"prompt": "An object: ", "max_tokens": 40, "temperature": 0.8, "seed": seed, **form}
+                 for seed, form in ((1, {"guided_regex": "\\{[a-z]{3,9}\\}"}), (2, {"guided_json": schema}))]
+        expected = [one.post("/v1/completions", **fields)[1]["choices"] for fields in asked]
+        self.assertEqual(one.end(), 0)
+        server, pids = self.serving(3, self.file(1, generation="num_instances: 2"))
+        for fields, choices in zip(asked, expected):
+            for _ in range(3):  # by turns, and one that the server has had
+                self.assertEqual(server.post("/v1/completions", **fields)[1]["choices"], choices)
+        server.wait_until(lambda: server.metric("handed_over_prompts_total") == 6, "what a server says of itself comes late")
+        text = server.ask("GET", "/metrics")[2].decode()
+        taken = dict(re.findall(r'^wideload_generation_handed_over_prompts_total{.*generation="(\d)"} (\d+)$', text, re.M))
+        self.assertEqual(taken, {"0": "3", "1": "3"})
+        os.kill(pids[0], signal.SIGTERM)
+        self.assertEqual(self.ended(server, pids), 0, server.stderr())
 
     def test_what_a_dead_server_had_is_begun_anew(self):
         for victim, sides in ((1, {"generation": "max_batch_size: 16, num_instances: 2"}), (2, {"instances": 2})):

@@ -65,7 +65,10 @@ class GenerationProcess {
       runtime::ContextCaches caches;
       for (const auto& context : contexts) context->Attach(caches);
       runtime::Engine engine(*model.model, options);
-      runtime::GenerationServer server(engine, caches, socket);
+      const auto no_grammars = []() -> grammar::GrammarCache& {
+        throw std::runtime_error("no request here has a grammar");
+      };
+      runtime::GenerationServer server(engine, caches, socket, no_grammars);
       const bool are_all_there = server.Serve();
       return engine.scheduler().kv_usage() > 0 ? 4 : are_all_there ? kEndsWell : kEndsAlone;
     } catch (const std::exception&) {

@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <cstring>
 #include <iterator>
+#include <memory>
 #include <vector>
 
 #include "base/error.h"
+#include "grammar/json_schema.h"
 #include "runtime/servers/block_request.h"
 #include "runtime/servers/server_messages.h"
 
@@ -25,6 +27,7 @@ ServerMessage RightMessage(uint8_t choice) {
   message.job.request.prompt = {1, 2, 3};
   message.job.request.cache_salt = "salt";
   message.job.request.first_allowed = {7};
+  message.grammar = std::make_shared<const grammar::Grammar>(grammar::ChoiceGrammar({"ab", "c"}));
   message.delta.logprobs = {{.id = 1, .logprob = -1}};
   message.delta.prompt_logprobs = {{}, {{.id = 2, .logprob = -2}}};
   message.delta.error = "why";

@@ -16,8 +16,13 @@ constexpr std::chrono::milliseconds kStatePace{200};
 }  // namespace
 
 GenerationServer::GenerationServer(Engine& engine, const ContextCaches& caches,
-                                   MessageSocket& front, std::function<int()> pending_signal)
-    : engine_(engine), caches_(caches), front_(front), pending_signal_(std::move(pending_signal)) {
+                                   MessageSocket& front, Grammars grammars,
+                                   std::function<int()> pending_signal)
+    : engine_(engine),
+      caches_(caches),
+      front_(front),
+      grammars_(std::move(grammars)),
+      pending_signal_(std::move(pending_signal)) {
   reader_ = StartThread("generation", [this] { Receive(); });
 }
 
@@ -55,6 +60,10 @@ void GenerationServer::Receive() {
         is_end_said_ = true;
       } else if (message.kind == MessageKind::kBegin || message.kind == MessageKind::kGenerate ||
                  message.kind == MessageKind::kCancel) {
+        // Here rather than on the engine's thread: what it may begin with takes milliseconds.
+        if (message.grammar != nullptr)
+          message.job.request.grammar = grammars_().Get(fmt::format("{}", message.grammar_id),
+                                                        [&] { return *message.grammar; });
         const std::lock_guard lock(mutex_);
         inbox_.push_back(std::move(message));
       } else {

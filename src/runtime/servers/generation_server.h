@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/wait.h"
+#include "grammar/grammar_cache.h"
 #include "runtime/context_caches.h"
 #include "runtime/engine.h"
 #include "runtime/servers/message_socket.h"
@@ -21,10 +22,13 @@ namespace wideload::runtime {
 
 class GenerationServer {
  public:
+  // Grammars of the model's vocabulary; asked for the first time when a request has one.
+  using Grammars = std::function<grammar::GrammarCache&()>;
   // `engine`, of which nothing else is asked, `caches` of all context servers and `front`, the
-  // connection, must outlive it. `pending_signal`: as ContextServer's.
+  // connection, must outlive it. `grammars` is called on one thread, `pending_signal` as
+  // ContextServer's.
   GenerationServer(Engine& engine, const ContextCaches& caches, MessageSocket& front,
-                   std::function<int()> pending_signal = {});
+                   Grammars grammars, std::function<int()> pending_signal = {});
   ~GenerationServer();
 
   // Serves on the engine's thread until the front door says that no request follows. Returns
@@ -44,6 +48,7 @@ class GenerationServer {
   Engine& engine_;
   const ContextCaches& caches_;
   MessageSocket& front_;
+  const Grammars grammars_;
   std::function<int()> pending_signal_;
   EventWord wake_;
   uint32_t seen_ = 0;  // of wake_, when the inbox was taken last

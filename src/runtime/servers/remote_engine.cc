@@ -15,6 +15,14 @@ void SendMessage(MessageSocket& socket, const ServerMessage& message) {
   socket.Send(bytes);
 }
 
+void PutRequest(Request request, ServerMessage& message) {
+  if (request.grammar != nullptr) {
+    message.grammar = {request.grammar, &request.grammar->grammar()};
+    message.grammar_id = request.grammar->id();
+  }
+  message.job.request = std::move(request);
+}
+
 }  // namespace
 
 RemoteEngine::RemoteEngine(std::unique_ptr<MessageSocket> socket, std::string name,
@@ -36,17 +44,15 @@ void RemoteEngine::Stop(bool are_all_there) {
 }
 
 RequestId RemoteEngine::Submit(Request request) {
-  WIDELOAD_CHECK(request.grammar == nullptr, "a grammar for {}", name_);
   const RequestId id = next_id_++;
   ServerMessage message{.kind = MessageKind::kBegin, .id = id};
-  message.job.request = std::move(request);
+  PutRequest(std::move(request), message);
   ++num_open_;
   SendMessage(*socket_, message);
   return id;
 }
 
 RequestId RemoteEngine::SubmitComputed(Request request, ComputedPrompt prompt) {
-  WIDELOAD_CHECK(request.grammar == nullptr, "a grammar for {}", name_);
   const RequestId id = next_id_++;
   const CachedSequence& place = prompt.lease->prompt();
   ServerMessage message{.kind = MessageKind::kGenerate,
@@ -56,7 +62,7 @@ RequestId RemoteEngine::SubmitComputed(Request request, ComputedPrompt prompt) {
                         .number = place.server};
   message.delta.token = prompt.token;
   message.delta.num_cached_tokens = prompt.num_cached_tokens;
-  message.job.request = std::move(request);
+  PutRequest(std::move(request), message);
   {
     const std::lock_guard lock(mutex_);
     leases_.emplace(id, std::move(prompt.lease));

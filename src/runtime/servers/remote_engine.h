@@ -27,8 +27,7 @@ class RemoteEngine final : public TokenEngine {
   // Unless Stop was called the server finds the front door gone.
   ~RemoteEngine() override;
 
-  // Both without a grammar; of the first one nobody is told the logits of its prompt, nor when it
-  // was admitted.
+  // Nobody is told the logits of its prompt, nor when it was admitted.
   RequestId Submit(Request request) override;
   RequestId SubmitComputed(Request request, ComputedPrompt prompt) override;
   void Cancel(RequestId id) override;

@@ -144,6 +144,49 @@ void ReadEvents(ByteReader& reader, std::vector<Event>& events) {
   }
 }
 
+// Of Grammar::State, without a value that only some bytes have.
+struct StateOnWire {
+  int32_t first_edge = 0, num_edges = 0;
+  int32_t first_call = 0, num_calls = 0;
+  int32_t is_end = 0;
+};
+
+void WriteGrammar(const ServerMessage& message, ByteWriter& writer) {
+  writer.Put(static_cast<uint64_t>(message.grammar != nullptr));
+  if (message.grammar == nullptr) return;
+  const grammar::Grammar& grammar = *message.grammar;
+  std::vector<StateOnWire> states;
+  states.reserve(grammar.states.size());
+  for (const grammar::Grammar::State& state : grammar.states)
+    states.push_back({.first_edge = state.first_edge,
+                      .num_edges = state.num_edges,
+                      .first_call = state.first_call,
+                      .num_calls = state.num_calls,
+                      .is_end = state.is_end});
+  writer.Put(message.grammar_id);
+  writer.PutAll(std::span<const StateOnWire>(states));
+  writer.PutAll(std::span<const grammar::Grammar::Edge>(grammar.edges));
+  writer.PutAll(std::span<const grammar::Grammar::Call>(grammar.calls));
+  writer.Put(grammar.entry);
+}
+
+void ReadGrammar(ByteReader& reader, ServerMessage& message) {
+  if (reader.Take<uint64_t>() == 0) return;
+  const auto grammar = std::make_shared<grammar::Grammar>();
+  message.grammar_id = reader.Take<uint64_t>();
+  for (const StateOnWire& state : reader.TakeAll<StateOnWire>())
+    grammar->states.push_back({.first_edge = state.first_edge,
+                               .num_edges = state.num_edges,
+                               .first_call = state.first_call,
+                               .num_calls = state.num_calls,
+                               .is_end = state.is_end != 0});
+  TakeInto(reader, grammar->edges);
+  TakeInto(reader, grammar->calls);
+  grammar->entry = reader.Take<int32_t>();
+  if (!grammar->is_sound()) Throw(ErrorKind::kCorrupt, "a grammar that names what it has not");
+  message.grammar = grammar;
+}
+
 bool HasJob(MessageKind kind) {
   return kind == MessageKind::kBegin || kind == MessageKind::kGenerate;
 }
@@ -159,7 +202,10 @@ void WriteMessage(const ServerMessage& message, std::vector<std::byte>& bytes) {
   writer.Put(message.kind);
   writer.Put(message.number);
   writer.Put(message.id);
-  if (HasJob(message.kind)) WriteJob(message.job, writer);
+  if (HasJob(message.kind)) {
+    WriteJob(message.job, writer);
+    WriteGrammar(message, writer);
+  }
   if (HasDelta(message.kind)) WriteDelta(message, writer);
   if (message.kind == MessageKind::kFigures) writer.Put(message.figures);
   if (message.kind == MessageKind::kEvents) WriteEvents(message.events, writer);
@@ -174,7 +220,10 @@ ServerMessage ReadMessage(std::span<const std::byte> bytes) {
     Throw(ErrorKind::kCorrupt, "a message of kind {}", static_cast<int32_t>(message.kind));
   message.number = reader.Take<int32_t>();
   message.id = reader.Take<PromptId>();
-  if (HasJob(message.kind)) message.job = ReadJob(reader);
+  if (HasJob(message.kind)) {
+    message.job = ReadJob(reader);
+    ReadGrammar(reader, message);
+  }
   if (HasDelta(message.kind)) ReadDelta(reader, message);
   if (message.kind == MessageKind::kFigures) message.figures = reader.Take<ContextFigures>();
   if (message.kind == MessageKind::kEvents) ReadEvents(reader, message.events);

@@ -4,9 +4,11 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
+#include "grammar/grammar.h"
 #include "runtime/job_runner.h"
 #include "runtime/scheduler.h"
 
@@ -34,7 +36,7 @@ enum class MessageKind : int32_t {
 struct ServerMessage {
   MessageKind kind = MessageKind::kEnd;
   PromptId id = -1;                // of the first three, of kDelta and kGenerate
-  Job job;                         // of kBegin and kGenerate; without a sink and a grammar
+  Job job;                         // of kBegin and kGenerate; without a sink, a grammar as below
   Delta delta;                     // of kDelta and kGenerate; without a lease
   bool has_lease = false;          // of kDelta: blocks wait to be fetched, those of
   int32_t group = 0;               // this group of the context server, likewise of kGenerate
@@ -45,6 +47,10 @@ struct ServerMessage {
   ContextFigures figures;     // of kFigures
   std::vector<Event> events;  // of kEvents; their ids are PromptIds
   EngineFigures engine;       // of kEngineFigures
+  // Of kBegin and kGenerate to a generation server: that of the request; null: it has none. Two
+  // with the same number are the same.
+  std::shared_ptr<const grammar::Grammar> grammar;
+  uint64_t grammar_id = 0;
 };
 
 // `bytes` is overwritten.

@@ -2,7 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <memory>
+#include <tuple>
+#include <utility>
+
 #include "base/error.h"
+#include "grammar/json_schema.h"
 
 namespace wideload::runtime {
 namespace {
@@ -114,6 +120,52 @@ TEST(ServerMessages, KeepWhatAGenerationServerIsGivenAndWhatItTells) {
 
   const EngineFigures figures{.num_running = 3, .kv_usage = 0.5, .hand_over = {.num_bytes = 7}};
   EXPECT_EQ(Again({.kind = MessageKind::kEngineFigures, .engine = figures}).engine, figures);
+}
+
+TEST(ServerMessages, KeepTheGrammarOfARequest) {
+  EXPECT_EQ(Again({.kind = MessageKind::kGenerate}).grammar, nullptr);
+  const auto grammar = std::make_shared<const grammar::Grammar>(grammar::ObjectGrammar());
+  ASSERT_FALSE(grammar->calls.empty());
+  const ServerMessage again =
+      Again({.kind = MessageKind::kGenerate, .grammar = grammar, .grammar_id = 8});
+  EXPECT_EQ(again.grammar_id, 8U);
+  ASSERT_NE(again.grammar, nullptr);
+  EXPECT_EQ(again.grammar->entry, grammar->entry);
+  ASSERT_EQ(again.grammar->states.size(), grammar->states.size());
+  for (size_t i = 0; i < grammar->states.size(); ++i) {
+    const auto &is = again.grammar->states[i], &was = grammar->states[i];
+    EXPECT_EQ(std::pair(is.first_edge, is.num_edges), std::pair(was.first_edge, was.num_edges));
+    EXPECT_EQ(std::pair(is.first_call, is.num_calls), std::pair(was.first_call, was.num_calls));
+    EXPECT_EQ(is.is_end, was.is_end);
+  }
+  const auto edge = [](const grammar::Grammar::Edge& e) {
+    return std::tuple(e.first, e.last, e.target);
+  };
+  ASSERT_EQ(again.grammar->edges.size(), grammar->edges.size());
+  for (size_t i = 0; i < grammar->edges.size(); ++i)
+    EXPECT_EQ(edge(again.grammar->edges[i]), edge(grammar->edges[i]));
+  ASSERT_EQ(again.grammar->calls.size(), grammar->calls.size());
+  for (size_t i = 0; i < grammar->calls.size(); ++i) {
+    EXPECT_EQ(again.grammar->calls[i].entry, grammar->calls[i].entry);
+    EXPECT_EQ(again.grammar->calls[i].target, grammar->calls[i].target);
+  }
+}
+
+TEST(ServerMessages, RefuseAGrammarThatNamesWhatItHasNot) {
+  const auto refused = [](const auto& spoil) {
+    const auto grammar = std::make_shared<grammar::Grammar>(grammar::ObjectGrammar());
+    spoil(*grammar);
+    EXPECT_THROW(Again({.kind = MessageKind::kBegin, .grammar = grammar}), Error);
+  };
+  using grammar::Grammar;
+  refused([](Grammar& g) { g.entry = static_cast<int32_t>(g.states.size()); });
+  refused([](Grammar& g) { g.edges[0].target = -1; });
+  refused([](Grammar& g) { g.calls[0].entry = static_cast<int32_t>(g.states.size()); });
+  refused([](Grammar& g) { g.calls[0].target = -1; });
+  refused([](Grammar& g) { g.states[0].num_edges = static_cast<int32_t>(g.edges.size()) + 1; });
+  refused([](Grammar& g) { g.states[0].first_edge = -1; });
+  refused([](Grammar& g) { g.states[0].num_calls = INT32_MAX; });
+  refused([](Grammar& g) { g.states.resize(grammar::kMaxStates + 1); });
 }
 
 TEST(ServerMessages, ThatEndTooSoonOrSayNoKindAreRefused) {

@@ -1,9 +1,9 @@
-#include "serve/grammar_cache.h"
+#include "grammar/grammar_cache.h"
 
-namespace wideload::serve {
+namespace wideload::grammar {
 
-std::shared_ptr<grammar::TokenGrammar> GrammarCache::Get(
-    const std::string& key, const std::function<grammar::Grammar()>& make) {
+std::shared_ptr<TokenGrammar> GrammarCache::Get(const std::string& key,
+                                                const std::function<Grammar()>& make) {
   {
     const std::lock_guard lock(mutex_);
     const auto found = places_.find(key);
@@ -13,7 +13,7 @@ std::shared_ptr<grammar::TokenGrammar> GrammarCache::Get(
     }
   }
   // Two that ask at once may both make it; nobody waits for another's.
-  auto made = std::make_shared<grammar::TokenGrammar>(make(), tokens_);
+  auto made = std::make_shared<TokenGrammar>(make(), tokens_);
   const std::lock_guard lock(mutex_);
   if (key.size() > kMaxKeyBytes || places_.contains(key)) return made;
   kept_.emplace_front(key, made);
@@ -25,4 +25,4 @@ std::shared_ptr<grammar::TokenGrammar> GrammarCache::Get(
   return made;
 }
 
-}  // namespace wideload::serve
+}  // namespace wideload::grammar
