@@ -33,7 +33,7 @@ class BenchRun;
 struct BenchCommand {
   EngineFlags engine;
   SamplingFlags sampling;
-  std::string model_name, model_path;  // before the command's name, as trtllm-bench has them
+  BenchModel model;
   std::string dataset, output, report_json, report, iteration_log;
   int64_t concurrency = 64, num_requests = 0, warmup = 0;
   std::vector<int32_t> eos_ids;
@@ -295,7 +295,7 @@ void BenchCommand::Report(const Session& session, const std::vector<DatasetRow>&
   else
     std::cout << summary << "\n";
   Json json = ReportJson(session, figures, static_cast<int64_t>(finished.size()));
-  if (!model_name.empty() && !model_path.empty()) json["engine"]["model"] = model_name;
+  if (!model.name.empty() && !model.path.empty()) json["engine"]["model"] = model.name;
   json["exchange"] = ExchangeJson(session, run.exchange());
   if (session.engine->scheduler().has_prefix_cache())
     json["prefix_cache"] = {{"queried_tokens", run.prefixes().num_queries},
@@ -324,8 +324,7 @@ void BenchCommand::ReportFailed(const std::vector<DatasetRow>& rows, const Bench
 }
 
 void BenchCommand::Run(runtime::ProcessWorld* world) {
-  TakeModelFolder(model_path.empty() ? model_name : model_path,
-                  model_path.empty() ? "bench --model" : "bench --model-path", engine);
+  TakeModelFolder(model.folder(), model.flag(), engine);
   if (eos_ids == std::vector<int32_t>{-1}) eos_ids.clear();
   CheckFlags();
   CatchInterrupts();
@@ -369,15 +368,16 @@ void AddBench(Command program) {
   const Command group = program.Subcommand("bench", "measure serving");
   group.RequireSubcommand();
   AddBenchServe(group);
-  AddBenchPrepareDataset(group);
   const Command command =
       group.Subcommand("throughput", "run the requests of a dataset and report tokens per second");
   BenchCommand& bench = RunsOnRanks<BenchCommand>(command);
+  AddBenchPrepareDataset(group, bench.model);
+  const std::vector<std::string> have_models = {"throughput", "prepare-dataset"};
   group
-      .Add("--model", bench.model_name,
+      .Add("--model", bench.model.name,
            "name of the model in the report; its folder where there is no --model-path")
-      .GroupOf("throughput");
-  group.Add("--model-path", bench.model_path, "folder of the model").GroupOf("throughput");
+      .GroupOf(have_models);
+  group.Add("--model-path", bench.model.path, "folder of the model").GroupOf(have_models);
   AddEngineFlags(command, bench.engine);
   AddBackendFlag(command);
   AddSamplingFlags(command, bench.sampling);

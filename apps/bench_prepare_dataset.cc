@@ -2,6 +2,7 @@
 // prepares them.
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <random>
 
 #include "base/error.h"
@@ -17,21 +18,48 @@
 namespace wideload::apps {
 namespace {
 
+// What trtllm-bench has before the name of a kind of rows.
+struct DatasetFlags {
+  std::string output;
+  bool to_stdout = false;
+  std::optional<int64_t> seed;
+
+  void Run() const {}
+};
+
 // Where the tokens come from, and where rows go.
 struct PrepareFlags {
-  std::string model, output = "-";
+  std::string model{}, output = "-";
+  const BenchModel* bench_model = nullptr;  // what stands before
+  const DatasetFlags* dataset = nullptr;
 
-  std::string folder() const { return model.empty() ? EmbeddedModelFolder() : model; }
+  // The folder and the file. Errors: kInvalid for what is told twice.
+  void Resolve();
+  const std::string& folder() const { return model; }
   tokenizer::Tokenizer tokenizer() const { return tokenizer::Tokenizer::FromFile(folder()); }
 };
+
+void PrepareFlags::Resolve() {
+  if (!model.empty() && !bench_model->folder().empty())
+    Throw(ErrorKind::kInvalid, "the model is {} by --model and {} by {}; give one of the two",
+          model, bench_model->folder(), bench_model->flag());
+  if (model.empty()) model = bench_model->folder();
+  if (model.empty()) model = EmbeddedModelFolder();
+  const bool has_file = !dataset->output.empty();
+  if (has_file + dataset->to_stdout + (output != "-") > 1)
+    Throw(ErrorKind::kInvalid, "where the rows go is told more than once; give one --output");
+  if (has_file) output = dataset->output;
+}
+
+constexpr uint64_t kSeed = 420;  // trtllm-bench's
 
 struct TokenNormDistCommand {
   PrepareFlags prepare;
   int64_t num_requests = 0, input_mean = 0, output_mean = 0;
   double input_stdev = 0, output_stdev = 0;
-  uint64_t seed = 420;
+  uint64_t seed = kSeed;
 
-  void Run() const;
+  void Run();
 };
 
 struct PrepareChatCommand {
@@ -39,7 +67,7 @@ struct PrepareChatCommand {
   std::string chat_template, input = "-";
   std::optional<int64_t> output_len;
 
-  void Run() const;
+  void Run();
 };
 
 std::string RowLine(size_t index, const std::vector<int32_t>& ids, int64_t output_tokens) {
@@ -47,7 +75,12 @@ std::string RowLine(size_t index, const std::vector<int32_t>& ids, int64_t outpu
                      fmt::join(ids, ","), output_tokens);
 }
 
-void TokenNormDistCommand::Run() const {
+void TokenNormDistCommand::Run() {
+  prepare.Resolve();
+  if (prepare.dataset->seed) {
+    if (seed != kSeed) Throw(ErrorKind::kInvalid, "--random-seed is given twice");
+    seed = static_cast<uint64_t>(*prepare.dataset->seed);
+  }
   CheckFiles({Reads("--model", prepare.folder()), Writes("--output", prepare.output)});
   CheckWritable(prepare.output);
   const std::vector<int32_t> allowed = TextIds(prepare.tokenizer());
@@ -89,7 +122,8 @@ Turns ReadTurns(const JsonFields& fields, const std::string& place,
   return turns;
 }
 
-void PrepareChatCommand::Run() const {
+void PrepareChatCommand::Run() {
+  prepare.Resolve();
   CheckFiles({Reads("--model", prepare.folder()), Reads("--chat-template", chat_template),
               Reads("--input", input), Writes("--output", prepare.output)});
   CheckWritable(prepare.output);
@@ -131,10 +165,11 @@ void AddPrepareFlags(Command command, PrepareFlags& flags) {
       .ShowDefault();
 }
 
-void AddTokenNormDist(Command group) {
+void AddTokenNormDist(Command group, const PrepareFlags& before) {
   const Command command = group.Subcommand(
       "token-norm-dist", "random tokens; lengths of a normal distribution, at least 1");
   TokenNormDistCommand& prepare = command.Runs<TokenNormDistCommand>(&TokenNormDistCommand::Run);
+  prepare.prepare = before;
   AddPrepareFlags(command, prepare.prepare);
   command.Add("--num-requests", prepare.num_requests, "rows").Range(1, 1e7).Required();
   command.Add("--input-mean", prepare.input_mean, "tokens of prompts").Range(1, 1e7).Required();
@@ -144,10 +179,11 @@ void AddTokenNormDist(Command group) {
   command.Add("--random-seed,--seed", prepare.seed, "of lengths and tokens").ShowDefault();
 }
 
-void AddPrepareChat(Command group) {
+void AddPrepareChat(Command group, const PrepareFlags& before) {
   const Command command = group.Subcommand(
       "chat", "conversations through the model's chat template, up to their last answer");
   PrepareChatCommand& prepare = command.Runs<PrepareChatCommand>(&PrepareChatCommand::Run);
+  prepare.prepare = before;
   AddPrepareFlags(command, prepare.prepare);
   AddChatTemplateFlag(command, prepare.chat_template);
   command.Add("-i,--input", prepare.input,
@@ -160,12 +196,22 @@ void AddPrepareChat(Command group) {
 
 }  // namespace
 
-void AddBenchPrepareDataset(Command bench) {
+void AddBenchPrepareDataset(Command bench, const BenchModel& model) {
   const Command group =
       bench.Subcommand("prepare-dataset", "write rows for bench throughput and bench serve");
   group.RequireSubcommand();
-  AddTokenNormDist(group);
-  AddPrepareChat(group);
+  DatasetFlags& flags = group.Runs<DatasetFlags>(&DatasetFlags::Run);
+  const PrepareFlags before{.bench_model = &model, .dataset = &flags};
+  AddTokenNormDist(group, before);
+  AddPrepareChat(group, before);
+  const std::vector<std::string> all = {"token-norm-dist", "chat"};
+  group.Add("-o,--output", flags.output, "JSON lines to write, as --output of the kind")
+      .GroupOf(all);
+  group.Add("--stdout", flags.to_stdout, "write them to standard output, as without --output")
+      .GroupOf(all);
+  group.Add("--random-seed", flags.seed, "as --random-seed of the kind")
+      .NonNegative()
+      .GroupOf({"token-norm-dist"});
 }
 
 }  // namespace wideload::apps

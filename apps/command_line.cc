@@ -38,8 +38,13 @@ std::string WithUnderscores(const std::string& names) {
   return all;
 }
 
-// The title under which a group lists the options of one of its commands.
-std::string OptionsOf(const std::string& command) { return "Options of " + command; }
+// The title under which a group lists the options of some of its commands.
+const std::string kOptionsOf = "Options of ";
+bool IsTitleFor(const std::string& title, const std::string& command) {
+  if (!title.starts_with(kOptionsOf)) return false;
+  const std::string commands = ", " + title.substr(kOptionsOf.size()) + ",";
+  return commands.find(", " + command + ",") != std::string::npos;
+}
 
 // The subcommand that was reached, the program itself if none.
 const CLI::App& Reached(const CLI::App& app) {
@@ -212,18 +217,22 @@ Option Command::AddSwitch(const std::string& names, const std::function<void(boo
   return Option(app_->add_flag_function(WithUnderscores(names), take, help), nullptr);
 }
 
-Option Option::GroupOf(const std::string& command) const { return Group(OptionsOf(command)); }
+Option Option::GroupOf(const std::vector<std::string>& commands) const {
+  return Group(fmt::format("{}{}", kOptionsOf, fmt::join(commands, ", ")));
+}
 
 // A command runs when none of its subcommands was named; these do not take its options, but for
 // those that it has for them.
 void Command::OnRun(std::function<void()> run) const {
   app_->callback([app = app_, run = std::move(run)] {
     if (!app->get_subcommands().empty()) return;
-    for (const CLI::App* above = app->get_parent(); above != nullptr; above = above->get_parent())
-      for (const CLI::Option* option : above->get_options())
-        if (option->count() > 0 && option->get_group() != OptionsOf(app->get_name()))
+    for (const CLI::App* below = app; below->get_parent() != nullptr; below = below->get_parent()) {
+      const CLI::App& above = *below->get_parent();
+      for (const CLI::Option* option : above.get_options())
+        if (option->count() > 0 && !IsTitleFor(option->get_group(), below->get_name()))
           Throw(ErrorKind::kInvalid, "{} is an option of {}, not of {} {}", option->get_name(),
-                above->get_name(), above->get_name(), app->get_name());
+                above.get_name(), above.get_name(), below->get_name());
+    }
     run();
   });
 }

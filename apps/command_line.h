@@ -32,8 +32,8 @@ class Option {
   Option OneValueEach() const;                 // of a vector: the option is repeated for each value
   Option ShowDefault() const;                  // the help tells the value that the variable has now
   Option Group(std::string_view title) const;  // the help lists it under this title
-  // Of a group of commands: it stands before the name of this one, and is for it alone.
-  Option GroupOf(const std::string& command) const;
+  // Of a group of commands: it stands before the name of one of these, and is for them alone.
+  Option GroupOf(const std::vector<std::string>& commands) const;
 
  private:
   friend class Command;

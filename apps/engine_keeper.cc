@@ -1,9 +1,11 @@
 #include "engine_keeper.h"
 
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <optional>
+#include <random>
 #include <thread>
 
 #include "base/error.h"
@@ -32,10 +34,19 @@ EngineKeeper::EngineKeeper(serve::Front& front, EngineProcess process)
 
 EngineKeeper::~EngineKeeper() = default;
 
+// With a socket of its own: ranks of the last one may live a moment longer than their launcher.
+void EngineKeeper::StartProcess() {
+  std::random_device random;
+  socket_ = {fmt::format("wideload.{}.{:08x}{:08x}", ::getpid(), random(), random())};
+  std::vector<std::string> argv = process_.argv;
+  argv.insert(argv.end(), {"--engine-socket", socket_.name});
+  child_ = std::make_unique<ChildProcess>(argv);
+}
+
 bool EngineKeeper::Start() {
-  child_ = std::make_unique<ChildProcess>(process_.argv);
+  StartProcess();
   bool is_told = false;
-  while (!serve::IsListening(process_.socket)) {
+  while (!serve::IsListening(socket_)) {
     if (InterruptSignal() != 0 && !std::exchange(is_told, true)) child_->Signal(SIGTERM);
     if (const std::optional<int> status = child_->Poll()) {
       if (IsSuccess(*status)) return false;
@@ -45,7 +56,7 @@ bool EngineKeeper::Start() {
     }
     std::this_thread::sleep_for(kRest);
   }
-  front_.SetUp();
+  front_.SetUp(socket_);
   return true;
 }
 
@@ -58,8 +69,8 @@ bool EngineKeeper::Look() {
       return false;
     }
     Restart(*status);
-  } else if (!front_.is_up() && serve::IsListening(process_.socket)) {
-    front_.SetUp();
+  } else if (!front_.is_up() && serve::IsListening(socket_)) {
+    front_.SetUp(socket_);
     if (ended_ != RestartBudget::Clock::time_point()) {
       const std::chrono::duration<double> away =
           RestartBudget::Clock::now() - std::exchange(ended_, {});
@@ -81,7 +92,7 @@ void EngineKeeper::Restart(int status) {
       end, budget_.used(), process_.max_restarts, kRestartWindow.count());
   if (ended_ == RestartBudget::Clock::time_point()) ended_ = now;
   front_.CountRestart();
-  child_ = std::make_unique<ChildProcess>(process_.argv);
+  StartProcess();
 }
 
 void EngineKeeper::End(std::chrono::milliseconds longest) {

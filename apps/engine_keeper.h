@@ -33,9 +33,8 @@ class RestartBudget {
 
 // What the engine's process is.
 struct EngineProcess {
-  std::vector<std::string> argv;
-  serve::LocalSocket socket;  // on which it answers once it has loaded
-  int32_t max_restarts = 5;   // within kRestartWindow
+  std::vector<std::string> argv;  // without the socket on which it answers once it has loaded
+  int32_t max_restarts = 5;       // within kRestartWindow
 };
 
 inline constexpr std::chrono::minutes kRestartWindow{10};
@@ -60,11 +59,13 @@ class EngineKeeper {
 
  private:
   bool HasEndedWell() const { return child_ == nullptr; }
+  void StartProcess();
   void Restart(int status);
 
   serve::Front& front_;
   EngineProcess process_;
   RestartBudget budget_;
+  serve::LocalSocket socket_;               // of the process
   std::unique_ptr<ChildProcess> child_;     // null: it has ended as it was asked to
   RestartBudget::Clock::time_point ended_;  // the last time
 };

@@ -92,11 +92,9 @@ void ServeCommand::CheckFront() const {
 
 void ServeCommand::RunFrontProcess() const {
   serve::HttpServer http = Listen();
-  const serve::LocalSocket socket = NewEngineSocket();
   RunFront(
-      http, {.engine = socket, .keys = front.Keys(), .max_waiting = front.max_open_requests},
-      {.argv = EngineArguments(launcher, socket), .socket = socket, .max_restarts = max_restarts},
-      front.DrainTime(), [&] {
+      http, {.keys = front.Keys(), .max_waiting = front.max_open_requests},
+      {.argv = EngineArguments(launcher), .max_restarts = max_restarts}, front.DrainTime(), [&] {
         LogServing(front.ModelName(engine.model.empty() ? EmbeddedModelFolder() : engine.model),
                    http);
       });

@@ -1,9 +1,6 @@
 #include "serve_front.h"
 
-#include <unistd.h>
-
 #include <filesystem>
-#include <random>
 #include <sstream>
 #include <thread>
 
@@ -42,13 +39,7 @@ void Run(serve::Front& front, serve::HttpServer& http, EngineKeeper& keeper,
 
 }  // namespace
 
-serve::LocalSocket NewEngineSocket() {
-  std::random_device random;
-  return {fmt::format("wideload.{}.{:08x}{:08x}", ::getpid(), random(), random())};
-}
-
-std::vector<std::string> EngineArguments(const std::string& launcher,
-                                         const serve::LocalSocket& socket) {
+std::vector<std::string> EngineArguments(const std::string& launcher) {
   std::vector<std::string> argv;
   std::istringstream words(launcher);
   for (std::string word; words >> word;) argv.push_back(word);
@@ -59,7 +50,6 @@ std::vector<std::string> EngineArguments(const std::string& launcher,
   std::istringstream given(line);
   std::string word;
   for (std::getline(given, word, '\0'); std::getline(given, word, '\0');) argv.push_back(word);
-  argv.insert(argv.end(), {"--engine-socket", socket.name});
   return argv;
 }
 

@@ -11,14 +11,9 @@
 
 namespace wideload::apps {
 
-// A name for the socket between the two that no other run has.
-serve::LocalSocket NewEngineSocket();
-
-// The command line of the engine's process: that of this process, for the engine behind `socket`,
-// after `launcher`, words that are separated by blanks and start a program as the ranks of a run;
-// empty: it is started by itself.
-std::vector<std::string> EngineArguments(const std::string& launcher,
-                                         const serve::LocalSocket& socket);
+// The command line of the engine's process: that of this process, after `launcher`, words that are
+// separated by blanks and start a program as the ranks of a run; empty: it is started by itself.
+std::vector<std::string> EngineArguments(const std::string& launcher);
 
 // Starts the engine, then answers on `http` until SIGTERM or SIGINT, or until the engine ends as it
 // was asked to; requests under way get `drain_time`. `started` is called once requests are taken.

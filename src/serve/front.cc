@@ -97,7 +97,7 @@ void Front::ForwardOrWait(const OpenPtr& open) {
 void Front::Forward(const OpenPtr& open) {
   ++open->num_tries;
   open->call = client_.Ask(
-      options_.engine, open->request(),
+      engine_, open->request(),
       {.whole = [this, open](HttpResponse response) { TakeWhole(open, std::move(response)); },
        .begun = [open](const std::string& type) { open->content_type = type; },
        .piece = [this, open](std::string_view piece) { TakePiece(*open, piece); },
@@ -169,9 +169,11 @@ void Front::Close(const OpenPtr& open) {
   --num_open_;
 }
 
-void Front::SetUp() {
+void Front::SetUp(const LocalSocket& engine) {
   is_up_ = true;
-  client_.Post([this] {
+  // What is sent to the last one meanwhile comes back by TakeLoss.
+  client_.Post([this, engine] {
+    engine_ = engine;
     for (const auto& [number, open] : std::exchange(waiting_, {})) ForwardOrWait(open);
   });
 }

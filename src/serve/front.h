@@ -17,7 +17,6 @@ namespace wideload::serve {
 
 // What it is made of.
 struct FrontOptions {
-  LocalSocket engine;         // where the engine's process answers, as Serve does
   ApiKeys keys;               // that clients may show; the engine's process looks at them, too
   int64_t max_waiting = 256;  // requests that wait for an engine; more are answered with 429
 };
@@ -35,8 +34,8 @@ class Front {
   // For the HTTP server.
   HttpHandlers Handlers();
 
-  // An engine answers; what waits for one is sent to it in order of arrival.
-  void SetUp();
+  // An engine answers there, as Serve does; what waits for one is sent to it in order of arrival.
+  void SetUp(const LocalSocket& engine);
   // None does: it has ended.
   void SetDown();
   // What SetUp and SetDown have said, or a connection that broke.
@@ -76,6 +75,7 @@ class Front {
   uint64_t next_number_ = 0;
   std::map<uint64_t, OpenPtr> open_;     // all that are not answered, by arrival
   std::map<uint64_t, OpenPtr> waiting_;  // those that no engine has
+  LocalSocket engine_;                   // the last one that was up
   LocalClient client_;                   // the last member: its thread uses the others
 };
 

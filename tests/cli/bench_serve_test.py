@@ -12,7 +12,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from cli_support import CliTest, run  # noqa: E402
+from cli_support import EMBEDDED, CliTest, run  # noqa: E402
 from serve_support import Server  # noqa: E402
 
 
@@ -88,6 +88,17 @@ class PrepareDataset(CliTest):
         lengths = [len(row["input_ids"]) for row in rows]
         self.assertAlmostEqual(sum(lengths) / 400, 50, delta=2)  # 4 standard deviations of the mean
         self.assertGreater(len(set(lengths)), 20)
+
+    def test_the_line_of_trtllm_bench_runs(self):
+        lengths = ("token-norm-dist", "--num-requests=5", "--input-mean=9", "--output-mean=4", "--input-stdev=0", "--output-stdev=0")
+        rows = self.rows_of(*lengths, "--random-seed", 7)
+        file = self.folder / "rows.jsonl"
+        self.good("bench", "--model", "NAME", "--model_path", EMBEDDED, "prepare-dataset", "--output", file, "--random-seed", 7, *lengths)
+        self.assertEqual([json.loads(line) for line in file.read_text().splitlines()], rows)
+        self.assertEqual(self.rows_of("--stdout", "--random-seed", 7, *lengths), rows)
+        self.refused(("bench", "--model", "a", "prepare-dataset", *lengths, "--model", "b"), "b by --model and a by bench --model")
+        self.refused(("bench", "prepare-dataset", "--stdout", *lengths, "--output", file), "more than once")
+        self.refused(("bench", "prepare-dataset", "--random-seed", 1, "chat"), "--random-seed is an option of prepare-dataset")
 
     def test_conversations_go_through_the_template_up_to_their_last_answer(self):
         asked = [{"role": "user", "content": "Who are you?"}]

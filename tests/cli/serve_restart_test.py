@@ -124,6 +124,18 @@ class Restart(CliTest):
         self.assertEqual(server.process.wait(TIMEOUT_S), RUN_FAILED)
         self.assertIn("error: the engine has failed again (signal 9 (Killed)) after 2 restarts within 10 minutes", server.stderr())
 
+    def test_ranks_that_outlive_their_launcher_do_not_keep_the_next_engine_from_its_place(self):
+        launcher = pathlib.Path(self.path("launcher", '#!/bin/sh\n"$@" &\nwait\n'))
+        launcher.chmod(0o755)
+        server = self.server("--launcher", launcher)
+        left = children(server.engine())[0]
+        self.addCleanup(os.kill, left, signal.SIGKILL)
+        server.kill_engine()
+        server.wait_until(lambda: "the engine answers again" in server.stderr(), "the engine has not come back")
+        self.assertEqual(server.post("/v1/completions", **question(1))[0], 200)
+        self.assertEqual(server.metric("engine_restarts_total"), 1)
+        self.addCleanup(os.kill, children(server.engine())[0], signal.SIGKILL)
+
     def test_the_engine_does_not_outlive_its_front(self):
         server = self.server()
         engine = server.engine()
