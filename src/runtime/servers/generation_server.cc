@@ -60,10 +60,7 @@ void GenerationServer::Receive() {
         is_end_said_ = true;
       } else if (message.kind == MessageKind::kBegin || message.kind == MessageKind::kGenerate ||
                  message.kind == MessageKind::kCancel) {
-        // Here rather than on the engine's thread: what it may begin with takes milliseconds.
-        if (message.grammar != nullptr)
-          message.job.request.grammar = grammars_().Get(fmt::format("{}", message.grammar_id),
-                                                        [&] { return *message.grammar; });
+        TakeGrammar(message);
         const std::lock_guard lock(mutex_);
         inbox_.push_back(std::move(message));
       } else {
@@ -77,6 +74,13 @@ void GenerationServer::Receive() {
   }
   is_front_gone_ = true;
   wake_.Increment();
+}
+
+// Not on the engine's thread: what it may begin with takes milliseconds.
+void GenerationServer::TakeGrammar(ServerMessage& message) {
+  if (message.grammar == nullptr) return;
+  const auto own = [&] { return *message.grammar; };
+  message.job.request.grammar = grammars_().Get(fmt::format("{}", message.grammar_id), own);
 }
 
 void GenerationServer::TakeInbox() {

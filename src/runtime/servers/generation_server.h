@@ -38,6 +38,7 @@ class GenerationServer {
 
  private:
   void Receive();
+  void TakeGrammar(ServerMessage& message);
   void TakeInbox();
   void Begin(ServerMessage message);
   void Note(PromptId told_id, RequestId id);
