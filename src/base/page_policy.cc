@@ -21,6 +21,7 @@ namespace {
 constexpr int kMaxIds = 4096;  // of nodes and cores; what is above is no machine
 constexpr const char* kNodeFolder = "/sys/devices/system/node";
 constexpr int kCollapse = 25;  // MADV_COLLAPSE, since Linux 6.1
+constexpr size_t kHugePage = size_t{2} << 20;
 
 std::string FirstLine(const std::string& path) {
   std::ifstream in(path);
@@ -51,6 +52,16 @@ std::vector<int> NodesOfAllowedCores() {
     if (std::ranges::any_of(cores, IsAllowed)) nodes.push_back(node);
   }
   return nodes;
+}
+
+// The pages that lie within.
+std::span<std::byte> WholePages(std::span<std::byte> memory) {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto first = reinterpret_cast<uintptr_t>(memory.data());
+  const uintptr_t begin = (first + page - 1) / page * page;
+  const uintptr_t end = (first + memory.size()) / page * page;
+  if (begin >= end) return {};
+  return memory.subspan(begin - first, end - begin);
 }
 
 std::string HugePageSetting(bool is_shared) {
@@ -151,14 +162,17 @@ NumaScope::~NumaScope() {
             has_nodes ? kMaskBits : 0);
 }
 
+void PreferHugePages(std::span<std::byte> memory) {
+  if (memory.size() < 2 * kHugePage) return;
+  const std::span<std::byte> pages = WholePages(memory);
+  ::madvise(pages.data(), pages.size(), MADV_HUGEPAGE);
+}
+
 std::string UseHugePages(std::span<std::byte> memory, bool is_shared) {
-  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory.data()) + page - 1) / page * page;
-  const uintptr_t end = reinterpret_cast<uintptr_t>(memory.data() + memory.size()) / page * page;
-  if (begin >= end) return "";
-  std::byte* const pages = memory.data() + (begin - reinterpret_cast<uintptr_t>(memory.data()));
-  const bool is_taken = ::madvise(pages, end - begin, MADV_HUGEPAGE) == 0;
-  if (is_taken && ::madvise(pages, end - begin, kCollapse) == 0) return "";
+  const std::span<std::byte> pages = WholePages(memory);
+  if (pages.empty()) return "";
+  const bool is_taken = ::madvise(pages.data(), pages.size(), MADV_HUGEPAGE) == 0;
+  if (is_taken && ::madvise(pages.data(), pages.size(), kCollapse) == 0) return "";
   const std::string mode = HugePageMode(is_shared);
   if (!is_taken || mode.empty()) return "the kernel has no transparent huge pages";
   if (mode != "never" && mode != "deny") return "";  // the kernel's thread makes them by and by

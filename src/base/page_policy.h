@@ -54,6 +54,9 @@ class NumaScope {
 // never,
 // ...; "" where it has none.
 std::string HugePageMode(bool is_shared);
+// Asks that pages of this memory which are taken from now on be of 2 MiB, where the system grants
+// them to those who ask; nothing is told and nothing changes where it does not, nor below 4 MiB.
+void PreferHugePages(std::span<std::byte> memory);
 // Asks for pages of 2 MiB for memory that is in use, at once where the system can. `is_shared`: a
 // mapping of shared memory. Returns "" or why there will be none and what to do about it.
 std::string UseHugePages(std::span<std::byte> memory, bool is_shared);

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <fstream>
+#include <string>
 #include <thread>
 
 #include "base/error.h"
@@ -66,6 +68,33 @@ TEST(NumaScope, SaysWhyNothingWasChosen) {
   }
   if (NumaNodes().size() == 1) {
     EXPECT_THAT(NumaScope(NumaPolicy::kInterleave).note(), testing::HasSubstr("one NUMA node"));
+  }
+}
+
+// The flags of the mapping that begins there, as Linux tells them.
+std::string FlagsOfMapping(const void* begin) {
+  const std::string start = fmt::format("{:x}-", reinterpret_cast<uintptr_t>(begin));
+  std::ifstream in("/proc/self/smaps");
+  bool is_it = false;
+  for (std::string line; std::getline(in, line);) {
+    is_it = is_it || line.starts_with(start);
+    if (is_it && line.starts_with("VmFlags:")) return line + " ";
+  }
+  return "";
+}
+
+TEST(PreferHugePages, AsksForThoseOfLargeMemoryAlone) {
+  if (HugePageMode(false).empty()) GTEST_SKIP() << "the kernel has no transparent huge pages";
+  for (const size_t bytes : {size_t{8} << 20, size_t{1} << 20}) {
+    // With a page behind it that nobody may use, so that it is a mapping of its own.
+    void* const mapping =
+        ::mmap(nullptr, bytes + 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(mapping, MAP_FAILED);
+    ASSERT_EQ(::mprotect(mapping, bytes, PROT_READ | PROT_WRITE), 0);
+    PreferHugePages({static_cast<std::byte*>(mapping), bytes});
+    const std::string flags = FlagsOfMapping(mapping);
+    EXPECT_EQ(flags.find(" hg ") != std::string::npos, bytes > size_t{4} << 20) << flags;
+    ::munmap(mapping, bytes + 4096);
   }
 }
 

@@ -3,11 +3,14 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/page_policy.h"
 
 namespace wideload::kv {
 
 PagedCache::PagedCache(const CacheShape& shape) : PagedCache(shape, {}) {
   memory_ = Buffer(shape.num_bytes());
+  // Attention reads 8 KiB here and there: with small pages it waits for their addresses, too.
+  PreferHugePages({memory_.data(), static_cast<size_t>(memory_.num_bytes())});
 }
 
 PagedCache::PagedCache(const CacheShape& shape, std::span<std::byte> memory)

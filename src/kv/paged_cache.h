@@ -25,7 +25,8 @@ struct CacheShape {
 
 class PagedCache {
  public:
-  // Memory: shape.num_bytes(), touched only as blocks are used.
+  // Memory: shape.num_bytes(), touched only as blocks are used, in pages of 2 MiB where the system
+  // grants them to those who ask.
   explicit PagedCache(const CacheShape& shape);
   // In memory of somebody else's, which may be shared with other processes: shape.num_bytes() of
   // it, zero and 64-byte aligned, that outlive the cache.

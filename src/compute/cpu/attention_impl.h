@@ -7,7 +7,9 @@
 // registers: at least 8, since a fused multiply-add takes 4 cycles and 2 begin in each. What a tile
 // loads, it uses at least twice: 10 loads for 16 multiply-adds, of which as many begin in a cycle.
 // A step of 128-wide heads is 8 KiB in the cache, and 16 KiB once widened, so that both stay in L1
-// with the queries of a tile.
+// with the queries of a tile. Eight queries' sums over the lanes are as many operations as a third
+// of their multiply-adds with keys: half of them are made before a tile leaves the registers.
+// Few queries wait for memory about as long as they compute, so each step fetches the next one.
 // Included after one of the vec headers; internal to the including translation unit.
 #pragma once
 
@@ -57,47 +59,48 @@ inline StepPlace PlaceOf(const AttentionArgs& args, int64_t first) {
   return {.keys = keys, .values = rows(args.values, args.value_block_bytes, args.value_dim)};
 }
 
-// The lines of the next step, fetched one by one while this one is computed: as evenly as can be,
-// for the processor has few that can be under way at once, and waits at the next one. Into L2:
-// loads of this step need those of L1.
+// The lines of the next step, fetched in pairs while this one is computed, one of its keys and one
+// of its values (where there are none: of the two halves of its keys): as evenly as can be, since
+// the processor has few that can be under way at once, and waits at the next one.
 class NextLines {
  public:
+  NextLines() = default;
   NextLines(const AttentionArgs& args, const StepPlace& place, int64_t rows)
-      : first_(reinterpret_cast<const std::byte*>(place.keys)),
-        at_(first_),
-        end_(EndOf(at_, rows * args.key_dim)),
-        other_(reinterpret_cast<const std::byte*>(place.values)),
-        other_end_(args.values == nullptr ? end_ : EndOf(other_, rows * args.value_dim)) {}
-  // Once all are on their way it begins again, which costs next to nothing.
-  [[gnu::always_inline]] void Fetch(int count) {
-    WIDELOAD_UNROLL
-    for (int i = 0; i < count; ++i) {
-      PrefetchLineToL2(at_);
-      at_ += kLineBytes;
-      if (at_ == end_) Turn();
+      : at_(reinterpret_cast<const std::byte*>(place.keys)) {
+    int64_t bytes = 2 * rows * args.key_dim;
+    if (args.values == nullptr) {
+      bytes = (bytes / 2 + kLineBytes - 1) / kLineBytes * kLineBytes;
+      to_other_ = bytes;
+    } else {
+      to_other_ = reinterpret_cast<const std::byte*>(place.values) - at_;
+      if (args.value_dim > args.key_dim) bytes = 2 * rows * args.value_dim;
+    }
+    last_ = at_ + bytes - 1;
+  }
+  // After the last pair, that pair again, which costs next to nothing.
+  [[gnu::always_inline]] void FetchPair() {
+    PrefetchLine(at_);
+    PrefetchLine(at_ + to_other_);
+    at_ += kLineBytes;
+    at_ = at_ < last_ ? at_ : last_;
+  }
+  // As many lines as call `i` of many reads of this step, which are kHalves halves of lines: keys
+  // and values are as many, so that both have been fetched when both have been read.
+  template <int kHalves>
+  [[gnu::always_inline]] void FetchFor(int64_t i) {
+    if constexpr (kHalves >= 4) {
+      WIDELOAD_UNROLL
+      for (int pair = 0; pair < (kHalves + 3) / 4; ++pair) FetchPair();
+    } else {
+      if (i % (4 / kHalves) == 0) FetchPair();
     }
   }
 
  private:
   static constexpr int64_t kLineBytes = 64;
-  // From keys to values or back.
-  void Turn() {
-    const std::byte* const end = end_;
-    end_ = other_end_;
-    other_end_ = end;
-    at_ = other_;
-    other_ = first_;
-    first_ = at_;
-  }
-  static const std::byte* EndOf(const std::byte* first, int64_t elements) {
-    return first + (2 * elements + kLineBytes - 1) / kLineBytes * kLineBytes;
-  }
-
-  const std::byte* first_;
-  const std::byte* at_;
-  const std::byte* end_;
-  const std::byte* other_;
-  const std::byte* other_end_;
+  const std::byte* at_ = nullptr;
+  int64_t to_other_ = 0;
+  const std::byte* last_ = nullptr;
 };
 
 // Keys or values of a step as they are cached: widened where they are used, once for the queries of
@@ -140,6 +143,9 @@ void WidenRows(const CachedRows& rows, Seen seen, int64_t width, float* out) {
   }
 }
 
+// Of one query with the keys of a step.
+using FoldedScores = float[8 * kLanes];
+
 // Adds the products of elements [d, d + 16) of keys[0 .. kKeys), of which `count` count, to `some`.
 // kQueries share each load of a key, and kKeys that of a query.
 template <int kQueries, int kKeys, class Rows>
@@ -151,19 +157,19 @@ inline void AddProducts(const float* const* queries, const Rows& rows, const int
     key[j] = count >= kLanes ? rows.At(keys[j], d) : rows.UpTo(keys[j], d, count);
   WIDELOAD_UNROLL
   for (int q = 0; q < kQueries; ++q) {
-    const Vec a = Load(queries[q] + d);
+    const Vec a = LoadShared(queries[q] + d);
     WIDELOAD_UNROLL
     for (int j = 0; j < kKeys; ++j) some[q][j] = Fma(a, key[j], some[q][j]);
   }
 }
 
-// sums[q * kLanes + j] = queries[q] . keys[j], each still sixteen partial sums: those of the
-// elements whose index mod 16 is the (mixed) lane. What stands for a key outside of `seen` means
-// nothing.
+// queries[q] . keys[j], each still eight partial sums, at folded[q][8 * j]: FoldRows of the sums of
+// the elements whose index mod 16 is the (mixed) lane. What stands for a key outside of `seen`
+// means nothing.
 template <int kQueries, int kKeys, class Rows>
 inline void PartialScores(const float* const* queries, const Rows& rows, Seen seen,
-                          int64_t head_dim, NextLines& next, Vec* sums) {
-  constexpr int kFetched = !Rows::kFetches ? 0 : kKeys > 2 ? kKeys / 2 : 1;
+                          int64_t head_dim, NextLines& lines, FoldedScores* folded) {
+  NextLines next = lines;  // in registers
   for (int64_t first = 0; first < kLanes; first += kKeys) {
     int64_t keys[kKeys];
     for (int j = 0; j < kKeys; ++j)
@@ -173,16 +179,16 @@ inline void PartialScores(const float* const* queries, const Rows& rows, Seen se
     for (int i = 0; i < kQueries * kKeys; ++i) some[i / kKeys][i % kKeys] = Zero();
     int64_t d = 0;
     for (; d + 2 * kLanes <= head_dim; d += 2 * kLanes) {
-      next.Fetch(kFetched);
+      if constexpr (Rows::kFetches) next.template FetchFor<2 * kKeys>(d / (2 * kLanes));
       AddProducts<kQueries, kKeys>(queries, rows, keys, d, kLanes, some);
       AddProducts<kQueries, kKeys>(queries, rows, keys, d + kLanes, kLanes, some);
     }
     for (; d < head_dim; d += kLanes)
       AddProducts<kQueries, kKeys>(queries, rows, keys, d, head_dim - d, some);
     WIDELOAD_UNROLL
-    for (int i = 0; i < kQueries * kKeys; ++i)
-      sums[i / kKeys * kLanes + first + i % kKeys] = some[i / kKeys][i % kKeys];
+    for (int q = 0; q < kQueries; ++q) FoldRows<kKeys>(some[q], folded[q] + 8 * first);
   }
+  lines = next;
 }
 
 // What one query makes of a step.
@@ -207,11 +213,11 @@ inline void Score(const AttentionArgs& args, const Rows& rows, Seen seen, const 
   if (count == kQueries) {
     const float* q[kQueries];
     for (int i = 0; i < kQueries; ++i) q[i] = queries[taken[i].query].q;
-    Vec sums[kQueries * kLanes];
-    PartialScores<kQueries, KeysAtOnce(kQueries)>(q, rows, seen, args.key_dim, next, sums);
+    alignas(64) FoldedScores folded[kQueries];
+    PartialScores<kQueries, KeysAtOnce(kQueries)>(q, rows, seen, args.key_dim, next, folded);
     for (int i = 0; i < kQueries; ++i) {
-      next.Fetch(2);
-      Store(taken[i].weights, Mul(SumEachOf16Mixed(sums + i * kLanes), Set1(args.scale)));
+      if constexpr (!Rows::kFetches) next.FetchPair();
+      Store(taken[i].weights, Mul(SumEachOf16Folded(folded[i]), Set1(args.scale)));
     }
   } else if constexpr (kQueries > 1) {
     Score<kQueries - 1>(args, rows, seen, queries, count, next, taken);
@@ -219,10 +225,14 @@ inline void Score(const AttentionArgs& args, const Rows& rows, Seen seen, const 
 }
 
 // Scores become weights, and the query's running softmax takes them.
-inline void Weigh(SoftmaxPart& part, Taken& taken) {
+[[gnu::always_inline]] inline void Weigh(SoftmaxPart& part, Taken& taken) {
   const Vec scores = Load(taken.weights);
-  const Vec lowest = Set1(-__builtin_inff());
-  const Vec visible = Select(taken.seen.begin, lowest, Select(taken.seen.end, scores, lowest));
+  const bool sees_all = taken.seen.begin == 0 && taken.seen.end == kLanes;
+  const auto where_seen = [&](Vec a, Vec other) {
+    if (sees_all) return a;
+    return Select(taken.seen.begin, other, Select(taken.seen.end, a, other));
+  };
+  const Vec visible = where_seen(scores, Set1(-__builtin_inff()));
   taken.shrink = 1;  // exp of what the largest score grew by, exactly 1 where it did not
   if (AnyGreater(visible, Set1(part.largest))) {
     const float step_largest = MaxLanes(visible);
@@ -231,8 +241,7 @@ inline void Weigh(SoftmaxPart& part, Taken& taken) {
       part.largest = step_largest;
     }
   }
-  const Vec exps = Exp(Sub(scores, Set1(part.largest)));
-  const Vec terms = Select(taken.seen.begin, Zero(), Select(taken.seen.end, exps, Zero()));
+  const Vec terms = where_seen(Exp(Sub(scores, Set1(part.largest))), Zero());
   Store(taken.weights, terms);
   part.total = part.total * taken.shrink + SumLanes(terms);
 }
@@ -242,8 +251,8 @@ inline void Weigh(SoftmaxPart& part, Taken& taken) {
 // same and share each load of a value. `out` is that of its part.
 template <int kQueries, int kChunks, class Rows>
 inline void AddChunks(const Taken* taken, const Rows& rows, int64_t d, int64_t count,
-                      NextLines& next, SoftmaxPart* parts) {
-  constexpr int kFetched = !Rows::kFetches ? 0 : (kChunks + 1) / 2;
+                      NextLines& lines, SoftmaxPart* parts) {
+  NextLines next = lines;  // in registers
   Vec sums[kQueries][kChunks];
   float* at[kQueries];
   WIDELOAD_UNROLL
@@ -255,7 +264,7 @@ inline void AddChunks(const Taken* taken, const Rows& rows, int64_t d, int64_t c
   }
   for (int64_t j = taken[0].seen.begin; j < taken[0].seen.end; ++j) {
     Vec value[kChunks];
-    next.Fetch(kFetched);
+    if constexpr (Rows::kFetches) next.template FetchFor<kChunks>(j);
     WIDELOAD_UNROLL
     for (int c = 0; c < kChunks; ++c)
       value[c] = count >= kChunks * kLanes ? rows.At(j, d + c * kLanes) : rows.UpTo(j, d, count);
@@ -271,6 +280,7 @@ inline void AddChunks(const Taken* taken, const Rows& rows, int64_t d, int64_t c
     WIDELOAD_UNROLL
     for (int c = 0; c < kChunks; ++c) Store(at[q] + c * kLanes, sums[q][c]);
   }
+  lines = next;
 }
 
 // Of `count` <= kQueries in a row that see the same.
@@ -290,9 +300,7 @@ void AddValues(const Taken* taken, const Rows& rows, int64_t width, int64_t coun
 
 // Those of the queries that see any of a step.
 struct StepWork {
-  StepWork(Seen any, const NextLines& after) : seen(any), next(after) {}  // `taken` stays as it is
-
-  int64_t count = 0;
+  int64_t count;
   Seen seen;  // by any of them
   NextLines next;
   Taken taken[kQueriesAtOnce];
@@ -320,7 +328,7 @@ void TakeRows(const AttentionArgs& args, const Rows& keys, const Rows& values, S
     Score<kTileQueries>(args, keys, work.seen, queries, Least(count - i, kTileQueries), next,
                         work.taken + i);
   for (int64_t i = 0; i < count; ++i) {
-    next.Fetch(2);
+    if constexpr (!Rows::kFetches) next.FetchPair();
     Weigh(parts[work.taken[i].query], work.taken[i]);
   }
   for (int64_t i = 0; i < count;) {
@@ -346,12 +354,15 @@ inline Seen SeenOf(int64_t begin, int64_t end, int64_t first, int64_t width) {
   return {begin > first ? begin - first : 0, Least(width, end + 1 - first)};
 }
 
-// Queries that share a pass over the cache, and the positions that any of them sees.
+// Queries that share a pass over the cache, in ascending order of their positions, and the
+// positions that any of them sees, and those that all of them see.
 struct QueryGroup {
   Query queries[kQueriesAtOnce];
   int64_t size = 0;
   int64_t first = 0;
   int64_t last = 0;
+  int64_t first_of_all = 0;
+  int64_t last_of_all = 0;
 };
 
 // The first block of a stripe that is not before `block`.
@@ -365,6 +376,27 @@ inline int64_t NextStep(const AttentionArgs& args, int64_t first, int64_t width)
   return next % args.block_tokens == 0 ? next + (kStripes - 1) * args.block_tokens : next;
 }
 
+// The queries that see any of the step of `width` positions from `first` on.
+inline void ChooseQueries(const QueryGroup& group, int64_t first, int64_t width, StepWork& work) {
+  work.count = 0;
+  work.seen = SeenOf(group.first, group.last, first, width);
+  if (first >= group.first_of_all && first + width - 1 <= group.last_of_all) {
+    work.count = group.size;
+    for (int64_t i = 0; i < group.size; ++i) {
+      work.taken[i].seen = work.seen;
+      work.taken[i].query = i;
+    }
+    return;
+  }
+  for (int64_t i = 0; i < group.size; ++i) {
+    const Query& query = group.queries[i];
+    const Seen seen = SeenOf(query.first, query.last, first, width);
+    if (seen.begin >= seen.end) continue;
+    work.taken[work.count].seen = seen;
+    work.taken[work.count++].query = i;
+  }
+}
+
 // Each query's softmax over the keys of one stripe; returns whether there is anything in any. Steps
 // are counted from the beginning of its blocks, whatever is seen of them.
 bool AttendStripe(const AttentionArgs& args, const QueryGroup& group, int64_t stripe,
@@ -375,20 +407,18 @@ bool AttendStripe(const AttentionArgs& args, const QueryGroup& group, int64_t st
   for (int64_t i = 0; i < group.size; ++i)
     StartPart(parts[i], stripe == 0 ? group.queries[i].sink : nullptr,
               is_empty ? 0 : Padded(args.value_dim));
+  if (start > group.last) return !is_empty;
+  StepWork work;
+  StepPlace place = PlaceOf(args, start);
   for (int64_t first = start; first <= group.last;) {
     const int64_t width = Least(bt - first % bt, kLanes);
     const int64_t next = NextStep(args, first, width);
-    const StepPlace place = PlaceOf(args, first);
-    StepWork work(SeenOf(group.first, group.last, first, width),
-                  NextLines(args, next <= group.last ? PlaceOf(args, next) : place, width));
-    for (int64_t i = 0; i < group.size; ++i) {
-      const Seen seen = SeenOf(group.queries[i].first, group.queries[i].last, first, width);
-      if (seen.begin >= seen.end) continue;
-      work.taken[work.count].seen = seen;
-      work.taken[work.count++].query = i;
-    }
+    const StepPlace next_place = next <= group.last ? PlaceOf(args, next) : place;
+    work.next = NextLines(args, next_place, width);
+    ChooseQueries(group, first, width, work);
     if (work.count > 0) TakeStep(args, place, work, group.queries, parts);
     first = next;
+    place = next_place;
   }
   return !is_empty;
 }
@@ -444,8 +474,13 @@ void Attention(const AttentionArgs& args) {
                            .sink = args.sinks != nullptr ? args.sinks + h : nullptr,
                            .first = FirstVisible(args, position),
                            .last = position};
-      group.first = group.size == 0 ? query.first : Least(group.first, query.first);
-      group.last = position;
+      if (group.size == 0) {
+        group.first = group.first_of_all = query.first;
+        group.last_of_all = query.last;
+      }
+      group.first = Least(group.first, query.first);
+      group.first_of_all = -Least(-group.first_of_all, -query.first);
+      group.last = query.last;
       group.queries[group.size++] = query;
       if (group.size < kQueriesAtOnce) continue;
       AttendTogether(args, group);

@@ -60,7 +60,17 @@ inline Vec LoadBf16Partial(const uint16_t* p, int64_t count) {
 }
 // The order of lanes that attention keeps runs of sixteen elements in; here their own.
 inline Vec Mixed(Vec a) { return a; }
-inline Vec LoadBf16Mixed(const uint16_t* p) { return LoadBf16(p); }
+// LoadBf16 with one shuffle for eight elements: a shift would take a multiply-add's place.
+inline __m256 LoadBf16Shuffled(const uint16_t* p) {
+  const __m256i places = _mm256_set_epi32(  // of each lane's two bytes
+      0x0f0effff, 0x0d0cffff, 0x0b0affff, 0x0908ffff, 0x0706ffff, 0x0504ffff, 0x0302ffff,
+      0x0100ffff);
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bits), places));
+}
+inline Vec LoadBf16Mixed(const uint16_t* p) {
+  return {LoadBf16Shuffled(p), LoadBf16Shuffled(p + 8)};
+}
 // Round to nearest even; NaN stays NaN. The upper half of each 32-bit lane is zero.
 inline __m256i NarrowBf16(__m256 a) {
   const __m256i bits = _mm256_castps_si256(a);
@@ -222,12 +232,19 @@ inline float MaxLanes(Vec a) {
   return _mm_cvtss_f32(_mm_max_ss(p, _mm_movehdup_ps(p)));
 }
 
-// Lane j is the sum over the lanes of rows[j]: of eight rows at once, in the order of SumLanes.
-inline __m256 SumEachOf8(const Vec* rows) {
+// Sums over the lanes of rows in two goes, so that what leaves the registers of a tile is half as
+// much: FoldRows makes 8 partial sums of each row, and of sixteen rows' those, SumEachOf16Folded
+// makes lane j the sum of row j, in the order of SumLanes.
+template <int kRows>
+inline void FoldRows(const Vec (&rows)[kRows], float* folded) {
+  for (size_t i = 0; i < kRows; ++i)
+    _mm256_storeu_ps(folded + 8 * i, _mm256_add_ps(rows[i].lo, rows[i].hi));
+}
+inline __m256 SumEachOf8Folded(const float* folded) {
   __m256 halves[4];  // of two rows, in four parts each
   for (size_t i = 0; i < 4; ++i) {
-    const __m256 a = _mm256_add_ps(rows[i].lo, rows[i].hi);
-    const __m256 b = _mm256_add_ps(rows[i + 4].lo, rows[i + 4].hi);
+    const __m256 a = _mm256_loadu_ps(folded + 8 * i);
+    const __m256 b = _mm256_loadu_ps(folded + 8 * (i + 4));
     halves[i] =
         _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
   }
@@ -240,7 +257,9 @@ inline __m256 SumEachOf8(const Vec* rows) {
   return _mm256_add_ps(_mm256_shuffle_ps(pairs[0], pairs[1], 0x88),
                        _mm256_shuffle_ps(pairs[0], pairs[1], 0xdd));
 }
-inline Vec SumEachOf16Mixed(const Vec* rows) { return {SumEachOf8(rows), SumEachOf8(rows + 8)}; }
+inline Vec SumEachOf16Folded(const float* folded) {
+  return {SumEachOf8Folded(folded), SumEachOf8Folded(folded + 64)};
+}
 
 // Not the intrinsic: it is no effect to GCC 12, which drops calls of what does nothing else.
 inline void PrefetchLine(const void* p) {
@@ -249,10 +268,8 @@ inline void PrefetchLine(const void* p) {
 // That a sum is in registers at this point: GCC 12 else keeps some of a tile's in memory, so that a
 // chain of multiply-adds waits for stores too.
 inline void KeepInRegister(Vec& a) { asm("" : "+x"(a.lo), "+x"(a.hi)); }
-// Into the second cache only: more lines can be under way than into the first.
-inline void PrefetchLineToL2(const void* p) {
-  asm volatile("prefetcht1 %0" : : "m"(*static_cast<const char*>(p)));
-}
+// What several multiply-adds use; here most of it is used once.
+inline Vec LoadShared(const float* p) { return Load(p); }
 
 // Rows and column groups of a GEMM micro-kernel that fill the 16 registers.
 constexpr int kMaxTileRows = 6;

@@ -157,19 +157,25 @@ inline float MaxLanes(Vec a) {
   return _mm_cvtss_f32(_mm_max_ss(p, _mm_movehdup_ps(p)));
 }
 
-// Lane j is the sum over the lanes of rows[j], whose lanes are Mixed.
-inline Vec SumEachOf16Mixed(const Vec* rows) {
-  __m512 pairs[8];
-  for (size_t i = 0; i < 8; ++i) {
-    const __m512 a = rows[2 * i].v;
-    const __m512 b = rows[2 * i + 1].v;
-    pairs[i] = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+// Sums over the lanes of rows, which are Mixed, in two goes, so that what leaves the registers of a
+// tile is half as much: FoldRows makes 8 partial sums of each row, and of sixteen rows' those,
+// SumEachOf16Folded makes lane j the sum of row j.
+template <int kRows>
+inline void FoldRows(const Vec (&rows)[kRows], float* folded) {
+  static_assert(kRows % 2 == 0);
+  for (size_t i = 0; i < kRows; i += 2) {
+    const __m512 a = rows[i].v;
+    const __m512 b = rows[i + 1].v;
+    const __m512 pairs = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    _mm512_storeu_ps(folded + 8 * i, pairs);
   }
+}
+inline Vec SumEachOf16Folded(const float* folded) {
   // Each quarter of quads[i] holds parts of the sums of rows 4 i .. 4 i + 3.
   __m512 quads[4];
   for (size_t i = 0; i < 4; ++i) {
-    const __m512 a = pairs[2 * i];
-    const __m512 b = pairs[2 * i + 1];
+    const __m512 a = _mm512_loadu_ps(folded + 32 * i);
+    const __m512 b = _mm512_loadu_ps(folded + 32 * i + 16);
     quads[i] = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
   }
   __m512 halves[2];
@@ -188,9 +194,11 @@ inline void PrefetchLine(const void* p) {
 }
 // There are enough registers that all sums of a tile stay in them.
 inline void KeepInRegister(Vec&) {}
-// Into the second cache only: more lines can be under way than into the first.
-inline void PrefetchLineToL2(const void* p) {
-  asm volatile("prefetcht1 %0" : : "m"(*static_cast<const char*>(p)));
+// What several multiply-adds use: GCC 12 else loads it again in each of them.
+inline Vec LoadShared(const float* p) {
+  Vec a = Load(p);
+  asm("" : "+v"(a.v));
+  return a;
 }
 
 // Rows and column groups of a GEMM micro-kernel that fill the 32 registers.
