@@ -17,8 +17,10 @@ CacheCard CacheCard::Of(const EngineOptions& options, std::string_view job) {
                  .max_batch_size = options.max_batch_size};
   WIDELOAD_CHECK(job.size() < card.job.size(), "the name of a job is {}", job);
   std::ranges::copy(job, card.job.begin());
-  WIDELOAD_CHECK(options.stage_layers.size() <= kMostStages, "{} stages",
-                 options.stage_layers.size());
+  if (options.stage_layers.size() > kMostStages)
+    Throw(ErrorKind::kUnsupported,
+          "pp_partition has {} stages; servers in processes hand prompts over with up to {}",
+          options.stage_layers.size(), kMostStages);
   std::ranges::copy(options.stage_layers, card.stage_layers.begin());
   return card;
 }

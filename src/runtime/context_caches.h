@@ -35,7 +35,8 @@ struct CacheCard {
   int64_t max_num_tokens = 0;
   int64_t max_batch_size = 0;
 
-  // Those of an engine whose ranks have their caches in segments of `job`.
+  // Those of an engine whose ranks have their caches in segments of `job`. Errors: kUnsupported for
+  // stages above kMostStages with numbers of layers of their own.
   static CacheCard Of(const EngineOptions& options, std::string_view job);
   // As far as caches go.
   EngineOptions Options() const;
