@@ -1,6 +1,7 @@
 #include "grammar/grammar.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "base/error.h"
@@ -139,11 +140,22 @@ bool Grammar::is_sound() const {
   const auto lie_within = [](int32_t first, int32_t count, size_t size) {
     return first >= 0 && count >= 0 && int64_t{first} + count <= static_cast<int64_t>(size);
   };
+  // Ranges of bytes one behind the other: at most 256.
+  const auto are_apart = [&](const State& state) {
+    int32_t before = -1;
+    return std::ranges::all_of(std::span(edges).subspan(static_cast<size_t>(state.first_edge),
+                                                        static_cast<size_t>(state.num_edges)),
+                               [&](const Edge& edge) {
+                                 return edge.first > std::exchange(before, edge.last) &&
+                                        edge.last >= edge.first;
+                               });
+  };
   return num_states <= kMaxStates && is_state(entry) &&
          std::ranges::all_of(states,
                              [&](const State& state) {
                                return lie_within(state.first_edge, state.num_edges, edges.size()) &&
-                                      lie_within(state.first_call, state.num_calls, calls.size());
+                                      lie_within(state.first_call, state.num_calls, calls.size()) &&
+                                      are_apart(state);
                              }) &&
          std::ranges::all_of(edges, [&](const Edge& edge) { return is_state(edge.target); }) &&
          std::ranges::all_of(calls, [&](const Call& call) {

@@ -50,8 +50,8 @@ struct Grammar {
 
   // Bytes of memory.
   int64_t size_bytes() const;
-  // Whether all places that it names are there and it is within the limits, so that what comes from
-  // elsewhere can be used.
+  // Whether all places that it names are there, the bytes of each state's edges are sorted and it
+  // has no more than kMaxStates, so that what comes from elsewhere can be used.
   bool is_sound() const;
 };
 

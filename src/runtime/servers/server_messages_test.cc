@@ -160,6 +160,15 @@ TEST(ServerMessages, RefuseAGrammarThatNamesWhatItHasNot) {
   using grammar::Grammar;
   refused([](Grammar& g) { g.entry = static_cast<int32_t>(g.states.size()); });
   refused([](Grammar& g) { g.edges[0].target = -1; });
+  refused([](Grammar& g) {
+    g.edges.resize(300, {.first = 0, .last = 255, .target = 0});
+    g.states[0].first_edge = 0;
+    g.states[0].num_edges = 300;
+  });
+  refused([](Grammar& g) {
+    g.edges[0].first = 9;
+    g.edges[0].last = 8;
+  });
   refused([](Grammar& g) { g.calls[0].entry = static_cast<int32_t>(g.states.size()); });
   refused([](Grammar& g) { g.calls[0].target = -1; });
   refused([](Grammar& g) { g.states[0].num_edges = static_cast<int32_t>(g.edges.size()) + 1; });
