@@ -29,6 +29,8 @@ constexpr milliseconds kRefusedTime{100};  // until the next try where there are
 constexpr timeval kSendTime{.tv_sec = 10, .tv_usec = 0};
 // Longer than any prompt with its log probabilities.
 constexpr uint64_t kLongestMessage = uint64_t{1} << 32;
+// What is given to a message before its bytes have come: no more than this, or than it has by then.
+constexpr size_t kFirstPart = size_t{1} << 20;
 
 constexpr size_t kMostPieces = 1024;         // that the kernel takes at once
 constexpr milliseconds kSliceOfSilence{50};  // between signs of life of who waits
@@ -181,8 +183,12 @@ std::optional<std::vector<std::byte>> MessageSocket::Receive() {
   uint64_t size = 0;
   if (!ReceiveAll(std::as_writable_bytes(std::span(&size, 1))) || size > kLongestMessage)
     return std::nullopt;
-  std::vector<std::byte> message(static_cast<size_t>(size));
-  if (!ReceiveAll(message)) return std::nullopt;
+  std::vector<std::byte> message;
+  while (message.size() < size) {
+    const size_t done = message.size();
+    message.resize(done + std::min(static_cast<size_t>(size) - done, std::max(done, kFirstPart)));
+    if (!ReceiveAll(std::span(message).subspan(done))) return std::nullopt;
+  }
   return message;
 }
 

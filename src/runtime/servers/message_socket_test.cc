@@ -1,7 +1,10 @@
 #include "runtime/servers/message_socket.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 
+#include <array>
 #include <thread>
 
 #include "base/error.h"
@@ -48,6 +51,26 @@ TEST(MessageSocket, TakesNobodyWhoDoesNotKnowTheToken) {
   EXPECT_THROW(listener.Accept(std::chrono::milliseconds(50)), Error);
   const auto right = ConnectTo(listener.card());
   EXPECT_NE(listener.Accept(std::chrono::seconds(10)), nullptr);
+}
+
+int64_t MostBytesOfMemory() {
+  rusage usage{};
+  EXPECT_EQ(::getrusage(RUSAGE_SELF, &usage), 0);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+TEST(MessageSocket, GivesAMessageNoMoreMemoryThanItsBytesNeedOnceTheyAreThere) {
+  constexpr uint64_t kSaid = uint64_t{1} << 30;
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends.data()), 0);
+  MessageSocket here{Descriptor(ends[0])};
+  Descriptor there(ends[1]);
+  const std::array<uint64_t, 2> head{kSaid, 0};  // 8 bytes of it come, no others
+  const int64_t before = MostBytesOfMemory();
+  ASSERT_EQ(::send(there.get(), head.data(), sizeof(head), 0), ssize_t{sizeof(head)});
+  there = Descriptor();
+  EXPECT_EQ(here.Receive(), std::nullopt);
+  EXPECT_LT(MostBytesOfMemory() - before, static_cast<int64_t>(kSaid / 8));
 }
 
 }  // namespace
