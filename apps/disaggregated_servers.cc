@@ -395,7 +395,7 @@ std::optional<int64_t> MaxOwnPrefill(const config::DisaggregatedFile& file,
     Throw(
         ErrorKind::kUnsupported,
         "conditional_disagg_config is for prompts whose blocks are reused, and generation servers "
-        "of this model reuse none: layers look back a window");
+        "reuse none: block reuse is off, or layers of this model look back a window");
   return file.max_local_prefill;
 }
 

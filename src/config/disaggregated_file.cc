@@ -127,17 +127,17 @@ void TakeConditional(std::string_view source, const YamlSetting& setting, Disagg
 
 // Whether a generation server is likely to have the beginning of a prompt is known by the router
 // that gave it there, and it stays there only with a prefix cache.
-void CheckConditional(std::string_view source, const ServerSide& generation,
-                      const Settings& settings) {
+void CheckConditional(std::string_view source, const ServerSide& generation) {
   if (generation.router != ServerSide::Router::kKvCacheAware)
     Throw(ErrorKind::kInvalid,
           "{}: {} needs generation_servers.router.type: kv_cache_aware, which knows what prompts "
           "began with before",
           source, kConditional);
-  for (const YamlSetting& setting : settings)
-    if (setting.key == "kv_cache_config.enable_block_reuse" && setting.text == "false")
-      Throw(ErrorKind::kInvalid, "{} is false, and {} is for prompts whose blocks are reused",
-            At(source, setting), kConditional);
+  EngineFlags flags;
+  ApplyConfigFile(generation.engine, flags);
+  if (!flags.enable_prefix_caching)
+    Throw(ErrorKind::kInvalid, "{} is false, and {} is for prompts whose blocks are reused",
+          flags.sources.at("--enable-prefix-caching"), kConditional);
 }
 
 ConfigFile JudgeSide(std::string_view source, const Settings& settings) {
@@ -203,7 +203,7 @@ DisaggregatedFile ParseDisaggregatedFile(std::string_view text, std::string_view
     TakeTimeout(source, side.settings, timeout);
     side.side->engine = JudgeSide(source, side.settings);
     if (side.side == &file.generation && file.max_local_prefill)
-      CheckConditional(source, *side.side, side.settings);
+      CheckConditional(source, *side.side);
   }
   file.transfer_timeout_ms = timeout.value_or(file.transfer_timeout_ms);
   return file;

@@ -113,7 +113,7 @@ TEST(DisaggregatedFile, SaysWhichPromptsGenerationServersCompute) {
   EXPECT_THAT(refusal(sides("num_instances: 2"), limit),
               HasSubstr("needs generation_servers.router.type: kv_cache_aware"));
   EXPECT_THAT(refusal(sides("router: {type: kv_cache_aware}, "
-                            "kv_cache_config: {enable_block_reuse: false}"),
+                            "kv_cache_config: {enable_block_reuse: False}"),
                       limit),
               HasSubstr("a.yaml:2: kv_cache_config.enable_block_reuse is false"));
 }

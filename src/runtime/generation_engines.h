@@ -72,8 +72,8 @@ class GenerationEngines final : public JobRunner {
  private:
   // A request until it ends.
   struct Open {
-    std::mutex mutex;  // guards the next five
     Job job;           // as it came
+    std::mutex mutex;  // guards the next four
     size_t engine = 0;
     JobId engine_id = -1;
     int32_t num_retries_left = 0;
