@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "base/error.h"
+#include "compute/cuda/kernels.h"
 #include "compute/exec.h"
 #include "compute/kernels.h"
 #include "compute/ops.h"
@@ -11,8 +12,17 @@
 
 namespace wideload::compute {
 
-// The table of a kernel set.
+// The table of a processor's kernel set.
 const Kernels& KernelsOf(KernelSet kernels);
+// The functions of a device's set, and where they put their work. Ends the process where `op` is
+// not among them.
+template <class Function>
+Function* OnDevice(const Exec& exec, const char* op, Function* cuda::Kernels::*function) {
+  WIDELOAD_CHECK(exec.stream != nullptr && exec.device_kernels != nullptr &&
+                     exec.device_kernels->*function != nullptr,
+                 "{}: is not among the ops of {}", op, KernelSetName(exec.kernels));
+  return exec.device_kernels->*function;
+}
 
 // The rows of a view, as kernels read them.
 inline InRows ReadRows(const TensorView& x) {

@@ -13,8 +13,8 @@
 namespace wideload::compute {
 namespace {
 
-constexpr std::array<std::string_view, 5> kSetNames = {"reference", "avx2", "avx512", "avx512_bf16",
-                                                       "amx"};
+constexpr std::array<std::string_view, 6> kSetNames = {"reference",   "avx2", "avx512",
+                                                       "avx512_bf16", "amx",  "cuda_mma"};
 constexpr std::string_view kAllowedNames =
     "auto, reference, avx2, avx512, avx512_bf16 and amx are allowed";
 
@@ -32,8 +32,10 @@ std::string_view MissingFeatures(KernelSet kernels) {
       return cpu.avx512_bf16 ? "" : "AVX512F, AVX512BW, AVX512DQ, AVX512VL and AVX512_BF16";
     case KernelSet::kAmx:
       return cpu.amx_bf16 ? "" : "AVX512F, AVX512BW, AVX512DQ, AVX512VL, AMX-TILE and AMX-BF16";
+    case KernelSet::kCudaMma:
+      break;
   }
-  return "a kernel set of that number";
+  return "a GPU";
 }
 
 }  // namespace
@@ -45,10 +47,10 @@ std::string_view KernelSetName(KernelSet kernels) {
 KernelSet ParseKernelSet(std::string_view name) {
   if (name == "auto") return AutoKernelSet();
   const auto found = std::find(kSetNames.begin(), kSetNames.end(), name);
-  if (found == kSetNames.end()) {
+  const auto kernels = static_cast<KernelSet>(found - kSetNames.begin());
+  if (found == kSetNames.end() || IsOnDevice(kernels)) {
     Throw(ErrorKind::kInvalid, "kernel set is \"{}\"; {}", name, kAllowedNames);
   }
-  const auto kernels = static_cast<KernelSet>(found - kSetNames.begin());
   const std::string_view missing = MissingFeatures(kernels);
   if (!missing.empty()) {
     Throw(ErrorKind::kUnsupported,
@@ -64,7 +66,7 @@ std::span<const KernelSet> SupportedKernelSets() {
     std::vector<KernelSet> sets;
     for (size_t i = 0; i < kSetNames.size(); ++i) {
       const auto kernels = static_cast<KernelSet>(i);
-      if (MissingFeatures(kernels).empty()) sets.push_back(kernels);
+      if (!IsOnDevice(kernels) && MissingFeatures(kernels).empty()) sets.push_back(kernels);
     }
     return sets;
   }();
@@ -92,7 +94,11 @@ const Kernels& KernelsOf(KernelSet kernels) {
       return Avx512Bf16Kernels();
     case KernelSet::kAmx:
       return AmxKernels();
+    case KernelSet::kCudaMma:
+      break;
   }
+  WIDELOAD_CHECK(kernels == KernelSet::kReference, "{} has no kernels for this processor",
+                 KernelSetName(kernels));
   return ReferenceKernels();
 }
 

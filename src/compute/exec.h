@@ -10,18 +10,27 @@
 #include "tensor/buffer.h"
 #include "tensor/dtype.h"
 
+namespace wideload::device {
+class Stream;
+}  // namespace wideload::device
+
 namespace wideload::compute {
 
-// Ordered from the plainest. reference computes in fp32 throughout and is the oracle; the others
-// keep plain weights, GEMM inputs, wire rows and KV in bf16 and accumulate in fp32.
-enum class KernelSet { kReference, kAvx2, kAvx512, kAvx512Bf16, kAmx };
+namespace cuda {
+struct Kernels;
+}  // namespace cuda
 
-// "reference", "avx2", "avx512", "avx512_bf16", "amx"
+// Ordered from the plainest. reference computes in fp32 throughout and is the oracle; the others
+// keep plain weights, GEMM inputs, wire rows and KV in bf16 and accumulate in fp32. Those from
+// kCudaMma on are of accelerators.
+enum class KernelSet { kReference, kAvx2, kAvx512, kAvx512Bf16, kAmx, kCudaMma };
+
+// "reference", "avx2", "avx512", "avx512_bf16", "amx", "cuda_mma"
 std::string_view KernelSetName(KernelSet kernels);
-// A name above, or "auto". Errors: kInvalid with the allowed names; kUnsupported when this machine
-// cannot run it, naming the missing CPU features.
+// The name of a processor's kernel set, or "auto". Errors: kInvalid with the allowed names;
+// kUnsupported when this machine cannot run it, naming the missing CPU features.
 KernelSet ParseKernelSet(std::string_view name);
-// The kernel sets this machine can run, in enum order (always at least reference).
+// The kernel sets this machine's processor can run, in enum order (always at least reference).
 std::span<const KernelSet> SupportedKernelSets();
 // What `auto` means here: amx where there is AMX; avx512_bf16 on AMD with AVX512_BF16; avx512;
 // avx2; reference.
@@ -40,10 +49,17 @@ inline Precision PrecisionOf(KernelSet kernels) {
   return {.activations = dtype, .kv_cache = dtype};
 }
 
+// Whether ops of this set are put on a stream of a device and read and write its memory.
+inline bool IsOnDevice(KernelSet kernels) { return kernels >= KernelSet::kCudaMma; }
+
 // Passed to every op. `pool` must outlive the call; results do not depend on its number of threads.
 struct Exec {
   KernelSet kernels = KernelSet::kReference;
   ThreadPool* pool = nullptr;
+  // Of sets on a device: where ops are put, and what they are. Results are there once the stream
+  // has come to its end; what the views of an op refer to is memory of the device.
+  device::Stream* stream = nullptr;
+  const cuda::Kernels* device_kernels = nullptr;
 
   Precision precision() const { return PrecisionOf(kernels); }
 };

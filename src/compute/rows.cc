@@ -58,6 +58,9 @@ void RmsNorm(const Exec& exec, const TensorView& x, const TensorView& weight, fl
                          .weight = WeightOrNull(weight),
                          .runs = {.heads = 1, .stride = x.dim(1), .width = x.dim(1)},
                          .eps = eps};
+  if (IsOnDevice(exec.kernels)) {
+    return OnDevice(exec, "RmsNorm", &cuda::Kernels::norm)(*exec.stream, args, x.dim(0));
+  }
   const auto norm = KernelsOf(exec.kernels).norm;
   RunRows(exec, x.dim(0), x.dim(1), [&](int64_t begin, int64_t end) { norm(args, begin, end); });
 }
@@ -72,6 +75,9 @@ void RmsNormHeads(const Exec& exec, const HeadPart& x, const TensorView& weight,
                          .weight = WeightOrNull(weight),
                          .runs = runs,
                          .eps = eps};
+  if (IsOnDevice(exec.kernels)) {
+    return OnDevice(exec, "RmsNormHeads", &cuda::Kernels::norm)(*exec.stream, args, x.rows.dim(0));
+  }
   const auto norm = KernelsOf(exec.kernels).norm;
   RunRows(exec, x.rows.dim(0), x.rows.dim(1),
           [&](int64_t begin, int64_t end) { norm(args, begin, end); });

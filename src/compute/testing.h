@@ -11,11 +11,18 @@
 
 namespace wideload::compute {
 
+// Where tensors and packed weights of tests lie: null for the host, or memory that it and the
+// device under test reach. Set before the first of them is made.
+inline MemorySource*& TestMemory() {
+  static MemorySource* source = nullptr;
+  return source;
+}
+
 // A dense tensor that owns its memory.
 class OwnedTensor {
  public:
   OwnedTensor(DType dtype, const Shape& shape)
-      : buffer_(dtype, shape), view_(buffer_.View(dtype, shape)) {}
+      : buffer_(dtype, shape, TestMemory()), view_(buffer_.View(dtype, shape)) {}
   const TensorView& view() const { return view_; }
   float at(int64_t i) const { return LoadFloat(view_.dtype(), view_.raw(), i); }
   int64_t size() const { return view_.shape().num_elements(); }
@@ -50,7 +57,7 @@ inline PackedMatrix PackPlain(KernelSet kernels, WeightFormat format, const Owne
   const PackedShape shape{
       .kernels = kernels, .format = format, .n = w.view().dim(0), .k = w.view().dim(1)};
   const WeightSource source = WeightSource::Plain("weight", w.view());
-  return PackedMatrix::Pack(shape, {&source, 1}, pool);
+  return PackedMatrix::Pack(shape, {&source, 1}, pool, Buffer(shape.num_bytes(), TestMemory()));
 }
 inline PackedMatrix PackPlain(KernelSet kernels, const OwnedTensor& w, ThreadPool& pool) {
   return PackPlain(kernels, PlainFormat(kernels), w, pool);

@@ -22,9 +22,13 @@ bool IsMapped(int64_t num_bytes) { return num_bytes >= kMinMapped; }
 
 }  // namespace
 
-Buffer::Buffer(int64_t num_bytes) : num_bytes_(num_bytes) {
+Buffer::Buffer(int64_t num_bytes, MemorySource* source) : num_bytes_(num_bytes), source_(source) {
   WIDELOAD_CHECK(num_bytes >= 0, "a buffer of {} bytes", num_bytes);
   if (num_bytes == 0) return;
+  if (source_ != nullptr) {
+    data_ = source_->Allocate(num_bytes);
+    return;
+  }
   if (IsMapped(num_bytes)) {
     void* mapping = ::mmap(nullptr, static_cast<size_t>(num_bytes), PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -49,8 +53,10 @@ Buffer Buffer::Over(std::span<std::byte> memory) {
 }
 
 Buffer::~Buffer() {
-  if (is_view_) return;
-  if (IsMapped(num_bytes_)) {
+  if (is_view_ || data_ == nullptr) return;
+  if (source_ != nullptr) {
+    source_->Free(data_, num_bytes_);
+  } else if (IsMapped(num_bytes_)) {
     ::munmap(data_, static_cast<size_t>(num_bytes_));
   } else {
     std::free(data_);
@@ -60,12 +66,14 @@ Buffer::~Buffer() {
 Buffer::Buffer(Buffer&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       num_bytes_(std::exchange(other.num_bytes_, 0)),
-      is_view_(std::exchange(other.is_view_, false)) {}
+      is_view_(std::exchange(other.is_view_, false)),
+      source_(other.source_) {}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(num_bytes_, other.num_bytes_);
   std::swap(is_view_, other.is_view_);
+  std::swap(source_, other.source_);
   return *this;
 }
 
@@ -95,7 +103,7 @@ std::byte* Workspace::TakeBytes(int64_t num_bytes) {
     at_.in_block = 0;
   }
   if (at_.block == blocks_.size()) {
-    blocks_.emplace_back(std::max({need, kMinBlock, capacity_bytes()}));
+    blocks_.emplace_back(std::max({need, kMinBlock, capacity_bytes()}), source_);
     ++num_allocations_;
   }
   std::byte* piece = blocks_[at_.block].data() + at_.in_block;
@@ -109,7 +117,7 @@ void Workspace::Reset() {
   if (blocks_.size() > 1) {
     const int64_t need = RoundUp(most_total_, kMinBlock);
     blocks_.clear();
-    blocks_.emplace_back(need);
+    blocks_.emplace_back(need, source_);
     ++num_allocations_;
   }
   at_ = {};

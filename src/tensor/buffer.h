@@ -12,17 +12,29 @@
 
 namespace wideload {
 
+// Where a Buffer's memory comes from instead of the host: an accelerator, or memory that one
+// reaches.
+class MemorySource {
+ public:
+  virtual ~MemorySource() = default;
+  // Zero-filled, at least 64-byte aligned. Errors: kResource.
+  virtual std::byte* Allocate(int64_t num_bytes) = 0;
+  // What Allocate gave for this many bytes.
+  virtual void Free(std::byte* data, int64_t num_bytes) noexcept = 0;
+};
+
 // Host memory, zero-filled, 64-byte aligned. From 4 MiB up it is mapped, and touched only when
 // used. Move-only.
 class Buffer {
  public:
   Buffer() = default;
-  // Errors: kResource when the machine refuses.
-  explicit Buffer(int64_t num_bytes);
+  // Of the host, or of `source`, which must outlive it. Errors: kResource when it is refused.
+  explicit Buffer(int64_t num_bytes, MemorySource* source = nullptr);
   // A view of memory that somebody else owns, 64-byte aligned; it must outlive the buffer.
   static Buffer Over(std::span<std::byte> memory);
   // Room for a dense tensor, not initialised.
-  Buffer(DType dtype, const Shape& shape) : Buffer(shape.num_elements() * DTypeBytes(dtype)) {}
+  Buffer(DType dtype, const Shape& shape, MemorySource* source = nullptr)
+      : Buffer(shape.num_elements() * DTypeBytes(dtype), source) {}
   ~Buffer();
   Buffer(Buffer&& other) noexcept;
   Buffer& operator=(Buffer&& other) noexcept;
@@ -36,6 +48,7 @@ class Buffer {
   std::byte* data_ = nullptr;
   int64_t num_bytes_ = 0;
   bool is_view_ = false;
+  MemorySource* source_ = nullptr;
 };
 
 // Pieces of one block of memory, handed out in order: the same calls over copies of a block, or
@@ -67,6 +80,8 @@ class Workspace {
   };
 
  public:
+  // Of the host's memory, or of that of `source`, which must outlive it.
+  explicit Workspace(MemorySource* source = nullptr) : source_(source) {}
   // `count` elements, 64-byte aligned, not initialised; valid until Reset or the end of the scope.
   template <class T>
   std::span<T> Take(int64_t count) {
@@ -101,6 +116,7 @@ class Workspace {
  private:
   std::byte* TakeBytes(int64_t num_bytes);
 
+  MemorySource* source_;
   std::vector<Buffer> blocks_;  // after Reset one block that holds the largest iteration
   Place at_;
   int64_t most_total_ = 0;  // of an iteration

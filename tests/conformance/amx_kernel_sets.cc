@@ -9,4 +9,7 @@ std::vector<KernelSet> KernelSetsUnderTest() {
   return {KernelSet::kAmx};
 }
 
+// None of them is on a device.
+void PutOnDevice(Exec&) {}
+
 }  // namespace wideload::compute

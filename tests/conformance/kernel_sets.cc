@@ -7,4 +7,7 @@ std::vector<KernelSet> KernelSetsUnderTest() {
   return {supported.begin(), supported.end()};
 }
 
+// None of them is on a device.
+void PutOnDevice(Exec&) {}
+
 }  // namespace wideload::compute

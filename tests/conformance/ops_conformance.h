@@ -22,6 +22,10 @@ inline constexpr float kSumTolerance = 5e-5F;
 // One rounding to bf16 (2^-9 of the value), seen from either side of a rounding boundary.
 inline constexpr float kBf16Tolerance = 1.0F / 128;
 
+// Where ops of a set on a device go: a stream that waits after each of them. In programs that test
+// such sets.
+void PutOnDevice(Exec& exec);
+
 class OpsConformance : public testing::TestWithParam<KernelSet> {
  protected:
   KernelSet kernels() const { return GetParam(); }
@@ -31,7 +35,9 @@ class OpsConformance : public testing::TestWithParam<KernelSet> {
     return compute_dtype() == DType::kF32 ? kSumTolerance : kBf16Tolerance;
   }
   Exec With(int threads) const {
-    return {.kernels = kernels(), .pool = pools_[static_cast<size_t>(threads - 1)].get()};
+    Exec exec{.kernels = kernels(), .pool = pools_[static_cast<size_t>(threads - 1)].get()};
+    if (IsOnDevice(kernels())) PutOnDevice(exec);
+    return exec;
   }
   Exec Reference() const { return {.kernels = KernelSet::kReference, .pool = pools_[0].get()}; }
   ThreadPool& pool() const { return *pools_[0]; }

@@ -1,0 +1,7 @@
+#include "compute/cuda/kernels.h"
+
+namespace wideload::compute::cuda {
+
+const Kernels* MmaKernels() { return nullptr; }
+
+}  // namespace wideload::compute::cuda

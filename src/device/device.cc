@@ -1,0 +1,80 @@
+#include "device/device.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "tensor/buffer.h"
+
+namespace wideload::device {
+
+Memory::~Memory() {
+  if (data_ != nullptr) device_->Free(data_, is_host_);
+}
+
+Memory::Memory(Memory&& other) noexcept
+    : device_(other.device_),
+      data_(std::exchange(other.data_, nullptr)),
+      num_bytes_(std::exchange(other.num_bytes_, 0)),
+      is_host_(other.is_host_) {}
+
+Memory& Memory::operator=(Memory&& other) noexcept {
+  std::swap(device_, other.device_);
+  std::swap(data_, other.data_);
+  std::swap(num_bytes_, other.num_bytes_);
+  std::swap(is_host_, other.is_host_);
+  return *this;
+}
+
+class Device::Source final : public MemorySource {
+ public:
+  Source(Device& device, bool is_host) : device_(device), is_host_(is_host) {}
+  std::byte* Allocate(int64_t num_bytes) override {
+    return (is_host_ ? device_.AllocateHost(num_bytes) : device_.Allocate(num_bytes)).Release();
+  }
+  void Free(std::byte* data, int64_t) noexcept override { device_.Free(data, is_host_); }
+
+ private:
+  Device& device_;
+  bool is_host_;
+};
+
+Device::Device()
+    : memory_(std::make_unique<Source>(*this, false)),
+      host_memory_(std::make_unique<Source>(*this, true)) {}
+Device::~Device() = default;
+MemorySource& Device::memory() { return *memory_; }
+MemorySource& Device::host_memory() { return *host_memory_; }
+
+void Stream::Synchronize() {
+  Wait();
+  // One block that holds what this time took several: later times allocate nothing.
+  if (uploads_.size() > 1) {
+    int64_t total = 0;
+    for (const Block& block : uploads_) total += block.host.num_bytes();
+    uploads_.clear();
+    uploads_.push_back({device_.AllocateHost(total), device_.Allocate(total)});
+  }
+  num_uploaded_ = 0;
+}
+
+const std::byte* Stream::UploadBytes(const std::byte* values, int64_t num_bytes) {
+  constexpr int64_t kAlignment = 256;
+  constexpr int64_t kMinBlock = int64_t{1} << 20;
+  const int64_t need = (num_bytes + kAlignment - 1) / kAlignment * kAlignment;
+  if (uploads_.empty() || num_uploaded_ + need > uploads_.back().host.num_bytes()) {
+    const int64_t size = std::max(need, kMinBlock);
+    uploads_.push_back({device_.AllocateHost(size), device_.Allocate(size)});
+    num_uploaded_ = 0;
+  }
+  const Block& block = uploads_.back();
+  std::byte* const host = block.host.data() + num_uploaded_;
+  std::byte* const device = block.device.data() + num_uploaded_;
+  num_uploaded_ += need;
+  if (num_bytes == 0) return device;
+  std::memcpy(host, values, static_cast<size_t>(num_bytes));
+  Copy(device, host, num_bytes);
+  return device;
+}
+
+}  // namespace wideload::device

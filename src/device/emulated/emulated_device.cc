@@ -1,0 +1,250 @@
+#include "device/emulated/emulated_device.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "base/error.h"
+#include "device/emulated/fibers.h"
+#include "device/kernel.h"
+
+namespace wideload::device {
+namespace {
+
+constexpr int64_t kPage = 4096;
+constexpr int64_t kAlignment = 256;
+
+int64_t RoundUpTo(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// The memory of the device: pieces that end at a page nobody may touch, and that can be touched
+// only while work is done.
+class Pages {
+ public:
+  explicit Pages(int64_t num_bytes) : num_bytes_(num_bytes) {
+    void* const mapping = ::mmap(nullptr, static_cast<size_t>(2 * num_bytes), PROT_NONE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapping == MAP_FAILED)
+      Throw(ErrorKind::kResource, "cannot reserve {} bytes of addresses", 2 * num_bytes);
+    begin_ = static_cast<std::byte*>(mapping);
+    free_[0] = 2 * num_bytes;
+  }
+  ~Pages() { ::munmap(begin_, static_cast<size_t>(2 * num_bytes_)); }
+  Pages(const Pages&) = delete;
+  Pages& operator=(const Pages&) = delete;
+
+  std::byte* Take(int64_t num_bytes) {
+    const int64_t data_bytes = RoundUpTo(std::max<int64_t>(num_bytes, 1), kAlignment);
+    const int64_t page_bytes = RoundUpTo(data_bytes, kPage);
+    for (auto it = free_.begin(); it != free_.end(); ++it) {
+      const auto [offset, size] = *it;
+      if (size < page_bytes + kPage || used_ + page_bytes > num_bytes_) continue;
+      free_.erase(it);
+      if (size > page_bytes + kPage) free_[offset + page_bytes + kPage] = size - page_bytes - kPage;
+      pieces_[offset] = page_bytes;
+      used_ += page_bytes;
+      if (is_open_) Protect(offset, page_bytes, PROT_READ | PROT_WRITE);
+      return begin_ + offset + page_bytes - data_bytes;
+    }
+    Throw(ErrorKind::kResource, "the device has {} bytes, {} of them in use; {} more are wanted",
+          num_bytes_, used_, num_bytes);
+  }
+
+  void GiveBack(const std::byte* data) {
+    const auto it = --pieces_.upper_bound(data - begin_);
+    const auto [offset, page_bytes] = *it;
+    Protect(offset, page_bytes, PROT_NONE);
+    ::madvise(begin_ + offset, static_cast<size_t>(page_bytes), MADV_DONTNEED);
+    pieces_.erase(it);
+    used_ -= page_bytes;
+    free_[offset] = page_bytes + kPage;
+  }
+
+  void Open(bool is_open) {
+    is_open_ = is_open;
+    for (const auto& [offset, page_bytes] : pieces_)
+      Protect(offset, page_bytes, is_open ? PROT_READ | PROT_WRITE : PROT_NONE);
+  }
+
+ private:
+  void Protect(int64_t offset, int64_t page_bytes, int protection) {
+    WIDELOAD_CHECK(::mprotect(begin_ + offset, static_cast<size_t>(page_bytes), protection) == 0,
+                   "mprotect of {} bytes", page_bytes);
+  }
+
+  int64_t num_bytes_;
+  int64_t used_ = 0;
+  bool is_open_ = false;
+  std::byte* begin_ = nullptr;
+  std::map<int64_t, int64_t> free_;    // offset to bytes
+  std::map<int64_t, int64_t> pieces_;  // offset to bytes, the guard page left out
+};
+
+class EmulatedDevice;
+
+// What a stream has to do; events refer to it even when the stream is gone.
+struct Work {
+  std::deque<std::function<void()>> queue;
+  int64_t num_enqueued = 0;
+  int64_t num_done = 0;
+  bool is_running = false;
+
+  void RunUntil(int64_t until) {
+    WIDELOAD_CHECK(!is_running || num_done >= until, "work of a stream waits for itself");
+    while (num_done < until) {
+      const std::function<void()> next = std::move(queue.front());
+      queue.pop_front();
+      is_running = true;
+      next();
+      is_running = false;
+      ++num_done;
+    }
+  }
+};
+
+class EmulatedDevice final : public Device {
+ public:
+  explicit EmulatedDevice(int64_t memory_bytes) : pages_(memory_bytes) {
+    properties_ = {.name = "this processor in place of a GPU",
+                   .major = 8,
+                   .minor = 0,
+                   .num_multiprocessors = 4,
+                   .memory_bytes = memory_bytes,
+                   .shared_bytes_per_block = 163 << 10};
+  }
+  const Properties& properties() const override { return properties_; }
+  Memory Allocate(int64_t num_bytes) override {
+    const std::lock_guard lock(mutex_);
+    return Memory(*this, pages_.Take(num_bytes), num_bytes, false);
+  }
+  Memory AllocateHost(int64_t num_bytes) override {
+    const auto size = static_cast<size_t>(RoundUpTo(std::max<int64_t>(num_bytes, 1), kAlignment));
+    auto* const data = static_cast<std::byte*>(std::aligned_alloc(kAlignment, size));
+    if (data == nullptr) Throw(ErrorKind::kResource, "cannot allocate {} bytes", num_bytes);
+    std::memset(data, 0, size);
+    return Memory(*this, data, num_bytes, true);
+  }
+  std::unique_ptr<Stream> MakeStream(bool is_urgent) override;
+  std::unique_ptr<Event> MakeEvent() override;
+
+  // Does the work of a stream up to a place.
+  void Run(Work& work, int64_t until) {
+    const std::lock_guard lock(mutex_);
+    if (work.num_done >= until) return;
+    if (depth_++ == 0) pages_.Open(true);
+    work.RunUntil(until);
+    if (--depth_ == 0) pages_.Open(false);
+  }
+  // Puts something at the end of a stream's work.
+  void Add(Work& work, std::function<void()> body) {
+    const std::lock_guard lock(mutex_);
+    work.queue.push_back(std::move(body));
+    ++work.num_enqueued;
+  }
+  // A kernel, in the next order of threads.
+  void AddKernel(Work& work, const Grid& grid, std::function<void()> body) {
+    const std::lock_guard lock(mutex_);
+    Add(work,
+        [grid, seed = ++seed_, body = std::move(body)] { emulated::RunGrid(grid, seed, body); });
+  }
+
+ private:
+  void Free(std::byte* data, bool is_host) noexcept override {
+    if (is_host) return std::free(data);
+    const std::lock_guard lock(mutex_);
+    pages_.GiveBack(data);
+  }
+
+  Properties properties_;
+  std::recursive_mutex mutex_;
+  int depth_ = 0;
+  Pages pages_;
+  uint32_t seed_ = 0;
+};
+
+class EmulatedEvent final : public Event {
+ public:
+  explicit EmulatedEvent(EmulatedDevice& device) : device_(device) {}
+  bool IsReached() override {
+    if (work != nullptr) device_.Run(*work, until);
+    return true;
+  }
+  std::shared_ptr<Work> work;
+  int64_t until = 0;
+
+ private:
+  EmulatedDevice& device_;
+};
+
+class EmulatedStream final : public Stream {
+ public:
+  explicit EmulatedStream(EmulatedDevice& device) : Stream(device), device_(device) {}
+  ~EmulatedStream() override { device_.Run(*work_, work_->num_enqueued); }
+
+  void Enqueue(std::function<void()> body) { device_.Add(*work_, std::move(body)); }
+  void EnqueueKernel(const Grid& grid, std::function<void()> body) {
+    device_.AddKernel(*work_, grid, std::move(body));
+  }
+  void Copy(void* to, const void* from, int64_t num_bytes) override {
+    Enqueue([=] { std::memmove(to, from, static_cast<size_t>(num_bytes)); });
+  }
+  void Fill(void* to, uint8_t value, int64_t num_bytes) override {
+    Enqueue([=] { std::memset(to, value, static_cast<size_t>(num_bytes)); });
+  }
+  void Record(Event& event) override {
+    auto& recorded = static_cast<EmulatedEvent&>(event);
+    recorded.work = work_;
+    recorded.until = work_->num_enqueued;
+  }
+  void WaitFor(const Event& event) override {
+    const auto& awaited = static_cast<const EmulatedEvent&>(event);
+    if (awaited.work == nullptr) return;
+    Enqueue([&device = device_, work = awaited.work, until = awaited.until] {
+      device.Run(*work, until);
+    });
+  }
+  void* native() const override { return nullptr; }
+
+ private:
+  void Wait() override { device_.Run(*work_, work_->num_enqueued); }
+
+  EmulatedDevice& device_;
+  std::shared_ptr<Work> work_ = std::make_shared<Work>();
+};
+
+std::unique_ptr<Stream> EmulatedDevice::MakeStream(bool) {
+  return std::make_unique<EmulatedStream>(*this);
+}
+
+std::unique_ptr<Event> EmulatedDevice::MakeEvent() {
+  return std::make_unique<EmulatedEvent>(*this);
+}
+
+}  // namespace
+
+namespace emulated {
+
+void Enqueue(Stream& stream, const Grid& grid, int max_threads, std::function<void()> body) {
+  constexpr int64_t kMaxBlocksY = 65535;
+  WIDELOAD_CHECK(
+      grid.blocks >= 1 && grid.blocks_y >= 1 && grid.blocks_y <= kMaxBlocksY &&
+          grid.threads >= kWarp && grid.threads <= max_threads && grid.threads % kWarp == 0 &&
+          grid.shared_bytes <= stream.device().properties().shared_bytes_per_block,
+      "a grid of {} x {} blocks of {} threads (at most {}) with {} bytes of shared memory",
+      grid.blocks, grid.blocks_y, grid.threads, max_threads, grid.shared_bytes);
+  static_cast<EmulatedStream&>(stream).EnqueueKernel(grid, std::move(body));
+}
+
+}  // namespace emulated
+
+std::unique_ptr<Device> MakeEmulatedDevice(int64_t memory_bytes) {
+  return std::make_unique<EmulatedDevice>(memory_bytes);
+}
+
+}  // namespace wideload::device
