@@ -37,6 +37,8 @@ double PeakGflops(KernelSet kernels) {
       return measure(Avx512Bf16Peak);
     case KernelSet::kAmx:
       return measure(AmxBf16Peak);
+    case KernelSet::kCudaMma:
+      break;  // not of a core
   }
   return 0;
 }
