@@ -19,6 +19,7 @@ class MemorySource;  // tensor/buffer.h
 
 namespace wideload::device {
 
+// What a device is.
 struct Properties {
   std::string name;  // "NVIDIA H100 80GB HBM3"
   int major = 0;     // compute capability
@@ -36,6 +37,7 @@ class Device;
 class Memory {
  public:
   Memory() = default;
+  // What the device has handed out.
   Memory(Device& device, std::byte* data, int64_t num_bytes, bool is_host)
       : device_(&device), data_(data), num_bytes_(num_bytes), is_host_(is_host) {}
   ~Memory();
@@ -67,6 +69,7 @@ class Event {
 // call names stays as it is until the work has been done.
 class Stream {
  public:
+  // Of work on this device.
   explicit Stream(Device& device) : device_(device) {}
   virtual ~Stream() = default;
   Stream(const Stream&) = delete;
@@ -116,10 +119,12 @@ class Stream {
   int64_t num_uploaded_ = 0;  // bytes of the last block
 };
 
+// One accelerator.
 class Device {
  public:
   Device();
   virtual ~Device();
+  // Known without asking the device.
   virtual const Properties& properties() const = 0;
   // Errors: kResource when the memory is not to be had.
   virtual Memory Allocate(int64_t num_bytes) = 0;
@@ -127,10 +132,12 @@ class Device {
   virtual Memory AllocateHost(int64_t num_bytes) = 0;
   // `is_urgent`: its work goes before that of other streams.
   virtual std::unique_ptr<Stream> MakeStream(bool is_urgent = false) = 0;
+  // Of any stream of this device.
   virtual std::unique_ptr<Event> MakeEvent() = 0;
 
   // Allocate and AllocateHost for buffers.
   MemorySource& memory();
+  // Likewise.
   MemorySource& host_memory();
 
  private:

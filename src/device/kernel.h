@@ -7,8 +7,25 @@
 //   static WIDELOAD_DEVICE void Run(const Args& args);
 //
 // and is started by Launch<Kernel>(stream, {.blocks = ..., .threads = ..., .shared_bytes = ...},
-// args). Kernels use what this file declares and no builtin of the compiler. Multiply-adds are
-// explicit (MultiplyAdd); nvcc is told to make none of its own (--fmad=false), as GCC is.
+// args). Kernels use what is named here and no builtin of the compiler. Multiply-adds are explicit
+// (MultiplyAdd); nvcc is told to make none of its own (--fmad=false), as GCC is.
+//
+//   Thread() NumThreads() Lane() Warp()        where the thread is in its block
+//   Block() NumBlocks() BlockY()               and the block in its grid
+//   SharedMemory()                             the block's, 1024-byte aligned, of any content
+//   SyncBlock() SyncWarp()                     all threads, or lanes, meet
+//   Shuffle(value, lane) ShuffleXor(value, mask) Ballot(bool) NumBits(bits)   all lanes call them
+//   AtomicAdd(int32_t*, value) FenceDevice()   integers only: what depends on no order
+//   MultiplyAdd Divide SquareRoot              rounded once, to nearest
+//   Exp2                                       2^x, the hardware's approximation
+//   FloatOfBits BitsOfFloat FromBf16 ToBf16 PackBf16
+//   CopyAsync16(shared, global, num_bytes) CommitCopies() WaitCopies<pending>()
+//       16 bytes to shared memory, of which num_bytes are read and the rest are zeros; there, for
+//       this thread, when WaitCopies says that all groups but the last `pending` are
+//   LoadMatrices4 LoadMatrices2 LoadMatrices2Transposed(fragments, row)   ldmatrix: lane l names
+//   row
+//       l % 8 of matrix l / 8, 16 bytes
+//   MultiplyMatrices(sums, a, b)               mma.sync m16n8k16 of bf16: sums += a b
 #pragma once
 
 #include <cstddef>
@@ -27,14 +44,15 @@ struct Grid {
   int64_t shared_bytes = 0;
 };
 
+// Lanes of a warp.
 inline constexpr int kWarp = 32;
 
 }  // namespace wideload::device
 
 #ifdef __CUDACC__
-#include "device/kernel_cuda.h"
+#include "device/kernel_cuda_impl.h"
 #else
-#include "device/emulated/kernel_emulated.h"
+#include "device/emulated/kernel_emulated_impl.h"
 #endif
 
 namespace wideload::device {

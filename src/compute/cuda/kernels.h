@@ -11,6 +11,7 @@
 
 namespace wideload::compute::cuda {
 
+// By op.
 struct Kernels {
   void (*norm)(device::Stream&, const NormArgs&, int64_t rows) = nullptr;
 };
