@@ -6,10 +6,9 @@
 
 # Options every first-party target is compiled with: a target, not global flags.
 add_library(wideload_options INTERFACE)
-target_compile_options(wideload_options INTERFACE -Wall -Wextra -Wshadow -Wconversion -Werror
-  -Wno-missing-field-initializers -ffp-contract=off)
+target_compile_options(wideload_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow;-Wconversion;-Werror;-Wno-missing-field-initializers;-ffp-contract=off>")
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
-  target_compile_options(wideload_options INTERFACE -Wno-unused-command-line-argument -Wno-sign-conversion)
+  target_compile_options(wideload_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-Wno-unused-command-line-argument;-Wno-sign-conversion>")
 endif()
 get_filename_component(WIDELOAD_ROOT ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)  # python/ is a project of its own
 target_include_directories(wideload_options INTERFACE ${WIDELOAD_ROOT}/src ${WIDELOAD_ROOT}/include)

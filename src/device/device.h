@@ -101,7 +101,7 @@ class Stream {
     if (is_blocking_) Synchronize();
   }
   Device& device() const { return device_; }
-  // The vendor's handle.
+  // The vendor's handle, for the calling thread to put work on next.
   virtual void* native() const = 0;
 
  private:
@@ -147,5 +147,12 @@ class Device {
   std::unique_ptr<Source> host_memory_;
   virtual void Free(std::byte* data, bool is_host) noexcept = 0;
 };
+
+// How many GPUs this program can find here. Returns 0 with the reason, in one line: "this program
+// was built without CUDA", or "no CUDA device: " and the runtime's text.
+int NumDevices(std::string& why_none);
+// GPUs by their numbers, from 0, in this order. Errors: kUnsupported, in one line, when there is
+// none or not this one, or its compute capability is below 8.0.
+std::vector<std::unique_ptr<Device>> OpenDevices(std::span<const int> indices);
 
 }  // namespace wideload::device

@@ -102,14 +102,14 @@ __global__ void __launch_bounds__(Kernel::kThreads) Entry(const typename Kernel:
 template <class Kernel>
 void Launch(Stream& stream, const Grid& grid, const typename Kernel::Args& args) {
   constexpr int64_t kWithoutOptIn = 48 << 10;
+  auto* const native = static_cast<cudaStream_t>(stream.native());  // chooses the device
   if (grid.shared_bytes > kWithoutOptIn)
     CheckCuda(cudaFuncSetAttribute(Entry<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    static_cast<int>(grid.shared_bytes)),
               __PRETTY_FUNCTION__);
   const dim3 blocks(static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.blocks_y));
-  Entry<Kernel>
-      <<<blocks, static_cast<unsigned>(grid.threads), static_cast<size_t>(grid.shared_bytes),
-         static_cast<cudaStream_t>(stream.native())>>>(args);
+  Entry<Kernel><<<blocks, static_cast<unsigned>(grid.threads),
+                  static_cast<size_t>(grid.shared_bytes), native>>>(args);
   CheckCuda(cudaGetLastError(), __PRETTY_FUNCTION__);
   stream.AfterLaunch();
 }

@@ -26,8 +26,18 @@ inline constexpr float kBf16Tolerance = 1.0F / 128;
 // such sets.
 void PutOnDevice(Exec& exec);
 
+// Why there is no device for the sets of this program, so that its tests are skipped; empty when
+// there is one, or needs to be none.
+inline std::string& WhyNoDevice() {
+  static std::string why;
+  return why;
+}
+
 class OpsConformance : public testing::TestWithParam<KernelSet> {
  protected:
+  void SetUp() override {
+    if (!WhyNoDevice().empty()) GTEST_SKIP() << "not run on a GPU: " << WhyNoDevice();
+  }
   KernelSet kernels() const { return GetParam(); }
   DType compute_dtype() const { return PrecisionOf(kernels()).activations; }
   // Tolerance of an op whose output has the compute dtype.

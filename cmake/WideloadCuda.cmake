@@ -1,0 +1,27 @@
+# Sets the language CUDA up where nvcc is; where it is not, says so and sets WIDELOAD_CUDA to OFF. Included with WIDELOAD_CUDA.
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  find_program(WIDELOAD_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
+  if(WIDELOAD_NVCC)
+    set(CMAKE_CUDA_COMPILER ${WIDELOAD_NVCC})
+  endif()
+endif()
+# Machine code for compute capability 8.0 and 9.0 (with its own instructions), and PTX of 8.0 for what comes later.
+set(CMAKE_CUDA_ARCHITECTURES "80;90a-real" CACHE STRING "Architectures that nvcc compiles for")
+set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  message(STATUS "No CUDA compiler (nvcc) was found: built without CUDA, as with WIDELOAD_CUDA=OFF")
+  set(WIDELOAD_CUDA OFF)
+  return()
+endif()
+enable_language(CUDA)
+set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")  # CMake 3.25 does not know it of nvcc 13
+set(CMAKE_CUDA_STANDARD 20)
+find_package(CUDAToolkit REQUIRED)
+set(CMAKE_CUDA_FLAGS_RELEASE "-O3")
+if(CCACHE_PROGRAM)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+endif()
+# Multiply-adds are explicit in kernels; registers that do not suffice (spills) are an error of the build.
+add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:--fmad=false;--Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-ffp-contract=off;-Xptxas=--warn-on-spills,--warning-as-error>")
