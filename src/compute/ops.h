@@ -1,7 +1,9 @@
 // The ops of a transformer with routed experts, as free functions on views: check the arguments,
 // then dispatch on exec.kernels. A row's result never depends on the other rows, the number of rows
 // or the number of threads. Shapes: T tokens, H hidden, E experts, K top-k, D head size.
-// "activations" is exec.precision().activations. Outputs are the last arguments.
+// "activations" is exec.precision().activations. Outputs are the last arguments. Where the kernel
+// set is on a device, views and spans of weights and activations are memory of it; what else a span
+// holds (ids, indices, pointers to rows) is memory of the host, which may change after the call.
 #pragma once
 
 #include <cstdint>
@@ -39,11 +41,15 @@ void RmsNormHeads(const Exec& exec, const HeadPart& x, const TensorView& weight,
 
 // x (F32) to y (F32 or activations), same shape.
 void Convert(const Exec& exec, const TensorView& x, const TensorView& y);
-// y = x * scales[t]; scales [T]. For experts whose router weight belongs to the input and for
-// queries with a temperature of their position (Llama 4). x [T, H] F32; y [T, H] F32 (may be x) or
-// activations (one rounding).
+// y = x * scales[t]; scales [T] where x is. For experts whose router weight belongs to the input
+// and for queries with a temperature of their position (Llama 4). x [T, H] F32; y [T, H] F32 (may
+// be x) or activations (one rounding).
 void ConvertScaled(const Exec& exec, const TensorView& x, std::span<const float> scales,
                    const TensorView& y);
+// y[i] = x[indices[i]]. x [N, W] F32 or activations; indices in [0, N), any order, repeats too; y
+// [n, W] of x's dtype, not overlapping x. Rows may be strided.
+void GatherRows(const Exec& exec, const TensorView& x, std::span<const int32_t> indices,
+                const TensorView& y);
 // Copies x's part of every head to y's (F32 to F32 or activations); as many heads, equal widths.
 void ConvertHeads(const Exec& exec, const HeadPart& x, const HeadPart& y);
 
@@ -182,7 +188,8 @@ enum class GroupScore { kLargest, kTwoLargest };
 struct RouterOptions {
   int64_t top_k = 1;
   RouterScore score = RouterScore::kSoftmax;
-  // [E] F32, for the choice only (DeepSeek-V3's e_score_correction_bias); empty: none.
+  // [E] F32 where the logits are, for the choice only (DeepSeek-V3's e_score_correction_bias);
+  // empty: none.
   std::span<const float> correction_bias;
   // Experts lie in num_groups equal groups, and only those of the top_groups groups of the largest
   // score are chosen. A group's score is its largest choice (DeepSeek-V2) or the sum of its two

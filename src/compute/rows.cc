@@ -1,4 +1,5 @@
-// The ops that treat every row alike: embedding, norms, conversion, rotary positions, combine.
+// The ops that treat every row alike: embedding, norms, conversion, rotary positions, gather,
+// combine.
 #include <algorithm>
 #include <cstring>
 
@@ -23,6 +24,11 @@ void EmbedRow(const TensorView& table, int64_t id, float* y) {
   }
 }
 
+cuda::TableFormat TableFormatOf(DType dtype) {
+  if (dtype == DType::kF32) return cuda::TableFormat::kF32;
+  return dtype == DType::kBF16 ? cuda::TableFormat::kBf16 : cuda::TableFormat::kF16;
+}
+
 const float* WeightOrNull(const TensorView& weight) {
   return weight.empty() ? nullptr : weight.data<float>();
 }
@@ -39,6 +45,15 @@ void Embed(const Exec& exec, const TensorView& table, std::span<const int32_t> i
   CheckMatrix("Embed", "y", y, DType::kF32, {rows, table.dim(1)});
   for (const int32_t id : ids) {
     WIDELOAD_CHECK(id >= 0 && id < table.dim(0), "Embed: id {} of {}", id, table.dim(0));
+  }
+  if (IsOnDevice(exec.kernels)) {
+    const cuda::EmbedArgs args = {.table = static_cast<const std::byte*>(table.raw()),
+                                  .row_bytes = table.row_bytes(),
+                                  .format = TableFormatOf(table.dtype()),
+                                  .ids = exec.stream->Upload(ids),
+                                  .y = WriteRows(y),
+                                  .width = table.dim(1)};
+    return OnDevice(exec, "Embed", &cuda::Kernels::embed)(*exec.stream, args, rows);
   }
   RunRows(exec, rows, table.dim(1), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
@@ -94,6 +109,14 @@ void ConvertScaled(const Exec& exec, const TensorView& x, std::span<const float>
   WIDELOAD_CHECK(static_cast<int64_t>(scales.size()) == x.dim(0),
                  "ConvertScaled: {} scales for {} rows", scales.size(), x.dim(0));
   const bool y_is_f32 = y.dtype() == DType::kF32;
+  if (IsOnDevice(exec.kernels)) {
+    const cuda::ConvertHeadsArgs args = {.x = ReadRows(x),
+                                         .y = WriteRows(y),
+                                         .y_is_f32 = y_is_f32,
+                                         .width = x.dim(1),
+                                         .row_scales = scales.data()};
+    return OnDevice(exec, "ConvertScaled", &cuda::Kernels::convert)(*exec.stream, args, x.dim(0));
+  }
   const ConvertArgs args = {
       .x = ReadRows(x), .y = WriteRows(y), .width = x.dim(1), .row_scales = scales.data()};
   const auto convert = KernelsOf(exec.kernels).convert;
@@ -115,6 +138,17 @@ void ConvertHeads(const Exec& exec, const HeadPart& x, const HeadPart& y) {
   WIDELOAD_CHECK(from.heads == to.heads && from.width == to.width,
                  "ConvertHeads: {} heads of {} to {} of {}", from.heads, from.width, to.heads,
                  to.width);
+  if (IsOnDevice(exec.kernels)) {
+    const cuda::ConvertHeadsArgs args = {.x = ReadHeads(x),
+                                         .y = WriteHeads(y),
+                                         .y_is_f32 = y.rows.dtype() == DType::kF32,
+                                         .heads = from.heads,
+                                         .width = from.width,
+                                         .x_stride = from.stride,
+                                         .y_stride = to.stride};
+    return OnDevice(exec, "ConvertHeads", &cuda::Kernels::convert)(*exec.stream, args,
+                                                                   x.rows.dim(0));
+  }
   const auto convert = KernelsOf(exec.kernels).convert;
   const int64_t y_bytes = DTypeBytes(y.rows.dtype());
   RunRows(exec, x.rows.dim(0), from.heads * from.width, [&](int64_t begin, int64_t end) {
@@ -154,8 +188,36 @@ void Rope(const Exec& exec, const HeadPart& x, RopePairs pairs, const RopeRows& 
                          .sin = rope.sin.data<float>(),
                          .cos_stride = rope.cos.row_stride(),
                          .sin_stride = rope.sin.row_stride()};
+  if (IsOnDevice(exec.kernels)) {
+    return OnDevice(exec, "Rope", &cuda::Kernels::rope)(*exec.stream, args, rows);
+  }
   const auto kernel = KernelsOf(exec.kernels).rope;
   RunRows(exec, rows, x.rows.dim(1), [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
+}
+
+void GatherRows(const Exec& exec, const TensorView& x, std::span<const int32_t> indices,
+                const TensorView& y) {
+  const auto rows = static_cast<int64_t>(indices.size());
+  CheckMatrix("GatherRows", "x", x, y.dtype(), {x.dim(0), x.dim(1)});
+  CheckOutput("GatherRows", exec, y, {rows, x.dim(1)});
+  for (const int32_t index : indices) {
+    WIDELOAD_CHECK(index >= 0 && index < x.dim(0), "GatherRows: row {} of {}", index, x.dim(0));
+  }
+  const int64_t bytes = x.dim(1) * DTypeBytes(x.dtype());
+  if (IsOnDevice(exec.kernels)) {
+    const cuda::GatherArgs args = {.x = ReadRows(x),
+                                   .indices = exec.stream->Upload(indices),
+                                   .y = WriteRows(y),
+                                   .row_bytes = bytes};
+    return OnDevice(exec, "GatherRows", &cuda::Kernels::gather_rows)(*exec.stream, args, rows);
+  }
+  RunRows(exec, rows, x.dim(1), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      std::memcpy(WriteRows(y).base + i * y.row_bytes(),
+                  ReadRows(x).base + indices[static_cast<size_t>(i)] * x.row_bytes(),
+                  static_cast<size_t>(bytes));
+    }
+  });
 }
 
 void CombineRows(const Exec& exec, std::span<const std::byte* const> rows,
@@ -165,11 +227,15 @@ void CombineRows(const Exec& exec, std::span<const std::byte* const> rows,
   const int64_t top_k = weights.dim(1);
   WIDELOAD_CHECK(static_cast<int64_t>(rows.size()) == y.dim(0) * top_k,
                  "CombineRows: {} rows for {} tokens of {}", rows.size(), y.dim(0), top_k);
-  const CombineArgs args = {.rows = rows.data(),
-                            .weights = ReadRows(weights),
-                            .top_k = top_k,
-                            .y = WriteRows(y),
-                            .width = y.dim(1)};
+  CombineArgs args = {.rows = rows.data(),
+                      .weights = ReadRows(weights),
+                      .top_k = top_k,
+                      .y = WriteRows(y),
+                      .width = y.dim(1)};
+  if (IsOnDevice(exec.kernels)) {
+    args.rows = exec.stream->Upload(rows);
+    return OnDevice(exec, "CombineRows", &cuda::Kernels::combine)(*exec.stream, args, y.dim(0));
+  }
   const auto combine = KernelsOf(exec.kernels).combine;
   RunRows(exec, y.dim(0), y.dim(1) * top_k,
           [&](int64_t begin, int64_t end) { combine(args, begin, end); });
@@ -206,6 +272,9 @@ void Route(const Exec& exec, const TensorView& logits, const RouterOptions& opti
                            .scale = options.scale,
                            .ids = WriteRows(ids),
                            .weights = WriteRows(weights)};
+  if (IsOnDevice(exec.kernels)) {
+    return OnDevice(exec, "Route", &cuda::Kernels::router)(*exec.stream, args, rows);
+  }
   const auto router = KernelsOf(exec.kernels).router;
   RunRows(exec, rows, experts * (options.top_k + 8),
           [&](int64_t begin, int64_t end) { router(args, begin, end); });

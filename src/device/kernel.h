@@ -13,6 +13,7 @@
 //   Thread() NumThreads() Lane() Warp()        where the thread is in its block
 //   Block() NumBlocks() BlockY()               and the block in its grid
 //   SharedMemory()                             the block's, 1024-byte aligned, of any content
+//   Load<T>(address) Store(address, value)     several words in one access: T at its alignment
 //   SyncBlock() SyncWarp()                     all threads, or lanes, meet
 //   Shuffle(value, lane) ShuffleXor(value, mask) Ballot(bool) NumBits(bits)   all lanes call them
 //   AtomicAdd(int32_t*, value) FenceDevice()   integers only: what depends on no order

@@ -25,6 +25,16 @@ WIDELOAD_DEVICE std::byte* SharedMemory() {
   return wideload_shared_memory;
 }
 
+// A value of several words, at a multiple of its alignment, in one access.
+template <class T>
+WIDELOAD_DEVICE T Load(const void* address) {
+  return *static_cast<const T*>(address);
+}
+template <class T>
+WIDELOAD_DEVICE void Store(void* address, const T& value) {
+  *static_cast<T*>(address) = value;
+}
+
 WIDELOAD_DEVICE void SyncBlock() { __syncthreads(); }
 WIDELOAD_DEVICE void SyncWarp() { __syncwarp(); }
 template <class T>

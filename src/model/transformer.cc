@@ -217,32 +217,34 @@ TensorView Transformer::WantedRows(const RankContext& rank, const Batch& batch,
   Workspace& ws = *rank.workspace;
   const Shape shape{static_cast<int64_t>(wanted.size()), spec_.hidden};
   const TensorView rows = ws.TakeTensor(DType::kF32, shape);
-  const auto copy = [&](const TensorView& from, int64_t from_row, const TensorView& to,
-                        int64_t row) {
-    std::copy_n(from.row<float>(from_row), spec_.hidden, to.row<float>(row));
-  };
   if (rank.context == nullptr) {
-    for (size_t i = 0; i < wanted.size(); ++i) copy(h, wanted[i], rows, static_cast<int64_t>(i));
+    compute::GatherRows(rank.exec, h, wanted, rows);
     return rows;
   }
   const auto has = [&](int32_t row, int r) {
     return row >= batch.first_row(r) && row < batch.row_ends[static_cast<size_t>(r)];
   };
   const TensorView gathered = ws.TakeTensor(DType::kF32, shape);
-  const std::span<int64_t> places = ws.Take<int64_t>(shape[0]);
+  const std::span<int32_t> own = ws.Take<int32_t>(shape[0]);  // of h, one after the other's place
+  const std::span<int32_t> places = ws.Take<int32_t>(shape[0]);
   const std::span<int64_t> ends = ws.Take<int64_t>(rank.context->size());
-  int64_t num_placed = 0;
+  size_t num_own = 0;
+  int32_t num_placed = 0;
   for (int r = 0; r < rank.context->size(); ++r) {
     for (size_t i = 0; i < wanted.size(); ++i) {
       if (!has(wanted[i], r)) continue;
-      if (r == rank.context->rank()) copy(h, wanted[i] - batch.first_row(r), gathered, num_placed);
+      if (r == rank.context->rank())
+        own[num_own++] = wanted[i] - static_cast<int32_t>(batch.first_row(r));
       places[i] = num_placed++;
     }
     ends[static_cast<size_t>(r)] = num_placed;
   }
+  const auto num_rows = static_cast<int64_t>(num_own);
+  const int64_t own_end = ends[static_cast<size_t>(rank.context->rank())];
+  compute::GatherRows(rank.exec, h, own.first(num_own),
+                      gathered.Rows(own_end - num_rows, num_rows));
   GatherRows(rank, *rank.context, gathered, ends);
-  for (size_t i = 0; i < wanted.size(); ++i)
-    copy(gathered, places[i], rows, static_cast<int64_t>(i));
+  compute::GatherRows(rank.exec, gathered, places, rows);
   return rows;
 }
 

@@ -49,6 +49,10 @@ class OpsConformance : public testing::TestWithParam<KernelSet> {
     if (IsOnDevice(kernels())) PutOnDevice(exec);
     return exec;
   }
+  // a * b + c as the set has it: the reference rounds the product.
+  float MultiplyAdd(float a, float b, float c) const {
+    return kernels() == KernelSet::kReference ? a * b + c : std::fma(a, b, c);
+  }
   Exec Reference() const { return {.kernels = KernelSet::kReference, .pool = pools_[0].get()}; }
   ThreadPool& pool() const { return *pools_[0]; }
 
@@ -92,7 +96,8 @@ inline OwnedTensor CopyOf(const TensorView& view, DType dtype) {
 class StridedTensor {
  public:
   StridedTensor(const OwnedTensor& dense, int64_t gap)
-      : buffer_(dense.view().dtype(), {dense.view().dim(0), dense.view().dim(1) + gap}),
+      : buffer_(dense.view().dtype(), {dense.view().dim(0), dense.view().dim(1) + gap},
+                TestMemory()),
         view_(dense.view().dtype(), dense.view().shape(), buffer_.data(),
               dense.view().dim(1) + gap) {
     const auto row_bytes =

@@ -3,6 +3,7 @@
 #include "ops_conformance.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <set>
@@ -324,7 +325,9 @@ TEST_P(OpsConformance, ANormWithoutAWeightIsThatOfOnesAndMayBeInPlace) {
 TEST_P(OpsConformance, ScalesOfRowsMultiplyBeforeTheRounding) {
   for (const int64_t width : {1, 16, 40}) {
     const OwnedTensor x = RandomTensor(DType::kF32, {5, width}, 1);
-    const std::vector<float> scales = {1, 0.3F, -2, 0, 1e-3F};
+    const OwnedTensor factors(DType::kF32, {5});
+    const std::span<float> scales(factors.view().data<float>(), 5);
+    std::ranges::copy(std::initializer_list<float>{1, 0.3F, -2, 0, 1e-3F}, scales.begin());
     OwnedTensor scaled(DType::kF32, {5, width});
     for (int64_t i = 0; i < x.size(); ++i) {
       SetElement(scaled.view(), i, x.at(i) * scales[static_cast<size_t>(i / width)]);
@@ -340,9 +343,9 @@ TEST_P(OpsConformance, ScalesOfRowsMultiplyBeforeTheRounding) {
 }
 
 TEST_P(OpsConformance, PartsOfHeadsAreCopiedToTheirPlace) {
-  const OwnedTensor x = RandomTensor(DType::kF32, {3, 2 * 20}, 1);
+  const OwnedTensor x = RandomTensor(DType::kF32, {3, 40}, 1);
   for (const DType dtype : {DType::kF32, compute_dtype()}) {
-    const OwnedTensor y(dtype, {3, 2 * 30});
+    const OwnedTensor y(dtype, {3, 60});
     ConvertHeads(With(2), {.rows = x.view(), .heads = 2, .first = 3, .width = 17},
                  {.rows = y.view(), .heads = 2, .first = 12, .width = 17});
     const OwnedTensor rounded = CopyOf(x.view(), dtype);

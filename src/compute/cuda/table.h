@@ -2,10 +2,18 @@
 // processor's (emulated.cc).
 #pragma once
 
+#include "compute/cuda/router_kernels.h"
 #include "compute/cuda/row_kernels.h"
 
 namespace wideload::compute::cuda {
 
-inline constexpr Kernels kMmaTable = {.norm = Norm};
+inline constexpr Kernels kMmaTable = {.embed = Embed,
+                                      .norm = Norm,
+                                      .convert = ConvertHeads,
+                                      .rope = Rope,
+                                      .router = Route,
+                                      .combine = Combine,
+                                      .gather_rows = GatherRows,
+                                      .copy_rows = CopyRows};
 
 }  // namespace wideload::compute::cuda

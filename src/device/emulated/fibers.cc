@@ -242,6 +242,11 @@ const std::byte* MeetWarp(const void* mine, size_t num_bytes) {
   return running->MeetWarp(mine, num_bytes);
 }
 
+void CheckAlignment(const void* address, size_t alignment) {
+  WIDELOAD_CHECK(reinterpret_cast<uintptr_t>(address) % alignment == 0,
+                 "thread {}: an access of alignment {} at {}", Here().thread, alignment, address);
+}
+
 void CopyLater(void* shared, const void* global, int num_bytes) {
   running->current().copies.push_back({shared, global, num_bytes});
 }

@@ -2,8 +2,9 @@
 // that differs from launch to launch, and what a GPU leaves undefined is found: threads of a warp
 // or block that do not meet, shared memory that nobody has written (it is NaN), copies whose end
 // was not waited for (they are made no sooner), work whose end the host did not wait for (it is
-// done no sooner, emulated_device.h). Sums of MultiplyMatrices are rounded once for 16 products, as
-// tensor cores come near to: results are those of a GPU but for the last bits.
+// done no sooner, emulated_device.h), loads and stores of several words that are not aligned. Sums
+// of MultiplyMatrices are rounded once for 16 products, as tensor cores come near to: results are
+// those of a GPU but for the last bits.
 #pragma once
 
 #include <bit>
@@ -43,6 +44,9 @@ void CommitLater();
 // Makes the copies of all groups but the last `pending`.
 void MakeCopies(int pending);
 
+// Ends the process unless the address is a multiple of `alignment`.
+void CheckAlignment(const void* address, size_t alignment);
+
 // Runs body for every thread of every block when the stream comes to it.
 void Enqueue(Stream& stream, const Grid& grid, int max_threads, std::function<void()> body);
 
@@ -56,6 +60,17 @@ inline int64_t Block() { return emulated::Here().block; }
 inline int64_t NumBlocks() { return emulated::Here().num_blocks; }
 inline int64_t BlockY() { return emulated::Here().block_y; }
 inline std::byte* SharedMemory() { return emulated::Here().shared; }
+
+template <class T>
+T Load(const void* address) {
+  emulated::CheckAlignment(address, alignof(T));
+  return *static_cast<const T*>(address);
+}
+template <class T>
+void Store(void* address, const T& value) {
+  emulated::CheckAlignment(address, alignof(T));
+  *static_cast<T*>(address) = value;
+}
 
 inline void SyncBlock() { emulated::MeetBlock(); }
 inline void SyncWarp() { emulated::MeetWarp(nullptr, 0); }
