@@ -2,7 +2,7 @@
 // is behind it where the build has it; tests run kernels on a processor in its place (emulated/).
 // Every error of the device throws Error(kRunFailed) that names the call and the device; after one,
 // all later calls of the process may fail. A Device may be used by any thread, a Stream and an
-// Event by one at a time.
+// Event by one at a time; but any number of streams may be told to wait for an event at once.
 #pragma once
 
 #include <cstddef>

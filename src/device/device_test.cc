@@ -160,6 +160,43 @@ TEST_F(DeviceTest, MoreMemoryThanThereIsIsRefused) {
   EXPECT_EQ(small->Allocate(1 << 18).num_bytes(), 1 << 18);
 }
 
+TEST_F(DeviceTest, FreedMemoryIsOnePieceAgain) {
+  const std::unique_ptr<Device> small = MakeEmulatedDevice(1 << 20);
+  std::vector<Memory> pieces;
+  for (int i = 0; i < 16; ++i) pieces.push_back(small->Allocate(60 << 10));
+  for (const size_t i : {3, 4, 2, 0, 1}) pieces[i] = Memory();
+  pieces.clear();
+  EXPECT_EQ(small->Allocate(1 << 20).num_bytes(), 1 << 20);
+}
+
+TEST_F(DeviceTest, MemoryIsFreedWhenTheWorkHasBeenDone) {
+  const std::vector<float> value = {5};
+  std::vector<float> found = {0};
+  Memory x = device->Allocate(4);
+  stream->Copy(x.data(), value.data(), 4);
+  stream->Copy(found.data(), x.data(), 4);
+  x = Memory();
+  EXPECT_EQ(found[0], 5);
+}
+
+TEST(Devices, OfOneMachineReachEachOthersMemoryAndWaitForEachOther) {
+  const auto devices = MakeEmulatedDevices(2);
+  const auto first = devices[0]->MakeStream();
+  const auto second = devices[1]->MakeStream();
+  const auto event = devices[0]->MakeEvent();
+  const Memory x = devices[0]->Allocate(4);
+  const Memory y = devices[1]->Allocate(4);
+  const std::vector<float> value = {6};
+  std::vector<float> found = {0};
+  first->Copy(x.data(), value.data(), 4);
+  first->Copy(y.data(), x.data(), 4);
+  first->Record(*event);
+  second->WaitFor(*event);
+  second->Copy(found.data(), y.data(), 4);
+  second->Synchronize();
+  EXPECT_EQ(found[0], 6);
+}
+
 using DeviceDeathTest = DeviceTest;
 
 TEST_F(DeviceDeathTest, MemoryOfTheDeviceIsNotForTheHost) {

@@ -51,13 +51,15 @@ std::array<NamedField, 10> Fields(const ExchangeShape& shape) {
 }  // namespace
 
 Exchange::Exchange(const ExchangeShape& shape, Fabric& fabric, comm::Communicator& group,
-                   ThreadPool* pool)
+                   ThreadPool* pool, RowMover* mover)
     : shape_((ValidateShape(shape), shape)),
       layout_(shape),
       fabric_(fabric),
       group_(group),
       pool_(pool),
+      mover_(mover),
       plan_(shape),
+      next_moves_(static_cast<size_t>(shape.num_ranks)),
       sent_(static_cast<size_t>(shape.num_buffers)),
       counts_(static_cast<size_t>(shape.num_ranks) * static_cast<size_t>(shape.num_experts)),
       sources_(static_cast<size_t>(shape.num_ranks)),
@@ -71,7 +73,13 @@ Exchange::Exchange(const ExchangeShape& shape, Fabric& fabric, comm::Communicato
     sent.return_rows.resize(static_cast<size_t>(shape.max_rows * shape.top_k));
   }
   received_.reserve(sources_.size());
+  if (mover_ != nullptr) {
+    moves_from_.reserve(
+        static_cast<size_t>(shape.max_rows * std::min(shape.num_ranks, shape.top_k)));
+    moves_to_.reserve(moves_from_.capacity());
+  }
   CompareShapes();
+  CheckMover();
   InitSegment();
   if (shape_.is_free)
     for (int source = 0; source < shape_.num_ranks; ++source) ExpectNextOf(source);
@@ -99,6 +107,29 @@ void Exchange::CompareShapes() {
   if (fabric_.segment_bytes() < layout_.segment_bytes())
     Throw(ErrorKind::kInvalid, "exchange: segments have {} bytes; this shape needs {}",
           fabric_.segment_bytes(), layout_.segment_bytes());
+}
+
+void Exchange::CheckMover() const {
+  std::vector<int> has_mover(static_cast<size_t>(group_.size()));
+  group_.AllGatherValue(mover_ != nullptr ? 1 : 0, std::span(has_mover));
+  for (size_t r = 0; r < has_mover.size(); ++r)
+    if (has_mover[r] != has_mover[0])
+      Throw(
+          ErrorKind::kInvalid,
+          "exchange: rows lie in memory of {} on rank 0 and of {} on rank {}; it must be the same",
+          has_mover[0] != 0 ? "a device" : "the host", has_mover[r] != 0 ? "a device" : "the host",
+          r);
+  if (mover_ == nullptr) return;
+  WIDELOAD_CHECK(mover_->shape() == shape_, "a mover for the rows of another exchange");
+  if (shape_.is_free)
+    Throw(ErrorKind::kInvalid,
+          "exchange: is_free is 1 (microbatch mode) with rows in memory of devices; allowed: 0");
+  for (int r = 0; r < shape_.num_ranks; ++r)
+    if (!fabric_.IsReachable(r))
+      Throw(ErrorKind::kInvalid,
+            "exchange: rank {} is on another host than rank {}; rows in memory of devices travel "
+            "within a process only",
+            r, group_.rank());
 }
 
 // Flags start at a tag that no round of the first 2^32 waits for, whatever first_epoch is.
@@ -295,6 +326,37 @@ void Exchange::CopyRowsTo(const Chunk& chunk, int dst, bool is_non_temporal) {
   pool_->RunRange(num_rows, grain, [&](int64_t begin, int64_t end, int) { copy(begin, end); });
 }
 
+std::byte* Exchange::RowPlace(int dst, int64_t offset) const {
+  return mover_ != nullptr ? mover_->Place(dst, offset) : fabric_.Window(dst, offset);
+}
+
+// The rows for all others as one piece of work. The copies of a row follow each other: it is read
+// from memory once.
+void Exchange::MoveRows(const Chunk& chunk) {
+  const int64_t round = num_dispatched_;
+  const int rank = group_.rank();
+  moves_from_.clear();
+  moves_to_.clear();
+  for (int dst = 0; dst < shape_.num_ranks; ++dst) {
+    const auto num_rows = std::ssize(plan_.TokensTo(dst));
+    next_moves_[static_cast<size_t>(dst)] = {
+        .to = RowPlace(dst, layout_.RegionRow(round, rank, num_rows, 0))};
+  }
+  for (int64_t token = 0; token < chunk.num_tokens; ++token)
+    for (int dst = 0; dst < shape_.num_ranks; ++dst) {
+      const std::span<const int32_t> tokens = plan_.TokensTo(dst);
+      NextMove& next = next_moves_[static_cast<size_t>(dst)];
+      if (dst == rank || next.row == tokens.size() || tokens[next.row] != token) continue;
+      moves_from_.push_back(chunk.rows + token * chunk.row_stride);
+      moves_to_.push_back(next.to);
+      ++next.row;
+      next.to += layout_.row_stride();
+    }
+  if (moves_from_.empty()) return;  // nobody waits for the event of a source without rows
+  mover_->CopyRows(moves_from_, moves_to_, shape_.row_bytes);
+  mover_->Record(Direction::kOut, round);
+}
+
 void Exchange::SignalRows(int dst) {
   const int rank = group_.rank();
   const auto num_rows = static_cast<int64_t>(plan_.TokensTo(dst).size());
@@ -342,10 +404,11 @@ void Exchange::Dispatch(const Chunk& chunk) {
   plan_.Make(chunk.num_tokens, chunk.slots);
   const bool is_non_temporal =
       plan_.num_rows() * shape_.row_bytes * shape_.num_ranks > kNonTemporalBytes;
+  if (mover_ != nullptr) MoveRows(chunk);
   for (int i = 1; i <= shape_.num_ranks; ++i) {
     const int dst = (group_.rank() + i) % shape_.num_ranks;
     WriteMetas(chunk, dst);
-    if (dst != group_.rank()) CopyRowsTo(chunk, dst, is_non_temporal);
+    if (dst != group_.rank() && mover_ == nullptr) CopyRowsTo(chunk, dst, is_non_temporal);
     if (dst == group_.rank()) NoteSent(chunk);  // its rows may be taken as soon as they are there
     SignalRows(dst);
     rows_to_[static_cast<size_t>(dst)] += std::ssize(plan_.TokensTo(dst));
@@ -367,10 +430,11 @@ void Exchange::NoteSent(const Chunk& chunk) {
     sent.return_places[static_cast<size_t>(peer)] = {
         .offset = layout_.ReturnRow(round, plan_.comb_offset(peer)),
         .num_bytes = plan_.NumPairs(peer) * layout_.return_stride()};
+  const std::byte* const returned = RowPlace(group_.rank(), layout_.ReturnRow(round, 0));
   for (int64_t i = 0; i < sent.num_entries; ++i) {
     const int32_t index = plan_.ReturnIndex(i);
     sent.return_rows[static_cast<size_t>(i)] =
-        index < 0 ? nullptr : fabric_.Local(layout_.ReturnRow(round, index));
+        index < 0 ? nullptr : returned + index * layout_.return_stride();
     traffic_.num_returns += index < 0 ? 0 : 1;
   }
 }

@@ -2,6 +2,12 @@
 // come back to the rows' home. Symmetric receive buffers, one copy of a row per destination rank,
 // flags that carry the round and are never reset; no barrier, no acknowledgement.
 // One per rank, used by that rank's thread; the pool's threads help with copies.
+//
+// Rows in memory of devices: Exchange(shape, fabric, group, pool, mover), with a RowMover made from
+// the rank's stream (device_rows.h). The same six calls then plan on the host and return without
+// waiting for the device: x_rows, y_rows and what WaitReturns gives are host arrays of addresses in
+// device memory, to be used by work that is put on that stream where the processor would touch
+// them, and a call that waits has the stream wait for the other ranks' work, too.
 #pragma once
 
 #include <array>
@@ -17,6 +23,7 @@
 #include "comm/wait_guard.h"
 #include "exchange/fabric.h"
 #include "exchange/layout.h"
+#include "exchange/row_mover.h"
 #include "exchange/send_plan.h"
 
 namespace wideload::exchange {
@@ -53,11 +60,14 @@ struct ExchangeTraffic {
 class Exchange {
  public:
   // fabric and group are of the same rank and outlive this object; segments at least
-  // SegmentBytes(shape). `pool` (may be null) helps with large copies. Collective: ranks compare
-  // their shapes. Errors: kInvalid naming the field in which two ranks differ; PeerLost.
-  // Memory: ScratchBytes(shape); nothing is allocated afterwards.
+  // SegmentBytes(shape). `pool` (may be null) helps with large copies. `mover` (null: rows lie in
+  // the segments and the processor copies them) was made for this shape and outlives this object.
+  // Collective: ranks compare their shapes; all or none have a mover. Errors: kInvalid naming the
+  // field in which two ranks differ, or what a mover cannot do (is_free, ranks out of reach);
+  // PeerLost. Memory: ScratchBytes(shape), with a mover 16 bytes more for each of the
+  // C * min(R, K) rows that a chunk sends at most; nothing is allocated afterwards.
   Exchange(const ExchangeShape& shape, Fabric& fabric, comm::Communicator& group,
-           ThreadPool* pool = nullptr);
+           ThreadPool* pool = nullptr, RowMover* mover = nullptr);
 
   // The placement that the slots of the rounds to come are of; at first PlacementStamp(). All
   // rounds begun have ended. All ranks go by the same one in a round: PublishCounts and Dispatch
@@ -76,8 +86,9 @@ class Exchange {
   // Waits for the counts of all ranks. Errors: PeerLost.
   Counts WaitCounts();
 
-  // The tokens of one chunk. Rows for other ranks are read before Dispatch returns; those for this
-  // rank are not copied: they must stay as they are until Return of the round.
+  // The tokens of one chunk. Rows for other ranks are read before Dispatch returns (with a mover:
+  // by the work that it puts on the stream); those for this rank are not copied: they must stay as
+  // they are until Return of the round (with a mover: for the work put on the stream until then).
   struct Chunk {
     const std::byte* rows = nullptr;      // num_tokens rows of row_bytes
     int64_t row_stride = 0;               // bytes between them
@@ -99,7 +110,7 @@ class Exchange {
   // a whole, or, of several ranks, in two parts, each with its Return before the other: so its own
   // rows are work for a rank while those of others travel, or while results travel to others.
   std::span<const SlotRows> Receive(Part part = Part::kAll);
-  // Whether kOthers would not have to wait.
+  // Whether kOthers would not have to wait (with a mover: a stream may still have to).
   bool HasRowsOfOthers();
 
   // All y_rows are written: tells their sources.
@@ -159,6 +170,10 @@ class Exchange {
     std::vector<ReturnPlace> return_places;     // [R]
     std::vector<const std::byte*> return_rows;  // [C * K]
   };
+  struct NextMove {  // of the rows for a rank, the one whose turn it is
+    size_t row = 0;
+    std::byte* to = nullptr;
+  };
   struct Source {       // what was found of one rank
     int64_t round = 0;  // of its rows that come next; they have been received up to here
     int32_t num_rows = 0;
@@ -168,6 +183,7 @@ class Exchange {
   };
 
   void CompareShapes();
+  void CheckMover() const;
   void InitSegment();
   uint32_t TagOf(int64_t round) const;
   Sent& SentOf(int64_t round);
@@ -182,11 +198,14 @@ class Exchange {
   void NoteSent(const Chunk& chunk);
   void WriteMetas(const Chunk& chunk, int dst);
   void CopyRowsTo(const Chunk& chunk, int dst, bool is_non_temporal);
+  std::byte* RowPlace(int dst, int64_t offset) const;
+  void MoveRows(const Chunk& chunk);
   void SignalRows(int dst);
   void BeginReceive();
   void ReceiveFrom(int source);
   void ReadSource(int source);
   void IndexRows();
+  void RecordResults(int64_t round);
   // In step: of the rows that come next, of the ranks that are behind.
   int64_t CurrentRound() const;
   bool IsReceived(Part part) const;
@@ -208,6 +227,7 @@ class Exchange {
   Fabric& fabric_;
   comm::Communicator& group_;
   ThreadPool* pool_;
+  RowMover* mover_;
   PlacementStamp placement_;
 
   // Rounds for which each call has been made.
@@ -217,6 +237,9 @@ class Exchange {
   int64_t num_reduced_ = 0;
 
   SendPlan plan_;
+  std::vector<const std::byte*> moves_from_;  // of the rows of a chunk, for the mover
+  std::vector<std::byte*> moves_to_;
+  std::vector<NextMove> next_moves_;      // [R]
   std::vector<Sent> sent_;                // [B]
   std::vector<int32_t> counts_;           // [R * E]
   std::vector<Source> sources_;           // [R]

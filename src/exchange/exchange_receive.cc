@@ -28,7 +28,7 @@ const std::byte* Exchange::RowFrom(int source, int64_t row, int32_t token) {
   const int64_t round = sources_[static_cast<size_t>(source)].round;
   if (source == group_.rank()) return SentOf(round).rows + token * SentOf(round).row_stride;
   const int64_t num_rows = sources_[static_cast<size_t>(source)].num_rows;
-  return fabric_.Local(layout_.RegionRow(round, source, num_rows, row));
+  return RowPlace(group_.rank(), layout_.RegionRow(round, source, num_rows, row));
 }
 
 template <class Visit>
@@ -54,7 +54,7 @@ void Exchange::IndexRows() {
   std::ranges::sort(received_);
   for (const int source : received_) {
     const Source& from = sources_[static_cast<size_t>(source)];
-    std::byte* y = fabric_.Window(source, layout_.ReturnRow(from.round, from.comb_offset));
+    std::byte* y = RowPlace(source, layout_.ReturnRow(from.round, from.comb_offset));
     for (int64_t row = 0; row < from.num_rows; ++row) {
       const int32_t* meta = from.metas + row * layout_.meta_values();
       const std::byte* const x = RowFrom(source, row, meta[0]);
@@ -78,6 +78,18 @@ void Exchange::BeginReceive() {
 void Exchange::ReceiveFrom(int source) {
   ReadSource(source);
   received_.push_back(source);
+  const Source& from = sources_[static_cast<size_t>(source)];
+  if (mover_ != nullptr && source != group_.rank() && from.num_rows > 0)
+    mover_->WaitFor(source, Direction::kOut, from.round);
+}
+
+// Behind what computed the results, if any are for others.
+void Exchange::RecordResults(int64_t round) {
+  const auto has_results = [&](int dst) {
+    return dst != group_.rank() && sources_[static_cast<size_t>(dst)].num_pairs > 0;
+  };
+  if (mover_ != nullptr && std::ranges::any_of(received_, has_results))
+    mover_->Record(Direction::kBack, round);
 }
 
 // Whether some rank of the part has got its results of the round before the others of all.
@@ -121,6 +133,7 @@ void Exchange::Return() {
   WIDELOAD_CHECK(!received_.empty(), "Return of round {} before Receive", CurrentRound());
   const int rank = group_.rank();
   const int64_t round = sources_[static_cast<size_t>(received_.front())].round;
+  RecordResults(round);
   bool has_others = shape_.num_ranks == 1;
   for (const int dst : received_) {
     Source& source = sources_[static_cast<size_t>(dst)];
@@ -145,6 +158,9 @@ std::span<const std::byte* const> Exchange::WaitReturns() {
   for (int i = 1; i <= shape_.num_ranks; ++i) {
     const int source = (group_.rank() + i) % shape_.num_ranks;
     Await(WaitKind::kReturns, source, layout_.ReturnCell(round, source), round);
+    const ReturnPlace& place = SentOf(round).return_places[static_cast<size_t>(source)];
+    if (mover_ != nullptr && source != group_.rank() && place.num_bytes > 0)
+      mover_->WaitFor(source, Direction::kBack, round);
   }
   ++num_reduced_;
   const Sent& sent = SentOf(round);

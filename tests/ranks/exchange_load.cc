@@ -51,12 +51,6 @@ Token MakeToken(const Load& load, int layer, int64_t index) {
   return token;
 }
 
-void ApplyExpert(int32_t expert, const float* x, int64_t hidden, float* y) {
-  const float scale = 1.0F + static_cast<float>(expert) / 7.0F;
-  for (int64_t i = 0; i < hidden; ++i)
-    y[i] = x[i] * scale + x[(i + expert) % hidden] / static_cast<float>(expert + 3);
-}
-
 int64_t NumTokens(const Load& load) {
   return load.routing == Routing::kNoToken ? 0 : load.num_tokens;
 }
@@ -85,12 +79,13 @@ parallel::Shard TokensOf(const Load& load, int rank, int layer) {
 class LayerRun {
  public:
   LayerRun(const Load& load, Exchange& exchange, int rank, std::vector<float>& values,
-           const Probe& probe)
+           const Probe& probe, LoadRows& rows)
       : load_(load),
         exchange_(exchange),
         rank_(rank),
         values_(values),
         probe_(probe),
+        rows_(rows),
         placement_(PlacementOf(load)),
         table_(eplb::MakeRoutingTable(placement_)) {}
 
@@ -109,6 +104,7 @@ class LayerRun {
   void Finish() {
     while (load_.is_free && !exchange_.HasServedAll())
       if (!Serve()) exchange_.WaitForWork();
+    rows_.Finish();
   }
 
  private:
@@ -122,6 +118,7 @@ class LayerRun {
     if (!load_.is_skewed) return;
     const uint64_t h = Hash(load_.seed, static_cast<uint64_t>(rank_), static_cast<uint64_t>(round),
                             static_cast<uint64_t>(name[0]) * 256 + static_cast<uint64_t>(name[1]));
+    if (h % 17 == 0) rows_.Pause();
     if (h % 3 != 0) return;
     for (uint64_t i = (h >> 8) % 3; i > 0; --i) YieldThread();
     for (uint64_t i = (h >> 16) % 500; i > 0; --i) CpuPause();
@@ -143,8 +140,7 @@ class LayerRun {
 
   void Dispatch(int64_t round) {
     Call("Dispatch", round);
-    std::vector<float>& rows = rows_[static_cast<size_t>(round % load_.num_buffers)];
-    rows.clear();
+    std::vector<float> rows;
     std::vector<int32_t> slots;
     const int64_t begin = ChunkBegin(round);
     const int64_t end = ChunkBegin(round + 1);
@@ -163,7 +159,7 @@ class LayerRun {
                 .value);
       }
     }
-    exchange_.Dispatch({.rows = reinterpret_cast<const std::byte*>(rows.data()),
+    exchange_.Dispatch({.rows = rows_.Keep(round % load_.num_buffers, rows),
                         .row_stride = load_.hidden * 4,
                         .num_tokens = end - begin,
                         .slots = slots});
@@ -199,15 +195,8 @@ class LayerRun {
 
   void Compute(std::span<const Exchange::SlotRows> received) {
     const int first_slot = rank_ * placement_.slots_per_rank();
-    std::vector<float> y(static_cast<size_t>(load_.hidden));
-    for (size_t s = 0; s < received.size(); ++s) {
-      const int32_t expert = placement_.slot_expert[static_cast<size_t>(first_slot) + s].value;
-      for (size_t i = 0; i < received[s].x_rows.size(); ++i) {
-        ApplyExpert(expert, reinterpret_cast<const float*>(received[s].x_rows[i]), load_.hidden,
-                    y.data());
-        std::memcpy(received[s].y_rows[i], y.data(), y.size() * sizeof(float));
-      }
-    }
+    for (size_t s = 0; s < received.size(); ++s)
+      rows_.Apply(placement_.slot_expert[static_cast<size_t>(first_slot) + s].value, received[s]);
   }
 
   void Return(int64_t round) {
@@ -218,22 +207,13 @@ class LayerRun {
   void Reduce(int64_t round) {
     Call("WaitReturns", round);
     const auto rows = exchange_.WaitReturns();
-    const auto top_k = static_cast<size_t>(load_.top_k);
-    const auto hidden = static_cast<size_t>(load_.hidden);
+    std::vector<float> weights;
     for (int64_t t = ChunkBegin(round); t < ChunkBegin(round + 1); ++t) {
-      const Token& token = tokens_[static_cast<size_t>(t)];
-      const auto place = static_cast<size_t>(layer_ * load_.num_tokens + first_token_ + t);
-      float* out = values_.data() + place * hidden;
-      for (size_t k = 0; k < top_k; ++k) {
-        const std::byte* row = rows[static_cast<size_t>(t - ChunkBegin(round)) * top_k + k];
-        if (row == nullptr) continue;
-        for (size_t i = 0; i < hidden; ++i) {
-          float value = 0;
-          std::memcpy(&value, row + i * sizeof(float), sizeof(float));
-          out[i] += token.weight[k] * value;
-        }
-      }
+      const std::vector<float>& of_token = tokens_[static_cast<size_t>(t)].weight;
+      weights.insert(weights.end(), of_token.begin(), of_token.end());
     }
+    const int64_t place = layer_ * load_.num_tokens + first_token_ + ChunkBegin(round);
+    rows_.Combine(rows, weights, values_.data() + place * load_.hidden);
   }
 
   void RunInTurn() {
@@ -329,12 +309,10 @@ class LayerRun {
   int rank_;
   std::vector<float>& values_;
   const Probe& probe_;
+  LoadRows& rows_;
   eplb::Placement placement_;
   eplb::RoutingTable table_;
   std::vector<Token> tokens_;
-  // Of each buffer: the rows of its last chunk.
-  std::vector<std::vector<float>> rows_ =
-      std::vector<std::vector<float>>(static_cast<size_t>(load_.num_buffers));
   int64_t first_token_ = 0;
   int layer_ = 0;
   int64_t round_ = 0;
@@ -437,23 +415,24 @@ eplb::Placement PlacementOf(const Load& load) {
 std::vector<float> Oracle(const Load& load) {
   const auto hidden = static_cast<size_t>(load.hidden);
   std::vector<float> values(static_cast<size_t>(load.num_layers * load.num_tokens) * hidden);
-  std::vector<float> y(hidden);
   for (int layer = 0; layer < load.num_layers; ++layer)
     for (int64_t t = 0; t < NumTokens(load); ++t) {
       const Token token = MakeToken(load, layer, t);
       float* out = values.data() + static_cast<size_t>(layer * load.num_tokens + t) * hidden;
       for (size_t k = 0; k < token.expert.size(); ++k) {
         if (token.expert[k] < 0) continue;
-        ApplyExpert(token.expert[k], token.x.data(), load.hidden, y.data());
-        for (size_t i = 0; i < hidden; ++i) out[i] += token.weight[k] * y[i];
+        for (size_t i = 0; i < hidden; ++i)
+          out[i] += token.weight[k] * ExpertValue(token.expert[k], token.x.data(), load.hidden,
+                                                  static_cast<int64_t>(i));
       }
     }
   return values;
 }
 
 void RunRank(const Load& load, Exchange& exchange, comm::Communicator& group,
-             std::vector<float>& values, const Probe& probe) {
-  LayerRun run(load, exchange, group.rank(), values, probe);
+             std::vector<float>& values, const Probe& probe, LoadRows* rows) {
+  HostLoadRows on_host(load.num_buffers, load.hidden, load.top_k);
+  LayerRun run(load, exchange, group.rank(), values, probe, rows != nullptr ? *rows : on_host);
   for (int layer = 0; layer < load.num_layers; ++layer) {
     group.SetWhere({.iteration = 1, .layer = layer});
     run.Run(layer);

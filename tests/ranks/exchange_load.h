@@ -12,6 +12,7 @@
 #include "eplb/placement/placement.h"
 #include "exchange/exchange.h"
 #include "exchange/local_fabric.h"
+#include "tests/ranks/load_rows.h"
 
 namespace wideload::exchange {
 
@@ -62,9 +63,10 @@ struct LoadResult {
 // Called by each rank before each Exchange call; for faults and checks.
 using Probe = std::function<void(int rank, const char* call, int64_t round)>;
 
-// The part of one rank: all layers. `values` is shared; ranks write their own tokens.
+// The part of one rank: all layers. `values` is shared; ranks write their own tokens. `rows`: where
+// the exchange has them, null for memory of the host.
 void RunRank(const Load& load, Exchange& exchange, comm::Communicator& group,
-             std::vector<float>& values, const Probe& probe = {});
+             std::vector<float>& values, const Probe& probe = {}, LoadRows* rows = nullptr);
 // All ranks as threads.
 LoadResult RunOverExchange(const Load& load, const Probe& probe = {},
                            std::chrono::milliseconds deadline = std::chrono::seconds(60));

@@ -2,9 +2,11 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <utility>
@@ -61,9 +63,9 @@ class Pages {
     const auto [offset, page_bytes] = *it;
     Protect(offset, page_bytes, PROT_NONE);
     ::madvise(begin_ + offset, static_cast<size_t>(page_bytes), MADV_DONTNEED);
-    pieces_.erase(it);
     used_ -= page_bytes;
-    free_[offset] = page_bytes + kPage;
+    AddFree(offset, page_bytes + kPage);
+    pieces_.erase(it);
   }
 
   void Open(bool is_open) {
@@ -73,6 +75,23 @@ class Pages {
   }
 
  private:
+  // With the free neighbours as one.
+  void AddFree(int64_t offset, int64_t num_bytes) {
+    auto after = free_.lower_bound(offset);
+    if (after != free_.end() && after->first == offset + num_bytes) {
+      num_bytes += after->second;
+      after = free_.erase(after);
+    }
+    if (after != free_.begin()) {
+      const auto before = std::prev(after);
+      if (before->first + before->second == offset) {
+        before->second += num_bytes;
+        return;
+      }
+    }
+    free_[offset] = num_bytes;
+  }
+
   void Protect(int64_t offset, int64_t page_bytes, int protection) {
     WIDELOAD_CHECK(::mprotect(begin_ + offset, static_cast<size_t>(page_bytes), protection) == 0,
                    "mprotect of {} bytes", page_bytes);
@@ -108,38 +127,23 @@ struct Work {
   }
 };
 
-class EmulatedDevice final : public Device {
+// What the devices of one machine share: one of them works at a time, whichever thread waits for
+// it, and reaches the memory of all.
+class Machine {
  public:
-  explicit EmulatedDevice(int64_t memory_bytes) : pages_(memory_bytes) {
-    properties_ = {.name = "this processor in place of a GPU",
-                   .major = 8,
-                   .minor = 0,
-                   .num_multiprocessors = 4,
-                   .memory_bytes = memory_bytes,
-                   .shared_bytes_per_block = 163 << 10};
-  }
-  const Properties& properties() const override { return properties_; }
-  Memory Allocate(int64_t num_bytes) override {
-    const std::lock_guard lock(mutex_);
-    return Memory(*this, pages_.Take(num_bytes), num_bytes, false);
-  }
-  Memory AllocateHost(int64_t num_bytes) override {
-    const auto size = static_cast<size_t>(RoundUpTo(std::max<int64_t>(num_bytes, 1), kAlignment));
-    auto* const data = static_cast<std::byte*>(std::aligned_alloc(kAlignment, size));
-    if (data == nullptr) Throw(ErrorKind::kResource, "cannot allocate {} bytes", num_bytes);
-    std::memset(data, 0, size);
-    return Memory(*this, data, num_bytes, true);
-  }
-  std::unique_ptr<Stream> MakeStream(bool is_urgent) override;
-  std::unique_ptr<Event> MakeEvent() override;
-
   // Does the work of a stream up to a place.
   void Run(Work& work, int64_t until) {
     const std::lock_guard lock(mutex_);
     if (work.num_done >= until) return;
-    if (depth_++ == 0) pages_.Open(true);
+    if (depth_++ == 0) Open(true);
     work.RunUntil(until);
-    if (--depth_ == 0) pages_.Open(false);
+    if (--depth_ == 0) Open(false);
+  }
+  // Does all the work of all streams.
+  void RunAll() {
+    const std::lock_guard lock(mutex_);
+    for (const std::weak_ptr<Work>& weak : works_)
+      if (const std::shared_ptr<Work> work = weak.lock()) Run(*work, work->num_enqueued);
   }
   // Puts something at the end of a stream's work.
   void Add(Work& work, std::function<void()> body) {
@@ -153,43 +157,101 @@ class EmulatedDevice final : public Device {
     Add(work,
         [grid, seed = ++seed_, body = std::move(body)] { emulated::RunGrid(grid, seed, body); });
   }
+  // Owned by the stream, and by what waits for it: work may wait for a stream that has gone.
+  std::shared_ptr<Work> MakeWork() {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(works_, [](const std::weak_ptr<Work>& work) { return work.expired(); });
+    auto work = std::make_shared<Work>();
+    works_.push_back(work);
+    return work;
+  }
+
+  // The memory of its devices is touched by Run and under this lock only.
+  std::unique_lock<std::recursive_mutex> Lock() { return std::unique_lock(mutex_); }
+  void AddPages(Pages& pages) { pages_.push_back(&pages); }
+  void RemovePages(Pages& pages) { std::erase(pages_, &pages); }
+
+ private:
+  void Open(bool is_open) {
+    for (Pages* const pages : pages_) pages->Open(is_open);
+  }
+
+  std::recursive_mutex mutex_;
+  int depth_ = 0;
+  uint32_t seed_ = 0;
+  std::vector<Pages*> pages_;
+  std::vector<std::weak_ptr<Work>> works_;
+};
+
+class EmulatedDevice final : public Device {
+ public:
+  // The machine belongs to its devices.
+  EmulatedDevice(std::shared_ptr<Machine> machine, int64_t memory_bytes)
+      : machine_(std::move(machine)), pages_(memory_bytes) {
+    const auto lock = machine_->Lock();
+    machine_->AddPages(pages_);
+    properties_ = {.name = "this processor in place of a GPU",
+                   .major = 8,
+                   .minor = 0,
+                   .num_multiprocessors = 4,
+                   .memory_bytes = memory_bytes,
+                   .shared_bytes_per_block = 163 << 10};
+  }
+  ~EmulatedDevice() override {
+    const auto lock = machine_->Lock();
+    machine_->RemovePages(pages_);
+  }
+  const Properties& properties() const override { return properties_; }
+  Memory Allocate(int64_t num_bytes) override {
+    const auto lock = machine_->Lock();
+    return Memory(*this, pages_.Take(num_bytes), num_bytes, false);
+  }
+  Memory AllocateHost(int64_t num_bytes) override {
+    const auto size = static_cast<size_t>(RoundUpTo(std::max<int64_t>(num_bytes, 1), kAlignment));
+    auto* const data = static_cast<std::byte*>(std::aligned_alloc(kAlignment, size));
+    if (data == nullptr) Throw(ErrorKind::kResource, "cannot allocate {} bytes", num_bytes);
+    std::memset(data, 0, size);
+    return Memory(*this, data, num_bytes, true);
+  }
+  std::unique_ptr<Stream> MakeStream(bool is_urgent) override;
+  std::unique_ptr<Event> MakeEvent() override;
 
  private:
   void Free(std::byte* data, bool is_host) noexcept override {
+    machine_->RunAll();
     if (is_host) return std::free(data);
-    const std::lock_guard lock(mutex_);
+    const auto lock = machine_->Lock();
     pages_.GiveBack(data);
   }
 
   Properties properties_;
-  std::recursive_mutex mutex_;
-  int depth_ = 0;
+  std::shared_ptr<Machine> machine_;
   Pages pages_;
-  uint32_t seed_ = 0;
 };
 
 class EmulatedEvent final : public Event {
  public:
-  explicit EmulatedEvent(EmulatedDevice& device) : device_(device) {}
+  explicit EmulatedEvent(Machine& machine) : machine_(machine) {}
   bool IsReached() override {
-    if (work != nullptr) device_.Run(*work, until);
+    if (work != nullptr) machine_.Run(*work, until);
     return true;
   }
-  std::shared_ptr<Work> work;
+  std::shared_ptr<Work> work;  // owned with the stream that it was recorded on
   int64_t until = 0;
 
  private:
-  EmulatedDevice& device_;
+  Machine& machine_;
 };
 
 class EmulatedStream final : public Stream {
  public:
-  explicit EmulatedStream(EmulatedDevice& device) : Stream(device), device_(device) {}
-  ~EmulatedStream() override { device_.Run(*work_, work_->num_enqueued); }
+  EmulatedStream(EmulatedDevice& device, Machine& machine)
+      : Stream(device), machine_(machine), work_(machine.MakeWork()) {}
+  ~EmulatedStream() override { machine_.Run(*work_, work_->num_enqueued); }
 
-  void Enqueue(std::function<void()> body) { device_.Add(*work_, std::move(body)); }
+  void Enqueue(std::function<void()> body) { machine_.Add(*work_, std::move(body)); }
   void EnqueueKernel(const Grid& grid, std::function<void()> body) {
-    device_.AddKernel(*work_, grid, std::move(body));
+    machine_.AddKernel(*work_, grid, std::move(body));
   }
   void Copy(void* to, const void* from, int64_t num_bytes) override {
     Enqueue([=] { std::memmove(to, from, static_cast<size_t>(num_bytes)); });
@@ -205,25 +267,25 @@ class EmulatedStream final : public Stream {
   void WaitFor(const Event& event) override {
     const auto& awaited = static_cast<const EmulatedEvent&>(event);
     if (awaited.work == nullptr) return;
-    Enqueue([&device = device_, work = awaited.work, until = awaited.until] {
-      device.Run(*work, until);
+    Enqueue([&machine = machine_, work = awaited.work, until = awaited.until] {
+      machine.Run(*work, until);
     });
   }
   void* native() const override { return nullptr; }
 
  private:
-  void Wait() override { device_.Run(*work_, work_->num_enqueued); }
+  void Wait() override { machine_.Run(*work_, work_->num_enqueued); }
 
-  EmulatedDevice& device_;
-  std::shared_ptr<Work> work_ = std::make_shared<Work>();
+  Machine& machine_;
+  std::shared_ptr<Work> work_;  // owned with the events recorded on this stream
 };
 
 std::unique_ptr<Stream> EmulatedDevice::MakeStream(bool) {
-  return std::make_unique<EmulatedStream>(*this);
+  return std::make_unique<EmulatedStream>(*this, *machine_);
 }
 
 std::unique_ptr<Event> EmulatedDevice::MakeEvent() {
-  return std::make_unique<EmulatedEvent>(*this);
+  return std::make_unique<EmulatedEvent>(*machine_);
 }
 
 }  // namespace
@@ -244,7 +306,15 @@ void Enqueue(Stream& stream, const Grid& grid, int max_threads, std::function<vo
 }  // namespace emulated
 
 std::unique_ptr<Device> MakeEmulatedDevice(int64_t memory_bytes) {
-  return std::make_unique<EmulatedDevice>(memory_bytes);
+  return std::make_unique<EmulatedDevice>(std::make_shared<Machine>(), memory_bytes);
+}
+
+std::vector<std::unique_ptr<Device>> MakeEmulatedDevices(int count, int64_t memory_bytes) {
+  const auto machine = std::make_shared<Machine>();
+  std::vector<std::unique_ptr<Device>> devices;
+  for (int i = 0; i < count; ++i)
+    devices.push_back(std::make_unique<EmulatedDevice>(machine, memory_bytes));
+  return devices;
 }
 
 }  // namespace wideload::device

@@ -12,6 +12,13 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
+#elif defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+// A function that a fiber enters and never leaves: the sanitizer would keep its frame.
+#define WIDELOAD_NEVER_LEFT __attribute__((no_sanitize("thread")))
+#endif
+#ifndef WIDELOAD_NEVER_LEFT
+#define WIDELOAD_NEVER_LEFT
 #endif
 
 namespace wideload::device::emulated {
@@ -31,9 +38,18 @@ struct LateCopy {
 
 enum class State { kReady, kAtWarp, kAtBlock, kDone };
 
+// What a fiber runs on.
+struct Stack {
+  std::unique_ptr<std::byte[]> bytes{new std::byte[kStackBytes]};
+#if defined(__SANITIZE_THREAD__)
+  // What the sanitizer knows of who runs here.
+  std::unique_ptr<void, void (*)(void*)> fiber{__tsan_create_fiber(0), &__tsan_destroy_fiber};
+#endif
+};
+
 struct Fiber {
   ucontext_t context = {};
-  std::byte* stack = nullptr;
+  const Stack* stack = nullptr;
   void* fake_stack = nullptr;  // of the address sanitizer
   State state = State::kReady;
   Place place;
@@ -82,14 +98,16 @@ class BlockRun {
   void* scheduler_fake_stack_ = nullptr;
   const void* scheduler_stack_ = nullptr;
   size_t scheduler_stack_bytes_ = 0;
+#elif defined(__SANITIZE_THREAD__)
+  void* scheduler_fiber_ = __tsan_get_current_fiber();
 #endif
 };
 
 thread_local BlockRun* running = nullptr;
 // Kept for the launches to come.
-thread_local std::vector<std::unique_ptr<std::byte[]>> stacks;
+thread_local std::vector<Stack> stacks;
 
-void StartFiber() { running->Body(); }
+WIDELOAD_NEVER_LEFT void StartFiber() { running->Body(); }
 
 BlockRun::BlockRun(const Grid& grid, const std::function<void()>& body, std::mt19937& random)
     : grid_(grid),
@@ -100,8 +118,8 @@ BlockRun::BlockRun(const Grid& grid, const std::function<void()>& body, std::mt1
       shared_(static_cast<size_t>(grid.shared_bytes + 2 * kCanaryBytes)) {
   const auto address = reinterpret_cast<uintptr_t>(shared_.data());
   shared_begin_ = shared_.data() + (kCanaryBytes - address % kCanaryBytes) % kCanaryBytes;
-  while (stacks.size() < fibers_.size()) stacks.emplace_back(new std::byte[kStackBytes]);
-  for (size_t i = 0; i < fibers_.size(); ++i) fibers_[i].stack = stacks[i].get();
+  while (stacks.size() < fibers_.size()) stacks.emplace_back();
+  for (size_t i = 0; i < fibers_.size(); ++i) fibers_[i].stack = &stacks[i];
 }
 
 void BlockRun::Prepare(int64_t block, int64_t block_y) {
@@ -124,7 +142,8 @@ void BlockRun::Prepare(int64_t block, int64_t block_y) {
                    .block_y = block_y,
                    .shared = shared_begin_};
     ::getcontext(&fiber.context);
-    fiber.context.uc_stack = {.ss_sp = fiber.stack, .ss_flags = 0, .ss_size = kStackBytes};
+    fiber.context.uc_stack = {
+        .ss_sp = fiber.stack->bytes.get(), .ss_flags = 0, .ss_size = kStackBytes};
     fiber.context.uc_link = nullptr;
     ::makecontext(&fiber.context, &StartFiber, 0);
     ready_.push_back(&fiber);
@@ -155,7 +174,9 @@ void BlockRun::Run(int64_t block, int64_t block_y) {
 void BlockRun::Resume(Fiber& fiber) {
   current_ = &fiber;
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(&scheduler_fake_stack_, fiber.stack, kStackBytes);
+  __sanitizer_start_switch_fiber(&scheduler_fake_stack_, fiber.stack->bytes.get(), kStackBytes);
+#elif defined(__SANITIZE_THREAD__)
+  __tsan_switch_to_fiber(fiber.stack->fiber.get(), 0);
 #endif
   ::swapcontext(&scheduler_, &fiber.context);
 #if defined(__SANITIZE_ADDRESS__)
@@ -168,6 +189,8 @@ void BlockRun::Yield() {
   Fiber& fiber = *current_;
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(&fiber.fake_stack, scheduler_stack_, scheduler_stack_bytes_);
+#elif defined(__SANITIZE_THREAD__)
+  __tsan_switch_to_fiber(scheduler_fiber_, 0);
 #endif
   ::swapcontext(&fiber.context, &scheduler_);
 #if defined(__SANITIZE_ADDRESS__)
@@ -175,7 +198,7 @@ void BlockRun::Yield() {
 #endif
 }
 
-void BlockRun::Body() {
+WIDELOAD_NEVER_LEFT void BlockRun::Body() {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack_, &scheduler_stack_bytes_);
 #endif
@@ -183,12 +206,14 @@ void BlockRun::Body() {
   Finish();
 }
 
-void BlockRun::Finish() {
+WIDELOAD_NEVER_LEFT void BlockRun::Finish() {
   current_->state = State::kDone;
   ++num_done_;
   ReleaseBlock();
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(nullptr, scheduler_stack_, scheduler_stack_bytes_);
+#elif defined(__SANITIZE_THREAD__)
+  __tsan_switch_to_fiber(scheduler_fiber_, 0);
 #endif
   ::setcontext(&scheduler_);
 }

@@ -77,7 +77,8 @@ inline void SyncWarp() { emulated::MeetWarp(nullptr, 0); }
 template <class T>
 T Shuffle(T value, int lane) {
   T other;
-  std::memcpy(&other, emulated::MeetWarp(&value, sizeof(T)) + lane % kWarp * 64, sizeof(T));
+  std::memcpy(&other, emulated::MeetWarp(&value, sizeof(T)) + lane % kWarp * int64_t{64},
+              sizeof(T));
   return other;
 }
 template <class T>
@@ -88,7 +89,7 @@ inline uint32_t Ballot(bool is_set) {
   const std::byte* all = emulated::MeetWarp(&is_set, 1);
   uint32_t bits = 0;
   for (int lane = 0; lane < kWarp; ++lane)
-    if (all[lane * 64] != std::byte{0}) bits |= 1U << lane;
+    if (all[lane * int64_t{64}] != std::byte{0}) bits |= 1U << lane;
   return bits;
 }
 inline int NumBits(uint32_t bits) { return std::popcount(bits); }
@@ -132,7 +133,7 @@ void LoadMatrices(uint32_t (&fragments)[kMatrices], const void* shared_row) {
   for (int m = 0; m < kMatrices; ++m) {
     const auto value = [&](int row, int column) {
       Row of;
-      std::memcpy(&of, all + (8 * m + row) * 64, sizeof(of));
+      std::memcpy(&of, all + (8 * m + row) * int64_t{64}, sizeof(of));
       return static_cast<uint32_t>(of.values[column]);
     };
     const int a = Lane() / 4;
@@ -176,8 +177,8 @@ inline void MultiplyMatrices(float (&sums)[4], const uint32_t (&a)[4], const uin
     for (int k = 0; k < 16; ++k) {
       Fragments of_row;
       Fragments of_column;
-      std::memcpy(&of_row, all + (row % 8 * 4 + k % 8 / 2) * 64, sizeof(Fragments));
-      std::memcpy(&of_column, all + (column * 4 + k % 8 / 2) * 64, sizeof(Fragments));
+      std::memcpy(&of_row, all + (row % 8 * 4 + k % 8 / 2) * int64_t{64}, sizeof(Fragments));
+      std::memcpy(&of_column, all + (column * 4 + k % 8 / 2) * int64_t{64}, sizeof(Fragments));
       sum += half(of_row.a[row / 8 + k / 8 * 2], k % 2) * half(of_column.b[k / 8], k % 2);
     }
     sums[i] = static_cast<float>(sum);
