@@ -92,6 +92,14 @@ function(wideload_test TARGET)
   wideload_light_optimization(${TARGET})
 endfunction()
 
+# Registers a program of tests that need a GPU under the label `gpu`. Where there is none, each of them must say why by GTEST_SKIP
+# with this beginning (a single test that is skipped hides no failure then), and ctest shows the program as skipped.
+function(wideload_gpu_test TARGET)
+  wideload_test(${TARGET} LABEL gpu ${ARGN})
+  set_tests_properties(gpu.${TARGET} PROPERTIES SKIP_REGULAR_EXPRESSION "not run on a GPU: ")
+  install(TARGETS ${TARGET} RUNTIME DESTINATION bin COMPONENT gpu_bundle EXCLUDE_FROM_ALL)
+endfunction()
+
 # What does not run for every token is compiled with -O1 in a release build, which takes a quarter to a third less time than -O2.
 function(wideload_seldom TARGET)
   target_compile_options(${TARGET} PRIVATE $<$<CONFIG:Release>:-O1>)
