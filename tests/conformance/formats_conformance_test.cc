@@ -128,6 +128,49 @@ TEST_P(OpsConformance, ARowOfAScaledProductHasTheSameBitsAloneInABatchStridedAnd
   }
 }
 
+TEST_P(OpsConformance, ARowOfAScaledGatedProductHasTheSameBitsAloneAndInABatch) {
+  constexpr int64_t kInner = 56, kK = 288;
+  for (const WeightFormat format : kScaledFormats) {
+    const StoredWeight gate = RandomWeight(format, kInner, kK, 1);
+    const StoredWeight up = RandomWeight(format, kInner, kK, 3);
+    const WeightSource parts[] = {gate.source, up.source};
+    const PackedMatrix packed = PackedMatrix::Pack(
+        {.kernels = kernels(), .format = format, .n = 2 * kInner, .k = kK, .gate_up = true}, parts,
+        pool());
+    const OwnedTensor x = RandomTensor(compute_dtype(), {kBatch, kK}, 2, 0.1F);
+    const OwnedTensor all(compute_dtype(), {kBatch, kInner});
+    MatMulGated(With(2), x.view(), packed, {}, all.view());
+    for (int64_t count = 1; count <= 14; ++count) {
+      const OwnedTensor some(compute_dtype(), {count, kInner});
+      for (int64_t first = 0; first + count <= kBatch; first += 2 * count) {
+        MatMulGated(With(1), x.view().Rows(first, count), packed, {}, some.view());
+        ASSERT_TRUE(SameBits(some.view(), all.view().Rows(first, count)))
+            << WeightFormatName(format) << " " << count << " rows from " << first;
+      }
+    }
+  }
+}
+
+// Rows so small and so large that sums come near the ends of fp32's range.
+TEST_P(OpsConformance, ARowOfAScaledProductHasTheSameBitsWhateverItsSize) {
+  constexpr int64_t kN = 40, kK = 160;
+  for (const WeightFormat format : kScaledFormats) {
+    const StoredWeight w = RandomWeight(format, kN, kK, 1);
+    const PackedMatrix packed = PackStored(kernels(), format, w.source, pool());
+    for (const float size : {0x1p-130F, 0x1p-120F, 0x1p-100F, 0x1p100F, 0x1p110F}) {
+      const OwnedTensor x = RandomTensor(compute_dtype(), {kBatch, kK}, 2, size);
+      const OwnedTensor all(DType::kF32, {kBatch, kN});
+      MatMul(With(1), x.view(), packed, all.view());
+      for (const int64_t count : {1, 2, 4, 6, 7}) {
+        const OwnedTensor some(DType::kF32, {count, kN});
+        MatMul(With(1), x.view().Rows(3, count), packed, some.view());
+        ASSERT_TRUE(SameBits(some.view(), all.view().Rows(3, count)))
+            << WeightFormatName(format) << " " << count << " rows of size " << size;
+      }
+    }
+  }
+}
+
 TEST_P(OpsConformance, ANanRowOfAScaledProductStaysAlone) {
   for (const WeightFormat format : kScaledFormats) {
     const StoredWeight w = RandomWeight(format, 40, 64, 1);

@@ -37,6 +37,11 @@ class Ahead {
     // NOLINTNEXTLINE(performance-no-int-to-ptr): from one allocation into another
     return reinterpret_cast<const std::byte*>(at + (at < near_end_ ? kPrefetchBytes : behind_end_));
   }
+  // What comes after the first group.
+  const std::byte* next() const {
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): as above
+    return reinterpret_cast<const std::byte*>(near_end_ + behind_end_);
+  }
 
  private:
   intptr_t near_end_;

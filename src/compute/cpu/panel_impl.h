@@ -15,6 +15,19 @@
 namespace wideload::compute {
 namespace {
 
+// Two k of sixteen columns.
+class PairColumns {
+ public:
+  explicit PairColumns(const std::byte* line)
+      : first_(LoadPairFirst(reinterpret_cast<const uint16_t*>(line))),
+        second_(LoadPairSecond(reinterpret_cast<const uint16_t*>(line))) {}
+  Vec At(int64_t k) const { return k == 0 ? first_ : second_; }
+
+ private:
+  Vec first_;
+  Vec second_;
+};
+
 // bf16 in the terms of block-scaled weights, without scales: one chain over all k.
 struct Bf16Blocks {
   static constexpr int64_t kBlockK = kWidenedK;
@@ -24,11 +37,8 @@ struct Bf16Blocks {
   static const std::byte* Lines(const std::byte* group, int64_t b) {
     return group + b * kBlockK * kGroupColumns * 2;
   }
-  static void Widen(const std::byte* line, Vec* out) {
-    const auto* pairs = reinterpret_cast<const uint16_t*>(line);
-    out[0] = LoadPairFirst(pairs);
-    out[1] = LoadPairSecond(pairs);
-  }
+  static PairColumns Columns(const std::byte* line) { return PairColumns(line); }
+  static Vec InOrder(Vec sum) { return sum; }
 };
 
 // Column groups whose sums wait at once: 192 KiB in L2. Widening a value of a row takes about as
@@ -92,11 +102,10 @@ int64_t FillPanel(const Blocks& blocks, const GemmArgs& args, int64_t group, int
       const std::byte* line = Blocks::Lines(weights, b);
       const int64_t block_end = Least(end, j + Blocks::kBlockK);
       for (int64_t i = j; i < block_end; i += Blocks::kLineK, line += kLineBytes) {
-        Vec columns[Blocks::kLineK];
-        blocks.Widen(line, columns);
+        const auto columns = blocks.Columns(line);
         WIDELOAD_UNROLL
         for (int64_t c = 0; c < Blocks::kLineK; ++c, out += G * kGroupColumns) {
-          Store(out, columns[c]);
+          Store(out, columns.At(c));
         }
       }
     }
@@ -147,8 +156,8 @@ struct PanelTile {
 
 // Adds `count` k of the panel times R rows to their sums of G groups.
 template <class Blocks, int R, int G>
-void AddPanelTile(const Blocks& blocks, int64_t count, const PanelTile& tile,
-                  const NextPanel<G>& next, PanelScratch& scratch) {
+void AddPanelTile(int64_t count, const PanelTile& tile, const NextPanel<G>& next,
+                  PanelScratch& scratch) {
   const int64_t row = tile.first_row;
   const int64_t group = tile.group;
   const float* rows = scratch.rows[row];
@@ -166,7 +175,6 @@ void AddPanelTile(const Blocks& blocks, int64_t count, const PanelTile& tile,
       for (int g = 0; g < G; ++g) scratch.sums[group + g][row + r] = sums.at[r][g];
     }
   } else {
-    const Vec unit = Set1(blocks.unit());
     for (int64_t b = 0; b * Blocks::kBlockK < count; ++b) {
       Clear(sums);
       const PanelRange block = {b * Blocks::kBlockK, Least(count, (b + 1) * Blocks::kBlockK)};
@@ -176,7 +184,7 @@ void AddPanelTile(const Blocks& blocks, int64_t count, const PanelTile& tile,
         WIDELOAD_UNROLL
         for (int g = 0; g < G; ++g) {
           Vec& total = scratch.sums[group + g][row + r];
-          total = Fma(Mul(sums.at[r][g], unit), scratch.scales[b][g], total);
+          total = Fma(InUnits<Blocks>(sums.at[r][g]), scratch.scales[b][g], total);
         }
       }
     }
@@ -185,12 +193,12 @@ void AddPanelTile(const Blocks& blocks, int64_t count, const PanelTile& tile,
 
 // AddPanelTile of tile.rows <= R rows.
 template <class Blocks, int R, int G>
-void AddPanelRows(const Blocks& blocks, int64_t count, const PanelTile& tile,
-                  const NextPanel<G>& next, PanelScratch& scratch) {
+void AddPanelRows(int64_t count, const PanelTile& tile, const NextPanel<G>& next,
+                  PanelScratch& scratch) {
   if (tile.rows == R) {
-    AddPanelTile<Blocks, R, G>(blocks, count, tile, next, scratch);
+    AddPanelTile<Blocks, R, G>(count, tile, next, scratch);
   } else if constexpr (R > 1) {
-    AddPanelRows<Blocks, R - 1, G>(blocks, count, tile, next, scratch);
+    AddPanelRows<Blocks, R - 1, G>(count, tile, next, scratch);
   }
 }
 
@@ -227,7 +235,7 @@ void AddPanels(const Blocks& blocks, const GemmArgs& args, const PanelColumns& c
     for (int64_t t = 0; t < num_tiles; ++t) {  // of nearly equal height
       const int64_t first = columns.num_rows * t / num_tiles;
       const int64_t rows = columns.num_rows * (t + 1) / num_tiles - first;
-      AddPanelRows<Blocks, kPanelRows, G>(blocks, count, {first, rows, group - columns.begin},
+      AddPanelRows<Blocks, kPanelRows, G>(count, {first, rows, group - columns.begin},
                                           PartOf<Blocks>(next, t, num_tiles), scratch);
     }
   }
@@ -238,18 +246,19 @@ void AddPanels(const Blocks& blocks, const GemmArgs& args, const PanelColumns& c
   }
 }
 
+template <class Blocks>
 void FinishPanels(const GemmArgs& args, int64_t first_row, const PanelColumns& columns,
                   const PanelScratch& scratch) {
+  const auto sum = [&](int64_t g, int64_t r) { return Blocks::InOrder(scratch.sums[g][r]); };
   for (int64_t r = 0; r < columns.num_rows; ++r) {
     if (args.epilogue == GemmEpilogue::kGated) {
       for (int64_t g = 0; g < columns.end - columns.begin; g += 2) {
-        FinishGateUp(args, first_row + r, columns.begin + g, scratch.sums[g][r],
-                     scratch.sums[g + 1][r]);
+        FinishGateUp(args, first_row + r, columns.begin + g, sum(g, r), sum(g + 1, r));
       }
       continue;
     }
     for (int64_t g = 0; g < columns.end - columns.begin; ++g) {
-      FinishGroup(args, first_row + r, columns.begin + g, scratch.sums[g][r]);
+      FinishGroup(args, first_row + r, columns.begin + g, sum(g, r));
     }
   }
 }
@@ -282,7 +291,7 @@ void RunPanels(const GemmArgs& args, const GemmTile& tile, int64_t begin, int64_
       }
       AddPanels<Blocks, kPanelGroups>(blocks, args, columns, first, k, scratch);
     }
-    FinishPanels(args, tile.row_begin, columns, scratch);
+    FinishPanels<Blocks>(args, tile.row_begin, columns, scratch);
   }
 }
 
@@ -314,6 +323,9 @@ void RunScaledGemm(const GemmArgs& args, const GemmTile& tile) {
   const int64_t rows = tile.row_end - tile.row_begin;
   if (rows <= kScaledStreamRows) {
     TileColumns<ScaledDot<Blocks>, kScaledStreamRows, kScaledStreamGroups>(args, tile, begin, end);
+  } else if (rows <= kScaledTileRows && kScaledTileGroups == 1 &&
+             args.epilogue == GemmEpilogue::kGated) {
+    TileColumns<OneByOne<ScaledDot<Blocks>>, kScaledTileRows, 2>(args, tile, begin, end);
   } else if (rows <= kScaledTileRows) {
     TileColumns<ScaledDot<Blocks>, kScaledTileRows, kScaledTileGroups>(args, tile, begin, end);
   } else {

@@ -2,10 +2,10 @@
 // rows, in registers; for more rows see panel_impl.h. A block's k run in order into a partial sum
 // that its scale multiplies, blocks ascending: the same either way.
 //
-// Blocking: tiles as in gemm_impl.h, but sums and the partial sums of a block and the 4 or 8
-// widened values of a column share the registers, so tiles are smaller (kScaled... of the vec
-// headers), and a row's k are widened kWidenedK at a time, 512 bytes of each, which stay in L1.
-// Included after gemm_impl.h; internal to the including translation unit.
+// Blocking: tiles as in gemm_impl.h, but sums and the partial sums of a block and the widened
+// values of a column, which are made where they are used, share the registers, so tiles are smaller
+// (kScaled... of the vec headers), and a row's k are widened kWidenedK at a time, 512 bytes of
+// each, which stay in L1. Included after gemm_impl.h; internal to the including translation unit.
 #pragma once
 
 #include "compute/cpu/gemm_impl.h"
@@ -14,7 +14,8 @@ namespace wideload::compute {
 namespace {
 
 // What a packed group of each format says of its blocks: where the scales of block b stand, its
-// lines, and the sixteen columns of a line. Values come divided by unit().
+// lines, and the sixteen columns of a line, each divided by kUnit. Both may have an order of
+// columns of their own; InOrder brings sums into that of y.
 
 struct Fp8Blocks {
   static constexpr int64_t kBlockK = kFp8BlockK;
@@ -28,8 +29,9 @@ struct Fp8Blocks {
   static Vec Scales(const std::byte* group, int64_t b) {
     return Load(reinterpret_cast<const float*>(group + b * kStride));
   }
-  static float unit() { return kFp8Unit; }
-  static void Widen(const std::byte* line, Vec* out) { WidenFp8(line, out); }
+  static constexpr float kUnit = kFp8Unit;
+  static Fp8Columns Columns(const std::byte* line) { return Fp8Columns(line); }
+  static Vec InOrder(Vec sum) { return sum; }
 };
 
 // Lines of 4-bit codes; a line of scales stands before kPerLine blocks.
@@ -38,6 +40,7 @@ struct FourBitBlocks {
   static constexpr int64_t kBlockK = kFourBitBlockK;
   static constexpr int64_t kLineK = 8;
   static constexpr bool kHasScales = true;
+  static constexpr float kUnit = 1;
   static constexpr int64_t kStride = kScaleLineBytes + kPerLine * kFourBitBlockBytes;
 
   static const std::byte* Lines(const std::byte* group, int64_t b) {
@@ -46,16 +49,16 @@ struct FourBitBlocks {
   static const std::byte* ScaleBytes(const std::byte* group, int64_t b) {
     return group + b / kPerLine * kStride + b % kPerLine * (kScaleLineBytes / kPerLine);
   }
+  static Vec InOrder(Vec sum) { return FourBitSums(sum); }
 };
 
 struct Int4Blocks : FourBitBlocks<kInt4ScaleLineK / kFourBitBlockK> {
   const FourBitTable table = Int4Values();
 
   static Vec Scales(const std::byte* group, int64_t b) {
-    return LoadBf16(reinterpret_cast<const uint16_t*>(ScaleBytes(group, b)));
+    return LoadBf16Scales(reinterpret_cast<const uint16_t*>(ScaleBytes(group, b)));
   }
-  float unit() const { return table.unit; }
-  void Widen(const std::byte* line, Vec* out) const { WidenFourBits(line, table, out); }
+  FourBitColumns Columns(const std::byte* line) const { return FourBitColumns(line, table); }
 };
 
 struct Mxfp4Blocks : FourBitBlocks<kMxfp4ScaleLineK / kFourBitBlockK> {
@@ -64,9 +67,14 @@ struct Mxfp4Blocks : FourBitBlocks<kMxfp4ScaleLineK / kFourBitBlockK> {
   static Vec Scales(const std::byte* group, int64_t b) {
     return LoadExponents(ScaleBytes(group, b));
   }
-  float unit() const { return table.unit; }
-  void Widen(const std::byte* line, Vec* out) const { WidenFourBits(line, table, out); }
+  FourBitColumns Columns(const std::byte* line) const { return FourBitColumns(line, table); }
 };
+
+// A block's sum of values as they are.
+template <class Blocks>
+inline Vec InUnits(Vec partial) {
+  return Blocks::kUnit == 1 ? partial : Mul(partial, Set1(Blocks::kUnit));
+}
 
 constexpr int64_t kWidenedK = 128;  // k widened at once; a multiple of every block
 
@@ -83,7 +91,6 @@ struct ScaledDot {
   static void Run(const GemmArgs& args, int64_t first_row, const std::byte* weights,
                   const Ahead& ahead, Sums<R, G>& result) {
     const Blocks blocks;
-    const Vec unit = Set1(blocks.unit());
     const int64_t group = args.group_bytes;
     const int64_t k = args.k;
     float wide[R][kWidenedK];
@@ -109,12 +116,16 @@ struct ScaledDot {
           const Vec scales = Blocks::Scales(weights + g * group, b);
           WIDELOAD_UNROLL
           for (int r = 0; r < R; ++r) {
-            sums.at[r][g] = Fma(Mul(partial.at[r][g], unit), scales, sums.at[r][g]);
+            sums.at[r][g] = Fma(InUnits<Blocks>(partial.at[r][g]), scales, sums.at[r][g]);
           }
         }
       }
     }
-    result = sums;
+    WIDELOAD_UNROLL
+    for (int g = 0; g < G; ++g) {
+      WIDELOAD_UNROLL
+      for (int r = 0; r < R; ++r) result.at[r][g] = Blocks::InOrder(sums.at[r][g]);
+    }
   }
 
  private:
@@ -134,16 +145,33 @@ struct ScaledDot {
                                              const Line<G>& line, Sums<R, G>& partial) {
     WIDELOAD_UNROLL
     for (int g = 0; g < G; ++g) {
-      Vec columns[Blocks::kLineK];
       PrefetchLine(line.ahead_at + g * line.group);
-      blocks.Widen(line.at + g * line.group, columns);
+      const auto columns = blocks.Columns(line.at + g * line.group);
       WIDELOAD_UNROLL
       for (int64_t i = 0; i < Blocks::kLineK; ++i) {
+        const Vec column = columns.At(i);
         WIDELOAD_UNROLL
         for (int r = 0; r < R; ++r) {
-          partial.at[r][g] = Fma(Set1(wide[r][at + i]), columns[i], partial.at[r][g]);
+          partial.at[r][g] = Fma(Set1(wide[r][at + i]), column, partial.at[r][g]);
         }
       }
+    }
+  }
+};
+
+// Groups one after the other, where registers hold the sums of one only, for epilogues that take
+// two.
+template <class Dot>
+struct OneByOne {
+  template <int R, int G>
+  static void Run(const GemmArgs& args, int64_t first_row, const std::byte* weights,
+                  const Ahead& ahead, Sums<R, G>& result) {
+    for (int g = 0; g < G; ++g, weights += args.group_bytes) {
+      const bool is_last = g == G - 1;
+      const std::byte* next = is_last ? ahead.next() : weights + args.group_bytes;
+      Sums<R, 1> sums;
+      Dot::Run(args, first_row, weights, Ahead(args, weights, next), sums);
+      for (int r = 0; r < R; ++r) result.at[r][g] = sums.at[r][0];
     }
   }
 };

@@ -103,82 +103,105 @@ inline Vec LoadPairSecond(const uint16_t* p) {
           _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(pairs + 1), upper))};
 }
 
-// A line of e4m3 [2][16][2]: four k of sixteen columns. out[k] holds value / kFp8Unit: the bits,
-// moved to where half precision has its exponent and mantissa, mean 2^-8 of the value there,
-// denormals included.
-constexpr float kFp8Unit = 256;
-inline Vec WidenHalves(__m256i halves) {
-  return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)),
-          _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
-}
-inline void WidenFp8(const std::byte* line, Vec* out) {
-  const __m256i fields = _mm256_set1_epi16(static_cast<int16_t>(0xbf80));
-  for (int pair = 0; pair < 2; ++pair) {
-    const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line) + pair);
-    const __m256i first = _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 1);
-    *out++ = WidenHalves(_mm256_and_si256(first, fields));
-    *out++ = WidenHalves(_mm256_and_si256(_mm256_srai_epi16(codes, 1), fields));
+// kCount k of sixteen columns in half precision, which wait in memory: a conversion takes eight of
+// them from there in one operation, and from a register in two or three.
+template <int kCount>
+class HalfColumns {
+ public:
+  [[gnu::always_inline]] Vec At(int64_t k) const {
+    const auto* eights = reinterpret_cast<const __m128i*>(halves_ + k);
+    return {_mm256_cvtph_ps(_mm_load_si128(eights)), _mm256_cvtph_ps(_mm_load_si128(eights + 1))};
   }
-}
 
-// The sixteen values of a 4-bit code as whole numbers of `unit` * 2^24.
-struct FourBitTable {
-  __m256i values;
-  float unit;
+ protected:
+  // To be called when all halves are set: GCC 12 else keeps them in registers.
+  [[gnu::always_inline]] void Settle() { asm("" : "+m"(halves_)); }
+  alignas(32) __m256i halves_[kCount];
 };
-inline FourBitTable TableOf(__m128i values, float step) {
-  return {_mm256_broadcastsi128_si256(values), step / 16777216.0F};
-}
+
+// A line of e4m3 [2][16][2]: four k of sixteen columns, each value / kFp8Unit: the bits, moved to
+// where half precision has its exponent and mantissa, mean 2^-8 of the value there, denormals
+// included.
+constexpr float kFp8Unit = 256;
+class Fp8Columns : public HalfColumns<4> {
+ public:
+  [[gnu::always_inline]] explicit Fp8Columns(const std::byte* line) {
+    const __m256i fields = _mm256_set1_epi16(static_cast<int16_t>(0xbf80));
+    for (int pair = 0; pair < 2; ++pair) {
+      const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line) + pair);
+      const __m256i first = _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 1);
+      halves_[2 * pair] = _mm256_and_si256(first, fields);
+      halves_[2 * pair + 1] = _mm256_and_si256(_mm256_srai_epi16(codes, 1), fields);
+    }
+    Settle();
+  }
+};
+
+// The sixteen values of a 4-bit code in half precision, which all have a lower byte of zeros: their
+// upper bytes.
+struct FourBitTable {
+  __m256i upper;
+};
 inline FourBitTable Int4Values() {
-  return TableOf(_mm_setr_epi8(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7), 1);
+  return {_mm256_broadcastsi128_si256(_mm_setr_epi8(  // -8 ... 7
+      -0x38, -0x39, -0x3a, -0x3b, -0x3c, -0x3e, -0x40, -0x44, 0, 0x3c, 0x40, 0x42, 0x44, 0x45, 0x46,
+      0x47))};
 }
 inline FourBitTable Mxfp4Values() {
-  return TableOf(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12), 0.5F);
+  return {_mm256_broadcastsi128_si256(_mm_setr_epi8(  // 0, 0.5, 1, 1.5, 2, 3, 4, 6, then negative
+      0, 0x38, 0x3c, 0x3e, 0x40, 0x42, 0x44, 0x46, 0, -0x48, -0x44, -0x42, -0x40, -0x3e, -0x3c,
+      -0x3a))};
 }
-// Byte `i` of each 32-bit lane, as the number it is times 2^24.
-template <int i>
-inline __m256 NumberOfByte(__m256i bytes) {
-  __m256i top = bytes;
-  if constexpr (i == 0) top = _mm256_slli_epi32(bytes, 24);
-  if constexpr (i == 3)
-    top = _mm256_and_si256(bytes, _mm256_set1_epi32(static_cast<int>(0xff000000U)));
-  if constexpr (i == 1 || i == 2) {
-    const __m128i places =
-        _mm_setr_epi8(-1, -1, -1, i, -1, -1, -1, 4 + i, -1, -1, -1, 8 + i, -1, -1, -1, 12 + i);
-    top = _mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(places));
+// A line of sixteen words of 8 codes, low bits first: eight k of sixteen columns, which stand in
+// the order 0, 8, 1, 9 ... 7, 15, in which a blend brings the same k of all of them together.
+class FourBitColumns : public HalfColumns<8> {
+ public:
+  [[gnu::always_inline]] FourBitColumns(const std::byte* line, const FourBitTable& table) {
+    const auto at = [&](int64_t byte) {
+      return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + byte));
+    };
+    LookUp(_mm256_blend_epi16(at(0), at(30), 0xaa), table, halves_);
+    LookUp(_mm256_blend_epi16(at(32), at(2), 0x55), table, halves_ + 4);
+    Settle();
   }
-  return _mm256_cvtepi32_ps(top);
+
+ private:
+  [[gnu::always_inline]] static void LookUp(__m256i codes, const FourBitTable& table, __m256i* of) {
+    const __m256i low = _mm256_set1_epi8(15);
+    const __m256i upper = _mm256_set1_epi16(static_cast<int16_t>(0xff00));
+    const __m256i to_upper = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(-1, 0, -1, 2, -1, 4, -1, 6, -1, 8, -1, 10, -1, 12, -1, 14));
+    const __m256i even = _mm256_shuffle_epi8(table.upper, _mm256_and_si256(codes, low));
+    const __m256i odd =
+        _mm256_shuffle_epi8(table.upper, _mm256_and_si256(_mm256_srli_epi16(codes, 4), low));
+    of[0] = _mm256_shuffle_epi8(even, to_upper);
+    of[1] = _mm256_shuffle_epi8(odd, to_upper);
+    of[2] = _mm256_and_si256(even, upper);
+    of[3] = _mm256_and_si256(odd, upper);
+  }
+};
+// Scales of sixteen columns in the order of FourBitColumns: bf16, and 2^(byte - 127), 0 of 0.
+inline Vec LoadBf16Scales(const uint16_t* p) {
+  const __m128i lo = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const __m128i hi = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8));
+  return {WidenBf16(_mm_unpacklo_epi16(lo, hi)), WidenBf16(_mm_unpackhi_epi16(lo, hi))};
 }
-// A line of sixteen words of 8 codes, low bits first: eight k of sixteen columns. out[k] holds
-// value / table.unit.
-inline void WidenFourBits(const std::byte* line, const FourBitTable& table, Vec* out) {
-  const __m256i low = _mm256_set1_epi8(15);
-  const auto* words = reinterpret_cast<const __m256i*>(line);
-  const __m256i lo = _mm256_loadu_si256(words);
-  const __m256i hi = _mm256_loadu_si256(words + 1);
-  const auto look_up = [&](__m256i codes) {
-    return _mm256_shuffle_epi8(table.values, _mm256_and_si256(codes, low));
-  };
-  const __m256i even_lo = look_up(lo);
-  const __m256i even_hi = look_up(hi);
-  const __m256i odd_lo = look_up(_mm256_srli_epi32(lo, 4));
-  const __m256i odd_hi = look_up(_mm256_srli_epi32(hi, 4));
-  out[0] = {NumberOfByte<0>(even_lo), NumberOfByte<0>(even_hi)};
-  out[1] = {NumberOfByte<0>(odd_lo), NumberOfByte<0>(odd_hi)};
-  out[2] = {NumberOfByte<1>(even_lo), NumberOfByte<1>(even_hi)};
-  out[3] = {NumberOfByte<1>(odd_lo), NumberOfByte<1>(odd_hi)};
-  out[4] = {NumberOfByte<2>(even_lo), NumberOfByte<2>(even_hi)};
-  out[5] = {NumberOfByte<2>(odd_lo), NumberOfByte<2>(odd_hi)};
-  out[6] = {NumberOfByte<3>(even_lo), NumberOfByte<3>(even_hi)};
-  out[7] = {NumberOfByte<3>(odd_lo), NumberOfByte<3>(odd_hi)};
-}
-// 2^(byte - 127) of sixteen bytes; 0 of 0.
 inline Vec LoadExponents(const std::byte* p) {
   const auto widen = [](__m128i bytes) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu8_epi32(bytes), 23));
   };
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const __m128i bytes =
+      _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)),
+                       _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
   return {widen(bytes), widen(_mm_srli_si128(bytes, 8))};
+}
+// Sums of sixteen columns from that order into their own.
+inline Vec FourBitSums(Vec a) {
+  const auto columns = [&](__m256 eights) {
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(eights), 0xd8));
+  };
+  return {columns(_mm256_shuffle_ps(a.lo, a.hi, 0x88)),
+          columns(_mm256_shuffle_ps(a.lo, a.hi, 0xdd))};
 }
 
 inline Vec Add(Vec a, Vec b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
@@ -278,12 +301,13 @@ constexpr int kTallTileRows = kMaxTileRows;  // more of them do not fit
 constexpr int kTallTileGroups = 1;
 constexpr int kStreamRows = 1;  // so few rows: as many weight streams as registers allow
 constexpr int kStreamGroups = 4;
-// Block-scaled weights are widened in registers for so few rows, beyond that through a panel of
-// kPanelGroups groups of 8 KiB in L1.
-constexpr int kScaledStreamRows = 1;
+// Block-scaled weights are widened for one tile of so few rows, beyond that through a panel of
+// kPanelGroups groups of 8 KiB in L1. Two rows' block sums of four groups are in L1 themselves,
+// which costs less than two groups at a time, whose chains wait for each other.
+constexpr int kScaledStreamRows = 2;
 constexpr int kScaledStreamGroups = 4;
-constexpr int kScaledTileRows = 2;
-constexpr int kScaledTileGroups = 2;
+constexpr int kScaledTileRows = 6;
+constexpr int kScaledTileGroups = 1;
 constexpr int kPanelRows = 6;
 constexpr int kPanelGroups = 1;
 // What attention keeps in registers at once: dot products, and runs of sums over values, each of

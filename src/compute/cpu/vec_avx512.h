@@ -84,45 +84,63 @@ inline Vec LoadPairSecond(const uint16_t* p) {
       _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(static_cast<int>(0xffff0000U))))};
 }
 
-// A line of e4m3 [2][16][2]: four k of sixteen columns. out[k] holds value / kFp8Unit: the bits,
-// moved to where half precision has its exponent and mantissa, mean 2^-8 of the value there,
-// denormals included.
+// A line of e4m3 [2][16][2]: four k of sixteen columns, each value / kFp8Unit: the bits, moved to
+// where half precision has its exponent and mantissa, mean 2^-8 of the value there, denormals
+// included.
 constexpr float kFp8Unit = 256;
-inline void WidenFp8(const std::byte* line, Vec* out) {
-  const __m512i codes = _mm512_loadu_si512(line);
-  const __m512i fields = _mm512_set1_epi16(static_cast<int16_t>(0xbf80));
-  const __m512i second = _mm512_and_si512(_mm512_srai_epi16(codes, 1), fields);
-  const __m512i first = _mm512_and_si512(_mm512_srai_epi16(_mm512_slli_epi16(codes, 8), 1), fields);
-  out[0].v = _mm512_cvtph_ps(_mm512_castsi512_si256(first));
-  out[1].v = _mm512_cvtph_ps(_mm512_castsi512_si256(second));
-  out[2].v = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(first, 1));
-  out[3].v = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(second, 1));
-}
+class Fp8Columns {
+ public:
+  explicit Fp8Columns(const std::byte* line) {
+    const __m512i codes = _mm512_loadu_si512(line);
+    const __m512i fields = _mm512_set1_epi16(static_cast<int16_t>(0xbf80));
+    const __m512i second = _mm512_and_si512(_mm512_srai_epi16(codes, 1), fields);
+    const __m512i first =
+        _mm512_and_si512(_mm512_srai_epi16(_mm512_slli_epi16(codes, 8), 1), fields);
+    columns_[0].v = _mm512_cvtph_ps(_mm512_castsi512_si256(first));
+    columns_[1].v = _mm512_cvtph_ps(_mm512_castsi512_si256(second));
+    columns_[2].v = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(first, 1));
+    columns_[3].v = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(second, 1));
+  }
+  Vec At(int64_t k) const { return columns_[k]; }
 
-// The sixteen values of a 4-bit code, each divided by `unit`.
+ private:
+  Vec columns_[4];
+};
+
+// The sixteen values of a 4-bit code.
 struct FourBitTable {
   __m512 values;
-  float unit;
 };
 inline FourBitTable Int4Values() {
-  return {_mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7), 1};
+  return {_mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7)};
 }
 inline FourBitTable Mxfp4Values() {
-  return {_mm512_setr_ps(0, 0.5F, 1, 1.5F, 2, 3, 4, 6, 0, -0.5F, -1, -1.5F, -2, -3, -4, -6), 1};
+  return {_mm512_setr_ps(0, 0.5F, 1, 1.5F, 2, 3, 4, 6, 0, -0.5F, -1, -1.5F, -2, -3, -4, -6)};
 }
 // A line of sixteen words of 8 codes, low bits first: eight k of sixteen columns.
-inline void WidenFourBits(const std::byte* line, const FourBitTable& table, Vec* out) {
-  __m512i codes = _mm512_loadu_si512(line);
-  for (int i = 0; i < 8; ++i) {
-    out[i].v = _mm512_permutexvar_ps(codes, table.values);  // by the low four bits
-    codes = _mm512_srli_epi32(codes, 4);
+class FourBitColumns {
+ public:
+  FourBitColumns(const std::byte* line, const FourBitTable& table) {
+    __m512i codes = _mm512_loadu_si512(line);
+    for (Vec& column : columns_) {
+      column.v = _mm512_permutexvar_ps(codes, table.values);  // by the low four bits
+      codes = _mm512_srli_epi32(codes, 4);
+    }
   }
-}
-// 2^(byte - 127) of sixteen bytes; 0 of 0.
+  Vec At(int64_t k) const { return columns_[k]; }
+
+ private:
+  Vec columns_[8];
+};
+// Scales of sixteen columns: bf16, and 2^(byte - 127), 0 of 0.
+inline Vec LoadBf16Scales(const uint16_t* p) { return LoadBf16(p); }
 inline Vec LoadExponents(const std::byte* p) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu8_epi32(bytes), 23))};
 }
+
+// Sums of sixteen columns from the order of FourBitColumns, here their own.
+inline Vec FourBitSums(Vec a) { return a; }
 
 inline Vec Add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Vec Sub(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
