@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <vector>
 
 #include "compute/dispatch.h"
 #include "compute/ops.h"
@@ -168,6 +169,61 @@ void Attend(const Exec& exec, const AttentionShape& shape, const TensorView& q,
                   .is_partial = task.is_partial});
 }
 
+// The tables of a step as kernels of a device take them.
+struct DeviceBatch {
+  explicit DeviceBatch(std::span<const KvSequence> from) {
+    for (const KvSequence& s : from) {
+      WIDELOAD_CHECK(s.start_position + s.num_tokens <= INT32_MAX / 2,
+                     "a sequence of {} positions on a device", s.start_position + s.num_tokens);
+      sequences.push_back({.first_row = s.first_row,
+                           .num_tokens = s.num_tokens,
+                           .start_position = s.start_position,
+                           .first_block = static_cast<int64_t>(blocks.size())});
+      blocks.insert(blocks.end(), s.blocks.begin(), s.blocks.end());
+    }
+  }
+  cuda::Batch batch() const { return {.sequences = sequences, .blocks = blocks}; }
+
+  std::vector<cuda::Sequence> sequences;
+  std::vector<int32_t> blocks;
+};
+
+cuda::KvCache OnDeviceCache(const char* op, const PagedKv& cache, const CacheShape& shape) {
+  WIDELOAD_CHECK(shape.num_blocks <= cuda::kMaxCacheBlocks, "{}: {} blocks; at most {} on a device",
+                 op, shape.num_blocks, cuda::kMaxCacheBlocks);
+  const auto memory = [](const TensorView& part) {
+    return part.empty() ? nullptr : static_cast<std::byte*>(part.raw_mutable());
+  };
+  return {.keys = memory(cache.keys),
+          .values = memory(cache.values),
+          .key_block_bytes = cache.keys.row_bytes(),
+          .value_block_bytes = cache.values.row_bytes(),
+          .kv_heads = shape.kv_heads,
+          .block_tokens = shape.block_tokens,
+          .key_dim = shape.keys.width,
+          .value_dim = shape.values.width,
+          .part = shape.part,
+          .num_parts = shape.num_parts};
+}
+
+cuda::PagedAttentionArgs OnDeviceArgs(const AttentionShape& shape, const TensorView& q,
+                                      const PagedKv& cache, const CacheShape& kv,
+                                      const TensorView& y) {
+  WIDELOAD_CHECK(kv.values.width > 0,
+                 "PagedAttention: values that are in their keys; on a device they are apart");
+  WIDELOAD_CHECK(std::max(shape.key_dim, shape.value_dim) <= cuda::kMaxAttentionDim,
+                 "PagedAttention: heads of {} and {}; at most {} on a device", shape.key_dim,
+                 shape.value_dim, cuda::kMaxAttentionDim);
+  return {.q = ReadRows(q),
+          .y = WriteRows(y),
+          .cache = OnDeviceCache("PagedAttention", cache, kv),
+          .heads = shape.q_heads / shape.kv_heads,
+          .scale = shape.scale,
+          .window = shape.window,
+          .chunk = shape.chunk,
+          .sinks = shape.sinks};
+}
+
 }  // namespace
 
 int64_t AttentionShape::FirstVisible(int64_t position) const {
@@ -187,6 +243,14 @@ void StoreKv(const Exec& exec, const TensorView& k, const TensorView& v,
   }
   for (const KvSequence& s : sequences) {
     CheckSequence("StoreKv", s, k.dim(0), shape, s.start_position);
+  }
+  if (IsOnDevice(exec.kernels)) {
+    return OnDevice(exec, "StoreKv", &cuda::Kernels::store_kv)(
+        *exec.stream,
+        {.k = ReadRows(k),
+         .v = v.empty() ? InRows{} : ReadRows(v),
+         .cache = OnDeviceCache("StoreKv", cache, shape)},
+        DeviceBatch(sequences).batch());
   }
   const auto convert = KernelsOf(exec.kernels).convert;
   // A row's heads lie kv_heads runs of width apart here, and whole blocks' heads apart there.
@@ -234,6 +298,12 @@ void AttendAll(const Exec& exec, const AttentionShape& shape, const TensorView& 
     const int64_t first = shape.FirstVisible(s.start_position);
     CheckSequence("PagedAttention", s, q.dim(0), kv, first);
     work += s.num_tokens * (s.start_position + s.num_tokens - first) * q.dim(1);
+  }
+  if (IsOnDevice(exec.kernels)) {
+    WIDELOAD_CHECK(!is_partial, "PartialAttention: is not among the ops of {}",
+                   KernelSetName(exec.kernels));
+    return OnDevice(exec, "PagedAttention", &cuda::Kernels::attention)(
+        *exec.stream, OnDeviceArgs(shape, q, cache, kv, y), DeviceBatch(sequences).batch());
   }
 
   const int64_t heads = shape.q_heads / shape.kv_heads;
@@ -290,6 +360,8 @@ void MergeAttention(const Exec& exec, const AttentionShape& shape, const TensorV
                  parts.shape().ToString(), DTypeName(parts.dtype()), kStripes, rows, width);
   CheckMatrix("MergeAttention", "y", y, exec.precision().activations,
               {rows, shape.q_heads * shape.value_dim});
+  WIDELOAD_CHECK(!IsOnDevice(exec.kernels), "MergeAttention: is not among the ops of {}",
+                 KernelSetName(exec.kernels));
   const MergeAttentionArgs args{
       .parts = {.base = static_cast<const std::byte*>(parts.raw()), .stride_bytes = width * 4},
       .part_stride = rows * width,

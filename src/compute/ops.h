@@ -128,9 +128,9 @@ struct KvSequence {
 };
 
 // Writes keys and values of this batch into the cache, rounded to its dtype; those of blocks that
-// are not in its part are left out. k [T, kv_heads * key
-// width] F32, v [T, kv_heads * value width] F32, or empty where the cache has no values (rows may
-// be strided).
+// are not in its part are left out. On a device, where either has something that is not finite, the
+// key is NaN and the value 0. k [T, kv_heads * key width] F32, v [T, kv_heads * value width] F32,
+// or empty where the cache has no values (rows may be strided).
 void StoreKv(const Exec& exec, const TensorView& k, const TensorView& v,
              std::span<const KvSequence> sequences, const PagedKv& cache);
 
@@ -155,8 +155,9 @@ struct AttentionShape {
 // Causal attention over the cache (this batch's keys are already stored): softmax(scale q k^T) v.
 // Blocks are walked in eight stripes, block b in b mod 8, whose softmaxes are added in a fixed
 // tree; places that a position does not see are never touched, and blocks that none of a sequence's
-// rows sees are not read. q [T, q_heads * key_dim] F32 (rows may be strided); y [T, q_heads *
-// value_dim] activations. The cache has all blocks.
+// rows sees are not read. On a device: parts of 256 positions in their order instead of stripes;
+// heads of at most 256, and the cache has values. q [T, q_heads * key_dim] F32 (rows may be
+// strided); y [T, q_heads * value_dim] activations. The cache has all blocks.
 void PagedAttention(const Exec& exec, const AttentionShape& shape, const TensorView& q,
                     std::span<const KvSequence> sequences, const PagedKv& cache,
                     const TensorView& y);
@@ -165,15 +166,15 @@ void PagedAttention(const Exec& exec, const AttentionShape& shape, const TensorV
 inline int64_t PartialWidth(const AttentionShape& shape) {
   return shape.q_heads * (shape.value_dim + 2);
 }
-// The part of PagedAttention that is of the cache's blocks, before the division: y [T,
-// PartialWidth] F32, of each head the weighted sum of values, the largest score and the sum of
+// Not on a device: the part of PagedAttention that is of the cache's blocks, before the division: y
+// [T, PartialWidth] F32, of each head the weighted sum of values, the largest score and the sum of
 // weights; where that is 0 the part has nothing that the row sees, and the others mean nothing.
 void PartialAttention(const Exec& exec, const AttentionShape& shape, const TensorView& q,
                       std::span<const KvSequence> sequences, const PagedKv& cache,
                       const TensorView& y);
-// y = what PagedAttention makes of all blocks, bit for bit. parts [num_parts, T, PartialWidth] F32,
-// what PartialAttention makes of each part; y [T, q_heads * value_dim] activations (rows may be
-// strided).
+// Not on a device: y = what PagedAttention makes of all blocks, bit for bit. parts [num_parts, T,
+// PartialWidth] F32, what PartialAttention makes of each part; y [T, q_heads * value_dim]
+// activations (rows may be strided).
 void MergeAttention(const Exec& exec, const AttentionShape& shape, const TensorView& parts,
                     const TensorView& y);
 

@@ -58,6 +58,16 @@ void Stream::Synchronize() {
   num_uploaded_ = 0;
 }
 
+std::byte* Stream::Scratch(int64_t num_bytes) {
+  if (num_bytes > scratch_.num_bytes()) {
+    Wait();  // and not Synchronize: what was uploaded stays
+    const int64_t size = std::max(num_bytes, 2 * scratch_.num_bytes());
+    scratch_ = Memory();
+    scratch_ = device_.Allocate(size);
+  }
+  return scratch_.data();
+}
+
 const std::byte* Stream::UploadBytes(const std::byte* values, int64_t num_bytes) {
   constexpr int64_t kAlignment = 256;
   constexpr int64_t kMinBlock = int64_t{1} << 20;

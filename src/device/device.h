@@ -94,6 +94,10 @@ class Stream {
         UploadBytes(std::as_bytes(values).data(), static_cast<int64_t>(values.size_bytes())));
   }
 
+  // Memory of the device that the work of one op passes on within it: valid until the next call.
+  // Memory that is too small is replaced, which waits for the device.
+  std::byte* Scratch(int64_t num_bytes);
+
   // Waits after every kernel, so that the host can read what it has written: for tests.
   void set_blocking(bool is_blocking) { is_blocking_ = is_blocking; }
   // Called by Launch after each kernel.
@@ -117,6 +121,7 @@ class Stream {
   bool is_blocking_ = false;
   std::vector<Block> uploads_;
   int64_t num_uploaded_ = 0;  // bytes of the last block
+  Memory scratch_;
 };
 
 // One accelerator.

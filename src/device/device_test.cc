@@ -77,6 +77,23 @@ TEST_F(DeviceTest, AMissingBarrierIsSeen) {
   EXPECT_GT(num_wrong, 0);
 }
 
+TEST_F(DeviceTest, ScratchThatGrowsWaitsForWhatUsesItAndKeepsUploads) {
+  const std::vector<float> x = Count(128);
+  const float* const uploaded = stream->Upload(std::span(x));
+  std::byte* const small = stream->Scratch(64);
+  EXPECT_EQ(stream->Scratch(32), small);
+  stream->Fill(small, 1, 64);
+  auto* const large = reinterpret_cast<float*>(stream->Scratch(1 << 20));
+  const std::vector<float> zeros(128);
+  stream->Upload(std::span(zeros));
+  Launch<SumKernel>(*stream, {.blocks = 1, .threads = 128, .shared_bytes = 16},
+                    {uploaded, large, true});
+  float sum = 0;
+  stream->Copy(&sum, large, sizeof(sum));
+  stream->Synchronize();
+  EXPECT_EQ(sum, std::accumulate(x.begin(), x.end(), 0.0F));
+}
+
 // y [16, 8] = a [16, 16] b [8, 16]^T, from shared memory, where a and b come as late copies.
 struct ProductKernel {
   struct Args {

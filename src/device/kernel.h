@@ -8,7 +8,10 @@
 //
 // and is started by Launch<Kernel>(stream, {.blocks = ..., .threads = ..., .shared_bytes = ...},
 // args). Kernels use what is named here and no builtin of the compiler. Multiply-adds are explicit
-// (MultiplyAdd); nvcc is told to make none of its own (--fmad=false), as GCC is.
+// (MultiplyAdd); nvcc is told to make none of its own (--fmad=false), as GCC is. Functions are
+// WIDELOAD_DEVICE, and WIDELOAD_HOST_DEVICE where the host calls them, too; WIDELOAD_UNROLL or
+// WIDELOAD_UNROLL_BY(count) goes before a loop whose indices must be constants to stay in
+// registers.
 //
 //   Thread() NumThreads() Lane() Warp()        where the thread is in its block
 //   Block() NumBlocks() BlockY()               and the block in its grid
@@ -18,14 +21,14 @@
 //   Shuffle(value, lane) ShuffleXor(value, mask) Ballot(bool) NumBits(bits)   all lanes call them
 //   AtomicAdd(int32_t*, value) FenceDevice()   integers only: what depends on no order
 //   MultiplyAdd Divide SquareRoot              rounded once, to nearest
+//   Largest                                    of two; of a NaN and a number the number
 //   Exp2                                       2^x, the hardware's approximation
 //   FloatOfBits BitsOfFloat FromBf16 ToBf16 PackBf16
 //   CopyAsync16(shared, global, num_bytes) CommitCopies() WaitCopies<pending>()
 //       16 bytes to shared memory, of which num_bytes are read and the rest are zeros; there, for
 //       this thread, when WaitCopies says that all groups but the last `pending` are
-//   LoadMatrices4 LoadMatrices2 LoadMatrices2Transposed(fragments, row)   ldmatrix: lane l names
-//   row
-//       l % 8 of matrix l / 8, 16 bytes
+//   LoadMatrices4 LoadMatrices4Transposed LoadMatrices2 LoadMatrices2Transposed(fragments, row)
+//       ldmatrix: lane l names row l % 8 of matrix l / 8, 16 bytes
 //   MultiplyMatrices(sums, a, b)               mma.sync m16n8k16 of bf16: sums += a b
 #pragma once
 
@@ -68,9 +71,13 @@ WIDELOAD_DEVICE uint16_t ToBf16(float value) {
   if ((bits & 0x7fffffffU) > 0x7f800000U) return static_cast<uint16_t>((bits >> 16) | 0x40U);
   return static_cast<uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
 }
-// Two of them in a register, the first in the low half.
+// Two of them in a register, the first in the low half. Which NaN a NaN becomes is the device's.
 WIDELOAD_DEVICE uint32_t PackBf16(float first, float second) {
+#ifdef __CUDACC__
+  return RoundPairToBf16(first, second);
+#else
   return static_cast<uint32_t>(ToBf16(first)) | static_cast<uint32_t>(ToBf16(second)) << 16;
+#endif
 }
 
 // Sum, or largest, over the lanes of a warp: the same tree for every lane. All lanes call it.

@@ -9,6 +9,10 @@
 #include "device/cuda_check.h"
 
 #define WIDELOAD_DEVICE __device__ __forceinline__
+#define WIDELOAD_HOST_DEVICE __host__ __device__ __forceinline__
+#define WIDELOAD_PRAGMA(text) _Pragma(#text)
+#define WIDELOAD_UNROLL WIDELOAD_PRAGMA(unroll)
+#define WIDELOAD_UNROLL_BY(count) WIDELOAD_PRAGMA(unroll(count))
 
 namespace wideload::device {
 
@@ -56,10 +60,17 @@ WIDELOAD_DEVICE uint32_t BitsOfFloat(float value) { return __float_as_uint(value
 WIDELOAD_DEVICE float MultiplyAdd(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 WIDELOAD_DEVICE float Divide(float a, float b) { return __fdiv_rn(a, b); }
 WIDELOAD_DEVICE float SquareRoot(float a) { return __fsqrt_rn(a); }
+WIDELOAD_DEVICE float Largest(float a, float b) { return fmaxf(a, b); }
 WIDELOAD_DEVICE float Exp2(float a) {
   float y;
   asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(a));
   return y;
+}
+
+WIDELOAD_DEVICE uint32_t RoundPairToBf16(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
 }
 
 WIDELOAD_DEVICE uint32_t SharedAddress(const void* shared) {
@@ -94,6 +105,12 @@ WIDELOAD_DEVICE void LoadMatrices2Transposed(uint32_t (&fragments)[2], const voi
                : "r"(SharedAddress(shared_row))
                : "memory");
 }
+WIDELOAD_DEVICE void LoadMatrices4Transposed(uint32_t (&fragments)[4], const void* shared_row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(fragments[0]), "=r"(fragments[1]), "=r"(fragments[2]), "=r"(fragments[3])
+               : "r"(SharedAddress(shared_row))
+               : "memory");
+}
 WIDELOAD_DEVICE void MultiplyMatrices(float (&sums)[4], const uint32_t (&a)[4],
                                       const uint32_t (&b)[2]) {
   asm volatile(
@@ -104,7 +121,7 @@ WIDELOAD_DEVICE void MultiplyMatrices(float (&sums)[4], const uint32_t (&a)[4],
 }
 
 template <class Kernel>
-__global__ void __launch_bounds__(Kernel::kThreads) Entry(const typename Kernel::Args args) {
+__global__ void __launch_bounds__(Kernel::kThreads, 1) Entry(const typename Kernel::Args args) {
   Kernel::Run(args);
 }
 

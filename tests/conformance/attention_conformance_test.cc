@@ -17,6 +17,10 @@ struct Case {
   bool values_in_keys = false;
 };
 
+// Of sets that round queries and weights to bf16 as well: a score of some units moves by 2^-9 of
+// it, and every weight by as much.
+constexpr float kRoundedWeightsTolerance = 2 * kBf16Tolerance;
+
 // A sequence of random q, k, v and a cache of its own whose unused places are NaN.
 struct Sequence {
   Sequence(DType dtype, const Case& c)
@@ -134,23 +138,88 @@ const std::vector<Case> kCases = {
      16},
 };
 
+// Those that a kernel set has: on a device values have places of their own.
+std::vector<Case> CasesOf(KernelSet kernels) {
+  std::vector<Case> cases = kCases;
+  if (IsOnDevice(kernels)) std::erase_if(cases, [](const Case& c) { return c.values_in_keys; });
+  return cases;
+}
+
+float AttentionTolerance(KernelSet kernels, float output_tolerance) {
+  return IsOnDevice(kernels) ? kRoundedWeightsTolerance : output_tolerance;
+}
+
 TEST_P(OpsConformance, AttentionAgreesWithTheReference) {
-  for (const Case& c : kCases) {
+  for (const Case& c : CasesOf(kernels())) {
     Sequence mine(compute_dtype(), c);
     Sequence reference(DType::kF32, c);
     const OwnedTensor expected = Attend(Reference(), reference, c.tokens);
-    EXPECT_TRUE(IsNear(Attend(With(2), mine, c.tokens), expected, output_tolerance()))
+    EXPECT_TRUE(IsNear(Attend(With(2), mine, c.tokens), expected,
+                       AttentionTolerance(kernels(), output_tolerance())))
         << c.shape.key_dim;
   }
 }
 
 TEST_P(OpsConformance, AttentionHasTheSameBitsInAnyChunksOnAnyThreads) {
-  for (const Case& c : kCases) {
+  for (const Case& c : CasesOf(kernels())) {
     Sequence s(compute_dtype(), c);
     const OwnedTensor whole = Attend(With(1), s, c.tokens);
     for (const int64_t chunk : {1, 3, 7, 16, 21, 32}) {
       const OwnedTensor pieces = Attend(With(static_cast<int>(chunk % 3 + 1)), s, chunk);
       EXPECT_TRUE(SameBits(pieces.view(), whole.view()))
+          << "head " << c.shape.key_dim << " chunk " << chunk;
+    }
+  }
+}
+
+void StoreAll(const Exec& exec, const Sequence& s) {
+  const std::vector<KvSequence> all = {{.num_tokens = s.tokens, .blocks = s.blocks}};
+  StoreKv(exec, s.k.view(), s.v.view(), all, s.cache());
+}
+
+// What the last `count` tokens of a stored sequence see, `chunk` tokens at a time.
+OwnedTensor AttendToTheEnd(const Exec& exec, const Sequence& s, int64_t count, int64_t chunk) {
+  OwnedTensor y(exec.precision().activations, {count, s.shape.q_heads * s.shape.value_dim});
+  for (int64_t row = 0; row < count; row += chunk) {
+    const int64_t rows = std::min(chunk, count - row);
+    const int64_t first = s.tokens - count + row;
+    const std::vector<KvSequence> batch = {
+        {.num_tokens = rows, .start_position = first, .blocks = s.blocks}};
+    PagedAttention(exec, s.shape, s.q.view().Rows(first, rows), batch, s.cache(),
+                   y.view().Rows(row, rows));
+  }
+  return y;
+}
+
+TEST_P(OpsConformance, AttentionOverALongContextHasTheSameBitsInAnyChunks) {
+  const std::vector<Case> cases = {
+      {{.q_heads = 8, .kv_heads = 2, .key_dim = 40, .value_dim = 24, .scale = 0.2F}, 1000, 16},
+      {{.q_heads = 6,
+        .kv_heads = 1,
+        .key_dim = 128,
+        .value_dim = 128,
+        .scale = 0.1F,
+        .window = 300,
+        .sinks = std::span(kSinks).first(6)},
+       700,
+       32},
+      {{.q_heads = 2, .kv_heads = 1, .key_dim = 33, .value_dim = 40, .scale = 0.2F, .chunk = 270},
+       560,
+       7},
+      {{.q_heads = 2, .kv_heads = 1, .key_dim = 256, .value_dim = 200, .scale = 0.06F}, 530, 64},
+  };
+  constexpr int64_t kCount = 18;
+  for (const Case& c : cases) {
+    const Sequence s(compute_dtype(), c);
+    StoreAll(With(1), s);
+    const OwnedTensor whole = AttendToTheEnd(With(1), s, kCount, kCount);
+    const Sequence reference(DType::kF32, c);
+    StoreAll(Reference(), reference);
+    EXPECT_TRUE(
+        IsNear(whole, AttendToTheEnd(Reference(), reference, kCount, kCount), output_tolerance()))
+        << "head " << c.shape.key_dim;
+    for (const int64_t chunk : {1, 4, 8, 17}) {
+      EXPECT_TRUE(SameBits(AttendToTheEnd(With(2), s, kCount, chunk).view(), whole.view()))
           << "head " << c.shape.key_dim << " chunk " << chunk;
     }
   }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "compute/kernels.h"
 #include "device/device.h"
@@ -52,6 +53,56 @@ struct CopyRowsArgs {
   int64_t rows = 0;
 };
 
+// One sequence's part of the batch, as KvSequence of ops.h: position p lies in block
+// blocks[first_block + p / block_tokens / num_parts] of its batch.
+struct Sequence {
+  int64_t first_row = 0;
+  int64_t num_tokens = 0;
+  int64_t start_position = 0;
+  int64_t first_block = 0;
+};
+
+// What one step has; both are memory of the host, used before a function returns.
+struct Batch {
+  std::span<const Sequence> sequences;
+  std::span<const int32_t> blocks;
+};
+
+// A layer's paged cache in bf16, with values of their own.
+struct KvCache {
+  std::byte* keys = nullptr;    // of block 0, head 0
+  std::byte* values = nullptr;  // null: there are none
+  int64_t key_block_bytes = 0;  // from one block to the next
+  int64_t value_block_bytes = 0;
+  int64_t kv_heads = 0;
+  int64_t block_tokens = 0;
+  int64_t key_dim = 0;
+  int64_t value_dim = 0;
+  int64_t part = 0;  // the blocks that are here, modulo num_parts
+  int64_t num_parts = 1;
+};
+
+struct StoreKvArgs {
+  InRows k;  // fp32
+  InRows v;
+  KvCache cache;
+};
+
+// Heads of at most kMaxAttentionDim elements.
+struct PagedAttentionArgs {
+  InRows q;   // fp32
+  OutRows y;  // bf16
+  KvCache cache;
+  int64_t heads = 0;  // query heads of a KV head
+  float scale = 1;
+  int64_t window = 0;  // as in AttentionArgs
+  int64_t chunk = 0;
+  std::span<const float> sinks;  // one per query head, memory of the host; empty: none
+};
+inline constexpr int64_t kMaxAttentionDim = 256;
+// Blocks of a cache at most.
+inline constexpr int64_t kMaxCacheBlocks = int64_t{1} << 22;
+
 // By op.
 struct Kernels {
   void (*embed)(device::Stream&, const EmbedArgs&, int64_t rows) = nullptr;
@@ -62,6 +113,10 @@ struct Kernels {
   void (*combine)(device::Stream&, const CombineArgs&, int64_t rows) = nullptr;
   void (*gather_rows)(device::Stream&, const GatherArgs&, int64_t rows) = nullptr;
   void (*copy_rows)(device::Stream&, const CopyRowsArgs&) = nullptr;
+  // Where a key or a value of a position and head is not finite, the key is stored as NaN and the
+  // value as 0: attention multiplies values with the weight 0 of rows that do not see them.
+  void (*store_kv)(device::Stream&, const StoreKvArgs&, const Batch&) = nullptr;
+  void (*attention)(device::Stream&, const PagedAttentionArgs&, const Batch&) = nullptr;
 };
 
 // mma.sync, compute capability 8.0 and higher. Null where the build has no CUDA.

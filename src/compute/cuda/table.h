@@ -2,6 +2,7 @@
 // processor's (emulated.cc).
 #pragma once
 
+#include "compute/cuda/attention_kernels.h"
 #include "compute/cuda/router_kernels.h"
 #include "compute/cuda/row_kernels.h"
 
@@ -14,6 +15,8 @@ inline constexpr Kernels kMmaTable = {.embed = Embed,
                                       .router = Route,
                                       .combine = Combine,
                                       .gather_rows = GatherRows,
-                                      .copy_rows = CopyRows};
+                                      .copy_rows = CopyRows,
+                                      .store_kv = StoreKv,
+                                      .attention = PagedAttention};
 
 }  // namespace wideload::compute::cuda

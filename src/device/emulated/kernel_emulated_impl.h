@@ -16,6 +16,9 @@
 #include <type_traits>
 
 #define WIDELOAD_DEVICE inline
+#define WIDELOAD_HOST_DEVICE inline
+#define WIDELOAD_UNROLL
+#define WIDELOAD_UNROLL_BY(count)
 
 namespace wideload::device {
 
@@ -107,6 +110,7 @@ inline uint32_t BitsOfFloat(float value) { return std::bit_cast<uint32_t>(value)
 inline float MultiplyAdd(float a, float b, float c) { return std::fma(a, b, c); }
 inline float Divide(float a, float b) { return a / b; }
 inline float SquareRoot(float a) { return std::sqrt(a); }
+inline float Largest(float a, float b) { return std::fmax(a, b); }
 inline float Exp2(float a) { return std::exp2(a); }
 
 inline void CopyAsync16(void* shared, const void* global, int num_bytes) {
@@ -153,6 +157,9 @@ inline void LoadMatrices2(uint32_t (&fragments)[2], const void* shared_row) {
 }
 inline void LoadMatrices2Transposed(uint32_t (&fragments)[2], const void* shared_row) {
   emulated::LoadMatrices<2, true>(fragments, shared_row);
+}
+inline void LoadMatrices4Transposed(uint32_t (&fragments)[4], const void* shared_row) {
+  emulated::LoadMatrices<4, true>(fragments, shared_row);
 }
 
 // Lane l: a has rows l / 4 and + 8 at columns 2 (l % 4), + 1 and these + 8 (a[0]: row, a[1]: row +
