@@ -31,6 +31,7 @@ using Clock = std::chrono::steady_clock;
 class BenchRun;
 
 struct BenchCommand {
+  static constexpr bool kCanUseGpus = true;
   EngineFlags engine;
   SamplingFlags sampling;
   BenchModel model;

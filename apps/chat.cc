@@ -25,6 +25,7 @@ namespace wideload::apps {
 namespace {
 
 struct ChatCommand {
+  static constexpr bool kCanUseGpus = true;
   EngineFlags engine;
   SamplingFlags sampling;
   std::string system;

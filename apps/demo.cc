@@ -214,6 +214,7 @@ the first two iterations of each text make, those that the balancer cannot know 
 }
 
 void DemoCommand::Run() {
+  CheckDevice(engine, /*can_use_gpus=*/true);
   RefuseSeveralProcesses();
   CatchInterrupts();
   if (engine.model.empty()) engine.model = EmbeddedModelFolder();
@@ -278,6 +279,7 @@ void AddDemo(Command program) {
   DemoCommand& demo = command.Runs<DemoCommand>(&DemoCommand::Run);
   demo.engine.ep = 8;
   AddOption(command, "--threads", demo.engine);
+  AddOption(command, "--device", demo.engine);
   AddOption(command, "--kernels", demo.engine);
   command.Add("--prompts", demo.prompts, "prompts of each domain").Range(1, 48).ShowDefault();
   command.Add("--output", demo.output, "folder for the statistics and the placement file")

@@ -30,6 +30,7 @@ namespace {
 constexpr int64_t kDefaultMaxTokens = 128;
 
 struct GenerateCommand {
+  static constexpr bool kCanUseGpus = true;
   EngineFlags engine;
   SamplingFlags sampling;
   std::optional<std::string> prompt;

@@ -19,6 +19,7 @@ namespace wideload::apps {
 namespace {
 
 struct LogitsCommand {
+  static constexpr bool kCanUseGpus = true;
   EngineFlags engine;
   std::string input;
   std::string output;

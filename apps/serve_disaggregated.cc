@@ -42,6 +42,7 @@ struct DisaggregatedCommand {
 EngineFlags FlagsOf(const config::ServerSide& side, EngineFlags flags) {
   if (!flags.allow_unsupported) RefuseUnsupported(side.engine);
   ApplyConfigFile(side.engine, flags);
+  CheckDevice(flags, /*can_use_gpus=*/false);
   return flags;
 }
 

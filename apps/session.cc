@@ -10,6 +10,7 @@
 #include "embedded_model.h"
 #include "interrupt.h"
 #include "runtime/start/outputs.h"
+#include "runtime/start/run_devices.h"
 #include "version.h"
 
 namespace wideload::apps {
@@ -85,6 +86,18 @@ void RefuseSeveralProcesses() {
   Throw(ErrorKind::kUnsupported,
         "this process was started by mpirun or srun as one of several; this command runs its ranks "
         "as threads of one process: start it without them");
+}
+
+void CheckDevice(const EngineFlags& flags, bool can_use_gpus) {
+  const auto check = [&] {
+    if (!can_use_gpus && !runtime::ParseDevice(flags.device).is_cpu)
+      Throw(ErrorKind::kUnsupported,
+            "--device is {}: this command computes with the processor; cpu is allowed",
+            flags.device);
+    runtime::CheckRunDevice(flags.device);
+  };
+  if (comm::DetectLaunch(std::getenv) == comm::Launch::kAlone) return check();
+  ReadOrRefuse(check);  // once for all processes
 }
 
 void RunOnRanks(const EngineFlags& flags,

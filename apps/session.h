@@ -40,14 +40,20 @@ void RefuseSlurmWithoutPmi();
 void RunOnRanks(const EngineFlags& flags,
                 const std::function<void(runtime::ProcessWorld*)>& command);
 
+// Errors: kInvalid or kUnsupported, in one line, for a --device that this command or this machine
+// does not compute on; when mpirun or srun started several processes, as ReadOrRefuse.
+void CheckDevice(const EngineFlags& flags, bool can_use_gpus);
+
 // Command::Runs for a command that uses the engine: Flags has EngineFlags `engine` and Run(world),
-// which RunOnRanks calls.
+// which RunOnRanks calls, and kCanUseGpus where --device may be a GPU.
 template <class Flags>
 Flags& RunsOnRanks(Command command) {
   return command.Runs<Flags>([](Flags& flags) {
     config::SamplingFlags* sampling = nullptr;
     if constexpr (requires { flags.sampling; }) sampling = &flags.sampling;
     const config::ConfigFile file = ApplyConfig(flags.engine, sampling);
+    CheckDevice(
+        flags.engine, requires { Flags::kCanUseGpus; });
     RunOnRanks(flags.engine, [&](runtime::ProcessWorld* world) {
       for (const std::string& note : config::Notes(file)) LogInfo("{}", note);
       flags.Run(world);

@@ -19,6 +19,7 @@ struct EngineFlags {
   bool allow_unsupported = false;
   std::string model;    // folder; empty: the embedded model
   int32_t threads = 0;  // of a rank; 0: the machine's cores divided by the ranks, at least 1
+  std::string device = "cpu";
   std::string kernels = "auto";
   int64_t max_seq_len = 0;      // 0: the model's context
   std::string kv_cache_memory;  // per rank: a size, a fraction of free memory, or empty

@@ -35,6 +35,14 @@ constexpr OptionRow kTable[] = {
      .limits = {.min = 1, .max = 4096},
      .default_text = "cores / ranks",
      .help = "threads of a rank"},
+    {.names = "--device",
+     .member = &EngineFlags::device,
+     .group = Group::kModel,
+     .agreement = Agreement::kAlike,
+     .placeholder = "cpu|cuda|cuda:N,...",
+     .help = "what computes: the processor, all GPUs, or those with these numbers, from 0; of "
+             "generate, chat, logits, bench and demo, and refused until the engine computes on "
+             "GPUs"},
     {.names = "--kernels",
      .member = &EngineFlags::kernels,
      .group = Group::kModel,

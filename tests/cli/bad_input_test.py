@@ -216,6 +216,31 @@ class BadLayout(CliTest):
         self.refused(self.generate("--ep", "3"), "64", "multiple of 3")
         self.refused(self.generate("--num-slots", "0"), "--num-slots")
 
+    def test_devices(self):
+        allowed = r"allowed: cpu, cuda \(all GPUs\), or cuda:0,1"
+        self.refused(self.generate("--device", "gpu"), '--device is "gpu"', allowed)
+        self.refused(self.generate("--device", "cuda:0,0"), '--device is "cuda:0,0"', allowed)
+        # numbers that no machine has; refused before the model, a file or a folder is looked at
+        gpus = ["--device", "cuda:0,100000"]
+        why = "built without CUDA; cpu is allowed|no CUDA device: .*; cpu is allowed|this machine has [0-9]+ GPUs?, numbered"
+        nowhere = self.folder / "nowhere"
+        for command in (["generate", "-p", "a"], ["chat"], ["logits", "--input-ids", nowhere, "--output", nowhere],
+                        ["bench", "throughput", "--dataset", nowhere]):
+            with self.subTest(command[0]):
+                done = self.refused([*command, "-m", nowhere, *gpus], "--device is cuda:0,100000: ", why)
+                self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        self.refused(["demo", "--output", nowhere, *gpus], why)
+        self.assertFalse(nowhere.exists())
+        file = self.path("gpu.yaml", "device: cuda:0,100000\n")
+        self.refused(self.generate("-c", file), "--device is cuda:0,100000: ", why)
+
+    def test_commands_that_compute_with_the_processor_refuse_devices(self):
+        nowhere = self.folder / "nowhere"
+        for command in (["serve"], ["eval", "perplexity", "--input", nowhere]):
+            with self.subTest(command[0]):
+                self.refused([*command, "-m", nowhere, "--device", "cuda"],
+                             "--device is cuda: this command computes with the processor; cpu is allowed")
+
     def test_unknown_words(self):
         self.refused(self.generate("--placement", "random:x"), "--placement is random:x", "contiguous")
         self.refused(self.generate("--placement", "scattered"), "--placement", "scattered", "contiguous", "random:SEED")

@@ -1,0 +1,31 @@
+// What --device asks for: the processor, or GPUs. Thread-safe.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "device/device.h"
+
+namespace wideload::runtime {
+
+// The value of --device.
+struct DeviceChoice {
+  bool is_cpu = true;
+  std::vector<int> indices = {};  // of GPUs; empty: all of this machine
+};
+
+// "cpu", "cuda", or "cuda:" with the numbers of GPUs, by commas, each once. Errors: kInvalid with
+// what is allowed.
+DeviceChoice ParseDevice(std::string_view text);
+
+// Refuses, without opening a device, what cannot run; "cpu" always can. Errors: as ParseDevice;
+// kUnsupported, in one line, when the program or the machine has no GPU, or not these, and, until
+// the engine computes on GPUs, when it has.
+void CheckRunDevice(std::string_view text);
+
+// The GPUs that the ranks of this process compute on, rank r on number r * devices / ranks of them;
+// none for "cpu". Errors: as CheckRunDevice's but the last; those of device::OpenDevices.
+std::vector<std::unique_ptr<device::Device>> OpenRunDevices(std::string_view text);
+
+}  // namespace wideload::runtime
