@@ -22,6 +22,7 @@
 #include "comm/mpi/mpi_session.h"
 #include "commands.h"
 #include "compute/exec.h"
+#include "device/gpu_host.h"
 
 namespace wideload::apps {
 namespace {
@@ -275,23 +276,40 @@ Check Slurm() {
       .run = is_odd ? "srun --mpi=pmix wideload ... (srun --mpi=list shows what there is)" : ""};
 }
 
+std::vector<Check> Gpus() {
+  std::vector<Check> checks;
+  for (device::GpuFinding& finding : device::LookForGpus(device::ThisGpuHost())) {
+    using Level = device::GpuFinding::Level;
+    const Status status = finding.level == Level::kOk     ? Status::kOk
+                          : finding.level == Level::kNote ? Status::kNote
+                                                          : Status::kProblem;
+    checks.push_back({.name = std::move(finding.name),
+                      .status = status,
+                      .found = std::move(finding.found),
+                      .wanted = std::move(finding.wanted),
+                      .run = std::move(finding.run)});
+  }
+  return checks;
+}
+
 struct DoctorCommand {
   int num_ranks = 1;
   bool json = false;
   bool clean = false;
 
   void Run() const {
-    const std::vector<Check> checks = {InstructionSets(),
-                                       Cores(num_ranks),
-                                       HugePages(),
-                                       Numa(),
-                                       SharedMemorySpace(),
-                                       Leftovers(clean),
-                                       OpenFiles(),
-                                       LockedMemory(),
-                                       Mpi(),
-                                       Network(),
-                                       Slurm()};
+    std::vector<Check> checks = {InstructionSets(),
+                                 Cores(num_ranks),
+                                 HugePages(),
+                                 Numa(),
+                                 SharedMemorySpace(),
+                                 Leftovers(clean),
+                                 OpenFiles(),
+                                 LockedMemory(),
+                                 Mpi(),
+                                 Network(),
+                                 Slurm()};
+    for (Check& gpu : Gpus()) checks.push_back(std::move(gpu));
     WriteFileWhole("-", json ? DumpJson(ToJson(checks), 2) + "\n" : ToText(checks));
   }
 

@@ -24,11 +24,20 @@ def doctor(*arguments, **variables):
 class Doctor(unittest.TestCase):
     def test_says_of_every_part_what_was_found_and_is_wanted(self):
         checks = doctor()
-        self.assertEqual(set(checks), {"kernels", "cores", "huge pages", "NUMA", "shared memory", "leftovers",
-                                       "open files", "locked memory", "MPI", "network", "SLURM"})
+        gpus = {"GPUs", "GPU driver", "multi-node NVLink", "CDMM", "GDRCopy", "enroot"}
+        self.assertEqual(set(checks) - (gpus - {"GPUs"}), {"kernels", "cores", "huge pages", "NUMA", "shared memory",
+                                                           "leftovers", "open files", "locked memory", "MPI", "network",
+                                                           "SLURM", "GPUs"})
         for check in checks.values():
             self.assertIn(check["status"], ("ok", "note", "problem"))
             self.assertTrue(check["found"] and check["wanted"])
+
+    def test_a_machine_without_gpus_is_one_note(self):
+        if any(pathlib.Path("/dev").glob("nvidia*")) or pathlib.Path("/proc/driver/nvidia").exists():
+            self.skipTest("there are GPUs, or parts of them")
+        checks = doctor(ENROOT_ALLOW_DEV="")
+        self.assertEqual((checks["GPUs"]["status"], checks["GPUs"]["found"]), ("note", "none"))
+        self.assertFalse(set(checks) & {"GPU driver", "multi-node NVLink", "CDMM", "GDRCopy", "enroot"})
 
     def test_notes_more_ranks_than_cores(self):
         self.assertEqual(doctor("--ep", "1")["cores"]["status"], "ok")
