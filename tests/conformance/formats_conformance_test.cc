@@ -44,6 +44,16 @@ Expected Dot(const OwnedTensor& x, int64_t row, const WeightSource& w, int64_t c
   return expected;
 }
 
+// Each seventh element of a larger y = x W^T.
+void ExpectProducts(const OwnedTensor& x, const WeightSource& w, const OwnedTensor& y) {
+  const int64_t n = w.n();
+  for (int64_t i = 0; i<y.size(); i += y.size()> 500 ? 7 : 1) {
+    const Expected expected = Dot(x, i / n, w, i % n);
+    ASSERT_NEAR(y.at(i), expected.sum, kFp32Sums * expected.size)
+        << WeightFormatName(w.format()) << " " << y.size() / n << " x " << n << " x " << w.k();
+  }
+}
+
 TEST_P(OpsConformance, ScaledProductsAreThoseOfTheValuesTheBytesMean) {
   for (const WeightFormat format : kScaledFormats) {
     for (const auto [n, k] : SizesOf(format)) {
@@ -54,11 +64,7 @@ TEST_P(OpsConformance, ScaledProductsAreThoseOfTheValuesTheBytesMean) {
         const OwnedTensor x = RandomTensor(compute_dtype(), {m, k}, 2);
         const OwnedTensor y(DType::kF32, {m, n});
         MatMul(With(2), x.view(), packed, y.view());
-        for (int64_t i = 0; i<m * n; i += m * n> 500 ? 7 : 1) {
-          const Expected expected = Dot(x, i / n, w.source, i % n);
-          ASSERT_NEAR(y.at(i), expected.sum, kFp32Sums * expected.size)
-              << WeightFormatName(format) << " " << m << " x " << n << " x " << k;
-        }
+        ExpectProducts(x, w.source, y);
       }
     }
   }
@@ -103,6 +109,20 @@ TEST_P(OpsConformance, AValueIsItsCodeTimesItsScaleWhereverItStands) {
   }
 }
 
+// Rows of a product in batches of 1 to 14 of them have the bits of `all`.
+void ExpectSameBitsInBatches(const Exec& exec, const OwnedTensor& x, const PackedMatrix& w,
+                             const OwnedTensor& all) {
+  for (int64_t count = 1; count <= 14; ++count) {
+    const OwnedTensor some(DType::kF32, {count, w.n()});
+    for (int64_t first = 0; first + count <= x.view().dim(0); first += 2 * count) {
+      MatMul(exec, x.view().Rows(first, count), w, some.view());
+      ASSERT_TRUE(SameBits(some.view(), all.view().Rows(first, count)))
+          << WeightFormatName(w.format()) << " " << count << " rows from " << first << ", n "
+          << w.n() << " k " << w.k();
+    }
+  }
+}
+
 TEST_P(OpsConformance, ARowOfAScaledProductHasTheSameBitsAloneInABatchStridedAndOnAnyThreads) {
   for (const WeightFormat format : kScaledFormats) {
     for (const auto [n, k] : SizesOf(format)) {
@@ -111,15 +131,7 @@ TEST_P(OpsConformance, ARowOfAScaledProductHasTheSameBitsAloneInABatchStridedAnd
       const OwnedTensor x = RandomTensor(compute_dtype(), {kBatch, k}, 2);
       const OwnedTensor all(DType::kF32, {kBatch, n});
       MatMul(With(1), x.view(), packed, all.view());
-      for (int64_t count = 1; count <= 14; ++count) {
-        const OwnedTensor some(DType::kF32, {count, n});
-        for (int64_t first = 0; first + count <= kBatch; first += 2 * count) {
-          MatMul(With(1), x.view().Rows(first, count), packed, some.view());
-          ASSERT_TRUE(SameBits(some.view(), all.view().Rows(first, count)))
-              << WeightFormatName(format) << " " << count << " rows from " << first << ", n " << n
-              << " k " << k;
-        }
-      }
+      ExpectSameBitsInBatches(With(1), x, packed, all);
       const StridedTensor x_strided(x, 5);
       const StridedTensor y_strided(OwnedTensor(DType::kF32, {kBatch, n}), 3);
       MatMul(With(3), x_strided.view(), packed, y_strided.view());
@@ -178,12 +190,12 @@ TEST_P(OpsConformance, ANanRowOfAScaledProductStaysAlone) {
     const OwnedTensor x = RandomTensor(compute_dtype(), {8, 64}, 2);
     const OwnedTensor clean(DType::kF32, {8, 40});
     MatMul(With(1), x.view(), packed, clean.view());
-    SetElement(x.view(), 3 * 64 + 5, std::numeric_limits<float>::quiet_NaN());
+    SetElement(x.view(), int64_t{3} * 64 + 5, std::numeric_limits<float>::quiet_NaN());
     const OwnedTensor y(DType::kF32, {8, 40});
     MatMul(With(1), x.view(), packed, y.view());
     EXPECT_TRUE(SameBits(y.view().Rows(0, 3), clean.view().Rows(0, 3)));
     EXPECT_TRUE(SameBits(y.view().Rows(4, 4), clean.view().Rows(4, 4)));
-    for (int64_t i = 0; i < 40; ++i) EXPECT_TRUE(std::isnan(y.at(3 * 40 + i)));
+    for (int64_t i = 0; i < 40; ++i) EXPECT_TRUE(std::isnan(y.at(int64_t{3} * 40 + i)));
   }
 }
 
@@ -308,6 +320,15 @@ TEST_P(OpsConformance, AClampedActivationKeepsNan) {
   }
 }
 
+// Columns [first, first + width) of a matrix.
+OwnedTensor ColumnsOf(const OwnedTensor& x, int64_t first, int64_t width) {
+  const int64_t rows = x.view().dim(0);
+  OwnedTensor part(x.view().dtype(), {rows, width});
+  for (int64_t i = 0; i < rows * width; ++i)
+    SetElement(part.view(), i, x.at(i / width * x.view().dim(1) + first + i % width));
+  return part;
+}
+
 TEST_P(OpsConformance, HeadsOfMatMulHeadsAreSingleProducts) {
   constexpr int64_t kHeads = 3, kXStride = 40, kFirst = 5, kK = 24, kYStride = 50, kN = 33;
   std::vector<PackedMatrix> matrices;
@@ -321,20 +342,16 @@ TEST_P(OpsConformance, HeadsOfMatMulHeadsAreSingleProducts) {
       const OwnedTensor y(dtype, {rows, kHeads * kYStride});
       MatMulHeads(With(3), {.rows = x.view(), .heads = kHeads, .first = kFirst, .width = kK},
                   matrices, {.rows = y.view(), .heads = kHeads, .first = 2, .width = kN});
-      OwnedTensor part(compute_dtype(), {rows, kK});
       for (int64_t h = 0; h < kHeads; ++h) {
-        for (int64_t i = 0; i < rows * kK; ++i) {
-          SetElement(part.view(), i,
-                     x.at(i / kK * kHeads * kXStride + h * kXStride + kFirst + i % kK));
-        }
+        const OwnedTensor part = ColumnsOf(x, h * kXStride + kFirst, kK);
         const OwnedTensor single(dtype, {rows, kN});
         MatMul(With(1), part.view(), matrices[static_cast<size_t>(h)], single.view());
-        for (int64_t r = 0; r < rows; ++r) {
-          const int64_t at = r * kHeads * kYStride + h * kYStride;
-          for (int64_t i = 0; i < kN; ++i) ASSERT_EQ(y.at(at + 2 + i), single.at(r * kN + i));
-          ASSERT_EQ(y.at(at + 1), 0.0F);
-          ASSERT_EQ(y.at(at + 2 + kN), 0.0F);
-        }
+        // With a column on either side where nothing is written.
+        const OwnedTensor written = ColumnsOf(y, h * kYStride + 1, kN + 2);
+        EXPECT_TRUE(SameBits(ColumnsOf(written, 1, kN).view(), single.view()));
+        const OwnedTensor zeros(dtype, {rows, 1});
+        EXPECT_TRUE(SameBits(ColumnsOf(written, 0, 1).view(), zeros.view()));
+        EXPECT_TRUE(SameBits(ColumnsOf(written, kN + 1, 1).view(), zeros.view()));
       }
     }
   }

@@ -6,7 +6,8 @@
 // each line is used by one tile, and rows of it stay in L1. Tiles are as high and wide as registers
 // allow (constants of the vec headers): at least 8 sums, since a fused multiply-add takes 4 cycles
 // and 2 begin in each. One or two rows take more column groups instead of rows: that many streams
-// of weights come from memory at once. Many rows of bf16 go to panel_impl.h.
+// of weights come from memory at once. So do a few more rows (kPairRows, kTallTileRows), some of
+// whose sums then wait in L1. Many rows of bf16 go to panel_impl.h.
 // Included after one of the vec headers; internal to the including translation unit.
 #pragma once
 
@@ -18,24 +19,28 @@ namespace {
 
 // Every weight line of one k (fp32) or pair of k (bf16) of a column group is one cache line.
 constexpr int64_t kLineBytes = 64;
-// How far ahead each stream of weights is fetched: 16 lines of each of one to eight streams, of
-// which a core reads one in about 4 ns, so that even a single one is 64 ns ahead, about a latency.
+// How far ahead each stream of weights is fetched: 16 lines, of which a core reads one in about 4
+// ns, so that three and more streams are 200 ns ahead, a latency when memory is busy; one and two
+// by as many lines together.
 constexpr int64_t kPrefetchBytes = 1024;
+constexpr int64_t PrefetchBytes(int streams) {
+  return kPrefetchBytes * (streams == 1 ? 4 : streams == 2 ? 2 : 1);
+}
 
-// What is fetched while the lines of some groups are used: of each the line kPrefetchBytes on, and
+// What is fetched while the lines of some groups are used: of each the line PrefetchBytes on, and
 // near its end the first ones of the groups that come next, which lie apart as these do. Without
 // that each tile begins with a wait for memory, which costs a tenth of short ones.
 class Ahead {
  public:
-  Ahead(const GemmArgs& args, const std::byte* weights, const std::byte* next)
-      : near_end_(reinterpret_cast<intptr_t>(weights) + args.group_bytes - kPrefetchBytes),
-        behind_end_(next == nullptr ? kPrefetchBytes
-                                    : reinterpret_cast<intptr_t>(next) - near_end_) {}
+  Ahead(const GemmArgs& args, const std::byte* weights, const std::byte* next, int streams)
+      : distance_(Least(PrefetchBytes(streams), args.group_bytes)),
+        near_end_(reinterpret_cast<intptr_t>(weights) + args.group_bytes - distance_),
+        behind_end_(next == nullptr ? distance_ : reinterpret_cast<intptr_t>(next) - near_end_) {}
   // To be fetched while `line` of the first group is used.
   const std::byte* Of(const void* line) const {
     const auto at = reinterpret_cast<intptr_t>(line);
     // NOLINTNEXTLINE(performance-no-int-to-ptr): from one allocation into another
-    return reinterpret_cast<const std::byte*>(at + (at < near_end_ ? kPrefetchBytes : behind_end_));
+    return reinterpret_cast<const std::byte*>(at + (at < near_end_ ? distance_ : behind_end_));
   }
   // What comes after the first group.
   const std::byte* next() const {
@@ -44,6 +49,7 @@ class Ahead {
   }
 
  private:
+  intptr_t distance_;
   intptr_t near_end_;
   intptr_t behind_end_;
 };
@@ -189,7 +195,7 @@ void Tile(const GemmArgs& args, const TilePlace& place) {
   if (place.rows == R) {
     const std::byte* weights = args.weights + place.group * args.group_bytes;
     Sums<R, G> sums;
-    Dot::Run(args, place.first_row, weights, Ahead(args, weights, place.next), sums);
+    Dot::Run(args, place.first_row, weights, Ahead(args, weights, place.next, G), sums);
     Finish(args, place.first_row, place.group, sums);
   } else if constexpr (R > 1) {
     Tile<Dot, R - 1, G>(args, place);
@@ -229,13 +235,12 @@ void RunGemm(const GemmArgs& args, const GemmTile& tile) {
   const int64_t begin = tile.group_begin * per_group;
   const int64_t end = tile.group_end * per_group;
   const int64_t rows = tile.row_end - tile.row_begin;
-  constexpr int kGroups = kTileGroups;
   if (rows <= kStreamRows) {
     TileColumns<Dot, kStreamRows, kStreamGroups>(args, tile, begin, end);
-  } else if (kGroups == 1 && (is_gate_up || rows <= kMaxTileRows / 2)) {
-    TileColumns<Dot, kMaxTileRows / 2, 2>(args, tile, begin, end);
+  } else if (kTileGroups == 1 && (is_gate_up || rows <= kPairRows)) {
+    TileColumns<Dot, kPairRows, 2>(args, tile, begin, end);
   } else {
-    TileColumns<Dot, kMaxTileRows, kGroups>(args, tile, begin, end);
+    TileColumns<Dot, kMaxTileRows, kTileGroups>(args, tile, begin, end);
   }
 }
 

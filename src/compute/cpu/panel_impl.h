@@ -307,11 +307,8 @@ void RunWidenedGemm(const GemmArgs& args, const GemmTile& tile) {
   const int64_t begin = tile.group_begin * GroupsPerColumn(args);
   const int64_t end = tile.group_end * GroupsPerColumn(args);
   if constexpr (kTallTileRows > kMaxTileRows) {
-    if (rows <= kTallTileRows) {
-      if (args.epilogue == GemmEpilogue::kGated)
-        return TileColumns<WidenDot, kTallTileRows, 2>(args, tile, begin, end);
+    if (rows <= kTallTileRows)
       return TileColumns<WidenDot, kTallTileRows, kTallTileGroups>(args, tile, begin, end);
-    }
   }
   RunPanels<Bf16Blocks>(args, tile, begin, end);
 }

@@ -88,6 +88,7 @@ inline void WidenRow(const InRows& x, int64_t row, int64_t begin, int64_t count,
 template <class Blocks>
 struct ScaledDot {
   template <int R, int G>
+  // NOLINTNEXTLINE(readability-function-size): loops over a register tile in loops over k
   static void Run(const GemmArgs& args, int64_t first_row, const std::byte* weights,
                   const Ahead& ahead, Sums<R, G>& result) {
     const Blocks blocks;
@@ -170,7 +171,7 @@ struct OneByOne {
       const bool is_last = g == G - 1;
       const std::byte* next = is_last ? ahead.next() : weights + args.group_bytes;
       Sums<R, 1> sums;
-      Dot::Run(args, first_row, weights, Ahead(args, weights, next), sums);
+      Dot::Run(args, first_row, weights, Ahead(args, weights, next, 1), sums);
       for (int r = 0; r < R; ++r) result.at[r][g] = sums.at[r][0];
     }
   }

@@ -127,7 +127,7 @@ class Fp8Columns : public HalfColumns<4> {
  public:
   [[gnu::always_inline]] explicit Fp8Columns(const std::byte* line) {
     const __m256i fields = _mm256_set1_epi16(static_cast<int16_t>(0xbf80));
-    for (int pair = 0; pair < 2; ++pair) {
+    for (int64_t pair = 0; pair < 2; ++pair) {
       const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line) + pair);
       const __m256i first = _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 1);
       halves_[2 * pair] = _mm256_and_si256(first, fields);
@@ -297,6 +297,7 @@ inline Vec LoadShared(const float* p) { return Load(p); }
 // Rows and column groups of a GEMM micro-kernel that fill the 16 registers.
 constexpr int kMaxTileRows = 6;
 constexpr int kTileGroups = 1;
+constexpr int kPairRows = 5;  // so few take two groups, whose sums do not fit: two weight streams
 constexpr int kTallTileRows = kMaxTileRows;  // more of them do not fit
 constexpr int kTallTileGroups = 1;
 constexpr int kStreamRows = 1;  // so few rows: as many weight streams as registers allow

@@ -90,21 +90,22 @@ inline Vec LoadPairSecond(const uint16_t* p) {
 constexpr float kFp8Unit = 256;
 class Fp8Columns {
  public:
-  explicit Fp8Columns(const std::byte* line) {
+  [[gnu::always_inline]] explicit Fp8Columns(const std::byte* line) {
     const __m512i codes = _mm512_loadu_si512(line);
     const __m512i fields = _mm512_set1_epi16(static_cast<int16_t>(0xbf80));
-    const __m512i second = _mm512_and_si512(_mm512_srai_epi16(codes, 1), fields);
-    const __m512i first =
-        _mm512_and_si512(_mm512_srai_epi16(_mm512_slli_epi16(codes, 8), 1), fields);
-    columns_[0].v = _mm512_cvtph_ps(_mm512_castsi512_si256(first));
-    columns_[1].v = _mm512_cvtph_ps(_mm512_castsi512_si256(second));
-    columns_[2].v = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(first, 1));
-    columns_[3].v = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(second, 1));
+    halves_[0] = _mm512_and_si512(_mm512_srai_epi16(_mm512_slli_epi16(codes, 8), 1), fields);
+    halves_[1] = _mm512_and_si512(_mm512_srai_epi16(codes, 1), fields);
+    // Through memory, from where a conversion takes sixteen in one operation.
+    asm("" : "+m"(halves_));
   }
-  Vec At(int64_t k) const { return columns_[k]; }
+  // The first two k are in the lower parts.
+  [[gnu::always_inline]] Vec At(int64_t k) const {
+    const auto* parts = reinterpret_cast<const __m256i*>(halves_ + k % 2);
+    return {_mm512_cvtph_ps(_mm256_load_si256(parts + k / 2))};
+  }
 
  private:
-  Vec columns_[4];
+  alignas(64) __m512i halves_[2];
 };
 
 // The sixteen values of a 4-bit code.
@@ -222,10 +223,12 @@ inline Vec LoadShared(const float* p) {
 // Rows and column groups of a GEMM micro-kernel that fill the 32 registers.
 constexpr int kMaxTileRows = 6;
 constexpr int kTileGroups = 4;
+constexpr int kPairRows = 1;  // a tile has more than one group anyway
 // More rows than kMaxTileRows in one tile, where weights come from memory and each line is widened
-// once for all of them.
+// once for all of them. Not all of its sums fit the registers: three groups' would, but four
+// streams come from memory at a steadier rate, and end with a task.
 constexpr int kTallTileRows = 8;
-constexpr int kTallTileGroups = 3;
+constexpr int kTallTileGroups = 4;
 constexpr int kStreamRows = 2;  // so few rows: as many weight streams as registers allow
 constexpr int kStreamGroups = 8;
 // Block-scaled weights are widened in registers for so few rows: four or eight values of a column
