@@ -76,8 +76,35 @@ auto GemmOf(const PackedShape& w) {
   return KernelsOf(w.kernels).gemm[static_cast<size_t>(w.format)];
 }
 
-void RunGemm(const Exec& exec, const PackedMatrix& w, int64_t rows, const GemmArgs& args) {
+// The product of a device's set for weights of this format.
+auto DeviceGemmOf(const Exec& exec, const char* op, WeightFormat format) {
+  WIDELOAD_CHECK(!IsBlockScaled(format), "{}: {} weights are not among what {} multiplies", op,
+                 WeightFormatName(format), KernelSetName(exec.kernels));
+  return OnDevice(
+      exec, op,
+      format == WeightFormat::kF32 ? &cuda::Kernels::gemm_f32 : &cuda::Kernels::gemm_bf16);
+}
+
+cuda::GemmShape ShapeOf(const GemmArgs& args) {
+  return {.group_bytes = args.group_bytes,
+          .n = args.n,
+          .k = args.k,
+          .epilogue = args.epilogue,
+          .activation = args.activation};
+}
+
+cuda::GemmProduct ProductOf(const GemmArgs& args, int64_t rows) {
+  return {.x = args.x, .y = args.y, .weights = args.weights, .bias = args.bias, .rows = rows};
+}
+
+void RunGemm(const Exec& exec, const char* op, const PackedMatrix& w, int64_t rows,
+             const GemmArgs& args) {
   if (rows == 0) return;
+  if (IsOnDevice(exec.kernels)) {
+    const cuda::GemmProduct product = ProductOf(args, rows);
+    return DeviceGemmOf(exec, op, w.format())(*exec.stream,
+                                              {.shape = ShapeOf(args), .products = {&product, 1}});
+  }
   const auto gemm = GemmOf(w.shape());
   const int64_t groups = CeilDiv(args.n, kGroupColumns);
   const GemmCut cut =
@@ -108,11 +135,16 @@ GemmEpilogue StoreAs(DType dtype, const Exec& exec, bool accumulate) {
   return rounds ? GemmEpilogue::kRound : GemmEpilogue::kStore;
 }
 
-// One expert's rows and where its tasks begin in each of the two products.
-struct BusyGroup {
+// One expert's rows.
+struct GroupRows {
   const ExpertGroup* group = nullptr;
   int64_t first_row = 0;  // in the scratch of activations
   int64_t rows = 0;
+};
+
+// And where its tasks begin in each of the two products.
+struct BusyGroup {
+  GroupRows of;
   GemmCut cut;
   int64_t first_task = 0;
 };
@@ -131,7 +163,7 @@ int64_t CutGroups(const Exec& exec, std::span<BusyGroup> busy, int64_t groups,
   const int64_t wanted_of_each = CeilDiv(WantedTasks(exec), std::ssize(busy));
   int64_t num_tasks = 0;
   for (BusyGroup& b : busy) {
-    b.cut = CutGemm(kernels, b.rows, groups, group_bytes, wanted_of_each);
+    b.cut = CutGemm(kernels, b.of.rows, groups, group_bytes, wanted_of_each);
     b.first_task = num_tasks;
     num_tasks += b.cut.num_tasks();
   }
@@ -150,48 +182,111 @@ void CheckGroup(const Exec& exec, const ExpertGroup& group, const ExpertShape& f
                  first.hidden);
 }
 
-// The groups that have rows.
-std::span<BusyGroup> BusyGroups(const Exec& exec, std::span<const ExpertGroup> groups,
-                                Workspace& workspace) {
-  const std::span<BusyGroup> busy = workspace.Take<BusyGroup>(static_cast<int64_t>(groups.size()));
-  size_t num_busy = 0;
-  int64_t first_row = 0;
+// What groups have together.
+struct Experts {
+  int64_t num_rows = 0;
+  int64_t num_busy = 0;  // groups with rows
+  ExpertShape shape;
+};
+
+Experts CheckGroups(const Exec& exec, std::span<const ExpertGroup> groups) {
+  Experts experts;
   for (const ExpertGroup& group : groups) {
     if (group.x_rows.empty()) continue;
-    const auto rows = static_cast<int64_t>(group.x_rows.size());
-    busy[num_busy] = {
-        .group = &group, .first_row = first_row, .rows = rows, .cut = {}, .first_task = 0};
-    CheckGroup(exec, group, busy[0].group->weights->shape());
-    first_row += rows;
-    ++num_busy;
+    if (experts.num_busy++ == 0 && group.weights != nullptr) experts.shape = group.weights->shape();
+    CheckGroup(exec, group, experts.shape);
+    experts.num_rows += std::ssize(group.x_rows);
   }
-  return busy.first(num_busy);
+  return experts;
 }
 
-int64_t NumRows(std::span<const BusyGroup> busy) {
-  return busy.back().first_row + busy.back().rows;
+// Calls visit(GroupRows) for each group that has rows.
+template <class Visit>
+void ForEachBusy(std::span<const ExpertGroup> groups, Visit visit) {
+  GroupRows at;
+  for (const ExpertGroup& group : groups) {
+    if (group.x_rows.empty()) continue;
+    at = {.group = &group, .first_row = at.first_row + at.rows, .rows = std::ssize(group.x_rows)};
+    visit(at);
+  }
+}
+
+// The product of a group's rows, `x_rows`, with gate and up.
+GemmArgs GateUpArgs(const GroupRows& of, const std::byte* const* x_rows,
+                    const GatedActivation& activation, const TensorView& gated) {
+  const PackedMatrix& w = of.group->weights->gate_up();
+  return {.x = {.pointers = x_rows},
+          .y = WriteRows(gated.Rows(of.first_row, of.rows)),
+          .weights = w.data(),
+          .group_bytes = GroupBytes(w.format(), w.k()),
+          .bias = w.bias(),
+          .n = w.n() / 2,
+          .k = w.k(),
+          .epilogue = GemmEpilogue::kGated,
+          .activation = activation};
+}
+
+// That of its activations with down, to `y_rows`.
+GemmArgs DownArgs(const GroupRows& of, std::byte* const* y_rows, const TensorView& gated) {
+  const PackedMatrix& w = of.group->weights->down();
+  return {.x = ReadRows(gated.Rows(of.first_row, of.rows)),
+          .y = {.pointers = y_rows},
+          .weights = w.data(),
+          .group_bytes = GroupBytes(w.format(), w.k()),
+          .bias = w.bias(),
+          .n = w.n(),
+          .k = w.k(),
+          .epilogue = GemmEpilogue::kRound,
+          .activation = {}};
 }
 
 // One of the two products of all groups, to `columns` of each row.
 template <class ArgsOf>
-void RunExperts(const Exec& exec, std::span<BusyGroup> busy, const PackedShape& matrix,
-                int64_t columns, ArgsOf args_of) {
+void RunExperts(const Exec& exec, const Experts& experts, std::span<const ExpertGroup> groups,
+                Workspace& workspace, const PackedShape& matrix, ArgsOf args_of) {
+  const std::span<BusyGroup> busy = workspace.Take<BusyGroup>(experts.num_busy);
+  size_t num_busy = 0;
+  ForEachBusy(groups, [&](const GroupRows& of) {
+    busy[num_busy++] = {.of = of, .cut = {}, .first_task = 0};
+  });
+  const int64_t columns = matrix.gate_up ? matrix.n / 2 : matrix.n;
   const auto gemm = GemmOf(matrix);
   const int64_t column_groups = CeilDiv(columns, kGroupColumns);
   const int64_t num_tasks = CutGroups(exec, busy, column_groups, YGroupBytes(matrix));
-  RunTasks(exec, num_tasks, NumRows(busy) * columns * matrix.k, [&](int64_t task, int) {
+  RunTasks(exec, num_tasks, experts.num_rows * columns * matrix.k, [&](int64_t task, int) {
     const auto tile_of = [&](const BusyGroup& b, int64_t t) {
-      return TileOf(b.cut, t - b.first_task, b.rows, column_groups);
+      return TileOf(b.cut, t - b.first_task, b.of.rows, column_groups);
     };
     const BusyGroup& b = GroupOfTask(busy, task);
     GemmTile tile = tile_of(b, task);
     const int64_t after = TaskAfter(exec, task);
     if (after < num_tasks) {
       const BusyGroup& next = GroupOfTask(busy, after);
-      tile.next = args_of(next).weights + tile_of(next, after).group_begin * YGroupBytes(matrix);
+      tile.next = args_of(next.of).weights + tile_of(next, after).group_begin * YGroupBytes(matrix);
     }
-    gemm(args_of(b), tile);
+    gemm(args_of(b.of), tile);
   });
+}
+
+// The same on a device. Pointers are those of rows_of(group), of which args_of gets the device's
+// copy.
+template <class Pointer, class RowsOf, class ArgsOf>
+void RunExpertsOnDevice(const Exec& exec, const Experts& experts,
+                        std::span<const ExpertGroup> groups, RowsOf rows_of, ArgsOf args_of) {
+  const auto gemm = DeviceGemmOf(exec, "ExpertMlp", experts.shape.format);
+  const auto pointers = exec.stream->Stage<Pointer>(experts.num_rows);
+  const auto products = exec.stream->Stage<cuda::GemmProduct>(experts.num_busy);
+  size_t num_busy = 0;
+  GemmArgs args;
+  ForEachBusy(groups, [&](const GroupRows& of) {
+    std::ranges::copy(rows_of(*of.group), pointers.host.data() + of.first_row);
+    args = args_of(of, pointers.device + of.first_row);
+    products.host[num_busy++] = ProductOf(args, of.rows);
+  });
+  exec.stream->Send(pointers);
+  exec.stream->Send(products);
+  gemm(*exec.stream,
+       {.shape = ShapeOf(args), .products = products.host, .device_products = products.device});
 }
 
 }  // namespace
@@ -203,7 +298,7 @@ void MatMul(const Exec& exec, const TensorView& x, const PackedMatrix& w, const 
   CheckOutput("MatMul", exec, y, {x.dim(0), w.n()});
   WIDELOAD_CHECK(!accumulate || y.dtype() == DType::kF32, "MatMul: adding to {}",
                  DTypeName(y.dtype()));
-  RunGemm(exec, w, x.dim(0),
+  RunGemm(exec, "MatMul", w, x.dim(0),
           {.x = ReadRows(x),
            .y = WriteRows(y),
            .weights = w.data(),
@@ -229,6 +324,8 @@ void MatMulHeads(const Exec& exec, const HeadPart& x, std::span<const PackedMatr
         head.shape() == shape && !shape.gate_up && shape.k == from.width && shape.n == to.width,
         "MatMulHeads: [{}, {}] for heads of {} to {}", head.n(), head.k(), from.width, to.width);
   }
+  WIDELOAD_CHECK(!IsOnDevice(exec.kernels), "MatMulHeads: is not among the ops of {}",
+                 KernelSetName(exec.kernels));
   const int64_t rows = x.rows.dim(0);
   CheckMatrix("MatMulHeads", "x", x.rows, InputDType(exec.kernels, shape.format), x.rows.shape());
   CheckOutput("MatMulHeads", exec, y.rows, {rows, y.rows.dim(1)});
@@ -264,7 +361,7 @@ void MatMulGated(const Exec& exec, const TensorView& x, const PackedMatrix& w,
   CheckInput("MatMulGated", exec, x, w);
   WIDELOAD_CHECK(w.gate_up(), "MatMulGated: weights are not gate and up");
   CheckMatrix("MatMulGated", "y", y, exec.precision().activations, {x.dim(0), w.n() / 2});
-  RunGemm(exec, w, x.dim(0),
+  RunGemm(exec, "MatMulGated", w, x.dim(0),
           {.x = ReadRows(x),
            .y = WriteRows(y),
            .weights = w.data(),
@@ -279,46 +376,39 @@ void MatMulGated(const Exec& exec, const TensorView& x, const PackedMatrix& w,
 void ExpertGateUp(const Exec& exec, std::span<const ExpertGroup> groups,
                   const GatedActivation& activation, Workspace& workspace,
                   const TensorView& gated) {
-  const std::span<BusyGroup> busy = BusyGroups(exec, groups, workspace);
-  if (busy.empty()) return;
-  const ExpertShape& shape = busy[0].group->weights->shape();
+  const Experts experts = CheckGroups(exec, groups);
+  if (experts.num_rows == 0) return;
+  const ExpertShape& shape = experts.shape;
   WIDELOAD_CHECK(InputDType(shape.kernels, shape.format) == exec.precision().activations,
                  "ExpertGateUp: experts in {}", WeightFormatName(shape.format));
   CheckMatrix("ExpertGateUp", "gated", gated, exec.precision().activations,
-              {NumRows(busy), shape.own_inner()});
-  RunExperts(exec, busy, shape.gate_up(), shape.own_inner(), [&](const BusyGroup& b) {
-    const PackedMatrix& w = b.group->weights->gate_up();
-    return GemmArgs{.x = {.pointers = b.group->x_rows.data()},
-                    .y = WriteRows(gated.Rows(b.first_row, b.rows)),
-                    .weights = w.data(),
-                    .group_bytes = GroupBytes(w.format(), w.k()),
-                    .bias = w.bias(),
-                    .n = shape.own_inner(),
-                    .k = shape.hidden,
-                    .epilogue = GemmEpilogue::kGated,
-                    .activation = activation};
+              {experts.num_rows, shape.own_inner()});
+  if (IsOnDevice(exec.kernels)) {
+    return RunExpertsOnDevice<const std::byte*>(
+        exec, experts, groups, [](const ExpertGroup& group) { return group.x_rows; },
+        [&](const GroupRows& of, const std::byte* const* x_rows) {
+          return GateUpArgs(of, x_rows, activation, gated);
+        });
+  }
+  RunExperts(exec, experts, groups, workspace, shape.gate_up(), [&](const GroupRows& of) {
+    return GateUpArgs(of, of.group->x_rows.data(), activation, gated);
   });
 }
 
 void ExpertDown(const Exec& exec, std::span<const ExpertGroup> groups, Workspace& workspace,
                 const TensorView& gated) {
-  const std::span<BusyGroup> busy = BusyGroups(exec, groups, workspace);
-  if (busy.empty()) return;
-  const ExpertShape& shape = busy[0].group->weights->shape();
+  const Experts experts = CheckGroups(exec, groups);
+  if (experts.num_rows == 0) return;
+  const ExpertShape& shape = experts.shape;
   CheckMatrix("ExpertDown", "gated", gated, exec.precision().activations,
-              {NumRows(busy), shape.inner});
-  RunExperts(exec, busy, shape.down(), shape.own_hidden(), [&](const BusyGroup& b) {
-    const PackedMatrix& w = b.group->weights->down();
-    return GemmArgs{.x = ReadRows(gated.Rows(b.first_row, b.rows)),
-                    .y = {.pointers = b.group->y_rows.data()},
-                    .weights = w.data(),
-                    .group_bytes = GroupBytes(w.format(), w.k()),
-                    .bias = w.bias(),
-                    .n = shape.own_hidden(),
-                    .k = shape.inner,
-                    .epilogue = GemmEpilogue::kRound,
-                    .activation = {}};
-  });
+              {experts.num_rows, shape.inner});
+  if (IsOnDevice(exec.kernels)) {
+    return RunExpertsOnDevice<std::byte*>(
+        exec, experts, groups, [](const ExpertGroup& group) { return group.y_rows; },
+        [&](const GroupRows& of, std::byte* const* y_rows) { return DownArgs(of, y_rows, gated); });
+  }
+  RunExperts(exec, experts, groups, workspace, shape.down(),
+             [&](const GroupRows& of) { return DownArgs(of, of.group->y_rows.data(), gated); });
 }
 
 void ExpertMlp(const Exec& exec, std::span<const ExpertGroup> groups,

@@ -1,7 +1,6 @@
 #include "device/device.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "tensor/buffer.h"
@@ -68,7 +67,7 @@ std::byte* Stream::Scratch(int64_t num_bytes) {
   return scratch_.data();
 }
 
-const std::byte* Stream::UploadBytes(const std::byte* values, int64_t num_bytes) {
+Staged<std::byte> Stream::StageBytes(int64_t num_bytes) {
   constexpr int64_t kAlignment = 256;
   constexpr int64_t kMinBlock = int64_t{1} << 20;
   const int64_t need = (num_bytes + kAlignment - 1) / kAlignment * kAlignment;
@@ -78,13 +77,15 @@ const std::byte* Stream::UploadBytes(const std::byte* values, int64_t num_bytes)
     num_uploaded_ = 0;
   }
   const Block& block = uploads_.back();
-  std::byte* const host = block.host.data() + num_uploaded_;
-  std::byte* const device = block.device.data() + num_uploaded_;
-  num_uploaded_ += need;
-  if (num_bytes == 0) return device;
-  std::memcpy(host, values, static_cast<size_t>(num_bytes));
-  Copy(device, host, num_bytes);
-  return device;
+  const int64_t begin = std::exchange(num_uploaded_, num_uploaded_ + need);
+  return {{block.host.data() + begin, static_cast<size_t>(num_bytes)}, block.device.data() + begin};
+}
+
+const std::byte* Stream::UploadBytes(const std::byte* values, int64_t num_bytes) {
+  const Staged<std::byte> staged = StageBytes(num_bytes);
+  std::copy_n(values, num_bytes, staged.host.data());
+  Send(staged);
+  return staged.device;
 }
 
 }  // namespace wideload::device

@@ -31,6 +31,13 @@ struct Properties {
 
 class Device;
 
+// Room for values that the host writes and work of a device reads (Stream::Stage).
+template <class T>
+struct Staged {
+  std::span<T> host;
+  const T* device = nullptr;
+};
+
 // Memory of a device, or memory of the host that copies of the device reach without a detour and
 // its kernels reach, too, if slowly. Zero-filled, 256-byte aligned. Move-only; freed when
 // destroyed, which waits for the device.
@@ -97,6 +104,21 @@ class Stream {
   // Memory of the device that the work of one op passes on within it: valid until the next call.
   // Memory that is too small is replaced, which waits for the device.
   std::byte* Scratch(int64_t num_bytes);
+  // Room for `count` values that the host writes and then sends; valid until Synchronize.
+  template <class T>
+  Staged<T> Stage(int64_t count) {
+    const Staged<std::byte> bytes = StageBytes(count * static_cast<int64_t>(sizeof(T)));
+    return {{reinterpret_cast<T*>(bytes.host.data()), static_cast<size_t>(count)},
+            reinterpret_cast<const T*>(bytes.device)};
+  }
+  // Copies what has been written there to the device. Once for each room.
+  template <class T>
+  void Send(const Staged<T>& staged) {
+    if (staged.host.empty()) return;
+    Copy(static_cast<void*>(const_cast<T*>(staged.device)),
+         static_cast<const void*>(staged.host.data()),
+         static_cast<int64_t>(staged.host.size_bytes()));
+  }
 
   // Waits after every kernel, so that the host can read what it has written: for tests.
   void set_blocking(bool is_blocking) { is_blocking_ = is_blocking; }
@@ -112,6 +134,7 @@ class Stream {
   // Waits for all of it.
   virtual void Wait() = 0;
   const std::byte* UploadBytes(const std::byte* values, int64_t num_bytes);
+  Staged<std::byte> StageBytes(int64_t num_bytes);
 
   struct Block {  // the same offsets in both
     Memory host;

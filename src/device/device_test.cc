@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <vector>
@@ -54,7 +55,7 @@ std::vector<float> Count(size_t n) {
 }
 
 TEST_F(DeviceTest, ThreadsOfABlockMeetAndShareMemory) {
-  const std::vector<float> x = Count(3 * 128);
+  const std::vector<float> x = Count(384);
   const Memory y = device->Allocate(3 * sizeof(float));
   Launch<SumKernel>(*stream, {.blocks = 3, .threads = 128, .shared_bytes = 16},
                     {stream->Upload(std::span(x)), reinterpret_cast<float*>(y.data()), true});
@@ -106,15 +107,16 @@ struct ProductKernel {
   static WIDELOAD_DEVICE void Run(const Args& args) {
     auto* a = reinterpret_cast<uint16_t*>(SharedMemory());
     uint16_t* b = a + 256;
-    CopyAsync16(a + Lane() * 8, args.a + Lane() * 8, 16);
-    if (Lane() < 16) CopyAsync16(b + Lane() * 8, args.b + Lane() * 8, 16);
+    const int64_t mine = int64_t{8} * Lane();
+    CopyAsync16(a + mine, args.a + mine, 16);
+    if (Lane() < 16) CopyAsync16(b + mine, args.b + mine, 16);
     CommitCopies();
     if (args.waits) WaitCopies<0>();
     SyncBlock();
     uint32_t a_fragments[4];
     uint32_t b_fragments[2];
-    LoadMatrices4(a_fragments, a + (Lane() % 16) * 16 + Lane() / 16 * 8);
-    LoadMatrices2(b_fragments, b + (Lane() % 8) * 16 + Lane() / 8 % 2 * 8);
+    LoadMatrices4(a_fragments, a + int64_t{16} * (Lane() % 16) + int64_t{8} * (Lane() / 16));
+    LoadMatrices2(b_fragments, b + int64_t{16} * (Lane() % 8) + int64_t{8} * (Lane() / 8 % 2));
     float sums[4] = {};
     MultiplyMatrices(sums, a_fragments, b_fragments);
     for (int i = 0; i < 4; ++i)
@@ -154,6 +156,20 @@ TEST_F(DeviceTest, WorkIsDoneNoSoonerThanItIsWaitedFor) {
   stream->Copy(x.data(), value.data(), 4);
   value[0] = 2;  // too early
   EXPECT_EQ(Read<float>(x, 1)[0], 2);
+}
+
+TEST_F(DeviceTest, WhatIsWrittenToAStagedRoomIsSentWithIt) {
+  const Memory y = device->Allocate(3 * sizeof(float));
+  for (const float value : {1.0F, 2.0F}) {
+    const Staged<float> first = stream->Stage<float>(3);
+    const Staged<float> second = stream->Stage<float>(3);
+    std::ranges::fill(first.host, value);
+    std::ranges::fill(second.host, -value);
+    stream->Send(first);
+    stream->Send(second);
+    stream->Copy(y.data(), first.device, 3 * sizeof(float));
+    EXPECT_EQ(Read<float>(y, 3), std::vector<float>(3, value));
+  }
 }
 
 TEST_F(DeviceTest, AStreamWaitsForTheWorkOfAnother) {

@@ -44,6 +44,10 @@ class OpsConformance : public testing::TestWithParam<KernelSet> {
   float output_tolerance() const {
     return compute_dtype() == DType::kF32 ? kSumTolerance : kBf16Tolerance;
   }
+  // Whether the set has products of weights in `format`.
+  bool Multiplies(WeightFormat format) const {
+    return !IsOnDevice(kernels()) || !IsBlockScaled(format);
+  }
   Exec With(int threads) const {
     Exec exec{.kernels = kernels(), .pool = pools_[static_cast<size_t>(threads - 1)].get()};
     if (IsOnDevice(kernels())) PutOnDevice(exec);
@@ -140,6 +144,26 @@ inline testing::AssertionResult IsNear(const OwnedTensor& actual, const OwnedTen
     if (!(std::abs(actual.at(i) - expected.at(i)) <= allowed)) {
       return testing::AssertionFailure()
              << "element " << i << " is " << actual.at(i) << ", expected " << expected.at(i);
+    }
+  }
+  return testing::AssertionSuccess();
+}
+
+struct Batches {
+  int64_t rows = 0;      // of each
+  int64_t distance = 0;  // from one to the next
+};
+// Whether these rows of y = x W^T have the bits that they have in `all` of it.
+inline testing::AssertionResult BatchesHaveTheBits(const Exec& exec, const TensorView& x,
+                                                   const PackedMatrix& w, const TensorView& all,
+                                                   const Batches& batches) {
+  const OwnedTensor some(DType::kF32, {batches.rows, w.n()});
+  for (int64_t first = 0; first + batches.rows <= x.dim(0); first += batches.distance) {
+    MatMul(exec, x.Rows(first, batches.rows), w, some.view());
+    const testing::AssertionResult same = SameBits(some.view(), all.Rows(first, batches.rows));
+    if (!same) {
+      return testing::AssertionFailure()
+             << batches.rows << " rows from " << first << ": " << same.message();
     }
   }
   return testing::AssertionSuccess();

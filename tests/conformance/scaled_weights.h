@@ -78,7 +78,7 @@ inline PackedMatrix PackStored(KernelSet kernels, WeightFormat format, const Wei
                           .n = source.n(),
                           .k = source.k(),
                           .bias = source.has_bias()};
-  return PackedMatrix::Pack(shape, {&source, 1}, pool);
+  return PackedMatrix::Pack(shape, {&source, 1}, pool, Buffer(shape.num_bytes(), TestMemory()));
 }
 
 }  // namespace wideload::compute

@@ -103,9 +103,37 @@ inline constexpr int64_t kMaxAttentionDim = 256;
 // Blocks of a cache at most.
 inline constexpr int64_t kMaxCacheBlocks = int64_t{1} << 22;
 
+// One of several products that are alike but for their rows and weights.
+struct GemmProduct {
+  InRows x;
+  OutRows y;
+  const std::byte* weights = nullptr;
+  const float* bias = nullptr;
+  int64_t rows = 0;
+};
+
+// What they have in common, as in GemmArgs.
+struct GemmShape {
+  int64_t group_bytes = 0;
+  int64_t n = 0;
+  int64_t k = 0;
+  GemmEpilogue epilogue = GemmEpilogue::kStore;
+  GatedActivation activation;
+};
+
+// y = epilogue(x W^T + bias) for each of `products`, for the host and, if there are several, for
+// the device.
+struct GemmCall {
+  GemmShape shape;
+  std::span<const GemmProduct> products;
+  const GemmProduct* device_products = nullptr;
+};
+
 // By op.
 struct Kernels {
   void (*embed)(device::Stream&, const EmbedArgs&, int64_t rows) = nullptr;
+  void (*gemm_f32)(device::Stream&, const GemmCall&) = nullptr;
+  void (*gemm_bf16)(device::Stream&, const GemmCall&) = nullptr;
   void (*norm)(device::Stream&, const NormArgs&, int64_t rows) = nullptr;
   void (*convert)(device::Stream&, const ConvertHeadsArgs&, int64_t rows) = nullptr;
   void (*rope)(device::Stream&, const RopeArgs&, int64_t rows) = nullptr;

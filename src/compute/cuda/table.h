@@ -3,12 +3,16 @@
 #pragma once
 
 #include "compute/cuda/attention_kernels.h"
+#include "compute/cuda/gemm_f32_kernel.h"
+#include "compute/cuda/gemm_kernels.h"
 #include "compute/cuda/router_kernels.h"
 #include "compute/cuda/row_kernels.h"
 
 namespace wideload::compute::cuda {
 
 inline constexpr Kernels kMmaTable = {.embed = Embed,
+                                      .gemm_f32 = GemmF32,
+                                      .gemm_bf16 = GemmBf16,
                                       .norm = Norm,
                                       .convert = ConvertHeads,
                                       .rope = Rope,
