@@ -324,35 +324,42 @@ void MatMulHeads(const Exec& exec, const HeadPart& x, std::span<const PackedMatr
         head.shape() == shape && !shape.gate_up && shape.k == from.width && shape.n == to.width,
         "MatMulHeads: [{}, {}] for heads of {} to {}", head.n(), head.k(), from.width, to.width);
   }
-  WIDELOAD_CHECK(!IsOnDevice(exec.kernels), "MatMulHeads: is not among the ops of {}",
-                 KernelSetName(exec.kernels));
   const int64_t rows = x.rows.dim(0);
   CheckMatrix("MatMulHeads", "x", x.rows, InputDType(exec.kernels, shape.format), x.rows.shape());
   CheckOutput("MatMulHeads", exec, y.rows, {rows, y.rows.dim(1)});
   if (rows == 0) return;
-  const auto gemm = GemmOf(shape);
-  const int64_t groups = CeilDiv(shape.n, kGroupColumns);
-  const GemmCut cut = CutGemm(KernelsOf(shape.kernels), rows, groups, YGroupBytes(shape),
-                              CeilDiv(WantedTasks(exec), heads));
-  const auto multiply = [&](int64_t h, const GemmTile& tile) {
+  const auto args_of = [&](int64_t h) {
     InRows head_x = ReadHeads(x);
     OutRows head_y = WriteHeads(y);
     head_x.base += h * from.stride * DTypeBytes(x.rows.dtype());
     head_y.base += h * to.stride * DTypeBytes(y.rows.dtype());
     const PackedMatrix& matrix = w[static_cast<size_t>(h)];
-    gemm({.x = head_x,
-          .y = head_y,
-          .weights = matrix.data(),
-          .group_bytes = GroupBytes(shape.format, shape.k),
-          .bias = matrix.bias(),
-          .n = shape.n,
-          .k = shape.k,
-          .epilogue = StoreAs(y.rows.dtype(), exec, false),
-          .activation = {}},
-         tile);
+    return GemmArgs{.x = head_x,
+                    .y = head_y,
+                    .weights = matrix.data(),
+                    .group_bytes = GroupBytes(shape.format, shape.k),
+                    .bias = matrix.bias(),
+                    .n = shape.n,
+                    .k = shape.k,
+                    .epilogue = StoreAs(y.rows.dtype(), exec, false),
+                    .activation = {}};
   };
+  if (IsOnDevice(exec.kernels)) {
+    const auto device_gemm = DeviceGemmOf(exec, "MatMulHeads", shape.format);
+    const auto products = exec.stream->Stage<cuda::GemmProduct>(heads);
+    for (int64_t h = 0; h < heads; ++h)
+      products.host[static_cast<size_t>(h)] = ProductOf(args_of(h), rows);
+    exec.stream->Send(products);
+    return device_gemm(*exec.stream, {.shape = ShapeOf(args_of(0)),
+                                      .products = products.host,
+                                      .device_products = products.device});
+  }
+  const auto gemm = GemmOf(shape);
+  const int64_t groups = CeilDiv(shape.n, kGroupColumns);
+  const GemmCut cut = CutGemm(KernelsOf(shape.kernels), rows, groups, YGroupBytes(shape),
+                              CeilDiv(WantedTasks(exec), heads));
   RunTasks(exec, heads * cut.num_tasks(), heads * rows * shape.n * shape.k, [&](int64_t task, int) {
-    multiply(task / cut.num_tasks(), TileOf(cut, task % cut.num_tasks(), rows, groups));
+    gemm(args_of(task / cut.num_tasks()), TileOf(cut, task % cut.num_tasks(), rows, groups));
   });
 }
 
