@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 
 #include "base/thread_pool.h"
 #include "compute/weight_format.h"
@@ -52,6 +53,8 @@ class PackedMatrix {
   bool gate_up() const { return shape_.gate_up; }
   int64_t num_bytes() const { return data_.num_bytes(); }
   const std::byte* data() const { return data_.data(); }
+  // All of it; the matrix is of no use afterwards.
+  Buffer TakeBytes() && { return std::move(data_); }
   // One addend per packed column, fp32; null without a bias.
   const float* bias() const;
 
@@ -103,6 +106,8 @@ class ExpertWeights {
   std::span<std::byte> bytes() const {
     return {block_.data(), static_cast<size_t>(block_.num_bytes())};
   }
+  // The block; the weights are of no use afterwards.
+  Buffer TakeBytes() && { return std::move(block_); }
 
  private:
   ExpertWeights(const ExpertShape& shape, Buffer storage);

@@ -133,6 +133,13 @@ class CudaDevice final : public Device {
   }
   const Properties& properties() const override { return properties_; }
 
+  int64_t FreeBytes() override {
+    CheckCuda(cudaSetDevice(index_), "cudaSetDevice");
+    size_t free_bytes = 0;
+    size_t all_bytes = 0;
+    CheckCuda(cudaMemGetInfo(&free_bytes, &all_bytes), "cudaMemGetInfo");
+    return static_cast<int64_t>(free_bytes);
+  }
   Memory Allocate(int64_t num_bytes) override {
     CheckCuda(cudaSetDevice(index_), "cudaSetDevice");
     const size_t size = SizeOf(num_bytes);

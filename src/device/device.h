@@ -154,6 +154,8 @@ class Device {
   virtual ~Device();
   // Known without asking the device.
   virtual const Properties& properties() const = 0;
+  // Memory that nobody uses.
+  virtual int64_t FreeBytes() = 0;
   // Errors: kResource when the memory is not to be had.
   virtual Memory Allocate(int64_t num_bytes) = 0;
   // Memory of the host that the device reaches. Errors: as Allocate.

@@ -188,16 +188,30 @@ Buffer WeightLoader::Store(int64_t num_bytes) {
   return options_.arena != nullptr ? options_.arena->Take(num_bytes) : Buffer(num_bytes);
 }
 
+// Where something is packed: where it will lie, or on the way there.
+Buffer WeightLoader::Room(int64_t num_bytes) {
+  return is_reading() && options_.upload != nullptr ? Buffer(num_bytes) : Store(num_bytes);
+}
+
+// What was packed in a Room, where it is to lie.
+Buffer WeightLoader::Keep(Buffer packed) {
+  if (!is_reading() || options_.upload == nullptr) return packed;
+  Buffer kept = Store(packed.num_bytes());
+  options_.upload->Copy(kept.data(), packed.data(), packed.num_bytes());
+  options_.upload->Synchronize();
+  return kept;
+}
+
 Buffer WeightLoader::Vector(const std::string& name, int64_t n) {
   const TensorView view = Tensor(name, {n});
   const int64_t num_bytes = n * DTypeBytes(DType::kF32);
   packed_bytes_ += num_bytes;
-  Buffer buffer = Store(num_bytes);
+  Buffer buffer = Room(num_bytes);
   if (!is_reading()) return buffer;
   auto* out = reinterpret_cast<float*>(buffer.data());
   for (int64_t i = 0; i < n; ++i) out[i] = LoadFloat(view.dtype(), view.raw(), i);
   NoteRead(view.num_bytes());
-  return buffer;
+  return Keep(std::move(buffer));
 }
 
 void WeightLoader::CheckScales(std::span<const WeightSource> sources, bool is_read) {
@@ -248,12 +262,12 @@ PackedMatrix WeightLoader::Pack(compute::PackedShape shape, std::span<const Weig
     read_bytes += StoredBytes(source);
   }
   packed_bytes_ += shape.num_bytes();
-  Buffer storage = Store(shape.num_bytes());
+  Buffer storage = Room(shape.num_bytes());
   if (options_.mode == LoadMode::kMeasure) return {};
   if (!is_reading()) return PackedMatrix::Over(shape, std::move(storage));
   PackedMatrix matrix = PackedMatrix::Pack(shape, sources, *options_.pool, std::move(storage));
   NoteRead(read_bytes);
-  return matrix;
+  return PackedMatrix::Over(shape, Keep(std::move(matrix).TakeBytes()));
 }
 
 compute::ExpertShape WeightLoader::ShapeOf(const ExpertSources& sources) const {
@@ -271,7 +285,8 @@ compute::ExpertWeights WeightLoader::Fill(const compute::ExpertShape& shape,
   compute::ExpertWeights weights = compute::ExpertWeights::Pack(
       shape, sources.gate, sources.up, sources.down, *options_.pool, std::move(storage));
   NoteRead(StoredBytes(sources.gate) + StoredBytes(sources.up) + StoredBytes(sources.down));
-  return weights;
+  if (options_.upload == nullptr) return weights;
+  return compute::ExpertWeights::Over(shape, Keep(std::move(weights).TakeBytes()));
 }
 
 compute::ExpertWeights WeightLoader::Expert(int32_t moe_index, int32_t block,
@@ -282,7 +297,7 @@ compute::ExpertWeights WeightLoader::Expert(int32_t moe_index, int32_t block,
   PlacedExpert place =
       options_.place_expert
           ? options_.place_expert(moe_index, block, shape.num_bytes())
-          : PlacedExpert{.storage = Store(shape.num_bytes()), .is_read = is_reading()};
+          : PlacedExpert{.storage = Room(shape.num_bytes()), .is_read = is_reading()};
   const bool is_measuring = options_.mode == LoadMode::kMeasure;
   CheckScales(sources.all(), place.is_read && !is_measuring);
   if (is_measuring) return {};
@@ -293,10 +308,11 @@ compute::ExpertWeights WeightLoader::Expert(int32_t moe_index, int32_t block,
 WeightLoader::Table WeightLoader::Raw(const std::string& name, const Shape& shape) {
   const TensorView view = Tensor(name, shape);
   packed_bytes_ += view.num_bytes();
-  Table table{.data = Store(view.num_bytes()), .dtype = view.dtype()};
+  Table table{.data = Room(view.num_bytes()), .dtype = view.dtype()};
   if (!is_reading()) return table;
   std::copy_n(static_cast<const std::byte*>(view.raw()), view.num_bytes(), table.data.data());
   NoteRead(view.num_bytes());
+  table.data = Keep(std::move(table.data));
   return table;
 }
 

@@ -15,6 +15,7 @@
 #include "checkpoint/checkpoint.h"
 #include "compute/matrix.h"
 #include "compute/weight_source.h"
+#include "device/device.h"
 #include "model/load_faults.h"
 #include "model/spec.h"
 
@@ -61,7 +62,10 @@ struct LoadOptions {
   ThreadPool* pool = nullptr;  // for what is read
   Progress progress = {};      // may be empty
   LoadMode mode = LoadMode::kRead;
-  Arena* arena = nullptr;    // where what is kept lies; null with kRead: in memory of its own
+  Arena* arena = nullptr;  // where what is kept lies; null with kRead: in memory of its own
+  // Of kRead with an arena in the memory of a device, whose stream this is: what is packed is
+  // copied there. Null: an arena is written to.
+  device::Stream* upload = nullptr;
   TensorShards shards = {};  // keeping several takes an arena, or measures
   ExpertParts expert_parts = {};
   // Layers that are kept; none: all. The embedding goes with the first of the model, the head with
@@ -186,6 +190,8 @@ class WeightLoader {
   compute::ExpertWeights Fill(const compute::ExpertShape& shape, const ExpertSources& sources,
                               Buffer storage);
   Buffer Store(int64_t num_bytes);
+  Buffer Room(int64_t num_bytes);
+  Buffer Keep(Buffer packed);
   bool is_reading() const { return options_.mode == LoadMode::kRead; }
 
   checkpoint::Checkpoint& checkpoint_;

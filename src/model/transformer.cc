@@ -71,6 +71,7 @@ class Transformer final : public Model {
   TensorView WantedRows(const RankContext& rank, const Batch& batch, const TensorView& h) const;
   TensorView Norm(const RankContext& rank, const TensorView& h, const Buffer& weight,
                   DType dtype) const;
+  void CopyRotaryRows(const Batch& batch, float* cos, float* sin) const;
   compute::RopeRows RotaryRows(const RankContext& rank, const Batch& batch) const;
   void RunAttention(const RankContext& rank, const Batch& batch, int64_t index,
                     const compute::RopeRows& rope, const TensorView& h) const;
@@ -151,13 +152,28 @@ TensorView Transformer::Embed(const RankContext& rank, const Batch& batch) const
   return h;
 }
 
+// [T, pairs] each.
+void Transformer::CopyRotaryRows(const Batch& batch, float* cos, float* sin) const {
+  for (size_t t = 0; t < batch.positions.size(); ++t) {
+    const int64_t at = static_cast<int64_t>(t) * rope_.num_pairs();
+    rope_.CopyRow(batch.positions[t], cos + at, sin + at);
+  }
+}
+
 compute::RopeRows Transformer::RotaryRows(const RankContext& rank, const Batch& batch) const {
   const Shape shape{static_cast<int64_t>(batch.positions.size()), rope_.num_pairs()};
   const compute::RopeRows rows{.cos = rank.workspace->TakeTensor(DType::kF32, shape),
                                .sin = rank.workspace->TakeTensor(DType::kF32, shape)};
-  for (int64_t t = 0; t < shape[0]; ++t)
-    rope_.CopyRow(batch.positions[static_cast<size_t>(t)], rows.cos.row<float>(t),
-                  rows.sin.row<float>(t));
+  if (!IsOnDevice(rank.exec.kernels)) {
+    CopyRotaryRows(batch, rows.cos.data<float>(), rows.sin.data<float>());
+    return rows;
+  }
+  std::vector<float> host(static_cast<size_t>(2 * shape.num_elements()));
+  CopyRotaryRows(batch, host.data(), host.data() + shape.num_elements());
+  const float* const uploaded = rank.exec.stream->Upload(std::span<const float>(host));
+  rank.exec.stream->Copy(rows.cos.raw_mutable(), uploaded, rows.cos.num_bytes());
+  rank.exec.stream->Copy(rows.sin.raw_mutable(), uploaded + shape.num_elements(),
+                         rows.sin.num_bytes());
   return rows;
 }
 

@@ -32,6 +32,7 @@ struct MoeRunner::Pass {
   TensorView h;            // [T, H] F32
   TensorView rows;         // [T, H] compute dtype: what is sent
   TensorView ids;          // [T, K] I32
+  TensorView host_ids;     // the same in memory of the host
   TensorView top_weights;  // [T, K] F32
   int64_t chunk_tokens;
 
@@ -39,7 +40,8 @@ struct MoeRunner::Pass {
   int64_t Begin(int64_t chunk) const { return std::min(chunk * chunk_tokens, rows.dim(0)); }
   int64_t Count(int64_t chunk) const { return Begin(chunk + 1) - Begin(chunk); }
   std::span<const int32_t> Ids(int64_t chunk) const {
-    return {ids.row<int32_t>(Begin(chunk)), static_cast<size_t>(Count(chunk) * ids.dim(1))};
+    return {host_ids.row<int32_t>(Begin(chunk)),
+            static_cast<size_t>(Count(chunk) * host_ids.dim(1))};
   }
 };
 

@@ -160,6 +160,7 @@ void MoeRunner::Route(const compute::Exec& exec, Workspace& workspace, const Moe
       reinterpret_cast<const float*>(weights.correction_bias.data()),
       static_cast<size_t>(weights.correction_bias.num_bytes() / DTypeBytes(DType::kF32))};
   compute::Route(exec, logits, options, pass.ids, pass.top_weights);
+  pass.host_ids = IdsOnHost(exec, pass.ids);
   if (!shape_.weights_scale_inputs) {
     compute::Convert(exec, x, pass.rows);
     return;
@@ -167,6 +168,16 @@ void MoeRunner::Route(const compute::Exec& exec, Workspace& workspace, const Moe
   const std::span<float> scales(pass.top_weights.data<float>(), static_cast<size_t>(tokens));
   compute::ConvertScaled(exec, x, scales, pass.rows);
   std::ranges::fill(scales, 1.0F);  // they are in the rows now
+}
+
+// Which experts the tokens go to, where slots are chosen. Waits for the device.
+TensorView MoeRunner::IdsOnHost(const compute::Exec& exec, const TensorView& ids) {
+  if (!IsOnDevice(exec.kernels)) return ids;
+  if (host_ids_.num_bytes() < ids.num_bytes())
+    host_ids_ = exec.stream->device().AllocateHost(ids.num_bytes());
+  exec.stream->Copy(host_ids_.data(), ids.raw(), ids.num_bytes());
+  exec.stream->Synchronize();
+  return TensorView(ids.dtype(), ids.shape(), host_ids_.data());
 }
 
 void MoeRunner::CountChunk(const Pass& pass, int64_t chunk) {

@@ -10,6 +10,7 @@
 
 #include "comm/communicator.h"
 #include "compute/ops.h"
+#include "device/device.h"
 #include "exchange/exchange.h"
 #include "moe/divided_experts.h"
 #include "moe/layout.h"
@@ -93,6 +94,7 @@ class MoeRunner {
   std::unique_ptr<eplb::SlotChooser> MakeChooser(const eplb::Placement& placement) const;
   void Route(const compute::Exec& exec, Workspace& workspace, const MoeWeights& weights,
              const TensorView& x, Pass& pass);
+  TensorView IdsOnHost(const compute::Exec& exec, const TensorView& ids);
   void CountChunk(const Pass& pass, int64_t chunk);
   void Publish(const Pass& pass, int64_t chunk);
   std::span<const int32_t> ChooseSlots(const Pass& pass, int64_t chunk,
@@ -136,6 +138,7 @@ class MoeRunner {
   std::vector<int64_t> computed_rows_;                        // [MoE layers]
   std::vector<LayerTimes> layer_times_;                       // [MoE layers]
   std::vector<int32_t> slots_;                                // [C * K]
+  device::Memory host_ids_;                                   // [T, K] of kernels on a device
   std::vector<compute::ExpertGroup> groups_;                  // [slots per rank]
   // Of kMicrobatch: rounds of each layer in this iteration, and the first of them in it; what the
   // ranks routed in the iteration before and in this one [MoE layers][R * E].

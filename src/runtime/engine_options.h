@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "compute/exec.h"
+#include "device/device.h"
 #include "eplb/placement/placement.h"
 #include "eplb/split/slot_chooser.h"
 #include "kv/block_classes.h"
@@ -22,6 +23,10 @@ namespace wideload::runtime {
 
 struct EngineOptions {
   compute::KernelSet kernels = compute::KernelSet::kReference;
+  // Of kernels on a device: where all ranks, which are threads, compute, and with what. The weights
+  // lie in its memory. Outlives the engine.
+  device::Device* device = nullptr;
+  const compute::cuda::Kernels* device_kernels = nullptr;
   parallel::Layout layout;            // cp divides 8
   std::vector<int32_t> stage_layers;  // parallel::StageLayers' sizes
   // Of the requests, each with KV blocks of its own, at most layout.pp: while one is in a stage,

@@ -14,7 +14,7 @@ moe::SlotOptions SlotOptionsOf(const EngineOptions& options) {
 
 RankOptions MakeRankOptions(const model::Model& model, const EngineOptions& options,
                             const PlacementState& placements, comm::Communicator& group,
-                            exchange::Fabric* fabric) {
+                            exchange::Fabric* fabric, exchange::DeviceRows* device_rows) {
   moe::SlotOptions slots = SlotOptionsOf(options);
   slots.rank = group.rank();
   const parallel::Coordinates place = parallel::CoordinatesOf(options.layout, group.rank());
@@ -26,6 +26,8 @@ RankOptions MakeRankOptions(const model::Model& model, const EngineOptions& opti
           .layout = options.layout,
           .threads = options.threads_per_rank,
           .kernels = options.kernels,
+          .device = options.device,
+          .device_kernels = options.device_kernels,
           .max_num_tokens = options.max_num_tokens,
           .max_batch_size = options.max_batch_size,
           .cache_shape = CacheShapeOf(model.spec(), options, group.rank()),
@@ -35,6 +37,7 @@ RankOptions MakeRankOptions(const model::Model& model, const EngineOptions& opti
           .slots = slots,
           .group = &group,
           .fabric = fabric,
+          .device_rows = device_rows,
           .trace = options.trace,
           .is_metered = options.is_metered,
           .cache_memory = options.cache_memory.empty()
@@ -75,9 +78,17 @@ Rank::Rank(const model::Model& model, const RankOptions& options)
     : model_(model),
       options_(options),
       pool_(fmt::format("rank{}", options.rank), options.threads,
-            options.threads * options.layout.world()) {
+            options.threads * options.layout.world()),
+      workspace_(options.device != nullptr ? &options.device->memory() : nullptr) {
+  WIDELOAD_CHECK((options.device != nullptr) == compute::IsOnDevice(options.kernels),
+                 "kernels {} {} a device", KernelSetName(options.kernels),
+                 options.device != nullptr ? "with" : "without");
   const kv::CacheShape& shape = options.cache_shape;
-  if (!options.cache_memory.empty())
+  if (options.device != nullptr) {
+    stream_ = options.device->MakeStream();
+    cache_memory_ = options.device->Allocate(shape.num_bytes() * options.num_micro_batches);
+    caches_ = CachesIn(cache_memory_.bytes(), shape, options.num_micro_batches);
+  } else if (!options.cache_memory.empty())
     caches_ = CachesIn(options.cache_memory, shape, options.num_micro_batches);
   else
     for (int32_t i = 0; i < options.num_micro_batches; ++i) caches_.emplace_back(shape);
@@ -145,9 +156,11 @@ void Rank::MakeExchange() {
   if (stage_ != nullptr)
     stage_fabric_ = std::make_unique<exchange::FabricPart>(
         *options_.fabric, options_.rank - group.rank(), group.size());
+  if (options_.device_rows != nullptr)
+    mover_ = options_.device_rows->MoverOf(group.rank(), *stream_);
   exchange_.emplace(
       moe::MakeExchangeShape(shape, placements.layout(), compute::PrecisionOf(options_.kernels)),
-      stage_fabric_ != nullptr ? *stage_fabric_ : *options_.fabric, group, &pool_);
+      stage_fabric_ != nullptr ? *stage_fabric_ : *options_.fabric, group, &pool_, mover_.get());
   moe_.emplace(shape, placements.layout(),
                moe::MoeRunner::Parts{.exchange = *exchange_,
                                      .group = group,
@@ -252,7 +265,10 @@ void Rank::Compute(const RankStep& step) {
     const int64_t ranks = int64_t{options_.layout.tp} * options_.layout.cp;
     moe_->BeginIteration(step.iteration, (step.most_tokens + ranks - 1) / ranks);
   }
-  const model::RankContext context{.exec = {options_.kernels, &pool_},
+  const model::RankContext context{.exec = {.kernels = options_.kernels,
+                                            .pool = &pool_,
+                                            .stream = stream_.get(),
+                                            .device_kernels = options_.device_kernels},
                                    .workspace = &workspace_,
                                    .cache = &caches_[static_cast<size_t>(step.micro_batch)],
                                    .moe = moe_ ? &*moe_ : nullptr,
@@ -272,7 +288,7 @@ void Rank::Compute(const RankStep& step) {
   if (is_last_stage()) {
     const TensorView logits = model_.Head(context, batch, h);
     if (step.ending_word != nullptr) step.ending_word->Publish(step.ending_value);
-    if (HasOutputs(options_.layout, options_.rank)) SampleAll(step, logits);
+    if (HasOutputs(options_.layout, options_.rank)) SampleAll(step, OnHost(logits));
   }
   pipeline_.outgoing = h;
   pipeline_.num_outgoing = h.dim(0);
@@ -343,6 +359,16 @@ void Rank::BuildBatch(std::span<const PlanEntry> entries) {
       logits_rows_.push_back(static_cast<int32_t>(rows.PlaceOf(first_row + i)));
     first_row += entry.count;
   }
+}
+
+// Logits where the sampler and the engine can read them, until the next iteration.
+TensorView Rank::OnHost(const TensorView& logits) {
+  if (stream_ == nullptr) return logits;
+  if (logits_.num_bytes() < logits.num_bytes())
+    logits_ = options_.device->AllocateHost(logits.num_bytes());
+  stream_->Copy(logits_.data(), logits.raw(), logits.num_bytes());
+  stream_->Synchronize();
+  return TensorView(logits.dtype(), logits.shape(), logits_.data());
 }
 
 void Rank::SampleAll(const RankStep& step, const TensorView& logits) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "exchange/device_rows.h"
 #include "kv/paged_cache.h"
 #include "model/model.h"
 #include "runtime/engine_options.h"
@@ -25,6 +26,8 @@ struct RankOptions {
   parallel::Layout layout;
   int32_t threads = 1;
   compute::KernelSet kernels = compute::KernelSet::kReference;
+  device::Device* device = nullptr;  // EngineOptions'
+  const compute::cuda::Kernels* device_kernels = nullptr;
   int64_t max_num_tokens = 0;
   int64_t max_batch_size = 0;
   kv::CacheShape cache_shape;
@@ -32,11 +35,12 @@ struct RankOptions {
   parallel::Shard layers;                      // of its stage
   const PlacementState* placements = nullptr;  // of this process
   moe::SlotOptions slots;
-  comm::Communicator* group = nullptr;  // of this rank, of all stages
-  exchange::Fabric* fabric = nullptr;   // likewise; null when the model has no experts
-  trace::Trace* trace = nullptr;        // gets a track of this rank; may be null
-  bool is_metered = false;              // EngineOptions'
-  std::span<std::byte> cache_memory;    // likewise, of this rank; of all micro-batches
+  comm::Communicator* group = nullptr;          // of this rank, of all stages
+  exchange::Fabric* fabric = nullptr;           // likewise; null when the model has no experts
+  exchange::DeviceRows* device_rows = nullptr;  // of ranks on devices with experts
+  trace::Trace* trace = nullptr;                // gets a track of this rank; may be null
+  bool is_metered = false;                      // EngineOptions'
+  std::span<std::byte> cache_memory;            // likewise, of this rank; of all micro-batches
 
   parallel::Coordinates place() const { return parallel::CoordinatesOf(layout, rank); }
   model::TensorRank tensor_rank() const { return {.rank = place().tp, .size = layout.tp}; }
@@ -48,7 +52,7 @@ moe::SlotOptions SlotOptionsOf(const EngineOptions& options);
 // The part of the engine's options that a rank has; `placements` must outlive the rank.
 RankOptions MakeRankOptions(const model::Model& model, const EngineOptions& options,
                             const PlacementState& placements, comm::Communicator& group,
-                            exchange::Fabric* fabric);
+                            exchange::Fabric* fabric, exchange::DeviceRows* device_rows = nullptr);
 
 // The KV cache of a rank of such an engine, of one micro-batch.
 kv::CacheShape CacheShapeOf(const model::ModelSpec& spec, const EngineOptions& options, int rank);
@@ -141,12 +145,16 @@ class Rank {
   void BuildBatch(std::span<const PlanEntry> entries);
   void CutEntries(std::span<const PlanEntry> entries, const ContextRows& rows);
   void ReadExchangeFigures();
+  TensorView OnHost(const TensorView& logits);
   void SampleAll(const RankStep& step, const TensorView& logits);
 
   const model::Model& model_;
   RankOptions options_;
   ThreadPool pool_;
-  Workspace workspace_;
+  std::unique_ptr<device::Stream> stream_;     // of this rank's work; null on processors
+  device::Memory cache_memory_;                // of the device
+  device::Memory logits_;                      // of the host, for the sampler
+  Workspace workspace_;                        // of the device where there is one
   std::vector<kv::PagedCache> caches_;         // [micro-batches]
   trace::Track* track_ = nullptr;              // null: nothing is traced
   std::shared_ptr<comm::Communicator> stage_;  // of its stage, made by Start; null: there is one
@@ -155,6 +163,7 @@ class Rank {
   std::shared_ptr<comm::Communicator> tensor_;   // of its group, made by Start; null: it is alone
   std::shared_ptr<comm::Communicator> context_;  // of its context, likewise
   std::shared_ptr<comm::Communicator> expert_group_;  // of divided experts, likewise; else null
+  std::unique_ptr<exchange::RowMover> mover_;         // of rows on a device
   std::optional<exchange::Exchange> exchange_;        // made by Start, on the rank's thread
   std::optional<moe::SlotStore> slots_;
   std::optional<moe::MoeRunner> moe_;

@@ -3,8 +3,26 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "compute/cuda/kernels.h"
 
 namespace wideload::runtime {
+
+namespace {
+
+std::unique_ptr<exchange::DeviceRows> MakeDeviceRows(const exchange::ExchangeShape& shape,
+                                                     const EngineOptions& options) {
+  const std::vector<device::Device*> devices(static_cast<size_t>(shape.num_ranks), options.device);
+  const auto copy = [kernels = options.device_kernels](device::Stream& stream,
+                                                       const exchange::RowCopies& copies) {
+    kernels->copy_rows(stream, {.from = copies.from,
+                                .to = copies.to,
+                                .row_bytes = copies.row_bytes,
+                                .rows = copies.num_rows});
+  };
+  return std::make_unique<exchange::DeviceRows>(shape, devices, copy);
+}
+
+}  // namespace
 
 RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
     : deadline_(options.deadline),
@@ -16,17 +34,19 @@ RankTeam::RankTeam(const model::Model& model, const EngineOptions& options)
                                    .deadline = options.deadline}),
       ladder_(WaitLadder::For(options.num_ranks() * options.threads_per_rank + 1)) {
   ladder_.slice = std::min(ladder_.slice, deadline_);
-  if (model.spec().moe.num_experts > 0)
-    fabrics_ = std::make_unique<exchange::LocalFabrics>(
-        options.num_ranks(),
-        exchange::SegmentBytes(moe::MakeExchangeShape(model.spec().moe, placements_.layout(),
-                                                      compute::PrecisionOf(options.kernels))),
-        options.num_ranks() * options.threads_per_rank);
+  if (model.spec().moe.num_experts > 0) {
+    const exchange::ExchangeShape shape = moe::MakeExchangeShape(
+        model.spec().moe, placements_.layout(), compute::PrecisionOf(options.kernels));
+    fabrics_ =
+        std::make_unique<exchange::LocalFabrics>(options.num_ranks(), exchange::SegmentBytes(shape),
+                                                 options.num_ranks() * options.threads_per_rank);
+    if (options.device != nullptr) device_rows_ = MakeDeviceRows(shape, options);
+  }
   for (int32_t r = 0; r < options.num_ranks(); ++r) {
     members_.push_back(std::make_unique<Member>());
-    members_.back()->rank =
-        std::make_unique<Rank>(model, MakeRankOptions(model, options, placements_, group_.rank(r),
-                                                      fabrics_ ? &fabrics_->rank(r) : nullptr));
+    members_.back()->rank = std::make_unique<Rank>(
+        model, MakeRankOptions(model, options, placements_, group_.rank(r),
+                               fabrics_ ? &fabrics_->rank(r) : nullptr, device_rows_.get()));
   }
 }
 

@@ -95,7 +95,8 @@ class RankTeam {
   const trace::Trace* trace_;  // null: nothing is traced
   PlacementState placements_;
   comm::LocalGroup group_;
-  std::unique_ptr<exchange::LocalFabrics> fabrics_;  // null when the model has no experts
+  std::unique_ptr<exchange::DeviceRows> device_rows_;  // of ranks on devices; else null
+  std::unique_ptr<exchange::LocalFabrics> fabrics_;    // null when the model has no experts
   std::vector<std::unique_ptr<Member>> members_;
   std::exception_ptr failure_;
   std::vector<int32_t> stuck_ranks_;

@@ -125,15 +125,14 @@ std::string Difference(const std::vector<Outcome>& got, const std::vector<Outcom
   return fmt::format("{}", largest);
 }
 
-LayoutRunner::LayoutRunner(const std::string& folder)
-    : folder_(folder), model_(LoadTestModel(folder, compute::AutoKernelSet())) {
+LayoutRunner::LayoutRunner(const std::string& folder, compute::KernelSet kernels)
+    : folder_(folder), kernels_(kernels), model_(LoadTestModel(folder, kernels)) {
   requests_ = ShortRequests(model_, 6, kSeed);
-  expected_ =
-      RunRequests(*model_.model, TestOptions(model_.config, compute::AutoKernelSet()), requests_);
+  expected_ = RunRequests(*model_.model, TestOptions(model_.config, kernels), requests_);
 }
 
 runtime::EngineOptions LayoutRunner::Options(const LayoutCase& layout) const {
-  runtime::EngineOptions options = TestOptions(model_.config, compute::AutoKernelSet());
+  runtime::EngineOptions options = TestOptions(model_.config, kernels_);
   options.layout = layout.layout;
   options.deadline = kDeadline;
   options.max_num_tokens = 60;
@@ -151,8 +150,7 @@ runtime::EngineOptions LayoutRunner::Options(const LayoutCase& layout) const {
 
 std::string LayoutRunner::Run(const LayoutCase& layout) {
   if (model_.tensor_ranks != layout.layout.tp || model_.expert_parts != layout.layout.moe_tp)
-    model_ =
-        LoadTestModel(folder_, compute::AutoKernelSet(), layout.layout.tp, layout.layout.moe_tp);
+    model_ = LoadTestModel(folder_, kernels_, layout.layout.tp, layout.layout.moe_tp);
   const runtime::EngineOptions options = Options(layout);
   if (!layout.are_processes)
     return Difference(RunRequests(*model_.model, options, requests_), expected_);

@@ -41,8 +41,8 @@ std::string Difference(const std::vector<Outcome>& got, const std::vector<Outcom
 
 class LayoutRunner {
  public:
-  // With the best kernels of this machine.
-  explicit LayoutRunner(const std::string& folder);
+  explicit LayoutRunner(const std::string& folder,
+                        compute::KernelSet kernels = compute::AutoKernelSet());
 
   int64_t num_layers() const { return model_.model->spec().num_layers(); }
   // Difference from one rank.
@@ -52,6 +52,7 @@ class LayoutRunner {
   runtime::EngineOptions Options(const LayoutCase& layout) const;
 
   std::string folder_;
+  compute::KernelSet kernels_;
   TestModel model_;  // for the last layout
   std::vector<runtime::Request> requests_;
   std::vector<Outcome> expected_;

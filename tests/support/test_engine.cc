@@ -5,6 +5,7 @@
 #include "kv/paged_cache.h"
 #include "model/registry.h"
 #include "model/sharded_model.h"
+#include "model/transformer.h"
 
 namespace wideload::testing_support {
 
@@ -20,14 +21,29 @@ TestModel Load(const std::string& folder, compute::KernelSet kernels,
   loaded.config = reading.config;
   checkpoint::Checkpoint weights(folder);
   ThreadPool pool("load", 2);
-  loaded.model = model::LoadForThreads(
-      reading.spec, weights,
-      {.kernels = kernels, .pool = &pool, .expert_parts = model::AllParts(expert_parts)},
-      tensor_ranks);
+  model::LoadOptions options{
+      .kernels = kernels, .pool = &pool, .expert_parts = model::AllParts(expert_parts)};
+  std::unique_ptr<device::Stream> upload;
+  if (IsOnDevice(kernels)) {
+    options.mode = model::LoadMode::kMeasure;
+    model::WeightLoader loader(weights, options);
+    model::LoadTransformer(reading.spec, loader);
+    options.mode = model::LoadMode::kRead;
+    loaded.weights = TheDevice().device->Allocate(loader.stored_bytes());
+    upload = TheDevice().device->MakeStream();
+    options.upload = upload.get();
+  }
+  loaded.model =
+      model::LoadForThreads(reading.spec, weights, options, tensor_ranks, loaded.weights.bytes());
   return loaded;
 }
 
 }  // namespace
+
+DeviceUnderTest& TheDevice() {
+  static DeviceUnderTest device;
+  return device;
+}
 
 TestModel LoadTestModel(const std::string& folder, compute::KernelSet kernels,
                         const std::string& config_file) {
@@ -43,6 +59,10 @@ runtime::EngineOptions TestOptions(const checkpoint::ModelConfig& config,
                                    compute::KernelSet kernels) {
   runtime::EngineOptions options;
   options.kernels = kernels;
+  if (IsOnDevice(kernels)) {
+    options.device = TheDevice().device;
+    options.device_kernels = TheDevice().kernels;
+  }
   options.max_seq_len = config.max_position_embeddings;
   options.max_num_tokens = 512;
   options.num_kv_blocks = 2 * options.max_batch_size * kv::BlocksFor(256);

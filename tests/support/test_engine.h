@@ -14,7 +14,15 @@
 
 namespace wideload::testing_support {
 
+// Where kernels on a device run in this program; none unless it says so before models are loaded.
+struct DeviceUnderTest {
+  device::Device* device = nullptr;
+  const compute::cuda::Kernels* kernels = nullptr;
+};
+DeviceUnderTest& TheDevice();
+
 struct TestModel {
+  device::Memory weights;  // of kernels on a device
   checkpoint::ModelConfig config;
   std::unique_ptr<model::Model> model;
   int32_t tensor_ranks = 1;  // of a group

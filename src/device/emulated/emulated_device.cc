@@ -58,6 +58,7 @@ class Pages {
           num_bytes_, used_, num_bytes);
   }
 
+  int64_t free_bytes() const { return num_bytes_ - used_; }
   void GiveBack(const std::byte* data) {
     const auto it = --pieces_.upper_bound(data - begin_);
     const auto [offset, page_bytes] = *it;
@@ -202,6 +203,10 @@ class EmulatedDevice final : public Device {
     machine_->RemovePages(pages_);
   }
   const Properties& properties() const override { return properties_; }
+  int64_t FreeBytes() override {
+    const auto lock = machine_->Lock();
+    return pages_.free_bytes();
+  }
   Memory Allocate(int64_t num_bytes) override {
     const auto lock = machine_->Lock();
     return Memory(*this, pages_.Take(num_bytes), num_bytes, false);

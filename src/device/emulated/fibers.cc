@@ -1,7 +1,5 @@
 #include "device/emulated/fibers.h"
 
-#include <ucontext.h>
-
 #include <algorithm>
 #include <array>
 #include <memory>
@@ -20,6 +18,32 @@
 #ifndef WIDELOAD_NEVER_LEFT
 #define WIDELOAD_NEVER_LEFT
 #endif
+
+// Leaves the registers that a function keeps for its caller on the stack, and that stack's end at
+// *from; goes on with what was left on the stack that ends at `to`. swapcontext does the same with
+// two system calls, which is most of the time that a test of kernels takes.
+extern "C" void WideloadSwitchStack(void** from, void* to);
+asm(R"(
+.text
+.type WideloadSwitchStack, @function
+WideloadSwitchStack:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size WideloadSwitchStack, .-WideloadSwitchStack
+)");
 
 namespace wideload::device::emulated {
 namespace {
@@ -48,7 +72,7 @@ struct Stack {
 };
 
 struct Fiber {
-  ucontext_t context = {};
+  void* stack_end = nullptr;  // while it does not run
   const Stack* stack = nullptr;
   void* fake_stack = nullptr;  // of the address sanitizer
   State state = State::kReady;
@@ -93,7 +117,7 @@ class BlockRun {
   int num_at_block_ = 0;
   int num_done_ = 0;
   Fiber* current_ = nullptr;
-  ucontext_t scheduler_ = {};
+  void* scheduler_stack_end_ = nullptr;
 #if defined(__SANITIZE_ADDRESS__)
   void* scheduler_fake_stack_ = nullptr;
   const void* scheduler_stack_ = nullptr;
@@ -108,6 +132,15 @@ thread_local BlockRun* running = nullptr;
 thread_local std::vector<Stack> stacks;
 
 WIDELOAD_NEVER_LEFT void StartFiber() { running->Body(); }
+
+// A stack from which WideloadSwitchStack returns into StartFiber, which is never returned from.
+void* NewStack(std::byte* memory) {
+  constexpr size_t kNumKept = 6;  // registers, of any content
+  auto* end = reinterpret_cast<void**>(memory + kStackBytes);
+  *--end = nullptr;  // the return address of StartFiber; calls leave the stack 16-byte aligned
+  *--end = reinterpret_cast<void*>(&StartFiber);
+  return end - kNumKept;
+}
 
 BlockRun::BlockRun(const Grid& grid, const std::function<void()>& body, std::mt19937& random)
     : grid_(grid),
@@ -141,11 +174,7 @@ void BlockRun::Prepare(int64_t block, int64_t block_y) {
                    .num_blocks = grid_.blocks,
                    .block_y = block_y,
                    .shared = shared_begin_};
-    ::getcontext(&fiber.context);
-    fiber.context.uc_stack = {
-        .ss_sp = fiber.stack->bytes.get(), .ss_flags = 0, .ss_size = kStackBytes};
-    fiber.context.uc_link = nullptr;
-    ::makecontext(&fiber.context, &StartFiber, 0);
+    fiber.stack_end = NewStack(fiber.stack->bytes.get());
     ready_.push_back(&fiber);
   }
 }
@@ -178,7 +207,7 @@ void BlockRun::Resume(Fiber& fiber) {
 #elif defined(__SANITIZE_THREAD__)
   __tsan_switch_to_fiber(fiber.stack->fiber.get(), 0);
 #endif
-  ::swapcontext(&scheduler_, &fiber.context);
+  WideloadSwitchStack(&scheduler_stack_end_, fiber.stack_end);
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(scheduler_fake_stack_, nullptr, nullptr);
 #endif
@@ -192,7 +221,7 @@ void BlockRun::Yield() {
 #elif defined(__SANITIZE_THREAD__)
   __tsan_switch_to_fiber(scheduler_fiber_, 0);
 #endif
-  ::swapcontext(&fiber.context, &scheduler_);
+  WideloadSwitchStack(&fiber.stack_end, scheduler_stack_end_);
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(fiber.fake_stack, &scheduler_stack_, &scheduler_stack_bytes_);
 #endif
@@ -215,7 +244,7 @@ WIDELOAD_NEVER_LEFT void BlockRun::Finish() {
 #elif defined(__SANITIZE_THREAD__)
   __tsan_switch_to_fiber(scheduler_fiber_, 0);
 #endif
-  ::setcontext(&scheduler_);
+  WideloadSwitchStack(&current_->stack_end, scheduler_stack_end_);
 }
 
 void BlockRun::ReleaseBlock() {

@@ -174,20 +174,19 @@ inline void MultiplyMatrices(float (&sums)[4], const uint32_t (&a)[4], const uin
   std::memcpy(mine.a, a, sizeof(a));
   std::memcpy(mine.b, b, sizeof(b));
   const std::byte* all = emulated::MeetWarp(&mine, sizeof(mine));
-  const auto half = [](uint32_t pair, int i) {
-    return static_cast<double>(FloatOfBits((i == 0 ? pair << 16 : pair & 0xffff0000U)));
+  const auto half = [&](int lane, size_t word, int k) {
+    uint32_t pair;
+    std::memcpy(&pair, all + lane * 64 + word * sizeof(pair), sizeof(pair));
+    return static_cast<double>(FloatOfBits(k % 2 == 0 ? pair << 16 : pair & 0xffff0000U));
   };
+  constexpr size_t kFirstOfB = 4;
   for (int i = 0; i < 4; ++i) {
     const int row = Lane() / 4 + (i >= 2 ? 8 : 0);
     const int column = Lane() % 4 * 2 + i % 2;
     double sum = static_cast<double>(sums[i]);
-    for (int k = 0; k < 16; ++k) {
-      Fragments of_row;
-      Fragments of_column;
-      std::memcpy(&of_row, all + (row % 8 * 4 + k % 8 / 2) * int64_t{64}, sizeof(Fragments));
-      std::memcpy(&of_column, all + (column * 4 + k % 8 / 2) * int64_t{64}, sizeof(Fragments));
-      sum += half(of_row.a[row / 8 + k / 8 * 2], k % 2) * half(of_column.b[k / 8], k % 2);
-    }
+    for (int k = 0; k < 16; ++k)
+      sum += half(row % 8 * 4 + k % 8 / 2, static_cast<size_t>(row / 8 + k / 8 * 2), k) *
+             half(column * 4 + k % 8 / 2, kFirstOfB + static_cast<size_t>(k / 8), k);
     sums[i] = static_cast<float>(sum);
   }
 }

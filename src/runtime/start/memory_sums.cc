@@ -152,7 +152,9 @@ void CheckLayout(const model::ModelSpec& spec, const parallel::Layout& layout) {
 int64_t PlanMemory(const config::EngineFlags& flags, const model::ModelSpec& spec,
                    const ModelBytes& bytes, const RankPlaces& places,
                    const EngineOptions& options) {
-  const uint64_t available = AvailableMemoryBytes();
+  const uint64_t available = options.device != nullptr
+                                 ? static_cast<uint64_t>(options.device->FreeBytes())
+                                 : AvailableMemoryBytes();
   const auto ranks = static_cast<uint64_t>(places.num_ranks_here);
   const auto weights = static_cast<uint64_t>(bytes.weights);
   const uint64_t slots =

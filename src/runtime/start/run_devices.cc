@@ -65,10 +65,11 @@ void CheckRunDevice(std::string_view text) {
         "--device is {}: the engine does not compute on GPUs yet; cpu is allowed", text);
 }
 
-std::vector<std::unique_ptr<device::Device>> OpenRunDevices(std::string_view text) {
+RunDevices OpenRunDevices(std::string_view text) {
   const DeviceChoice choice = ParseDevice(text);
   if (choice.is_cpu) return {};
-  return device::OpenDevices(FindDevices(text, choice));
+  return {.devices = device::OpenDevices(FindDevices(text, choice)),
+          .kernels = compute::cuda::MmaKernels()};
 }
 
 }  // namespace wideload::runtime

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "compute/cuda/kernels.h"
 #include "device/device.h"
 
 namespace wideload::runtime {
@@ -13,6 +14,12 @@ namespace wideload::runtime {
 struct DeviceChoice {
   bool is_cpu = true;
   std::vector<int> indices = {};  // of GPUs; empty: all of this machine
+};
+
+// What the ranks of a process compute on.
+struct RunDevices {
+  std::vector<std::unique_ptr<device::Device>> devices;  // none: the processor
+  const compute::cuda::Kernels* kernels = nullptr;       // of these
 };
 
 // "cpu", "cuda", or "cuda:" with the numbers of GPUs, by commas, each once. Errors: kInvalid with
@@ -26,6 +33,6 @@ void CheckRunDevice(std::string_view text);
 
 // The GPUs that the ranks of this process compute on, rank r on number r * devices / ranks of them;
 // none for "cpu". Errors: as CheckRunDevice's but the last; those of device::OpenDevices.
-std::vector<std::unique_ptr<device::Device>> OpenRunDevices(std::string_view text);
+RunDevices OpenRunDevices(std::string_view text);
 
 }  // namespace wideload::runtime

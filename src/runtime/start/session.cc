@@ -15,6 +15,7 @@
 #include "kv/paged_cache.h"
 #include "model/registry.h"
 #include "model/sharded_model.h"
+#include "runtime/start/device_limits.h"
 #include "runtime/start/outputs.h"
 #include "runtime/start/weights.h"
 
@@ -118,10 +119,23 @@ void LimitContext(int64_t longest, EngineOptions& options) {
       std::max<int64_t>(1, std::min({options.max_seq_len, longest, options.KvTokens()}));
 }
 
+// Where the ranks compute, unless it is the processor.
+void UseDevices(const config::EngineFlags& flags, const StartSettings& settings, Session& session,
+                EngineOptions& options) {
+  RunDevices found = settings.open_devices(flags.device);
+  if (found.devices.empty()) return;
+  RefuseOnDevice(flags, session.config, session.spec, options);
+  session.devices = std::move(found.devices);
+  options.kernels = compute::KernelSet::kCudaMma;
+  options.device = session.devices.front().get();
+  options.device_kernels = found.kernels;
+}
+
 Session StartOnThreads(const config::EngineFlags& flags, const StartSettings& settings) {
   Session session = OpenFolder(settings.find_folder());
   const RankPlaces places = ThreadPlaces(flags);
   EngineOptions options = ResolveOptions(flags, session.config, places);
+  UseDevices(flags, settings, session, options);
   session.kernels = options.kernels;
   CheckLayout(session.spec, options.layout);
   session.shards = model::AllShards(options.layout.tp);

@@ -20,6 +20,7 @@
 #include "runtime/processes/rank_server.h"
 #include "runtime/servers/block_service.h"
 #include "runtime/start/memory_sums.h"
+#include "runtime/start/run_devices.h"
 #include "statistics/recorder.h"
 #include "trace/trace.h"
 
@@ -34,6 +35,8 @@ struct Session {
   std::string_view family;  // for people
   checkpoint::GenerationConfig generation;
   compute::KernelSet kernels = compute::KernelSet::kReference;
+  std::vector<std::unique_ptr<device::Device>> devices;  // GPUs of the ranks; none: processors
+  device::Memory device_weights;                         // there
   // Of a model that processes of this host share: all but the experts, and these.
   SharedMemory weights;
   std::unique_ptr<model::WeightStore> experts;
@@ -86,6 +89,8 @@ struct StartSettings {
   std::function<void(Session&, const EngineOptions&)> before_begin = {};
   // Likewise: told why the run ends.
   std::function<void(const std::exception&)> on_failure = {};
+  // What --device means here, with its kernels.
+  std::function<RunDevices(std::string_view)> open_devices = OpenRunDevices;
 };
 
 // Checks the options and the memory, loads the model with progress on stderr, starts the ranks, and

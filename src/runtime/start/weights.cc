@@ -38,8 +38,9 @@ class ShownProgress {
 
 // What of a model's memory is made elsewhere, and by whom it is read; nothing for one of its own.
 struct SharedPlaces {
-  Arena* arena = nullptr;           // of all but the experts, for a rank that is a process
-  std::span<std::byte> block = {};  // of all that has no place below, for ranks that are threads
+  Arena* arena = nullptr;            // of all but the experts, for a rank that is a process
+  std::span<std::byte> block = {};   // of all that has no place below, for ranks that are threads
+  device::Stream* upload = nullptr;  // the block is memory of its device
   const model::WeightStore* store = nullptr;  // of the experts
   const model::PackedFile* file = nullptr;    // of the experts, packed before
   bool is_first = true;                       // of the ranks here: reads what is in the arena
@@ -56,6 +57,7 @@ void LoadModel(const config::EngineFlags& flags, const SharedPlaces& places, Ses
       .pool = &pool,
       .mode = places.is_first ? model::LoadMode::kRead : model::LoadMode::kAttach,
       .arena = places.arena,
+      .upload = places.upload,
       .shards = session.shards,
       .expert_parts = session.expert_parts,
       .layers = session.layers};
@@ -227,6 +229,13 @@ void CheckSharedMemoryOf(const ProcessWorld& world, const EngineOptions& options
 }
 
 void LoadOnThreads(const config::EngineFlags& flags, Session& session) {
+  if (!session.devices.empty()) {
+    device::Device& device = *session.devices.front();
+    session.device_weights = device.Allocate(session.bytes.weights);
+    const std::unique_ptr<device::Stream> upload = device.MakeStream();
+    return LoadModel(flags, {.block = session.device_weights.bytes(), .upload = upload.get()},
+                     session);
+  }
   const NumaScope numa(ParseNumaPolicy(flags.weight_numa));
   LogNuma(flags, numa);
   if (!flags.weight_file.empty()) {
