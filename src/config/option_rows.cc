@@ -40,9 +40,8 @@ constexpr OptionRow kTable[] = {
      .group = Group::kModel,
      .agreement = Agreement::kAlike,
      .placeholder = "cpu|cuda|cuda:N,...",
-     .help = "what computes: the processor, all GPUs, or those with these numbers, from 0; of "
-             "generate, chat, logits, bench and demo, and refused until the engine computes on "
-             "GPUs"},
+     .help = "what computes: the processor, the GPU of this machine, or the one with this number, "
+             "from 0; of generate, chat, logits, bench and demo (howto/gpus.md)"},
     {.names = "--kernels",
      .member = &EngineFlags::kernels,
      .group = Group::kModel,

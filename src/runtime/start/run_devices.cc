@@ -61,8 +61,6 @@ void CheckRunDevice(std::string_view text) {
   const DeviceChoice choice = ParseDevice(text);
   if (choice.is_cpu) return;
   FindDevices(text, choice);
-  Throw(ErrorKind::kUnsupported,
-        "--device is {}: the engine does not compute on GPUs yet; cpu is allowed", text);
 }
 
 RunDevices OpenRunDevices(std::string_view text) {

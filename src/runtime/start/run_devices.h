@@ -27,12 +27,11 @@ struct RunDevices {
 DeviceChoice ParseDevice(std::string_view text);
 
 // Refuses, without opening a device, what cannot run; "cpu" always can. Errors: as ParseDevice;
-// kUnsupported, in one line, when the program or the machine has no GPU, or not these, and, until
-// the engine computes on GPUs, when it has.
+// kUnsupported, in one line, when the program or the machine has no GPU, or not these.
 void CheckRunDevice(std::string_view text);
 
-// The GPUs that the ranks of this process compute on, rank r on number r * devices / ranks of them;
-// none for "cpu". Errors: as CheckRunDevice's but the last; those of device::OpenDevices.
+// The GPUs that --device names, in this order; none for "cpu". Errors: as CheckRunDevice's; those
+// of device::OpenDevices.
 RunDevices OpenRunDevices(std::string_view text);
 
 }  // namespace wideload::runtime

@@ -39,7 +39,7 @@ TEST(RunDevices, OtherTextsAreRefusedWithWhatIsAllowed) {
 
 TEST(RunDevices, TheProcessorIsAlwaysThereAndNoDevice) {
   CheckRunDevice("cpu");
-  EXPECT_TRUE(OpenRunDevices("cpu").empty());
+  EXPECT_TRUE(OpenRunDevices("cpu").devices.empty());
 }
 
 TEST(RunDevices, GpusThatAreNotThereAreRefusedInOneLine) {

@@ -124,6 +124,10 @@ void UseDevices(const config::EngineFlags& flags, const StartSettings& settings,
                 EngineOptions& options) {
   RunDevices found = settings.open_devices(flags.device);
   if (found.devices.empty()) return;
+  if (found.devices.size() > 1)
+    Throw(ErrorKind::kUnsupported,
+          "--device is {}, which are {} GPUs; all ranks compute on one: cuda:N is allowed",
+          flags.device, found.devices.size());
   RefuseOnDevice(flags, session.config, session.spec, options);
   session.devices = std::move(found.devices);
   options.kernels = compute::KernelSet::kCudaMma;
@@ -258,6 +262,11 @@ void PlaceCache(const ProcessWorld& world, StartSettings::CachePlace place, Sess
 Session StartOnProcesses(ProcessWorld& world, const config::EngineFlags& flags,
                          const StartSettings& settings) {
   if (world.is_leader()) world.BeginSession();
+  if (!ParseDevice(flags.device).is_cpu)
+    Throw(ErrorKind::kUnsupported,
+          "--device is {}: ranks that are processes compute with the processor; those of one "
+          "process, without mpirun or srun, on a GPU",
+          flags.device);
   Start start;
   AgreeOnStart(world, flags, settings, start);
   Session& session = start.session;
