@@ -201,6 +201,25 @@ class CudaDevice final : public Device {
   std::unique_ptr<Stream> fill_stream_;
 };
 
+// Lets kernels and copies of GPU `index` reach the memory of another one.
+void ReachMemoryOf(int other, int index) {
+  int can_reach = 0;
+  CheckCuda(cudaDeviceCanAccessPeer(&can_reach, index, other), "cudaDeviceCanAccessPeer");
+  if (can_reach == 0)
+    Throw(
+        ErrorKind::kUnsupported,
+        "GPU {} cannot reach the memory of GPU {} (nvidia-smi topo -p2p r shows which can); ranks "
+        "of one process need GPUs that can",
+        index, other);
+  CheckCuda(cudaSetDevice(index), "cudaSetDevice");
+  const cudaError_t result = cudaDeviceEnablePeerAccess(other, 0);
+  if (result == cudaErrorPeerAccessAlreadyEnabled) {
+    cudaGetLastError();
+    return;
+  }
+  CheckCuda(result, "cudaDeviceEnablePeerAccess");
+}
+
 }  // namespace
 
 int NumDevices(std::string& why_none) {
@@ -224,6 +243,9 @@ std::vector<std::unique_ptr<Device>> OpenDevices(std::span<const int> indices) {
             index, count);
     devices.push_back(std::make_unique<CudaDevice>(index));
   }
+  for (const int index : indices)
+    for (const int other : indices)
+      if (index != other) ReachMemoryOf(other, index);
   return devices;
 }
 

@@ -181,8 +181,9 @@ class Device {
 // How many GPUs this program can find here. Returns 0 with the reason, in one line: "this program
 // was built without CUDA", or "no CUDA device: " and the runtime's text.
 int NumDevices(std::string& why_none);
-// GPUs by their numbers, from 0, in this order. Errors: kUnsupported, in one line, when there is
-// none or not this one, or its compute capability is below 8.0.
+// GPUs by their numbers, from 0, in this order; what one of them does reaches the memory of all.
+// Errors: kUnsupported, in one line, when there is none or not this one, its compute capability is
+// below 8.0, or it cannot reach the memory of another one.
 std::vector<std::unique_ptr<Device>> OpenDevices(std::span<const int> indices);
 
 }  // namespace wideload::device

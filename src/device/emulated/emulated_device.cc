@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -114,37 +115,36 @@ struct Work {
   int64_t num_enqueued = 0;
   int64_t num_done = 0;
   bool is_running = false;
-
-  void RunUntil(int64_t until) {
-    WIDELOAD_CHECK(!is_running || num_done >= until, "work of a stream waits for itself");
-    while (num_done < until) {
-      const std::function<void()> next = std::move(queue.front());
-      queue.pop_front();
-      is_running = true;
-      next();
-      is_running = false;
-      ++num_done;
-    }
-  }
 };
 
 // What the devices of one machine share: one of them works at a time, whichever thread waits for
-// it, and reaches the memory of all.
+// it, and reaches the memory of all. Meanwhile other threads give the streams more to do.
 class Machine {
  public:
   // Does the work of a stream up to a place.
   void Run(Work& work, int64_t until) {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard running(run_mutex_);
     if (work.num_done >= until) return;
+    WIDELOAD_CHECK(!work.is_running, "work of a stream waits for itself");
     if (depth_++ == 0) Open(true);
-    work.RunUntil(until);
+    while (work.num_done < until) {
+      const std::function<void()> next = TakeNext(work);
+      work.is_running = true;
+      next();
+      work.is_running = false;
+      ++work.num_done;
+    }
     if (--depth_ == 0) Open(false);
   }
   // Does all the work of all streams.
   void RunAll() {
-    const std::lock_guard lock(mutex_);
-    for (const std::weak_ptr<Work>& weak : works_)
-      if (const std::shared_ptr<Work> work = weak.lock()) Run(*work, work->num_enqueued);
+    std::vector<std::pair<std::shared_ptr<Work>, int64_t>> all;
+    {
+      const std::lock_guard lock(mutex_);
+      for (const std::weak_ptr<Work>& weak : works_)
+        if (std::shared_ptr<Work> work = weak.lock()) all.emplace_back(work, work->num_enqueued);
+    }
+    for (const auto& [work, until] : all) Run(*work, until);
   }
   // Puts something at the end of a stream's work.
   void Add(Work& work, std::function<void()> body) {
@@ -154,7 +154,6 @@ class Machine {
   }
   // A kernel, in the next order of threads.
   void AddKernel(Work& work, const Grid& grid, std::function<void()> body) {
-    const std::lock_guard lock(mutex_);
     Add(work,
         [grid, seed = ++seed_, body = std::move(body)] { emulated::RunGrid(grid, seed, body); });
   }
@@ -167,19 +166,27 @@ class Machine {
     return work;
   }
 
-  // The memory of its devices is touched by Run and under this lock only.
-  std::unique_lock<std::recursive_mutex> Lock() { return std::unique_lock(mutex_); }
+  // Of all but what the work itself does.
+  std::unique_lock<std::mutex> Lock() { return std::unique_lock(mutex_); }
   void AddPages(Pages& pages) { pages_.push_back(&pages); }
   void RemovePages(Pages& pages) { std::erase(pages_, &pages); }
 
  private:
+  std::function<void()> TakeNext(Work& work) {
+    const std::lock_guard lock(mutex_);
+    std::function<void()> next = std::move(work.queue.front());
+    work.queue.pop_front();
+    return next;
+  }
   void Open(bool is_open) {
+    const std::lock_guard lock(mutex_);
     for (Pages* const pages : pages_) pages->Open(is_open);
   }
 
-  std::recursive_mutex mutex_;
+  std::recursive_mutex run_mutex_;  // held by who does work, taken before the other
   int depth_ = 0;
-  uint32_t seed_ = 0;
+  std::mutex mutex_;
+  std::atomic<uint32_t> seed_ = 0;
   std::vector<Pages*> pages_;
   std::vector<std::weak_ptr<Work>> works_;
 };
