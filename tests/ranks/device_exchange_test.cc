@@ -5,6 +5,7 @@
 #include <cstring>
 #include <random>
 
+#include "compute/cuda/kernels.h"
 #include "tests/ranks/exchange_on_device.h"
 
 namespace wideload::exchange {
@@ -87,6 +88,22 @@ TEST(DeviceExchange, GivesTheBitsOfOneLoopForRandomLoads) {
     load.is_free = false;
     ExpectOracleOnDevices(load, {.num_devices = 1 + i % 2 * std::min(1, load.num_ranks - 1)});
     if (HasFatalFailure()) return;
+  }
+}
+
+// Rows of any length, more than a block of threads copies.
+TEST(DeviceExchange, GivesTheBitsOfOneLoopWithTheKernelOfTheEngine) {
+  const auto copy = [](device::Stream& stream, const RowCopies& copies) {
+    compute::cuda::EmulatedMmaKernels()->copy_rows(
+        stream, {copies.from, copies.to, copies.row_bytes, copies.num_rows});
+  };
+  for (const int64_t hidden : {1, 24, 2051}) {
+    Load load;
+    load.num_ranks = 3;
+    load.hidden = hidden;
+    load.num_tokens = 30;
+    load.num_layers = 2;
+    ExpectOracleOnDevices(load, {.copy = copy});
   }
 }
 

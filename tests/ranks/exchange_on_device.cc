@@ -143,7 +143,7 @@ LoadResult RunOnDevices(const Load& load, const DeviceRun& run) {
   std::vector<device::Device*> device_of;
   for (int r = 0; r < load.num_ranks; ++r)
     device_of.push_back(devices[static_cast<size_t>(r * run.num_devices / load.num_ranks)].get());
-  DeviceRows rows(shape, device_of, TestCopyRows);
+  DeviceRows rows(shape, device_of, run.copy ? run.copy : TestCopyRows);
   comm::LocalGroup group(load.num_ranks, {.deadline = std::chrono::seconds(60)});
   LocalFabrics fabrics(load.num_ranks, SegmentBytes(shape));
   LoadResult result;

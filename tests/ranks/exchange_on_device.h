@@ -5,14 +5,15 @@
 #include <chrono>
 #include <optional>
 
-#include "exchange/row_mover.h"
+#include "exchange/device_rows.h"
 #include "tests/ranks/exchange_load.h"
 
 namespace wideload::exchange {
 
 // How a load runs on devices.
 struct DeviceRun {
-  int num_devices = 1;  // rank r on device r * num_devices / R
+  int num_devices = 1;            // rank r on device r * num_devices / R
+  CopyRowsKernel copy = nullptr;  // null: a plain one
   // Leaves out what a rank's stream waits for, in one direction; then results are wrong.
   std::optional<Direction> left_out = {};
   // What other ranks announce is seen so much later.
