@@ -3,7 +3,7 @@
 
 usage: contracts.py [ROOT] [--list [FOLDER]] [--update]
 
-Counted are, in headers (testing.h, *_impl.h and *_kernels.h aside), what another file can name: types, functions, constants and aliases of
+Counted are, in headers (testing.h, *_impl.h, *_kernel.h and *_kernels.h aside), what another file can name: types, functions, constants and aliases of
 a namespace, and public member functions. One has a contract if a comment stands right above it or on one of its lines; an
 overload, or a constant in a row of them, shares that of the line above; the only type of a header, and the one it is named
 after, have the header's opening comment. Not counted, as nothing is left to say: overrides (the interface says it),
@@ -184,7 +184,7 @@ def mark_contracts(found, text, commented, stem):
 
 def headers(root):
     return sorted(path for path in (root / "src").rglob("*.h")
-                  if path.name != "testing.h" and not path.name.endswith(("_impl.h", "_kernels.h")))
+                  if path.name != "testing.h" and not path.name.endswith(("_impl.h", "_kernel.h", "_kernels.h")))
 
 
 def main():

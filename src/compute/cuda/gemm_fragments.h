@@ -27,6 +27,7 @@ struct BlockFragments {
   uint32_t a[2][4];
 };
 
+// From 1024 bytes of a packed group, in shared memory or not.
 WIDELOAD_DEVICE BlockFragments LoadBlock(const std::byte* block) {
   const int r = device::Lane() / 4;
   const int q = device::Lane() % 4;

@@ -20,6 +20,7 @@ struct RowTile {
   int32_t first_row = 0;
 };
 
+// What all kernels of bf16 products are started with.
 struct GemmKernelArgs {
   GemmShape shape;
   int64_t num_units = 0;  // groups of columns, or pairs of a gate and an up group
@@ -28,25 +29,28 @@ struct GemmKernelArgs {
   const RowTile* tiles = nullptr;  // of block x; with one product: its rows in order
 };
 
+// Where a block begins.
 struct BlockRows {
   GemmProduct product;
   int64_t first_row = 0;
 };
 
+// Of the block that asks.
 WIDELOAD_DEVICE BlockRows RowsOfBlock(const GemmKernelArgs& args, int64_t rows_per_tile) {
   if (args.products == nullptr) return {args.product, device::Block() * rows_per_tile};
   const RowTile tile = args.tiles[device::Block()];
   return {args.products[tile.product], tile.first_row};
 }
 
+// What activation.h says.
 WIDELOAD_DEVICE float Activate(const GatedActivation& activation, float gate, float up) {
-  constexpr float kLog2E = 1.44269504F;
+  constexpr float kLog2OfE = 1.44269504F;
   const float limit = activation.limit;
   // Comparisons that leave a NaN as it is.
   gate = gate > limit ? limit : gate;
   up = up > limit ? limit : up;
   up = up < -limit ? -limit : up;
-  const float exponential = device::Exp2(gate * (activation.alpha * -kLog2E));
+  const float exponential = device::Exp2(gate * (activation.alpha * -kLog2OfE));
   return device::Divide(gate, 1.0F + exponential) * (up + activation.up_offset);
 }
 
@@ -102,6 +106,7 @@ inline int64_t CutRows(device::Stream& stream, const GemmCall& call, int64_t row
   return num_tiles;
 }
 
+// Of one product.
 inline int64_t MostRows(const GemmCall& call) {
   int64_t most = 0;
   for (const GemmProduct& product : call.products) most = std::max(most, product.rows);

@@ -82,6 +82,7 @@ struct KvCache {
   int64_t num_parts = 1;
 };
 
+// The keys and values of a batch, and where they go.
 struct StoreKvArgs {
   InRows k;  // fp32
   InRows v;
@@ -99,6 +100,7 @@ struct PagedAttentionArgs {
   int64_t chunk = 0;
   std::span<const float> sinks;  // one per query head, memory of the host; empty: none
 };
+// Elements of a head at most.
 inline constexpr int64_t kMaxAttentionDim = 256;
 // Blocks of a cache at most.
 inline constexpr int64_t kMaxCacheBlocks = int64_t{1} << 22;
@@ -131,19 +133,30 @@ struct GemmCall {
 
 // By op.
 struct Kernels {
+  // ops.h Embed.
   void (*embed)(device::Stream&, const EmbedArgs&, int64_t rows) = nullptr;
+  // MatMul of fp32 weights.
   void (*gemm_f32)(device::Stream&, const GemmCall&) = nullptr;
+  // Products of bf16 weights: MatMul, MatMulGated, and one of the two of all experts.
   void (*gemm_bf16)(device::Stream&, const GemmCall&) = nullptr;
+  // RmsNorm, RmsNormHeads.
   void (*norm)(device::Stream&, const NormArgs&, int64_t rows) = nullptr;
+  // Convert, ConvertScaled, ConvertHeads.
   void (*convert)(device::Stream&, const ConvertHeadsArgs&, int64_t rows) = nullptr;
+  // Rope.
   void (*rope)(device::Stream&, const RopeArgs&, int64_t rows) = nullptr;
+  // Route.
   void (*router)(device::Stream&, const RouterArgs&, int64_t rows) = nullptr;
+  // CombineRows.
   void (*combine)(device::Stream&, const CombineArgs&, int64_t rows) = nullptr;
+  // GatherRows.
   void (*gather_rows)(device::Stream&, const GatherArgs&, int64_t rows) = nullptr;
+  // Rows of the exchange.
   void (*copy_rows)(device::Stream&, const CopyRowsArgs&) = nullptr;
   // Where a key or a value of a position and head is not finite, the key is stored as NaN and the
   // value as 0: attention multiplies values with the weight 0 of rows that do not see them.
   void (*store_kv)(device::Stream&, const StoreKvArgs&, const Batch&) = nullptr;
+  // PagedAttention.
   void (*attention)(device::Stream&, const PagedAttentionArgs&, const Batch&) = nullptr;
 };
 
