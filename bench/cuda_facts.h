@@ -61,9 +61,9 @@ WIDELOAD_DEVICE int SpreadOf(uint32_t problem) {
   return kind == 0 ? 1 : kind == 1 ? 3 : kind == 2 ? 8 : kind == 3 ? 16 : 30;
 }
 
+// Of the instruction's tile of outputs.
 inline constexpr int kRows = 16;
 inline constexpr int kColumns = 8;
-inline constexpr int kDepth = 16;
 
 // A warp takes a problem, one row of A, one column of B and an accumulator, to every place of the
 // tile with other neighbours each time, and compares with the first place among zeros.
@@ -76,11 +76,12 @@ struct PlacesKernel {
   static constexpr int kThreads = device::kWarp;
 
   static WIDELOAD_DEVICE void Run(const Args& args) {
-    const Problem problem = {.number = static_cast<uint32_t>(device::Block()), .seed = args.seed};
-    const float expected = OutputAt(problem, 0, 0, false);
-    for (int row = 0; row < kRows; ++row) {
-      for (int column = 0; column < kColumns; ++column) {
-        const float output = OutputAt(problem, row, column, true);
+    Tile tile = {.problem = static_cast<uint32_t>(device::Block()), .seed = args.seed};
+    const float expected = Output(tile);
+    tile.has_neighbours = true;
+    for (tile.row = 0; tile.row < kRows; ++tile.row) {
+      for (tile.column = 0; tile.column < kColumns; ++tile.column) {
+        const float output = Output(tile);
         if (device::Lane() == 0 && device::BitsOfFloat(output) != device::BitsOfFloat(expected))
           device::AtomicAdd(args.differing, 1);
       }
@@ -88,60 +89,60 @@ struct PlacesKernel {
   }
 
  private:
-  struct Problem {
-    uint32_t number;
+  // Where the problem stands, and among what.
+  struct Tile {
+    uint32_t problem;
     uint32_t seed;
-  };
-  enum : uint32_t { kLeft, kRight, kSum };
+    int row = 0;
+    int column = 0;
+    bool has_neighbours = false;
 
-  static WIDELOAD_DEVICE uint32_t Element(const Problem& problem, uint32_t of, int index, int k,
-                                          int place, bool is_ours, bool has_neighbours) {
-    const int spread = SpreadOf(problem.number);
-    const uint32_t where = of << 16 | static_cast<uint32_t>(k);
-    if (is_ours) return RandomBf16(Mixed(problem.number, problem.seed, where), spread);
-    if (!has_neighbours) return 0;
-    const auto other = static_cast<uint32_t>(1 + place * kRows + index);
-    return RandomNeighbour(Mixed(problem.number, problem.seed + other, where), spread);
+    WIDELOAD_DEVICE uint32_t place() const {
+      return static_cast<uint32_t>(row * kColumns + column);
+    }
+  };
+  enum Operand : uint32_t { kLeft, kRight, kSum };
+
+  // Row `index` of A or column `index` of B at k.
+  static WIDELOAD_DEVICE uint32_t Element(const Tile& tile, Operand of, int index, int k) {
+    const int spread = SpreadOf(tile.problem);
+    const uint32_t where = static_cast<uint32_t>(of) << 16 | static_cast<uint32_t>(k);
+    if (index == (of == kLeft ? tile.row : tile.column))
+      return RandomBf16(Mixed(tile.problem, tile.seed, where), spread);
+    if (!tile.has_neighbours) return 0;
+    const uint32_t other = 1 + tile.place() * kRows + static_cast<uint32_t>(index);
+    return RandomNeighbour(Mixed(tile.problem, tile.seed + other, where), spread);
+  }
+  static WIDELOAD_DEVICE float Accumulator(const Tile& tile, int row, int column) {
+    const bool is_ours = row == tile.row && column == tile.column;
+    if (!is_ours && !tile.has_neighbours) return 0;
+    const auto at = static_cast<uint32_t>(row * kColumns + column);
+    const uint32_t other = is_ours ? 0 : 1 + at + tile.place() * kRows * kColumns;
+    return RandomSum(Mixed(tile.problem, tile.seed + other, kSum << 16),
+                     2 * SpreadOf(tile.problem));
   }
 
-  // The output, for all lanes.
-  static WIDELOAD_DEVICE float OutputAt(const Problem& problem, int row, int column,
-                                        bool has_neighbours) {
-    const int place = row * kColumns + column;
-    const auto left = [&](int r, int k) {
-      return Element(problem, kLeft, r, k, place, r == row, has_neighbours);
-    };
-    const auto right = [&](int c, int k) {
-      return Element(problem, kRight, c, k, place, c == column, has_neighbours);
-    };
+  // The output at the place of the problem, for all lanes.
+  static WIDELOAD_DEVICE float Output(const Tile& tile) {
     const int lane_row = device::Lane() / 4;
     const int lane_k = device::Lane() % 4 * 2;
     uint32_t a[4];
     uint32_t b[2];
+    float sums[4];
     for (int i = 0; i < 4; ++i) {
-      const int r = lane_row + i % 2 * 8;
+      const int row = lane_row + i % 2 * 8;
       const int k = lane_k + i / 2 * 8;
-      a[i] = left(r, k) | left(r, k + 1) << 16;
+      a[i] = Element(tile, kLeft, row, k) | Element(tile, kLeft, row, k + 1) << 16;
+      sums[i] = Accumulator(tile, lane_row + i / 2 * 8, lane_k + i % 2);
     }
     for (int i = 0; i < 2; ++i) {
       const int k = lane_k + i * 8;
-      b[i] = right(lane_row, k) | right(lane_row, k + 1) << 16;
-    }
-    const int spread = 2 * SpreadOf(problem.number);
-    float sums[4];
-    for (int i = 0; i < 4; ++i) {
-      const int r = lane_row + i / 2 * 8;
-      const int c = lane_k + i % 2;
-      const bool is_ours = r == row && c == column;
-      const auto other = static_cast<uint32_t>(is_ours ? 0 : 1 + r * kColumns + c + place * 128);
-      sums[i] = is_ours || has_neighbours
-                    ? RandomSum(Mixed(problem.number, problem.seed + other, kSum << 16), spread)
-                    : 0.0F;
+      b[i] = Element(tile, kRight, lane_row, k) | Element(tile, kRight, lane_row, k + 1) << 16;
     }
     Instruction::Run(sums, a, b);
-    const float mine =
-        row >= 8 ? (column % 2 == 0 ? sums[2] : sums[3]) : (column % 2 == 0 ? sums[0] : sums[1]);
-    return device::Shuffle(mine, row % 8 * 4 + column / 2);
+    const float even = tile.row >= 8 ? sums[2] : sums[0];
+    const float odd = tile.row >= 8 ? sums[3] : sums[1];
+    return device::Shuffle(tile.column % 2 == 0 ? even : odd, tile.row % 8 * 4 + tile.column / 2);
   }
 };
 
