@@ -1,5 +1,6 @@
 // The bits of ops that do the same with every element, in every kernel set.
 #include <bit>
+#include <utility>
 
 #include "ops_conformance.h"
 
@@ -66,6 +67,39 @@ TEST_P(OpsConformance, GatherRowsCopiesTheRowsThatAreNamed) {
       }
       GatherRows(With(1), x.view(), {}, none.view());
     }
+  }
+}
+
+// Rows, or parts of heads, of as many elements as fit registers, that begin where none would.
+TEST_P(OpsConformance, ConvertEmbedAndRopeTakeRowsThatBeginAtAnyElement) {
+  constexpr int64_t kRows = 3;
+  constexpr int64_t kWidth = 16;
+  const OwnedTensor x = RandomTensor(DType::kF32, {kRows, kWidth + 4}, 1);
+  const OwnedTensor table = RandomTensor(DType::kBF16, {kRows, kWidth + 4}, 2);
+  const std::vector<int32_t> ids = {2, 0, 1};
+  const OwnedTensor cos = RandomTensor(DType::kF32, {kRows, 8}, 3);
+  const OwnedTensor sin = RandomTensor(DType::kF32, {kRows, 8}, 4);
+  for (const auto& [from, to] : {std::pair{1, 0}, std::pair{0, 1}, std::pair{3, 2}}) {
+    const TensorView part = x.view().Columns(from, kWidth);
+    for (const DType dtype : {DType::kF32, compute_dtype()}) {
+      const OwnedTensor y(dtype, {kRows, kWidth + 4});
+      Convert(With(1), part, y.view().Columns(to, kWidth));
+      EXPECT_TRUE(SameBits(y.view().Columns(to, kWidth), CopyOf(part, dtype).view())) << from;
+    }
+    const OwnedTensor h(DType::kF32, {kRows, kWidth + 4});
+    Embed(With(1), table.view().Columns(from, kWidth), ids, h.view().Columns(to, kWidth));
+    for (int64_t r = 0; r < kRows; ++r) {
+      const TensorView row = table.view().Rows(ids[static_cast<size_t>(r)], 1);
+      EXPECT_TRUE(SameBits(h.view().Columns(to, kWidth).Rows(r, 1),
+                           CopyOf(row.Columns(from, kWidth), DType::kF32).view()));
+    }
+    const OwnedTensor rotated = CopyOf(x.view(), DType::kF32);
+    const OwnedTensor alone = CopyOf(part, DType::kF32);
+    const RopeRows rope = {.cos = cos.view(), .sin = sin.view()};
+    Rope(With(1), {.rows = rotated.view(), .first = from, .width = kWidth}, RopePairs::kHalfSplit,
+         rope);
+    Rope(With(1), {.rows = alone.view()}, RopePairs::kHalfSplit, rope);
+    EXPECT_TRUE(SameBits(rotated.view().Columns(from, kWidth), alone.view())) << from;
   }
 }
 
