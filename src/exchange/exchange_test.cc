@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -16,10 +17,10 @@
 #include "exchange/send_plan.h"
 
 namespace {
-int64_t num_allocations = 0;
+std::atomic<int64_t> num_allocations = 0;
 }  // namespace
 
-// Counts allocations of the whole program; the tests of this file use one thread.
+// Counts allocations of the whole program; who compares counts uses one thread.
 [[gnu::noinline]] void* operator new(size_t size) {
   ++num_allocations;
   void* memory = std::malloc(size);

@@ -1,21 +1,16 @@
 // Results over any layout of ranks whose rows lie in memory of devices are those of one loop, bit
-// for bit: on devices that work as late as they may, so that a wait that is missing is seen.
+// for bit.
 #include <gtest/gtest.h>
 
-#include <cstring>
 #include <random>
+#include <string>
+#include <tuple>
 
-#include "compute/cuda/kernels.h"
 #include "tests/ranks/exchange_on_device.h"
+#include "tests/ranks/load_kernels.h"
 
 namespace wideload::exchange {
 namespace {
-
-bool IsOracle(const Load& load, const LoadResult& result) {
-  const std::vector<float> expected = Oracle(load);
-  return result.values.size() == expected.size() &&
-         std::memcmp(result.values.data(), expected.data(), expected.size() * sizeof(float)) == 0;
-}
 
 void ExpectOracleOnDevices(const Load& load, const DeviceRun& run = {}) {
   SCOPED_TRACE(load.Name());
@@ -25,7 +20,16 @@ void ExpectOracleOnDevices(const Load& load, const DeviceRun& run = {}) {
   for (const int64_t rounds : result.num_rounds) EXPECT_EQ(rounds, result.num_rounds[0]);
 }
 
-class DeviceLayouts : public testing::TestWithParam<std::tuple<int, int>> {
+// Skips where there is no device.
+template <class Test>
+class OnDevices : public Test {
+  void SetUp() override {
+    std::string why_none;
+    if (DevicesUnderTest(1, why_none).empty()) GTEST_SKIP() << "not run on a GPU: " << why_none;
+  }
+};
+
+class DeviceLayouts : public OnDevices<testing::TestWithParam<std::tuple<int, int>>> {
  protected:
   // Small chunks: many rounds in each buffer.
   Load BaseLoad() const {
@@ -81,7 +85,9 @@ TEST_P(DeviceLayouts, GiveTheBitsOfOneLoopOverSeveralDevicesAndSlowNetworks) {
   ExpectOracleOnDevices(load, {.num_devices = num_ranks, .delay = std::chrono::microseconds(300)});
 }
 
-TEST(DeviceExchange, GivesTheBitsOfOneLoopForRandomLoads) {
+using DeviceExchange = OnDevices<testing::Test>;
+
+TEST_F(DeviceExchange, GivesTheBitsOfOneLoopForRandomLoads) {
   std::mt19937_64 random(20261128);
   for (int i = 0; i < 40; ++i) {
     Load load = RandomLoad(random, 8);
@@ -92,31 +98,15 @@ TEST(DeviceExchange, GivesTheBitsOfOneLoopForRandomLoads) {
 }
 
 // Rows of any length, more than a block of threads copies.
-TEST(DeviceExchange, GivesTheBitsOfOneLoopWithTheKernelOfTheEngine) {
-  const auto copy = [](device::Stream& stream, const RowCopies& copies) {
-    compute::cuda::EmulatedMmaKernels()->copy_rows(
-        stream, {copies.from, copies.to, copies.row_bytes, copies.num_rows});
-  };
+TEST_F(DeviceExchange, GivesTheBitsOfOneLoopWithTheCopiesOfTheEngine) {
   for (const int64_t hidden : {1, 24, 2051}) {
     Load load;
     load.num_ranks = 3;
     load.hidden = hidden;
     load.num_tokens = 30;
     load.num_layers = 2;
-    ExpectOracleOnDevices(load, {.copy = copy});
+    ExpectOracleOnDevices(load, {.copies_as_the_engine = true});
   }
-}
-
-// Each rank's stream waits for nobody: what it does, it does with rows that are not there yet, or
-// no longer.
-TEST(DeviceExchange, AWaitThatIsLeftOutChangesResults) {
-  Load load;
-  load.num_ranks = 4;
-  load.max_rows = 4;
-  load.share = Share::kEven;
-  ASSERT_TRUE(IsOracle(load, RunOnDevices(load)));
-  for (const Direction direction : {Direction::kOut, Direction::kBack})
-    EXPECT_FALSE(IsOracle(load, RunOnDevices(load, {.left_out = direction})));
 }
 
 }  // namespace

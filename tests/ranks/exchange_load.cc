@@ -429,6 +429,12 @@ std::vector<float> Oracle(const Load& load) {
   return values;
 }
 
+bool IsOracle(const Load& load, const LoadResult& result) {
+  const std::vector<float> expected = Oracle(load);
+  return result.values.size() == expected.size() &&
+         std::memcmp(result.values.data(), expected.data(), expected.size() * sizeof(float)) == 0;
+}
+
 void RunRank(const Load& load, Exchange& exchange, comm::Communicator& group,
              std::vector<float>& values, const Probe& probe, LoadRows* rows) {
   HostLoadRows on_host(load.num_buffers, load.hidden, load.top_k);

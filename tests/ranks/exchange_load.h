@@ -60,6 +60,8 @@ struct LoadResult {
   std::vector<int64_t> num_rounds;  // [R]
   comm::RankOutcome outcome;
 };
+// Whether the values are those of Oracle, bit for bit.
+bool IsOracle(const Load& load, const LoadResult& result);
 // Called by each rank before each Exchange call; for faults and checks.
 using Probe = std::function<void(int rank, const char* call, int64_t round)>;
 

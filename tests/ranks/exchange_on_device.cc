@@ -2,53 +2,13 @@
 
 #include <utility>
 
-#include "device/emulated/emulated_device.h"
+#include "base/error.h"
 #include "exchange/delayed_fabric.h"
-#include "exchange/testing.h"
-#include "tests/ranks/load_rows.h"
+#include "exchange/device_rows.h"
+#include "tests/ranks/load_kernels.h"
 
 namespace wideload::exchange {
 namespace {
-
-// A block for each row.
-struct ExpertKernel {
-  struct Args {
-    const std::byte* const* x;
-    std::byte* const* y;
-    int64_t hidden;
-    int32_t expert;
-  };
-  static constexpr int kThreads = 32;
-  static WIDELOAD_DEVICE void Run(const Args& args) {
-    const auto* const x = reinterpret_cast<const float*>(args.x[device::Block()]);
-    auto* const y = reinterpret_cast<float*>(args.y[device::Block()]);
-    for (int64_t i = device::Lane(); i < args.hidden; i += device::kWarp)
-      y[i] = ExpertValue(args.expert, x, args.hidden, i);
-  }
-};
-
-// A block for each token.
-struct SumKernel {
-  struct Args {
-    const std::byte* const* rows;  // [tokens * K]
-    const float* weights;
-    float* out;
-    int64_t hidden;
-    int top_k;
-  };
-  static constexpr int kThreads = 32;
-  static WIDELOAD_DEVICE void Run(const Args& args) {
-    const int64_t first = device::Block() * args.top_k;
-    for (int64_t i = device::Lane(); i < args.hidden; i += device::kWarp) {
-      float sum = 0;
-      for (int64_t entry = first; entry < first + args.top_k; ++entry) {
-        const auto* const row = reinterpret_cast<const float*>(args.rows[entry]);
-        if (row != nullptr) sum += args.weights[entry] * row[i];
-      }
-      args.out[device::Block() * args.hidden + i] = sum;
-    }
-  }
-};
 
 class DeviceLoadRows final : public LoadRows {
  public:
@@ -67,18 +27,17 @@ class DeviceLoadRows final : public LoadRows {
   }
   void Apply(int32_t expert, const Exchange::SlotRows& rows) override {
     if (rows.x_rows.empty()) return;
-    device::Launch<ExpertKernel>(
-        stream_, {.blocks = std::ssize(rows.x_rows)},
-        {stream_.Upload(rows.x_rows), stream_.Upload(rows.y_rows), hidden_, expert});
+    ApplyExperts(stream_,
+                 {stream_.Upload(rows.x_rows), stream_.Upload(rows.y_rows), hidden_, expert},
+                 std::ssize(rows.x_rows));
   }
   void Combine(std::span<const std::byte* const> rows, std::span<const float> weights,
                float* out) override {
     const int64_t num_tokens = std::ssize(rows) / top_k_;
     if (num_tokens == 0) return;
     auto* const sums = reinterpret_cast<float*>(sums_.data());
-    device::Launch<SumKernel>(
-        stream_, {.blocks = num_tokens},
-        {stream_.Upload(rows), stream_.Upload(weights), sums, hidden_, top_k_});
+    SumRows(stream_, {stream_.Upload(rows), stream_.Upload(weights), sums, hidden_, top_k_},
+            num_tokens);
     stream_.Copy(out, sums, num_tokens * hidden_ * kFloat);
   }
   void Pause() override { stream_.Synchronize(); }
@@ -139,11 +98,17 @@ class BorrowedFabric final : public Fabric {
 
 LoadResult RunOnDevices(const Load& load, const DeviceRun& run) {
   const ExchangeShape shape = ShapeOf(load);
-  const auto devices = device::MakeEmulatedDevices(run.num_devices, int64_t{1} << 30);
+  std::string why_none;
+  const auto devices = DevicesUnderTest(run.num_devices, why_none);
+  WIDELOAD_CHECK(!devices.empty(), "{}", why_none);
   std::vector<device::Device*> device_of;
-  for (int r = 0; r < load.num_ranks; ++r)
-    device_of.push_back(devices[static_cast<size_t>(r * run.num_devices / load.num_ranks)].get());
-  DeviceRows rows(shape, device_of, run.copy ? run.copy : TestCopyRows);
+  for (size_t r = 0; r < static_cast<size_t>(load.num_ranks); ++r)
+    device_of.push_back(devices[r * devices.size() / static_cast<size_t>(load.num_ranks)].get());
+  DeviceRows rows(shape, device_of, [&](device::Stream& stream, const RowCopies& copies) {
+    const CopyArgs args = {copies.from, copies.to, copies.row_bytes};
+    run.copies_as_the_engine ? CopyRowsAsTheEngine(stream, args, copies.num_rows)
+                             : CopyRowsPlainly(stream, args, copies.num_rows);
+  });
   comm::LocalGroup group(load.num_ranks, {.deadline = std::chrono::seconds(60)});
   LocalFabrics fabrics(load.num_ranks, SegmentBytes(shape));
   LoadResult result;

@@ -15,9 +15,7 @@ void ExpectOracle(const Load& load) {
   SCOPED_TRACE(load.Name());
   const LoadResult result = RunOverExchange(load);
   ASSERT_TRUE(result.outcome.ok()) << result.outcome.error;
-  const std::vector<float> expected = Oracle(load);
-  ASSERT_EQ(result.values.size(), expected.size());
-  EXPECT_EQ(std::memcmp(result.values.data(), expected.data(), expected.size() * sizeof(float)), 0);
+  EXPECT_TRUE(IsOracle(load, result));
   for (const int64_t rounds : result.num_rounds) EXPECT_EQ(rounds, result.num_rounds[0]);
 }
 
@@ -212,7 +210,7 @@ class ContentRank {
 
   void ExchangeCounts() {
     const auto count = [&](int rank, int e) {
-      return static_cast<int32_t>((int64_t{rank} * 5 + round_ * 7 + e * 4) % 3);  // 18 at most
+      return static_cast<int32_t>((round_ * 7 + int64_t{5} * rank + int64_t{4} * e) % 3);  // <= 18
     };
     std::vector<int32_t> counts;
     for (int e = 0; e < kExperts; ++e) counts.push_back(count(rank_, e));
