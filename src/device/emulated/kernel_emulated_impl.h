@@ -174,19 +174,19 @@ inline void MultiplyMatrices(float (&sums)[4], const uint32_t (&a)[4], const uin
   std::memcpy(mine.a, a, sizeof(a));
   std::memcpy(mine.b, b, sizeof(b));
   const std::byte* all = emulated::MeetWarp(&mine, sizeof(mine));
-  const auto half = [&](int lane, size_t word, int k) {
+  const auto half = [&](int lane, int word, int k) {
     uint32_t pair;
-    std::memcpy(&pair, all + lane * 64 + word * sizeof(pair), sizeof(pair));
+    std::memcpy(&pair, all + int64_t{64} * lane + int64_t{sizeof(pair)} * word, sizeof(pair));
     return static_cast<double>(FloatOfBits(k % 2 == 0 ? pair << 16 : pair & 0xffff0000U));
   };
-  constexpr size_t kFirstOfB = 4;
+  constexpr int kFirstOfB = 4;
   for (int i = 0; i < 4; ++i) {
     const int row = Lane() / 4 + (i >= 2 ? 8 : 0);
     const int column = Lane() % 4 * 2 + i % 2;
-    double sum = static_cast<double>(sums[i]);
+    auto sum = static_cast<double>(sums[i]);
     for (int k = 0; k < 16; ++k)
-      sum += half(row % 8 * 4 + k % 8 / 2, static_cast<size_t>(row / 8 + k / 8 * 2), k) *
-             half(column * 4 + k % 8 / 2, kFirstOfB + static_cast<size_t>(k / 8), k);
+      sum += half(row % 8 * 4 + k % 8 / 2, row / 8 + k / 8 * 2, k) *
+             half(column * 4 + k % 8 / 2, kFirstOfB + k / 8, k);
     sums[i] = static_cast<float>(sum);
   }
 }
