@@ -1,5 +1,5 @@
-// That bench/cuda_facts finds an instruction of which what it looks at does not hold.
-#include "bench/cuda_facts.h"
+// That cuda_facts finds an instruction of which what it looks at does not hold.
+#include "cuda_facts.h"
 
 #include <gtest/gtest.h>
 

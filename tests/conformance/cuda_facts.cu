@@ -5,7 +5,7 @@
 #include <memory>
 #include <utility>
 
-#include "bench/cuda_facts.h"
+#include "cuda_facts.h"
 
 namespace wideload::bench {
 namespace {
