@@ -139,7 +139,7 @@ void* NewStack(std::byte* memory) {
   auto* end = reinterpret_cast<void**>(memory + kStackBytes);
   *--end = nullptr;  // the return address of StartFiber; calls leave the stack 16-byte aligned
   *--end = reinterpret_cast<void*>(&StartFiber);
-  return end - kNumKept;
+  return static_cast<void*>(end - kNumKept);
 }
 
 BlockRun::BlockRun(const Grid& grid, const std::function<void()>& body, std::mt19937& random)
