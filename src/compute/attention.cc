@@ -189,28 +189,26 @@ struct DeviceBatch {
 };
 
 cuda::KvCache OnDeviceCache(const char* op, const PagedKv& cache, const CacheShape& shape) {
+  WIDELOAD_CHECK(shape.num_parts == 1,
+                 "{}: a part of {} of the blocks; on a device a cache has all", op,
+                 shape.num_parts);
+  WIDELOAD_CHECK(shape.values.width > 0,
+                 "{}: values that are in their keys; on a device they are apart", op);
   WIDELOAD_CHECK(shape.num_blocks <= cuda::kMaxCacheBlocks, "{}: {} blocks; at most {} on a device",
                  op, shape.num_blocks, cuda::kMaxCacheBlocks);
-  const auto memory = [](const TensorView& part) {
-    return part.empty() ? nullptr : static_cast<std::byte*>(part.raw_mutable());
-  };
-  return {.keys = memory(cache.keys),
-          .values = memory(cache.values),
+  return {.keys = static_cast<std::byte*>(cache.keys.raw_mutable()),
+          .values = static_cast<std::byte*>(cache.values.raw_mutable()),
           .key_block_bytes = cache.keys.row_bytes(),
           .value_block_bytes = cache.values.row_bytes(),
           .kv_heads = shape.kv_heads,
           .block_tokens = shape.block_tokens,
           .key_dim = shape.keys.width,
-          .value_dim = shape.values.width,
-          .part = shape.part,
-          .num_parts = shape.num_parts};
+          .value_dim = shape.values.width};
 }
 
 cuda::PagedAttentionArgs OnDeviceArgs(const AttentionShape& shape, const TensorView& q,
                                       const PagedKv& cache, const CacheShape& kv,
                                       const TensorView& y) {
-  WIDELOAD_CHECK(kv.values.width > 0,
-                 "PagedAttention: values that are in their keys; on a device they are apart");
   WIDELOAD_CHECK(std::max(shape.key_dim, shape.value_dim) <= cuda::kMaxAttentionDim,
                  "PagedAttention: heads of {} and {}; at most {} on a device", shape.key_dim,
                  shape.value_dim, cuda::kMaxAttentionDim);
@@ -247,9 +245,7 @@ void StoreKv(const Exec& exec, const TensorView& k, const TensorView& v,
   if (IsOnDevice(exec.kernels)) {
     return OnDevice(exec, "StoreKv", &cuda::Kernels::store_kv)(
         *exec.stream,
-        {.k = ReadRows(k),
-         .v = v.empty() ? InRows{} : ReadRows(v),
-         .cache = OnDeviceCache("StoreKv", cache, shape)},
+        {.k = ReadRows(k), .v = ReadRows(v), .cache = OnDeviceCache("StoreKv", cache, shape)},
         DeviceBatch(sequences).batch());
   }
   const auto convert = KernelsOf(exec.kernels).convert;

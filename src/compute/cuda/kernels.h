@@ -54,7 +54,7 @@ struct CopyRowsArgs {
 };
 
 // One sequence's part of the batch, as KvSequence of ops.h: position p lies in block
-// blocks[first_block + p / block_tokens / num_parts] of its batch.
+// blocks[first_block + p / block_tokens] of its batch.
 struct Sequence {
   int64_t first_row = 0;
   int64_t num_tokens = 0;
@@ -70,16 +70,14 @@ struct Batch {
 
 // A layer's paged cache in bf16, with values of their own.
 struct KvCache {
-  std::byte* keys = nullptr;    // of block 0, head 0
-  std::byte* values = nullptr;  // null: there are none
+  std::byte* keys = nullptr;  // of block 0, head 0
+  std::byte* values = nullptr;
   int64_t key_block_bytes = 0;  // from one block to the next
   int64_t value_block_bytes = 0;
   int64_t kv_heads = 0;
   int64_t block_tokens = 0;
   int64_t key_dim = 0;
   int64_t value_dim = 0;
-  int64_t part = 0;  // the blocks that are here, modulo num_parts
-  int64_t num_parts = 1;
 };
 
 // The keys and values of a batch, and where they go.

@@ -2,7 +2,7 @@
 // processor's (emulated.cc).
 #pragma once
 
-#include "compute/cuda/attention_kernels.h"
+#include "compute/cuda/attention_launch.h"
 #include "compute/cuda/gemm_f32_kernel.h"
 #include "compute/cuda/gemm_kernels.h"
 #include "compute/cuda/router_kernels.h"
