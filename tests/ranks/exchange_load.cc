@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <span>
 
 #include "base/wait.h"
 #include "parallel/mapping.h"
@@ -431,8 +432,10 @@ std::vector<float> Oracle(const Load& load) {
 
 bool IsOracle(const Load& load, const LoadResult& result) {
   const std::vector<float> expected = Oracle(load);
-  return result.values.size() == expected.size() &&
-         std::memcmp(result.values.data(), expected.data(), expected.size() * sizeof(float)) == 0;
+  const auto bits = [](const std::vector<float>& values) {
+    return std::as_bytes(std::span(values));
+  };
+  return std::ranges::equal(bits(result.values), bits(expected));
 }
 
 void RunRank(const Load& load, Exchange& exchange, comm::Communicator& group,
