@@ -2,6 +2,7 @@
 cmake_policy(VERSION 3.25)
 set(allowed libc.so.6 libm.so.6 libdl.so.2 libpthread.so.0 librt.so.1 ld-linux-x86-64.so.2)
 file(GLOB programs "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}/bin/*")
+list(FILTER programs EXCLUDE REGEX "\\.sh$")
 if(NOT programs)
   message(FATAL_ERROR "gpu_bundle: there is no program in ${CMAKE_INSTALL_PREFIX}/bin")
 endif()
