@@ -29,7 +29,7 @@ answer() { # DEVICE: greedy tokens of a prompt
 
 same_answer() { # the same text on 1 and 4 ranks of the GPU; beside it what the processor says
   local one four
-  answer cpu && one=$(answer cuda) && four=$(answer cuda --ep 4 --num-slots 24) || return 1
+  answer cpu && one=$(answer cuda) && four=$(answer cuda --ep 4 --num-slots 72) || return 1
   printf '%s\n%s\n' "$one" "$four"
   [[ -n $one && $one == "$four" ]]
 }
